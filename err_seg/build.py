@@ -1,0 +1,174 @@
+"""From configuration to network: the one place that reads ``cfg.MODEL``."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from err_seg.checkpoint import load_weights
+from err_seg.config import ConfigError, validate
+from err_seg.modeling.clip import build_clip, build_tokenizer, load_clip_weights
+from err_seg.modeling.crm import CRM
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.modeling.escf import CFM, ESCF, SFM, ESCFLayer, ImageGuidance, TextGuidance
+from err_seg.modeling.gud import GUD, UpsamplingStage
+from err_seg.modeling.hsm import CostEmbedding
+from err_seg.modeling.image_encoder import CLIPEncoder, ConvNeXtEncoder, ViTEncoder
+from err_seg.modeling.tuning import set_trainable
+from err_seg.prompts import PromptStyle
+from err_seg.text_embeddings import TextEmbeddings, default_cache_dir
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_NUM_KEPT = 32
+
+
+def build_model(cfg: CfgNode) -> ERRSeg:
+    """Build ERR-Seg on ``cfg.MODEL.DEVICE``, in training mode, seeded by ``cfg.SEED``.
+
+    Weights come from ``MODEL.WEIGHTS`` (the whole network), else from ``MODEL.CLIP.PRETRAINED`` (CLIP alone); whatever
+    neither names is random.
+
+    Raises:
+        ConfigError: settings that contradict each other or the CLIP; names the key.
+    """
+    validate(cfg)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.SEED)
+        model = ERRSeg(**model_arguments(cfg))
+    clip = cfg.MODEL.CLIP
+    set_trainable(model, image=clip.IMAGE_TUNING, text=clip.TEXT_TUNING, hsm_conv=cfg.MODEL.HSM.TRAIN_CONV)
+    if cfg.MODEL.WEIGHTS:
+        load_weights(model, cfg.MODEL.WEIGHTS)
+    elif not cfg.MODEL.CLIP.PRETRAINED:
+        logger.warning(
+            "CLIP has random weights (MODEL.CLIP.PRETRAINED and MODEL.WEIGHTS are empty): results mean nothing"
+        )
+    return model.to(resolve_device(cfg.MODEL.DEVICE))
+
+
+def model_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Translate the configuration into the keyword arguments of :class:`ERRSeg`."""
+    model = cfg.MODEL
+    encoder = build_encoder(cfg)
+    has_hsm = isinstance(encoder, ConvNeXtEncoder) and encoder.hsm is not None
+    cache = model.TEXT.CACHE_DIR
+    keep_all = not model.CRM.ENABLED
+    return {
+        "encoder": encoder,
+        "crm": CRM(num_ranks=model.CRM.NUM_RANKS, rank_decay=model.CRM.RANK_DECAY),
+        "cost_embedding": CostEmbedding(
+            num_maps=2 if has_hsm else 1, hidden_dim=model.COST_EMBEDDING.HIDDEN_DIM, dim=model.COST_EMBEDDING.DIM
+        ),
+        "escf": build_escf(cfg, encoder) if model.ESCF.ENABLED else None,
+        "gud": build_gud(cfg, encoder),
+        "num_kept": None if keep_all else model.CRM.NUM_KEPT or DEFAULT_NUM_KEPT,
+        "num_kept_train": None if keep_all else model.CRM.NUM_KEPT_TRAIN,
+        "size": cfg.INPUT.SIZE,
+        "pixel_mean": model.PIXEL_MEAN,
+        "pixel_std": model.PIXEL_STD,
+        "tokenizer": build_tokenizer(model.CLIP.NAME),
+        "prompt_style": PromptStyle(tuple(model.TEXT.TEMPLATES), model.TEXT.SYNONYMS),
+        "text_embeddings": TextEmbeddings(None if cache == "none" else Path(cache) if cache else default_cache_dir()),
+        "precision": resolve_precision(cfg.TEST.PRECISION, resolve_device(model.DEVICE)),
+    }
+
+
+def build_encoder(cfg: CfgNode) -> CLIPEncoder:
+    """Build CLIP, load its weights, and wrap it for dense reading."""
+    settings = cfg.MODEL.CLIP
+    clip = build_clip(settings.NAME, drop_path=settings.DROP_PATH, head_dropout=settings.HEAD_DROPOUT)
+    if not cfg.MODEL.WEIGHTS:
+        load_clip_weights(clip, settings.NAME, settings.PRETRAINED)
+    if hasattr(clip.visual, "trunk") and len(getattr(clip.visual.trunk, "stages", ())) == 4:
+        return ConvNeXtEncoder(clip, hsm=cfg.MODEL.HSM.ENABLED, stage4_gradient=cfg.MODEL.HSM.STAGE4_GRADIENT)
+    if not hasattr(clip.visual, "conv1") or not hasattr(clip.visual, "ln_pre"):
+        raise ConfigError(f"MODEL.CLIP.NAME: {settings.NAME} is neither a ConvNeXt nor a ViT of open_clip's own")
+    if cfg.MODEL.HSM.ENABLED:
+        raise ConfigError(
+            f"MODEL.HSM.ENABLED must be False with {settings.NAME}: a ViT has no stage-3 features (Table XII)"
+        )
+    if cfg.MODEL.GUD.ENABLED and any(cfg.MODEL.GUD.GUIDANCE_DIMS):
+        raise ConfigError(
+            f"MODEL.GUD.GUIDANCE_DIMS must be [0, 0, 0] with {settings.NAME}: a ViT has no features at strides 4 to 16 "
+            "besides its output (Table XII)"
+        )
+    return ViTEncoder(clip)
+
+
+def build_escf(cfg: CfgNode, encoder: CLIPEncoder) -> ESCF:
+    """Build ESCF from ``MODEL.ESCF``."""
+    escf = cfg.MODEL.ESCF
+    shared = {
+        "dim": cfg.MODEL.COST_EMBEDDING.DIM,
+        "guidance_dim": escf.GUIDANCE_DIM,
+        "num_heads": escf.NUM_HEADS,
+        "mlp_ratio": escf.MLP_RATIO,
+        "star": escf.STAR,
+    }
+    layers = []
+    for i in range(escf.NUM_LAYERS):
+        rate = escf.DROP_PATH * i / escf.NUM_LAYERS
+        sfm = SFM(**shared, ssr_ratio=escf.SSR_RATIO, drop_path_rate=rate) if escf.SFM else None
+        cfm = CFM(**shared, csr_ratio=escf.CSR_RATIO, drop_path_rate=rate) if escf.CFM else None
+        layers.append(ESCFLayer(sfm=sfm, cfm=cfm))
+    image_guidance = ImageGuidance(
+        in_dims=encoder.deep_dims, hidden_dim=escf.GUIDANCE_HIDDEN_DIM, dim=escf.GUIDANCE_DIM
+    )
+    text_guidance = TextGuidance(in_dim=encoder.embedding_dim, dim=escf.GUIDANCE_DIM)
+    return ESCF(
+        layers=layers,
+        image_guidance=image_guidance if escf.SFM else None,
+        text_guidance=text_guidance if escf.CFM else None,
+    )
+
+
+def build_gud(cfg: CfgNode, encoder: CLIPEncoder) -> GUD:
+    """Build GUD from ``MODEL.GUD``; without it, the head alone on X."""
+    gud, dim = cfg.MODEL.GUD, cfg.MODEL.COST_EMBEDDING.DIM
+    if not gud.ENABLED:
+        return GUD(stages=[], dim=dim)
+    feature_dims = encoder.shallow_dims or (0, 0, 0)
+    in_dims = [dim, *gud.DIMS[:-1]]
+    stages = [
+        UpsamplingStage(
+            in_dim=in_dim,
+            out_dim=out_dim,
+            feature_dim=feature_dim,
+            guidance_dim=guidance_dim,
+            scale=scale,
+            kernel_size=gud.KERNEL_SIZE,
+            stop_gradient=gud.STOP_GRADIENT,
+        )
+        for in_dim, out_dim, feature_dim, guidance_dim, scale in zip(
+            in_dims, gud.DIMS, feature_dims, gud.GUIDANCE_DIMS, (1, 2, 2), strict=True
+        )
+    ]
+    return GUD(stages=stages, dim=gud.DIMS[-1])
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``MODEL.DEVICE`` into a device; "auto" is CUDA, else MPS, else the CPU.
+
+    Raises:
+        ConfigError: the device is not a device, or not there.
+    """
+    if device == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f'MODEL.DEVICE: cannot use {device!r} ({reason}); "auto" takes what is there') from error
+    return torch.device(device)
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Turn "auto" into fp16 on CUDA and fp32 elsewhere."""
+    if precision == "auto":
+        return "fp16" if device.type == "cuda" else "fp32"
+    return precision

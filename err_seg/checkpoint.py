@@ -1,0 +1,148 @@
+"""Weights on disk: saving our own, and strict, never-unpickling loading of our own and of released checkpoints."""
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from err_seg.files import atomic_write
+from err_seg.version import __version__
+
+RELEASED_PREFIX = "sem_seg_head."
+DIFFERENCES_SHOWN = 8
+
+# released name → ours, first match wins; F4's and C16's projections are number 0 in both
+RELEASED_NAMES = (
+    (r"clip_model\.visual\.modify_downsample\.0\.", "encoder.hsm.norm."),
+    (r"clip_model\.visual\.modify_downsample\.2\.", "encoder.hsm.conv."),
+    (r"clip_model\.", "encoder.clip."),
+    (r"decoder\.corr_proj_convs\.(\d)\.0\.", r"cost_embedding.convs.\1."),
+    (r"decoder\.low_corr_fusion\.", "cost_embedding.fuse."),
+    (r"decoder\.img_guidance_projection_agg\.(\d)\.0\.", r"escf.image_guidance.projections.\1.0."),
+    (r"decoder\.low_img_fusion\.", "escf.image_guidance.fuse."),
+    (r"decoder\.text_guidance_projection\.0\.", "escf.text_guidance.project."),
+    (r"decoder\.img_guidance_projection_dec\.(\d)\.0\.", r"gud.stages.\1.guidance.0."),
+    (r"decoder\.head\.", "gud.head."),
+)
+RELEASED_FUSION_NAMES = (
+    (r"attention\.sr_([kv])\.", r"attention.ssr.conv_\1."),
+    (r"attention\.norm_([kv])\.", r"attention.ssr.norm_\1."),
+    (r"mlp\.dwconv\.dwconv\.", "dwconv."),
+)
+RELEASED_STAGE_NAMES = {
+    "up_conv": "up",
+    "textual_fusion.0": "conv1",
+    "textual_fusion.1": "norm1",
+    "textual_fusion.3": "conv2",
+    "textual_fusion.4": "norm2",
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or does not fit; the message names the file and the differences."""
+
+
+def rename_released(name: str) -> str:
+    """Translate the name of a released checkpoint's entry into ours; a name without counterpart comes back as it is."""
+    rest = name.removeprefix(RELEASED_PREFIX)
+    if layer := re.fullmatch(r"decoder\.aggregator_layers\.(\d+)\.(spatial|class)_fusion\.sa\.(.+)", rest):
+        entry = layer[3]
+        for pattern, ours in RELEASED_FUSION_NAMES:
+            entry = re.sub("^" + pattern, ours, entry)
+        return f"escf.layers.{layer[1]}.{'sfm' if layer[2] == 'spatial' else 'cfm'}.{entry}"
+    stage = re.fullmatch(r"decoder\.up_decoder(\d)\.(up_conv|textual_fusion\.\d)\.(\w+)", rest)
+    if stage and stage[2] in RELEASED_STAGE_NAMES:
+        return f"gud.stages.{int(stage[1]) - 1}.{RELEASED_STAGE_NAMES[stage[2]]}.{stage[3]}"
+    for pattern, ours in RELEASED_NAMES:
+        renamed, count = re.subn("^" + pattern, ours, rest)
+        if count:
+            return renamed
+    return name
+
+
+def import_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the entries of a released checkpoint's ``model`` dictionary to ours; tensors stay as they are."""
+    return {rename_released(name): tensor for name, tensor in state.items()}
+
+
+def save_weights(model: nn.Module, file: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write the model's weights as safetensors, complete or not at all.
+
+    Args:
+        model: whose state is written.
+        file: where to; its folder is made.
+        metadata: JSON-able facts to keep beside the weights (configuration, iteration, ...).
+    """
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_write(file) as temporary:
+        save_file(state, temporary, metadata=facts)
+
+
+def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
+    """Load all weights of the model, strictly: every entry has its place and every place its entry.
+
+    Args:
+        model: an ``ERRSeg``.
+        source: a ``.safetensors`` file of ours, a released (detectron2) ``.pth`` file, or a state dictionary with the
+            names of either. Pickled files are read with ``weights_only=True``: nothing in them is executed.
+
+    Raises:
+        CheckpointError: an unreadable file, or entries that differ from the model's, listed.
+    """
+    name = "the state dictionary" if isinstance(source, Mapping) else str(source)
+    loaded = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
+    state = loaded["model"] if isinstance(loaded.get("model"), Mapping) else loaded
+    is_released = any(str(key).startswith(RELEASED_PREFIX) for key in state)
+    state = import_released(state) if is_released else dict(state)
+
+    expected = model.state_dict()
+    differences = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected.keys() - state.keys()]
+    differences += [f"not in the model: {key}" for key in state.keys() - expected.keys()]
+    for key in expected.keys() & state.keys():
+        found = state[key]
+        if not isinstance(found, Tensor) or found.shape != expected[key].shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            differences.append(f"{key}: the model has {tuple(expected[key].shape)}, the checkpoint {shape}")
+    if differences:
+        shown = "\n  ".join(sorted(differences)[:DIFFERENCES_SHOWN])
+        more = f"\n  and {len(differences) - DIFFERENCES_SHOWN} more" if len(differences) > DIFFERENCES_SHOWN else ""
+        raise CheckpointError(
+            f"{name} does not fit the model; nothing was loaded. {len(differences)} differences:\n  {shown}{more}\n"
+            "Is it a checkpoint of another size (MODEL.CLIP.NAME), or of other MODEL settings?"
+        )
+    model.load_state_dict(dict(state), strict=True)
+
+
+def read_checkpoint(file: Path) -> Mapping[str, Any]:
+    """Read a safetensors or torch file without executing anything in it.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or a pickle that holds more than tensors and plain values.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"no checkpoint {file}")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file} holds more than tensors and plain values, or is damaged; it was not read, since unpickling could "
+            f"run any program: {str(error).splitlines()[0]}. Save its 'model' dictionary of tensors alone, best as "
+            "safetensors"
+        ) from error
+    except (OSError, RuntimeError, SafetensorError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(f"{file} holds a {type(loaded).__name__}, not a dictionary of tensors")
+    return loaded

@@ -1,0 +1,46 @@
+"""Data sets: declaration, reading, transforms and loading."""
+
+from err_seg.data.catalog import CATALOG, Catalog, dataset_names, get_dataset, register, unregister
+from err_seg.data.dataset import Sample, SegmentationPairs
+from err_seg.data.images import ImageReadError, read_image, read_label
+from err_seg.data.loader import (
+    Batch,
+    EvaluationItem,
+    TrainingDataset,
+    TrainingSampler,
+    evaluation_loader,
+    training_loader,
+)
+from err_seg.data.spec import DatasetError, DatasetSpec, datasets_root, spec_from_dict
+from err_seg.data.transforms import EvaluationTransform, SSDColorJitter, TrainingTransform, shortest_edge_size
+from err_seg.data.vocabularies import load_vocabulary, vocabulary_names
+
+__all__ = [
+    "CATALOG",
+    "Batch",
+    "Catalog",
+    "DatasetError",
+    "DatasetSpec",
+    "EvaluationItem",
+    "EvaluationTransform",
+    "ImageReadError",
+    "SSDColorJitter",
+    "Sample",
+    "SegmentationPairs",
+    "TrainingDataset",
+    "TrainingSampler",
+    "TrainingTransform",
+    "dataset_names",
+    "datasets_root",
+    "evaluation_loader",
+    "get_dataset",
+    "load_vocabulary",
+    "read_image",
+    "read_label",
+    "register",
+    "shortest_edge_size",
+    "spec_from_dict",
+    "training_loader",
+    "unregister",
+    "vocabulary_names",
+]

@@ -1,0 +1,203 @@
+"""The data sets: one declaration each, found by name.
+
+Your own data set takes one call, from any code that runs before the data set is asked for::
+
+    from err_seg.data import register, spec_from_dict
+
+    register(spec_from_dict({
+        "name": "my_streets_val",
+        "image_dir": "my_streets/images/val",
+        "label_dir": "my_streets/labels/val",
+        "vocabulary": ["road", "building, house", "sky"],
+    }))
+
+or an entry in a configuration file, with the same keys::
+
+    DATASETS:
+      CUSTOM:
+        - name: my_streets_val
+          image_dir: my_streets/images/val
+          label_dir: my_streets/labels/val
+          vocabulary: my_streets/classes.txt
+          ignore_label: 255
+
+Either way ``my_streets_val`` is then a name like the built-in ones. Relative folders lie under the data sets' root:
+the argument ``root`` where there is one, else ``$DETECTRON2_DATASETS``, else ``./datasets``. A label map holds, at
+each pixel, the index of a class of the vocabulary, or the ignore label.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import fields
+
+from err_seg.data.spec import DatasetError, DatasetSpec
+from err_seg.data.vocabularies import load_vocabulary
+
+
+class Catalog:
+    """Data sets by name and alias.
+
+    Args:
+        specs: the data sets that it begins with.
+    """
+
+    def __init__(self, specs: Iterable[DatasetSpec] = ()) -> None:
+        self._specs: dict[str, DatasetSpec] = {}
+        for spec in specs:
+            self.register(spec)
+
+    def register(self, spec: DatasetSpec) -> DatasetSpec:
+        """Add a data set and return it; adding the same one again changes nothing.
+
+        Raises:
+            DatasetError: its name or an alias belongs to a data set that is declared differently.
+        """
+        for name in (spec.name, *spec.aliases):
+            present = self._specs.get(name, spec)
+            if present != spec:
+                differing = [f.name for f in fields(spec) if getattr(spec, f.name) != getattr(present, f.name)]
+                raise DatasetError(
+                    f"the data set name {name!r} is taken by {present.name!r}, which differs in "
+                    f"{', '.join(differing)}; choose another name"
+                )
+        self._specs.update(dict.fromkeys((spec.name, *spec.aliases), spec))
+        return spec
+
+    def unregister(self, name: str) -> None:
+        """Remove a data set, by its name or an alias, with all its names.
+
+        Raises:
+            DatasetError: there is none of that name.
+        """
+        spec = self.get(name)
+        self._specs = {key: value for key, value in self._specs.items() if value != spec}
+
+    def get(self, name: str) -> DatasetSpec:
+        """The data set of that name or alias.
+
+        Raises:
+            DatasetError: there is none of that name; the message lists those that there are.
+        """
+        if name not in self._specs:
+            close = difflib.get_close_matches(name, self._specs, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "an own one is declared under DATASETS.CUSTOM."
+            raise DatasetError(f"unknown data set {name!r}; {hint} Registered: {', '.join(self.names())}")
+        return self._specs[name]
+
+    def names(self) -> tuple[str, ...]:
+        """Names, without aliases, in the order of registration."""
+        return tuple(dict.fromkeys(spec.name for spec in self._specs.values()))
+
+
+# Registered names of the released works are aliases; pictures, classes and K are those of the published benchmarks.
+BUILTIN = (
+    DatasetSpec(
+        name="coco_stuff_train",
+        image_dir="coco-stuff/images/train2017",
+        label_dir="coco-stuff/annotations_detectron2/train2017",
+        vocabulary=load_vocabulary("coco_stuff"),
+        num_images=118_287,
+        preparation="coco-stuff",
+        aliases=("coco_2017_train_stuff_all_sem_seg",),
+    ),
+    DatasetSpec(
+        name="coco_stuff_val",
+        image_dir="coco-stuff/images/val2017",
+        label_dir="coco-stuff/annotations_detectron2/val2017",
+        vocabulary=load_vocabulary("coco_stuff"),
+        num_kept=32,
+        num_images=5_000,
+        preparation="coco-stuff",
+        aliases=("coco_2017_test_stuff_all_sem_seg",),
+    ),
+    DatasetSpec(
+        name="ade20k_847_val",
+        image_dir="ADE20K_2021_17_01/images_detectron2/validation",
+        label_dir="ADE20K_2021_17_01/annotations_detectron2/validation",
+        vocabulary=load_vocabulary("ade20k_847"),
+        label_ext=".tif",
+        ignore_label=65535,
+        num_kept=48,
+        num_images=2_000,
+        preparation="ade847",
+        aliases=("ade20k_full_sem_seg_freq_val_all",),
+    ),
+    DatasetSpec(
+        name="ade20k_150_val",
+        image_dir="ADEChallengeData2016/images/validation",
+        label_dir="ADEChallengeData2016/annotations_detectron2/validation",
+        vocabulary=load_vocabulary("ade20k_150"),
+        num_kept=32,
+        num_images=2_000,
+        preparation="ade150",
+        aliases=("ade20k_150_test_sem_seg",),
+    ),
+    DatasetSpec(
+        name="pascal_context_459_val",
+        image_dir="VOCdevkit/VOC2010/JPEGImages",
+        label_dir="VOCdevkit/VOC2010/annotations_detectron2/pc459_val",
+        vocabulary=load_vocabulary("pascal_context_459"),
+        label_ext=".tif",
+        ignore_label=65535,
+        num_kept=48,
+        num_images=5_104,
+        preparation="pc459",
+        aliases=("context_459_test_sem_seg",),
+    ),
+    DatasetSpec(
+        name="pascal_context_59_val",
+        image_dir="VOCdevkit/VOC2010/JPEGImages",
+        label_dir="VOCdevkit/VOC2010/annotations_detectron2/pc59_val",
+        vocabulary=load_vocabulary("pascal_context_59"),
+        num_kept=24,
+        num_images=5_104,
+        preparation="pc59",
+        aliases=("context_59_test_sem_seg",),
+    ),
+    DatasetSpec(
+        name="pascal_voc_20_val",
+        image_dir="VOCdevkit/VOC2012/JPEGImages",
+        label_dir="VOCdevkit/VOC2012/annotations_detectron2/val",
+        vocabulary=load_vocabulary("pascal_voc_20"),
+        num_kept=16,
+        num_images=1_449,
+        preparation="voc20",
+        aliases=("voc_2012_test_sem_seg",),
+    ),
+    DatasetSpec(
+        name="pascal_voc_20b_val",
+        image_dir="VOCdevkit/VOC2012/JPEGImages",
+        label_dir="VOCdevkit/VOC2012/annotations_detectron2_bg/val",
+        vocabulary=load_vocabulary("pascal_voc_20b"),
+        num_kept=24,
+        variant="background",
+        num_foreground=20,
+        num_images=1_449,
+        preparation="voc20b",
+        aliases=("voc_2012_test_background_sem_seg",),
+    ),
+)
+
+CATALOG = Catalog(BUILTIN)
+
+
+def register(spec: DatasetSpec) -> DatasetSpec:
+    """:meth:`Catalog.register` of the default catalog."""
+    return CATALOG.register(spec)
+
+
+def unregister(name: str) -> None:
+    """:meth:`Catalog.unregister` of the default catalog."""
+    CATALOG.unregister(name)
+
+
+def get_dataset(name: str) -> DatasetSpec:
+    """:meth:`Catalog.get` of the default catalog."""
+    return CATALOG.get(name)
+
+
+def dataset_names() -> tuple[str, ...]:
+    """:meth:`Catalog.names` of the default catalog."""
+    return CATALOG.names()

@@ -1,0 +1,166 @@
+"""The pairs of picture and label map of one data set."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from err_seg.data.images import read_image, read_label
+from err_seg.data.spec import DatasetError, DatasetSpec, datasets_root
+
+logger = logging.getLogger(__name__)
+
+
+class Sample(NamedTuple):
+    """A picture and its label map.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB.
+        label: (H, W) int64, class indices and the ignore label.
+        image_path, label_path: the files that they were read from.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    image_path: str
+    label_path: str
+
+
+class SegmentationPairs:
+    """Map-style data set over the pairs whose picture and label map both exist, sorted by name.
+
+    Pictures without label map and label maps without picture are left out, and counted in a warning where the data set
+    is not known to be complete.
+
+    Args:
+        spec: the data set.
+        root: what relative folders lie under, see :func:`err_seg.data.spec.datasets_root`.
+
+    Attributes:
+        names: name of each pair: its path inside the picture folder, without the ending.
+
+    Raises:
+        DatasetError: a folder is missing, no pair is found, or two pictures have the same name.
+    """
+
+    def __init__(self, spec: DatasetSpec, root: str | os.PathLike[str] | None = None) -> None:
+        self.spec = spec
+        self._advice = _advice(spec, root)
+        image_folder, label_folder = spec.image_folder(root), spec.label_folder(root)
+        for kind, folder in (("pictures", image_folder), ("label maps", label_folder)):
+            if not folder.is_dir():
+                raise DatasetError(
+                    f"data set {spec.name!r}: no folder of {kind} at {folder.absolute()} (the data sets' root is "
+                    f"{datasets_root(root).absolute()}; without one given, $DETECTRON2_DATASETS, else ./datasets). "
+                    f"{self._advice}"
+                )
+        images = _files_by_name(image_folder, spec.image_endings, spec)
+        labels = _files_by_name(label_folder, (spec.label_ext,), spec)
+        self.names = sorted(images.keys() & labels.keys())
+        if not self.names:
+            raise DatasetError(
+                f"data set {spec.name!r}: no picture has a label map of the same name. Found "
+                f"{_inventory(images, spec.image_endings, image_folder)} and "
+                f"{_inventory(labels, (spec.label_ext,), label_folder)}. {self._advice}"
+            )
+        self._paths = [(images[name], labels[name]) for name in self.names]
+        self._report(unlabelled=len(images) - len(self), unpictured=len(labels) - len(self))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one pair.
+
+        Raises:
+            ImageReadError: a file cannot be read.
+            DatasetError: the two differ in size, or the label map holds a value that is neither class nor ignore label.
+        """
+        image_path, label_path = self._paths[index]
+        image, label = read_image(image_path), self.load_label(index)
+        if image.shape[:2] != label.shape:
+            turned = image.shape[1::-1] == label.shape
+            raise DatasetError(
+                f"sizes differ: the picture {image_path} is {image.shape[1]}x{image.shape[0]} (width x height), its "
+                f"label map {label_path} is {label.shape[1]}x{label.shape[0]}"
+                + ("; the picture is shown upright by its EXIF orientation, turn the label map likewise" * turned)
+            )
+        return Sample(image, label, image_path, label_path)
+
+    def load_label(self, index: int) -> np.ndarray:
+        """Read one label map alone.
+
+        Returns:
+            (H, W) int64, class indices 0..num_evaluated_classes - 1 and the ignore label.
+
+        Raises:
+            ImageReadError: the file cannot be read.
+            DatasetError: it holds another value.
+        """
+        path = self._paths[index][1]
+        label = read_label(path)
+        strange = (label >= self.spec.num_evaluated_classes) & (label != self.spec.ignore_label)
+        if label.dtype.kind == "i":
+            strange |= (label < 0) & (label != self.spec.ignore_label)
+        if strange.any():
+            values = np.unique(label[strange])
+            listed = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
+            raise DatasetError(
+                f"{path}: {np.count_nonzero(strange)} pixels hold {listed}; the data set {self.spec.name!r} allows "
+                f"0..{self.spec.num_evaluated_classes - 1} and the ignore label {self.spec.ignore_label}. "
+                f"{self._advice}"
+            )
+        return label.astype(np.int64)
+
+    def paths(self, index: int) -> tuple[str, str]:
+        """Files of one pair: picture, label map."""
+        return self._paths[index]
+
+    def _report(self, unlabelled: int, unpictured: int) -> None:
+        expected = self.spec.num_images
+        left_out = f"left out {unlabelled} pictures without label map and {unpictured} label maps without picture"
+        if expected is not None and len(self) != expected:
+            logger.warning("data set %r: %d pairs, expected %d; %s", self.spec.name, len(self), expected, left_out)
+        elif expected is None and (unlabelled or unpictured):
+            logger.warning("data set %r: %d pairs; %s", self.spec.name, len(self), left_out)
+
+
+def _files_by_name(folder: Path, endings: tuple[str, ...], spec: DatasetSpec) -> dict[str, str]:
+    """Files below a folder that have one of the endings, by their path inside it without the ending."""
+    endings = tuple(ending.lower() for ending in endings)
+    found: dict[str, str] = {}
+    for parent, _, files in os.walk(folder):
+        inside = os.path.relpath(parent, folder)
+        for file in files:
+            lower = file.lower()
+            if file.startswith(".") or not lower.endswith(endings):  # hidden files are leavings of other programs
+                continue
+            ending = next(ending for ending in endings if lower.endswith(ending))
+            stem = file[: len(file) - len(ending)]
+            name = stem if inside == "." else f"{inside}/{stem}".replace(os.sep, "/")
+            path = os.path.join(parent, file)
+            if name in found:
+                raise DatasetError(f"data set {spec.name!r}: two files for one name: {found[name]} and {path}")
+            found[name] = path
+    return found
+
+
+def _inventory(found: dict[str, str], endings: tuple[str, ...], folder: Path) -> str:
+    if found:
+        example = f", such as {os.path.basename(min(found.values()))!r}"
+    else:
+        first = min((entry.name for entry in os.scandir(folder)), default=None)
+        example = " (the folder is empty)" if first is None else f" (the folder holds {first!r})"
+    return f"{len(found)} files ending with {' or '.join(endings)} in {folder.absolute()}{example}"
+
+
+def _advice(spec: DatasetSpec, root: str | os.PathLike[str] | None) -> str:
+    if spec.preparation is None:
+        return "Check image_dir, label_dir, image_ext, label_ext and ignore_label of its declaration."
+    option = f" --root {shlex.quote(os.fspath(root))}" if root else ""
+    return f"Prepare it with: python datasets/prepare.py {spec.preparation}{option}"

@@ -1,0 +1,143 @@
+"""Reading pictures and label maps from files.
+
+Pictures are what a viewer shows: upright, in RGB, eight bits. Label maps are what the file stores: class indices,
+never colours, never rescaled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+# Pillow stretches shallow grey to 0..255, which is right for a picture and wrong for class indices.
+_GREY_STEP = {"L;2": 85, "L;4": 17}
+
+
+class ImageReadError(ValueError):
+    """A picture or label map that cannot be read; the message names the file and what is wrong with it."""
+
+
+def read_image(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
+    """Read a picture as upright RGB.
+
+    The EXIF orientation is applied. Grey, 1-bit, palette, CMYK and 16-bit grey pictures are converted (16 bit are
+    scaled to 8). Transparent pixels are composited on white: what lies beneath them is arbitrary and no viewer shows
+    it. Of an animation the first frame is read.
+
+    Args:
+        source: a file, or a picture that Pillow has opened (left unchanged).
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        ImageReadError: the file is missing, empty, not a picture, damaged or cut short; the picture has no pixels, or
+            grey values without a defined range (floating point, or integers beyond 16 bits).
+    """
+    if isinstance(source, Image.Image):
+        name = getattr(source, "filename", "") or "the given picture"
+        with _naming(name):
+            return _to_rgb(source, name)
+    with _naming(os.fspath(source)), Image.open(source) as image:
+        return _to_rgb(image, os.fspath(source))
+
+
+def read_label(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a label map with exactly the values that the file stores.
+
+    A palette file gives its indices, not its colours; 16-bit PNG and TIFF keep 16 bits; an EXIF orientation is not
+    applied.
+
+    Returns:
+        (H, W), uint8 (up to 8 bits a pixel), uint16 or int32.
+
+    Raises:
+        ImageReadError: as :func:`read_image`; also for a file of colours, of floating-point values, or of a lossy
+            format (JPEG), none of which hold class indices.
+    """
+    with _naming(os.fspath(path)), Image.open(path) as image:
+        return _to_indices(image, os.fspath(path))
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into one kind of error that names the file."""
+    try:
+        yield
+    except ImageReadError:
+        raise
+    except Exception as error:  # some thirty decoders, no common base class
+        raise ImageReadError(f"{name}: {_complaint(name, error)}") from error
+
+
+def _complaint(name: str, error: Exception) -> str:
+    path = Path(name)
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if path.is_dir():
+        return "is a folder, expected a picture"
+    if isinstance(error, UnidentifiedImageError):
+        if path.is_file() and path.stat().st_size == 0:
+            return "is empty (0 bytes); fetch or write it again"
+        return "is not a picture in any format that Pillow reads"
+    if isinstance(error, PermissionError):
+        return "may not be read (permission denied)"
+    return f"cannot be decoded, it may be damaged or cut short ({type(error).__name__}: {error})"
+
+
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    if 0 in image.size:
+        raise ImageReadError(f"{name}: has no pixels ({image.width}x{image.height})")
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ImageReadError(f"{name}: holds floating-point values, which have no defined white; save it with 8 bits")
+    if image.mode.startswith("I"):
+        return _sixteen_bit_grey_to_rgb(np.asarray(image), name)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def _sixteen_bit_grey_to_rgb(grey: np.ndarray, name: str) -> np.ndarray:
+    low, high = int(grey.min()), int(grey.max())
+    if low < 0 or high > 65535:
+        raise ImageReadError(f"{name}: grey values from {low} to {high} do not fit 16 bits; save it with 8 or 16 bits")
+    eight_bit = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(eight_bit[:, :, None], 3, axis=2)
+
+
+def _to_indices(image: Image.Image, name: str) -> np.ndarray:
+    if image.format in ("JPEG", "MPO"):
+        raise ImageReadError(f"{name}: a label map may not be a JPEG, whose compression alters values; save it as PNG")
+    if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+        raise ImageReadError(
+            f"{name}: a label map has one channel of class indices (grey or palette, 8 or 16 bits), but this file has "
+            f"the channels {'+'.join(image.getbands())} (mode {image.mode}); convert its colours to indices first"
+        )
+    raw_mode = _raw_mode(image)
+    if raw_mode[:1] in ("1", "L") and raw_mode.endswith("I"):
+        raise ImageReadError(f"{name}: is stored white-is-zero, which leaves its values ambiguous; save it as PNG")
+    label = np.array(image)
+    if 0 in label.shape:
+        raise ImageReadError(f"{name}: has no pixels ({image.width}x{image.height})")
+    if label.dtype == bool:
+        return label.astype(np.uint8)
+    if raw_mode in _GREY_STEP:
+        return label // np.uint8(_GREY_STEP[raw_mode])
+    return label.astype(label.dtype.newbyteorder("="), copy=False)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Pillow's name for the pixels' layout in the file, known before they are decoded ("" where there is none)."""
+    tiles = getattr(image, "tile", None)
+    if not tiles:
+        return ""
+    arguments = tiles[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)

@@ -1,0 +1,167 @@
+"""The command: convert or check any number of data sets, and report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from err_seg.data.preparation.check import SplitCheck, check, write_check
+from err_seg.data.preparation.conversions import CONVERSIONS
+from err_seg.data.preparation.convert import SplitReport, prepare
+from err_seg.data.preparation.parallel import default_workers
+from err_seg.data.preparation.sources import PreparationError
+from err_seg.data.spec import datasets_root
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit status: 0 all is well; 1 an archive is missing, a file is damaged, or (``--strict``) a count differs
+        from the protocol's; 130 interrupted. Wrong usage exits with 2.
+    """
+    options = _parser().parse_args(arguments)
+    root = datasets_root(options.root)
+    names = list(CONVERSIONS) if "all" in options.names else list(dict.fromkeys(options.names))
+    if not root.is_dir():
+        print(
+            f"the folder of the archives, {root.absolute()}, does not exist: make it and unpack them there, or name "
+            "another with --root or $DETECTRON2_DATASETS",
+            file=sys.stderr,
+        )
+        return 1
+    failures: list[str] = []
+    try:
+        for name in names:
+            try:
+                step = _check if options.check else _prepare
+                failures += step(name, root, options)
+            except (PreparationError, OSError) as error:
+                failures.append(str(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted; files that are done are kept, the same command goes on from here", file=sys.stderr)
+        return _INTERRUPTED
+    if failures:
+        print(f"\n{len(failures)} error{'s' * (len(failures) > 1)}:", file=sys.stderr)
+        print("\n".join(failures), file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prepare.py",
+        description="Convert the data sets' archives to the label maps that training and evaluation read. "
+        "Files that are done are kept: an interrupted run is continued by the same command.",
+        epilog="datasets/README.md shows where each archive comes from and goes.",
+    )
+    parser.add_argument(
+        "names", nargs="+", choices=[*CONVERSIONS, "all"], metavar="NAME", help=f"{', '.join(CONVERSIONS)}, or all"
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", help="folder of the archives (default: $DETECTRON2_DATASETS, else ./datasets)"
+    )
+    parser.add_argument(
+        "--workers", type=_positive, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
+    )
+    parser.add_argument("--force", action="store_true", help="write again what is there")
+    parser.add_argument("--strict", action="store_true", help="fail where a count differs from the protocol's")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="convert nothing; read the converted files again and count every class's pixels",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {text}")
+    return number
+
+
+def _prepare(name: str, root: Path, options: argparse.Namespace) -> list[str]:
+    """Convert, report, and return what makes the exit status non-zero."""
+    start = time.perf_counter()
+    reports = prepare(name, root, workers=options.workers, force=options.force)
+    seconds = time.perf_counter() - start
+    failures = []
+    for report in reports:
+        _print_report(name, report)
+        failures += [complaint for _, complaint in report.failed]
+        failures += _compare_count(f"{name} {report.split}", report.converted, report.expected, options.strict)
+    written = sum(report.written for report in reports)
+    if written:
+        print(f"{name}: {written:,} files in {seconds:.1f} s ({written / seconds:.0f} files/s)")
+    return failures
+
+
+def _print_report(name: str, report: SplitReport) -> None:
+    counts = f"{report.written:,} written, {report.kept:,} kept"
+    if report.left_out:
+        counts += f", {len(report.left_out):,} left out (no class in them; the first: {report.left_out[0]})"
+    if report.failed:
+        counts += f", {len(report.failed):,} skipped as damaged (listed below)"
+    print(f"{name} {report.split}: {counts} -> {report.folder}")
+    for note in report.notes:
+        print(f"  {note}")
+
+
+def _check(name: str, root: Path, options: argparse.Namespace) -> list[str]:
+    """Check, report, and return what makes the exit status non-zero."""
+    results = check(name, root, workers=options.workers)
+    failures = []
+    for result in results:
+        if result.labels:
+            Console().print(_class_table(name, result))
+        print(f"{name} {result.split}: {result.labels:,} label maps are sound in {result.folder}")
+        if result.labels:
+            total = int(result.pixels.sum()) + result.ignored
+            print(f"  {result.ignored / total:.1%} of their {total:,} pixels are ignored")
+        failures += [problem for _, problem in result.problems]
+        found = result.labels + len(result.problems)
+        failures += _compare_count(f"{name} {result.split}", found, result.expected, options.strict)
+    print(f"all counts are in {write_check(name, results)}")
+    return failures
+
+
+def _class_table(name: str, result: SplitCheck) -> Table:
+    total = int(result.pixels.sum()) + result.ignored
+    present = [index for index in (-result.pixels).argsort(kind="stable") if result.pixels[index]]
+    table = Table(
+        title=f"{name} {result.split}: {len(present)} of {len(result.class_names)} classes occur",
+        title_justify="left",
+    )
+    for header in ("index", "pixels", "share", "pictures"):
+        table.add_column(header, justify="right")
+    table.add_column("class", max_width=36, no_wrap=True, overflow="ellipsis")
+    for index in present:
+        table.add_row(
+            str(index),
+            f"{result.pixels[index]:,}",
+            f"{result.pixels[index] / total:.2%}",
+            f"{result.pictures[index]:,}",
+            escape(result.class_names[index]),
+        )
+    return table
+
+
+def _compare_count(what: str, found: int, expected: int, strict: bool) -> list[str]:
+    """A difference from the protocol's count is a warning, or a failure where ``strict``."""
+    if found == expected:
+        return []
+    kind = "a subset" if found < expected else "more than the benchmark has"
+    message = f"{what}: {found:,} label maps, the protocol has {expected:,} ({kind})"
+    if strict:
+        return [message]
+    print(f"warning: {message}")
+    return []

@@ -1,0 +1,119 @@
+"""The seven data sets: where the archives come from, what they hold, and how they are converted.
+
+What the converted files are called, which classes they hold and how many there must be stands in the catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from err_seg.data.catalog import get_dataset
+from err_seg.data.preparation import labels, sources
+from err_seg.data.preparation.sources import Listing, Split
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How one data set goes from its archive to converted label maps.
+
+    Attributes:
+        name: what the command calls it.
+        pages: web pages that the archives come from.
+        splits: its parts.
+        list_pairs: (root, split) to the raw pairs in the archive; raises MissingFiles.
+        convert: raw label map to class indices (``labels``), a pure function.
+        shorter_side: pictures and label maps are shrunk so that the shorter side is at most this, in pixels.
+        leave_out_ignored: whether a label map with no class at all is left out.
+    """
+
+    name: str
+    pages: tuple[str, ...]
+    splits: tuple[Split, ...]
+    list_pairs: Callable[[Path, Split], Listing]
+    convert: Callable[[np.ndarray], np.ndarray]
+    shorter_side: int | None = None
+    leave_out_ignored: bool = False
+
+    def split(self, name: str) -> Split:
+        """The split of that name."""
+        return next(split for split in self.splits if split.name == name)
+
+
+_VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
+_CONTEXT_PAGES = (
+    "label maps: https://cs.stanford.edu/~roozbeh/pascal-context",
+    f"pictures of VOC 2010: {_VOC}",
+)
+_COCO_STUFF = ("coco-stuff/images", "coco-stuff/annotations")
+_ADE150 = ("ADEChallengeData2016/images/validation", "ADEChallengeData2016/annotations/validation")
+_ADE_FULL = ("ADE20K_2021_17_01/images/ADE/validation",) * 2  # label maps lie beside the pictures
+_CONTEXT = ("VOCdevkit/VOC2010/JPEGImages", "VOCdevkit/VOC2010/trainval")
+_VOC_2012 = ("VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/SegmentationClass")
+
+_ALL = (
+    Conversion(
+        name="coco-stuff",
+        pages=(
+            "label maps (stuffthingmaps_trainval2017.zip): https://github.com/nightrome/cocostuff",
+            "pictures: https://cocodataset.org",
+        ),
+        splits=tuple(
+            Split(name, get_dataset(dataset), *(f"{folder}/{name}" for folder in _COCO_STUFF))
+            for name, dataset in (("train2017", "coco_stuff_train"), ("val2017", "coco_stuff_val"))
+        ),
+        list_pairs=sources.list_folders,
+        convert=labels.convert_coco_stuff,
+    ),
+    Conversion(
+        name="ade150",
+        pages=("ADEChallengeData2016: http://sceneparsing.csail.mit.edu",),
+        splits=(Split("validation", get_dataset("ade20k_150_val"), *_ADE150),),
+        list_pairs=sources.list_folders,
+        convert=labels.convert_ade150,
+    ),
+    Conversion(
+        name="ade847",
+        pages=("ADE20K_2021_17_01: https://groups.csail.mit.edu/vision/datasets/ADE20K",),
+        splits=(Split("validation", get_dataset("ade20k_847_val"), *_ADE_FULL),),
+        list_pairs=sources.list_ade20k_full,
+        convert=labels.convert_ade847,
+        shorter_side=512,
+    ),
+    Conversion(
+        name="pc59",
+        pages=_CONTEXT_PAGES,
+        splits=(Split("val", get_dataset("pascal_context_59_val"), *_CONTEXT),),
+        list_pairs=sources.list_context_59,
+        convert=labels.convert_pc59,
+    ),
+    Conversion(
+        name="pc459",
+        pages=_CONTEXT_PAGES,
+        splits=(Split("val", get_dataset("pascal_context_459_val"), *_CONTEXT),),
+        list_pairs=sources.list_context_459,
+        convert=labels.convert_pc459,
+    ),
+    Conversion(
+        name="voc20",
+        pages=(f"VOC 2012: {_VOC}",),
+        splits=(Split("val", get_dataset("pascal_voc_20_val"), *_VOC_2012),),
+        list_pairs=sources.list_voc,
+        convert=labels.convert_voc20,
+        leave_out_ignored=True,
+    ),
+    Conversion(
+        name="voc20b",
+        pages=(f"VOC 2012: {_VOC}",),
+        splits=(Split("val", get_dataset("pascal_voc_20b_val"), *_VOC_2012),),
+        list_pairs=sources.list_voc,
+        convert=labels.convert_voc20b,
+        leave_out_ignored=True,
+    ),
+)
+
+CONVERSIONS = {conversion.name: conversion for conversion in _ALL}
+"""Every data set by the name that the command knows it by."""

@@ -1,0 +1,184 @@
+"""From raw pairs to converted files: one runner for all data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from err_seg.data.preparation.conversions import CONVERSIONS, Conversion
+from err_seg.data.preparation.parallel import for_each
+from err_seg.data.preparation.pictures import (
+    DamagedFileError,
+    check_size,
+    naming,
+    picture_size,
+    shrink_label,
+    shrink_picture,
+    write_label,
+    write_picture,
+)
+from err_seg.data.preparation.sources import (
+    Listing,
+    MissingFiles,
+    Pair,
+    PreparationError,
+    Split,
+    read_raw_label,
+)
+from err_seg.files import remove_partial_files
+
+
+@dataclass
+class SplitReport:
+    """What became of one split.
+
+    Attributes:
+        folder: of the converted label maps.
+        converted: label maps that the folder holds now; ``expected``: by the protocol.
+        written, kept: label maps made by this run, and those it found done.
+        left_out: file stems of label maps without any class.
+        failed: (file stem, what is wrong) of damaged pairs.
+        notes: remarks for the reader.
+    """
+
+    split: str
+    folder: Path
+    expected: int
+    converted: int = 0
+    written: int = 0
+    kept: int = 0
+    left_out: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    stem: str
+    written: bool = False
+    complaint: str = ""
+
+
+def prepare(name: str, root: Path, *, workers: int = 1, force: bool = False) -> list[SplitReport]:
+    """Convert one data set. Files that are done are kept, so an interrupted run goes on where it ended.
+
+    Args:
+        name: a key of ``CONVERSIONS``.
+        root: the folder that holds the archives' folders; converted files go beside the raw ones.
+        workers: number of processes.
+        force: write again what is there.
+
+    Returns:
+        One report a split. A damaged pair does not stop the others; a split that the archive lacks is a note, unless
+        all are lacking.
+
+    Raises:
+        PreparationError: no split's archive is there, another run is writing to the same folder, or a worker died.
+        OSError: a converted file cannot be written.
+    """
+    conversion = CONVERSIONS[name]
+    listings = _list_splits(conversion, root)
+    return [
+        _convert_split(conversion, split, listings[split.name], root, workers, force) for split in conversion.splits
+    ]
+
+
+def _list_splits(conversion: Conversion, root: Path) -> dict[str, Listing]:
+    listings, missing = {}, []
+    for split in conversion.splits:
+        try:
+            listing = conversion.list_pairs(root, split)
+            if not listing.pairs:
+                raise MissingFiles(
+                    f"no picture with its label map under {root / split.raw_pictures} and {root / split.raw_labels}"
+                    + "".join(f"; {note}" for note in listing.notes)
+                )
+        except MissingFiles as error:
+            listing = Listing([], [str(error)])
+            missing.append(str(error))
+        listings[split.name] = listing
+    if len(missing) == len(listings):
+        folders = dict.fromkeys(folder for s in conversion.splits for folder in (s.raw_pictures, s.raw_labels))
+        raise MissingFiles(
+            f"{conversion.name}: the archive is not where it must be (datasets/README.md shows the tree)"
+            + "".join(f"\n  expected {root / folder}" for folder in folders)
+            + "".join(f"\n  found    {complaint}" for complaint in missing)
+            + "".join(f"\n  get      {page}" for page in conversion.pages)
+        )
+    return listings
+
+
+def _convert_split(
+    conversion: Conversion, split: Split, listing: Listing, root: Path, workers: int, force: bool
+) -> SplitReport:
+    report = SplitReport(split.name, split.spec.label_folder(root), split.expected, notes=listing.notes)
+    done = set() if force else {label.stem for picture, label in split.list_converted(root) if picture.exists()}
+    pending = [pair for pair in listing.pairs if pair.stem not in done]
+    report.kept = len(listing.pairs) - len(pending)
+
+    def count(outcome: _Outcome) -> None:
+        if outcome.complaint:
+            report.failed.append((outcome.stem, outcome.complaint))
+        elif outcome.written:
+            report.written += 1
+        else:
+            report.left_out.append(outcome.stem)
+
+    if pending:
+        with _sole_writer(report.folder):
+            remove_partial_files(report.folder)
+            if conversion.shorter_side is not None:
+                remove_partial_files(split.spec.image_folder(root))
+            convert = partial(convert_pair, conversion.name, split.name, root)
+            for_each(convert, pending, count, workers=workers, title=f"{conversion.name} {split.name}")
+    report.converted = len(split.list_converted(root))
+    return report
+
+
+@contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    """Held while a folder is written to; the system lets go of it when the process ends, however it ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".prepare.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise PreparationError(
+            f"another run is preparing {folder} at this moment (it holds {lock.lock_file}); wait for it to end"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def convert_pair(name: str, split_name: str, root: Path, pair: Pair) -> _Outcome:
+    """Convert one pair; what is wrong with its files goes into the outcome, what is wrong with the disk is raised."""
+    conversion = CONVERSIONS[name]
+    split = conversion.split(split_name)
+    side = conversion.shorter_side
+    picture = None
+    try:
+        with naming(pair.picture):
+            size = picture_size(pair.picture, upright=side is None)
+            if side is not None:
+                picture = shrink_picture(pair.picture, side)
+        with naming(pair.label if isinstance(pair.label, Path) else f"{pair.stem} in trainval_merged.json"):
+            label = conversion.convert(read_raw_label(pair.label))
+            check_size(label, size)
+    except DamagedFileError as error:
+        return _Outcome(pair.stem, complaint=str(error))
+    if conversion.leave_out_ignored and (label == split.spec.ignore_label).all():
+        return _Outcome(pair.stem)
+    picture_target, label_target = split.converted(root, pair.stem)
+    if side is not None:
+        label = shrink_label(label, side)
+        write_picture(picture or pair.picture, picture_target)
+    # The label map comes last: where it exists, everything that belongs to it does.
+    write_label(label, label_target)
+    return _Outcome(pair.stem, written=True)

@@ -1,0 +1,108 @@
+"""One function over many items in a pool of processes, with a progress bar and a clean end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from err_seg.data.preparation.sources import PreparationError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Starting the processes takes as long as converting some hundred files; fewer than this a process do not pay.
+_WORTH_A_PROCESS = 64
+
+
+def default_workers() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def for_each(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    consume: Callable[[Result], None],
+    *,
+    workers: int,
+    title: str,
+) -> None:
+    """Call ``consume(function(item))`` for every item, in order; ``function`` runs in up to ``workers`` processes.
+
+    An exception (of ``function``, of ``consume``, or Ctrl-C) drops the items that are not under way, waits for the
+    others and is raised. Worker processes end with this one, however it ends.
+
+    Args:
+        function: importable and picklable, as the processes do not share this one's memory.
+        items: picklable.
+        consume: called in this process.
+        workers: at least 1; 1 computes in this process.
+        title: the progress bar's.
+
+    Raises:
+        PreparationError: a worker process died (for lack of memory, as a rule).
+    """
+    workers = min(workers, len(items) // _WORTH_A_PROCESS)
+    with tqdm(total=len(items), desc=title, unit="file", mininterval=0.5, disable=None) as progress:
+
+        def take(results: Iterator[Result]) -> None:
+            for result in results:
+                consume(result)
+                progress.update()
+
+        if workers <= 1:
+            take(map(function, items))
+            return
+        context = multiprocessing.get_context(_start_method())
+        context.set_forkserver_preload([__package__])
+        executor = ProcessPoolExecutor(workers, context, _start_worker)
+        try:
+            with _interrupts_ignored():
+                results = executor.map(function, items, chunksize=max(1, min(16, len(items) // (workers * 32))))
+            take(results)
+        except BrokenProcessPool as error:
+            raise PreparationError(
+                "a worker process ended abruptly, perhaps for lack of memory: run again with fewer --workers; "
+                "files that are done are kept"
+            ) from error
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_method() -> str:
+    """Fork from a server process that imports once for all, or, where there is none, start each from scratch."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started here inherit that they ignore Ctrl-C, so that only the parent answers it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

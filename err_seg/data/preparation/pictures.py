@@ -1,0 +1,100 @@
+"""Pictures and label maps as files: what is damaged is found and named, what is written is complete or absent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from err_seg.files import atomic_write
+
+_JPEG_QUALITY = 95
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+
+
+class DamagedFileError(ValueError):
+    """A picture or label map that cannot be used; the message names the file and what is wrong with it."""
+
+
+@contextmanager
+def naming(place: Path | str) -> Iterator[None]:
+    """Turn any complaint of the code inside into a DamagedFileError that opens with the file's name."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders of five formats, no common base class
+        complaint = str(error) or type(error).__name__
+        raise DamagedFileError(complaint if complaint.startswith(f"{place}") else f"{place}: {complaint}") from error
+
+
+def picture_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
+    """Height and width of a picture, after reading all of it: a picture cut short raises OSError.
+
+    Args:
+        path: a picture file.
+        upright: apply the EXIF orientation, as readers do; else as stored.
+    """
+    with Image.open(path) as picture:
+        width, height = picture.size
+        if upright and picture.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED:
+            width, height = height, width
+        picture.draft("L", (1, 1))  # reads every byte of a JPEG, but computes an eighth of its pixels a side
+        picture.load()
+    return height, width
+
+
+def check_size(label: np.ndarray, size: tuple[int, int]) -> None:
+    """Raise ValueError unless the label map (H, W) has its picture's (height, width)."""
+    if label.shape != size:
+        raise ValueError(
+            f"the label map is {label.shape[1]}x{label.shape[0]} pixels (width x height), its picture "
+            f"{size[1]}x{size[0]}; they are not of the same release, or one is damaged"
+        )
+
+
+def shrunk_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
+    """Height and width such that the shorter one is ``shorter_side``; unchanged where it is not longer than that."""
+    shortest = min(size)
+    if shortest <= shorter_side:
+        return size
+    height, width = (int(length * shorter_side / shortest + 0.5) for length in size)
+    return height, width
+
+
+def shrink_picture(path: Path, shorter_side: int) -> Image.Image | None:
+    """A picture as stored, in RGB, shrunk (linear); None where the file can serve as it is."""
+    with Image.open(path) as picture:
+        height, width = shrunk_size((picture.height, picture.width), shorter_side)
+        # A label map is drawn on the pixels as stored, so an orientation that readers would apply must go.
+        if (width, height) == picture.size and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return None
+        return picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+
+
+def shrink_label(label: np.ndarray, shorter_side: int) -> np.ndarray:
+    """A label map (H, W) shrunk (nearest) to ``shrunk_size``, with its dtype."""
+    height, width = shrunk_size((label.shape[0], label.shape[1]), shorter_side)
+    return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+
+
+def write_picture(picture: Image.Image | Path, path: Path) -> None:
+    """Write a JPEG; a file is copied byte by byte."""
+    with atomic_write(path) as partial:
+        if isinstance(picture, Path):
+            shutil.copyfile(picture, partial)
+        else:
+            picture.save(partial, format="JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4")
+
+
+def write_label(label: np.ndarray, path: Path) -> None:
+    """Write a label map without loss: uint8 as grey PNG, uint16 as 16-bit TIFF."""
+    with atomic_write(path) as partial:
+        if label.dtype == np.uint8:
+            Image.fromarray(label).save(partial, format="PNG")
+        else:
+            Image.fromarray(label).save(partial, format="TIFF", compression="tiff_adobe_deflate")

@@ -1,0 +1,238 @@
+"""The archives' own layouts: which raw picture belongs to which raw label map, and how a raw label map is read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as run_length_masks
+from scipy.io import loadmat
+
+from err_seg.data.images import read_image, read_label
+from err_seg.data.spec import DatasetSpec
+
+
+class PreparationError(RuntimeError):
+    """Preparation cannot go on; the message says what was expected, what was found and what to do."""
+
+
+class MissingFiles(PreparationError):
+    """A folder or file of the archive is not where it must be; the message says what is there instead."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Part of a data set.
+
+    Attributes:
+        name: what the archive calls it.
+        spec: the catalog's declaration of the converted files.
+        raw_pictures, raw_labels: folders of the archive's pictures and label maps, relative to the root.
+    """
+
+    name: str
+    spec: DatasetSpec
+    raw_pictures: str
+    raw_labels: str
+
+    @property
+    def expected(self) -> int:
+        """How many label maps the benchmark's protocol has."""
+        assert self.spec.num_images is not None
+        return self.spec.num_images
+
+    def converted(self, root: Path, stem: str) -> tuple[Path, Path]:
+        """Where a picture and its converted label map are, or go."""
+        picture = self.spec.image_folder(root) / f"{stem}{self.spec.image_endings[0]}"
+        return picture, self.spec.label_folder(root) / f"{stem}{self.spec.label_ext}"
+
+    def list_converted(self, root: Path) -> list[tuple[Path, Path]]:
+        """Every converted label map that there is, with the path of its picture: (picture, label map)."""
+        folder = self.spec.label_folder(root)
+        labels = _files(folder, self.spec.label_ext) if folder.is_dir() else {}
+        pictures, suffix = self.spec.image_folder(root), self.spec.image_endings[0]
+        return [(pictures / f"{stem}{suffix}", label) for stem, label in labels.items()]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """A label map as binary masks.
+
+    Attributes:
+        masks: (class id, COCO run-length mask) each; where masks overlap, the later one counts.
+    """
+
+    masks: tuple[tuple[int, Mapping[str, Any]], ...]
+
+
+LabelSource = Path | Regions
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A raw picture and its raw label map; ``stem`` is the file name of both converted files, less the suffix."""
+
+    stem: str
+    picture: Path
+    label: LabelSource
+
+
+@dataclass
+class Listing:
+    """What an archive holds of a split: its complete pairs, and remarks on what was used and what lacks its partner."""
+
+    pairs: list[Pair]
+    notes: list[str] = field(default_factory=list)
+
+
+def list_folders(root: Path, split: Split) -> Listing:
+    """Pairs of a folder of label maps (``X.png``) and a folder of pictures (``X.jpg``)."""
+    labels = _files(require(root / split.raw_labels), ".png")
+    pictures = _files(require(root / split.raw_pictures), ".jpg")
+    return _match(sorted(labels.keys() | pictures.keys()), labels, pictures)
+
+
+def list_ade20k_full(root: Path, split: Split) -> Listing:
+    """Pairs ``X.jpg``, ``X_seg.png`` in any sub-folder (scene by scene), as the full ADE20K's releases have them."""
+    marker = "_seg.png"
+    labels, pictures = {}, {}
+    for folder, _, names in os.walk(require(root / split.raw_labels)):
+        for name in names:
+            if name.endswith(marker) and not name.startswith("."):
+                stem = name.removesuffix(marker)
+                labels[stem] = Path(folder, name)
+                if f"{stem}.jpg" in names:
+                    pictures[stem] = Path(folder, f"{stem}.jpg")
+    return _match(sorted(labels), labels, pictures)
+
+
+def list_voc(root: Path, split: Split) -> Listing:
+    """Pairs of VOC 2012's own validation list; labels of ``SegmentationClassAug`` where it has them."""
+    pictures = _files(require(root / split.raw_pictures), ".jpg")
+    ids = require(root / split.raw_pictures).with_name("ImageSets") / "Segmentation" / "val.txt"
+    plain = root / split.raw_labels
+    augmented = plain.with_name(f"{plain.name}Aug")
+    folders = [folder for folder in (augmented, plain) if folder.is_dir()] or [require(plain)]
+    labels: dict[str, Path] = {}
+    for folder in reversed(folders):
+        labels |= _files(folder, ".png")
+    listing = _match(require(ids).read_text(encoding="utf-8").split(), labels, pictures)
+    listing.notes.insert(0, "label maps of " + ", else of ".join(folder.name for folder in folders))
+    return listing
+
+
+def list_context_459(root: Path, split: Split) -> Listing:
+    """Pairs of PASCAL-Context's validation list with label maps in ``trainval/X.mat``."""
+    labels = _files(require(root / split.raw_labels), ".mat")
+    return _match(_context_ids(), labels, _files(require(root / split.raw_pictures), ".jpg"))
+
+
+def list_context_59(root: Path, split: Split) -> Listing:
+    """Pairs of PASCAL-Context's validation list: label maps of ``trainval_merged.json``, else of ``trainval/X.mat``."""
+    pictures = _files(require(root / split.raw_pictures), ".jpg")
+    merged = (root / split.raw_labels).with_name("trainval_merged.json")
+    ids = _context_ids()
+    labels: dict[str, LabelSource] = {}
+    if not merged.is_file() or (root / split.raw_labels).is_dir():
+        labels |= _files(require(root / split.raw_labels), ".mat")
+    if merged.is_file():
+        labels |= _read_regions(merged, frozenset(ids))
+    listing = _match(ids, labels, pictures)
+    from_json = sum(isinstance(pair.label, Regions) for pair in listing.pairs)
+    listing.notes.insert(
+        0, f"label maps: {from_json:,} of {merged.name}, {len(listing.pairs) - from_json:,} of {split.raw_labels}/*.mat"
+    )
+    return listing
+
+
+def read_raw_label(source: LabelSource) -> np.ndarray:
+    """Read a raw label map with the values that the archive stores.
+
+    Returns:
+        (H, W) uint8 or uint16 class ids (indices of a palette, never its colours); (H, W, 3) uint8 for the full
+        ADE20K's colour-coded ``X_seg.png``.
+
+    Raises:
+        Exception: whatever the format's decoder raises for a damaged file.
+    """
+    if isinstance(source, Regions):
+        return _paint(source)
+    if source.suffix == ".mat":
+        return loadmat(source, variable_names=["LabelMap"])["LabelMap"]
+    if source.name.endswith("_seg.png"):
+        return read_image(source)
+    return read_label(source)
+
+
+def require(path: Path) -> Path:
+    """The path itself, or MissingFiles with what there is in its place."""
+    if path.exists():
+        return path
+    parent = next(folder for folder in path.parents if folder.is_dir())
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in parent.iterdir() if not entry.name.startswith("."))
+    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
+    raise MissingFiles(
+        f"{path} does not exist; {parent} "
+        + (f"holds {', '.join(names[:8])}{more}" if names else "is the nearest folder there is, and it is empty")
+    )
+
+
+def _files(folder: Path, suffix: str) -> dict[str, Path]:
+    """Visible files of a folder by their stem, in sorted order."""
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if e.name.endswith(suffix) and not e.name.startswith("."))
+    return {name.removesuffix(suffix): folder / name for name in names}
+
+
+def _match(ids: Collection[str], labels: Mapping[str, LabelSource], pictures: Mapping[str, Path]) -> Listing:
+    """Pairs of the ids that have both, in the ids' order."""
+    listing = Listing([Pair(x, pictures[x], labels[x]) for x in ids if x in labels and x in pictures])
+    for have, lack, what in (
+        (labels, pictures, "label maps without a picture"),
+        (pictures, labels, "pictures without a label map"),
+    ):
+        lonely = [x for x in ids if x in have and x not in lack]
+        if lonely:
+            listing.notes.append(f"{len(lonely):,} {what} left out (the first: {lonely[0]})")
+    return listing
+
+
+def _context_ids() -> list[str]:
+    table = resources.files("err_seg.data") / "tables" / "pascal_context_val_ids.txt"
+    return table.read_text(encoding="utf-8").split()
+
+
+def _read_regions(path: Path, ids: frozenset[str]) -> dict[str, Regions]:
+    """The masks in ``trainval_merged.json`` of the pictures asked for, by the picture's stem."""
+    try:
+        content = json.loads(path.read_bytes())
+        stems = {image["image_id"]: Path(image["file_name"]).stem for image in content["images"]}
+        masks: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+        for region in content["annos_segmentation"]:
+            stem = stems[region["image_id"]]
+            if stem in ids:
+                masks.setdefault(stem, []).append((region["category_id"], region["segmentation"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise PreparationError(
+            f"{path} is damaged or not PASCAL-Context's ({type(error).__name__}: {error}); fetch it again, or remove "
+            "it: trainval/*.mat serve as well"
+        ) from error
+    return {stem: Regions(tuple(entries)) for stem, entries in masks.items()}
+
+
+def _paint(regions: Regions) -> np.ndarray:
+    label: np.ndarray | None = None
+    for class_id, mask in regions.masks:
+        inside = run_length_masks.decode(mask).astype(bool)
+        if label is None:
+            label = np.zeros(inside.shape, dtype=np.uint16)
+        label[inside] = class_id
+    if label is None:
+        raise ValueError("holds no mask at all")
+    return label

@@ -1,0 +1,159 @@
+"""The declaration of a data set: where it lies, what its labels mean, how it is evaluated."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from err_seg.data.vocabularies import check_vocabulary, load_vocabulary
+
+Variant = Literal["standard", "background"]
+
+
+class DatasetError(ValueError):
+    """A data set that is declared wrongly, unknown, or not on disk as declared."""
+
+
+def datasets_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """What relative folders lie under: ``root`` if not empty, else ``$DETECTRON2_DATASETS``, else ``./datasets``."""
+    return Path(root or os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Declaration of a data set for semantic segmentation.
+
+    Picture and label map belong together if their names are the same up to the endings ``image_ext`` and
+    ``label_ext``; sub-folders count as part of the name. An ending may be more than the file type: Cityscapes takes
+    ``_leftImg8bit.png`` and ``_gtFine_labelTrainIds.png``.
+
+    Attributes:
+        name: what it is asked for by.
+        image_dir, label_dir: folders, absolute or under the data sets' root.
+        vocabulary: the class names that the model chooses from, in label order.
+        image_ext, label_ext: endings of the file names (one, or several for pictures); upper or lower case.
+        ignore_label: the label of pixels that count neither in training nor in evaluation.
+        num_kept: K, the number of classes kept a picture in evaluation; None = as the model's configuration says.
+        variant: "standard", or "background": the vocabulary's first ``num_foreground`` classes are evaluated by name,
+            and all others together as one class "background" with the label ``num_foreground`` (the PAS-20b rule).
+        num_foreground: see ``variant``; given for "background" only.
+        num_images: how many pairs the complete data set has; None = unknown.
+        preparation: what ``datasets/prepare.py`` calls it; None = nothing to prepare.
+        aliases: further names, such as other projects' names for it.
+    """
+
+    name: str
+    image_dir: str
+    label_dir: str
+    vocabulary: tuple[str, ...]
+    image_ext: str | tuple[str, ...] = ".jpg"
+    label_ext: str = ".png"
+    ignore_label: int = 255
+    num_kept: int | None = None
+    variant: Variant = "standard"
+    num_foreground: int | None = None
+    num_images: int | None = None
+    preparation: str | None = None
+    aliases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key in ("name", "image_dir", "label_dir", "label_ext"):
+            value = getattr(self, key)
+            if not isinstance(value, str) or not value:
+                raise self._error(key, value, "a string that is not empty")
+        if isinstance(self.vocabulary, str):
+            raise self._error("vocabulary", self.vocabulary, "class names; load_vocabulary reads them from a file")
+        object.__setattr__(self, "vocabulary", check_vocabulary(self.vocabulary, f"data set {self.name!r}"))
+        self._check_strings("image_ext", self.image_endings)
+        self._check_strings("aliases", self.aliases)
+        for key in ("num_kept", "num_images"):
+            self._check_integer(key, getattr(self, key), optional=True, low=1)
+        self._check_integer("ignore_label", self.ignore_label)
+        if self.variant not in get_args(Variant):
+            raise self._error("variant", self.variant, f"one of {', '.join(get_args(Variant))}")
+        if (self.variant == "background") != (self.num_foreground is not None):
+            raise self._error("num_foreground", self.num_foreground, 'a number for the variant "background" alone')
+        self._check_integer("num_foreground", self.num_foreground, optional=True, low=1, high=len(self.vocabulary) - 1)
+        if 0 <= self.ignore_label < self.num_evaluated_classes:
+            raise self._error(
+                "ignore_label", self.ignore_label, f"no class index (0..{self.num_evaluated_classes - 1})"
+            )
+
+    @property
+    def image_endings(self) -> tuple[str, ...]:
+        """``image_ext`` as a tuple."""
+        return (self.image_ext,) if isinstance(self.image_ext, str) else self.image_ext
+
+    @property
+    def evaluated_classes(self) -> tuple[str, ...]:
+        """Names of the classes that labels stand for, in label order."""
+        if self.variant == "background":
+            return (*self.vocabulary[: self.num_foreground], "background")
+        return self.vocabulary
+
+    @property
+    def num_evaluated_classes(self) -> int:
+        """Number of values that a label may take, the ignore label aside."""
+        return len(self.vocabulary) if self.num_foreground is None else self.num_foreground + 1
+
+    def image_folder(self, root: str | os.PathLike[str] | None = None) -> Path:
+        """Folder of the pictures, with the data sets' root before it if it is relative."""
+        return datasets_root(root) / Path(self.image_dir).expanduser()
+
+    def label_folder(self, root: str | os.PathLike[str] | None = None) -> Path:
+        """Folder of the label maps, with the data sets' root before it if it is relative."""
+        return datasets_root(root) / Path(self.label_dir).expanduser()
+
+    def _check_strings(self, key: str, entries: object) -> None:
+        if not isinstance(entries, tuple) or not all(isinstance(entry, str) and entry for entry in entries):
+            raise self._error(key, entries, "strings that are not empty")
+
+    def _check_integer(
+        self, key: str, value: object, optional: bool = False, low: int | None = None, high: int | None = None
+    ) -> None:
+        if value is None and optional:
+            return
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._error(key, value, "an integer")
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise self._error(key, value, f"at least {low}" if high is None else f"an integer from {low} to {high}")
+
+    def _error(self, key: str, value: object, expected: str) -> DatasetError:
+        return DatasetError(f"data set {self.name!r}: {key} is {value!r}, expected {expected}")
+
+
+def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
+    """The declaration that a configuration file's mapping stands for.
+
+    Keys are the attributes of :class:`DatasetSpec`; ``vocabulary`` may also be the name of a vocabulary of the package
+    or a path to a ``.json`` or ``.txt`` file, see :func:`err_seg.data.vocabularies.load_vocabulary`.
+
+    Raises:
+        DatasetError: an unknown or missing key, or a value of the wrong kind.
+        ValueError, FileNotFoundError: the vocabulary cannot be loaded.
+    """
+    if not isinstance(entry, Mapping):
+        raise DatasetError(f"a data set is declared by a mapping of keys to values, found {entry!r}")
+    keys = [field.name for field in fields(DatasetSpec)]
+    label = f"data set {entry.get('name', '(without a name)')!r}"
+    for key in entry:
+        if key not in keys:
+            close = difflib.get_close_matches(str(key), keys, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(keys)}"
+            raise DatasetError(f"{label}: unknown key {key!r}; {hint}")
+    missing = [field.name for field in fields(DatasetSpec) if field.default is MISSING and field.name not in entry]
+    if missing:
+        raise DatasetError(f"{label}: missing {', '.join(missing)}")
+    values = dict(entry)
+    if isinstance(values["vocabulary"], str):
+        values["vocabulary"] = load_vocabulary(values["vocabulary"])
+    elif not isinstance(values["vocabulary"], (list, tuple)):
+        raise DatasetError(f"{label}: vocabulary is {values['vocabulary']!r}, expected a name, a path or a list")
+    for key in ("vocabulary", "image_ext", "aliases"):
+        if isinstance(values.get(key), list):
+            values[key] = tuple(values[key])
+    return DatasetSpec(**values)

@@ -1,0 +1,95 @@
+"""Vocabularies: the class names of a data set, in label order.
+
+A name may hold synonyms, separated by ", " ("building, edifice"); they stay together here, as one class.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from importlib import resources
+from pathlib import Path
+
+_TABLES = {
+    "coco_stuff": "vocabulary_coco.json",
+    "ade20k_847": "vocabulary_ade847.json",
+    "ade20k_150": "vocabulary_ade150.json",
+    "pascal_context_459": "vocabulary_pc459.json",
+    "pascal_context_59": "vocabulary_pc59.json",
+    "pascal_voc_20": "vocabulary_voc20.json",
+    "pascal_voc_20b": "vocabulary_voc20b.json",
+}
+
+
+def vocabulary_names() -> tuple[str, ...]:
+    """Names of the vocabularies that come with the package."""
+    return tuple(_TABLES)
+
+
+def load_vocabulary(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Class names, in label order, exactly as written.
+
+    The package's own tables keep the oddities that all cost-based works share (a trailing space in ADE20K-150's
+    "bed ", "airconditioner" in PASCAL-Context-459), so that results compare.
+
+    Args:
+        name_or_path: one of :func:`vocabulary_names`, a ``.json`` file (a list of strings), or a ``.txt`` file (one
+            class a line; blank lines do not count).
+
+    Returns:
+        One string a class, at least one; synonyms stay within their string.
+
+    Raises:
+        ValueError: an unknown name, or a file that holds anything but class names.
+        FileNotFoundError: no such file.
+    """
+    name = os.fspath(name_or_path)
+    if name in _TABLES:
+        table = resources.files(__package__) / "tables" / _TABLES[name]
+        return _from_json(table.read_text(encoding="utf-8"), name)
+    readers = {".json": _from_json, ".txt": _from_text}
+    path = Path(name)
+    if path.suffix.lower() not in readers:
+        close = difflib.get_close_matches(name, _TABLES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known names: {', '.join(_TABLES)};"
+        raise ValueError(f"unknown vocabulary {name!r}; {hint} Own classes come in a .json or .txt file.")
+    if not path.is_file():
+        raise FileNotFoundError(f"no vocabulary file at {path.absolute()}")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text ({error})") from error
+    return readers[path.suffix.lower()](text, str(path))
+
+
+def _from_json(text: str, name: str) -> tuple[str, ...]:
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}: expected a JSON list of class names, but it is not JSON ({error})") from error
+    if not isinstance(entries, list):
+        raise ValueError(f"{name}: expected a JSON list of class names, found {type(entries).__name__}")
+    return check_vocabulary(entries, name)
+
+
+def _from_text(text: str, name: str) -> tuple[str, ...]:
+    return check_vocabulary([line for line in text.splitlines() if line.strip()], name)
+
+
+def check_vocabulary(entries: list[str] | tuple[str, ...], name: str) -> tuple[str, ...]:
+    """Class names as a tuple, after a check that each is a string with something in it.
+
+    Args:
+        entries: the class names.
+        name: what to call them in an error.
+
+    Raises:
+        ValueError: there is no class at all, or a class that is not a string or is blank.
+    """
+    if not entries:
+        raise ValueError(f"{name}: holds no class names; a vocabulary has at least one")
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, str) or not entry.strip():
+            raise ValueError(f"{name}: class {index} is {entry!r}; expected a name (a string that is not blank)")
+    return tuple(entries)

@@ -1,0 +1,58 @@
+"""AdamW with the published parameter groups, and its schedule."""
+
+import math
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+CLIP_PREFIX = "encoder."
+
+
+def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict[str, Any]]:
+    """Group the trainable parameters by learning rate and weight decay.
+
+    CLIP's parameters (HSM's convolution with them) get ``BASE_LR · CLIP_MULTIPLIER``, those of norm layers
+    ``WEIGHT_DECAY_NORM``.
+
+    Returns:
+        Groups as ``torch.optim`` takes them, with a ``"names"`` entry beside ``"params"``.
+    """
+    solver = cfg.SOLVER
+    norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        lr = solver.BASE_LR * (solver.CLIP_MULTIPLIER if name.startswith(CLIP_PREFIX) else 1.0)
+        decay = solver.WEIGHT_DECAY_NORM if id(parameter) in norms else solver.WEIGHT_DECAY
+        group = groups.setdefault((lr, decay), {"params": [], "names": [], "lr": lr, "weight_decay": decay})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def build_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.AdamW:
+    """Build AdamW on the trainable parameters of the model."""
+    return torch.optim.AdamW(parameter_groups(model, cfg), betas=tuple(cfg.SOLVER.BETAS), eps=cfg.SOLVER.EPS)
+
+
+def lr_factor(iteration: int, cfg: CfgNode) -> float:
+    """Learning rate of an iteration (from 0) over the group's own.
+
+    Half a cosine from 1 to 0 at ``MAX_ITER``, which the first ``WARMUP_ITERS`` iterations rise linearly to meet, from
+    ``WARMUP_FACTOR`` on (detectron2's ``WarmupCosineLR``).
+    """
+    solver = cfg.SOLVER
+    warmup = min(solver.WARMUP_ITERS, solver.MAX_ITER)
+    cosine = 0.5 * (1 + math.cos(math.pi * max(iteration, warmup) / solver.MAX_ITER))
+    if iteration >= warmup:
+        return cosine
+    return solver.WARMUP_FACTOR + (cosine - solver.WARMUP_FACTOR) * iteration / warmup
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, cfg: CfgNode) -> torch.optim.lr_scheduler.LambdaLR:
+    """Build the schedule, to be stepped once an iteration."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: lr_factor(iteration, cfg))

@@ -1,0 +1,46 @@
+"""Evaluation of semantic segmentation: confusion matrix → figures → result files; predictions → files."""
+
+from err_seg.evaluation.boundary import BoundaryConfusion
+from err_seg.evaluation.confusion import ConfusionMatrix
+from err_seg.evaluation.export import (
+    labels_from_rle,
+    load_label_png,
+    load_rle_json,
+    rle_segments,
+    save_label_png,
+    save_rle_json,
+)
+from err_seg.evaluation.metrics import SUMMARY_METRICS, class_pixels, segmentation_metrics, unique_names
+from err_seg.evaluation.report import (
+    BenchmarkResult,
+    class_table,
+    copypaste_lines,
+    load_results,
+    save_class_csv,
+    save_results,
+    save_summary_csv,
+    summary_table,
+)
+
+__all__ = [
+    "SUMMARY_METRICS",
+    "BenchmarkResult",
+    "BoundaryConfusion",
+    "ConfusionMatrix",
+    "class_pixels",
+    "class_table",
+    "copypaste_lines",
+    "labels_from_rle",
+    "load_label_png",
+    "load_results",
+    "load_rle_json",
+    "rle_segments",
+    "save_class_csv",
+    "save_label_png",
+    "save_results",
+    "save_rle_json",
+    "save_summary_csv",
+    "segmentation_metrics",
+    "summary_table",
+    "unique_names",
+]

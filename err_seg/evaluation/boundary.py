@@ -1,0 +1,195 @@
+"""Boundary IoU: how well the contours of the classes are met (Cheng et al., "Boundary IoU", CVPR 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from err_seg.evaluation.confusion import ConfusionMatrix
+from err_seg.evaluation.metrics import unique_names
+
+Rule = Literal["paper", "detectron2"]
+IGNORED = -1
+
+
+def boundary_width(height: int, width: int, dilation_ratio: float = 0.02) -> int:
+    """Width of the boundary band in pixels: 2 % of the picture's diagonal, rounded, at least 1."""
+    return max(1, round(dilation_ratio * math.sqrt(height**2 + width**2)))
+
+
+def is_boundary(labels: Tensor, width: int) -> Tensor:
+    """Tell which pixels lie within ``width`` of their own region's contour.
+
+    A pixel is on the boundary where the (2·width+1)² window around it leaves its region: reaches another label or the
+    outside of the picture. For every class at once this is its mask minus the mask eroded ``width`` times by 3x3.
+
+    Args:
+        labels: (H, W) or (B, H, W) integer label maps, 0..2^24-1, or -1 for what belongs to no region.
+        width: in pixels, at least 1.
+
+    Returns:
+        bool, same shape.
+    """
+    padded = F.pad(labels.float(), (1, 1, 1, 1), value=IGNORED)
+    changes = _window_max(padded, width) != -_window_max(-padded, width)
+    return changes[..., 1:-1, 1:-1]
+
+
+class BoundaryConfusion:
+    """Accumulates pictures for the boundary IoU of every class, and for the plain IoU in ``regions``.
+
+    Two rules:
+
+    - ``"paper"``: the boundary IoU of the paper. Both maps are cut to their boundary bands; a class's boundary IoU is
+      the IoU of its bands. Ignored pixels are cut out of both maps first and count as outside of every region. Like
+      the IoU, it is NaN for classes without ground truth.
+    - ``"detectron2"``: the numbers of detectron2's evaluator, for comparing with figures made by it. It subtracts
+      a grey-value erosion from the *label map*, so that its band holds differences of labels and class 0 takes in
+      all interiors; it is defined where either map has the value.
+
+    Args:
+        num_classes: N.
+        ignore_label: as in :class:`ConfusionMatrix`.
+        background: as in :class:`ConfusionMatrix`.
+        rule: see above.
+        dilation_ratio: width of the band relative to the picture's diagonal.
+        device: where counts lie and bands are computed.
+
+    Attributes:
+        regions: the plain :class:`ConfusionMatrix` of the same pictures; no second one is needed.
+
+    Raises:
+        ValueError: for an unknown rule, and as :class:`ConfusionMatrix`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_label: int,
+        background: int | None = None,
+        *,
+        rule: Rule = "paper",
+        dilation_ratio: float = 0.02,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if rule not in ("paper", "detectron2"):
+            raise ValueError(f"rule must be 'paper' or 'detectron2', found {rule!r}")
+        self.regions = ConfusionMatrix(num_classes, ignore_label, background, device)
+        # One class more: what is no boundary (rule "paper"); never used by rule "detectron2".
+        self.bands = ConfusionMatrix(num_classes + 1, IGNORED, device=device)
+        self.rule = rule
+        self.dilation_ratio = dilation_ratio
+
+    def update(self, prediction: Tensor, label: Tensor) -> None:
+        """Count one picture or a batch of one size: arguments and errors as :meth:`ConfusionMatrix.update`."""
+        self.regions.update(prediction, label)
+        if label.numel() == 0:
+            return
+        device = self.regions.device
+        prediction, label = prediction.to(device, torch.int64), label.to(device, torch.int64)
+        if self.regions.background is not None:
+            prediction = prediction.clamp(max=self.regions.background)
+        ignored = label == self.regions.ignore_label
+        height, width = label.shape[-2:]
+        band = boundary_width(height, width, self.dilation_ratio)
+        n = self.regions.num_classes
+        if self.rule == "paper":
+            maps = [labels.masked_fill(ignored, IGNORED) for labels in (prediction, label)]
+            prediction, label = (torch.where(is_boundary(labels, band), labels, n) for labels in maps)
+            label = label.masked_fill(ignored, IGNORED)
+        else:
+            prediction = _grey_boundary(prediction, band)
+            label = _grey_boundary(label.masked_fill(ignored, n), band)
+            label = label.masked_fill(label == n, IGNORED)
+        self.bands.update(prediction, label)
+
+    def merge(self, other: BoundaryConfusion) -> BoundaryConfusion:
+        """Add another one's counts in place; ValueError where the settings differ."""
+        if (self.rule, self.dilation_ratio) != (other.rule, other.dilation_ratio):
+            raise ValueError(
+                f"boundary counts of different rules cannot be merged: {self.rule!r} at {self.dilation_ratio} and "
+                f"{other.rule!r} at {other.dilation_ratio}"
+            )
+        self.regions.merge(other.regions)
+        self.bands.merge(other.bands)
+        return self
+
+    def all_reduce(self) -> BoundaryConfusion:
+        """Sum over all processes, as :meth:`ConfusionMatrix.all_reduce`."""
+        self.regions.all_reduce()
+        self.bands.all_reduce()
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """Everything as plain JSON-able values."""
+        return {
+            "rule": self.rule,
+            "dilation_ratio": self.dilation_ratio,
+            "regions": self.regions.state(),
+            "bands": self.bands.state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> BoundaryConfusion:
+        """Rebuild from :meth:`state`, exactly."""
+        regions = ConfusionMatrix.from_state(state["regions"], device)
+        boundary = cls(
+            regions.num_classes,
+            regions.ignore_label,
+            regions.background,
+            rule=state["rule"],
+            dilation_ratio=state["dilation_ratio"],
+            device=device,
+        )
+        boundary.regions = regions
+        boundary.bands = ConfusionMatrix.from_state(state["bands"], device)
+        return boundary
+
+    def metrics(self, class_names: Sequence[str]) -> dict[str, float]:
+        """Compute the boundary figures, in percent, under detectron2's names.
+
+        Returns:
+            ``mBoundaryIoU`` (mean over the classes that have a value), then for each class ``BoundaryIoU-<class>``
+            and ``min(IoU, B-Iou)-<class>``, the smaller one of it and the IoU; NaN as the class doc says, and NaN
+            in the minimum wherever the IoU is NaN.
+        """
+        if len(class_names) != self.regions.num_classes:
+            raise ValueError(f"expected {self.regions.num_classes} class names, found {len(class_names)}")
+        boundary_iou = _iou(self.bands, need_label=self.rule == "paper")[:-1]
+        iou = _iou(self.regions, need_label=True)
+        smaller = np.where(np.isnan(iou), np.nan, np.fmin(iou, boundary_iou))
+        valid = boundary_iou[~np.isnan(boundary_iou)]
+        metrics = {"mBoundaryIoU": float(valid.mean()) if len(valid) else float("nan")}
+        for name, band_value, minimum in zip(unique_names(class_names), boundary_iou, smaller, strict=True):
+            metrics[f"BoundaryIoU-{name}"] = float(band_value)
+            metrics[f"min(IoU, B-Iou)-{name}"] = float(minimum)
+        return {name: 100 * value for name, value in metrics.items()}
+
+
+def _iou(confusion: ConfusionMatrix, need_label: bool) -> np.ndarray:
+    """IoU per class as (N,) float64; NaN without ground truth (``need_label``) or without any pixel at all."""
+    matrix = confusion.matrix.cpu().numpy()
+    tp, gt = matrix.diagonal(), matrix.sum(axis=0)
+    union = gt + matrix.sum(axis=1) - tp
+    return np.divide(tp, union, out=np.full(len(tp), np.nan), where=(gt if need_label else union) > 0)
+
+
+def _grey_boundary(labels: Tensor, width: int) -> Tensor:
+    """Label map minus its grey-value erosion, zero outside of the picture (detectron2's rule)."""
+    padded = F.pad(labels.float(), (1, 1, 1, 1))
+    eroded = -_window_max(-padded, width)
+    return labels - eroded[..., 1:-1, 1:-1].to(torch.int64)
+
+
+def _window_max(maps: Tensor, radius: int) -> Tensor:
+    """Maximum over the (2·radius+1)² window of (H, W) or (B, H, W) float maps; a square splits into two lines."""
+    size = 2 * radius + 1
+    batched = maps.reshape(-1, 1, *maps.shape[-2:])
+    rows = F.max_pool2d(batched, (size, 1), stride=1, padding=(radius, 0))
+    return F.max_pool2d(rows, (1, size), stride=1, padding=(0, radius)).reshape(maps.shape)

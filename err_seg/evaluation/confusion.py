@@ -1,0 +1,186 @@
+"""Confusion matrix of semantic segmentation: exact, mergeable, on any device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class ConfusionMatrix:
+    """Counts of pixels by (predicted class, ground-truth class).
+
+    Rows are predictions, columns are ground truth (detectron2's orientation): ``matrix[p, g]`` pixels of class g
+    were predicted as class p. Counts are int64 and exact. Pixels whose label is ``ignore_label`` never count,
+    whatever was predicted there.
+
+    Args:
+        num_classes: N, the number of ground-truth classes.
+        ignore_label: label value of pixels that are left out; any integer outside 0..N-1.
+        background: where the vocabulary is larger than the ground truth (PAS-20b: 59 names, 21 classes), the class
+            that every prediction >= ``background`` counts as; it must be N-1. None: predictions are 0..N-1.
+        device: where the counts lie; pictures from elsewhere are moved there.
+
+    Raises:
+        ValueError: where ``ignore_label`` is a class or ``background`` is not the last class.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_label: int,
+        background: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, found {num_classes}")
+        if 0 <= ignore_label < num_classes:
+            raise ValueError(
+                f"ignore_label {ignore_label} is one of the classes 0..{num_classes - 1}; choose a value outside"
+            )
+        if background is not None and background != num_classes - 1:
+            raise ValueError(f"background must be the last class {num_classes - 1}, found {background}")
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+        self.background = background
+        self._counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
+
+    @property
+    def matrix(self) -> Tensor:
+        """The counts: (N, N) int64 on this matrix's device, [prediction, ground truth]; a view, not a copy."""
+        return self._counts.view(self.num_classes, self.num_classes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the counts lie."""
+        return self._counts.device
+
+    def update(self, prediction: Tensor, label: Tensor) -> None:
+        """Count one picture or a batch.
+
+        Args:
+            prediction: (H, W) or (B, H, W), any integer dtype: class indices.
+            label: same shape, any integer dtype: class indices or ``ignore_label``.
+
+        Raises:
+            TypeError: where either tensor is not of an integer dtype.
+            ValueError: where the shapes differ, or a counted pixel's prediction or label is outside its range;
+                nothing is counted then.
+        """
+        self._check_layout(prediction, label)
+        if label.numel() == 0:
+            return
+        # 16-bit unsigned tensors have next to no operators: widen before anything else.
+        prediction = prediction.to(self.device, torch.int64)
+        label = label.to(self.device, torch.int64)
+
+        counted = label != self.ignore_label
+        prediction = torch.where(counted, prediction, 0)
+        self._check_values(prediction, torch.where(counted, label, 0))
+        if self.background is not None:
+            prediction = prediction.clamp(max=self.background)
+
+        n = self.num_classes
+        cell = torch.where(counted, prediction * n + label, n * n)  # one cell more collects what is ignored
+        self._counts += torch.bincount(cell.flatten(), minlength=n * n + 1)[:-1]
+
+    def merge(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        """Add another matrix's counts to this one, in place, and return this one.
+
+        Raises:
+            ValueError: where the two differ in classes, ignore label or background.
+        """
+        if self._settings() != other._settings():
+            raise ValueError(
+                f"confusion matrices of different settings cannot be merged: {self._settings()} and "
+                f"{other._settings()}; evaluate both on the same benchmark"
+            )
+        self._counts += other._counts.to(self.device)
+        return self
+
+    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        total = ConfusionMatrix(**self._settings(), device=self.device)
+        return total.merge(self).merge(other)
+
+    def all_reduce(self) -> ConfusionMatrix:
+        """Replace the counts by their sum over all processes (call it once, at the end), and return this matrix.
+
+        Does nothing where ``torch.distributed`` is not initialised.
+        """
+        if dist.is_available() and dist.is_initialized():
+            # NCCL reduces CUDA tensors only, gloo is meant for those on the CPU.
+            device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+            counts = self._counts.to(device)
+            dist.all_reduce(counts)
+            self._counts = counts.to(self.device)
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """Settings and non-zero counts as plain JSON-able Python values.
+
+        Returns:
+            ``num_classes``, ``ignore_label``, ``background`` and ``entries``: a list of
+            [prediction, ground truth, pixels].
+        """
+        matrix = self.matrix.cpu()
+        cells = matrix.nonzero()
+        entries = torch.cat([cells, matrix[cells[:, 0], cells[:, 1]].unsqueeze(1)], dim=1)
+        return {**self._settings(), "entries": entries.tolist()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> ConfusionMatrix:
+        """Rebuild a matrix from :meth:`state`, exactly.
+
+        Raises:
+            ValueError: where a key is missing or an entry is no valid (class, class, pixels) triple.
+        """
+        keys = ("num_classes", "ignore_label", "background", "entries")
+        missing = [key for key in keys if key not in state]
+        if missing:
+            raise ValueError(f"the state of a confusion matrix needs {', '.join(keys)}; missing: {', '.join(missing)}")
+        n = state["num_classes"]
+        confusion = cls(n, state["ignore_label"], state["background"])
+        for entry in state["entries"]:
+            prediction, label, pixels = entry
+            if not (0 <= prediction < n and 0 <= label < n and pixels >= 0):
+                raise ValueError(f"entry {entry} of a confusion matrix's state is outside classes 0..{n - 1}")
+            confusion.matrix[prediction, label] += pixels
+        confusion._counts = confusion._counts.to(device)
+        return confusion
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{key}={value}" for key, value in self._settings().items())
+        return f"ConfusionMatrix({settings}, pixels={int(self._counts.sum())})"
+
+    def _settings(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes, "ignore_label": self.ignore_label, "background": self.background}
+
+    @staticmethod
+    def _check_layout(prediction: Tensor, label: Tensor) -> None:
+        for name, tensor in (("prediction", prediction), ("label", label)):
+            if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
+                raise TypeError(f"{name} must hold integer class indices, found dtype {tensor.dtype}")
+        if prediction.shape != label.shape or label.dim() not in (2, 3):
+            raise ValueError(
+                "prediction and label must share one shape (H, W) or (B, H, W), "
+                f"found {tuple(prediction.shape)} and {tuple(label.shape)}"
+            )
+
+    def _check_values(self, prediction: Tensor, label: Tensor) -> None:
+        """Raise where a value is out of range; all four bounds come to the host at once."""
+        bounds = torch.stack([prediction.amin(), prediction.amax(), label.amin(), label.amax()]).tolist()
+        last = self.num_classes - 1
+        for value in bounds[:2]:
+            if value < 0 or (value > last and self.background is None):
+                allowed = f"0..{last}" if self.background is None else "0 and above"
+                raise ValueError(
+                    f"prediction holds {value}, expected {allowed}; does the vocabulary fit this benchmark's classes?"
+                )
+        for value in bounds[2:]:
+            if not 0 <= value <= last:
+                raise ValueError(
+                    f"label holds {value}, expected 0..{last} or the ignore label {self.ignore_label}; "
+                    "is this the converted label file of this benchmark?"
+                )

@@ -1,0 +1,98 @@
+"""Figures of semantic segmentation from a confusion matrix, under detectron2's names and rules, in percent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+SUMMARY_METRICS = ("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC")
+
+
+def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_names: Sequence[str]) -> dict[str, float]:
+    """Compute every figure of a benchmark, in float64.
+
+    With tp, gt and pred the pixels of a class that are right, in the ground truth, and predicted:
+
+    - ``IoU-<class>`` = tp / (gt + pred - tp) and ``ACC-<class>`` = tp / gt, NaN for a class without ground truth;
+    - ``mIoU``: mean IoU over the classes with ground truth (detectron2's main branch, since July 2022);
+    - ``mIoU-v0.6``: the same sum divided by the number of classes with ground truth *or* predictions (detectron2's
+      release v0.6; never above ``mIoU``);
+    - ``fwIoU``: IoU weighted by the classes' share of the ground truth;
+    - ``mACC``: mean ACC over the classes with ground truth; ``pACC``: share of all pixels that are right.
+
+    Where no pixel was counted every figure is NaN (detectron2 differs in fwIoU alone, which is 0 there).
+
+    Args:
+        confusion: (N, N) integer counts, [prediction, ground truth] as in
+            :class:`~err_seg.evaluation.confusion.ConfusionMatrix`.
+        class_names: N names; those that occur repeatedly are told apart as :func:`unique_names` says.
+
+    Returns:
+        Name to percent, in detectron2's order.
+
+    Raises:
+        ValueError: where the matrix is not square, of another size than the names, or negative.
+    """
+    confusion = _as_counts(confusion)
+    if confusion.shape != (len(class_names), len(class_names)):
+        raise ValueError(f"{len(class_names)} class names need a square matrix of that size, found {confusion.shape}")
+    names = unique_names(class_names)
+
+    tp = confusion.diagonal().astype(np.float64)
+    gt = confusion.sum(axis=0).astype(np.float64)
+    pred = confusion.sum(axis=1).astype(np.float64)
+    present = gt > 0
+    iou = _ratio(tp, gt + pred - tp, present)
+    acc = _ratio(tp, gt, present)
+    classes, seen = int(present.sum()), int((present | (pred > 0)).sum())
+    total = float(gt.sum())
+
+    metrics = {
+        "mIoU": _mean(iou[present], classes),
+        "mIoU-v0.6": _mean(iou[present], seen),
+        "fwIoU": float(np.sum(iou[present] * (gt[present] / total))) if total else float("nan"),
+    }
+    metrics |= {f"IoU-{name}": float(value) for name, value in zip(names, iou, strict=True)}
+    metrics |= {"mACC": _mean(acc[present], classes), "pACC": _mean(tp, total)}
+    metrics |= {f"ACC-{name}": float(value) for name, value in zip(names, acc, strict=True)}
+    return {name: 100 * value for name, value in metrics.items()}
+
+
+def class_pixels(confusion: NDArray[np.int64] | torch.Tensor) -> list[int]:
+    """Count each class's pixels in the ground truth: N exact integers from an (N, N) matrix."""
+    return [int(pixels) for pixels in _as_counts(confusion).sum(axis=0)]
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Tell equal names apart by their index: ["bag", "cup", "bag"] gives ["bag (0)", "cup", "bag (2)"].
+
+    Names that occur once stay as they are. Vocabularies of first synonyms (A-847) hold equal names, which must not
+    overwrite each other's figures.
+    """
+    unique = list(names)
+    while len(set(unique)) < len(unique):
+        counts = Counter(unique)
+        unique = [f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(unique)]
+    return unique
+
+
+def _as_counts(confusion: NDArray[np.int64] | torch.Tensor) -> NDArray[np.int64]:
+    counts = np.asarray(confusion.cpu() if isinstance(confusion, torch.Tensor) else confusion)
+    if not np.issubdtype(counts.dtype, np.integer):
+        raise ValueError(f"a confusion matrix holds integer counts, found dtype {counts.dtype}")
+    if counts.size and counts.min() < 0:
+        raise ValueError(f"a confusion matrix holds counts of pixels, found {counts.min()}")
+    return counts.astype(np.int64)
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Divide where ``valid``, NaN elsewhere."""
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=valid)
+
+
+def _mean(values: NDArray[np.float64], count: float) -> float:
+    return float(np.sum(values) / count) if count else float("nan")

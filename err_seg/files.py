@@ -1,0 +1,45 @@
+"""Writing files so that each is complete or absent, even where the process is killed in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PARTIAL_SUFFIX = ".partial"
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file aside, then rename it into place.
+
+    Yields a path in the same folder (a hidden name that ends in ".partial", so no reader takes it for the file; tell
+    writers that go by the suffix the format, or hand them an open file). When the block ends well, the file written
+    there replaces ``path`` in one step; when it raises, that file is removed and ``path`` is as before. Missing
+    folders are made. Processes that write the same path do not disturb each other: the last one wins.
+
+        with atomic_write("results.json") as partial:
+            partial.write_text(json.dumps(results))
+
+    Args:
+        path: the file to write.
+
+    Raises:
+        OSError: the file cannot be written, or the block wrote none.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL_SUFFIX}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def remove_partial_files(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left of :func:`atomic_write` in a folder that nobody else is writing to."""
+    for partial in Path(folder).glob(f".*{_PARTIAL_SUFFIX}"):
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,41 @@
+"""The network of ERR-Seg, one file for each box of the paper's figure.
+
+======================  =====================================================================
+``clip.py``             CLIP: released open_clip models, text tower, loading
+``image_encoder.py``    ConvNeXt (or ViT) features F1..F4, E32 and HSM's E16
+``hsm.py``              HSM: hierarchical cost maps, and their embedding X
+``crm.py``              CRM: training-free choice of the K classes a picture needs
+``escf.py``             ESCF: SFM (with SSR) and CFM (with CSR) under image and text guidance
+``gud.py``              GUD: gradual upsampling decoder
+``layers.py``           what SFM and CFM share: guided projections, attention, (star) MLP
+``loss.py``             the training loss on the kept classes
+``segmentation.py``     the compact result: K maps and their class indices
+``err_seg.py``          the whole: encode, cost maps, keep classes, embed, fuse, upsample
+======================  =====================================================================
+
+Axes, in every docstring and shape comment of this package:
+
+B  pictures of a batch          T  classes of the vocabulary     K  classes kept by CRM
+C  channels                     S  side of the network's input   H, W  the stride-16 grid, S/16
+P  prompts of a class           L  tokens of a prompt            R  ranks that CRM looks at
+"""
+
+from err_seg.modeling.crm import CRM
+from err_seg.modeling.err_seg import ERRSeg, Prediction
+from err_seg.modeling.escf import ESCF
+from err_seg.modeling.gud import GUD
+from err_seg.modeling.hsm import CostEmbedding, CostMaps
+from err_seg.modeling.loss import segmentation_loss
+from err_seg.modeling.segmentation import Segmentation
+
+__all__ = [
+    "CRM",
+    "ESCF",
+    "GUD",
+    "CostEmbedding",
+    "CostMaps",
+    "ERRSeg",
+    "Prediction",
+    "Segmentation",
+    "segmentation_loss",
+]

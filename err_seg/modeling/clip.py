@@ -1,0 +1,149 @@
+"""CLIP from the released open_clip: building, loading, and the text tower."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# open_clip's CLIP module, which comes without types
+OpenCLIP = Any
+
+
+class CLIPConfigError(ValueError):
+    """A CLIP name, model file or weights file that cannot be used; the message says what to do."""
+
+
+def clip_model_config(name: str) -> dict:
+    """Return open_clip's description (``embed_dim``, ``vision_cfg``, ``text_cfg``) of a model.
+
+    Args:
+        name: a model name of open_clip, or the path of a JSON file in open_clip's own format.
+
+    Raises:
+        CLIPConfigError: the name is unknown or the file unreadable.
+    """
+    if name.endswith(".json"):
+        try:
+            config = json.loads(Path(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CLIPConfigError(f"MODEL.CLIP.NAME: cannot read {name!r}: {error}") from error
+        config = config.get("model_cfg", config)
+    else:
+        config = open_clip.get_model_config(name)
+    if not config or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
+        raise CLIPConfigError(
+            f"MODEL.CLIP.NAME: {name!r} is neither a model of open_clip (open_clip.list_models() lists them) nor a "
+            "JSON file with embed_dim, vision_cfg and text_cfg"
+        )
+    return copy.deepcopy(config)
+
+
+def build_clip(name: str, *, drop_path: float = 0.0, head_dropout: float = 0.0) -> OpenCLIP:
+    """Build open_clip's CLIP with random weights, on the CPU.
+
+    Args:
+        name: see :func:`clip_model_config`.
+        drop_path: stochastic depth of a ConvNeXt trunk in training (open_clip's own descriptions say 0.1).
+        head_dropout: dropout in a ConvNeXt's projection head in training.
+    """
+    config = clip_model_config(name)
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"].update(timm_model_pretrained=False, timm_drop_path=drop_path, timm_drop=head_dropout)
+    fields = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
+    return open_clip.CLIP(**{key: config[key] for key in fields if key in config})
+
+
+def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
+    """Load CLIP weights by tag or from a local file; ``""`` leaves the random ones.
+
+    Args:
+        clip: what :func:`build_clip` returned.
+        name: the model's name, which tags belong to.
+        pretrained: a tag of open_clip (downloaded once to the Hugging Face cache) or the path of a weights file.
+
+    Raises:
+        CLIPConfigError: unknown tag, no file, no network, or weights of another model; says which file to put where.
+    """
+    if not pretrained:
+        return
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if Path(pretrained).is_file():
+        path = pretrained
+    elif pretrained in tags:
+        path = _download(name, pretrained)
+    else:
+        raise CLIPConfigError(
+            f"MODEL.CLIP.PRETRAINED: {pretrained!r} is no file and no tag of {name}; use a file, "
+            f'"" for random weights, or a tag: {", ".join(tags) or "there is none"}'
+        )
+    try:
+        open_clip.load_checkpoint(clip, path, strict=True, weights_only=True)
+    except Exception as error:  # open_clip, safetensors and torch each raise their own
+        raise CLIPConfigError(f"MODEL.CLIP.PRETRAINED: {path} holds no weights of {name}: {error}") from error
+
+
+def _download(name: str, tag: str) -> str:
+    """Fetch the weights of a tag, or say where to put them by hand."""
+    source = open_clip.get_pretrained_cfg(name, tag)
+    try:
+        return open_clip.download_pretrained(source)
+    except Exception as error:  # every network library raises its own
+        where = f"https://huggingface.co/{source['hf_hub'].strip('/')}" if source.get("hf_hub") else source.get("url")
+        raise CLIPConfigError(
+            f"MODEL.CLIP.PRETRAINED: could not download {name} ({tag}): {type(error).__name__}: {error}\n"
+            f"Without network: fetch open_clip_pytorch_model.bin or open_clip_model.safetensors from {where} on "
+            "another machine, copy it here and set MODEL.CLIP.PRETRAINED to the path of that file"
+        ) from error
+
+
+def build_tokenizer(name: str) -> Callable[..., Tensor]:
+    """Return the model's tokenizer: texts and a ``context_length`` to int64 tokens (N, context_length)."""
+    if name.endswith(".json"):
+        return open_clip.SimpleTokenizer(context_length=clip_model_config(name)["text_cfg"]["context_length"])
+    return open_clip.get_tokenizer(name)
+
+
+def encode_tokens(clip: OpenCLIP, tokens: Tensor) -> Tensor:
+    """Run CLIP's text tower only as far as the prompts reach.
+
+    The tower is causal and read at the end-of-text token, so positions behind it cannot matter: a vocabulary of short
+    names needs about 12 of the 77 positions.
+
+    Args:
+        clip: open_clip's CLIP.
+        tokens: (N, L) int64, L up to CLIP's context length, zero behind the end of text.
+
+    Returns:
+        (N, D) embeddings, not normalised; equal to ``clip.encode_text`` of the tokens padded to the context length.
+    """
+    length = tokens.shape[1]
+    x = clip.token_embedding(tokens) + clip.positional_embedding[:length]
+    x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
+    end_of_text = tokens.argmax(dim=1)  # the end-of-text token has the largest id
+    x = x[torch.arange(len(x), device=x.device), end_of_text]
+    projection = clip.text_projection
+    return projection(x) if isinstance(projection, nn.Module) else x @ projection
+
+
+def embed_prompts(clip: OpenCLIP, tokens: Tensor) -> Tensor:
+    """Embed classes of P prompts each: the prompts' normalised embeddings, averaged and normalised again.
+
+    Args:
+        clip: open_clip's CLIP.
+        tokens: (T, P, L) int64; a row of zeros is no prompt (classes may differ in their number of synonyms).
+
+    Returns:
+        (T, D) unit vectors.
+    """
+    num_classes, num_prompts, _ = tokens.shape
+    embeddings = F.normalize(encode_tokens(clip, tokens.flatten(0, 1)), dim=-1)
+    if num_prompts == 1:
+        return embeddings
+    is_prompt = tokens.any(dim=2, keepdim=True)  # T×P×1
+    return F.normalize((embeddings.unflatten(0, (num_classes, num_prompts)) * is_prompt).sum(dim=1), dim=-1)

@@ -1,0 +1,89 @@
+"""CRM, the class redundancy module: which K classes of the vocabulary does this picture need?"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class CRM(nn.Module):
+    """Training-free choice of classes (paper, "Channel Reduction Module"): no parameters and no gradient.
+
+    At every pixel the classes are ranked by cost; rank r = 1..R earns a class the weight ``rank_decay**(r - 1)``. The
+    sum over the pixels is the class's score, and the K classes with the highest scores are kept.
+
+    Args:
+        num_ranks: R, how many ranks score (Table VII). At most T count.
+        rank_decay: λ's base b of λ = (1, b, b², ...) (Fig. 6).
+    """
+
+    def __init__(self, *, num_ranks: int = 3, rank_decay: float = 0.1):
+        super().__init__()
+        self.num_ranks = num_ranks
+        self.rank_decay = rank_decay
+
+    @torch.no_grad()
+    def forward(self, cost: Tensor, num_kept: int | None, class_pixels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Choose the classes to keep, in ascending order of index.
+
+        Args:
+            cost: (B, T, H, W) cost maps, any real values.
+            num_kept: K; ``None`` keeps all T classes (the ablation without CRM).
+            class_pixels: (B, T) labelled pixels of each class, in training. Present classes come before all others,
+                the most frequent first, so more than K of them lose the rarest.
+
+        Returns:
+            kept (B, min(K, T)) int64 class indices and scores (B, T) float32, in units of pixels of the grid.
+        """
+        num_classes = cost.shape[1]
+        scores = self.scores(cost)
+        if num_kept is None or num_kept >= num_classes:
+            return torch.arange(num_classes, device=cost.device).expand(cost.shape[0], -1), scores
+        priority = scores
+        if class_pixels is not None:
+            best_score = cost.shape[2] * cost.shape[3] * self.num_ranks * max(1.0, self.rank_decay**self.num_ranks)
+            priority = torch.where(class_pixels > 0, best_score + class_pixels, scores)
+        # a stable sort, unlike topk, settles ties by index on every device
+        ranking = priority.sort(dim=1, descending=True, stable=True).indices
+        return ranking[:, :num_kept].sort(dim=1).values, scores
+
+    def scores(self, cost: Tensor) -> Tensor:
+        """Score every class: cost (B, T, H, W) to (B, T) float32."""
+        ranks = min(self.num_ranks, cost.shape[1])
+        winners = cost.flatten(2).topk(ranks, dim=1).indices  # B×R×HW
+        # integer counts add up exactly in any order, so scores are the same on every run and device
+        counts = winners.new_zeros(cost.shape[0], ranks, cost.shape[1])
+        counts.scatter_add_(2, winners, torch.ones_like(winners))
+        weights = self.rank_decay ** torch.arange(ranks, device=cost.device, dtype=torch.float32)
+        return (counts * weights[:, None]).sum(dim=1)
+
+
+def select_classes(maps: Tensor, kept: Tensor) -> Tensor:
+    """Gather the kept classes: maps (B, T, ...) and kept (B, K) give (B, K, ...)."""
+    index = kept.reshape(*kept.shape, *[1] * (maps.dim() - 2))
+    return maps.gather(1, index.expand(-1, -1, *maps.shape[2:]))
+
+
+def count_class_pixels(labels: Tensor, num_classes: int) -> Tensor:
+    """Count the pixels of each class: labels (B, h, w), values outside 0..T−1 ignored, to (B, T) int64."""
+    labels = labels.flatten(1)
+    slots = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes)
+    counts = torch.zeros(labels.shape[0], num_classes + 1, dtype=torch.int64, device=labels.device)
+    return counts.scatter_add_(1, slots, torch.ones_like(slots))[:, :num_classes]
+
+
+def kept_class_labels(labels: Tensor, kept: Tensor, num_classes: int) -> Tensor:
+    """Renumber labels by the place of their class among the kept ones.
+
+    Args:
+        labels: (B, h, w) int64 class indices; anything outside 0..T−1 is ignored.
+        kept: (B, K) class indices.
+        num_classes: T.
+
+    Returns:
+        (B, h, w) int64 places 0..K−1, and −1 where the pixel is ignored or its class was not kept.
+    """
+    places = F.pad(torch.full_like(kept[:, :1], -1).expand(-1, num_classes), (0, 1), value=-1)
+    order = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
+    places = places.scatter(1, kept, order)
+    slots = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes)
+    return places.gather(1, slots.flatten(1)).view_as(labels)

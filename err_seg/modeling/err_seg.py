@@ -1,0 +1,224 @@
+"""ERR-Seg: the whole network, and its use on pictures and words."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from err_seg.modeling.crm import CRM, count_class_pixels, select_classes
+from err_seg.modeling.escf import ESCF
+from err_seg.modeling.gud import GUD
+from err_seg.modeling.hsm import CostEmbedding, CostMaps
+from err_seg.modeling.image_encoder import CLIPEncoder, Features
+from err_seg.modeling.layers import resize
+from err_seg.modeling.segmentation import Segmentation
+from err_seg.pictures import picture_to_tensor
+from err_seg.prompts import PromptStyle, check_vocabulary, tokenize_vocabulary
+from err_seg.text_embeddings import TextEmbeddings
+
+STRIDE = 16
+PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Prediction(NamedTuple):
+    """The network's output: logits (B, K, S/4, S/4), kept (B, K) class indices, CRM's class_scores (B, T)."""
+
+    logits: Tensor
+    kept: Tensor
+    class_scores: Tensor
+
+
+class ERRSeg(nn.Module):
+    """Efficient redundancy reduction for open-vocabulary semantic segmentation.
+
+    Args:
+        encoder: CLIP, read densely.
+        crm: the choice of classes.
+        cost_embedding: cost maps to X.
+        escf: the fusion of X; ``None`` is the ablation without ESCF (Table V).
+        gud: the decoder.
+        num_kept: K in evaluation, and ``num_kept_train`` in training; ``None`` keeps all classes (Table V without CRM).
+        size: S in evaluation, a multiple of 32.
+        pixel_mean, pixel_std: statistics of the input, RGB in 0..255.
+        tokenizer: CLIP's tokenizer.
+        prompt_style: templates and synonyms used where a call names none.
+        text_embeddings: the cache of text embeddings.
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` (autocast) in :meth:`predict`.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        encoder: CLIPEncoder,
+        crm: CRM,
+        cost_embedding: CostEmbedding,
+        escf: ESCF | None,
+        gud: GUD,
+        num_kept: int | None,
+        num_kept_train: int | None,
+        size: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        tokenizer: Callable[..., Tensor],
+        prompt_style: PromptStyle,
+        text_embeddings: TextEmbeddings,
+        precision: str = "fp32",
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.cost_maps = CostMaps()
+        self.crm = crm
+        self.cost_embedding = cost_embedding
+        self.escf = escf
+        self.gud = gud
+        self.num_kept = num_kept
+        self.num_kept_train = num_kept_train
+        self.size = size
+        self.tokenizer = tokenizer
+        self.prompt_style = prompt_style
+        self.text_embeddings = text_embeddings
+        self.precision = precision
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.pixel_mean.device
+
+    def forward(
+        self, images: Tensor, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
+    ) -> Prediction:
+        """Segment normalised pictures (paper, Fig. "overall architecture").
+
+        Args:
+            images: (B, 3, S, S) float, normalised; see :meth:`preprocess`.
+            text: the vocabulary: (T, P, L) int64 tokens, run through the text tower (in training), or (T, D) float
+                embeddings (see :meth:`embed_vocabulary`).
+            num_kept: K, instead of the model's own.
+            labels: (B, H, W) int64, in training: the classes in it are kept before all others.
+        """
+        text = text if text.is_floating_point() else self.encoder.encode_text(text)
+        features = self.encoder(images)
+        return self.segment(features, text, num_kept, labels)
+
+    def segment(
+        self, features: Features, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
+    ) -> Prediction:
+        """Do everything behind CLIP: cost maps (HSM), choice of classes (CRM), embedding, ESCF and GUD."""
+        num_kept = num_kept or (self.num_kept_train if self.training else self.num_kept)
+        costs = [self.cost_maps(pixels, text) for pixels in features.embeddings]  # B×T×H×W, B×T×H/2×W/2
+        grid = features.deep[-1].shape[-2:]
+        costs[0] = resize(costs[0], grid)  # without HSM the only map is E32's
+
+        class_pixels = None if labels is None else count_class_pixels(labels, len(text))
+        kept, class_scores = self.crm(costs[0], num_kept, class_pixels)  # B×K
+        costs = [select_classes(cost, kept) for cost in costs]
+
+        x = self.cost_embedding(costs)  # B·K×C×H×W
+        if self.escf is not None:
+            x = self.escf(x, features.deep, text[kept])
+        logits = self.gud(x, features.shallow)  # B·K×1×S/4×S/4
+        return Prediction(logits.view(*kept.shape, *logits.shape[-2:]), kept, class_scores)
+
+    def tokenize(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
+        """Turn T class names into the tokens (T, P, L) of their prompts, on the CPU."""
+        context_length = self.encoder.clip.context_length
+        return tokenize_vocabulary(vocabulary, style or self.prompt_style, self.tokenizer, context_length)
+
+    def embed_vocabulary(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
+        """Embed T class names to (T, D) unit vectors, without gradient; cached until the weights change."""
+        return self.text_embeddings(self.encoder, self.tokenize(vocabulary, style))
+
+    def preprocess(self, images: Sequence[Tensor], size: int | None = None) -> Tensor:
+        """Normalise pictures and resize each to S×S (bilinear, not antialiased, aspect ratio not kept).
+
+        Args:
+            images: (3, h, w) RGB in 0..255, of any sizes and any numeric type.
+            size: S instead of the model's own.
+
+        Returns:
+            (B, 3, S, S) float32 on the model's device.
+        """
+        target = (size or self.size, size or self.size)
+        normalised = [(image.to(self.device).float() - self.pixel_mean) / self.pixel_std for image in images]
+        return torch.cat([resize(image.unsqueeze(0), target) for image in normalised])
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Sequence[Any],
+        vocabulary: Sequence[str],
+        *,
+        num_kept: int | None = None,
+        templates: Sequence[str] | None = None,
+        synonyms: str | None = None,
+        size: tuple[int, int] | None = None,
+        batch_size: int = 1,
+        progress: bool = False,
+    ) -> list[Segmentation]:
+        """Label every pixel of some pictures with words.
+
+        Args:
+            images: pictures of any sizes, each a path, a PIL image, or an H×W×3 (tensors also 3×H×W) uint8 RGB array.
+            vocabulary: class names; "a, b" are synonyms of one class.
+            num_kept: K, instead of the model's own; how many classes of the vocabulary a picture may show.
+            templates: prompts with ``{}`` for the name, instead of the model's own.
+            synonyms: ``"first"`` or ``"average"``, instead of the model's own.
+            size: (H, W) of the results, instead of each picture's own.
+            batch_size: pictures that go through the network together.
+            progress: show a progress bar.
+
+        Returns:
+            One :class:`Segmentation` a picture, in order.
+
+        Raises:
+            VocabularyError: an empty, duplicate or over-long name.
+            PictureError: a picture that cannot be read; names it.
+        """
+        if isinstance(images, (str, Path)) or hasattr(images, "shape"):
+            raise TypeError("predict takes a list of pictures; put a single one into brackets: predict([image], ...)")
+        if num_kept is not None and num_kept < 1:
+            raise ValueError(f"num_kept must be at least 1, got {num_kept}")
+        names = check_vocabulary(vocabulary)
+        style = PromptStyle(
+            self.prompt_style.templates if templates is None else tuple(templates),
+            self.prompt_style.synonyms if synonyms is None else synonyms,
+        )
+        results: list[Segmentation] = []
+        with self.evaluating():
+            text = self.embed_vocabulary(names, style)
+            starts = range(0, len(images), batch_size)
+            for start in tqdm(starts, desc="pictures", disable=not progress):
+                tensors = [picture_to_tensor(image) for image in images[start : start + batch_size]]
+                sizes = [size or (tensor.shape[1], tensor.shape[2]) for tensor in tensors]
+                results += self.compact(self(self.preprocess(tensors), text, num_kept), names, sizes)
+        return results
+
+    @staticmethod
+    def compact(
+        prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]
+    ) -> list[Segmentation]:
+        """Split a prediction into one compact result a picture, each at its size (H, W)."""
+        probabilities = prediction.logits.float().sigmoid()
+        rows = zip(probabilities, prediction.kept, sizes, prediction.class_scores, strict=True)
+        return [Segmentation(maps, kept, vocabulary, size, scores) for maps, kept, size, scores in rows]
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode and autocast at the model's precision, for the time of a ``with`` block."""
+        was_training = self.training
+        dtype = PRECISIONS[self.precision]
+        self.eval()
+        try:
+            with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+                yield
+        finally:
+            self.train(was_training)

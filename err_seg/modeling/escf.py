@@ -1,0 +1,201 @@
+"""ESCF, efficient semantic context fusion: SFM within each class map, CFM between the classes of each place."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from err_seg.modeling.layers import (
+    MLP,
+    NORM_EPS,
+    ConvReLU6,
+    GuidedAttention,
+    drop_path,
+    init_fusion_weights,
+    resize,
+)
+
+
+class FusionModule(nn.Module):
+    """What SFM and CFM have in common: norm, guided attention, norm and (star) MLP.
+
+    Args:
+        dim: channels C.
+        guidance_dim: channels G of the guidance.
+        num_heads: attention heads.
+        mlp_ratio: hidden width of the MLP over C.
+        ssr_ratio: SSR's ratio for keys and values; 1 leaves SSR out (Table X).
+        star: star MLP, or the plain two-layer MLP (Table IX).
+        drop_path_rate: stochastic depth on the residuals of attention and MLP.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int = 128,
+        guidance_dim: int = 128,
+        num_heads: int = 4,
+        mlp_ratio: float = 3.0,
+        ssr_ratio: int = 1,
+        star: bool = True,
+        drop_path_rate: float = 0.0,
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attention = GuidedAttention(dim, guidance_dim, num_heads, ssr_ratio)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = MLP(dim, int(mlp_ratio * dim), star=star)
+        self.drop_path = drop_path(drop_path_rate)
+
+
+class SFM(FusionModule):
+    """Spatial fusion module: attention between the pixels of one class map, then the star MLP (paper, SFM).
+
+    For stochastic depth a sample is one class map of one picture.
+    """
+
+    def __init__(self, *, dim: int = 128, **options):
+        super().__init__(dim=dim, **options)
+        self.dwconv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
+        self.apply(init_fusion_weights)
+
+    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """Fuse x (B, K, H, W, C) under the image guidance (B, H, W, G) to (B, K, H, W, C)."""
+        batch, grid = x.shape[:2], (x.shape[2], x.shape[3])
+        pixels = self.norm1(x).flatten(2, 3)  # B×K×HW×C
+        attended = self.attention(pixels, guidance.flatten(1, 2).unsqueeze(1), grid)
+        x = x.flatten(0, 1)  # B·K×H×W×C
+        x = x + self.drop_path(attended.view_as(x))
+        x = x + self.drop_path(self.dwconv(self.mlp(self.norm2(x)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return x.unflatten(0, batch)
+
+
+class CFM(FusionModule):
+    """Category fusion module: attention between the K classes at one place, then the star MLP (paper, CFM).
+
+    CSR (category sequence reduction, Table X) does so on maps pooled by ``csr_ratio``, 1 leaving it out; the result,
+    brought back to the grid, is added to the input. For stochastic depth, on the inner residuals only, a sample is one
+    place of one picture.
+    """
+
+    def __init__(self, *, csr_ratio: int = 2, **options):
+        super().__init__(**options)
+        self.csr_ratio = csr_ratio
+        self.apply(init_fusion_weights)
+
+    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """Fuse x (B, K, H, W, C) under the text guidance (B, K, G) to (B, K, H, W, C)."""
+        batch, grid = x.shape[:2], (x.shape[2], x.shape[3])
+        pooled = x.flatten(0, 1).permute(0, 3, 1, 2)  # B·K×C×H×W
+        if self.csr_ratio > 1:
+            pooled = F.avg_pool2d(pooled, self.csr_ratio)
+        coarse = pooled.shape[-2:]
+        places = pooled.unflatten(0, batch).permute(0, 3, 4, 1, 2).flatten(1, 2)  # B×hw×K×C
+        places = self.fuse(places, guidance.unsqueeze(1))
+        fused = places.unflatten(1, coarse).permute(0, 3, 4, 1, 2).flatten(0, 1)  # B·K×C×h×w
+        fused = resize(fused, grid, align_corners=True)
+        return x + fused.unflatten(0, batch).permute(0, 1, 3, 4, 2)
+
+    def fuse(self, places: Tensor, guidance: Tensor) -> Tensor:
+        """Fuse the classes of each place: places (B, hw, K, C) under guidance (B, 1, K, G)."""
+        batch = places.shape[:2]
+        attended = self.attention(self.norm1(places), guidance, grid=(0, 0)).flatten(0, 1)
+        tokens = places.flatten(0, 1)  # B·hw×K×C
+        tokens = tokens + self.drop_path(attended)
+        tokens = tokens + self.drop_path(F.relu6(self.mlp(self.norm2(tokens))))
+        return tokens.unflatten(0, batch)
+
+
+class ESCFLayer(nn.Module):
+    """One layer of ESCF: SFM, then CFM; either may be left out (Table VIII)."""
+
+    def __init__(self, *, sfm: SFM | None, cfm: CFM | None):
+        super().__init__()
+        self.sfm = sfm
+        self.cfm = cfm
+
+    def forward(self, x: Tensor, image_guidance: Tensor | None, text_guidance: Tensor | None) -> Tensor:
+        """Fuse x (B, K, H, W, C) under image guidance (B, H, W, G) and text guidance (B, K, G)."""
+        if self.sfm is not None:
+            x = self.sfm(x, image_guidance)
+        if self.cfm is not None:
+            x = self.cfm(x, text_guidance)
+        return x
+
+
+class ImageGuidance(nn.Module):
+    """ESCF's image guidance: CLIP's deep feature maps, projected, averaged on the stride-16 grid and fused by 1×1.
+
+    Args:
+        in_dims: channels of the maps, deepest first (F4, F3).
+        hidden_dim: channels of the 3×3 projections.
+        dim: channels G.
+    """
+
+    def __init__(self, *, in_dims: Sequence[int], hidden_dim: int = 256, dim: int = 128):
+        super().__init__()
+        self.projections = nn.ModuleList(ConvReLU6(in_dim, hidden_dim) for in_dim in in_dims)
+        self.fuse = nn.Conv2d(hidden_dim, dim, 1)
+
+    def forward(self, features: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Fuse feature maps (B, in_dim, h, w) to the guidance (B, H, W, G) on ``grid``."""
+        maps = [resize(project(f), grid) for project, f in zip(self.projections, features, strict=True)]
+        return self.fuse(sum(maps[1:], start=maps[0]) / len(maps)).permute(0, 2, 3, 1)
+
+
+class TextGuidance(nn.Module):
+    """ESCF's text guidance: the kept classes' text embeddings, L2-normalised, through linear and GELU.
+
+    Args:
+        in_dim: D, the size of CLIP's embeddings.
+        dim: channels G.
+    """
+
+    def __init__(self, *, in_dim: int, dim: int = 128):
+        super().__init__()
+        self.project = nn.Linear(in_dim, dim)
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Project embeddings (B, K, D) to the guidance (B, K, G)."""
+        return F.gelu(self.project(F.normalize(text, dim=-1)))
+
+
+class ESCF(nn.Module):
+    """Efficient semantic context fusion (paper, ESCF).
+
+    Args:
+        layers: the layers, in order.
+        image_guidance: SFM's guidance; ``None`` where no layer has an SFM.
+        text_guidance: CFM's guidance; ``None`` where no layer has a CFM.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: Sequence[ESCFLayer],
+        image_guidance: ImageGuidance | None,
+        text_guidance: TextGuidance | None,
+    ):
+        super().__init__()
+        self.image_guidance = image_guidance
+        self.text_guidance = text_guidance
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, features: Sequence[Tensor], text: Tensor) -> Tensor:
+        """Fuse X within and between the kept classes.
+
+        Args:
+            x: (B·K, C, H, W) embedded cost maps, picture-major.
+            features: the maps of the image guidance, deepest first (F4, F3).
+            text: (B, K, D) text embeddings of the kept classes.
+
+        Returns:
+            (B·K, C, H, W).
+        """
+        grid = (x.shape[2], x.shape[3])
+        image_guidance = None if self.image_guidance is None else self.image_guidance(features, grid)
+        text_guidance = None if self.text_guidance is None else self.text_guidance(text)
+        x = x.unflatten(0, text.shape[:2]).permute(0, 1, 3, 4, 2)  # B×K×H×W×C
+        for layer in self.layers:
+            x = layer(x, image_guidance, text_guidance)
+        return x.permute(0, 1, 4, 2, 3).flatten(0, 1)

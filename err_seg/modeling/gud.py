@@ -1,0 +1,83 @@
+"""GUD, the gradual upsampling decoder: from the stride-16 grid to S/4 under the guidance of CLIP's shallow features."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from err_seg.modeling.layers import NORM_EPS, ConvReLU6, GuidedConv2d, resize
+
+CHANNELS_PER_GROUP = 8
+
+
+class UpsamplingStage(nn.Module):
+    """Upsample, then fuse with one guidance map by two convolutions with GroupNorm and ReLU.
+
+    Args:
+        in_dim, out_dim: channels of the class maps; ``out_dim`` is a multiple of 8.
+        feature_dim: channels of the CLIP feature map.
+        guidance_dim: channels it is projected to; 0 leaves the guidance out (Table XI).
+        scale: 2 for a transposed 2×2 convolution with stride 2, 1 for a 1×1 convolution.
+        kernel_size: odd size of the two convolutions (Table XI).
+        stop_gradient: whether the feature map is detached (Table XI).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_dim: int,
+        out_dim: int,
+        feature_dim: int,
+        guidance_dim: int,
+        scale: int,
+        kernel_size: int = 3,
+        stop_gradient: bool = True,
+    ):
+        super().__init__()
+        options: dict[str, Any] = {"kernel_size": kernel_size, "padding": kernel_size // 2, "bias": False}
+        self.stop_gradient = stop_gradient
+        self.up: nn.Module = (
+            nn.ConvTranspose2d(in_dim, out_dim, scale, stride=scale) if scale > 1 else nn.Conv2d(in_dim, out_dim, 1)
+        )
+        self.guidance = ConvReLU6(feature_dim, guidance_dim) if guidance_dim > 0 else None
+        self.conv1: nn.Module = (
+            GuidedConv2d(out_dim, guidance_dim, out_dim, **options)
+            if guidance_dim > 0
+            else nn.Conv2d(out_dim, out_dim, **options)
+        )
+        self.norm1 = nn.GroupNorm(out_dim // CHANNELS_PER_GROUP, out_dim, eps=NORM_EPS)
+        self.conv2 = nn.Conv2d(out_dim, out_dim, **options)
+        self.norm2 = nn.GroupNorm(out_dim // CHANNELS_PER_GROUP, out_dim, eps=NORM_EPS)
+
+    def forward(self, x: Tensor, feature: Tensor | None) -> Tensor:
+        """Upsample x (B·K, in_dim, h, w) with feature (B, feature_dim, h', w') to (B·K, out_dim, scale·h, scale·w)."""
+        x = self.up(x)
+        if self.guidance is not None and feature is not None:
+            guidance = self.guidance(feature.detach() if self.stop_gradient else feature)
+            x = self.conv1(x, guidance)
+        else:
+            x = self.conv1(x)
+        x = F.relu(self.norm1(x))
+        return F.relu(self.norm2(self.conv2(x)))
+
+
+class GUD(nn.Module):
+    """Gradual upsampling decoder (paper, GUD; Table XI): stages at strides 16, 8 and 4, then one logit a pixel.
+
+    Args:
+        stages: the stages in order; none of them is the ablation without GUD (Table V), the head on X itself.
+        dim: channels of the last stage's output, or of X without stages.
+    """
+
+    def __init__(self, *, stages: Sequence[UpsamplingStage], dim: int):
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.head = nn.Conv2d(dim, 1, 1)
+
+    def forward(self, x: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Decode x (B·K, C, H, W) with a feature map a stage (F3, F2, F1), or none, to logits (B·K, 1, 4H, 4W)."""
+        size = (4 * x.shape[2], 4 * x.shape[3])
+        for i, stage in enumerate(self.stages):
+            x = stage(x, features[i] if features else None)
+        return resize(self.head(x), size)

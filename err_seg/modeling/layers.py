@@ -1,0 +1,166 @@
+"""What SFM, CFM and GUD share: guided projections, one attention, one MLP, one initialisation.
+
+A *guided* projection acts on the concatenation ``[x; guidance]``, where the N sequences (or maps) of a picture share
+one guidance. A projection of a concatenation is the sum of two projections, so the guidance's part is computed once a
+picture instead of N times, and the concatenation is never written to memory. Parameters and results are those of the
+plain layer on the concatenated input.
+"""
+
+import math
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS = 1e-5
+
+
+class GuidedLinear(nn.Linear):
+    """A linear layer on ``[x; guidance]`` with the guidance shared by the N sequences of a picture."""
+
+    def __init__(self, dim: int, guidance_dim: int, out_dim: int):
+        super().__init__(dim + guidance_dim, out_dim)
+        self.dim = dim
+
+    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:  # type: ignore[override]
+        """Project x (B, N, L, C) and guidance (B, 1, L, G) to (B, N, L, out_dim)."""
+        weight_x, weight_guidance = self.weight.tensor_split((self.dim,), dim=1)
+        return F.linear(x, weight_x) + F.linear(guidance, weight_guidance, self.bias)
+
+
+class GuidedConv2d(nn.Conv2d):
+    """A convolution of ``[x; guidance]`` with the guidance shared by the N maps of a picture."""
+
+    def __init__(self, dim: int, guidance_dim: int, out_dim: int, kernel_size: int, **options):
+        super().__init__(dim + guidance_dim, out_dim, kernel_size, **options)
+        self.dim = dim
+
+    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve x (B·N, C, H, W), picture-major, and guidance (B, G, H, W) to (B·N, out_dim, H', W')."""
+        weight_x, weight_guidance = self.weight.tensor_split((self.dim,), dim=1)
+        own = self._conv_forward(x, weight_x, None)
+        shared = self._conv_forward(guidance, weight_guidance, self.bias)
+        return (own.unflatten(0, (guidance.shape[0], -1)) + shared.unsqueeze(1)).flatten(0, 1)
+
+
+class SSR(nn.Module):
+    """Spatial sequence reduction: keys and values at 1/r of the resolution (paper, SFM; Table X).
+
+    Args:
+        dim: channels C of the tokens.
+        guidance_dim: channels G of the guidance.
+        ratio: r; both convolutions are r×r with stride r, so the grid's sides must be multiples of r.
+    """
+
+    def __init__(self, dim: int, guidance_dim: int, ratio: int):
+        super().__init__()
+        self.conv_k = GuidedConv2d(dim, guidance_dim, dim + guidance_dim, ratio, stride=ratio)
+        self.norm_k = nn.LayerNorm(dim + guidance_dim, eps=NORM_EPS)
+        self.conv_v = nn.Conv2d(dim, dim, ratio, stride=ratio)
+        self.norm_v = nn.LayerNorm(dim, eps=NORM_EPS)
+
+    def forward(self, x: Tensor, guidance: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Reduce x (B, N, HW, C) and guidance (B, 1, HW, G) to what k (B, N, HW/r², C+G) and v (.., C) are made of."""
+        maps, guidance_map = (t.flatten(0, 1).transpose(1, 2).unflatten(2, grid) for t in (x, guidance))  # ·×C×H×W
+        keys = self.conv_k(maps, guidance_map).flatten(2).transpose(1, 2)
+        values = self.conv_v(maps).flatten(2).transpose(1, 2)
+        return self.norm_k(keys).unflatten(0, x.shape[:2]), self.norm_v(values).unflatten(0, x.shape[:2])
+
+
+class GuidedAttention(nn.Module):
+    """Multi-head attention with queries and keys made of ``[x; guidance]`` and values of x.
+
+    Args:
+        dim: channels C of the tokens.
+        guidance_dim: channels G of the guidance.
+        num_heads: heads; the scale is 1/sqrt(C / num_heads).
+        reduction: SSR's ratio r for keys and values, 1 for none.
+    """
+
+    def __init__(self, dim: int, guidance_dim: int, num_heads: int, reduction: int = 1):
+        super().__init__()
+        self.num_heads = num_heads
+        self.ssr = SSR(dim, guidance_dim, reduction) if reduction > 1 else None
+        self.q = GuidedLinear(dim, guidance_dim, dim)
+        self.k = nn.Linear(dim + guidance_dim, dim) if self.ssr else GuidedLinear(dim, guidance_dim, dim)
+        self.v = nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, guidance: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Attend within each of the N sequences of a picture.
+
+        Args:
+            x: (B, N, L, C) tokens.
+            guidance: (B, 1, L, G), shared by the N sequences.
+            grid: (H, W) with H·W = L, where SSR reduces; not read without SSR.
+
+        Returns:
+            (B, N, L, C).
+        """
+        q = self.q(x, guidance)
+        if self.ssr is not None:
+            key_tokens, value_tokens = self.ssr(x, guidance, grid)
+            k, v = self.k(key_tokens), self.v(value_tokens)
+        else:
+            k, v = self.k(x, guidance), self.v(x)
+        q, k, v = (t.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v)  # B·N×heads×L×C/heads
+        return self.proj(attended.transpose(1, 2).flatten(2)).view_as(x)
+
+
+class MLP(nn.Module):
+    """The hidden layers of SFM's and CFM's MLP (paper, "star operation"; Table IX).
+
+    Star: W3(ReLU6(W1 x) ∘ W2 x). Plain (the ablation): W3 ReLU6(W1 x).
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, *, star: bool = True):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(dim, hidden_dim) if star else None
+        self.fc3 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (..., C) to (..., C)."""
+        hidden = F.relu6(self.fc1(x))
+        if self.fc2 is not None:
+            hidden = hidden * self.fc2(x)
+        return self.fc3(hidden)
+
+
+class ConvReLU6(nn.Sequential):
+    """3×3 convolution and ReLU6: how every guidance map is projected."""
+
+    def __init__(self, in_dim: int, out_dim: int):
+        super().__init__(nn.Conv2d(in_dim, out_dim, 3, padding=1), nn.ReLU6())
+
+
+def drop_path(rate: float) -> nn.Module:
+    """Return stochastic depth over the first axis, or nothing at rate 0."""
+    return DropPath(rate) if rate > 0 else nn.Identity()
+
+
+def resize(maps: Tensor, size: tuple[int, int] | torch.Size, *, align_corners: bool = False) -> Tensor:
+    """Resize maps (N, C, h, w) bilinearly, without antialiasing, to (N, C, *size)."""
+    if maps.shape[-2:] == torch.Size(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def init_fusion_weights(module: nn.Module) -> None:
+    """Initialise one layer of SFM or CFM (for ``nn.Module.apply``).
+
+    Linear: truncated normal (std 0.02); convolution: normal with std sqrt(2 / fan-out); norm: 1; every bias 0.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

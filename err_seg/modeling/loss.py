@@ -1,0 +1,38 @@
+"""The training loss: binary cross-entropy of every class at every pixel, computed on the kept classes alone."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from err_seg.modeling.crm import kept_class_labels
+from err_seg.modeling.layers import resize
+
+
+def segmentation_loss(
+    logits: Tensor, kept: Tensor, labels: Tensor, num_classes: int, *, ignored_are_negatives: bool = True
+) -> Tensor:
+    """Mean binary cross-entropy over B·T·pixels.
+
+    A class that was not kept has logit −∞ and no pixel to explain, so it adds nothing: the sum runs over the K kept
+    classes and is divided by T. With logits x and targets y, −y log σ(x) − (1−y) log(1−σ(x)) = softplus(x) − y·x, so
+    one-hot targets need not be written out: a pixel's second term is the logit of its own class.
+
+    Args:
+        logits: (B, K, h, w) of the kept classes, any float type; resized bilinearly to the labels' size.
+        kept: (B, K) int64 class indices.
+        labels: (B, H, W) int64; a value outside 0..T−1 is ignored, and so is a class that was not kept.
+        num_classes: T.
+        ignored_are_negatives: count ignored pixels as negatives of every class, as the published models were trained;
+            otherwise leave them out of sum and mean.
+
+    Returns:
+        The loss, a float32 scalar; 0 where no pixel counts.
+    """
+    logits = resize(logits.float(), labels.shape[-2:])  # B×K×H×W
+    places = kept_class_labels(labels, kept, num_classes).unsqueeze(1)  # B×1×H×W
+    labelled = places >= 0
+    own_logit = logits.gather(1, places.clamp(min=0)) * labelled
+    negative = F.softplus(logits)
+    if ignored_are_negatives:
+        return (negative.sum() - own_logit.sum()) / (num_classes * labels.numel())
+    total = (negative * labelled).sum() - own_logit.sum()
+    return total / (num_classes * labelled.sum().clamp(min=1))

@@ -1,0 +1,100 @@
+"""From class names to the prompts that CLIP's text tower reads."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DEFAULT_TEMPLATE = "A photo of a {} in the scene"
+SYNONYM_SEPARATOR = ", "
+
+
+class VocabularyError(ValueError):
+    """A vocabulary that cannot be used; the message names the offending names and what to do."""
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """How a class name becomes prompts.
+
+    Attributes:
+        templates: each with one ``{}`` for the name; several are averaged.
+        synonyms: ``"first"`` uses the part of a name before the first ", " (as every published number does);
+            ``"average"`` averages over all of them.
+    """
+
+    templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
+    synonyms: str = "first"
+
+    def __post_init__(self):
+        """Refuse what would not make prompts."""
+        wrong = [template for template in self.templates if template.count("{}") != 1]
+        if wrong or not self.templates:
+            raise VocabularyError(
+                f"each template needs one {{}} for the class name, as in {DEFAULT_TEMPLATE!r}; got {wrong or 'none'}"
+            )
+        if self.synonyms not in ("first", "average"):
+            raise VocabularyError(f"synonyms must be 'first' or 'average', not {self.synonyms!r}")
+
+    def prompts(self, name: str) -> list[str]:
+        """Return the prompts of one class."""
+        synonyms = name.split(SYNONYM_SEPARATOR)
+        if self.synonyms == "first":
+            synonyms = synonyms[:1]
+        return [template.replace("{}", synonym) for synonym in synonyms for template in self.templates]
+
+
+def check_vocabulary(vocabulary: Sequence[str]) -> tuple[str, ...]:
+    """Return the vocabulary as a tuple, or say what is wrong with it.
+
+    Raises:
+        VocabularyError: no names, something that is not text, an empty name, or the same name twice.
+    """
+    if isinstance(vocabulary, str):
+        raise VocabularyError(f"a vocabulary is a list of class names, not one string: [{vocabulary!r}]")
+    names = tuple(vocabulary)
+    if not names:
+        raise VocabularyError("the vocabulary is empty: give at least one class name")
+    if strange := [name for name in names if not isinstance(name, str)]:
+        raise VocabularyError(f"class names are strings; got {strange[0]!r} ({type(strange[0]).__name__})")
+    if empty := [i for i, name in enumerate(names) if not name.split(SYNONYM_SEPARATOR)[0].strip()]:
+        raise VocabularyError(f"empty class name at position {', '.join(map(str, empty))} (counted from 0)")
+    repeated = [name for name, count in Counter(name.strip() for name in names).items() if count > 1]
+    if repeated:
+        raise VocabularyError(
+            f"class names given more than once: {', '.join(map(repr, repeated))}; name each class once"
+        )
+    return names
+
+
+def tokenize_vocabulary(
+    vocabulary: Sequence[str], style: PromptStyle, tokenizer: Callable[..., Tensor], context_length: int
+) -> Tensor:
+    """Tokenise the prompts of all classes, cut behind the longest.
+
+    Args:
+        vocabulary: T class names.
+        style: templates and synonyms.
+        tokenizer: maps texts and a ``context_length`` to (N, context_length) int64 tokens, 0 behind the end.
+        context_length: how many tokens the text tower can read (77 for CLIP).
+
+    Returns:
+        (T, P, L) int64 tokens; P is the largest number of prompts of a class, rows of zeros fill up the others.
+
+    Raises:
+        VocabularyError: see :func:`check_vocabulary`; also a prompt of more than ``context_length`` tokens.
+    """
+    names = check_vocabulary(vocabulary)
+    prompts = [style.prompts(name) for name in names]
+    # one position more than the tower reads shows which prompts do not fit
+    tokens = tokenizer([prompt for group in prompts for prompt in group], context_length=context_length + 1)
+    groups = tokens.split([len(group) for group in prompts])
+    if too_long := [name for name, group in zip(names, groups, strict=True) if group[:, context_length].any()]:
+        shown = ", ".join(repr(name if len(name) <= 60 else name[:57] + "...") for name in too_long[:5])
+        raise VocabularyError(
+            f"{len(too_long)} class name(s) exceed the {context_length} tokens that CLIP reads: {shown}; shorten them"
+        )
+    length = int(tokens.argmax(dim=1).max()) + 1
+    return torch.nn.utils.rnn.pad_sequence([group[:, :length] for group in groups], batch_first=True)

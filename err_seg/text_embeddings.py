@@ -1,0 +1,114 @@
+"""Text embeddings of vocabularies, encoded once and never stale."""
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from err_seg.files import atomic_write
+from err_seg.modeling.clip import OpenCLIP
+from err_seg.modeling.image_encoder import CLIPEncoder
+
+logger = logging.getLogger(__name__)
+
+CLASSES_AT_A_TIME = 64
+PROGRESS_FROM = 256
+FILES_KEPT = 64
+
+
+def default_cache_dir() -> Path:
+    """Return ``$ERR_SEG_CACHE``, else ``~/.cache/err_seg``, with ``text_embeddings`` appended."""
+    return Path(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg") / "text_embeddings"
+
+
+def text_parameters(clip: OpenCLIP) -> list[tuple[str, Tensor]]:
+    """Return the names and values of everything in a CLIP that its text embeddings depend on."""
+    return [(n, p.detach()) for n, p in clip.named_parameters() if not n.startswith("visual.") and n != "logit_scale"]
+
+
+def weights_checksum(clip: OpenCLIP) -> tuple[int, ...]:
+    """Sum the bits of each text weight as integers: cheap enough to ask before every use, different after any step."""
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    sums = [p.contiguous().view(integers[p.element_size()]).sum(dtype=torch.int64) for _, p in text_parameters(clip)]
+    return tuple(torch.stack(sums).tolist())
+
+
+def weights_digest(clip: OpenCLIP) -> str:
+    """Hash the text weights, the key under which embeddings lie on disk."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, parameter in text_parameters(clip):
+        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+        digest.update(parameter.cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class TextEmbeddings:
+    """Embeddings of vocabularies, cached in memory and on disk by (tokens of the prompts, weights of the text tower).
+
+    Args:
+        cache_dir: folder of the disk cache; ``None`` keeps embeddings in memory only.
+    """
+
+    def __init__(self, cache_dir: Path | None):
+        self.cache_dir = cache_dir
+        self._memory: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, encoder: CLIPEncoder, tokens: Tensor) -> Tensor:
+        """Embed the tokens (T, P, L) of a vocabulary to (T, D) float32 unit vectors on the encoder's device."""
+        prompts = hashlib.blake2b(
+            f"{tuple(tokens.shape)}".encode() + tokens.numpy().tobytes(), digest_size=16
+        ).hexdigest()
+        key = (prompts, weights_checksum(encoder.clip))
+        if key not in self._memory:
+            # weights that moved on are not coming back: one set of weights is remembered at a time
+            self._memory = {known: value for known, value in self._memory.items() if known[1] == key[1]}
+            self._memory[key] = self._load_or_encode(encoder, tokens, prompts)
+        device = encoder.clip.positional_embedding.device
+        return self._memory[key].to(device)
+
+    def _load_or_encode(self, encoder: CLIPEncoder, tokens: Tensor, prompts: str) -> Tensor:
+        if self.cache_dir is None:
+            return encode_in_batches(encoder, tokens)
+        file = self.cache_dir / f"{prompts}-{weights_digest(encoder.clip)}.safetensors"
+        try:
+            return load_file(file)["text"]
+        except (OSError, SafetensorError, KeyError):
+            pass  # not there, or damaged: encode and write it (anew)
+        embeddings = encode_in_batches(encoder, tokens)
+        try:
+            self._write(file, embeddings.cpu())
+        except (OSError, SafetensorError) as error:
+            logger.warning("text embeddings are not cached on disk: %s", error)
+            self.cache_dir = None
+        return embeddings
+
+    @staticmethod
+    def _write(file: Path, embeddings: Tensor) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as temporary:
+            save_file({"text": embeddings.contiguous()}, temporary)
+        newest_first = sorted(file.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in newest_first[FILES_KEPT:]:
+            old.unlink(missing_ok=True)
+
+
+def encode_in_batches(encoder: CLIPEncoder, tokens: Tensor) -> Tensor:
+    """Embed (T, P, L) tokens a batch of classes at a time, with a progress bar for long vocabularies; gives (T, D)."""
+    device = encoder.clip.positional_embedding.device
+    classes_at_a_time = max(1, CLASSES_AT_A_TIME // tokens.shape[1])
+    batches = tqdm(
+        tokens.split(classes_at_a_time),
+        desc="text embeddings",
+        unit=f"×{classes_at_a_time} classes",
+        leave=False,
+        disable=tokens.shape[0] * tokens.shape[1] < PROGRESS_FROM,
+    )
+    with torch.autocast(device.type, enabled=False):
+        return torch.cat([encoder.encode_text(batch.to(device)) for batch in batches]).float()

@@ -1,0 +1,79 @@
+"""Toy networks that the whole test set shares."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import err_seg
+
+TESTS = Path(__file__).parent
+REPOSITORY = TESTS.parent
+SHARED = REPOSITORY.parent / "shared"
+
+TOY = [
+    *("MODEL.DEVICE", "cpu"),
+    *("MODEL.CLIP.NAME", str(TESTS / "toy_clip.json")),
+    *("MODEL.TEXT.CACHE_DIR", "none"),
+    *("MODEL.CRM.NUM_KEPT", 4),
+    *("MODEL.CRM.NUM_KEPT_TRAIN", 4),
+    *("MODEL.COST_EMBEDDING.HIDDEN_DIM", 8),
+    *("MODEL.COST_EMBEDDING.DIM", 16),
+    *("MODEL.ESCF.NUM_LAYERS", 2),
+    *("MODEL.ESCF.GUIDANCE_DIM", 8),
+    *("MODEL.ESCF.GUIDANCE_HIDDEN_DIM", 8),
+    *("MODEL.GUD.DIMS", [16, 8, 8]),
+    *("MODEL.GUD.GUIDANCE_DIMS", [8, 4, 4]),
+    *("INPUT.SIZE", 64),
+    *("INPUT.CROP_SIZE", 64),
+    *("INPUT.MIN_SIZE_TRAIN", [64]),
+    *("INPUT.MIN_SIZE_TEST", 64),
+    *("DATALOADER.NUM_WORKERS", 0),
+]
+VOCABULARY = ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light")
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Leave the machine some room, and results the same order of summation."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def toy_cfg():
+    """Return a function from overrides to the configuration of a toy network."""
+    return lambda *overrides: err_seg.get_cfg(None, [*TOY, *overrides])
+
+
+@pytest.fixture
+def toy_model(toy_cfg):
+    """Return a function from overrides to a toy network in which no signal vanishes."""
+
+    def build(*overrides):
+        model = err_seg.build_model(toy_cfg(*overrides))
+        liven(model)
+        return model
+
+    return build
+
+
+def liven(model):
+    """Give a random network the contrasts that training would: scale what is initialised to next to nothing."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("gamma"):
+                parameter.fill_(0.5)
+            elif parameter.dim() > 1 and not name.startswith("encoder.clip.token"):
+                fan_in = parameter[0].numel()
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
+
+
+@pytest.fixture
+def pictures():
+    """Three pictures of unequal sizes, H×W×3 uint8."""
+    rng = np.random.default_rng(0)
+    return [
+        rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((48, 80), (96, 64), (70, 70))
+    ]

@@ -1,0 +1,152 @@
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from err_seg.data.dataset import SegmentationPairs
+from err_seg.data.images import ImageReadError
+from err_seg.data.loader import TrainingSampler, evaluation_loader, seed_of, training_loader
+from err_seg.data.spec import DatasetSpec
+from err_seg.data.transforms import EvaluationTransform, TrainingTransform
+
+NUM_PAIRS = 5
+TRANSFORM = TrainingTransform(16, min_sizes=(16, 20))
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pairs")
+    generator = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (root / folder).mkdir()
+    for index in range(NUM_PAIRS):
+        shape = (20 + index, 30)
+        Image.fromarray(generator.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(root / f"images/{index}.png")
+        Image.fromarray(generator.integers(0, 3, shape, dtype=np.uint8)).save(root / f"labels/{index}.png")
+    spec = DatasetSpec("own", "images", "labels", ("a", "b", "c"), image_ext=".png")
+    return SegmentationPairs(spec, root)
+
+
+def batches(pairs, count, batch_size=2, workers=0, **changes):
+    return list(islice(training_loader(pairs, TRANSFORM, batch_size, 3, workers, **changes), count))
+
+
+def assert_same(first, second):
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        assert a.paths == b.paths
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.labels, b.labels)
+
+
+def test_batches_have_the_documented_shapes(pairs):
+    (batch,) = batches(pairs, 1)
+    assert batch.images.shape == (2, 3, 16, 16)
+    assert batch.images.dtype == torch.uint8
+    assert batch.labels.shape == (2, 16, 16)
+    assert batch.labels.dtype == torch.int64
+    assert len(batch.paths) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_number_of_workers_does_not_matter(pairs, workers):
+    assert_same(batches(pairs, 6), batches(pairs, 6, workers=workers))
+
+
+def test_global_random_state_is_neither_used_nor_changed(pairs):
+    torch.manual_seed(1)
+    first = batches(pairs, 4)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert_same(first, batches(pairs, 4))
+
+
+def test_resuming_continues_the_stream(pairs):
+    assert_same(batches(pairs, 7)[3:], batches(pairs, 4, start=6))
+
+
+def test_two_ranks_together_are_one(pairs):
+    whole = batches(pairs, 5, batch_size=4)
+    shares = [batches(pairs, 5, batch_size=2, rank=rank, world_size=2) for rank in range(2)]
+    for batch, first, second in zip(whole, *shares, strict=True):
+        assert batch.paths[0::2] == first.paths
+        assert batch.paths[1::2] == second.paths
+        assert torch.equal(batch.images[0::2], first.images)
+        assert torch.equal(batch.labels[1::2], second.labels)
+
+
+def test_each_epoch_is_a_permutation_and_epochs_differ():
+    stream = list(islice(TrainingSampler(50, seed=0), 150))
+    epochs = [[index for epoch, index in stream if epoch == wanted] for wanted in range(3)]
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert list(islice(TrainingSampler(50, seed=1), 50)) != stream[:50]
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 49])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_ranks_share_the_stream_from_any_start(start, world_size):
+    stream = list(islice(TrainingSampler(7, seed=0), 100))
+    for rank in range(world_size):
+        sampler = TrainingSampler(7, 0, rank, world_size, start)
+        expected = [stream[p] for p in range(start, 100) if p % world_size == rank]
+        assert list(islice(sampler, len(expected))) == expected
+
+
+def test_same_picture_is_transformed_anew_each_epoch(pairs):
+    seen = {}
+    for batch in batches(pairs, 2 * NUM_PAIRS, batch_size=1):
+        seen.setdefault(batch.paths[0], []).append(batch.images)
+    assert all(not torch.equal(first, second) for first, second in seen.values())
+
+
+def test_seeds_do_not_collide():
+    assert len({seed_of(s, e, i) for s in range(3) for e in range(10) for i in range(100)}) == 3000
+    assert seed_of(1, 2, 3) == seed_of(1, 2, 3) < 2**63
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"length": 0}, {"seed": -1}, {"start": -1}, {"rank": 2, "world_size": 2}, {"world_size": 0}]
+)
+def test_wrong_sampler_arguments_are_refused(arguments):
+    with pytest.raises(ValueError, match="expected"):
+        TrainingSampler(**{"length": 5, "seed": 0, **arguments})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_gives_every_picture_once_at_its_own_size(pairs, workers):
+    loader = evaluation_loader(pairs, EvaluationTransform(min_size=10), 2, workers)
+    lists = list(loader)
+    assert [len(items) for items in lists] == [2, 2, 1]
+    items = [item for items in lists for item in items]
+    assert [item.index for item in items] == list(range(NUM_PAIRS))
+    for item in items:
+        assert item.size == (20 + item.index, 30) == tuple(item.label.shape)
+        assert item.image.shape[1] == 10
+        assert item.image_path == pairs.paths(item.index)[0]
+        np.testing.assert_array_equal(item.label.numpy(), pairs.load_label(item.index))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_evaluation_is_shared_among_ranks_and_skips_what_is_done(pairs, world_size):
+    seen = Counter(
+        item.index
+        for rank in range(world_size)
+        for items in evaluation_loader(pairs, EvaluationTransform(0), 2, 0, rank, world_size, skip={1, 3})
+        for item in items
+    )
+    assert seen == {0: 1, 2: 1, 4: 1}
+
+
+def test_error_in_a_worker_names_the_file(tmp_path, pairs):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "bad.png").write_bytes(b"no picture")
+    bad = SegmentationPairs(pairs.spec, tmp_path)
+    with pytest.raises(ImageReadError, match=r"bad\.png"):
+        next(iter(training_loader(bad, TRANSFORM, 1, 0, workers=1)))

@@ -1,0 +1,103 @@
+"""Our figures and files beside those of detectron2's SemSegEvaluator on the same label files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from err_seg.evaluation import BoundaryConfusion, labels_from_rle, rle_segments, segmentation_metrics
+
+pytestmark = pytest.mark.d2
+
+NAMES = ["wall", "sky", "tree", "predicted in vain", "nowhere", "boat"]
+IGNORE = 255
+
+
+def blobs(rng, shape, values):
+    """Make regions of a few pixels' size."""
+    coarse = rng.choice(values, size=(shape[0] // 8 + 1, shape[1] // 8 + 1))
+    return np.kron(coarse, np.ones((8, 8), dtype=np.int64))[: shape[0], : shape[1]]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(3)
+    made = []
+    for shape in ((60, 90), (130, 77), (33, 200), (1, 5)):
+        label = blobs(rng, shape, [0, 1, 2, 5, IGNORE])
+        wrong = blobs(rng, shape, [0, 1, 2, 3, 5])
+        keep = (rng.random(shape) < 0.7) & (label != IGNORE)
+        made.append((np.where(keep, label, wrong), label))
+    return made
+
+
+@pytest.fixture(scope="module")
+def reference(pictures, tmp_path_factory):
+    """Run detectron2's evaluator: its figures, and its segments by picture."""
+    pytest.importorskip("detectron2")
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.evaluation import SemSegEvaluator
+
+    folder = tmp_path_factory.mktemp("detectron2")
+    records = []
+    for index, (_, label) in enumerate(pictures):
+        Image.fromarray(label.astype(np.uint8)).save(folder / f"{index}.png")
+        records.append({"file_name": f"{index}.jpg", "sem_seg_file_name": str(folder / f"{index}.png")})
+    name = "err_seg_evaluator_comparison"
+    DatasetCatalog.register(name, lambda: records)
+    ids = {10 * label + 3: label for label in range(len(NAMES))}
+    MetadataCatalog.get(name).set(
+        stuff_classes=NAMES, ignore_label=IGNORE, stuff_dataset_id_to_contiguous_id=ids, evaluator_type="sem_seg"
+    )
+    evaluator = SemSegEvaluator(name, distributed=False, output_dir=str(folder))
+    evaluator.reset()
+    for record, (prediction, _) in zip(records, pictures, strict=True):
+        scores = torch.nn.functional.one_hot(torch.from_numpy(prediction), len(NAMES)).permute(2, 0, 1)
+        evaluator.process([record], [{"sem_seg": scores}])
+    figures = evaluator.evaluate()["sem_seg"]
+    DatasetCatalog.remove(name)
+    return figures, json.loads((folder / "sem_seg_predictions.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def ours(pictures):
+    boundary = BoundaryConfusion(len(NAMES), IGNORE, rule="detectron2")
+    for prediction, label in pictures:
+        boundary.update(torch.from_numpy(prediction), torch.from_numpy(label))
+    return boundary
+
+
+def test_figures(reference, ours):
+    figures, _ = reference
+    expected = {name: value for name, value in figures.items() if "ound" not in name and "min(" not in name}
+    metrics = segmentation_metrics(ours.regions.matrix, NAMES)
+    assert metrics.pop("mIoU-v0.6") == pytest.approx(metrics["mIoU"] * 4 / 5)
+    assert list(metrics) == list(expected)
+    assert metrics == pytest.approx(expected, rel=1e-14, nan_ok=True)
+    assert np.isnan(metrics["IoU-predicted in vain"])
+    assert 0 < metrics["mIoU"] < 100
+
+
+def test_boundary_figures(reference, ours):
+    figures, _ = reference
+    expected = {name: value for name, value in figures.items() if "BoundaryIoU-" in name or "min(" in name}
+    if not expected:
+        pytest.skip("detectron2 computes its boundary figures with OpenCV only")
+    metrics = ours.metrics(NAMES)
+    del metrics["mBoundaryIoU"]
+    assert metrics == pytest.approx(expected, rel=1e-14, nan_ok=True)
+    assert list(metrics) == list(expected)
+
+
+def test_prediction_file(reference, pictures):
+    _, segments = reference
+    ids = [10 * label + 3 for label in range(len(NAMES))]
+    own = []
+    for index, (prediction, _) in enumerate(pictures):
+        own += rle_segments(prediction, f"{index}.jpg", NAMES, category_ids=ids)
+        theirs = [segment for segment in segments if segment["file_name"] == f"{index}.jpg"]
+        np.testing.assert_array_equal(labels_from_rle(theirs, category_ids=ids), prediction)
+    keys = ("file_name", "category_id", "segmentation")
+    assert [{key: segment[key] for key in keys} for segment in own] == segments

@@ -1,0 +1,138 @@
+"""Measure how fast training pictures are read and transformed: python tools/benchmark_data.py --help.
+
+One process reads, as each worker of the loader does, so that the figure is pictures a second a core. A profile names
+what the time goes into.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import os
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a clone that is not installed, too
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from rich.console import Console
+from rich.table import Table
+
+from err_seg.data import (
+    DatasetSpec,
+    SegmentationPairs,
+    TrainingDataset,
+    TrainingSampler,
+    TrainingTransform,
+    get_dataset,
+    load_vocabulary,
+)
+
+NUM_GENERATED = 8
+TOP_COSTS = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        spec = get_dataset(options.dataset) if options.dataset else generate(Path(folder))
+        pairs = SegmentationPairs(spec, options.root)
+        transform = TrainingTransform(
+            options.crop_size,
+            min_sizes=(options.crop_size,),
+            color_jitter=options.color_jitter,
+            ignore_label=spec.ignore_label,
+        )
+        dataset = TrainingDataset(pairs, transform, seed=0)
+        positions = list(islice(TrainingSampler(len(pairs), seed=0), options.pictures))
+        seconds = _time(dataset, positions)
+        costs = _profile(dataset, positions)
+    _print(spec.name, options, seconds, costs)
+
+
+def generate(folder: Path) -> DatasetSpec:
+    """Write a few pairs of the size that is usual in COCO, 640x480, with photograph-like detail."""
+    generator = np.random.default_rng(0)
+    vocabulary = load_vocabulary("coco_stuff")
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir()
+    for index in range(NUM_GENERATED):
+        coarse = generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+        grain = Image.effect_noise((640, 480), 40).convert("RGB").filter(ImageFilter.GaussianBlur(1))
+        Image.blend(picture, grain, 0.3).save(folder / "images" / f"{index}.jpg", quality=90)
+        classes = generator.integers(0, len(vocabulary), (6, 8), dtype=np.uint8)
+        label = Image.fromarray(classes).resize((640, 480), Image.Resampling.NEAREST)
+        label.save(folder / "labels" / f"{index}.png")
+    return DatasetSpec("generated", str(folder / "images"), str(folder / "labels"), vocabulary)
+
+
+def _time(dataset: TrainingDataset, positions: list[tuple[int, int]]) -> list[float]:
+    """Seconds of each picture, after one that warms up."""
+    dataset[positions[0]]
+    seconds = []
+    for position in positions:
+        start = time.perf_counter()
+        dataset[position]
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def _profile(dataset: TrainingDataset, positions: list[tuple[int, int]]) -> list[tuple[str, float]]:
+    """The functions that take the most time themselves, and their shares of all of it."""
+    profile = cProfile.Profile()
+    with profile:
+        for position in positions:
+            dataset[position]
+    stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    total = sum(own for _, _, own, _, _ in stats.values())
+    ranked = sorted(stats.items(), key=lambda entry: entry[1][2], reverse=True)[:TOP_COSTS]
+    return [(_describe(function), entry[2] / total) for function, entry in ranked]
+
+
+def _describe(function: tuple[str, int, str]) -> str:
+    file, line, name = function
+    return name if file == "~" else f"{os.path.basename(file)}:{line} {name}"
+
+
+def _print(name: str, options: argparse.Namespace, seconds: list[float], costs: list[tuple[str, float]]) -> None:
+    table = Table(title=f"Training pictures: {name}, {options.pictures} read, crop {options.crop_size}")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    table.add_row("pictures a second a core", f"{len(seconds) / sum(seconds):.1f}")
+    table.add_row("milliseconds a picture, median", f"{np.median(seconds) * 1e3:.1f}")
+    table.add_row("milliseconds a picture, 95th percentile", f"{np.percentile(seconds, 95) * 1e3:.1f}")
+    table.add_section()
+    for function, share in costs:
+        table.add_row(f"time in {function}", f"{share:.0%}")
+    Console().print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmark_data.py", description="Measure reading and transforming pictures.")
+    parser.add_argument("--dataset", metavar="NAME", help="a registered data set (default: a few generated pictures)")
+    parser.add_argument("--root", metavar="DIR", help="the data sets' root (default: $DETECTRON2_DATASETS)")
+    parser.add_argument("--pictures", type=_positive, default=64, metavar="N", help="how many to read (%(default)s)")
+    parser.add_argument("--crop-size", type=_positive, default=640, metavar="S", help="side in pixels (%(default)s)")
+    parser.add_argument("--color-jitter", choices=("ssd", "none"), default="ssd", help="(%(default)s)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {text}")
+    return number
+
+
+if __name__ == "__main__":
+    main()
