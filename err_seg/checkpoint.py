@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -123,6 +122,10 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> No
     model.load_state_dict(dict(state), strict=True)
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def read_checkpoint(file: Path) -> Mapping[str, Any]:
     """Read a safetensors or torch file without executing anything in it.
 
@@ -138,11 +141,11 @@ def read_checkpoint(file: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} holds more than tensors and plain values, or is damaged; it was not read, since unpickling could "
-            f"run any program: {str(error).splitlines()[0]}. Save its 'model' dictionary of tensors alone, best as "
+            f"run any program: {_first_line(error)}. Save its 'model' dictionary of tensors alone, best as "
             "safetensors"
         ) from error
-    except (OSError, RuntimeError, SafetensorError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged file can make a reader fail in any way
+        raise CheckpointError(f"{file} is damaged or not a checkpoint: {_first_line(error)}") from error
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{file} holds a {type(loaded).__name__}, not a dictionary of tensors")
     return loaded

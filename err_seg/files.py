@@ -33,10 +33,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL_SUFFIX}")
     try:
         yield partial
+        partial.chmod(0o666 & ~_umask())  # some writers make files that nobody else may read
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)  # there is no way to read it without setting it
+    os.umask(umask)
+    return umask
 
 
 def remove_partial_files(folder: str | os.PathLike[str]) -> None:

@@ -1,0 +1,91 @@
+"""The loss on the kept classes against the dense loss over the whole vocabulary."""
+
+import pytest
+import torch
+from conftest import VOCABULARY
+from torch.nn import functional as F
+
+from err_seg.modeling import segmentation_loss
+
+NUM_CLASSES = 10
+
+
+def dense_loss(logits, kept, labels, ignored_are_negatives=True):
+    """The published form: T channels, −100 where a class was not kept, one-hot targets."""
+    size = (logits.shape[0], NUM_CLASSES, *logits.shape[-2:])
+    dense = torch.full(size, -100.0).scatter(1, kept[:, :, None, None].expand_as(logits), logits)
+    dense = F.interpolate(dense, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    is_kept = torch.zeros(len(labels), NUM_CLASSES).scatter(1, kept, 1.0)
+    target = torch.stack([labels == t for t in range(NUM_CLASSES)], dim=1) * is_kept[:, :, None, None]
+    loss = F.binary_cross_entropy_with_logits(dense, target, reduction="none")
+    if ignored_are_negatives:
+        return loss.mean()
+    valid = target.sum(dim=1, keepdim=True) > 0
+    return (loss * valid).sum() / (NUM_CLASSES * valid.sum())
+
+
+@pytest.fixture
+def case():
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(2, 4, 6, 6, generator=generator)
+    kept = torch.tensor([[0, 3, 5, 9], [1, 2, 3, 4]])
+    labels = torch.randint(0, NUM_CLASSES, (2, 12, 12), generator=generator)
+    labels[:, :3] = 255
+    return logits, kept, labels
+
+
+@pytest.mark.parametrize("ignored_are_negatives", [True, False])
+def test_equals_the_dense_loss_with_gradients(case, ignored_are_negatives):
+    logits, kept, labels = case
+    ours, dense = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    loss = segmentation_loss(ours, kept, labels, NUM_CLASSES, ignored_are_negatives=ignored_are_negatives)
+    expected = dense_loss(dense, kept, labels, ignored_are_negatives)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(ours.grad, dense.grad)
+
+
+def test_pictures_without_a_labelled_pixel(case):
+    logits, kept, labels = case
+    nothing = torch.full_like(labels, 255)
+    assert segmentation_loss(logits, kept, nothing, NUM_CLASSES, ignored_are_negatives=False) == 0
+    everywhere_negative = F.softplus(F.interpolate(logits, (12, 12), mode="bilinear")).sum() / (NUM_CLASSES * 2 * 144)
+    torch.testing.assert_close(segmentation_loss(logits, kept, nothing, NUM_CLASSES), everywhere_negative)
+
+
+def test_extreme_logits_stay_finite(case):
+    logits, kept, labels = case
+    loss = segmentation_loss((logits * 1e3).half(), kept, labels, NUM_CLASSES)
+    assert torch.isfinite(loss)
+    assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.full((2, 64, 64), 255),  # no labelled pixel
+        torch.arange(7).repeat(2, 64, 10)[:, :, :64],  # more classes than K = 4
+        torch.stack([torch.zeros(64, 64, dtype=torch.int64), torch.full((64, 64), 65535)]),
+    ],
+    ids=["nothing labelled", "more classes than K", "one picture labelled"],
+)
+def test_training_step_on_unusual_ground_truth(toy_model, labels):
+    model = toy_model().train()
+    out = model(torch.randn(2, 3, 64, 64), model.tokenize(VOCABULARY), labels=labels)
+    loss = segmentation_loss(out.logits, out.kept, labels, len(VOCABULARY))
+    loss.backward()
+    assert out.kept.shape == (2, 4)
+    assert 0 < loss < 10
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_vocabulary_smaller_than_the_kept_classes(toy_model):
+    model = toy_model().train()
+    labels = torch.randint(0, 2, (2, 64, 64))
+    out = model(torch.randn(2, 3, 64, 64), model.tokenize(["cat", "dog"]), labels=labels)
+    assert out.kept.tolist() == [[0, 1], [0, 1]]
+    assert segmentation_loss(out.logits, out.kept, labels, 2) < 10

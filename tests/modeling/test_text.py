@@ -1,0 +1,149 @@
+"""Vocabularies, prompts, the shortened text tower and the cache of embeddings."""
+
+import pytest
+import torch
+from conftest import VOCABULARY
+from torch.nn import functional as F
+
+from err_seg import text_embeddings
+from err_seg.modeling.clip import encode_tokens
+from err_seg.prompts import PromptStyle, VocabularyError, check_vocabulary
+from err_seg.text_embeddings import TextEmbeddings
+
+
+@pytest.fixture
+def model(toy_model):
+    return toy_model().eval()
+
+
+def full_length(model, prompts):
+    """Open_clip's own encoding of all 77 positions, normalised."""
+    return F.normalize(model.encoder.clip.encode_text(model.tokenizer(prompts)), dim=-1)
+
+
+@torch.no_grad()
+def test_the_shortened_tower_gives_what_the_whole_gives(model):
+    tokens = model.tokenize(VOCABULARY)
+    assert tokens.shape[2] < 20
+    prompts = [f"A photo of a {name.split(', ')[0]} in the scene" for name in VOCABULARY]
+    torch.testing.assert_close(model.embed_vocabulary(VOCABULARY), full_length(model, prompts))
+    padded = F.pad(tokens[:, 0], (0, 77 - tokens.shape[2]))
+    torch.testing.assert_close(encode_tokens(model.encoder.clip, tokens[:, 0]), model.encoder.clip.encode_text(padded))
+
+
+@torch.no_grad()
+def test_templates_and_synonyms_are_averaged(model):
+    style = PromptStyle(("a {}.", "the {} here"), "average")
+    embeddings = model.embed_vocabulary(["cat", "sofa, long couch"], style)
+    for embedding, prompts in zip(
+        embeddings,
+        (["a cat.", "the cat here"], ["a sofa.", "the sofa here", "a long couch.", "the long couch here"]),
+        strict=True,
+    ):
+        torch.testing.assert_close(embedding, F.normalize(full_length(model, prompts).mean(dim=0), dim=0))
+
+
+def test_the_first_synonym_alone_by_default(model):
+    assert torch.equal(model.embed_vocabulary(["sofa, couch"]), model.embed_vocabulary(["sofa"]))
+
+
+def test_long_vocabularies_are_encoded_in_batches(model):
+    names = [f"object number {i}" for i in range(150)]
+    together = model.embed_vocabulary(names)
+    torch.testing.assert_close(together[140:], model.embed_vocabulary(names[140:]))
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "complaint"),
+    [
+        ([], "empty"),
+        ("cat, dog", "one string"),
+        (["cat", " "], "position 1"),
+        (["cat", ""], "position 1"),
+        (["cat", "dog", "cat"], "'cat'"),
+        (["cat", 7], "7"),
+        (["cat", "word " * 80], "77 tokens"),
+    ],
+)
+def test_unusable_vocabularies(model, vocabulary, complaint):
+    with pytest.raises(VocabularyError, match=complaint):
+        model.embed_vocabulary(vocabulary)
+
+
+def test_strange_but_usable_names(model):
+    embeddings = model.embed_vocabulary(["🦊", "猫", "chien méchant", "bed ", "{}"])
+    assert embeddings.shape == (5, 32)
+    assert torch.isfinite(embeddings).all()
+
+
+def test_the_benchmarks_vocabularies_are_usable():
+    from err_seg.data import load_vocabulary, vocabulary_names
+
+    for name in vocabulary_names():
+        assert check_vocabulary(load_vocabulary(name))
+
+
+@pytest.mark.parametrize(("templates", "complaint"), [((), "none"), (("no place",), "no place"), (("{} {}",), "{} {}")])
+def test_unusable_templates(templates, complaint):
+    with pytest.raises(VocabularyError, match=complaint):
+        PromptStyle(templates)
+
+
+@pytest.fixture
+def encodings(monkeypatch):
+    """Count how often a vocabulary is really encoded."""
+    calls = []
+    encode = text_embeddings.encode_in_batches
+    monkeypatch.setattr(text_embeddings, "encode_in_batches", lambda *a: calls.append(1) or encode(*a))
+    return calls
+
+
+def test_encoded_once_and_anew_when_weights_change(model, encodings):
+    first = model.embed_vocabulary(VOCABULARY)
+    assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
+    assert len(encodings) == 1
+    model.embed_vocabulary(VOCABULARY, PromptStyle(("a {}",)))
+    model.embed_vocabulary(VOCABULARY[:3])
+    assert len(encodings) == 3
+    # every way in which a weight may change, also behind autograd's back
+    weight = model.encoder.clip.transformer.resblocks[0].mlp.c_fc.weight
+    weight.data[0, 0] += 1
+    changed = model.embed_vocabulary(VOCABULARY)
+    assert len(encodings) == 4
+    assert not torch.equal(changed, first)
+
+
+def test_image_tower_and_temperature_do_not_matter(model, encodings):
+    model.embed_vocabulary(VOCABULARY)
+    with torch.no_grad():
+        model.encoder.clip.visual.trunk.stem[0].weight.add_(1)
+        model.encoder.clip.logit_scale.add_(1)
+    model.embed_vocabulary(VOCABULARY)
+    assert len(encodings) == 1
+
+
+def test_cache_on_disk(toy_model, encodings, tmp_path):
+    model = toy_model("MODEL.TEXT.CACHE_DIR", str(tmp_path / "cache"))
+    first = model.embed_vocabulary(VOCABULARY)
+    model.text_embeddings = TextEmbeddings(tmp_path / "cache")  # as in another process
+    assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
+    assert len(encodings) == 1
+
+    (file,) = (tmp_path / "cache").glob("*.safetensors")
+    file.write_bytes(b"damaged")
+    model.text_embeddings = TextEmbeddings(tmp_path / "cache")
+    assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
+    assert len(encodings) == 2
+
+    with torch.no_grad():
+        model.encoder.clip.ln_final.bias.add_(1)
+    model.embed_vocabulary(VOCABULARY)
+    assert len(encodings) == 3
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_an_unwritable_cache_is_no_obstacle(toy_model, tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    model = toy_model("MODEL.TEXT.CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert model.embed_vocabulary(VOCABULARY).shape == (7, 32)
+    assert "not cached on disk" in caplog.text

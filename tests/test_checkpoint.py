@@ -1,0 +1,171 @@
+"""Weights on disk: ours, released ones, damaged ones and evil ones."""
+
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from conftest import REPOSITORY, SHARED, VOCABULARY
+from safetensors import safe_open
+
+import err_seg
+from err_seg.checkpoint import CheckpointError, import_released, rename_released
+
+
+def test_saved_weights_give_the_same_predictions(toy_model, toy_cfg, pictures, tmp_path):
+    model = toy_model()
+    err_seg.save_weights(model, tmp_path / "deep" / "model.safetensors", {"iteration": 7})
+    other = err_seg.build_model(toy_cfg("MODEL.WEIGHTS", str(tmp_path / "deep" / "model.safetensors"), "SEED", 5))
+    ours, theirs = (m.predict(pictures, VOCABULARY) for m in (model, other))
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a.probabilities, b.probabilities)
+    with safe_open(tmp_path / "deep" / "model.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["iteration"]) == 7
+    (file,) = (tmp_path / "deep").iterdir()
+    (tmp_path / "ordinary").touch()
+    assert file.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def released_state(model):
+    """Write the model's state under the names of a released checkpoint, found by inverting the import."""
+    back = {}
+    for branch in ("spatial", "class"):
+        for layer in range(2):
+            sa = f"decoder.aggregator_layers.{layer}.{branch}_fusion.sa"
+            entries = ["norm1", "norm2", *(f"attention.{n}" for n in ("q", "k", "v", "proj"))]
+            entries += ["mlp.fc1", "mlp.fc2", "mlp.fc3"]
+            if branch == "spatial":
+                entries += [*(f"attention.{n}_{kv}" for n in ("sr", "norm") for kv in "kv"), "mlp.dwconv.dwconv"]
+            back |= {f"{sa}.{entry}": None for entry in entries}
+    back |= {f"decoder.corr_proj_convs.{i}.0": None for i in range(2)}
+    back |= {f"decoder.img_guidance_projection_agg.{i}.0": None for i in range(2)}
+    back |= {f"decoder.img_guidance_projection_dec.{i}.0": None for i in range(3)}
+    back |= {f"decoder.{n}": None for n in ("low_corr_fusion", "low_img_fusion", "text_guidance_projection.0", "head")}
+    for i in (1, 2, 3):
+        back |= {f"decoder.up_decoder{i}.{n}": None for n in ("up_conv", *(f"textual_fusion.{j}" for j in (0, 1, 3, 4)))}
+    names = {}
+    for stem in back:
+        for kind in ("weight", "bias"):
+            names[rename_released(f"sem_seg_head.{stem}.{kind}")] = f"sem_seg_head.{stem}.{kind}"
+    state = {}
+    for name, value in model.state_dict().items():
+        if name.startswith("encoder.hsm."):
+            index = {"norm": 0, "conv": 2}[name.split(".")[2]]
+            name = f"sem_seg_head.clip_model.visual.modify_downsample.{index}.{name.split('.')[3]}"
+        elif name.startswith("encoder.clip."):
+            name = name.replace("encoder.clip.", "sem_seg_head.clip_model.")
+        else:
+            name = names[name]
+        state[name] = value
+    return state
+
+
+def test_released_layout_is_imported(toy_model, toy_cfg, tmp_path):
+    model = toy_model()
+    torch.save({"model": released_state(model), "iteration": 79999}, tmp_path / "model_final.pth")
+    other = err_seg.build_model(toy_cfg("SEED", 9))
+    err_seg.load_weights(other, tmp_path / "model_final.pth")
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    err_seg.load_weights(other, {"model": released_state(model)})
+    err_seg.load_weights(other, model.state_dict())
+
+
+@pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="the list of released names is not here")
+@pytest.mark.parametrize("size", ["b", "l"])
+def test_every_entry_of_a_released_checkpoint_has_its_place(size):
+    shapes = json.loads((SHARED / "golden" / f"checkpoint_keys_{size}.json").read_text())
+    config = REPOSITORY / "configs" / f"err_seg_convnext_{size}.yaml"
+    with torch.device("meta"):
+        model = err_seg.build_model(err_seg.get_cfg(config, ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "meta"]))
+    imported = import_released({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    assert {n: v.shape for n, v in imported.items()} == {n: v.shape for n, v in model.state_dict().items()}
+    assert len(imported) == len(shapes)
+
+
+def test_differences_are_listed_and_nothing_is_loaded(toy_model):
+    model = toy_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {name: value + 1 for name, value in before.items()}
+    state["gud.head.weight"] = torch.zeros(1, 9, 1, 1)
+    state["unheard.of"] = torch.zeros(1)
+    del state["gud.head.bias"]
+    with pytest.raises(CheckpointError) as caught:
+        err_seg.load_weights(model, state)
+    for part in ("3 differences", "missing: gud.head.bias", "not in the model: unheard.of", "gud.head.weight: the model"):
+        assert part in str(caught.value)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_weights_of_another_size(toy_model, tmp_path):
+    err_seg.save_weights(toy_model("MODEL.COST_EMBEDDING.DIM", 32), tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="another size"):
+        err_seg.load_weights(toy_model(), tmp_path / "other.safetensors")
+
+
+class Evil:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("with_torch", [True, False])
+def test_a_malicious_pickle_is_not_executed(toy_model, tmp_path, with_torch):
+    file = tmp_path / "evil.pth"
+    content = {"model": {"weight": Evil(tmp_path / "executed")}}
+    if with_torch:
+        torch.save(content, file)
+    else:
+        file.write_bytes(pickle.dumps(content))
+    with pytest.raises(CheckpointError, match=r"evil\.pth"):
+        err_seg.load_weights(toy_model(), file)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_damaged_and_missing_files(toy_model, tmp_path, name):
+    model, file = toy_model(), tmp_path / name
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        err_seg.load_weights(model, file)
+    for content in (b"", b"not a checkpoint at all", bytes(range(256)) * 8):
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match=name):
+            err_seg.load_weights(model, file)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="list"):
+        err_seg.load_weights(model, tmp_path / "list.pth")
+
+
+def test_clip_weights_from_a_local_file(toy_model, toy_cfg, tmp_path):
+    model = toy_model()
+    torch.save(model.encoder.clip.state_dict(), tmp_path / "clip.pt")
+    other = err_seg.build_model(toy_cfg("MODEL.CLIP.PRETRAINED", str(tmp_path / "clip.pt"), "SEED", 3))
+    for name, value in model.encoder.clip.state_dict().items():
+        assert torch.equal(other.encoder.clip.state_dict()[name], value)
+    # HSM's convolution starts as a copy of the loaded stage-4 downsampling
+    downsample = model.encoder.clip.visual.trunk.stages[3].downsample
+    assert torch.equal(other.encoder.hsm.conv.weight, downsample[1].weight)
+    assert torch.equal(other.encoder.hsm.norm.weight, downsample[0].weight)
+
+
+def test_clip_weights_of_another_model(toy_cfg, tmp_path):
+    torch.save({"visual.weight": torch.zeros(3)}, tmp_path / "clip.pt")
+    with pytest.raises(ValueError, match=r"clip\.pt"):
+        err_seg.build_model(toy_cfg("MODEL.CLIP.PRETRAINED", str(tmp_path / "clip.pt")))
+
+
+def test_without_network_the_error_says_which_file_to_put_where(monkeypatch):
+    import open_clip
+
+    from err_seg.modeling.clip import load_clip_weights
+
+    def fail(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    with pytest.raises(ValueError, match=r"(?s)no route to host.*laion/CLIP-convnext_base_w_320.*MODEL\.CLIP\.PRETRAINED"):
+        load_clip_weights(None, "convnext_base_w_320", "laion_aesthetic_s13b_b82k")
