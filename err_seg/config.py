@@ -149,11 +149,14 @@ def default_cfg() -> CfgNode:
     cfg.DATASETS.CUSTOM = []
 
     cfg.DATALOADER = CfgNode()
+    # processes that read pictures, for each training process; does not change what is read
     cfg.DATALOADER.NUM_WORKERS = 4
 
     cfg.SOLVER = CfgNode()
-    # pictures of an iteration, over all processes
+    # pictures of an iteration, over all processes and accumulation steps
     cfg.SOLVER.IMS_PER_BATCH = 4
+    # parts that a process computes its share of an iteration in, one after the other; saves memory
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
     cfg.SOLVER.MAX_ITER = 80000
     # AdamW; CLIP's parameters get BASE_LR · CLIP_MULTIPLIER
     cfg.SOLVER.BASE_LR = 2e-4
@@ -167,14 +170,45 @@ def default_cfg() -> CfgNode:
     cfg.SOLVER.WARMUP_FACTOR = 0.001
     # "fp32", "fp16" (with loss scaling), "bf16", or "auto": fp16 on CUDA, fp32 elsewhere
     cfg.SOLVER.PRECISION = "auto"
-    # iterations between checkpoints
+    # recompute the blocks of the CLIP towers and ESCF in the backward pass; saves memory, costs time
+    cfg.SOLVER.ACTIVATION_CHECKPOINTING = False
+    # several processes: "ddp" (each holds everything) or "fsdp" (weights and optimizer state are shared out)
+    cfg.SOLVER.PARALLEL = "ddp"
+    # backend of torch.compile, such as "inductor"; "" is off
+    cfg.SOLVER.COMPILE = ""
+    # iterations between checkpoints, and how many of them are kept
     cfg.SOLVER.CHECKPOINT_PERIOD = 5000
+    cfg.SOLVER.CHECKPOINTS_KEPT = 2
+
+    cfg.LOG = CfgNode()
+    # iterations between lines of the log and of metrics.json; each line stands for the iterations since the last
+    cfg.LOG.PERIOD = 20
+    # TensorBoard's event files, in OUTPUT_DIR/tensorboard
+    cfg.LOG.TENSORBOARD = True
+    # project of Weights & Biases that the run is logged to; "" is off
+    cfg.LOG.WANDB_PROJECT = ""
+    # iterations between pictures of what the network predicts, in OUTPUT_DIR/vis; 0 is off
+    cfg.VIS_PERIOD = 0
 
     cfg.TEST = CfgNode()
     # pictures that go through the network together
     cfg.TEST.BATCH_SIZE = 1
     # as SOLVER.PRECISION
     cfg.TEST.PRECISION = "fp32"
+    # pictures of a process after which it writes down what is done, to go on from there after an interruption
+    cfg.TEST.PROGRESS_PERIOD = 50
+    # boundary IoU besides the usual figures
+    cfg.TEST.BOUNDARY_IOU = False
+    # files to write of every prediction, in OUTPUT_DIR/inference: any of "png" (label maps), "rle", "overlay"
+    cfg.TEST.SAVE = []
+
+    cfg.TEST.AUG = CfgNode()
+    # average the probabilities over several views of a picture
+    cfg.TEST.AUG.ENABLED = False
+    # sizes of the views over INPUT.SIZE, rounded to what the network takes; must hold 1, whose classes are kept
+    cfg.TEST.AUG.SCALES = [0.75, 1.0, 1.25]
+    # each view also mirrored
+    cfg.TEST.AUG.FLIP = True
 
     # seed of initialisation, data order and augmentation
     cfg.SEED = 0
@@ -283,6 +317,7 @@ def validate(cfg: CfgNode) -> None:
         "MODEL.TEXT.SYNONYMS": (model.TEXT.SYNONYMS, ("first", "average")),
         "MODEL.HSM.STAGE4_GRADIENT": (model.HSM.STAGE4_GRADIENT, ("both", "E16", "E32")),
         "SOLVER.PRECISION": (cfg.SOLVER.PRECISION, ("auto", "fp32", "fp16", "bf16")),
+        "SOLVER.PARALLEL": (cfg.SOLVER.PARALLEL, ("ddp", "fsdp")),
         "TEST.PRECISION": (cfg.TEST.PRECISION, ("auto", "fp32", "fp16", "bf16")),
     }
     for key, (value, allowed) in choices.items():
@@ -297,12 +332,22 @@ def validate(cfg: CfgNode) -> None:
         "MODEL.ESCF.NUM_HEADS": escf.NUM_HEADS,
         "SOLVER.IMS_PER_BATCH": cfg.SOLVER.IMS_PER_BATCH,
         "SOLVER.MAX_ITER": cfg.SOLVER.MAX_ITER,
+        "SOLVER.ACCUMULATION_STEPS": cfg.SOLVER.ACCUMULATION_STEPS,
         "SOLVER.CHECKPOINT_PERIOD": cfg.SOLVER.CHECKPOINT_PERIOD,
+        "SOLVER.CHECKPOINTS_KEPT": cfg.SOLVER.CHECKPOINTS_KEPT,
+        "LOG.PERIOD": cfg.LOG.PERIOD,
         "TEST.BATCH_SIZE": cfg.TEST.BATCH_SIZE,
+        "TEST.PROGRESS_PERIOD": cfg.TEST.PROGRESS_PERIOD,
     }
     for key, value in positive.items():
         require(value > 0, key, "positive")
     require(len(cfg.DATASETS.TRAIN) == 1, "DATASETS.TRAIN", "a list of one data set")
+    require(cfg.SEED >= 0, "SEED", "at least 0")
+    require(cfg.VIS_PERIOD >= 0, "VIS_PERIOD", "at least 0 (0 is off)")
+    require(set(cfg.TEST.SAVE) <= {"png", "rle", "overlay"}, "TEST.SAVE", "a list of any of 'png', 'rle', 'overlay'")
+    scales = cfg.TEST.AUG.SCALES
+    is_scale = [isinstance(scale, (int, float)) and scale > 0 for scale in scales]
+    require(all(is_scale) and 1 in scales, "TEST.AUG.SCALES", "a list of positive numbers that holds 1")
 
     off = "MODEL.ESCF.ENABLED False switches both off"
     require(escf.SFM or escf.CFM or not escf.ENABLED, "MODEL.ESCF.SFM", f"True where MODEL.ESCF.CFM is False ({off})")

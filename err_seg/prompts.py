@@ -56,11 +56,10 @@ def check_vocabulary(vocabulary: Sequence[str]) -> tuple[str, ...]:
         raise VocabularyError(f"a vocabulary is a list of class names, not one string: [{vocabulary!r}]")
     names = tuple(vocabulary)
     if not names:
-        raise VocabularyError("the vocabulary is empty: give at least one class name")
-    if strange := [name for name in names if not isinstance(name, str)]:
-        raise VocabularyError(f"class names are strings; got {strange[0]!r} ({type(strange[0]).__name__})")
-    if empty := [i for i, name in enumerate(names) if not name.split(SYNONYM_SEPARATOR)[0].strip()]:
-        raise VocabularyError(f"empty class name at position {', '.join(map(str, empty))} (counted from 0)")
+        raise VocabularyError("no class names; a vocabulary has at least one")
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.split(SYNONYM_SEPARATOR)[0].strip():
+            raise VocabularyError(f"class {index} is {name!r}; expected a name (a string that is not blank)")
     repeated = [name for name, count in Counter(name.strip() for name in names).items() if count > 1]
     if repeated:
         raise VocabularyError(

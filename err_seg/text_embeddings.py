@@ -14,6 +14,7 @@ from tqdm import tqdm
 from err_seg.files import atomic_write
 from err_seg.modeling.clip import OpenCLIP
 from err_seg.modeling.image_encoder import CLIPEncoder
+from err_seg.modeling.layers import autocast
 
 logger = logging.getLogger(__name__)
 
@@ -102,13 +103,12 @@ class TextEmbeddings:
 def encode_in_batches(encoder: CLIPEncoder, tokens: Tensor) -> Tensor:
     """Embed (T, P, L) tokens a batch of classes at a time, with a progress bar for long vocabularies; gives (T, D)."""
     device = encoder.clip.positional_embedding.device
-    classes_at_a_time = max(1, CLASSES_AT_A_TIME // tokens.shape[1])
-    batches = tqdm(
-        tokens.split(classes_at_a_time),
-        desc="text embeddings",
-        unit=f"×{classes_at_a_time} classes",
-        leave=False,
-        disable=tokens.shape[0] * tokens.shape[1] < PROGRESS_FROM,
-    )
-    with torch.autocast(device.type, enabled=False):
-        return torch.cat([encoder.encode_text(batch.to(device)) for batch in batches]).float()
+    batches = tokens.split(max(1, CLASSES_AT_A_TIME // tokens.shape[1]))
+    is_short = tokens.shape[0] * tokens.shape[1] < PROGRESS_FROM
+    progress = tqdm(total=len(tokens), desc="text embeddings", unit="class", leave=False, disable=is_short)
+    embeddings = []
+    with autocast(device, None), progress:
+        for batch in batches:
+            embeddings.append(encoder.encode_text(batch.to(device)).float())
+            progress.update(len(batch))
+    return torch.cat(embeddings)

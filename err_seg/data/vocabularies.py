@@ -8,8 +8,11 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+
+from err_seg import prompts
 
 _TABLES = {
     "coco_stuff": "vocabulary_coco.json",
@@ -77,19 +80,17 @@ def _from_text(text: str, name: str) -> tuple[str, ...]:
     return check_vocabulary([line for line in text.splitlines() if line.strip()], name)
 
 
-def check_vocabulary(entries: list[str] | tuple[str, ...], name: str) -> tuple[str, ...]:
-    """Class names as a tuple, after a check that each is a string with something in it.
+def check_vocabulary(entries: Sequence[str], name: str) -> tuple[str, ...]:
+    """Class names as a tuple, after the check that :func:`err_seg.prompts.check_vocabulary` makes.
 
     Args:
         entries: the class names.
         name: what to call them in an error.
 
     Raises:
-        ValueError: there is no class at all, or a class that is not a string or is blank.
+        VocabularyError: a ValueError that names ``name`` and what is wrong.
     """
-    if not entries:
-        raise ValueError(f"{name}: holds no class names; a vocabulary has at least one")
-    for index, entry in enumerate(entries):
-        if not isinstance(entry, str) or not entry.strip():
-            raise ValueError(f"{name}: class {index} is {entry!r}; expected a name (a string that is not blank)")
-    return tuple(entries)
+    try:
+        return prompts.check_vocabulary(entries)
+    except prompts.VocabularyError as error:
+        raise prompts.VocabularyError(f"{name}: {error}") from error

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from err_seg.mini import clip as mini
+
 # open_clip's CLIP module, which comes without types
 OpenCLIP = Any
 
@@ -23,12 +25,15 @@ def clip_model_config(name: str) -> dict:
     """Return open_clip's description (``embed_dim``, ``vision_cfg``, ``text_cfg``) of a model.
 
     Args:
-        name: a model name of open_clip, or the path of a JSON file in open_clip's own format.
+        name: a model name of open_clip, "mini" (see :mod:`err_seg.mini.clip`), or the path of a JSON file in
+            open_clip's own format.
 
     Raises:
         CLIPConfigError: the name is unknown or the file unreadable.
     """
-    if name.endswith(".json"):
+    if name == mini.NAME:
+        config = mini.clip_config()
+    elif name.endswith(".json"):
         try:
             config = json.loads(Path(name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -65,7 +70,8 @@ def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
     Args:
         clip: what :func:`build_clip` returned.
         name: the model's name, which tags belong to.
-        pretrained: a tag of open_clip (downloaded once to the Hugging Face cache) or the path of a weights file.
+        pretrained: a tag of open_clip (downloaded once to the Hugging Face cache), "mini" for the weights that the
+            package brings for the model "mini", or the path of a weights file.
 
     Raises:
         CLIPConfigError: unknown tag, no file, no network, or weights of another model; says which file to put where.
@@ -73,8 +79,12 @@ def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
     if not pretrained:
         return
     tags = open_clip.list_pretrained_tags_by_model(name)
+    if name == mini.NAME:
+        tags = [mini.NAME]
     if Path(pretrained).is_file():
         path = pretrained
+    elif name == pretrained == mini.NAME:
+        path = str(mini.CLIP_WEIGHTS)
     elif pretrained in tags:
         path = _download(name, pretrained)
     else:
@@ -104,6 +114,8 @@ def _download(name: str, tag: str) -> str:
 
 def build_tokenizer(name: str) -> Callable[..., Tensor]:
     """Return the model's tokenizer: texts and a ``context_length`` to int64 tokens (N, context_length)."""
+    if name == mini.NAME:
+        return mini.tokenizer()
     if name.endswith(".json"):
         return open_clip.SimpleTokenizer(context_length=clip_model_config(name)["text_cfg"]["context_length"])
     return open_clip.get_tokenizer(name)

@@ -14,7 +14,7 @@ from err_seg.modeling.escf import ESCF
 from err_seg.modeling.gud import GUD
 from err_seg.modeling.hsm import CostEmbedding, CostMaps
 from err_seg.modeling.image_encoder import CLIPEncoder, Features
-from err_seg.modeling.layers import resize
+from err_seg.modeling.layers import autocast, resize
 from err_seg.modeling.segmentation import Segmentation
 from err_seg.pictures import picture_to_tensor
 from err_seg.prompts import PromptStyle, check_vocabulary, tokenize_vocabulary
@@ -218,7 +218,7 @@ class ERRSeg(nn.Module):
         dtype = PRECISIONS[self.precision]
         self.eval()
         try:
-            with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            with autocast(self.device, dtype):
                 yield
         finally:
             self.train(was_training)

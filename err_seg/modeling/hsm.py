@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.modeling.layers import resize
+from err_seg.modeling.layers import autocast, resize
 
 
 class CostMaps(nn.Module):
@@ -12,7 +12,7 @@ class CostMaps(nn.Module):
 
     def forward(self, pixels: Tensor, text: Tensor) -> Tensor:
         """Compare pixels (B, C, h, w) with text (T, C); gives (B, T, h, w) in [−1, 1], always float32."""
-        with torch.autocast(pixels.device.type, enabled=False):
+        with autocast(pixels.device, None):
             pixels = F.normalize(pixels.float(), dim=1)
             text = F.normalize(text.float(), dim=1)
             return torch.einsum("bchw,tc->bthw", pixels, text)

@@ -56,12 +56,12 @@ def test_long_vocabularies_are_encoded_in_batches(model):
 @pytest.mark.parametrize(
     ("vocabulary", "complaint"),
     [
-        ([], "empty"),
+        ([], "no class names"),
         ("cat, dog", "one string"),
-        (["cat", " "], "position 1"),
-        (["cat", ""], "position 1"),
+        (["cat", " "], "class 1 is ' '"),
+        (["cat", ", sofa"], "class 1 is ', sofa'"),
         (["cat", "dog", "cat"], "'cat'"),
-        (["cat", 7], "7"),
+        (["cat", 7], "class 1 is 7"),
         (["cat", "word " * 80], "77 tokens"),
     ],
 )

@@ -1,0 +1,85 @@
+"""What a network costs: parameters and multiply-adds, counted without computing anything."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.modeling.layers import GuidedConv2d, GuidedLinear
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters and multiply-adds (MAC) of a network on one picture; the text tower is not run, its result is cached.
+
+    Attributes:
+        parameters: all, with CLIP's text tower; ``outside_clip`` and ``trainable`` are parts of them.
+        macs: by part of the network, in the order of the forward pass.
+        repeated_guidance_macs: what is saved by projecting guidance once a picture rather than once a class or place;
+            counts of other implementations contain it.
+    """
+
+    parameters: int
+    outside_clip: int
+    trainable: int
+    macs: dict[str, int]
+    repeated_guidance_macs: int
+
+
+def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size: int) -> Cost:
+    """Count a network's parameters and multiply-adds.
+
+    Args:
+        model: an ``ERRSeg`` on any device; on "meta" counting takes no time and no memory.
+        num_classes: T.
+        num_kept: K; ``None`` is the model's own.
+        size: S.
+    """
+    images = torch.empty(1, 3, size, size, device=model.device)
+    text = torch.empty(num_classes, model.encoder.embedding_dim, device=model.device)
+    counter = FlopCounterMode(display=False)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), repeated_guidance(model) as repeated, counter:
+        model(images, text, num_kept)
+    model.train(was_training)
+
+    counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
+    parts = [name for name, _ in model.named_children() if f"ERRSeg.{name}" in counts]
+    macs = {name: counts[f"ERRSeg.{name}"] for name in parts}
+    # cost maps run outside of any counted sub-module of their own where they have no parameters
+    macs["other"] = counts["Global"] - sum(macs.values())
+    own = [(name, p.numel()) for name, p in model.named_parameters()]
+    return Cost(
+        parameters=sum(count for _, count in own),
+        outside_clip=sum(count for name, count in own if not name.startswith("encoder.")),
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        macs={name: count for name, count in macs.items() if count},
+        repeated_guidance_macs=sum(repeated),
+    )
+
+
+@contextmanager
+def repeated_guidance(model: nn.Module) -> Iterator[list[int]]:
+    """Collect, while the model runs, the multiply-adds that sharing guidance between sequences or maps saves."""
+    saved: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        x, guidance = inputs
+        assert isinstance(module, GuidedLinear | GuidedConv2d)
+        weight = module.weight[:, module.dim :]
+        outputs = output.shape[:-1].numel() if isinstance(module, GuidedLinear) else output[:, 0].numel()
+        sharers = output.shape[1] if isinstance(module, GuidedLinear) else x.shape[0] // guidance.shape[0]
+        saved.append(weight.numel() * outputs * (sharers - 1) // sharers)
+
+    guided = [module for module in model.modules() if isinstance(module, GuidedLinear | GuidedConv2d)]
+    handles = [module.register_forward_hook(count) for module in guided]
+    try:
+        yield saved
+    finally:
+        for handle in handles:
+            handle.remove()
