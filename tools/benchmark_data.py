@@ -1,4 +1,4 @@
-"""Measure how fast training pictures are read and transformed: python tools/benchmark_data.py --help.
+"""Measure how fast training pictures are read and transformed, or label maps prepared: --help says how.
 
 One process reads, as each worker of the loader does, so that the figure is pictures a second a core. A profile names
 what the time goes into.
@@ -10,14 +10,12 @@ import argparse
 import cProfile
 import os
 import pstats
-import sys
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a clone that is not installed, too
 
 import numpy as np
 import torch
@@ -34,6 +32,7 @@ from err_seg.data import (
     get_dataset,
     load_vocabulary,
 )
+from err_seg.data.preparation import prepare
 
 NUM_GENERATED = 8
 TOP_COSTS = 3
@@ -43,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
+    if options.preparation:
+        benchmark_preparation(options.pictures)
+        return
     with tempfile.TemporaryDirectory() as folder:
         spec = get_dataset(options.dataset) if options.dataset else generate(Path(folder))
         pairs = SegmentationPairs(spec, options.root)
@@ -55,8 +57,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dataset = TrainingDataset(pairs, transform, seed=0)
         positions = list(islice(TrainingSampler(len(pairs), seed=0), options.pictures))
         seconds = _time(dataset, positions)
-        costs = _profile(dataset, positions)
-    _print(spec.name, options, seconds, costs)
+        costs = _profile(lambda: [dataset[position] for position in positions])
+    rows = [
+        ("pictures a second a core", f"{len(seconds) / sum(seconds):.1f}"),
+        ("milliseconds a picture, median", f"{np.median(seconds) * 1e3:.1f}"),
+        ("milliseconds a picture, 95th percentile", f"{np.percentile(seconds, 95) * 1e3:.1f}"),
+    ]
+    _print(f"Training pictures: {spec.name}, {options.pictures} read, crop {options.crop_size}", rows, costs)
+
+
+def benchmark_preparation(count: int) -> None:
+    """Time and profile the conversion of generated label maps in COCO-Stuff's raw layout, in one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder))
+        raw = Path(folder) / "coco-stuff"
+        for split in ("train2017", "val2017"):
+            for kind in ("images", "annotations"):
+                (raw / kind / split).mkdir(parents=True)
+            for index in range(count // 2):
+                source = f"{index % NUM_GENERATED}"
+                shutil.copy(Path(folder) / "images" / f"{source}.jpg", raw / "images" / split / f"{index:012}.jpg")
+                shutil.copy(Path(folder) / "labels" / f"{source}.png", raw / "annotations" / split / f"{index:012}.png")
+        start = time.perf_counter()
+        reports = prepare("coco-stuff", Path(folder))
+        seconds = time.perf_counter() - start
+        written = sum(report.written for report in reports)
+        costs = _profile(lambda: prepare("coco-stuff", Path(folder), force=True))
+    rows = [("files a second a core", f"{written / seconds:.0f}")]
+    _print(f"Preparation: generated COCO-Stuff, {written} label maps", rows, costs)
 
 
 def generate(folder: Path) -> DatasetSpec:
@@ -87,12 +115,11 @@ def _time(dataset: TrainingDataset, positions: list[tuple[int, int]]) -> list[fl
     return seconds
 
 
-def _profile(dataset: TrainingDataset, positions: list[tuple[int, int]]) -> list[tuple[str, float]]:
+def _profile(work: Callable[[], object]) -> list[tuple[str, float]]:
     """The functions that take the most time themselves, and their shares of all of it."""
     profile = cProfile.Profile()
     with profile:
-        for position in positions:
-            dataset[position]
+        work()
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     total = sum(own for _, _, own, _, _ in stats.values())
     ranked = sorted(stats.items(), key=lambda entry: entry[1][2], reverse=True)[:TOP_COSTS]
@@ -104,13 +131,12 @@ def _describe(function: tuple[str, int, str]) -> str:
     return name if file == "~" else f"{os.path.basename(file)}:{line} {name}"
 
 
-def _print(name: str, options: argparse.Namespace, seconds: list[float], costs: list[tuple[str, float]]) -> None:
-    table = Table(title=f"Training pictures: {name}, {options.pictures} read, crop {options.crop_size}")
+def _print(title: str, rows: list[tuple[str, str]], costs: list[tuple[str, float]]) -> None:
+    table = Table(title=title)
     table.add_column("what")
     table.add_column("value", justify="right")
-    table.add_row("pictures a second a core", f"{len(seconds) / sum(seconds):.1f}")
-    table.add_row("milliseconds a picture, median", f"{np.median(seconds) * 1e3:.1f}")
-    table.add_row("milliseconds a picture, 95th percentile", f"{np.percentile(seconds, 95) * 1e3:.1f}")
+    for row in rows:
+        table.add_row(*row)
     table.add_section()
     for function, share in costs:
         table.add_row(f"time in {function}", f"{share:.0%}")
@@ -119,6 +145,7 @@ def _print(name: str, options: argparse.Namespace, seconds: list[float], costs: 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmark_data.py", description="Measure reading and transforming pictures.")
+    parser.add_argument("--preparation", action="store_true", help="measure datasets/prepare.py instead")
     parser.add_argument("--dataset", metavar="NAME", help="a registered data set (default: a few generated pictures)")
     parser.add_argument("--root", metavar="DIR", help="the data sets' root (default: $DETECTRON2_DATASETS)")
     parser.add_argument("--pictures", type=_positive, default=64, metavar="N", help="how many to read (%(default)s)")

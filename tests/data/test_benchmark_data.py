@@ -26,3 +26,11 @@ def test_wrong_number_is_refused(main, capsys):
     with pytest.raises(SystemExit):
         main(["--pictures", "0"])
     assert "expected at least 1, found 0" in capsys.readouterr().err
+
+
+def test_preparation(main, capsys):
+    main(["--preparation", "--pictures", "4"])
+    output = capsys.readouterr().out
+    assert "files a second a core" in output
+    assert "4 label maps" in output
+    assert output.count("time in ") == 3

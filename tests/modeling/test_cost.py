@@ -1,0 +1,36 @@
+"""The count of parameters and multiply-adds against the published figures."""
+
+import pytest
+import torch
+from conftest import REPOSITORY
+
+import err_seg
+from err_seg.modeling.cost import network_cost
+
+
+def build(*overrides):
+    config = REPOSITORY / "configs" / "err_seg_convnext_b.yaml"
+    cfg = err_seg.get_cfg(config, ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "meta", *overrides])
+    with torch.device("meta"):
+        return err_seg.build_model(cfg)
+
+
+def test_base_model_as_specified():
+    cost = network_cost(build(), num_classes=150, num_kept=32, size=640)
+    assert (cost.parameters, cost.outside_clip, cost.trainable) == (188_853_370, 7_368_825, 126_432_633)
+    total = sum(cost.macs.values())
+    assert total + cost.repeated_guidance_macs == pytest.approx(287.2e9, rel=1e-3)
+    assert cost.macs["encoder"] == pytest.approx(170.7e9, rel=1e-3)
+    assert total < 275e9
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [("MODEL.ESCF.SSR_RATIO", 1), ("MODEL.ESCF.CSR_RATIO", 1), ("MODEL.ESCF.SSR_RATIO", 1, "MODEL.ESCF.CSR_RATIO", 1)],
+)
+def test_reductions_save_what_they_promise(switch):
+    """Table X: both reductions together halve the cost of the rest of the network and more."""
+    with_reductions = network_cost(build(), num_classes=150, num_kept=32, size=640)
+    without = network_cost(build(*switch), num_classes=150, num_kept=32, size=640)
+    assert without.macs["escf"] > 1.2 * with_reductions.macs["escf"]
+    assert without.macs["encoder"] == with_reductions.macs["encoder"]
