@@ -115,23 +115,23 @@ def load_results(path: str | Path) -> list[BenchmarkResult]:
 def save_summary_csv(results: Sequence[BenchmarkResult], path: str | Path) -> None:
     """Write one row per benchmark: benchmark, the five summary figures in percent, pictures; undefined: empty cell."""
     rows = [[r.benchmark, *(r.metrics[name] for name in SUMMARY_METRICS), r.pictures] for r in results]
-    _write_csv(path, ["benchmark", *SUMMARY_METRICS, "pictures"], rows)
+    write_csv(path, ["benchmark", *SUMMARY_METRICS, "pictures"], rows)
 
 
 def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
     """Write one row per class: class, IoU, ACC in percent, pixels of ground truth; undefined figures: empty cell."""
-    _write_csv(path, ["class", "IoU", "ACC", "pixels"], result.class_rows())
+    write_csv(path, ["class", "IoU", "ACC", "pixels"], result.class_rows())
 
 
 def summary_table(results: Sequence[BenchmarkResult]) -> str:
     """Lay several benchmarks out as aligned text that is Markdown, too; percent with two decimals, "-": undefined."""
     rows = [[r.benchmark, *(r.metrics[name] for name in SUMMARY_METRICS), r.pictures] for r in results]
-    return _text_table(["benchmark", *SUMMARY_METRICS, "pictures"], rows)
+    return text_table(["benchmark", *SUMMARY_METRICS, "pictures"], rows)
 
 
 def class_table(result: BenchmarkResult) -> str:
     """Lay a benchmark's classes out in the same way: class, IoU, ACC, pixels of ground truth."""
-    return _text_table(["class", "IoU", "ACC", "pixels"], result.class_rows())
+    return text_table(["class", "IoU", "ACC", "pixels"], result.class_rows())
 
 
 def copypaste_lines(results: Sequence[BenchmarkResult]) -> list[str]:
@@ -152,14 +152,16 @@ def copypaste_lines(results: Sequence[BenchmarkResult]) -> list[str]:
     return lines
 
 
-def _write_csv(path: str | Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def write_csv(path: str | Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file, complete or not at all; NaN becomes an empty cell."""
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(["" if _undefined(cell) else cell for cell in row] for row in rows)
 
 
-def _text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Lay rows out as aligned text that is Markdown, too: floats with two decimals, NaN as "-"."""
     table = Table(box=box.MARKDOWN)
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
