@@ -43,7 +43,9 @@ def released_state(model):
     back |= {f"decoder.img_guidance_projection_dec.{i}.0": None for i in range(3)}
     back |= {f"decoder.{n}": None for n in ("low_corr_fusion", "low_img_fusion", "text_guidance_projection.0", "head")}
     for i in (1, 2, 3):
-        back |= {f"decoder.up_decoder{i}.{n}": None for n in ("up_conv", *(f"textual_fusion.{j}" for j in (0, 1, 3, 4)))}
+        back |= {
+            f"decoder.up_decoder{i}.{n}": None for n in ("up_conv", *(f"textual_fusion.{j}" for j in (0, 1, 3, 4)))
+        }
     names = {}
     for stem in back:
         for kind in ("weight", "bias"):
@@ -93,7 +95,12 @@ def test_differences_are_listed_and_nothing_is_loaded(toy_model):
     del state["gud.head.bias"]
     with pytest.raises(CheckpointError) as caught:
         err_seg.load_weights(model, state)
-    for part in ("3 differences", "missing: gud.head.bias", "not in the model: unheard.of", "gud.head.weight: the model"):
+    for part in (
+        "3 differences",
+        "missing: gud.head.bias",
+        "not in the model: unheard.of",
+        "gud.head.weight: the model",
+    ):
         assert part in str(caught.value)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
@@ -167,5 +174,7 @@ def test_without_network_the_error_says_which_file_to_put_where(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(open_clip, "download_pretrained", fail)
-    with pytest.raises(ValueError, match=r"(?s)no route to host.*laion/CLIP-convnext_base_w_320.*MODEL\.CLIP\.PRETRAINED"):
+    with pytest.raises(
+        ValueError, match=r"(?s)no route to host.*laion/CLIP-convnext_base_w_320.*MODEL\.CLIP\.PRETRAINED"
+    ):
         load_clip_weights(None, "convnext_base_w_320", "laion_aesthetic_s13b_b82k")

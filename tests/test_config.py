@@ -79,7 +79,14 @@ def test_every_key_is_documented():
     lines = (REPOSITORY / "err_seg" / "config.py").read_text().splitlines()
     keys = [i for i, line in enumerate(lines) if line.startswith("    cfg.") and "CfgNode()" not in line]
     assert len(keys) > 50
-    names = {"META_ARCHITECTURE", "NUM_LAYERS", "NUM_HEADS", "NUM_WORKERS", "MAX_ITER", "OUTPUT_DIR"}  # say it themselves
+    names = {
+        "META_ARCHITECTURE",
+        "NUM_LAYERS",
+        "NUM_HEADS",
+        "NUM_WORKERS",
+        "MAX_ITER",
+        "OUTPUT_DIR",
+    }  # say it themselves
     for i in keys:
         above = i
         while lines[above].startswith("    cfg.") and "CfgNode()" not in lines[above]:
