@@ -1,7 +1,6 @@
 """The preparation command on small archives, whole and broken."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from pycocotools import mask as run_length_masks
 from scipy.io import savemat
 
 from err_seg.data import SegmentationPairs, get_dataset
-from err_seg.data.preparation import CONVERSIONS, parallel
+from err_seg.data.preparation import parallel
 from err_seg.data.preparation.command import main
 
 CONTEXT_ID = "2008_000002"
@@ -96,6 +95,11 @@ def prepare(root, *arguments):
     return main([*arguments, "--root", str(root), "--workers", "1"])
 
 
+def truncate(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
 def read(path):
     return np.asarray(Image.open(path)).tolist()
 
@@ -154,26 +158,6 @@ def test_ade847_pictures_stay_as_the_label_was_drawn(tmp_path):
     assert prepare(tmp_path, "ade847", "--check") == 0
 
 
-@pytest.mark.parametrize("name", CONVERSIONS)
-def test_check_passes_and_counts_classes(tmp_path, name, capsys):
-    MAKERS[name](tmp_path)
-    assert prepare(tmp_path, name) == 0
-    before = files(tmp_path)
-    assert prepare(tmp_path, name, "--check") == 0
-    written = {path: content for path, content in files(tmp_path).items() if path not in before}
-    (path,) = written
-    assert path.endswith(f"{name}_check.json")
-    assert str(tmp_path / path) in capsys.readouterr().out
-    split = json.loads(written[path])["splits"][-1]
-    spec = CONVERSIONS[name].splits[-1].spec
-    assert [entry["name"] for entry in split["classes"]] == list(spec.evaluated_classes)
-    (_, label_path), *others = CONVERSIONS[name].splits[-1].list_converted(tmp_path)
-    assert not others
-    label = np.asarray(Image.open(label_path))
-    assert [entry["pixels"] for entry in split["classes"]] == [(label == k).sum() for k in range(len(split["classes"]))]
-    assert split["ignored_pixels"] == (label == spec.ignore_label).sum()
-
-
 @pytest.mark.parametrize("dataset", ["pascal_voc_20b_val", "ade20k_847_val"])
 def test_converted_files_are_found_by_the_catalog(tmp_path, dataset):
     make_voc(tmp_path)
@@ -196,13 +180,6 @@ def test_pc59_takes_the_mat_where_the_json_lacks_the_picture(tmp_path, capsys):
     assert prepare(tmp_path, "pc59") == 0
     assert read(tmp_path / CONVERTED["pc59"][0]) == CONVERTED["pc59"][1]
     assert "0 of trainval_merged.json, 1 of" in capsys.readouterr().out
-
-
-def test_damaged_json_is_named(tmp_path, capsys):
-    make_context(tmp_path)
-    (tmp_path / "VOCdevkit/VOC2010/trainval_merged.json").write_text('{"images": [')
-    assert prepare(tmp_path, "pc59") == 1
-    assert "trainval_merged.json is damaged" in capsys.readouterr().err
 
 
 def test_voc_prefers_the_augmented_labels_and_leaves_out_empty_ones(tmp_path, capsys):
@@ -228,6 +205,14 @@ def test_second_run_keeps_files_and_force_writes_them_again(tmp_path, capsys):
     assert path.read_bytes() == right
 
 
+def test_force_removes_what_is_left_out_now(tmp_path):
+    make_voc(tmp_path)
+    assert prepare(tmp_path, "voc20") == 0
+    make_voc(tmp_path, {"2007_000001": [[0, 255]]})
+    assert prepare(tmp_path, "voc20", "--force") == 0
+    assert not (tmp_path / CONVERTED["voc20"][0]).exists()
+
+
 def test_a_lost_picture_of_ade847_is_made_again(tmp_path):
     make_ade847(tmp_path)
     assert prepare(tmp_path, "ade847") == 0
@@ -245,108 +230,6 @@ def test_a_subset_is_a_warning_or_with_strict_an_error(tmp_path, capsys):
     assert prepare(tmp_path, "voc20", "--strict") == 1
     assert message in capsys.readouterr().err
     assert prepare(tmp_path, "voc20", "--strict", "--check") == 1
-
-
-def test_missing_archive_says_where_to_get_it_and_what_was_found(tmp_path, capsys):
-    make_voc(tmp_path)
-    (tmp_path / "VOCdevkit/VOC2010").mkdir()
-    assert prepare(tmp_path, "pc459", "voc20") == 1
-    message = capsys.readouterr().err
-    assert str(tmp_path / "VOCdevkit/VOC2010/trainval") in message
-    assert "VOC2010 is the nearest folder there is, and it is empty" in message
-    assert "https://cs.stanford.edu/~roozbeh/pascal-context" in message
-    assert (tmp_path / CONVERTED["voc20"][0]).exists(), "the others are prepared all the same"
-    shutil.rmtree(tmp_path / "VOCdevkit/VOC2012")
-    assert prepare(tmp_path, "voc20") == 1
-    assert "VOCdevkit holds VOC2010/" in capsys.readouterr().err
-
-
-def test_missing_root(tmp_path, capsys):
-    assert prepare(tmp_path / "nowhere", "all") == 1
-    assert f"{tmp_path / 'nowhere'}, does not exist" in capsys.readouterr().err
-
-
-def test_empty_folders_are_a_missing_archive(tmp_path, capsys):
-    for folder in ("images", "annotations"):
-        (tmp_path / "ADEChallengeData2016" / folder / "validation").mkdir(parents=True)
-    assert prepare(tmp_path, "ade150") == 1
-    assert "no picture with its label map" in capsys.readouterr().err
-
-
-def test_one_split_of_two_is_enough(tmp_path, capsys):
-    make_coco(tmp_path)
-    assert prepare(tmp_path, "coco-stuff") == 0
-    output = capsys.readouterr().out
-    assert "train2017: 0 label maps, the protocol has 118,287" in output
-    assert "val2017: 1 written" in output
-
-
-def truncate(path):
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-
-
-@pytest.mark.parametrize(
-    ("break_it", "complaint"),
-    [
-        (lambda base: truncate(base / "images/val2017/000000000002.jpg"), "images/val2017/000000000002.jpg: "),
-        (lambda base: truncate(base / "annotations/val2017/000000000002.png"), "000000000002.png: "),
-        (lambda base: (base / "images/val2017/000000000002.jpg").write_bytes(b""), "000000000002.jpg: "),
-        (lambda base: save_label(base / "annotations/val2017/000000000002.png", [[1]]), "1x1 pixels"),
-        (lambda base: save_label(base / "annotations/val2017/000000000002.png", [[200] * 80] * 80), "(200)"),
-        (lambda base: save_picture(base / "annotations/val2017/000000000002.png", (80, 80)), "R+G+B"),
-    ],
-)
-def test_damaged_files_are_named_and_skipped(tmp_path, capsys, break_it, complaint):
-    make_coco(tmp_path)
-    make_coco(tmp_path, stem="000000000002", label=np.tile(np.arange(80), (80, 1)))
-    make_coco(tmp_path, stem="000000000003")
-    break_it(tmp_path / "coco-stuff")
-    assert prepare(tmp_path, "coco-stuff") == 1
-    captured = capsys.readouterr()
-    assert "2 written, 0 kept, 1 skipped as damaged" in captured.out
-    assert complaint in captured.err
-    written = sorted(path.name for path in (tmp_path / "coco-stuff/annotations_detectron2/val2017").glob("[!.]*"))
-    assert written == ["000000000001.png", "000000000003.png"]
-
-
-def test_damaged_mat_is_named(tmp_path, capsys):
-    make_context(tmp_path)
-    (tmp_path / f"VOCdevkit/VOC2010/trainval/{CONTEXT_ID}.mat").write_bytes(b"not a MATLAB file")
-    assert prepare(tmp_path, "pc459") == 1
-    assert f"{CONTEXT_ID}.mat: " in capsys.readouterr().err
-
-
-def test_labels_without_picture_are_told(tmp_path, capsys):
-    make_coco(tmp_path)
-    save_label(tmp_path / "coco-stuff/annotations/val2017/000000000009.png", [[1]])
-    assert prepare(tmp_path, "coco-stuff") == 0
-    assert "1 label maps without a picture left out (the first: 000000000009)" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("label", "complaint"),
-    [
-        (np.full((2, 3), 459, np.uint16), "no class (459)"),
-        (np.zeros((2, 4), np.uint16), "4x2"),
-        (np.zeros((2, 3), np.uint8), "expected uint16 values, found uint8"),
-    ],
-)
-def test_check_finds_wrong_labels(tmp_path, capsys, label, complaint):
-    make_context(tmp_path)
-    assert prepare(tmp_path, "pc459") == 0
-    path = tmp_path / CONVERTED["pc459"][0]
-    Image.fromarray(label).save(path)
-    assert prepare(tmp_path, "pc459", "--check") == 1
-    message = capsys.readouterr().err
-    assert str(path) in message
-    assert complaint in message
-
-
-def test_check_before_conversion(tmp_path, capsys):
-    make_voc(tmp_path)
-    assert prepare(tmp_path, "voc20", "--check") == 1
-    assert "no converted label maps" in capsys.readouterr().err
 
 
 def test_two_runs_at_once_are_refused(tmp_path, capsys):

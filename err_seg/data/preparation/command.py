@@ -20,6 +20,7 @@ from err_seg.data.preparation.sources import PreparationError
 from err_seg.data.spec import datasets_root
 
 _INTERRUPTED = 130
+_SHOWN = 20  # classes, and files with errors, that --check shows of each split
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\ninterrupted; files that are done are kept, the same command goes on from here", file=sys.stderr)
         return _INTERRUPTED
     if failures:
-        print(f"\n{len(failures)} error{'s' * (len(failures) > 1)}:", file=sys.stderr)
+        print("\nerrors:", file=sys.stderr)
         print("\n".join(failures), file=sys.stderr)
     return 1 if failures else 0
 
@@ -106,45 +107,68 @@ def _prepare(name: str, root: Path, options: argparse.Namespace) -> list[str]:
 
 
 def _print_report(name: str, report: SplitReport) -> None:
+    if report.absent:
+        found = f"; {report.converted:,} label maps are there already" if report.converted else ""
+        print(f"{name} {report.split}: not in the archive, nothing to convert{found}")
+    else:
+        print(f"{name} {report.split}: {_counts(report)} -> {report.folder}")
+    for note in report.notes:
+        print(f"  {note}")
+
+
+def _counts(report: SplitReport) -> str:
     counts = f"{report.written:,} written, {report.kept:,} kept"
     if report.left_out:
         counts += f", {len(report.left_out):,} left out (no class in them; the first: {report.left_out[0]})"
     if report.failed:
         counts += f", {len(report.failed):,} skipped as damaged (listed below)"
-    print(f"{name} {report.split}: {counts} -> {report.folder}")
-    for note in report.notes:
-        print(f"  {note}")
+    if report.stale:
+        counts += f", {len(report.stale):,} of which an earlier run's label map stays and is not counted"
+    return counts
 
 
 def _check(name: str, root: Path, options: argparse.Namespace) -> list[str]:
     """Check, report, and return what makes the exit status non-zero."""
     results = check(name, root, workers=options.workers)
+    path = write_check(name, results)
     failures = []
     for result in results:
-        if result.labels:
-            Console().print(_class_table(name, result))
-        print(f"{name} {result.split}: {result.labels:,} label maps are sound in {result.folder}")
-        if result.labels:
-            total = int(result.pixels.sum()) + result.ignored
-            print(f"  {result.ignored / total:.1%} of their {total:,} pixels are ignored")
-        failures += [problem for _, problem in result.problems]
-        found = result.labels + len(result.problems)
-        failures += _compare_count(f"{name} {result.split}", found, result.expected, options.strict)
-    print(f"all counts are in {write_check(name, results)}")
+        what = f"{name} {result.split}"
+        if result.found:
+            _print_check(what, result)
+        else:
+            print(f"{what}: not checked, no converted label maps in {result.folder}")
+        failures += [problem for _, problem in result.problems[:_SHOWN]]
+        if len(result.problems) > _SHOWN:
+            failures.append(f"{what}: {len(result.problems) - _SHOWN:,} more label maps with errors, all in {path}")
+        failures += _compare_count(what, result.found, result.expected, options.strict)
+    print(f"all counts are in {path}")
     return failures
 
 
-def _class_table(name: str, result: SplitCheck) -> Table:
+def _print_check(what: str, result: SplitCheck) -> None:
+    if result.labels:
+        Console().print(_class_table(what, result))
+    print(f"{what}: {result.labels:,} of {result.found:,} label maps are sound in {result.folder}")
+    if result.labels:
+        total = int(result.pixels.sum()) + result.ignored
+        print(f"  {result.ignored / total:.1%} of their {total:,} pixels are ignored")
+
+
+def _class_table(what: str, result: SplitCheck) -> Table:
     total = int(result.pixels.sum()) + result.ignored
     present = [index for index in (-result.pixels).argsort(kind="stable") if result.pixels[index]]
+    more = len(present) - _SHOWN
     table = Table(
-        title=f"{name} {result.split}: {len(present)} of {len(result.class_names)} classes occur",
+        title=f"{what}: {len(present)} of {len(result.class_names)} classes occur",
         title_justify="left",
+        caption=f"and {more} more, with fewer pixels" if more > 0 else None,
+        caption_justify="left",
     )
     for header in ("index", "pixels", "share", "pictures"):
         table.add_column(header, justify="right")
     table.add_column("class", max_width=36, no_wrap=True, overflow="ellipsis")
-    for index in present:
+    for index in present[:_SHOWN]:
         table.add_row(
             str(index),
             f"{result.pixels[index]:,}",
@@ -159,7 +183,7 @@ def _compare_count(what: str, found: int, expected: int, strict: bool) -> list[s
     """A difference from the protocol's count is a warning, or a failure where ``strict``."""
     if found == expected:
         return []
-    kind = "a subset" if found < expected else "more than the benchmark has"
+    kind = "more than the benchmark has" if found > expected else "a subset" if found else "none of them"
     message = f"{what}: {found:,} label maps, the protocol has {expected:,} ({kind})"
     if strict:
         return [message]

@@ -39,10 +39,11 @@ class SplitReport:
 
     Attributes:
         folder: of the converted label maps.
-        converted: label maps that the folder holds now; ``expected``: by the protocol.
+        converted: label maps that the folder holds now, stale ones aside; ``expected``: by the protocol.
         written, kept: label maps made by this run, and those it found done.
         left_out: file stems of label maps without any class.
         failed: (file stem, what is wrong) of damaged pairs.
+        stale: file stems of those damaged pairs whose label map of an earlier run is still there.
         notes: remarks for the reader.
     """
 
@@ -54,7 +55,13 @@ class SplitReport:
     kept: int = 0
     left_out: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def absent(self) -> bool:
+        """Whether the archive has no pair of this split."""
+        return not (self.written or self.kept or self.left_out or self.failed)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class _Outcome:
     stem: str
     written: bool = False
     complaint: str = ""
+    stale: bool = False
 
 
 def prepare(name: str, root: Path, *, workers: int = 1, force: bool = False) -> list[SplitReport]:
@@ -71,11 +79,12 @@ def prepare(name: str, root: Path, *, workers: int = 1, force: bool = False) -> 
         name: a key of ``CONVERSIONS``.
         root: the folder that holds the archives' folders; converted files go beside the raw ones.
         workers: number of processes.
-        force: write again what is there.
+        force: write again what is there. What an earlier run made of a file that is damaged now stays, for it may be
+            all that is left of it, and is reported as stale.
 
     Returns:
-        One report a split. A damaged pair does not stop the others; a split that the archive lacks is a note, unless
-        all are lacking.
+        One report a split. A damaged pair does not stop the others; a split that the archive lacks is reported as
+        absent, unless all are lacking.
 
     Raises:
         PreparationError: no split's archive is there, another run is writing to the same folder, or a worker died.
@@ -124,6 +133,7 @@ def _convert_split(
     def count(outcome: _Outcome) -> None:
         if outcome.complaint:
             report.failed.append((outcome.stem, outcome.complaint))
+            report.stale += [outcome.stem] * outcome.stale
         elif outcome.written:
             report.written += 1
         else:
@@ -136,7 +146,7 @@ def _convert_split(
                 remove_partial_files(split.spec.image_folder(root))
             convert = partial(convert_pair, conversion.name, split.name, root)
             for_each(convert, pending, count, workers=workers, title=f"{conversion.name} {split.name}")
-    report.converted = len(split.list_converted(root))
+    report.converted = len(split.list_converted(root)) - len(report.stale)
     return report
 
 
@@ -163,6 +173,7 @@ def convert_pair(name: str, split_name: str, root: Path, pair: Pair) -> _Outcome
     split = conversion.split(split_name)
     side = conversion.shorter_side
     picture = None
+    picture_target, label_target = split.converted(root, pair.stem)
     try:
         with naming(pair.picture):
             size = picture_size(pair.picture, upright=side is None)
@@ -172,10 +183,13 @@ def convert_pair(name: str, split_name: str, root: Path, pair: Pair) -> _Outcome
             label = conversion.convert(read_raw_label(pair.label))
             check_size(label, size)
     except DamagedFileError as error:
+        if label_target.exists():
+            kept = f"{error}; what an earlier run made of it stays: {label_target}"
+            return _Outcome(pair.stem, complaint=kept, stale=True)
         return _Outcome(pair.stem, complaint=str(error))
     if conversion.leave_out_ignored and (label == split.spec.ignore_label).all():
+        label_target.unlink(missing_ok=True)
         return _Outcome(pair.stem)
-    picture_target, label_target = split.converted(root, pair.stem)
     if side is not None:
         label = shrink_label(label, side)
         write_picture(picture or pair.picture, picture_target)

@@ -1,0 +1,103 @@
+"""What datasets/README.md says is what the code does."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from test_preparation_command import MAKERS, make_coco
+
+from err_seg.config import get_cfg
+from err_seg.data import SegmentationPairs, get_dataset, register, spec_from_dict, unregister
+from err_seg.data.catalog import BUILTIN
+from err_seg.data.preparation.command import main
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")
+
+
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+
+def block(language, word):
+    """The block of that language that holds the word."""
+    (found,) = [code for kind, code in BLOCKS if kind == language and word in code]
+    return found
+
+
+def test_the_table_of_names_is_the_catalog():
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| `([a-z0-9_]+)` \|(.*)\|$", TEXT, re.MULTILINE)
+    table = {name: (command, *(cell.strip() for cell in rest.split("|"))) for command, name, rest in rows}
+    assert sorted(table) == sorted(spec.name for spec in BUILTIN)
+    for spec in BUILTIN:
+        command, pictures, classes, files, ignore, kept = table[spec.name]
+        assert command == spec.preparation
+        assert pictures == f"{spec.num_images:,}"
+        assert classes == str(spec.num_foreground or len(spec.vocabulary)) + " + background" * bool(spec.num_foreground)
+        assert spec.label_ext in files
+        assert ignore == str(spec.ignore_label)
+        assert kept == str(spec.num_kept or "")
+    aliases = re.findall(r"`(\S+_sem_seg\w*)`", TEXT)
+    assert [get_dataset(alias).name for alias in aliases] == list(table)
+
+
+def test_the_configuration_entry_and_the_call_declare_the_same(tmp_path):
+    classes = tmp_path / "classes.txt"
+    classes.write_text("road\nbuilding, house\nsky\n")
+    entry = block("yaml", "CUSTOM").replace("/data/streets/classes.txt", str(classes))
+    base = ROOT / "configs" / "err_seg_convnext_b.yaml"
+    path = tmp_path / "own.yaml"
+    path.write_text(entry.replace("err_seg_convnext_b.yaml", str(base)))
+    cfg = get_cfg(str(path))
+    try:
+        exec(block("python", "register").replace("/data/streets/classes.txt", str(classes)))
+        (name,) = cfg.DATASETS.TEST
+        (declared,) = cfg.DATASETS.CUSTOM
+        assert register(spec_from_dict(declared)) == get_dataset(name)
+        listed = re.search(r"or a list: (\[.*\])", entry).group(1)
+        assert tuple(yaml.safe_load(listed)) == get_dataset(name).vocabulary
+    finally:
+        unregister("my_streets")
+
+
+def test_the_names_in_the_short_configuration_are_registered():
+    for name in yaml.safe_load(block("yaml", "TEST: [pascal"))["DATASETS"]["TEST"]:
+        assert get_dataset(name).name == name
+
+
+def pack(archive, folder, *, top):
+    """An archive of a folder, under the name ``top`` or, with None, of its contents."""
+    name, _, kind = archive.name.partition(".")
+    kind = {"tar.gz": "gztar"}.get(kind, kind)
+    shutil.make_archive(str(archive.with_name(name)), kind, folder, top)
+
+
+@pytest.mark.skipif(not (shutil.which("unzip") and shutil.which("tar")), reason="needs unzip and tar")
+def test_unpacked_as_shown_all_is_prepared(tmp_path, monkeypatch, capsys):
+    """The archives are small, and laid out like the real ones."""
+    raw, root = tmp_path / "raw", tmp_path / "root"
+    root.mkdir()
+    for name in ("ade150", "ade847", "pc459", "voc20"):
+        MAKERS[name](raw)
+    for split in ("train2017", "val2017"):
+        make_coco(raw, split=split)
+        pack(root / f"{split}.zip", raw / "coco-stuff/images", top=split)
+    pack(root / "stuffthingmaps_trainval2017.zip", raw / "coco-stuff/annotations", top=None)
+    pack(root / "ADE20K_2021_17_01.zip", raw, top="ADE20K_2021_17_01")
+    pack(root / "ADEChallengeData2016.zip", raw, top="ADEChallengeData2016")
+    pack(root / "trainval.tar.gz", raw / "VOCdevkit/VOC2010", top="trainval")
+    shutil.rmtree(raw / "VOCdevkit/VOC2010/trainval")
+    pack(root / "VOCtrainval_03-May-2010.tar", raw, top="VOCdevkit/VOC2010")
+    pack(root / "VOCtrainval_11-May-2012.tar", raw, top="VOCdevkit/VOC2012")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
+    subprocess.run(["bash", "-euc", block("bash", "unzip")], check=True, capture_output=True)
+    arguments = ["all", "--workers", "1"]
+    assert main(arguments) == 0
+    assert "not in the archive" not in capsys.readouterr().out
+    assert main([*arguments, "--check"]) == 0
+    tree = block("", "→ annotations_detectron2/pc459_val")
+    for spec in BUILTIN:
+        assert len(SegmentationPairs(spec)) == 1
+        assert spec.label_dir.rpartition("/")[2] in tree
