@@ -18,7 +18,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["err_seg", "err_seg.*"]),
-    package_data={"err_seg": ["data/tables/*", "py.typed"]},
+    package_data={"err_seg": ["data/tables/*", "mini/*.safetensors", "py.typed"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.6",
@@ -37,10 +37,15 @@ setup(
         "accelerate>=1.2",
         "tensorboard>=2.15",
         "filelock>=3.12",
+        "psutil>=5.9",
         "tqdm>=4.66",
         "rich>=13.7",
     ],
     extras_require={
+        "web": ["gradio>=6.0"],
+        "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"],
+        "ray": ["ray[data]>=2.40"],
+        "video": ["av>=13"],
         "dev": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.8", "mypy>=1.13"],
     },
     classifiers=[

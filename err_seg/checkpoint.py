@@ -71,18 +71,21 @@ def import_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {rename_released(name): tensor for name, tensor in state.items()}
 
 
-def save_weights(model: nn.Module, file: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+def save_weights(
+    model: nn.Module | Mapping[str, Tensor], file: str | Path, metadata: Mapping[str, Any] | None = None
+) -> None:
     """Write the model's weights as safetensors, complete or not at all.
 
     Args:
-        model: whose state is written.
+        model: whose state is written, or a state dictionary.
         file: where to; its folder is made.
         metadata: JSON-able facts to keep beside the weights (configuration, iteration, ...).
     """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    entries = model if isinstance(model, Mapping) else model.state_dict()
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in entries.items()}
     with atomic_write(file) as temporary:
         save_file(state, temporary, metadata=facts)
 

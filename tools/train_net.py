@@ -1,10 +1,12 @@
 #!/usr/bin/env python
 """Train ERR-Seg and evaluate it.
 
-    python tools/train_net.py --config-file configs/err_seg_convnext_b.yaml
+    python tools/train_net.py --config-file configs/err_seg_convnext_b.yaml --num-gpus 4
+    python tools/train_net.py --config-file configs/err_seg_convnext_b.yaml --num-gpus 4 --resume
     python tools/train_net.py --config-file configs/err_seg_convnext_b.yaml --eval-only MODEL.WEIGHTS model_final.pth
 
-Everything else is configuration: err_seg/config.py lists every key, and KEY VALUE pairs override the file's.
+Everything else is configuration: err_seg/config.py lists every key, and KEY VALUE pairs override the file's. SIGTERM
+and Ctrl-C save a checkpoint and exit with status 143 and 130; a mistake in the input is one line and status 1.
 """
 
 import argparse
@@ -12,15 +14,20 @@ import logging
 import sys
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
+
 import err_seg
-from err_seg.data import register, spec_from_dict
-from err_seg.engine import TrainingError, evaluate, train
-from err_seg.evaluation import copypaste_lines, summary_table
+from err_seg.data import DatasetError, register, spec_from_dict
+from err_seg.engine import TrainingError, TrainingInterrupted, evaluate, open_benchmarks, train
+from err_seg.engine.launch import join_processes, launch
+from err_seg.engine.parallel import process_share
+from err_seg.evaluation import BenchmarkResult, copypaste_lines, summary_table
 
 NO_CLIP_WEIGHTS = (
     "These figures mean nothing: CLIP started from random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a "
     "file) or MODEL.WEIGHTS."
 )
+LOG_FORMAT = "%(asctime)s %(name)s: %(message)s"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,33 +35,97 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a YAML file of configs/")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS without training")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="a YAML file of configs/")
+    add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS without training")
+    add("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR, where there is one")
+    add("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine, each with a GPU (or the CPU)")
+    add("--num-machines", type=int, default=1, metavar="M", help="machines that run this same command")
+    add("--machine-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
+    add("--dist-url", default="auto", metavar="URL", help="tcp://<address>:<port> of the first machine")
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Train unless told otherwise, evaluate, and print the table."""
+    """Run the command in as many processes as it asks for."""
     arguments = parse_arguments()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     try:
-        cfg = err_seg.get_cfg(arguments.config_file, arguments.opts)
-        for entry in cfg.DATASETS.CUSTOM:
-            register(spec_from_dict(entry))
-        model = err_seg.build_model(cfg)
-        if not arguments.eval_only:
-            train(cfg, model)
-        results = evaluate(cfg, model)
-    except (ValueError, OSError, TrainingError) as error:
+        err_seg.get_cfg(arguments.config_file, arguments.opts)  # a mistake is told once, not by every process
+        return launch(
+            work,
+            arguments,
+            processes=arguments.num_gpus,
+            machines=arguments.num_machines,
+            machine_rank=arguments.machine_rank,
+            dist_url=arguments.dist_url,
+        )
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def work(arguments: argparse.Namespace) -> int:
+    """Do one process's part: train unless told otherwise, evaluate, and print the table."""
+    rank = 0
+    try:
+        cfg = err_seg.get_cfg(arguments.config_file, arguments.opts)
+        join_processes(cfg)
+        rank, _ = process_share()
+        start_logging(Path(cfg.OUTPUT_DIR), rank)
+        for entry in cfg.DATASETS.CUSTOM:
+            register(spec_from_dict(entry))
+        from_nothing = not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
+        check_benchmarks(cfg)
+        if not arguments.eval_only:
+            train(cfg, err_seg.build_model(cfg), resume=arguments.resume)
+            cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.safetensors")
+        results = evaluate(cfg, err_seg.build_model(cfg))
+    except TrainingError as error:
+        if rank == 0:  # all processes stop together, for the same reason
+            tell(str(error) if isinstance(error, TrainingInterrupted) else f"error: {error}")
+        return error.status
+    except (ValueError, OSError) as error:
+        tell(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        tell("interrupted; the same command goes on with the evaluation where it was, with --resume also the training")
+        return 130
+    if rank == 0:
+        print_results(results, Path(cfg.OUTPUT_DIR), from_nothing)
+    return 0
+
+
+def check_benchmarks(cfg: CfgNode) -> None:
+    """Check before the training what comes after it."""
+    try:
+        open_benchmarks(cfg)
+    except DatasetError as error:
+        raise DatasetError(f'{error} (To evaluate on nothing: DATASETS.TEST "[]")') from error
+
+
+def start_logging(output: Path, rank: int) -> None:
+    """Log to the terminal and to OUTPUT_DIR/log.txt; of several processes all but the first tell warnings alone."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if rank == 0:
+        output.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(output / "log.txt", encoding="utf-8"))
+    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format=LOG_FORMAT, handlers=handlers)
+
+
+def tell(message: str) -> None:
+    """Print what stopped this process; of several, say which one."""
+    rank, processes = process_share()
+    print(message if processes == 1 else f"[process {rank}] {message}", file=sys.stderr)
+
+
+def print_results(results: list[BenchmarkResult], output: Path, from_nothing: bool) -> None:
+    """Print table and copypaste lines, where they were written, and whether they mean anything."""
     print(summary_table(results))
     print("\n".join(copypaste_lines(results)))
-    print(f"Written to {Path(cfg.OUTPUT_DIR) / 'results.json'}")
-    if not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS):
+    print(f"Written to {output / 'results.json'}")
+    if from_nothing:
         print(NO_CLIP_WEIGHTS)
-    return 0
 
 
 if __name__ == "__main__":

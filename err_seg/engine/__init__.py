@@ -1,7 +1,17 @@
 """Training and evaluation: optimizer and schedule, the training loop, benchmarks."""
 
-from err_seg.engine.evaluate import evaluate
+from err_seg.engine.benchmarks import evaluate, open_benchmarks
+from err_seg.engine.errors import TrainingError, TrainingInterrupted
 from err_seg.engine.optimizer import build_optimizer, build_schedule, parameter_groups
-from err_seg.engine.train import TrainingError, train
+from err_seg.engine.training import train
 
-__all__ = ["TrainingError", "build_optimizer", "build_schedule", "evaluate", "parameter_groups", "train"]
+__all__ = [
+    "TrainingError",
+    "TrainingInterrupted",
+    "build_optimizer",
+    "build_schedule",
+    "evaluate",
+    "open_benchmarks",
+    "parameter_groups",
+    "train",
+]

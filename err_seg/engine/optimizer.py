@@ -5,7 +5,10 @@ from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from err_seg.engine.errors import TrainingError
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 CLIP_PREFIX = "encoder."
@@ -53,6 +56,50 @@ def lr_factor(iteration: int, cfg: CfgNode) -> float:
     return solver.WARMUP_FACTOR + (cosine - solver.WARMUP_FACTOR) * iteration / warmup
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, cfg: CfgNode) -> torch.optim.lr_scheduler.LambdaLR:
-    """Build the schedule, to be stepped once an iteration."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: lr_factor(iteration, cfg))
+def build_schedule(
+    optimizer: torch.optim.Optimizer, cfg: CfgNode, *, start: int = 0
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Build the schedule, to be stepped once an iteration; ``start`` iterations are done already."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: lr_factor(start + iteration, cfg))
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor in one piece; all processes must ask where it is shared out."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gather_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """Return parameter name to optimizer state, whole and on the CPU; all processes must ask."""
+    return {
+        name: {key: whole(value).cpu() for key, value in optimizer.state[parameter].items()}
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+        if parameter in optimizer.state
+    }
+
+
+def restore_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Tensor]]) -> None:
+    """Give the optimizer the state of :func:`gather_optimizer_state`; learning rates stay the configuration's.
+
+    Raises:
+        TrainingError: other parameters train now than when the state was saved.
+    """
+    names = [name for group in optimizer.param_groups for name in group["names"]]
+    if set(names) != state.keys():
+        differing = sorted(set(names) ^ state.keys())
+        raise TrainingError(
+            f"cannot resume: {len(differing)} parameters train in the checkpoint or now, not both, such as "
+            f"{differing[0]}; resume with the MODEL.*_TUNING settings that the run began with"
+        )
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    entries = {
+        index: {key: _shared_like(value, parameter) for key, value in state[name].items()}
+        for index, (name, parameter) in enumerate(zip(names, parameters, strict=True))
+    }
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _shared_like(value: Tensor, parameter: Tensor) -> Tensor:
+    if isinstance(parameter, DTensor) and value.shape == parameter.shape:
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return value

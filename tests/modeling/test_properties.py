@@ -1,4 +1,4 @@
-"""What must hold whatever the weights: order of classes, batches, the compact result, precision, prediction's inputs."""
+"""What must hold whatever the weights: order of classes, batches, the compact result, precision, kinds of input."""
 
 import numpy as np
 import pytest

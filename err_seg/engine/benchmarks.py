@@ -1,0 +1,185 @@
+"""Evaluation of any number of benchmarks, each with its own vocabulary, K, ignore label and variant."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from tqdm import tqdm
+
+from err_seg.config import ConfigError
+from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, get_dataset
+from err_seg.engine.parallel import is_main_process, process_share, wait_for_all
+from err_seg.engine.prediction_files import PredictionFiles
+from err_seg.engine.progress import EvaluationProgress, fingerprint, weights_digest
+from err_seg.engine.views import evaluation_views, segment_views
+from err_seg.evaluation import (
+    BenchmarkResult,
+    BoundaryConfusion,
+    ConfusionMatrix,
+    save_class_csv,
+    save_results,
+    save_summary_csv,
+)
+from err_seg.modeling.err_seg import ERRSeg
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(cfg: CfgNode, model: ERRSeg) -> list[BenchmarkResult]:
+    """Evaluate the model on ``DATASETS.TEST``.
+
+    Writes ``results.json`` and ``results.csv`` to ``OUTPUT_DIR``, and ``classes.csv`` and the files that ``TEST.SAVE``
+    asks for to ``OUTPUT_DIR/inference/<benchmark>``. Where ``torch.distributed`` is initialised all its processes must
+    call it; each takes a share of the pictures, and all get the results of the whole, as exact as those of one. A run
+    that was killed goes on where it was: the same call, with the same weights and settings, skips the pictures done.
+
+    Raises:
+        ConfigError, DatasetError: see :func:`open_benchmarks`.
+    """
+    benchmarks = open_benchmarks(cfg)
+    output, weights = Path(cfg.OUTPUT_DIR), weights_digest(model)
+    done = [evaluate_benchmark(cfg, model, pairs, weights) for pairs in benchmarks]
+    results = [result for result, _ in done]
+    if is_main_process():
+        for result in results:
+            save_class_csv(result, output / "inference" / result.benchmark / "classes.csv")
+        save_results(results, output / "results.json")
+        save_summary_csv(results, output / "results.csv")
+    wait_for_all()
+    for _, progress in done:
+        progress.remove()
+    return results
+
+
+def open_benchmarks(cfg: CfgNode) -> list[SegmentationPairs]:
+    """Find the pictures of ``DATASETS.TEST``.
+
+    Raises:
+        ConfigError: a benchmark is named twice.
+        DatasetError: a benchmark is unknown or not on disk.
+    """
+    benchmarks = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in cfg.DATASETS.TEST]
+    names = [pairs.spec.name for pairs in benchmarks]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"DATASETS.TEST names {', '.join(repeated)} more than once; each benchmark is evaluated once")
+    return benchmarks
+
+
+def benchmark_num_kept(cfg: CfgNode, spec: DatasetSpec) -> int | None:
+    """Return K for a benchmark: ``MODEL.CRM.NUM_KEPT`` where set, else the benchmark's own; ``None`` is the model's."""
+    if not cfg.MODEL.CRM.ENABLED:
+        return None
+    return cfg.MODEL.CRM.NUM_KEPT or spec.num_kept
+
+
+def evaluate_benchmark(
+    cfg: CfgNode, model: ERRSeg, pairs: SegmentationPairs, weights: str
+) -> tuple[BenchmarkResult, EvaluationProgress]:
+    """Evaluate the model on one benchmark: labels of each picture at its own size against the ground truth.
+
+    Args:
+        cfg: the configuration.
+        model: the network.
+        pairs: the benchmark.
+        weights: hash of the model's weights.
+
+    Returns:
+        The result, and the record of what was done, to be removed when the result is safe.
+    """
+    spec = pairs.spec
+    folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
+    settings = evaluation_settings(cfg, model, spec)
+    network = {key: value for key, value in cfg.MODEL.items() if key not in ("WEIGHTS", "DEVICE")}
+    facts = {
+        "weights": weights,
+        "network": network,
+        "data": asdict(spec),
+        "pictures": pairs.names,
+        "files": cfg.TEST.SAVE,
+    }
+    progress = EvaluationProgress(folder, fingerprint({**settings, **facts}))
+    counter = BoundaryConfusion if cfg.TEST.BOUNDARY_IOU else ConfusionMatrix
+    counts: ConfusionMatrix | BoundaryConfusion = counter(
+        spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=model.device
+    )
+    progress.restore(counts)
+    files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
+    count_pictures(cfg, model, pairs, counts, progress, files)
+    counts.all_reduce()
+    if is_main_process():
+        files.finish()
+    further: dict[str, float] = {}
+    if isinstance(counts, BoundaryConfusion):
+        further, counts = counts.metrics(spec.evaluated_classes), counts.regions
+    classes = spec.evaluated_classes
+    result = BenchmarkResult.from_confusion(
+        spec.name, counts, classes, len(pairs), further_metrics=further, settings=settings
+    )
+    return result, progress
+
+
+@torch.no_grad()
+def count_pictures(
+    cfg: CfgNode,
+    model: ERRSeg,
+    pairs: SegmentationPairs,
+    counts: ConfusionMatrix | BoundaryConfusion,
+    progress: EvaluationProgress,
+    files: PredictionFiles,
+) -> None:
+    """Segment this process's share of a benchmark's pictures, less those done, and count each."""
+    spec, views, num_kept = pairs.spec, evaluation_views(cfg), benchmark_num_kept(cfg, pairs.spec)
+    rank, processes = process_share()
+    loader = evaluation_loader(
+        pairs,
+        EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
+        cfg.TEST.BATCH_SIZE,
+        cfg.DATALOADER.NUM_WORKERS,
+        rank=rank,
+        world_size=processes,
+        skip=progress.done,
+    )
+    share = len(range(rank, len(pairs), processes))
+    of_all = f" (1 of {processes} shares)" if processes > 1 else ""
+    bar = tqdm(
+        total=share,
+        initial=share - sum(1 for _ in loader.sampler),
+        desc=spec.name + of_all,
+        unit="picture",
+        disable=rank > 0,
+    )
+    since_saved = 0
+    with model.evaluating(), bar:
+        text = model.embed_vocabulary(spec.vocabulary)
+        for items in loader:
+            images, sizes = [item.image for item in items], [item.size for item in items]
+            for item, result in zip(
+                items, segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views), strict=True
+            ):
+                counts.update(result.labels, item.label.to(model.device))
+                if cfg.TEST.SAVE:
+                    files.save(item, result.labels.cpu().numpy())
+            progress.add([item.index for item in items])
+            bar.update(len(items))
+            since_saved += len(items)
+            if since_saved >= cfg.TEST.PROGRESS_PERIOD:
+                progress.save(counts)
+                since_saved = 0
+    progress.save(counts)
+
+
+def evaluation_settings(cfg: CfgNode, model: ERRSeg, spec: DatasetSpec) -> dict[str, Any]:
+    """Return what a benchmark's figures depend on besides weights and data, to be kept with them."""
+    return {
+        "K": benchmark_num_kept(cfg, spec) or model.num_kept,
+        "S": cfg.INPUT.SIZE,
+        "shortest_side": cfg.INPUT.MIN_SIZE_TEST,
+        "longest_side": cfg.INPUT.MAX_SIZE_TEST,
+        "views": [{"size": view.size, "mirrored": view.mirrored} for view in evaluation_views(cfg)],
+        "precision": model.precision,
+        "weights": cfg.MODEL.WEIGHTS,
+    }

@@ -1,0 +1,226 @@
+"""Checkpoints of a training run: each complete or absent, the last few kept, damaged ones noticed and passed over.
+
+``OUTPUT_DIR/checkpoints/iter_0005000/`` holds ``model.safetensors`` (usable wherever weights are), ``training.pt`` (all
+else that the run needs to go on) and ``files.json`` (sizes and hashes of both). A checkpoint is written in a hidden
+folder that is renamed at the end, so that a run killed at any moment leaves complete ones only.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from err_seg.checkpoint import CheckpointError, load_weights, save_weights
+from err_seg.engine.errors import TrainingError
+from err_seg.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS, TRAINING, HASHES = "model.safetensors", "training.pt", "files.json"
+
+
+@dataclass
+class TrainingState:
+    """What a run needs besides the weights to go on as if it had never stopped.
+
+    Random numbers need no place here: those of an iteration follow from seed, iteration and process.
+
+    Attributes:
+        iteration: iterations done.
+        pictures: pictures consumed by all processes together: the position in the stream of training pictures.
+        optimizer: parameter name to its optimizer state.
+        scaler: state of fp16's loss scaling; empty at other precisions.
+        losses: the latest losses that no line of the log stands for yet.
+        config: the configuration as YAML.
+    """
+
+    iteration: int = 0
+    pictures: int = 0
+    optimizer: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    config: str = ""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        output: the run's ``OUTPUT_DIR``.
+        kept: how many are kept, the newest ones.
+    """
+
+    def __init__(self, output: Path, kept: int):
+        self.folder = output / "checkpoints"
+        self.kept = kept
+
+    def newest_first(self) -> list[Path]:
+        """List the complete checkpoints."""
+        found = self.folder.glob("iter_*") if self.folder.is_dir() else ()
+        return sorted((path for path in found if re.fullmatch(r"iter_\d{7,}", path.name)), key=_iteration, reverse=True)
+
+    def newest_text(self) -> str:
+        """Name the newest checkpoint, for messages."""
+        newest = self.newest_first()
+        return f"the last good checkpoint is {newest[0]}" if newest else "there is no checkpoint yet"
+
+    def set_aside(self) -> None:
+        """Rename the checkpoints of an earlier run in the same place, so that this run is never resumed from them."""
+        if not self.newest_first():
+            return
+        number = 1
+        while (aside := self.folder.with_name(f"{self.folder.name}.old-{number}")).exists():
+            number += 1
+        os.replace(self.folder, aside)
+        logger.warning(
+            "OUTPUT_DIR held checkpoints of an earlier run; they are now in %s. To go on with that run instead, stop "
+            "this one, rename that folder back to %s, and use --resume",
+            *(aside, self.folder.name),
+        )
+
+    def save(self, weights: dict[str, Tensor], state: TrainingState) -> Path:
+        """Write a checkpoint, then remove those that are too old.
+
+        Raises:
+            OSError: it could not be written; the earlier ones are as before.
+        """
+        name = f"iter_{state.iteration:07d}"
+        partial, final = self.folder / f".{name}.partial", self.folder / name
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            facts = {"iteration": state.iteration, "config": state.config}
+            save_weights(weights, partial / WEIGHTS, facts)
+            torch.save(vars(state), partial / TRAINING)
+            (partial / HASHES).write_text(json.dumps({n: _facts(partial / n) for n in (WEIGHTS, TRAINING)}, indent=1))
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(partial, final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        for old in self.newest_first()[self.kept :]:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def load_newest(self, model: nn.Module) -> TrainingState | None:
+        """Load the newest checkpoint that is whole into the model, and return the rest; ``None`` where there is none.
+
+        Raises:
+            CheckpointError: its weights do not fit the model.
+            TrainingError: there are checkpoints, and all are damaged.
+        """
+        damaged = []
+        for path in self.newest_first():
+            try:
+                state = read_checkpoint_folder(path)
+            except CheckpointError as error:
+                logger.warning("passing over a damaged checkpoint: %s", error)
+                damaged.append(str(path))
+                continue
+            load_weights(model, path / WEIGHTS)
+            logger.info("resuming from %s", path)
+            return state
+        if damaged:
+            raise TrainingError(
+                f"cannot resume, all checkpoints are damaged: {', '.join(damaged)}; start without --resume (they are "
+                "kept aside), or set MODEL.WEIGHTS to a file of weights"
+            )
+        return None
+
+    def tidy(self, iteration: int) -> None:
+        """Rename what is newer than the checkpoint that a run goes on from, being damaged; sweep up after kills."""
+        for path in self.newest_first():
+            if _iteration(path) > iteration:
+                os.replace(path, path.with_name(f"{path.name}.damaged"))
+        for partial in self.folder.glob(".iter_*.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_checkpoint_folder(path: Path) -> TrainingState:
+    """Check a checkpoint's files against their hashes and read its training state; nothing in it is executed.
+
+    Raises:
+        CheckpointError: a file is missing or differs from what was written; names it.
+    """
+    try:
+        expected = json.loads((path / HASHES).read_text(encoding="utf-8"))
+        for name in (WEIGHTS, TRAINING):
+            found = _facts(path / name)
+            if found != expected[name]:
+                raise CheckpointError(f"{path / name} is not as it was written: {found}, expected {expected[name]}")
+        return TrainingState(**torch.load(path / TRAINING, map_location="cpu", weights_only=True))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def changed_settings(before: str, now: str) -> list[str]:
+    """List the settings that differ between two configurations in YAML, as "KEY: before → now"."""
+    old, new = (dict(_leaves(yaml.safe_load(text))) for text in (before, now))
+    return [f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
+
+
+def check_output_folder(output: Path, model: nn.Module, *, checkpoints: int, resume: bool = False) -> None:
+    """Check before a run that its files can be written.
+
+    Args:
+        output: ``OUTPUT_DIR``; it is made.
+        model: what is trained, with AdamW's two moments for each trainable number.
+        checkpoints: how many will lie on disk together at most, the one being written included.
+        resume: count those that are there already among them.
+
+    Raises:
+        TrainingError: the folder cannot be written to, or its disk has too little space.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with atomic_write(output / "writable") as probe:
+            probe.write_text("")
+        (output / "writable").unlink()
+    except OSError as error:
+        raise TrainingError(f"OUTPUT_DIR {output} cannot be written to: {error}; choose another") from error
+    weights = sum(4 * p.numel() for p in model.parameters())
+    moments = sum(8 * p.numel() for p in model.parameters() if p.requires_grad)
+    there = (output / "checkpoints").glob("iter_*/*") if resume else ()
+    present = sum(file.stat().st_size for file in there)
+    needed = checkpoints * (weights + moments) + weights - present
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise TrainingError(
+            f"OUTPUT_DIR {output} has {free / 1e9:.1f} GB free; {checkpoints} checkpoints of "
+            f"{(weights + moments) / 1e9:.1f} GB and the final weights need {needed / 1e9:.1f} GB more. Free some "
+            "space, choose another OUTPUT_DIR, or keep fewer (SOLVER.CHECKPOINTS_KEPT)"
+        )
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _iteration(path: Path) -> int:
+    return int(path.name.removeprefix("iter_"))
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    digest = hashlib.blake2b(digest_size=16)
+    with file.open("rb") as opened:
+        while chunk := opened.read(1 << 24):
+            digest.update(chunk)
+    return {"bytes": file.stat().st_size, "blake2b": digest.hexdigest()}

@@ -1,0 +1,63 @@
+"""What a run is made of: configuration, versions, seed and the state of the code, written beside its results."""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from err_seg.files import atomic_write
+from err_seg.version import __version__
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "accelerate", "numpy", "pillow", "safetensors")
+
+
+def save_environment(cfg: CfgNode, output: Path, device: torch.device, processes: int) -> None:
+    """Write ``config.yaml`` (which ``get_cfg`` reads back) and ``environment.json`` to the output folder."""
+    with atomic_write(output / "config.yaml") as partial:
+        partial.write_text(cfg.dump(), encoding="utf-8")
+    with atomic_write(output / "environment.json") as partial:
+        partial.write_text(json.dumps(environment(cfg.SEED, device, processes), indent=1) + "\n", encoding="utf-8")
+
+
+def environment(seed: int, device: torch.device, processes: int) -> dict[str, Any]:
+    """Return the facts of ``environment.json``; the state of the code is ``None`` outside of a git repository."""
+    is_cuda = device.type == "cuda"
+    return {
+        "err_seg": __version__,
+        "git": git_state(Path(__file__).parent),
+        "command": sys.argv,
+        "seed": seed,
+        "processes": processes,
+        "device": torch.cuda.get_device_name(device) if is_cuda else str(device),
+        "cuda": torch.version.cuda if is_cuda else None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return the commit that a folder is at and the files that differ from it, or ``None`` where there is no git."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+        return {"commit": commit, "changed": _git(folder, "status", "--porcelain").splitlines()}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

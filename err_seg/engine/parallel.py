@@ -1,0 +1,140 @@
+"""The network in several processes, in parts and at low precision: what accelerate and torch.distributed are told."""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+from fvcore.common.config import CfgNode
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.utils.checkpoint import checkpoint
+
+from err_seg.build import resolve_precision
+from err_seg.config import ConfigError
+from err_seg.engine.optimizer import build_optimizer
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.modeling.image_encoder import ConvNeXtEncoder
+
+
+def build_accelerator(cfg: CfgNode, device: torch.device) -> Accelerator:
+    """Build accelerate's view of this process: its rank, precision and device (where the model lies already).
+
+    Raises:
+        ConfigError: fp16 on the CPU.
+    """
+    precision = resolve_precision(cfg.SOLVER.PRECISION, device)
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError('SOLVER.PRECISION "fp16" needs a GPU; on the CPU use "bf16" or "fp32"')
+    # accelerate remembers the first accelerator's settings for the life of the process and refuses others
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+
+
+def pictures_at_a_time(cfg: CfgNode, processes: int) -> int:
+    """Return how many pictures a process runs through the network together.
+
+    Raises:
+        ConfigError: ``SOLVER.IMS_PER_BATCH`` cannot be shared out evenly.
+    """
+    pictures, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
+    parts = processes * steps
+    if pictures % parts:
+        near = " or ".join(str(n) for n in (pictures // parts * parts, (pictures // parts + 1) * parts) if n)
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH = {pictures} pictures cannot be shared out evenly over {processes} processes × "
+            f"SOLVER.ACCUMULATION_STEPS = {steps}; use {near} pictures, or other numbers of either"
+        )
+    return pictures // parts
+
+
+def distribute(
+    cfg: CfgNode, accelerator: Accelerator, model: ERRSeg
+) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.AdamW]:
+    """Wrap the model for training as ``SOLVER.PARALLEL`` and ``SOLVER.COMPILE`` say, and build its optimizer.
+
+    Returns:
+        What to call in the model's place, the optimizer to step (with the loss scaling of fp16), and the AdamW inside.
+    """
+    network: Any = model
+    if cfg.SOLVER.PARALLEL == "fsdp" and accelerator.num_processes > 1:
+        mesh = init_device_mesh(model.device.type, (accelerator.num_processes,))
+        for block in repeated_blocks(model):
+            fully_shard(block, mesh=mesh)
+        scalars = {parameter for parameter in model.parameters() if parameter.dim() == 0}  # have no parts
+        fully_shard(model, mesh=mesh, ignored_params=scalars)
+        adamw = build_optimizer(model, cfg)  # on the parts
+        optimizer = accelerator.prepare(adamw, device_placement=[False])
+    else:
+        adamw = build_optimizer(model, cfg)
+        network, optimizer = accelerator.prepare(model, adamw, device_placement=[False, False])
+    if cfg.SOLVER.COMPILE:
+        network = torch.compile(network, backend=cfg.SOLVER.COMPILE)
+    return network, optimizer, adamw
+
+
+@contextmanager
+def without_sync(accelerator: Accelerator, model: ERRSeg, network: nn.Module) -> Iterator[None]:
+    """Keep gradients in the process for the time of a ``with`` block: more are to be added before they are shared."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            model.set_requires_gradient_sync(True)
+    else:
+        with accelerator.no_sync(network):
+            yield
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes files and talks."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def process_share() -> tuple[int, int]:
+    """Return this process's rank and the number of processes."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def repeated_blocks(model: ERRSeg) -> list[nn.Module]:
+    """List the blocks that make up the CLIP towers and ESCF, each run as one call, its weights used nowhere else."""
+    clip = model.encoder.clip
+    blocks = list(clip.transformer.resblocks)
+    if isinstance(model.encoder, ConvNeXtEncoder):
+        *stages, last = clip.visual.trunk.stages
+        blocks += [block for stage in stages for block in stage.blocks]
+        if model.encoder.stage4_gradient == "both":  # else they also run with constants in the weights' place
+            blocks += last.blocks
+    else:
+        blocks += list(clip.visual.transformer.resblocks)[:-1]  # the last one is run in pieces
+    return blocks + list(model.escf.layers if model.escf is not None else ())
+
+
+@contextmanager
+def activation_checkpointing(model: ERRSeg, enabled: bool) -> Iterator[None]:
+    """Recompute the activations of :func:`repeated_blocks` in the backward pass, for the time of a ``with`` block."""
+    blocks = repeated_blocks(model) if enabled else []
+    for block in blocks:
+        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward

@@ -1,0 +1,100 @@
+"""What an evaluation has done, on disk, so that one that was killed goes on instead of starting again.
+
+Each process keeps a file ``partial-<rank>.json`` in the benchmark's folder: the pictures that it counted and the
+counts. A file counts only for the evaluation that it belongs to: weights, settings and pictures have a fingerprint.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from err_seg.engine.parallel import process_share, wait_for_all
+from err_seg.evaluation import BoundaryConfusion, ConfusionMatrix
+from err_seg.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+Counts = ConfusionMatrix | BoundaryConfusion
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Hash all weights of a model."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Hash JSON-able facts."""
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+class EvaluationProgress:
+    """The pictures done and their counts, of one benchmark, over all processes.
+
+    Args:
+        folder: the benchmark's.
+        fingerprint: of everything that the counts depend on.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder = folder
+        self.fingerprint = fingerprint
+        self.rank, self.processes = process_share()
+        self.done: set[int] = set()
+        self._own: set[int] = set()
+
+    def restore(self, counts: Counts) -> None:
+        """Take up what killed processes left: ``done`` is what they did, and their counts go to the first process."""
+        files = sorted(self.folder.glob("partial-*.json"))
+        states = [state for file in files if (state := self._read(file))]
+        # a file that repeats pictures of a larger one was merged into that one before a kill
+        for state in sorted(states, key=lambda state: len(state["done"]), reverse=True):
+            if self.done.isdisjoint(state["done"]):
+                self.done.update(state["done"])
+                if self.rank == 0:
+                    merge: Any = counts.merge
+                    merge(type(counts).from_state(state["counts"]))
+        wait_for_all()  # all have read the files
+        if self.rank == 0:
+            self._own = set(self.done)
+            if self.done:
+                logger.info("going on after %d pictures that an interrupted evaluation has done", len(self.done))
+            self.save(counts)
+            for file in files:
+                if file != self._file:
+                    file.unlink(missing_ok=True)
+        wait_for_all()
+
+    def add(self, pictures: list[int]) -> None:
+        """Note pictures as done by this process."""
+        self._own.update(pictures)
+
+    def save(self, counts: Counts) -> None:
+        """Write down what this process has done."""
+        state = {"fingerprint": self.fingerprint, "done": sorted(self._own), "counts": counts.state()}
+        with atomic_write(self._file) as partial:
+            partial.write_text(json.dumps(state), encoding="utf-8")
+
+    def remove(self) -> None:
+        """Remove this process's file, once the results are written."""
+        self._file.unlink(missing_ok=True)
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"partial-{self.rank}.json"
+
+    def _read(self, file: Path) -> dict[str, Any] | None:
+        try:
+            state = json.loads(file.read_text(encoding="utf-8"))
+            return state if state["fingerprint"] == self.fingerprint else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

@@ -1,0 +1,147 @@
+"""What a training run tells while it runs: the log, metrics.json, TensorBoard, Weights & Biases."""
+
+import datetime
+import importlib
+import importlib.util
+import json
+import logging
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from err_seg.config import ConfigError
+from err_seg.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+MEBIBYTE = 1 << 20
+
+
+def check_trackers(cfg: CfgNode) -> None:
+    """Check that what the run is to be logged to is installed.
+
+    Raises:
+        ConfigError: it is not; names the key and the package.
+    """
+    wanted = {
+        "tensorboard": ("LOG.TENSORBOARD", cfg.LOG.TENSORBOARD),
+        "wandb": ("LOG.WANDB_PROJECT", cfg.LOG.WANDB_PROJECT),
+    }
+    for package, (key, value) in wanted.items():
+        if value and importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{key} = {value!r} needs the package {package}: pip install {package}, or switch it off")
+
+
+class Report:
+    """The voice of a run, in the main process.
+
+    Every ``LOG.PERIOD`` iterations there is a line in the log and one in ``metrics.json``, the latter in detectron2's
+    format: a JSON object with ``iteration`` (from 0), ``total_loss`` (the mean since the last line), ``lr`` (the
+    highest of the groups), ``time`` and ``data_time`` (seconds an iteration, median), ``eta_seconds`` and ``max_mem``
+    (MiB).
+
+    Args:
+        cfg: the configuration.
+        device: where the network lies.
+        start: iterations done before; what earlier runs wrote about later ones is removed.
+        losses: losses of iterations before ``start`` that no line stands for yet.
+    """
+
+    def __init__(self, cfg: CfgNode, device: torch.device, start: int, losses: list[float]):
+        self.period, self.last = cfg.LOG.PERIOD, cfg.SOLVER.MAX_ITER
+        self.device = device
+        self.losses = list(losses)
+        self._times: list[tuple[float, float]] = []
+        output = Path(cfg.OUTPUT_DIR)
+        keep_lines_before(output / "metrics.json", start)
+        self._metrics = (output / "metrics.json").open("a", encoding="utf-8")
+        self._tensorboard: Any = None
+        self._wandb: Any = None
+        if cfg.LOG.TENSORBOARD:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._tensorboard = SummaryWriter(str(output / "tensorboard"), purge_step=start)
+        if cfg.LOG.WANDB_PROJECT:
+            wandb = importlib.import_module("wandb")  # optional
+            self._wandb = wandb.init(project=cfg.LOG.WANDB_PROJECT, dir=str(output), config=json.loads(json.dumps(cfg)))
+
+    def iteration(self, iteration: int, loss: float, lr: float, seconds: float, data_seconds: float) -> None:
+        """Take note of an iteration (from 0), and tell of it and those before when it is time to."""
+        self.losses.append(loss)
+        self._times.append((seconds, data_seconds))
+        done = iteration + 1
+        if done % self.period and done != self.last:
+            return
+        time, data_time = (statistics.median(column) for column in zip(*self._times, strict=True))
+        line = {
+            "data_time": data_time,
+            "eta_seconds": time * (self.last - done),
+            "iteration": iteration,
+            "lr": lr,
+            "max_mem": peak_memory(self.device),
+            "time": time,
+            "total_loss": statistics.fmean(self.losses),
+        }
+        self.losses, self._times = [], []
+        self._write(line)
+        logger.info(
+            "eta: %s  iter: %d/%d  total_loss: %.4f  time: %.4f  data_time: %.4f  lr: %.4g  max_mem: %.0fM",
+            datetime.timedelta(seconds=round(line["eta_seconds"])),
+            *(done, self.last, line["total_loss"], time, data_time, lr, line["max_mem"]),
+        )
+
+    def _write(self, line: dict[str, float]) -> None:
+        self._metrics.write(json.dumps(line) + "\n")
+        self._metrics.flush()
+        values = {name: value for name, value in line.items() if name != "iteration"}
+        step = int(line["iteration"])
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+
+    def picture(self, iteration: int, picture: Any) -> None:
+        """Show an (H, W, 3) uint8 RGB array in TensorBoard."""
+        if self._tensorboard is not None:
+            self._tensorboard.add_image("predictions", picture, iteration, dataformats="HWC")
+
+    def close(self) -> None:
+        """Close the files."""
+        self._metrics.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def keep_lines_before(file: Path, iteration: int) -> None:
+    """Cut a metrics file to its lines of iterations before the given one, and drop a line that was torn by a kill."""
+    if not file.is_file():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            is_before = json.loads(line)["iteration"] < iteration
+        except (ValueError, KeyError, TypeError):
+            continue
+        if is_before:
+            kept.append(line + "\n")
+    with atomic_write(file) as partial:
+        partial.write_text("".join(kept), encoding="utf-8")
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most memory used so far in MiB: of the CUDA device, else of this process (0 where the system does not say)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MEBIBYTE
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MEBIBYTE if sys.platform == "darwin" else peak / 1024

@@ -1,0 +1,56 @@
+"""From a batch to its loss: what any training loop shares."""
+
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from err_seg.data import Batch, DatasetSpec, TrainingTransform
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.modeling.loss import segmentation_loss
+
+
+def training_transform(cfg: CfgNode, ignore_label: int) -> TrainingTransform:
+    """Translate ``cfg.INPUT`` into the training pictures' transform."""
+    return TrainingTransform(
+        crop_size=cfg.INPUT.CROP_SIZE,
+        min_sizes=cfg.INPUT.MIN_SIZE_TRAIN,
+        max_size=cfg.INPUT.MAX_SIZE_TRAIN,
+        color_jitter="ssd" if cfg.INPUT.COLOR_AUG_SSD else "none",
+        flip_prob=cfg.INPUT.FLIP_PROB,
+        single_category_max_area=cfg.INPUT.SINGLE_CATEGORY_MAX_AREA,
+        ignore_label=ignore_label,
+    )
+
+
+def vocabulary_input(model: ERRSeg, vocabulary: tuple[str, ...]) -> Tensor:
+    """Return what the model's ``forward`` takes as text: tokens where the text tower trains, else fixed embeddings."""
+    text_tower = model.encoder.clip.transformer
+    if any(parameter.requires_grad for parameter in text_tower.parameters()):
+        return model.tokenize(vocabulary).to(model.device)
+    return model.embed_vocabulary(vocabulary)
+
+
+def training_loss(
+    network: nn.Module, model: ERRSeg, batch: Batch, text: Tensor, spec: DatasetSpec, cfg: CfgNode
+) -> Tensor:
+    """Run a batch through the network and return its loss.
+
+    Args:
+        network: what to call: the model, or what it was wrapped in for several processes.
+        model: the model itself.
+        batch: B pictures and label maps.
+        text: see :func:`vocabulary_input`.
+        spec: the data set, of T classes.
+        cfg: the configuration.
+
+    Returns:
+        A float32 scalar: the mean over B·T·pixels, so that the losses of equal parts of a batch average to its own.
+    """
+    labels = batch.labels.to(model.device, non_blocking=True)
+    prediction = network(model.preprocess(list(batch.images), cfg.INPUT.CROP_SIZE), text, labels=labels)
+    return segmentation_loss(
+        prediction.logits,
+        prediction.kept,
+        labels,
+        len(spec.vocabulary),
+        ignored_are_negatives=cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES,
+    )

@@ -1,0 +1,55 @@
+"""The training loop."""
+
+from contextlib import closing
+
+from fvcore.common.config import CfgNode
+
+from err_seg.engine.errors import TrainingInterrupted
+from err_seg.engine.parallel import activation_checkpointing
+from err_seg.engine.run import TrainingRun
+from err_seg.engine.signals import stop_request
+from err_seg.modeling.err_seg import ERRSeg
+
+
+def train(cfg: CfgNode, model: ERRSeg, *, resume: bool = False) -> None:
+    """Train the model on ``DATASETS.TRAIN`` for ``SOLVER.MAX_ITER`` iterations.
+
+    Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.report`), checkpoints every
+    ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), pictures of predictions
+    every ``VIS_PERIOD`` (:mod:`err_seg.engine.vis`), and ``model_final.safetensors``.
+
+    Where ``torch.distributed`` is initialised all its processes must call it, and a global batch is the same pictures
+    and the same step whatever their number. The global random state is set anew in every iteration.
+
+    Args:
+        cfg: the configuration.
+        model: the network, on its device; it is trained in place. (With ``SOLVER.PARALLEL`` "fsdp" each process is left
+            with its part of it: load ``model_final.safetensors`` into a new one.)
+        resume: go on from the newest checkpoint in ``OUTPUT_DIR``, where there is one.
+
+    Raises:
+        ConfigError: settings that cannot be trained with; names the key.
+        TrainingError: the output folder cannot be used, or the loss or the weights are no longer finite numbers.
+        TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
+    """
+    solver = cfg.SOLVER
+    with (
+        stop_request() as stop,
+        activation_checkpointing(model, solver.ACTIVATION_CHECKPOINTING),
+        closing(TrainingRun(cfg, model, resume=resume)) as run,
+    ):
+        signum = 0
+        while run.iteration < solver.MAX_ITER and not signum:
+            signum = run.step(stop.signum)
+            if cfg.VIS_PERIOD and run.iteration % cfg.VIS_PERIOD == 0:
+                run.show()
+            if run.iteration % solver.CHECKPOINT_PERIOD == 0 or run.iteration == solver.MAX_ITER or signum:
+                run.save()
+        if run.iteration >= solver.MAX_ITER:
+            run.finish()
+        if signum:
+            raise TrainingInterrupted(
+                f"stopped after {run.iteration} iterations; --resume goes on from here: "
+                f"{run.checkpoints.newest_text()}",
+                signum,
+            )

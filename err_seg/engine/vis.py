@@ -1,0 +1,57 @@
+"""Pictures of what the network predicts while it trains."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from PIL import Image
+from torch import Tensor, nn
+
+from err_seg.data import Batch
+from err_seg.files import atomic_write
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.modeling.layers import resize
+from err_seg.visualize import overlay
+
+PICTURES = 4
+UNLABELLED = -1
+
+
+@torch.no_grad()
+def predict_batch(model: ERRSeg, network: nn.Module, batch: Batch, text: Tensor, cfg: CfgNode) -> np.ndarray:
+    """Label the first pictures of a training batch as evaluation would, at the crop's size: (B, S, S) int64."""
+    images = model.preprocess(list(batch.images[:PICTURES]), cfg.INPUT.CROP_SIZE)
+    network.eval()
+    try:
+        prediction = network(images, text)
+    finally:
+        network.train()
+    best = resize(prediction.logits.float(), batch.labels.shape[-2:]).argmax(dim=1)  # B×S×S, places among the kept
+    return prediction.kept.gather(1, best.flatten(1)).view_as(best).cpu().numpy()
+
+
+def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Image.Image:
+    """Lay out picture | truth | prediction, a row a picture, the two label maps over the picture, with a legend.
+
+    Args:
+        batch: pictures and their label maps.
+        predictions: (B, S, S) class indices of its first B pictures.
+        names: the class names.
+    """
+    count = len(predictions)
+    pictures = batch.images[:count].permute(0, 2, 3, 1).numpy()  # B×S×S×3
+    labels = batch.labels[:count].numpy()
+    labels = np.where((labels >= 0) & (labels < len(names)), labels, UNLABELLED)
+    columns = (np.full_like(labels, UNLABELLED), labels, predictions)
+    label_sheet = np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)  # B·S×3·S
+    return overlay(np.concatenate([np.concatenate(list(pictures))] * 3, axis=1), label_sheet, names)
+
+
+def save_comparison(image: Image.Image, cfg: CfgNode, iterations: int) -> Path:
+    """Write ``OUTPUT_DIR/vis/iter_<iterations>.png``."""
+    path = Path(cfg.OUTPUT_DIR) / "vis" / f"iter_{iterations:07d}.png"
+    with atomic_write(path) as partial:
+        image.save(partial, format="PNG")
+    return path

@@ -1,0 +1,109 @@
+"""The figures of the miniature world: seen and unseen classes apart, the training-free baseline, and the time."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+
+from err_seg.data import EvaluationTransform, SegmentationPairs, evaluation_loader
+from err_seg.data.mini_vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
+from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.modeling.layers import resize
+
+GROUPS: dict[str, tuple[int, ...]] = {
+    "seen": SEEN,
+    "unseen": UNSEEN,
+    "unseen combinations": UNSEEN_COMBINATIONS,
+    "unseen words": UNSEEN_WORDS,
+    "all": tuple(range(len(VOCABULARY))),
+}
+"""Classes over which IoU is averaged; all figures of a row come from one evaluation over the 60 names."""
+
+
+def group_miou(result: BenchmarkResult) -> dict[str, float]:
+    """Average IoU, in percent, over each of ``GROUPS``.
+
+    Raises:
+        ValueError: a class has no pixel in the ground truth; the data set is too small.
+    """
+    absent = [name for name, pixels in zip(result.class_names, result.class_pixels, strict=True) if not pixels]
+    if absent:
+        raise ValueError(f"{len(absent)} classes occur in none of the {result.pictures} pictures, such as {absent[0]}")
+    iou = [result.metrics[f"IoU-{name}"] for name in VOCABULARY]
+    return {group: sum(iou[i] for i in classes) / len(classes) for group, classes in GROUPS.items()}
+
+
+@torch.no_grad()
+def cost_map_labels(model: ERRSeg, images: Sequence[Tensor], text: Tensor, sizes: Sequence[tuple[int, int]]) -> list:
+    """Label pictures by CLIP alone: the arg-max over all classes of the first cost map, resized to each picture.
+
+    Args:
+        model: whose encoder is read; nothing behind the cost maps is used.
+        images: pictures (3, h, w), RGB in 0..255.
+        text: (T, D) embeddings.
+        sizes: (H, W) of each result.
+
+    Returns:
+        A label map (H, W) int64 a picture.
+    """
+    costs = model.cost_maps(model.encoder(model.preprocess(images)).embeddings[0], text)
+    return [resize(cost.unsqueeze(0), size).argmax(1)[0] for cost, size in zip(costs, sizes, strict=True)]
+
+
+def evaluate_baseline(cfg: CfgNode, model: ERRSeg, pairs: SegmentationPairs) -> BenchmarkResult:
+    """Evaluate :func:`cost_map_labels` on a data set."""
+    spec = pairs.spec
+    confusion = ConfusionMatrix(spec.num_evaluated_classes, spec.ignore_label, device=model.device)
+    transform = EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    with model.evaluating():
+        text = model.embed_vocabulary(spec.vocabulary)
+        for items in evaluation_loader(pairs, transform, cfg.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS):
+            labels = cost_map_labels(model, [item.image for item in items], text, [item.size for item in items])
+            for item, label in zip(items, labels, strict=True):
+                confusion.update(label, item.label.to(model.device))
+    return BenchmarkResult.from_confusion(spec.name, confusion, spec.evaluated_classes, len(pairs))
+
+
+@torch.no_grad()
+def seconds_per_picture(model: ERRSeg, images: Sequence[Tensor], text: Tensor, num_kept: int) -> tuple[float, float]:
+    """Time the network on single pictures: medians of the whole and of ESCF and GUD together, in seconds."""
+    whole, fusion = [], []
+    with model.evaluating():
+        for image in [images[0], *images]:  # the first is a warm-up
+            x = model.preprocess([image])
+            with _time_in(model, [m for m in (model.escf, model.gud) if m is not None]) as parts:
+                start = _now(model)
+                model(x, text, num_kept)
+                whole.append(_now(model) - start)
+            fusion.append(sum(parts))
+    return _median(whole[1:]), _median(fusion[1:])
+
+
+@contextmanager
+def _time_in(model: ERRSeg, modules: Sequence[torch.nn.Module]) -> Iterator[list[float]]:
+    """Collect the seconds that each call of the modules takes within a ``with`` block."""
+    seconds: list[float] = []
+    starts: list[float] = []
+    hooks = []
+    for module in modules:
+        hooks.append(module.register_forward_pre_hook(lambda *_: starts.append(_now(model))))
+        hooks.append(module.register_forward_hook(lambda *_: seconds.append(_now(model) - starts.pop())))
+    try:
+        yield seconds
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _now(model: ERRSeg) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]

@@ -1,0 +1,54 @@
+"""A tokenizer of whole words, for a CLIP that knows a few dozen of them."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from err_seg.prompts import VocabularyError
+
+START = 1
+
+
+class WordTokenizer:
+    """Maps texts to tokens, one a word; case and punctuation do not count.
+
+    Token 0 is padding, 1 the start of a text, then the words follow in order, and the largest is the end of a text, as
+    CLIP's text tower expects.
+
+    Args:
+        words: the words that it knows, lower case.
+        context_length: tokens of a text, start and end included.
+    """
+
+    def __init__(self, words: Sequence[str], context_length: int):
+        self.ids = {word: START + 1 + i for i, word in enumerate(words)}
+        self.end = START + 1 + len(words)
+        self.vocab_size = self.end + 1
+        self.context_length = context_length
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
+        """Tokenise N texts to (N, context_length) int64; longer texts are cut, their last token is the end of text.
+
+        Raises:
+            VocabularyError: a word that it does not know; names it and the nearest that it does.
+        """
+        length = context_length or self.context_length
+        texts = [texts] if isinstance(texts, str) else texts
+        tokens = torch.zeros(len(texts), length, dtype=torch.int64)
+        for row, text in zip(tokens, texts, strict=True):
+            ids = [START, *(self._id(word, text) for word in re.findall(r"\w+", text.lower()))][: length - 1]
+            row[: len(ids) + 1] = torch.tensor([*ids, self.end])
+        return tokens
+
+    def _id(self, word: str, text: str) -> int:
+        if word in self.ids:
+            return self.ids[word]
+        near = difflib.get_close_matches(word, self.ids, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(self.ids)}"
+        raise VocabularyError(
+            f"the miniature CLIP does not know the word {word!r} of {text!r}; {hint} Names with other words need a "
+            "large CLIP: see configs/err_seg_convnext_b.yaml"
+        )

@@ -1,0 +1,141 @@
+"""The miniature world end to end: draw the data, train on the seen classes, evaluate on all."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from safetensors.torch import save_file
+from torch import Tensor
+
+from err_seg.build import build_model
+from err_seg.checkpoint import load_weights, read_checkpoint
+from err_seg.data import SegmentationPairs, dataset_names, get_dataset, register, unregister
+from err_seg.data.mini_vocabulary import VOCABULARY
+from err_seg.data.mini_world import MiniCrops, MiniScenes, write_to_disk
+from err_seg.engine import evaluate, train
+from err_seg.files import atomic_write
+from err_seg.mini.figures import cost_map_labels, evaluate_baseline, group_miou, seconds_per_picture
+from err_seg.mini.grid import prediction_grid
+from err_seg.mini.pretraining import PretrainingConfig, pretrain, zero_shot_accuracy
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.version import __version__
+
+ERR_SEG_WEIGHTS = Path(__file__).with_name("err_seg.safetensors")
+SCENES = {"train": 2400, "val": 240, "test": 320}
+BASELINE = "training-free (arg-max of C16)"
+CLIP_PREFIX = "encoder."
+TIMED_PICTURES = 10
+
+
+def write_data(folder: str | Path, scenes: Mapping[str, int] = SCENES, seed: int = 0) -> None:
+    """Draw the splits to ``folder/<split>`` and register them as "mini_world_<split>" (training shows seen classes).
+
+    Args:
+        folder: made if it is missing; what is there is drawn anew.
+        scenes: number of scenes by split.
+        seed: of the scenes.
+    """
+    for split, count in scenes.items():
+        spec = write_to_disk(Path(folder) / split, MiniScenes(split, length=count, seed=seed), progress=True)
+        if spec.name in dataset_names():
+            unregister(spec.name)
+        register(spec)
+
+
+def pretrain_clip(cfg: CfgNode, config: PretrainingConfig, file: Path, command: str) -> dict[str, float]:
+    """Pre-train the tiny CLIP, write its weights, and return its zero-shot accuracy on crops of the test split."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
+    clip = pretrain(config, mean, std)
+    accuracy = zero_shot_accuracy(clip, MiniCrops("test", 600, config.seed), mean, std)
+    facts = {"command": command, "pretraining": repr(config), "accuracy": json.dumps(accuracy)}
+    save_half(clip.state_dict(), file, facts)
+    return accuracy
+
+
+def save_half(state: Mapping[str, Tensor], file: Path, facts: Mapping[str, str]) -> None:
+    """Write weights as safetensors in fp16 (loading casts), with how they were made as metadata."""
+    versions = {"err_seg_version": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in state.items()}
+    with atomic_write(file) as temporary:
+        save_file(half, temporary, metadata={**facts, **versions})
+
+
+def save_model(model: ERRSeg, file: Path, facts: Mapping[str, str]) -> None:
+    """Write what lies outside CLIP, in fp16: CLIP is frozen and has a file of its own.
+
+    Raises:
+        ValueError: CLIP was trained along.
+    """
+    tuned = [n for n, p in model.named_parameters() if n.startswith(CLIP_PREFIX) and p.requires_grad]
+    if tuned:
+        raise ValueError(f"{file} leaves CLIP out, but {len(tuned)} of its weights were trained, such as {tuned[0]}")
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(CLIP_PREFIX)}
+    save_half(state, file, facts)
+
+
+def load_model(cfg: CfgNode, file: Path = ERR_SEG_WEIGHTS) -> ERRSeg:
+    """Build the miniature ERR-Seg with the weights that the package brings, or with others of :func:`save_model`.
+
+    Args:
+        cfg: the miniature world's configuration, ``configs/mini/err_seg.yaml``; says where CLIP's weights are from.
+        file: weights outside CLIP.
+    """
+    model = build_model(cfg)
+    clip = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(CLIP_PREFIX)}
+    load_weights(model, {**clip, **read_checkpoint(file)})
+    return model.eval()
+
+
+def train_model(cfg: CfgNode) -> ERRSeg:
+    """Train the network of a configuration; ``SEED`` decides initialisation, order and augmentation."""
+    model = build_model(cfg)
+    train(cfg, model)
+    return model.eval()
+
+
+def measure(cfg: CfgNode, model: ERRSeg) -> dict[str, dict[str, float]]:
+    """Evaluate the baseline, the model with its K, and the model with all classes kept.
+
+    Returns:
+        Row title to figures: mIoU in percent of each of ``GROUPS``, "ms" a picture, and "fusion ms", the part of it
+        that ESCF and GUD take.
+    """
+    pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
+    model.eval()
+    text = model.embed_vocabulary(VOCABULARY)
+    images = [_to_tensor(pairs[i].image) for i in range(min(TIMED_PICTURES, len(pairs)))]
+    rows = {BASELINE: group_miou(evaluate_baseline(cfg, model, pairs))}
+    for num_kept in (cfg.MODEL.CRM.NUM_KEPT, len(VOCABULARY)):
+        settings = cfg.clone()
+        settings.MODEL.CRM.NUM_KEPT = num_kept
+        settings.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"K{num_kept}")
+        (result,) = evaluate(settings, model)
+        whole, fusion = seconds_per_picture(model, images, text, num_kept)
+        title = f"ERR-Seg, K = {num_kept}" + (" (all)" if num_kept == len(VOCABULARY) else "")
+        rows[title] = {**group_miou(result), "ms": 1e3 * whole, "fusion ms": 1e3 * fusion}
+    return rows
+
+
+def draw_grid(cfg: CfgNode, model: ERRSeg, indices: Sequence[int], file: Path) -> None:
+    """Write the picture grid of some scenes of the test split."""
+    pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
+    samples = [pairs[i] for i in indices]
+    predicted = model.predict([sample.image for sample in samples], VOCABULARY, num_kept=cfg.MODEL.CRM.NUM_KEPT)
+    tensors, sizes = [_to_tensor(s.image) for s in samples], [s.label.shape for s in samples]
+    baseline = cost_map_labels(model, tensors, model.embed_vocabulary(VOCABULARY), sizes)
+    columns: dict[str, Any] = {
+        "training-free": [labels.cpu().numpy() for labels in baseline],
+        "ERR-Seg": [result.labels.cpu().numpy() for result in predicted],
+    }
+    grid = prediction_grid([s.image for s in samples], [s.label for s in samples], columns)
+    with atomic_write(file) as partial:
+        grid.save(partial, format="PNG")
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)

@@ -1,0 +1,73 @@
+import json
+import math
+
+import pytest
+import torch
+from conftest import SHARED
+
+import err_seg
+from err_seg.checkpoint import rename_released
+from err_seg.engine import build_optimizer, build_schedule, parameter_groups
+
+CONFIGS = {"b": "configs/err_seg_convnext_b.yaml", "l": "configs/err_seg_convnext_l.yaml"}
+
+
+def model_on_no_device(size):
+    """Build the full network without memory for its weights."""
+    cfg = err_seg.get_cfg(CONFIGS[size], ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "meta"])
+    with torch.device("meta"):
+        return err_seg.build_model(cfg), cfg
+
+
+@pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="the golden references are not here")
+@pytest.mark.parametrize("size", CONFIGS)
+def test_groups_are_the_published_ones(size, monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+    model, cfg = model_on_no_device(size)
+    file = json.loads((SHARED / "golden" / f"optimizer_{size}.json").read_text())
+    published = file.get("params", file)
+    expected = {rename_released(name): value for name, value in published.items()}
+    found = {name: None for name, _ in model.named_parameters()}
+    for group in parameter_groups(model, cfg):
+        found |= dict.fromkeys(group["names"], (group["lr"], group["weight_decay"]))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if value is None:
+            assert found[name] is None, name
+        else:
+            lr, decay = (value["lr"], value["weight_decay"]) if isinstance(value, dict) else value
+            assert found[name] == (pytest.approx(lr), pytest.approx(decay)), name
+
+
+def test_number_of_trainable_parameters(monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+    model, cfg = model_on_no_device("b")
+    trained = sum(p.numel() for group in parameter_groups(model, cfg) for p in group["params"])
+    assert trained == 126_432_633
+    assert sum(p.numel() for p in model.parameters()) == 188_853_370
+
+
+def test_schedule_is_linear_warm_up_then_cosine(toy_cfg, toy_model):
+    cfg = toy_cfg("SOLVER.MAX_ITER", 100, "SOLVER.WARMUP_ITERS", 10, "SOLVER.BASE_LR", 1.0)
+    optimizer = build_optimizer(toy_model(), cfg)
+    schedule = build_schedule(optimizer, cfg)
+    lrs = []
+    for _ in range(101):
+        lrs.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    high = [max(group) for group in lrs]
+    assert high[0] == pytest.approx(0.001)
+    meets = (1 + math.cos(math.pi * 0.1)) / 2
+    assert high[5] == pytest.approx((0.001 + meets) / 2)
+    assert high[10] == pytest.approx(meets)
+    assert high[50] == pytest.approx(0.5)
+    assert high[100] == pytest.approx(0.0, abs=1e-12)
+    assert all(min(group) == pytest.approx(0.01 * max(group)) for group in lrs)
+
+
+def test_schedule_may_start_anywhere(toy_cfg, toy_model):
+    cfg = toy_cfg("SOLVER.MAX_ITER", 100, "SOLVER.WARMUP_ITERS", 10)
+    optimizer = build_optimizer(toy_model(), cfg)
+    build_schedule(optimizer, cfg, start=50)
+    assert max(group["lr"] for group in optimizer.param_groups) == pytest.approx(1e-4)

@@ -1,0 +1,116 @@
+# ruff: noqa: F401, F811 (fixtures come by import)
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from toy_training import (
+    assert_same_weights,
+    command,
+    environment,
+    metrics,
+    one_thread,
+    run,
+    run_cfg,
+    toy_data,
+    toy_world,
+    wait_for,
+)
+
+from err_seg.engine import TrainingInterrupted
+from err_seg.engine.checkpoints import read_checkpoint_folder
+from err_seg.engine.run import TrainingRun
+from err_seg.engine.signals import stop_request
+
+LONG = ("SOLVER.MAX_ITER", 60, "SOLVER.CHECKPOINT_PERIOD", 3, "MODEL.ESCF.DROP_PATH", 0.5)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_saves_between_iterations_and_resuming_goes_on_exactly(run_cfg, tmp_path, monkeypatch, signum, status):
+    run(run_cfg("OUTPUT_DIR", str(tmp_path / "straight")))
+    step = TrainingRun.step
+
+    def interrupted(run, *arguments):
+        if run.iteration == 2:
+            os.kill(os.getpid(), signum)
+        return step(run, *arguments)
+
+    handler = signal.getsignal(signum)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "step", interrupted)
+        with pytest.raises(TrainingInterrupted) as stop:
+            run(run_cfg("SOLVER.CHECKPOINT_PERIOD", 100))
+    assert stop.value.status == status
+    iteration = len(metrics(tmp_path / "out", "iteration"))
+    assert iteration in (3, 4)  # the signal is seen before or after the step that it falls into
+    assert f"stopped after {iteration} iterations" in str(stop.value)
+    assert signal.getsignal(signum) == handler
+    run(run_cfg(), resume=True)
+    assert_same_weights(tmp_path / "straight/model_final.safetensors", tmp_path / "out/model_final.safetensors")
+
+
+def test_loader_processes_leave_signals_to_the_training_process():
+    with stop_request() as stop:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(bool(stop.signum))
+        assert os.waitpid(child, 0)[1] == 0
+        assert stop.signum == 0
+
+
+def test_sigterm_ends_the_command_with_its_own_status(run_cfg, tmp_path):
+    cfg = run_cfg(*LONG, "SOLVER.MAX_ITER", 100_000, "DATALOADER.NUM_WORKERS", 1)
+    arguments = command(cfg, tmp_path / "run.yaml")
+    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "out/checkpoints/iter_0000003", process)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "SIGTERM: stopped after" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    newest = max((tmp_path / "out/checkpoints").iterdir())
+    assert read_checkpoint_folder(newest).iteration == len(metrics(tmp_path / "out", "iteration"))
+
+
+def kill_at_random(arguments, output, chance):
+    """Run a command until it has written a checkpoint, then kill it at a random moment of the next iterations."""
+    before = newest_checkpoint(output)
+    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL)
+    while newest_checkpoint(output) == before and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(chance.uniform(0, 0.2))
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.kill()
+    process.wait()
+
+
+def newest_checkpoint(output):
+    return max((path.name for path in (output / "checkpoints").glob("iter_*")), default="")
+
+
+def check_after_kill(run_cfg, tmp_path):
+    for name in ("straight", "out"):
+        run(run_cfg(*LONG, "OUTPUT_DIR", str(tmp_path / name)), resume=True)
+    assert_same_weights(tmp_path / "straight/model_final.safetensors", tmp_path / "out/model_final.safetensors")
+    keys = ("iteration", "total_loss", "lr")
+    assert metrics(tmp_path / "out", *keys) == metrics(tmp_path / "straight", *keys)
+    assert not list((tmp_path / "out/checkpoints").glob(".*"))
+
+
+def test_killed_run_resumes_exactly(run_cfg, tmp_path):
+    arguments = command(run_cfg(*LONG, "SOLVER.CHECKPOINT_PERIOD", 1), tmp_path / "run.yaml")
+    kill_at_random(arguments, tmp_path / "out", random.Random(0))
+    check_after_kill(run_cfg, tmp_path)
+
+
+@pytest.mark.slow
+def test_run_killed_ten_times_resumes_exactly(run_cfg, tmp_path):
+    chance = random.Random(1)
+    arguments = command(run_cfg(*LONG, "SOLVER.CHECKPOINT_PERIOD", 1), tmp_path / "run.yaml", "--resume")
+    for _ in range(10):
+        kill_at_random(arguments, tmp_path / "out", chance)
+    check_after_kill(run_cfg, tmp_path)

@@ -1,0 +1,182 @@
+# ruff: noqa: F401, F811 (fixtures come by import)
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import liven
+from toy_training import metrics, one_thread, run, run_cfg, toy_data, toy_world
+
+import err_seg
+from err_seg.config import ConfigError
+from err_seg.engine import TrainingError, train
+from err_seg.engine.parallel import activation_checkpointing, pictures_at_a_time, repeated_blocks
+from err_seg.engine.run import TrainingRun
+
+
+def trained(run_cfg, *overrides):
+    """Train three iterations with signal in every path; return losses and weights."""
+    cfg = run_cfg("SOLVER.MAX_ITER", 3, "MODEL.ESCF.DROP_PATH", 0.0, *overrides)
+    model = err_seg.build_model(cfg)
+    liven(model)
+    train(cfg, model)
+    return metrics(cfg_folder(cfg), "total_loss"), {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def cfg_folder(cfg):
+    return Path(cfg.OUTPUT_DIR)
+
+
+def assert_close(first, second, rel=1e-4):
+    assert first[0] == pytest.approx(second[0], rel=rel)
+    for name, weight in first[1].items():
+        # AdamW turns the rounding of a gradient near zero into a step of up to the learning rate
+        assert (weight - second[1][name]).abs().median() <= 1e-6, name
+
+
+def test_accumulation_changes_memory_but_not_the_step(run_cfg):
+    whole = trained(run_cfg)
+    assert_close(trained(run_cfg, "SOLVER.ACCUMULATION_STEPS", 2), whole)
+    assert_close(trained(run_cfg, "SOLVER.ACCUMULATION_STEPS", 4), whole)
+
+
+def test_compiled_training_is_the_same(run_cfg):
+    backend = "eager"  # traced as for any backend, without the minutes that a compiler takes
+    assert_close(
+        trained(run_cfg, "SOLVER.COMPILE", backend, "SOLVER.MAX_ITER", 2), trained(run_cfg, "SOLVER.MAX_ITER", 2)
+    )
+
+
+def test_bf16_trains_nearly_the_same_and_leaves_the_model_as_it_was(run_cfg):
+    cfg = run_cfg("SOLVER.PRECISION", "bf16", "SOLVER.MAX_ITER", 1)
+    model = run(cfg)
+    run(run_cfg("SOLVER.MAX_ITER", 1, "OUTPUT_DIR", cfg.OUTPUT_DIR + "-fp32"))
+    low, high = (
+        metrics(cfg_folder(cfg), "total_loss")[0],
+        metrics(cfg_folder(cfg).with_name("out-fp32"), "total_loss")[0],
+    )
+    assert low != high
+    assert low == pytest.approx(high, rel=0.02)
+    seen = {}
+    model.cost_embedding.register_forward_hook(lambda module, inputs, output: seen.update(dtype=output.dtype))
+    model.eval()(torch.randn(1, 3, 64, 64), model.embed_vocabulary(["a", "b"]))
+    assert seen["dtype"] == torch.float32
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_fp16_on_the_cpu_is_refused(run_cfg):
+    with pytest.raises(ConfigError, match=r'SOLVER\.PRECISION "fp16" needs a GPU'):
+        run(run_cfg("SOLVER.PRECISION", "fp16"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_fp16_on_a_gpu_scales_the_loss_and_resumes(run_cfg, tmp_path):
+    run(run_cfg("SOLVER.PRECISION", "fp16", "MODEL.DEVICE", "cuda", "SOLVER.MAX_ITER", 2))
+    run(run_cfg("SOLVER.PRECISION", "fp16", "MODEL.DEVICE", "cuda", "SOLVER.MAX_ITER", 4), resume=True)
+    state = torch.load(tmp_path / "out/checkpoints/iter_0000004/training.pt", weights_only=True)
+    assert state["scaler"]["scale"] > 1
+    assert metrics(tmp_path / "out", "iteration") == [0, 1, 2, 3]
+
+
+def gradients(model, labels):
+    model.zero_grad()
+    torch.manual_seed(0)
+    text = model.tokenize(["cat", "grass", "sky", "tree"])
+    prediction = model(torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32), text, labels=labels)
+    prediction.logits.square().mean().backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("stage4", ["both", "E16", "E32"])
+def test_activation_checkpointing_gives_the_same_gradients(toy_model, stage4):
+    model = toy_model("MODEL.HSM.STAGE4_GRADIENT", stage4, "MODEL.ESCF.DROP_PATH", 0.5)
+    labels = torch.randint(0, 4, (1, 32, 32), generator=torch.Generator().manual_seed(0))
+    runs = []
+    for block in repeated_blocks(model):
+        next(block.children()).register_forward_hook(lambda *_: runs.append(None))
+    plain = gradients(model, labels)
+    runs_once = len(runs)
+    with activation_checkpointing(model, True):
+        less = gradients(model, labels)
+    assert len(runs) == 3 * runs_once, "a block was not run again in the backward pass"
+    for name, gradient in plain.items():
+        assert gradient is not None, name
+        torch.testing.assert_close(less[name], gradient, rtol=1e-5, atol=1e-7)
+    assert not any("forward" in vars(block) for block in repeated_blocks(model))
+
+
+@pytest.mark.parametrize(("image", "text"), list(itertools.product(["none", "weight", "full"], repeat=2)))
+def test_every_trainable_parameter_gets_a_gradient(toy_model, image, text):
+    # distributed training waits for the gradient of each
+    model = toy_model("MODEL.CLIP.IMAGE_TUNING", image, "MODEL.CLIP.TEXT_TUNING", text)
+    missing = [name for name, g in gradients(model, torch.zeros(1, 32, 32, dtype=torch.int64)).items() if g is None]
+    assert missing == []
+
+
+@pytest.mark.parametrize(("processes", "steps", "expected"), [(1, 1, 8), (2, 1, 4), (2, 2, 2), (8, 1, 1)])
+def test_global_batch_is_shared_out(toy_cfg, processes, steps, expected):
+    cfg = toy_cfg("SOLVER.IMS_PER_BATCH", 8, "SOLVER.ACCUMULATION_STEPS", steps)
+    assert pictures_at_a_time(cfg, processes) == expected
+
+
+def test_global_batch_that_cannot_be_shared_out_is_refused(run_cfg):
+    cfg = run_cfg("SOLVER.ACCUMULATION_STEPS", 3)
+    with pytest.raises(ConfigError, match=r"SOLVER\.IMS_PER_BATCH = 4 .* 1 processes × .* = 3; use 3 or 6 pictures"):
+        run(cfg)
+    with pytest.raises(ConfigError, match="use 8 pictures"):
+        pictures_at_a_time(run_cfg(), 8)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_loss_that_is_no_number_stops_with_everything_to_know(run_cfg, tmp_path, monkeypatch, value):
+    from err_seg.engine import run as module
+
+    loss, seen = module.training_loss, []
+
+    def breaking(network, model, batch, *rest):
+        seen.append(batch.paths)
+        return loss(network, model, batch, *rest) * (value if len(seen) == 4 else 1.0)
+
+    monkeypatch.setattr(module, "training_loss", breaking)
+    with pytest.raises(TrainingError) as stop:
+        run(run_cfg())
+    message = str(stop.value)
+    assert f"the loss is {value} at iteration 3" in message
+    assert all(path in message for path in seen[3])
+    checkpoint = tmp_path / "out/checkpoints/iter_0000002"
+    assert f"the last good checkpoint is {checkpoint}" in message
+    assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
+    assert metrics(tmp_path / "out", "iteration") == [0, 1, 2]
+    monkeypatch.undo()
+    run(run_cfg(), resume=True)
+    assert metrics(tmp_path / "out", "iteration") == [0, 1, 2, 3, 4, 5]
+
+
+def test_broken_weights_are_not_saved(run_cfg, tmp_path, monkeypatch):
+    step = TrainingRun.step
+
+    def breaking(run, *arguments):
+        result = step(run, *arguments)
+        if run.iteration == 4:
+            run.model.gud.head.weight.data[0] = float("nan")
+        return result
+
+    monkeypatch.setattr(TrainingRun, "step", breaking)
+    with pytest.raises(TrainingError, match=r"after 4 iterations .*gud\.head\.weight.*iter_0000002"):
+        run(run_cfg())
+    assert [path.name for path in (tmp_path / "out/checkpoints").iterdir()] == ["iter_0000002"]
+
+
+def test_checkpoint_that_cannot_be_written_stops_with_the_last_good_one_named(run_cfg, monkeypatch):
+    from err_seg.engine.checkpoints import Checkpoints
+
+    save = Checkpoints.save
+
+    def full(checkpoints, weights, state):
+        if state.iteration == 4:
+            raise OSError("No space left on device")
+        return save(checkpoints, weights, state)
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(TrainingError, match=r"iteration 4: No space left .* last good checkpoint is .*iter_0000002"):
+        run(run_cfg())

@@ -1,0 +1,148 @@
+"""A few pictures on disk, and the configuration to train and evaluate a toy network on them."""
+
+import json
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, VOCABULARY
+from PIL import Image
+
+import err_seg
+from err_seg.checkpoint import read_checkpoint
+from err_seg.data import register, spec_from_dict, unregister
+from err_seg.engine import train
+from err_seg.engine.run import TrainingRun
+
+SHORT = [
+    *("INPUT.CROP_SIZE", 32),
+    *("INPUT.MIN_SIZE_TRAIN", [40]),
+    *("DATASETS.TRAIN", ["toy_train"]),
+    *("DATASETS.TEST", ["toy_val"]),
+    *("SOLVER.IMS_PER_BATCH", 4),
+    *("SOLVER.MAX_ITER", 6),
+    *("SOLVER.WARMUP_ITERS", 2),
+    *("SOLVER.BASE_LR", 1e-3),
+    *("SOLVER.CHECKPOINT_PERIOD", 2),
+    *("LOG.PERIOD", 1),
+    *("LOG.TENSORBOARD", False),
+]
+
+
+def write_pictures(root, name, count, num_classes, seed=0):
+    """Write ``count`` pictures of unequal sizes and their label maps: blocks of classes, coloured by class."""
+    rng = np.random.default_rng(seed)
+    palette = rng.integers(40, 216, (256, 3))
+    for folder in ("images", "labels"):
+        (root / name / folder).mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        blocks = rng.integers(0, num_classes, (3, 4))
+        blocks[0, 0] = 255
+        labels = blocks.repeat(20 + 3 * (index % 3), axis=0).repeat(18 + 2 * (index % 4), axis=1).astype(np.uint8)
+        noise = rng.integers(-40, 40, (*labels.shape, 3))
+        Image.fromarray((palette[labels] + noise).clip(0, 255).astype(np.uint8)).save(
+            root / name / "images" / f"p{index}.png"
+        )
+        Image.fromarray(labels).save(root / name / "labels" / f"p{index}.png")
+
+
+def declaration(root, name, vocabulary=VOCABULARY, **more):
+    return {
+        "name": name,
+        "image_dir": str(root / name / "images"),
+        "label_dir": str(root / name / "labels"),
+        "vocabulary": list(vocabulary),
+        "image_ext": ".png",
+        **more,
+    }
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Toy networks are too small for more, and sums keep their order."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def toy_world(tmp_path_factory):
+    """Write data sets of 10 and 7 pictures; return their declarations."""
+    root = tmp_path_factory.mktemp("toy_world")
+    write_pictures(root, "toy_train", 10, len(VOCABULARY))
+    write_pictures(root, "toy_val", 7, len(VOCABULARY), seed=1)
+    return [declaration(root, "toy_train"), declaration(root, "toy_val")]
+
+
+@pytest.fixture
+def toy_data(toy_world):
+    """Register the toy data sets for one test."""
+    for entry in toy_world:
+        register(spec_from_dict(entry))
+    yield toy_world
+    for entry in toy_world:
+        unregister(entry["name"])
+
+
+@pytest.fixture
+def run_cfg(toy_cfg, toy_data, tmp_path):
+    """Return a function from overrides to the configuration of a short run in ``tmp_path / "out"``."""
+    own = ("OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.CUSTOM", toy_data)
+    return lambda *overrides: toy_cfg(*SHORT, *own, *overrides)
+
+
+def metrics(folder, *keys):
+    """Read metrics.json: a list of the values of the keys, a line each."""
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return [tuple(line[key] for key in keys) if len(keys) > 1 else line[keys[0]] for line in lines]
+
+
+def run(cfg, **options):
+    """Train a new network and return it."""
+    model = err_seg.build_model(cfg)
+    train(cfg, model, **options)
+    return model
+
+
+def assert_same_weights(first, second):
+    """Compare two files of weights bit by bit."""
+    first, second = read_checkpoint(first), read_checkpoint(second)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def stop_after(monkeypatch, iterations):
+    """Make the next run end with ``KeyboardInterrupt`` after so many iterations, as a kill would, saving nothing."""
+    step, done = TrainingRun.step, []
+
+    def counted(run, *arguments):
+        if len(done) == iterations:
+            raise KeyboardInterrupt
+        done.append(None)
+        return step(run, *arguments)
+
+    monkeypatch.setattr(TrainingRun, "step", counted)
+
+
+def command(cfg, file, *arguments):
+    """Write the configuration to a file; return the command line that trains with it."""
+    file.write_text(cfg.dump())
+    return [sys.executable, str(REPOSITORY / "tools/train_net.py"), "--config-file", str(file), *arguments]
+
+
+def environment():
+    """Return the environment of a process that sums in the order that tests do."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+def wait_for(path, process, seconds=120):
+    """Wait until a file or folder is there, for as long as the process lives."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise AssertionError(f"no {path}, exit status {process.poll()}")
+        time.sleep(0.01)

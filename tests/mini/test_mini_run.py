@@ -1,0 +1,175 @@
+"""The miniature world end to end: the command at toy size, the packaged network, figures, table and picture grid."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+import err_seg
+from err_seg.data import SegmentationPairs, get_dataset
+from err_seg.data.mini_vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
+from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
+from err_seg.mini import world
+from err_seg.mini.figures import GROUPS, evaluate_baseline, group_miou, seconds_per_picture
+from err_seg.mini.grid import prediction_grid
+from err_seg.mini.pretraining import PretrainingConfig
+from err_seg.mini.report import mean_and_deviation, print_table, save_report
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "configs/mini/err_seg.yaml"
+TOY = [
+    *("INPUT.SIZE", "64"),
+    *("INPUT.CROP_SIZE", "64"),
+    *("INPUT.MIN_SIZE_TRAIN", "[64]"),
+    *("SOLVER.MAX_ITER", "3"),
+    *("SOLVER.IMS_PER_BATCH", "2"),
+    *("MODEL.DEVICE", "cpu"),
+]
+
+
+@pytest.fixture(scope="module")
+def command():
+    spec = importlib.util.spec_from_file_location("mini_world_command", ROOT / "tools/mini_world.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def packaged():
+    """Return the configuration and the network that the package brings."""
+    cfg = err_seg.get_cfg(CONFIG, ["MODEL.DEVICE", "cpu"])
+    return cfg, world.load_model(cfg)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs/mini").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_configuration_builds(file):
+    model = err_seg.build_model(err_seg.get_cfg(file, ["MODEL.DEVICE", "cpu"]))
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
+    assert model.embed_vocabulary(VOCABULARY).shape == (60, 128)
+
+
+def test_the_command_leaves_table_figures_and_pictures(command, tmp_path, capfd):
+    output = tmp_path / "run"
+    options = ["--output", str(output), "--scenes", "8", "4", "24", "--seeds", "3", "4"]
+    assert command.main(["all", *TOY, *options]) == 0
+    printed = capfd.readouterr().out
+    assert "unseen" in printed
+    assert "ERR-Seg, K = 60" in printed
+    document = json.loads((output / "results.json").read_text())
+    assert [run["seed"] for run in document["runs"]] == [3, 4]
+    assert list(document["summary"]) == [world.BASELINE, "ERR-Seg, K = 12", "ERR-Seg, K = 60 (all)"]
+    for run in document["runs"]:
+        for figures in run["rows"].values():
+            parts = [figures[group] * len(GROUPS[group]) for group in ("seen", "unseen")]
+            assert sum(parts) / 60 == pytest.approx(figures["all"])
+    with Image.open(output / "predictions.png") as grid:
+        assert grid.width > 1000
+        assert grid.height > 1000
+
+    first = document["runs"][0]["rows"]["ERR-Seg, K = 12"]["all"]
+    assert command.main(["evaluate", *TOY, *options[:-1]]) == 0
+    assert "model_final.safetensors" in capfd.readouterr().out
+    again = json.loads((output / "results.json").read_text())["runs"][0]["rows"]
+    assert again["ERR-Seg, K = 12"]["all"] == pytest.approx(first, abs=1e-3)
+
+
+def test_the_command_pretrains(command, tmp_path, capsys, monkeypatch):
+    toy = PretrainingConfig(
+        steps=2, crops=60, crop_sides=(32,), crop_batch=8, scenes=8, scene_sides=(32,), scene_batch=4
+    )
+    monkeypatch.setattr(command, "PRETRAINING", toy)
+    assert command.main(["pretrain", "--output", str(tmp_path)]) == 0
+    assert "zero-shot accuracy" in capsys.readouterr().out
+    with safe_open(tmp_path / "clip.safetensors", "pt") as file:
+        assert file.metadata()["command"].startswith("python tools/mini_world.py pretrain --output")
+        assert "crop_batch=8" in file.metadata()["pretraining"]
+
+
+def test_an_unknown_key_is_reported(command, tmp_path, capsys):
+    assert command.main(["train", "--output", str(tmp_path), "SOLVER.MAX_ITERS", "3"]) == 1
+    assert "did you mean SOLVER.MAX_ITER?" in capsys.readouterr().err
+
+
+def test_the_packaged_network_beats_the_training_free_baseline(packaged, tmp_path):
+    cfg, model = packaged
+    world.write_data(tmp_path, {"test": 12})
+    baseline = evaluate_baseline(cfg, model, SegmentationPairs(get_dataset("mini_world_test")))
+    settings = cfg.clone()
+    settings.OUTPUT_DIR = str(tmp_path)
+    (result,) = world.evaluate(settings, model)
+    assert result.pictures == baseline.pictures == 12
+    assert result.metrics["mIoU"] > baseline.metrics["mIoU"] + 10
+
+
+def test_the_package_brings_what_lies_outside_clip(packaged, tmp_path):
+    _, model = packaged
+    world.save_model(model, tmp_path / "saved.safetensors", {"command": "as in the test"})
+    with safe_open(tmp_path / "saved.safetensors", "pt") as file:
+        assert not [name for name in file.keys() if name.startswith("encoder.")]  # noqa: SIM118
+    with safe_open(world.ERR_SEG_WEIGHTS, "pt") as file:
+        assert "tools/mini_world.py" in file.metadata()["command"]
+    assert (tmp_path / "saved.safetensors").read_bytes() != b""
+    assert world.ERR_SEG_WEIGHTS.stat().st_size < 3e6
+    next(model.encoder.clip.visual.parameters()).requires_grad_(True)
+    with pytest.raises(ValueError, match=r"leaves CLIP out, but 1 of its weights were trained"):
+        world.save_model(model, tmp_path / "tuned.safetensors", {})
+    next(model.encoder.clip.visual.parameters()).requires_grad_(False)
+    assert not (tmp_path / "tuned.safetensors").exists()
+
+
+def test_figures_are_means_over_the_groups():
+    confusion = ConfusionMatrix(60, 255)
+    truth = torch.arange(60).repeat(2, 1)
+    predicted = truth.clone()
+    predicted[0, UNSEEN_WORDS[0]] = SEEN[0]
+    confusion.update(predicted, truth)
+    result = BenchmarkResult.from_confusion("world", confusion, VOCABULARY, 1)
+    figures = group_miou(result)
+    assert figures["seen"] == pytest.approx(100 * (23 + 2 / 3) / 24)
+    assert figures["unseen"] == pytest.approx(100 * (35 + 1 / 2) / 36)
+    assert figures["unseen combinations"] == 100
+    assert len(UNSEEN) == len(UNSEEN_COMBINATIONS) + len(UNSEEN_WORDS)
+
+
+def test_a_test_split_without_all_classes_is_refused():
+    confusion = ConfusionMatrix(60, 255)
+    confusion.update(torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="59 classes occur in none of the 1 pictures, such as red square"):
+        group_miou(BenchmarkResult.from_confusion("world", confusion, VOCABULARY, 1))
+
+
+def test_fusion_takes_a_part_of_the_time(packaged, monkeypatch):
+    _, model = packaged
+    monkeypatch.setattr(model, "size", 96)
+    images = [torch.zeros(3, 128, 160, dtype=torch.uint8)] * 3
+    text = model.embed_vocabulary(VOCABULARY)
+    few, many = (seconds_per_picture(model, images, text, num_kept) for num_kept in (6, 60))
+    assert few[0] > few[1] > 0
+    assert many[1] > 2 * few[1]
+
+
+def test_grid_names_what_it_shows():
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((128, 192), (160, 130))]
+    truths = [np.full(image.shape[:2], UNSEEN[0]) for image in images]
+    wrong = [np.where(np.arange(truth.shape[1]) < 40, SEEN[0], truth) for truth in truths]
+    grid = prediction_grid(images, truths, {"ERR-Seg": wrong})
+    right = prediction_grid(images, truths, {"ERR-Seg": truths})
+    assert grid.width == right.width > 3 * 256
+    assert np.asarray(grid).std() > 30
+    assert (np.asarray(grid) != np.asarray(right)).any()
+
+
+def test_report_over_seeds(tmp_path, capsys):
+    runs = [{"row": {"seen": 50.0, "unseen": 40.0, "all": 44.0}}, {"row": {"seen": 52.0, "unseen": 44.0, "all": 47.0}}]
+    assert mean_and_deviation(runs)["row"]["seen"] == pytest.approx((51, 2**0.5))
+    print_table(runs, [0, 1])
+    assert "51.0 ± 1.4" in capsys.readouterr().out
+    save_report(runs, [0, 1], {"command": "x"}, tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text())["summary"]["row"]["unseen"]["mean"] == 42
