@@ -1,19 +1,31 @@
 """Pictures of results: labels laid over a picture, with contours and a legend of class names and area shares."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFilter
 
 from err_seg.colors import class_colors
+from err_seg.legend import Entry, add_legend
 
 OPACITY = 0.55
-CONTOUR_LIGHT = 0.6
+CONTOUR_LIGHT = 0.75
+# a contour is one pixel wide up to this many pixels of the picture's longer side, two up to twice as many, ...
+PIXELS_PER_CONTOUR = 1000
 LEGEND_ENTRIES = 24
-BACKGROUND, INK = (255, 255, 255), (30, 30, 30)
+OTHERS_COLOR = (200, 200, 200)
+NOTHING_COLOR = (255, 255, 255)
 
 
-def overlay(picture: np.ndarray, labels: np.ndarray, vocabulary: Sequence[str], *, legend: bool = True) -> Image.Image:
+def overlay(
+    picture: np.ndarray,
+    labels: np.ndarray,
+    vocabulary: Sequence[str],
+    *,
+    legend: bool = True,
+    nothing: str | None = None,
+) -> Image.Image:
     """Lay labels over a picture.
 
     Args:
@@ -21,6 +33,7 @@ def overlay(picture: np.ndarray, labels: np.ndarray, vocabulary: Sequence[str], 
         labels: (H, W) integers, indices into the vocabulary; others (an ignore label) stay unpainted.
         vocabulary: class names; a name's colour does not depend on the picture.
         legend: add a legend below, largest area first.
+        nothing: what the legend calls unpainted pixels; ``None`` leaves them out of it.
 
     Returns:
         An RGB image, W wide and H high, plus the legend.
@@ -30,14 +43,13 @@ def overlay(picture: np.ndarray, labels: np.ndarray, vocabulary: Sequence[str], 
     """
     if picture.shape[:2] != labels.shape:
         raise ValueError(f"the picture is {picture.shape[:2]} (H, W), its labels {labels.shape}; they must be equal")
-    colors = class_colors(vocabulary)
+    colors = _colors(tuple(vocabulary))
     painted = (labels >= 0) & (labels < len(vocabulary))
-    paint = colors[np.where(painted, labels, 0)]
-    opacity = np.where(painted, OPACITY, 0.0)[..., None]
-    blended = picture * (1 - opacity) + paint * opacity
-    blended = np.where(contours(labels)[..., None], blended * (1 - CONTOUR_LIGHT) + 255 * CONTOUR_LIGHT, blended)
-    image = Image.fromarray(blended.round().astype(np.uint8))
-    return _with_legend(image, labels, vocabulary, colors) if legend else image
+    photograph = Image.fromarray(picture)
+    paint = Image.fromarray(colors[np.where(painted, labels, 0)])
+    image = Image.composite(Image.blend(photograph, paint, OPACITY), photograph, Image.fromarray(painted))
+    _draw_contours(image, labels)
+    return add_legend(image, legend_entries(labels, vocabulary, nothing)) if legend else image
 
 
 def contours(labels: np.ndarray) -> np.ndarray:
@@ -56,29 +68,42 @@ def area_shares(labels: np.ndarray, num_classes: int) -> list[tuple[int, float]]
     return [(int(i), float(counts[i] / labels.size)) for i in order if counts[i] > 0]
 
 
-def _with_legend(image: Image.Image, labels: np.ndarray, vocabulary: Sequence[str], colors: np.ndarray) -> Image.Image:
-    """Append a legend in as many columns as the picture's width allows."""
-    shares = area_shares(labels, len(vocabulary))
-    size = max(11, round(image.width / 45))
-    font = ImageFont.load_default(size)
-    texts = [f"{vocabulary[i].split(', ')[0].strip()}  {share:.1%}" for i, share in shares[:LEGEND_ENTRIES]]
-    swatches = [tuple(int(c) for c in colors[i]) for i, _ in shares[:LEGEND_ENTRIES]]
-    if len(shares) > LEGEND_ENTRIES:
-        rest = sum(share for _, share in shares[LEGEND_ENTRIES:])
-        texts.append(f"{len(shares) - LEGEND_ENTRIES} more  {rest:.1%}")
-        swatches.append((200, 200, 200))
+def legend_entries(labels: np.ndarray, vocabulary: Sequence[str], nothing: str | None = None) -> list[Entry]:
+    """List the colour, name and area share of what a label map shows, largest first, the rarest classes together.
 
-    line, padding = round(size * 1.6), size
-    width = max((round(font.getlength(text)) for text in texts), default=0) + round(size * 2.6)
-    columns = max(1, (image.width - padding) // width)
-    rows = -(-len(texts) // columns)
-    canvas_width = max(image.width, width + padding)
-    canvas = Image.new("RGB", (canvas_width, image.height + rows * line + 2 * padding // 2), BACKGROUND)
-    canvas.paste(image, ((canvas_width - image.width) // 2, 0))
-    draw = ImageDraw.Draw(canvas)
-    for number, (text, swatch) in enumerate(zip(texts, swatches, strict=True)):
-        column, row = divmod(number, rows)
-        x, y = padding // 2 + column * width, image.height + padding // 2 + row * line
-        draw.rounded_rectangle((x, y + 0.2 * line, x + size, y + 0.2 * line + size), radius=size // 4, fill=swatch)
-        draw.text((x + 1.5 * size, y + line / 2), text, fill=INK, font=font, anchor="lm")
-    return canvas
+    Args:
+        labels, vocabulary, nothing: as for :func:`overlay`.
+    """
+    colors = _colors(tuple(vocabulary))
+    shares = area_shares(labels, len(vocabulary))
+    shown, rest = shares[:LEGEND_ENTRIES], shares[LEGEND_ENTRIES:]
+    entries = [
+        Entry((int(colors[i][0]), int(colors[i][1]), int(colors[i][2])), first_synonym(vocabulary[i]), f"{share:.1%}")
+        for i, share in shown
+    ]
+    if rest:
+        entries.append(Entry(OTHERS_COLOR, f"{len(rest)} more", f"{sum(share for _, share in rest):.1%}"))
+    unpainted = 1 - sum(share for _, share in shares)
+    if nothing is not None and unpainted > 0.5 / labels.size:
+        entries.append(Entry(NOTHING_COLOR, nothing, f"{unpainted:.1%}"))
+    return entries
+
+
+def first_synonym(name: str) -> str:
+    """Return what comes before the first ", " of a class name."""
+    return name.split(", ")[0].strip()
+
+
+def _draw_contours(image: Image.Image, labels: np.ndarray) -> None:
+    """Lighten the contours of a label map in a picture of the same size, in place."""
+    edges = Image.fromarray(contours(labels).astype(np.uint8) * round(255 * CONTOUR_LIGHT))
+    width = 1 + max(labels.shape) // PIXELS_PER_CONTOUR
+    if width > 1:
+        edges = edges.filter(ImageFilter.MaxFilter(2 * (width // 2) + 1))
+    image.paste((255, 255, 255), mask=edges)
+
+
+@lru_cache(maxsize=8)
+def _colors(vocabulary: tuple[str, ...]) -> np.ndarray:
+    """Remember the colours of a vocabulary, since thousands of names take a while and pictures follow each other."""
+    return class_colors(vocabulary)

@@ -6,7 +6,8 @@ from conftest import REPOSITORY
 from fvcore.common.config import CfgNode
 
 import err_seg
-from err_seg.config import ConfigError, default_cfg
+from err_seg.config import ConfigError
+from err_seg.defaults import default_cfg
 
 SHIPPED = sorted(REPOSITORY.glob("configs/**/*.yaml"))
 
@@ -39,6 +40,7 @@ def test_overrides_as_values_and_as_text():
         (["MODEL.ESCF.NUM_HEADS", 5], r"MODEL\.COST_EMBEDDING\.DIM = 128"),
         (["MODEL.CRM.NUM_RANKS", 0], "positive"),
         (["MODEL.TEXT.TEMPLATES", "a photo of a {}"], "list"),
+        (["MODEL.GUD.DIMS", "[64, 'a', 16]"], r"each entry of MODEL\.GUD\.DIMS .*int"),
     ],
 )
 def test_refused_with_the_keys_name(overrides, complaint):
@@ -76,7 +78,7 @@ def test_dumped_configuration_loads_again(tmp_path):
 
 def test_every_key_is_documented():
     """Each line that defines a key, or its group of lines, stands under a comment."""
-    lines = (REPOSITORY / "err_seg" / "config.py").read_text().splitlines()
+    lines = (REPOSITORY / "err_seg" / "defaults.py").read_text().splitlines()
     keys = [i for i, line in enumerate(lines) if line.startswith("    cfg.") and "CfgNode()" not in line]
     assert len(keys) > 50
     names = {

@@ -38,7 +38,7 @@ from err_seg.analysis.classes_per_picture import save_class_counts
 from err_seg.analysis.figures import draw_class_counts, draw_class_recall, draw_similarities, save_figure
 from err_seg.analysis.vocabulary_similarity import DEFAULT_THRESHOLDS, save_similarities
 from err_seg.analysis.vocabulary_similarity import PAPER as PAPER_VOCABULARIES
-from err_seg.data import SegmentationPairs, get_dataset, register, spec_from_dict
+from err_seg.data import SegmentationPairs, get_dataset, register_entries
 from err_seg.data.preparation.parallel import default_workers
 from err_seg.data.preparation.sources import PreparationError
 
@@ -94,7 +94,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     commands = parser.add_subparsers(required=True, metavar="classes | recall | vocabularies")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--output", type=Path, default=Path("output/analysis"), metavar="DIR", help="(%(default)s)")
-    shared.add_argument("--config-file", metavar="FILE", help="a YAML file of configs/ (default: err_seg/config.py)")
+    shared.add_argument("--config-file", metavar="FILE", help="a YAML file of configs/ (default: err_seg/defaults.py)")
     shared.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--datasets", nargs="+", metavar="NAME", help="registered data sets (default: the paper's)")
@@ -133,8 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
         cfg = get_cfg(options.config_file, overrides)
-        for entry in cfg.DATASETS.CUSTOM:
-            register(spec_from_dict(entry))
+        register_entries(cfg.DATASETS.CUSTOM)
         options.run(options, cfg)
     except (ValueError, OSError, PreparationError) as error:
         print(f"error: {error}", file=sys.stderr)

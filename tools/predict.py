@@ -1,73 +1,177 @@
 #!/usr/bin/env python
-"""Label every pixel of your own pictures with your own words.
+"""Label every pixel of your own pictures and videos with your own words.
 
-    python tools/predict.py photo.jpg --classes "cat, sofa, wall" --config-file configs/err_seg_convnext_b.yaml \\
-        --weights model_final.pth --output output/predictions
+    python tools/predict.py photo.jpg holiday/ "clips/*.mp4" --classes "cat, sofa, wall" --output results
 
-Writes an overlay with legend for each picture and prints each class's share of the area.
+Without further options the model is err-seg-b, fetched once from the Hugging Face hub. Running it again goes on where
+it stopped. Under torchrun or accelerate launch the pictures are shared out between processes. More: docs/using.md.
+
+Exit status: 0 all done; 1 some inputs could not be used, all others are done; 2 nothing was done, since options, words
+or weights are wrong; 3 results could not be written; 130 interrupted.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-import err_seg
-from err_seg.data import load_vocabulary, read_image
-from err_seg.files import atomic_write
-from err_seg.visualize import area_shares, overlay
+from rich.console import Console
+from rich.table import Table
+
+from err_seg.inference import (
+    FORMATS,
+    OutputError,
+    Report,
+    Words,
+    claim_output,
+    collect_sources,
+    gather_reports,
+    iterate_items,
+    parse_words,
+    process_rank,
+    run,
+)
+from err_seg.inference.cli import add_model_options, add_words_options, load_model, read_names
+from err_seg.inference.inputs import Source
+from err_seg.inference.video import is_video
+
+ROWS = 30
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Read the value of --format."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names or (unknown := [name for name in names if name not in FORMATS]):
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown) if names else 'none'}: choose from {', '.join(FORMATS)}")
+    return names
+
+
+def positive(text: str) -> int:
+    """Read a number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="picture files")
-    words = parser.add_mutually_exclusive_group(required=True)
-    words.add_argument("--classes", metavar="NAMES", help='class names with commas between: "cat, dog, grass"')
-    words.add_argument(
-        "--classes-file", metavar="FILE", help="a .txt (a class a line) or .json file, or ade20k_150, ..."
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--config-file", default="configs/err_seg_convnext_b.yaml", metavar="FILE")
-    parser.add_argument("--weights", default="", metavar="FILE", help="our own or a released checkpoint")
-    parser.add_argument("--num-kept", type=int, metavar="K", help="how many of the classes a picture may show")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="pictures, videos, folders, globs, - (standard input)"
+    )
+    add_words_options(parser)
+    parser.add_argument(
+        "--background",
+        action="append",
+        default=[],
+        metavar="NAMES|THRESHOLD",
+        help='what is none of the classes: pixels of these further words ("wall, floor"), or, with a number in 0..1, '
+        "pixels whose highest probability is below it; may be given twice",
+    )
+    parser.add_argument("--num-kept", type=positive, metavar="K", help="how many of the classes a picture may show")
     parser.add_argument("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides")
+    parser.add_argument("--format", type=formats, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)")
+    parser.add_argument(
+        "--point", type=int, nargs=2, metavar=("X", "Y"), help="pixel that attention is shown for (middle)"
+    )
+    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="pictures at a time (1)")
+    parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
+    parser.add_argument("--force", action="store_true", help="do again what is done, replace results of other settings")
+    add_model_options(parser)
     return parser.parse_args()
 
 
+def settings_of(arguments: argparse.Namespace, words: Words) -> dict:
+    """Collect what results depend on."""
+    weights = Path(arguments.weights) if arguments.weights else None
+    return {
+        "classes": words.classes,
+        "background": words.background,
+        "threshold": words.threshold,
+        "num_kept": arguments.num_kept,
+        "format": arguments.format,
+        "point": arguments.point,
+        "model": arguments.model,
+        "weights": [weights.name, weights.stat().st_size] if weights else None,
+        "config_file": arguments.config_file,
+        "precision": arguments.precision,
+        "opts": arguments.opts,
+    }
+
+
 def main() -> int:
-    """Predict, write the overlays, and say what failed."""
+    """Predict, write the results, print the table of areas, and say what failed."""
     arguments = parse_arguments()
     try:
-        overrides = [*arguments.opts, *(["MODEL.WEIGHTS", arguments.weights] if arguments.weights else [])]
-        cfg = err_seg.get_cfg(arguments.config_file, overrides)
-        if arguments.classes is not None:
-            vocabulary = tuple(name.strip() for name in arguments.classes.split(",") if name.strip())
-        else:
-            vocabulary = load_vocabulary(arguments.classes_file)
-        model = err_seg.build_model(cfg)
-        model.embed_vocabulary(vocabulary)
+        rank, world_size = process_rank()
+        words = parse_words(read_names(arguments), arguments.background)
+        sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
+        model = load_model(arguments)
+        model.embed_vocabulary(words.vocabulary)
+        settings = settings_of(arguments, words)
+        since = claim_output(arguments.output, settings, force=arguments.force, main=rank == 0)
+    except OutputError as error:
+        return complain(error, 3)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return complain(error, 2)
 
-    failed = 0
-    for path in arguments.pictures:
-        try:
-            picture = read_image(path)
-            result = model.predict([picture], vocabulary, num_kept=arguments.num_kept)[0]
-            labels = result.labels.cpu().numpy()
-            target = arguments.output / f"{path.stem}_overlay.png"
-            with atomic_write(target) as temporary:
-                overlay(picture, labels, vocabulary).save(temporary, format="PNG")
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        shares = ", ".join(f"{vocabulary[i]} {share:.1%}" for i, share in area_shares(labels, len(vocabulary))[:8])
-        print(f"{path}: {shares} -> {target}")
-    if not (cfg.MODEL.WEIGHTS or cfg.MODEL.CLIP.PRETRAINED):
-        print("These labels mean nothing: the model has random weights. Name a checkpoint with --weights.")
-    return 1 if failed else 0
+    try:
+        report = run(
+            model,
+            iterate_items(sources, rank=rank, world_size=world_size, every=arguments.every),
+            words,
+            arguments.output,
+            formats=arguments.format,
+            batch_size=arguments.batch_size,
+            num_kept=arguments.num_kept,
+            point=tuple(arguments.point) if arguments.point else None,
+            since=since,
+            total=count_items(sources, rank, world_size),
+        )
+    except OutputError as error:
+        return complain(f"{error}; what was done before is complete, and the same command goes on from there", 3)
+    except KeyboardInterrupt:
+        return complain("interrupted; the same command goes on from here", 130)
+    report.problems[:0] = problems if rank == 0 else []
+    whole = gather_reports(report)
+    if whole is None:
+        return 0
+    summarize(whole, words, arguments.output)
+    for problem in whole.problems:
+        print(f"error: {problem.message}", file=sys.stderr)
+    return 1 if whole.problems else 0
+
+
+def count_items(sources: list[Source], rank: int, world_size: int) -> int | None:
+    """Return how many pictures are this process's, where no video makes that unknown."""
+    if any(source.path and is_video(source.path) for source in sources):
+        return None
+    return len(range(rank, len(sources), world_size))
+
+
+def summarize(report: Report, words: Words, output: Path) -> None:
+    """Print which classes were found, and how much of the area they take."""
+    if report.done:
+        total = sum(report.pixels.values()) + report.nothing
+        table = Table("class", title=f"{report.done} pictures, results in {output}")
+        table.add_column("pictures", justify="right")
+        table.add_column("share of all pixels", justify="right")
+        for name, pixels in report.pixels.most_common(ROWS):
+            table.add_row(name.split(", ")[0], str(report.pictures[name]), f"{pixels / total:.1%}")
+        if len(report.pixels) > ROWS:
+            rest = sum(pixels for _, pixels in report.pixels.most_common()[ROWS:])
+            table.add_row(f"{len(report.pixels) - ROWS} more", "", f"{rest / total:.1%}")
+        if report.nothing:
+            table.add_row("none of these", "", f"{report.nothing / total:.1%}")
+        Console().print(table)
+    print(f"{report.done} done, {report.skipped} were done before, {len(report.problems)} failed")
+
+
+def complain(message: object, status: int) -> int:
+    """Print an error and return the exit status."""
+    print(f"error: {message}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python tools/train_net.py --config-file configs/err_seg_convnext_b.yaml --num-gpus 4 --resume
     python tools/train_net.py --config-file configs/err_seg_convnext_b.yaml --eval-only MODEL.WEIGHTS model_final.pth
 
-Everything else is configuration: err_seg/config.py lists every key, and KEY VALUE pairs override the file's. SIGTERM
+Everything else is configuration: err_seg/defaults.py lists every key, and KEY VALUE pairs override the file's. SIGTERM
 and Ctrl-C save a checkpoint and exit with status 143 and 130; a mistake in the input is one line and status 1.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 import err_seg
-from err_seg.data import DatasetError, register, spec_from_dict
+from err_seg.data import DatasetError, register_entries
 from err_seg.engine import TrainingError, TrainingInterrupted, evaluate, open_benchmarks, train
 from err_seg.engine.launch import join_processes, launch
 from err_seg.engine.parallel import process_share
@@ -73,8 +73,7 @@ def work(arguments: argparse.Namespace) -> int:
         join_processes(cfg)
         rank, _ = process_share()
         start_logging(Path(cfg.OUTPUT_DIR), rank)
-        for entry in cfg.DATASETS.CUSTOM:
-            register(spec_from_dict(entry))
+        register_entries(cfg.DATASETS.CUSTOM)
         from_nothing = not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
         check_benchmarks(cfg)
         if not arguments.eval_only:

@@ -1,6 +1,6 @@
 """Data sets: declaration, reading, transforms and loading."""
 
-from err_seg.data.catalog import CATALOG, Catalog, dataset_names, get_dataset, register, unregister
+from err_seg.data.catalog import CATALOG, Catalog, dataset_names, get_dataset, register, register_entries, unregister
 from err_seg.data.dataset import Sample, SegmentationPairs
 from err_seg.data.images import ImageReadError, read_image, read_label
 from err_seg.data.loader import (
@@ -38,6 +38,7 @@ __all__ = [
     "read_image",
     "read_label",
     "register",
+    "register_entries",
     "shortest_edge_size",
     "spec_from_dict",
     "training_loader",

@@ -29,10 +29,11 @@ each pixel, the index of a class of the vocabulary, or the ignore label.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from typing import Any
 
-from err_seg.data.spec import DatasetError, DatasetSpec
+from err_seg.data.spec import DatasetError, DatasetSpec, spec_from_dict
 from err_seg.data.vocabularies import load_vocabulary
 
 
@@ -186,6 +187,12 @@ CATALOG = Catalog(BUILTIN)
 def register(spec: DatasetSpec) -> DatasetSpec:
     """:meth:`Catalog.register` of the default catalog."""
     return CATALOG.register(spec)
+
+
+def register_entries(entries: Iterable[Mapping[str, Any]]) -> None:
+    """Register the data sets that a configuration declares on the spot, ``cfg.DATASETS.CUSTOM``."""
+    for entry in entries:
+        register(spec_from_dict(entry))
 
 
 def unregister(name: str) -> None:

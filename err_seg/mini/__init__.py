@@ -10,8 +10,9 @@
 ``report.py``       table and result file
 ==================  =========================================================================
 
-The weights in this package, ``clip.safetensors`` and ``err_seg.safetensors`` (what lies outside CLIP), both fp16, were
-made by one command from nothing but the drawn pictures; their metadata repeats it, with the settings::
+The weights in this package, ``clip.safetensors`` and ``err_seg.safetensors`` (what lies outside CLIP), both fp16, are
+made from nothing but drawn pictures; their metadata repeats the commands, with the settings::
 
-    python tools/mini_world.py all --from-scratch --package
+    python tools/mini_world.py pretrain --package
+    python tools/mini_world.py train --package
 """
