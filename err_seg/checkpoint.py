@@ -144,8 +144,7 @@ def read_checkpoint(file: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} holds more than tensors and plain values, or is damaged; it was not read, since unpickling could "
-            f"run any program: {_first_line(error)}. Save its 'model' dictionary of tensors alone, best as "
-            "safetensors"
+            "run any program. Save its 'model' dictionary of tensors alone, best as safetensors"
         ) from error
     except Exception as error:  # a damaged file can make a reader fail in any way
         raise CheckpointError(f"{file} is damaged or not a checkpoint: {_first_line(error)}") from error

@@ -1,0 +1,118 @@
+"""Writing the network as ONNX or as a program of torch.export."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from err_seg.export.network import INPUTS, OUTPUTS, ExportableERRSeg, example_inputs
+from err_seg.files import atomic_write
+from err_seg.modeling.err_seg import ERRSeg
+
+EXAMPLE_CLASSES, EXAMPLE_KEPT = 13, 6
+LARGEST_SIDE, LARGEST_VOCABULARY = 32768, 65536
+OPSET = 20
+
+
+class ExportError(RuntimeError):
+    """A network or machine that cannot export; the message says why."""
+
+
+def trace(model: ERRSeg) -> ExportedProgram:
+    """Turn the network into a graph in which picture size, T and K are open (``ExportableERRSeg``'s inputs)."""
+    if model.training or model.device.type != "cpu":
+        raise ExportError("export needs the model on the CPU and in evaluation mode; the file runs anywhere")
+    network = ExportableERRSeg(model).eval()
+    shapes: dict[str, Any] = {
+        "image": {2: Dim("height", min=2, max=LARGEST_SIDE), 3: Dim("width", min=2, max=LARGEST_SIDE)},
+        "text": {0: Dim("classes", min=model.crm.num_ranks, max=LARGEST_VOCABULARY)},
+        "ranks": {0: Dim("kept", min=2, max=LARGEST_VOCABULARY)},
+    }
+    with torch.no_grad(), _exporter():
+        inputs = example_inputs(model, EXAMPLE_CLASSES, EXAMPLE_KEPT)
+        return torch.export.export(network, inputs, dynamic_shapes=shapes, strict=False)
+
+
+def export_program(model: ERRSeg, file: Path) -> None:
+    """Write a ``.pt2`` file that ``torch.export.load`` reads, complete or not at all.
+
+    Raises:
+        ExportError: the model is not on the CPU.
+    """
+    program = trace(model)
+    with atomic_write(file) as partial, open(partial, "wb") as stream:
+        torch.export.save(program, stream, extra_files={"err_seg.json": json.dumps(facts(model))})
+
+
+def export_onnx(model: ERRSeg, file: Path) -> None:
+    """Write an ONNX file with the weights in it (without the text tower's), complete or not at all.
+
+    Raises:
+        ExportError: ``onnx`` or ``onnxscript`` is not installed, or the model is not on the CPU.
+    """
+    if lacking := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
+        raise ExportError(f"writing ONNX needs {' and '.join(lacking)}: pip install 'err_seg[export]'")
+    with _exporter():
+        program = torch.onnx.export(
+            trace(model),
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=True,
+            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props.update({key: str(value) for key, value in facts(model).items()})
+    with atomic_write(file) as partial:
+        program.save(str(partial))
+
+
+def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    """Sort in ONNX, whose TopK puts equal values in the order of their indices, as a stable sort does."""
+    from onnxscript import opset20 as op
+
+    length = op.Shape(values, start=dim, end=dim + 1)
+    return op.TopK(values, length, axis=dim, largest=int(descending), sorted=1)
+
+
+def facts(model: ERRSeg) -> dict[str, Any]:
+    """Return what a user of an exported file should know of it."""
+    return {
+        "network": "ERR-Seg",
+        "inputs": "image (1, 3, H, W) float32 RGB 0..255; text (T, D) float32 unit vectors; ranks 0..K-1 int64",
+        "outputs": "probabilities (K, S/4, S/4) float32; kept (K,) int64 indices into text",
+        "embedding_dim": model.encoder.embedding_dim,
+        "fewest_classes": model.crm.num_ranks,
+        "num_kept": model.num_kept or 0,
+        "size": model.size,
+    }
+
+
+@contextmanager
+def _exporter() -> Iterator[None]:
+    """Hold back what the exporters say about their own insides, and turn what they raise into one kind of error."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        except ExportError:
+            raise
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), "")
+            raise ExportError(f"this torch cannot export this network: {type(error).__name__}: {reason}") from error
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,63 @@
+"""The network as a function of tensors alone: what an exported file computes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from err_seg.modeling.crm import select_classes
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.modeling.layers import resize
+
+INPUTS = ("image", "text", "ranks")
+OUTPUTS = ("probabilities", "kept")
+
+
+class ExportableERRSeg(nn.Module):
+    """One picture of any size and any vocabulary in, the kept classes' probabilities out.
+
+    K is the length of an input: an exported graph can leave that open where it cannot leave a number open.
+
+    Args:
+        model: the network, whose parts are shared.
+    """
+
+    def __init__(self, model: ERRSeg):
+        super().__init__()
+        self.model = model
+        self.size = (model.size, model.size)
+
+    def forward(self, image: Tensor, text: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
+        """Segment a picture.
+
+        Args:
+            image: (1, 3, H, W) float32 RGB in 0..255.
+            text: (T, D) float32 text embeddings, T at least CRM's R (3).
+            ranks: (K,) int64, 0, 1, ..., K - 1: which places of CRM's ranking are kept; K at most T.
+
+        Returns:
+            Probabilities (K, S/4, S/4) in 0..1, and the vocabulary indices (K,) of their classes, ascending.
+        """
+        model = self.model
+        normalised = (image - model.pixel_mean) / model.pixel_std
+        # not `resize`, whose short cut for equal sizes would fix them in the graph
+        features = model.encoder(F.interpolate(normalised, self.size, mode="bilinear", align_corners=False))
+        costs = [model.cost_maps(pixels, text) for pixels in features.embeddings]
+        costs[0] = resize(costs[0], features.deep[-1].shape[-2:])
+
+        ranking = model.crm.scores(costs[0]).sort(dim=1, descending=True, stable=True).indices
+        kept = ranking.index_select(1, ranks).sort(dim=1).values
+        x = model.cost_embedding([select_classes(cost, kept) for cost in costs])
+        if model.escf is not None:
+            x = model.escf(x, features.deep, F.embedding(kept, text))
+        logits = model.gud(x, features.shallow)
+        return logits[:, 0].sigmoid(), kept[0]
+
+
+def example_inputs(model: ERRSeg, num_classes: int, num_kept: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a picture and text embeddings, and count out the ranks: inputs to trace with and to compare with."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = model.size + 16 * (seed + 1), model.size + 40
+    image = torch.randint(0, 256, (1, 3, height, width), generator=generator).float()
+    image = F.avg_pool2d(image, 5, stride=1, padding=2)  # less like noise, more like a picture
+    text = F.normalize(torch.randn(num_classes, model.encoder.embedding_dim, generator=generator), dim=1)
+    return image, text, torch.arange(num_kept)

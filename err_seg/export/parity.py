@@ -1,0 +1,92 @@
+"""Does an exported file compute what the network computes?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from err_seg.export.exporting import ExportError
+from err_seg.export.network import INPUTS, OUTPUTS, example_inputs
+from err_seg.modeling.err_seg import ERRSeg
+
+TOLERANCE = 2e-3
+CASES = ((3, 3), (5, 2), (40, 12))
+
+Runner = Callable[[Tensor, Tensor, Tensor], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Agreement over several picture sizes and vocabularies.
+
+    Attributes:
+        cases: how many were compared.
+        largest_difference: of any probability, where the same classes were kept.
+        same_kept: in how many cases the same classes were kept.
+    """
+
+    cases: int
+    largest_difference: float
+    same_kept: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether the same classes are kept, and probabilities differ by no more than 0.002."""
+        return self.same_kept == self.cases and self.largest_difference <= TOLERANCE
+
+
+def compare(model: ERRSeg, run: Runner) -> Parity:
+    """Compare an exported file with :meth:`ERRSeg.forward` on pictures of several sizes, with several T and K.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        run: runs the file on image, text and ranks; gives probabilities and kept.
+    """
+    largest, same = 0.0, 0
+    for seed, (num_classes, num_kept) in enumerate(CASES):
+        image, text, ranks = example_inputs(model, num_classes, num_kept, seed)
+        with torch.no_grad():
+            expected = model(model.preprocess([image[0]]), text, num_kept)
+        probabilities, kept = run(image, text, ranks)
+        if np.array_equal(kept, expected.kept[0].numpy()):
+            same += 1
+            largest = max(largest, float(np.abs(probabilities - expected.logits[0].sigmoid().numpy()).max()))
+    return Parity(len(CASES), largest, same)
+
+
+def check_onnx(model: ERRSeg, file: Path) -> Parity:
+    """Compare an ONNX file, run by ONNX Runtime on the CPU.
+
+    Raises:
+        ExportError: ONNX Runtime is not installed.
+    """
+    if find_spec("onnxruntime") is None:
+        raise ExportError(f"{file} was written, but comparing it needs onnxruntime: pip install 'err_seg[export]'")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def run(*inputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        values = {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)}
+        probabilities, kept = session.run(list(OUTPUTS), values)
+        return probabilities, kept
+
+    return compare(model, run)
+
+
+def check_program(model: ERRSeg, file: Path) -> Parity:
+    """Compare a file of torch.export."""
+    module = torch.export.load(str(file)).module()
+
+    def run(*inputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            probabilities, kept = module(*inputs)
+        return probabilities.numpy(), kept.numpy()
+
+    return compare(model, run)

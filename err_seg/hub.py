@@ -1,0 +1,285 @@
+"""Models by name or from a file: ``err_seg.load("err-seg-b")``, ``err_seg.load("model_final.safetensors")``.
+
+The configurations of named models live here as differences from the defaults, so that an installed package needs no
+folder of YAML files.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from safetensors import SafetensorError, safe_open
+
+from err_seg.build import build_model
+from err_seg.checkpoint import CheckpointError, read_checkpoint
+from err_seg.config import ConfigError, get_cfg
+from err_seg.modeling.err_seg import ERRSeg
+
+Overrides = tuple[Any, ...]
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+HUB_SECONDS = 15
+BLOCK = 1 << 20
+
+
+class HubError(ValueError):
+    """A model that cannot be found, fetched or trusted; the message says which file to put where."""
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A released model.
+
+    Attributes:
+        settings: its configuration, as KEY VALUE pairs over the defaults.
+        files: regular expression that finds its file among those of the repository, in any case.
+        repository: the authors' repository on the Hugging Face hub.
+    """
+
+    settings: Overrides
+    files: str
+    repository: str = "lchen1019/ERR-Seg"
+
+
+MODELS: Mapping[str, HubModel] = {
+    "err-seg-b": HubModel(
+        settings=("MODEL.CLIP.NAME", "convnext_base_w_320", "INPUT.SIZE", 640),
+        files=r"convnext[-_]?b|base|[-_]b([-_./]|$)",
+    ),
+    "err-seg-l": HubModel(
+        settings=("MODEL.CLIP.NAME", "convnext_large_d_320", "INPUT.SIZE", 768),
+        files=r"convnext[-_]?l|large|[-_]l([-_./]|$)",
+    ),
+}
+MINI = "mini"
+MINI_SETTINGS: Overrides = (
+    *("MODEL.CLIP.NAME", "mini", "MODEL.CLIP.PRETRAINED", "mini", "MODEL.TEXT.CACHE_DIR", "none"),
+    *("MODEL.CRM.NUM_KEPT", 12, "MODEL.COST_EMBEDDING.HIDDEN_DIM", 64, "MODEL.COST_EMBEDDING.DIM", 64),
+    *("MODEL.ESCF.NUM_LAYERS", 2, "MODEL.ESCF.GUIDANCE_DIM", 64, "MODEL.ESCF.GUIDANCE_HIDDEN_DIM", 64),
+    *("MODEL.GUD.DIMS", [32, 16, 16], "MODEL.GUD.GUIDANCE_DIMS", [16, 16, 8]),
+    *("INPUT.SIZE", 192, "INPUT.CROP_SIZE", 192),
+)
+
+# the width of the image tower's stem tells the released models apart
+STEM = "visual.trunk.stem.0.weight"
+MODEL_OF_WIDTH = {128: "err-seg-b", 192: "err-seg-l"}
+
+
+def model_names() -> tuple[str, ...]:
+    """Return the names that :func:`load` knows: the released models, and "mini", which the package brings."""
+    return (*MODELS, MINI)
+
+
+def load(
+    model: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str] | None = None,
+    overrides: Sequence[Any] = (),
+    device: str = "auto",
+    precision: str | None = None,
+    sha256: str | None = None,
+    repository: str | None = None,
+    filename: str | None = None,
+    revision: str | None = None,
+) -> ERRSeg:
+    """Load a model that is ready to predict, in evaluation mode.
+
+    Args:
+        model: a name of :func:`model_names` (fetched once, then found in the cache without network), or a file of
+            weights: ours (``.safetensors``) or a released one (``.pth``). Nothing in a file is executed.
+        config: a name of :func:`model_names` or a YAML file; by default what the file itself says (training writes
+            its configuration into it), else the released model whose width the weights have.
+        overrides: KEY VALUE pairs over the configuration.
+        device: "auto", or a torch device.
+        precision: "fp32", "fp16", "bf16" or "auto" (fp16 on CUDA, else fp32); ``None``: the configuration's.
+        sha256: the file's checksum in hexadecimal digits, to be checked before it is read.
+        repository: another repository on the Hugging Face hub to fetch a named model from.
+        filename: the file in the repository; by default the only one whose name is that of the model's size.
+        revision: branch, tag or commit of the repository.
+
+    Raises:
+        HubError: an unknown name, no such file, no network, several candidates, or another checksum.
+        ConfigError: a configuration that cannot be used.
+        CheckpointError: weights that cannot be read or do not fit; the differences are listed.
+    """
+    name = os.fspath(model)
+    options = [*overrides, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
+    if name == MINI:
+        if any(value is not None for value in (config, sha256, repository, filename, revision)):
+            raise HubError(f"{MINI!r} lies in the package, with a configuration of its own: give overrides alone")
+        return _load_mini(get_cfg(None, [*MINI_SETTINGS, *options]))
+    if name in MODELS:
+        file = find_weights(name, repository=repository, filename=filename, revision=revision)
+        base = base_settings(config if config is not None else name)
+    else:
+        file = Path(name).expanduser()
+        if not file.is_file():
+            raise HubError(f"no model {name!r}: there is no such file, {_known_names(name)}")
+        base = base_settings(config) if config is not None else settings_of_file(file)
+    if sha256 is not None:
+        check_sha256(file, sha256)
+    yaml_file, settings = base
+    return build_model(get_cfg(yaml_file, [*settings, *options, "MODEL.WEIGHTS", str(file)])).eval()
+
+
+def base_settings(config: str | os.PathLike[str]) -> tuple[Path | None, Overrides]:
+    """Return the YAML file to start from, if any, and the KEY VALUE pairs over it, of a model's name or a YAML file."""
+    name = os.fspath(config)
+    if name in MODELS:
+        return None, MODELS[name].settings
+    if name == MINI:
+        return None, MINI_SETTINGS
+    if Path(name).suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"no configuration {name!r}: not a YAML file, {_known_names(name)}")
+    return Path(name), ()
+
+
+def settings_of_file(file: Path) -> tuple[Path | None, Overrides]:
+    """Find out how to configure the network for a file of weights: by what is written in it, else by its width.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+        HubError: neither helps.
+    """
+    text = None
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt") as weights:
+                text = (weights.metadata() or {}).get("config")
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} is damaged or not a checkpoint: {error}") from error
+    if text is not None:
+        return None, tuple(_prediction_settings(text, file))
+    state = read_checkpoint(file)
+    state = state["model"] if isinstance(state.get("model"), Mapping) else state
+    widths = [len(tensor) for key, tensor in state.items() if str(key).endswith(STEM)]
+    if len(widths) != 1 or widths[0] not in MODEL_OF_WIDTH:
+        raise HubError(
+            f"{file} does not say which network it belongs to; give its configuration: a YAML file, or one of "
+            f"{', '.join(model_names())}"
+        )
+    return None, MODELS[MODEL_OF_WIDTH[widths[0]]].settings
+
+
+def _prediction_settings(text: str, file: Path) -> Iterator[Any]:
+    """Yield KEY and VALUE of what a stored configuration says about the network; the rest is the training's own."""
+    try:
+        config = yaml.safe_load(json.loads(text))
+        sections = {name: config[name] for name in ("MODEL", "INPUT")}
+    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{file}: the configuration stored in it cannot be read; give one: {error}") from error
+
+    def leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in tree.items():
+            yield from leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+
+    # a file from elsewhere has no say in where this machine writes its cache
+    for pair in leaves(sections, ""):
+        yield from () if pair[0] == "MODEL.TEXT.CACHE_DIR" else pair
+
+
+def weights_dir() -> Path:
+    """Return where files put there by hand are looked for: ``$ERR_SEG_CACHE/weights``, else in ``~/.cache/err_seg``."""
+    return Path(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg") / "weights"
+
+
+def find_weights(
+    name: str, *, repository: str | None = None, filename: str | None = None, revision: str | None = None
+) -> Path:
+    """Find the weights of a released model: put there by hand, in the hub's cache, or fetched now.
+
+    Raises:
+        HubError: they are nowhere; says which file to put where.
+    """
+    by_hand = [weights_dir() / f"{name}{suffix}" for suffix in WEIGHT_SUFFIXES]
+    if repository is None and filename is None and (found := [file for file in by_hand if file.is_file()]):
+        return found[0]
+    repository = repository or MODELS[name].repository
+    try:
+        filename = filename or choose_file(name, _files_of(repository, revision), repository)
+        return Path(hf_hub_download(repository, filename, revision=revision, etag_timeout=HUB_SECONDS))
+    except HubError:
+        raise
+    except Exception as error:  # the hub's client and the network libraries beneath it each raise their own
+        raise HubError(
+            f"could not fetch {filename or f'the checkpoint of {name}'} from https://huggingface.co/{repository} "
+            f"({type(error).__name__}: {next(iter(str(error).splitlines()), '')}). Fetch it in any other way, and put "
+            f"it at {weights_dir() / name}.pth (or .safetensors), or give its path instead of the name"
+        ) from error
+
+
+def choose_file(name: str, files: Iterable[str], repository: str) -> str:
+    """Choose a model's file among those of a repository.
+
+    Raises:
+        HubError: none or several carry the name of its size; lists the candidates.
+    """
+    weights = sorted(file for file in files if file.endswith(WEIGHT_SUFFIXES))
+    matching = [file for file in weights if re.search(MODELS[name].files, str(_stem(file)), re.IGNORECASE)]
+    if len(matching) != 1:
+        raise HubError(
+            f"{len(matching)} files of https://huggingface.co/{repository} are named like {name}; choose one with "
+            f"filename=... among: {', '.join(matching or weights) or 'none at all'}"
+        )
+    return matching[0]
+
+
+def check_sha256(file: Path, expected: str) -> None:
+    """Compare a file's checksum.
+
+    Raises:
+        HubError: it is another one.
+    """
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    if digest.hexdigest() != expected.strip().lower():
+        raise HubError(
+            f"{file} has the SHA-256 {digest.hexdigest()}, expected {expected}; it was not read. It may be damaged or "
+            "another file: fetch it again, or correct the checksum"
+        )
+
+
+def _stem(file: str) -> PurePosixPath:
+    return PurePosixPath(file).with_suffix("")
+
+
+def _files_of(repository: str, revision: str | None) -> list[str]:
+    """List a repository's files; without network, those of it that lie in the cache."""
+    try:
+        info = HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS)
+        return [file.rfilename for file in info.siblings or ()]
+    except Exception:
+        try:
+            folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        except Exception:  # not in the cache either: what matters is why it could not be fetched
+            folder = None
+        if folder is None:
+            raise
+        return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+
+
+def _known_names(name: str) -> str:
+    close = difflib.get_close_matches(name, model_names(), n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"and the names are {', '.join(model_names())}{hint}"
+
+
+def _load_mini(cfg: CfgNode) -> ERRSeg:
+    from err_seg.mini.world import ERR_SEG_WEIGHTS, load_model  # brings the training code along
+
+    if not ERR_SEG_WEIGHTS.is_file():
+        raise HubError(
+            f"the package lacks {ERR_SEG_WEIGHTS.name} in {ERR_SEG_WEIGHTS.parent}; install it again, or make the "
+            "weights with: python tools/mini_world.py all --from-scratch --package"
+        )
+    return load_model(cfg)

@@ -1,0 +1,211 @@
+"""What ESCF's attentions attend to, recorded by hooks while the network runs, and a figure of it (paper, Fig. 2).
+
+SFM attends, within the map of one class, from every pixel to all pixels (with SSR: of a coarser grid). CFM attends, at
+every place, from every kept class to all kept classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor, nn
+
+from err_seg.inference.kept import DPI, draw_heat, set_class_ticks, set_class_title, thumbnail, to_image
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.modeling.escf import CFM, SFM
+from err_seg.modeling.segmentation import Segmentation
+from err_seg.pictures import picture_to_tensor
+
+CLASSES_SHOWN = 9
+POINT_COLOR = "#00ffff"
+
+
+@dataclass
+class AttentionLayer:
+    """Queries and keys of one attention of one picture, (N, L, C) and (N, L', C), and the grid (H, W) of its input."""
+
+    num_heads: int
+    grid: tuple[int, int] = (0, 0)
+    queries: Tensor = field(default_factory=lambda: torch.empty(0))
+    keys: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def weights(self, sequence: int, position: int | None = None) -> Tensor:
+        """Return the softmax weights, averaged over the heads, of one position (L',) or of all (L, L'); sums of 1."""
+        q, k = (t[sequence].unflatten(-1, (self.num_heads, -1)).transpose(0, 1) for t in (self.queries, self.keys))
+        if position is not None:
+            q = q[:, position : position + 1]
+        weights = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=0)
+        return weights[0] if position is not None else weights
+
+
+@dataclass(frozen=True)
+class Attention:
+    """All attentions of one picture, in the order of ESCF's layers."""
+
+    spatial: list[AttentionLayer]
+    category: list[AttentionLayer]
+
+    def to_pixels(self, layer: int, place: int, point: tuple[float, float]) -> Tensor:
+        """Return where SFM looks, from a point, in the map of one class.
+
+        Args:
+            layer: 0 is the first.
+            place: the class's place among the kept ones, 0..K-1.
+            point: (x, y), each in 0..1, from the upper left corner.
+
+        Returns:
+            (h, w) float32 on SSR's grid; the sum is 1.
+        """
+        attention = self.spatial[layer]
+        height, width = attention.grid
+        row, column = cell(point, (height, width))
+        weights = attention.weights(place, row * width + column)
+        ratio = round((height * width / len(weights)) ** 0.5)
+        return weights.unflatten(0, (height // ratio, width // ratio))
+
+    def to_classes(self, layer: int, point: tuple[float, float]) -> Tensor:
+        """Return how CFM shares each kept class's attention out between the kept classes, at a point.
+
+        Returns:
+            (K, K) float32; row i is what class i attends to, and sums to 1.
+        """
+        attention = self.category[layer]
+        row, column = cell(point, attention.grid)
+        return attention.weights(row * attention.grid[1] + column)
+
+
+def cell(point: tuple[float, float], grid: tuple[int, int]) -> tuple[int, int]:
+    """Return the row and column of a grid (H, W) that a point (x, y) in 0..1 lies in."""
+    return min(int(point[1] * grid[0]), grid[0] - 1), min(int(point[0] * grid[1]), grid[1] - 1)
+
+
+@torch.no_grad()
+def record_attention(
+    model: ERRSeg, picture: np.ndarray, vocabulary: Sequence[str], num_kept: int | None = None
+) -> Attention:
+    """Run the network on one picture and keep the queries and keys of ESCF's attentions.
+
+    Args:
+        model: with an ESCF.
+        picture: (H, W, 3) uint8 RGB.
+        vocabulary: class names.
+        num_kept: K, instead of the model's own.
+
+    Raises:
+        ValueError: the network has no ESCF (Table V).
+    """
+    if model.escf is None:
+        raise ValueError("the network has no ESCF (MODEL.ESCF.ENABLED is False), hence no attention to show")
+    with model.evaluating(), recording(model.escf) as attention:
+        text = model.embed_vocabulary(vocabulary)
+        model(model.preprocess([picture_to_tensor(picture)]), text, num_kept)
+    return attention
+
+
+@contextmanager
+def recording(escf: nn.Module) -> Iterator[Attention]:
+    """Collect, while a ``with`` block lasts, what the attentions of an ESCF compute of the first picture of a batch."""
+    attention = Attention([], [])
+    handles = []
+
+    def watch(module: SFM | CFM, layer: AttentionLayer, ratio: int) -> None:
+        def keep_grid(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            layer.grid = (inputs[0].shape[2] // ratio, inputs[0].shape[3] // ratio)
+
+        def keep(name: str):
+            return lambda _, __, output: setattr(layer, name, output[0].detach().float().cpu())
+
+        handles.append(module.register_forward_pre_hook(keep_grid))
+        handles.append(module.attention.q.register_forward_hook(keep("queries")))
+        handles.append(module.attention.k.register_forward_hook(keep("keys")))
+
+    for module in escf.modules():
+        if isinstance(module, SFM | CFM):
+            layer = AttentionLayer(module.attention.num_heads)
+            if isinstance(module, CFM):
+                attention.category.append(layer)
+                watch(module, layer, module.csr_ratio)
+            else:
+                attention.spatial.append(layer)
+                watch(module, layer, 1)
+    try:
+        yield attention
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def attention_figure(
+    picture: np.ndarray, result: Segmentation, attention: Attention, point: tuple[int, int] | None = None
+) -> Image.Image:
+    """Draw the attentions from one pixel: SFM's maps for the class found there, and CFM's shares between classes.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        result: its prediction, with the K and vocabulary that the attention was recorded with.
+        attention: see :func:`record_attention`.
+        point: (x, y) in pixels; ``None`` is the middle.
+    """
+    height, width = picture.shape[:2]
+    x, y = (width // 2, height // 2) if point is None else (min(point[0], width - 1), min(point[1], height - 1))
+    at = ((x + 0.5) / width, (y + 0.5) / height)
+    index = int(result.resized((height, width)).labels[y, x])
+    place = result.kept.tolist().index(index)
+    small = thumbnail(picture)
+    spot = (at[0] * small.shape[1], at[1] * small.shape[0])
+
+    columns = max(len(attention.spatial), len(attention.category), 1)
+    aspect = min(max(small.shape[0] / small.shape[1], 0.3), 2.0)
+    figure = Figure(figsize=(3.4 * (columns + 1), 3.0 * aspect + 4.2), dpi=DPI, layout="constrained")
+    axes = figure.subplots(2, columns + 1, squeeze=False, height_ratios=(3.0 * aspect, 3.6))
+    for axis in axes.ravel():
+        axis.axis("off")
+    axes[0, 0].imshow(small)
+    axes[0, 0].plot(*spot, "o", color=POINT_COLOR, markeredgecolor="black", markersize=9)
+    set_class_title(axes[0, 0], result.vocabulary[index], " at the point")
+    for layer in range(len(attention.spatial)):
+        axis = axes[0, layer + 1]
+        draw_heat(axis, small, attention.to_pixels(layer, place, at).numpy())
+        axis.plot(*spot, "o", color=POINT_COLOR, markeredgecolor="black", markersize=7)
+        axis.set_title(f"SFM {layer + 1}: where it looks", fontsize=11)
+    for layer in range(len(attention.category)):
+        _draw_shares(axes[1, layer + 1], attention.to_classes(layer, at), result, place, f"CFM {layer + 1}")
+    axes[1, 0].text(0, 1, _EXPLANATION, va="top", fontsize=9, wrap=True, transform=axes[1, 0].transAxes)
+    return to_image(figure)
+
+
+_EXPLANATION = """Above: SFM, within the map of
+the class at the point; bright
+pixels are attended to.
+
+Right: CFM, at the point. A row
+is a class, and shares out 100 %
+of its attention between the
+kept classes of the columns;
+the last column is all others."""
+
+
+def _draw_shares(axis, shares: Tensor, result: Segmentation, place: int, title: str) -> None:
+    """Draw the part of a (K, K) matrix that belongs to the classes that matter most, and the rest as one column."""
+    scores = result.class_scores.cpu()[result.kept.cpu()]
+    best = scores.argsort(descending=True, stable=True).tolist()
+    shown = [place, *(i for i in best if i != place)][:CLASSES_SHOWN]
+    matrix = shares[shown][:, shown]
+    has_others = len(shown) < len(shares)
+    if has_others:
+        matrix = torch.cat([matrix, 1 - matrix.sum(dim=1, keepdim=True)], dim=1)
+    axis.axis("on")
+    axis.imshow(matrix.numpy(), cmap="viridis", vmin=0, vmax=max(float(matrix.max()), 1e-6), aspect="auto")
+    names = [result.vocabulary[int(result.kept[i])] for i in shown]
+    set_class_ticks(axis.yaxis, names, 8)
+    set_class_ticks(axis.xaxis, names, 8, ["others"] if has_others else [])
+    for tick in axis.get_xticklabels():
+        tick.set(rotation=60, ha="right", rotation_mode="anchor")
+    for (row, column), share in np.ndenumerate(matrix.numpy()):
+        color = "black" if share > 0.6 * float(matrix.max()) else "white"
+        axis.text(column, row, f"{share:.0%}"[:-1], ha="center", va="center", fontsize=7, color=color)
+    axis.set_title(f"{title}: % of attention", fontsize=11)

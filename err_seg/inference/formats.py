@@ -1,0 +1,133 @@
+"""Result files of one picture: what each format holds, and how it is written."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
+from err_seg.files import atomic_write
+from err_seg.inference.attention import Attention, attention_figure
+from err_seg.inference.kept import kept_figure
+from err_seg.inference.words import NOTHING, Words
+from err_seg.modeling.segmentation import Segmentation
+from err_seg.visualize import overlay
+
+NOTHING_NAME = "none of these"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """All that is known about one picture.
+
+    Attributes:
+        name: of its files, without ending; a relative path.
+        source: where it came from.
+        picture: (H, W, 3) uint8 RGB.
+        segmentation: the network's result.
+        labels: (H, W) int64, classes of ``words`` or ``NOTHING``.
+        words: the classes.
+        attention: what ESCF attends to, where it was recorded.
+        point: (x, y), the pixel that the attention is shown for; ``None`` is the middle.
+    """
+
+    name: str
+    source: str
+    picture: np.ndarray
+    segmentation: Segmentation
+    labels: np.ndarray
+    words: Words
+    attention: Attention | None = None
+    point: tuple[int, int] | None = None
+
+    def table(self) -> list[dict[str, Any]]:
+        """List the classes that occur, largest first: name, label, pixels, share of all pixels, mean probability."""
+        best = self.segmentation.scores.cpu().numpy()
+        rows = []
+        for label, pixels in zip(*np.unique(self.labels, return_counts=True), strict=True):
+            if label != NOTHING:
+                rows.append(
+                    {
+                        "name": self.words.classes[label],
+                        "label": int(label),
+                        "pixels": int(pixels),
+                        "share": round(float(pixels / self.labels.size), 6),
+                        "score": round(float(best[self.labels == label].mean()), 4),
+                    }
+                )
+        return sorted(rows, key=lambda row: (-row["pixels"], row["label"]))
+
+
+def _overlay(result: Result, path: Path) -> None:
+    _save_image(overlay(result.picture, result.labels, result.words.classes, nothing=NOTHING_NAME), path)
+
+
+def _labels(result: Result, path: Path) -> None:
+    save_label_png(result.labels, path, result.words.classes, ignore_label=NOTHING)
+
+
+def _json(result: Result, path: Path) -> None:
+    height, width = result.labels.shape
+    scores, vocabulary = result.segmentation.class_scores, result.segmentation.vocabulary
+    kept = sorted(result.segmentation.kept.tolist(), key=lambda i: (-scores[i].item(), i))
+    nothing = int((result.labels == NOTHING).sum())
+    facts = {
+        "picture": result.source,
+        "size": [height, width],
+        "classes": result.table(),
+        "nothing": {"pixels": nothing, "share": round(nothing / result.labels.size, 6)},
+        "kept": [{"name": vocabulary[i], "crm_score": round(scores[i].item(), 3)} for i in kept],
+    }
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _rle(result: Result, path: Path) -> None:
+    scores = {row["label"]: row["score"] for row in result.table()}
+    segments = rle_segments(result.labels, result.source, result.words.classes, scores=scores, ignore_label=NOTHING)
+    save_rle_json(segments, path)
+
+
+def _kept(result: Result, path: Path) -> None:
+    _save_image(kept_figure(result.picture, result.segmentation), path)
+
+
+def _attention(result: Result, path: Path) -> None:
+    assert result.attention is not None
+    _save_image(attention_figure(result.picture, result.segmentation, result.attention, result.point), path)
+
+
+def _save_image(image: Image.Image, path: Path) -> None:
+    with atomic_write(path) as partial:
+        image.save(partial, format="PNG")
+
+
+FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
+    "overlay": ("_overlay.png", _overlay),
+    "labels": ("_labels.png", _labels),
+    "json": (".json", _json),
+    "rle": ("_rle.json", _rle),
+    "kept": ("_kept.png", _kept),
+    "attention": ("_attention.png", _attention),
+}
+"""Name of a format to the ending of its files and the function that writes one."""
+
+
+def result_paths(name: str, formats: Iterable[str], folder: Path) -> list[Path]:
+    """Return the files of a picture's results."""
+    return [folder / f"{name}{FORMATS[kind][0]}" for kind in formats]
+
+
+def write_result(result: Result, formats: Iterable[str], folder: Path) -> None:
+    """Write the files of a picture's results, each complete or not at all.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    kinds = list(formats)
+    for kind, path in zip(kinds, result_paths(result.name, kinds, folder), strict=True):
+        FORMATS[kind][1](result, path)

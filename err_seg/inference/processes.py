@@ -1,0 +1,62 @@
+"""Several processes that share a job out, as torchrun and accelerate launch start them."""
+
+import os
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from err_seg.inference.runner import Report
+
+# a process that is through waits for all others, however much longer theirs takes
+PATIENCE = timedelta(days=30)
+
+
+def process_rank() -> tuple[int, int]:
+    """Return this process's number and the number of all, by RANK and WORLD_SIZE; (0, 1) alone.
+
+    Raises:
+        ValueError: the environment contradicts itself.
+    """
+    rank, world_size = (int(os.environ.get(name) or default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if not 0 <= rank < world_size:
+        raise ValueError(f"RANK={rank} is not below WORLD_SIZE={world_size}; both are set by torchrun")
+    return rank, world_size
+
+
+def own_device(device: str) -> str:
+    """Give each process of a machine a GPU of its own, where "auto" or "cuda" leaves the choice."""
+    count = torch.cuda.device_count()
+    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and count:
+        return f"cuda:{int(os.environ['LOCAL_RANK']) % count}"
+    return device
+
+
+def gather_reports(report: Report) -> Report | None:
+    """Wait until all processes are through, and add up what they did.
+
+    Launchers end all processes when one of them leaves with an error, so that a process with a picture that it could
+    not read must not leave before the others are done.
+
+    Args:
+        report: this process's.
+
+    Returns:
+        The whole job's in process 0 and ``None`` in the others; this process's where no launcher connects them.
+    """
+    rank, world_size = process_rank()
+    if world_size == 1 or "MASTER_ADDR" not in os.environ:
+        return report
+    distributed.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        reports: list[Report | None] | None = [None] * world_size if rank == 0 else None
+        distributed.gather_object(report, reports)
+    finally:
+        distributed.destroy_process_group()
+    if reports is None:
+        return None
+    whole = Report()
+    for part in reports:
+        assert part is not None
+        whole.merge(part)
+    return whole

@@ -1,0 +1,85 @@
+"""The words of a prediction: the classes, and what counts as none of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from err_seg.modeling.segmentation import Segmentation
+from err_seg.prompts import VocabularyError, check_vocabulary
+
+NOTHING = -1
+
+
+class WordsError(ValueError):
+    """Words that cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What pixels may be called.
+
+    Attributes:
+        classes: the N class names, in label order.
+        background: further names that compete for the pixels and whose pixels become :data:`NOTHING`.
+        threshold: pixels whose highest probability is below this become :data:`NOTHING`; in 0..1.
+    """
+
+    classes: tuple[str, ...]
+    background: tuple[str, ...] = ()
+    threshold: float = 0.0
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """What the network chooses from: classes, then background."""
+        return (*self.classes, *self.background)
+
+    def labels(self, result: Segmentation) -> np.ndarray:
+        """Return (H, W) int64: for every pixel its class, or :data:`NOTHING`.
+
+        Args:
+            result: a prediction with :attr:`vocabulary`.
+        """
+        labels = result.labels
+        nothing = (labels >= len(self.classes)) | (result.scores < self.threshold)
+        return labels.masked_fill(nothing, NOTHING).cpu().numpy()
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split "cat, dog, grass" at commas; where there is a ";" or a line break, at these, and commas join synonyms."""
+    separators = "\n;" if "\n" in text or ";" in text else ","
+    for separator in separators:
+        text = text.replace(separator, "\n")
+    names = (name.strip(", \t\r") for name in text.split("\n"))
+    return tuple(name for name in names if name)
+
+
+def parse_words(classes: Sequence[str], background: Iterable[str] = ()) -> Words:
+    """Put classes and the values of ``--background`` together.
+
+    Args:
+        classes: class names; those that ``background`` names move there.
+        background: each a number in 0..1 (a threshold) or names, separated as in :func:`split_names`.
+
+    Raises:
+        WordsError: no or repeated names, a threshold out of range, or classes that are all background.
+    """
+    threshold = 0.0
+    names: list[str] = []
+    for value in background:
+        try:
+            threshold = float(value)
+        except ValueError:
+            names += split_names(value)
+            continue
+        if not 0 <= threshold <= 1:
+            raise WordsError(f"a background threshold is a probability in 0..1, not {value}")
+    outside = tuple(dict.fromkeys(names))
+    inside = tuple(name for name in classes if name not in outside)
+    try:
+        check_vocabulary((*inside, *outside))
+    except VocabularyError as error:
+        raise WordsError(str(error)) from error
+    if not inside:
+        raise WordsError("no class names besides the background; name at least one class to look for")
+    return Words(inside, outside, threshold)

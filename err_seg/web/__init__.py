@@ -1,0 +1,6 @@
+"""A web page: upload a picture, type words, see the labelled picture. Needs Gradio (``pip install 'err_seg[web]'``)."""
+
+from err_seg.web.page import build_page
+from err_seg.web.server import create_app, serve
+
+__all__ = ["build_page", "create_app", "serve"]

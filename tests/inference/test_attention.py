@@ -1,0 +1,73 @@
+"""Recorded attention is what the network computes, and recording leaves the network as it was."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import VOCABULARY
+from torch.nn import functional as F
+
+from err_seg.inference.attention import attention_figure, cell, record_attention
+from err_seg.inference.kept import kept_figure
+
+
+@pytest.fixture
+def model(toy_model):
+    return toy_model().eval()
+
+
+def test_weights_give_the_networks_own_result(model, pictures):
+    """Attention recomputed from recorded queries and keys, applied to the values, is what reaches ``proj``."""
+    seen = {}
+    module = model.escf.layers[1].cfm.attention
+    handles = [
+        module.v.register_forward_hook(lambda _, __, output: seen.update(v=output[0])),
+        module.proj.register_forward_pre_hook(lambda _, inputs: seen.update(attended=inputs[0])),
+    ]
+    attention = record_attention(model, pictures[0], VOCABULARY)
+    for handle in handles:
+        handle.remove()
+    place, heads = 3, module.num_heads
+    layer = attention.category[1]
+    q, k = (t[place].unflatten(-1, (heads, -1)).transpose(0, 1) for t in (layer.queries, layer.keys))
+    v = seen["v"][place].unflatten(-1, (heads, -1)).transpose(0, 1)
+    attended = F.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(attended, seen["attended"][place])
+    weights = layer.weights(place)
+    assert weights.shape == (4, 4)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(4))
+    mean = torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, dim=-1).mean(dim=0)
+    torch.testing.assert_close(weights, mean)
+
+
+def test_shapes_and_sums(model, pictures):
+    attention = record_attention(model, pictures[0], VOCABULARY, num_kept=3)
+    assert len(attention.spatial) == len(attention.category) == 2
+    spatial = attention.to_pixels(0, 2, (0.9, 0.1))
+    assert spatial.shape == (2, 2)  # the 4×4 grid, halved by SSR
+    assert spatial.sum() == pytest.approx(1, abs=1e-5)
+    assert attention.to_classes(1, (0.9, 0.1)).shape == (3, 3)
+    assert cell((0.0, 0.999), (4, 8)) == (3, 0)
+    assert cell((1.0, 1.0), (4, 8)) == (3, 7)
+
+
+def test_recording_leaves_nothing_behind(model, pictures):
+    before = model.predict(pictures[:1], VOCABULARY)[0].probabilities
+    record_attention(model, pictures[0], VOCABULARY)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.equal(model.predict(pictures[:1], VOCABULARY)[0].probabilities, before)
+
+
+def test_network_without_escf(toy_model, pictures):
+    with pytest.raises(ValueError, match="no ESCF"):
+        record_attention(toy_model("MODEL.ESCF.ENABLED", False).eval(), pictures[0], VOCABULARY)
+
+
+def test_figures_are_drawn(model, pictures):
+    result = model.predict(pictures[1:2], VOCABULARY)[0]
+    figure = kept_figure(pictures[1], result)
+    assert len(np.unique(np.asarray(figure).reshape(-1, 3), axis=0)) > 100
+    attention = record_attention(model, pictures[1], VOCABULARY)
+    corner = attention_figure(pictures[1], result, attention, (0, 0))
+    far = attention_figure(pictures[1], result, attention, (10_000, 10_000))
+    assert corner.size == far.size
+    assert not np.array_equal(corner, far)

@@ -1,0 +1,85 @@
+"""Sources get names of their own, videos come frame by frame, and processes share everything out exactly."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from err_seg.inference import Item, Problem, WordsError, collect_sources, iterate_items, parse_words, split_names
+from err_seg.inference import video as video_module
+from err_seg.inference.inputs import name_sources
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+    return [str(path) for path in paths]
+
+
+def names(inputs):
+    sources, problems = collect_sources(inputs)
+    assert not problems
+    return name_sources(sources)
+
+
+def test_names_are_as_long_as_they_must_be(tmp_path):
+    a, b, c, d = touch(*(tmp_path / name for name in ("x/cat.png", "y/cat.png", "x/cat.jpg", "x/dog.png")))
+    assert names([a, d]) == ["cat", "dog"]
+    assert names([a, c]) == ["cat.png", "cat.jpg"]
+    assert names([a, b]) == ["x/cat.png", "y/cat.png"]
+    assert names([a, a, str(tmp_path / "x/../x/cat.png")]) == ["cat"]
+    assert names([str(tmp_path)]) == ["x/cat.jpg", "x/cat.png", "x/dog", "y/cat"]
+
+
+def test_every_item_has_exactly_one_process(tmp_path):
+    touch(*(tmp_path / f"{i:02d}.png" for i in range(11)))
+    sources, _ = collect_sources([str(tmp_path)])
+    whole = [item.name for item in iterate_items(sources)]
+    shares = [[item.name for item in iterate_items(sources, rank=rank, world_size=4)] for rank in range(4)]
+    assert sorted(name for share in shares for name in share) == whole
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_empty_folder_is_a_problem(tmp_path):
+    sources, problems = collect_sources([str(tmp_path)])
+    assert not sources
+    assert "holds no pictures" in problems[0].message
+
+
+def test_video_without_library(tmp_path, monkeypatch):
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    monkeypatch.setattr(video_module, "find_spec", lambda name: None)
+    (problem,) = iterate_items(collect_sources([str(tmp_path / "clip.mp4")])[0])
+    assert isinstance(problem, Problem)
+    assert "pip install av" in problem.message
+
+
+def test_frames_of_a_video(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in range(0, 250, 25):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, dtype=np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    sources, _ = collect_sources([str(tmp_path)])
+    problem, *items = iterate_items(sources, every=3)
+    assert isinstance(problem, Problem)
+    assert "broken.mp4" in problem.message
+    assert [item.name for item in items] == [f"clip.mp4/{i:06d}" for i in (0, 3, 6, 9)]
+    assert all(isinstance(item, Item) for item in items)
+    frames = [item.read() for item in items]
+    assert frames[0].shape == (48, 64, 3)
+    assert [round(frame.mean() / 25) for frame in frames] == [0, 3, 6, 9]
+
+
+def test_words():
+    assert split_names("cat, dog ,, grass,") == ("cat", "dog", "grass")
+    assert split_names("cat; sofa, couch;") == ("cat", "sofa, couch")
+    assert split_names("cat\nsofa, couch\r\n\n") == ("cat", "sofa, couch")
+    words = parse_words(["cat", "wall"], ["wall, floor", "0.25"])
+    assert (words.classes, words.background, words.threshold) == (("cat",), ("wall", "floor"), 0.25)
+    with pytest.raises(WordsError, match="besides the background"):
+        parse_words(["wall"], ["wall"])

@@ -1,0 +1,257 @@
+"""tools/predict.py: every kind of input, every kind of trouble, and the exit status for each."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, TOY, VOCABULARY, liven
+from PIL import Image
+
+import err_seg
+from err_seg.evaluation import labels_from_rle, load_label_png, load_rle_json
+from err_seg.inference import formats as formats_module
+from err_seg.inference.words import NOTHING, parse_words
+from tools import predict
+
+
+@pytest.fixture(scope="module")
+def toy_weights(tmp_path_factory):
+    """Return a file of a toy network that says how it is configured."""
+    cfg = err_seg.get_cfg(None, TOY)
+    model = err_seg.build_model(cfg)
+    liven(model)
+    file = tmp_path_factory.mktemp("weights") / "toy.safetensors"
+    err_seg.save_weights(model, file, {"config": cfg.dump()})
+    return file
+
+
+@pytest.fixture(scope="module")
+def toy(toy_weights):
+    """Return the toy network."""
+    torch.set_num_threads(2)
+    return err_seg.load(toy_weights, device="cpu")
+
+
+@pytest.fixture
+def command(toy, toy_weights, monkeypatch, capsys, tmp_path):
+    """Return a function that runs tools/predict.py; gives exit status, standard output and error output."""
+    monkeypatch.setattr(predict, "load_model", lambda arguments: toy)
+
+    def run(*arguments, classes="cat, dog, grass", output=tmp_path / "out"):
+        words = [] if classes is None else ["--classes", classes]
+        argv = ["predict.py", *map(str, arguments), *words, "--output", str(output)]
+        monkeypatch.setattr("sys.argv", argv)
+        try:
+            status = predict.main()
+        except SystemExit as leaving:
+            status = leaving.code
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return status, captured.out, captured.err
+
+    return run
+
+
+def save(path, size=(40, 30), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_all_formats_agree(command, tmp_path, toy):
+    picture = save(tmp_path / "cat.png")
+    status, out, _ = command(picture, "--format", "overlay,labels,json,rle,kept,attention", "--num-kept", 2)
+    assert status == 0
+    names = ["_attention.png", "_kept.png", "_labels.png", "_overlay.png", "_rle.json", ".json"]
+    assert files(tmp_path / "out") == sorted([*(f"cat{name}" for name in names), "settings.json"])
+
+    expected = toy.predict([picture], ["cat", "dog", "grass"], num_kept=2)[0].labels.numpy()
+    np.testing.assert_array_equal(load_label_png(tmp_path / "out/cat_labels.png"), expected)
+    np.testing.assert_array_equal(labels_from_rle(load_rle_json(tmp_path / "out/cat_rle.json")), expected)
+    facts = json.loads((tmp_path / "out/cat.json").read_text())
+    assert facts["size"] == [30, 40]
+    assert {row["label"]: row["pixels"] for row in facts["classes"]} == {
+        int(label): int((expected == label).sum()) for label in np.unique(expected)
+    }
+    assert len(facts["kept"]) == 2
+    assert "1 done" in out
+
+
+def test_folders_globs_stdin_and_equal_names(command, tmp_path, monkeypatch):
+    for name in ("in/a.png", "in/deep/a.png", "in/deep/a.jpg", "in/.hidden/b.png", "more/c1.png", "more/c2.png"):
+        save(tmp_path / name)
+    (tmp_path / "in/notes.txt").write_text("not a picture, and not asked for by name")
+    stream = io.BytesIO((tmp_path / "in/a.png").read_bytes())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
+    status, _, _ = command(tmp_path / "in", tmp_path / "more/c*.png", "-", "--format", "labels", "--batch-size", 4)
+    assert status == 0
+    names = ["a", "deep/a.jpg", "deep/a.png", "c1", "c2", "stdin"]
+    assert files(tmp_path / "out") == sorted([*(f"{name}_labels.png" for name in names), "settings.json"])
+
+
+def test_trouble_is_reported_and_the_rest_done(command, tmp_path):
+    good = [save(tmp_path / name) for name in ("1.png", "9.png")]
+    (tmp_path / "2.jpg").write_text("this is text")
+    save(tmp_path / "whole.jpg", size=(200, 200))
+    (tmp_path / "3.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:3000])
+    (tmp_path / "4.png").write_bytes(b"")
+    bad = [tmp_path / name for name in ("2.jpg", "3.jpg", "4.png", "missing.png")]
+    for attempt in range(2):
+        status, out, err = command(*good, *bad, tmp_path / "no*.tif", "--batch-size", 3)
+        assert status == 1
+        lines = err.strip().splitlines()
+        assert len(lines) == 5
+        for line, word in zip(
+            lines, ("missing.png: no such", "tif: no such", "not a picture", "cut short", "empty"), strict=True
+        ):
+            assert line.startswith("error: ")
+            assert word in line
+        assert files(tmp_path / "out") == ["1_overlay.png", "9_overlay.png", "settings.json"]
+        assert out.strip().endswith(
+            ("2 done, 0 were done before, 5 failed", "0 done, 2 were done before, 5 failed")[attempt]
+        )
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20000, 10), (10, 20000)])
+def test_extreme_sizes(command, tmp_path, size):
+    status, _, _ = command(save(tmp_path / "p.png", size), "--format", "overlay,labels,json,rle,kept")
+    assert status == 0
+    assert load_label_png(tmp_path / "out/p_labels.png").shape == size[::-1]
+    with Image.open(tmp_path / "out/p_overlay.png") as image:
+        assert image.width >= size[0]
+        assert image.height >= size[1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("", "no class names"),
+        (" , ;", "no class names"),
+        ("cat, dog, cat", "more than once"),
+        ("word " * 500, "exceed the 77 tokens"),
+    ],
+)
+def test_words_that_cannot_be_used(command, tmp_path, classes, message):
+    status, _, err = command(save(tmp_path / "p.png"), classes=classes)
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_classes_in_any_script(command, tmp_path):
+    names = [*(f"thing {i}" for i in range(497)), "🐱 cat", "猫", "кошка"]
+    (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
+    options = ("--classes-file", tmp_path / "names.txt", "--format", "labels,json,overlay")
+    assert command(save(tmp_path / "p.png"), *options, classes=None)[0] == 0
+    assert load_label_png(tmp_path / "out/p_labels.png").dtype == np.uint16
+
+
+def test_none_of_these(command, tmp_path):
+    picture = save(tmp_path / "p.png")
+    options = ("--format", "labels,json,rle,overlay")
+    assert command(picture, *options, "--background", "1.0")[0] == 0
+    assert (load_label_png(tmp_path / "out/p_labels.png") == 255).all()
+    assert json.loads((tmp_path / "out/p.json").read_text())["nothing"]["share"] == 1
+    assert load_rle_json(tmp_path / "out/p_rle.json") == []
+    status, _, err = command(picture, "--background", "1.5")
+    assert (status, "1.5" in err) == (2, True)
+
+
+def test_output_of_other_settings_is_not_mixed(command, tmp_path):
+    picture = save(tmp_path / "p.png")
+    assert command(picture)[0] == 0
+    status, _, err = command(picture, classes="cat, sky")
+    assert status == 3
+    assert "classes" in err
+    assert "--force" in err
+    before = (tmp_path / "out/p_overlay.png").stat().st_mtime_ns
+    assert command(picture, "--force", classes="cat, sky")[0] == 0
+    assert (tmp_path / "out/p_overlay.png").stat().st_mtime_ns > before
+
+
+def test_results_inside_the_input_folder_are_no_input(command, tmp_path):
+    save(tmp_path / "in/p.png")
+    for _ in range(2):
+        assert command(tmp_path / "in", output=tmp_path / "in/out")[0] == 0
+    assert files(tmp_path / "in/out") == ["p_overlay.png", "settings.json"]
+
+
+def test_output_that_cannot_be_written(command, tmp_path):
+    picture = save(tmp_path / "p.png")
+    (tmp_path / "file").write_text("in the way")
+    status, _, err = command(picture, output=tmp_path / "file/out")
+    assert status == 3
+    assert str(tmp_path / "file/out") in err
+
+
+def test_full_disk_leaves_nothing_half_written(command, tmp_path, monkeypatch):
+    pictures = [save(tmp_path / f"{i}.png") for i in range(4)]
+    write = formats_module.FORMATS["labels"][1]
+
+    def fill_up(result, path):
+        if result.name == "2":
+            with formats_module.atomic_write(path) as partial:
+                partial.write_bytes(b"half a file")
+                raise OSError(28, os.strerror(28))
+        write(result, path)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(formats_module.FORMATS, "labels", ("_labels.png", fill_up))
+        status, _, err = command(*pictures, "--format", "labels")
+    assert status == 3
+    assert "No space left on device" in err
+    assert len(err.strip().splitlines()) == 1
+    assert "2_labels.png" not in files(tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
+    assert command(*pictures, "--format", "labels")[0] == 0
+    assert len(files(tmp_path / "out")) == 5
+
+
+def test_processes_share_the_pictures_out(command, tmp_path, monkeypatch):
+    for i in range(7):
+        save(tmp_path / f"in/{i}.png")
+    written = []
+    for rank in (1, 0, 2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        assert command(tmp_path / "in", "--format", "labels")[0] == 0
+        written.append(set(files(tmp_path / "out")) - {"settings.json"})
+    assert written[0] == {"1_labels.png", "4_labels.png"}
+    assert written[2] == {f"{i}_labels.png" for i in range(7)}
+
+
+def test_background_words_become_nothing(toy, pictures):
+    words = parse_words(VOCABULARY, ["traffic light, wall", "0.0"])
+    assert words.vocabulary == ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light", "wall")
+    result = toy.predict(pictures[:1], words.vocabulary)[0]
+    labels, plain = words.labels(result), result.labels.numpy()
+    assert (plain == 6).any()
+    np.testing.assert_array_equal(labels, np.where(plain >= 6, NOTHING, plain))
+
+
+@pytest.mark.slow
+def test_two_real_processes_wait_for_each_other(toy_weights, tmp_path):
+    """A launcher ends all processes when one leaves with an error: none may do so before all are done."""
+    for i in range(8):
+        save(tmp_path / f"in/{i}.png")
+    (tmp_path / "in/0.png").write_text("text")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    script = [REPOSITORY / "tools/predict.py", tmp_path / "in", "--classes", "cat, dog", "--weights", toy_weights]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [*launcher, *script, "--output", tmp_path / "out", "--device", "cpu"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "7 done, 0 were done before, 1 failed" in result.stdout
+    assert "0.png: is not a picture" in result.stderr
+    assert len(files(tmp_path / "out")) == 8

@@ -1,0 +1,173 @@
+"""Models by name and from files: configurations, cache, choice of file, checksums, and errors that help."""
+
+import hashlib
+import os
+import pickle
+
+import pytest
+import torch
+from conftest import REPOSITORY, TOY
+
+import err_seg
+from err_seg import hub
+from err_seg.checkpoint import CheckpointError
+from err_seg.config import ConfigError
+from err_seg.mini.world import ERR_SEG_WEIGHTS
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """A machine without network and with an empty cache; returns the folder of files put there by hand."""
+    monkeypatch.setenv("ERR_SEG_CACHE", str(tmp_path / "cache"))
+
+    def refuse(*arguments, **options):
+        raise ConnectionError("no route to host\nand a second line")
+
+    for name in ("hf_hub_download", "snapshot_download", "HfApi"):
+        monkeypatch.setattr(hub, name, refuse)
+    return tmp_path / "cache/weights"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("err-seg-b", "err_seg_convnext_b.yaml"), ("err-seg-l", "err_seg_convnext_l.yaml")]
+)
+def test_released_settings_are_those_of_the_shipped_files(name, file):
+    shipped, named = err_seg.get_cfg(REPOSITORY / "configs" / file), err_seg.get_cfg(None, hub.MODELS[name].settings)
+    for cfg in (shipped, named):
+        # what only training reads
+        cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.CLIP.DROP_PATH, cfg.MODEL.CLIP.HEAD_DROPOUT = "", 0.0, 0.0
+    assert shipped.MODEL == named.MODEL
+    assert shipped.INPUT == named.INPUT
+
+
+def test_mini_settings_are_those_of_the_shipped_file():
+    shipped = err_seg.get_cfg(REPOSITORY / "configs/mini/err_seg.yaml")
+    named = err_seg.get_cfg(None, hub.MINI_SETTINGS)
+    for cfg in (shipped, named):
+        cfg.MODEL.CLIP.IMAGE_TUNING = cfg.MODEL.CLIP.TEXT_TUNING = "none"
+        cfg.MODEL.CRM.NUM_KEPT_TRAIN = 1
+    assert shipped.MODEL == named.MODEL
+    assert shipped.INPUT.SIZE == named.INPUT.SIZE
+
+
+@pytest.mark.skipif(not ERR_SEG_WEIGHTS.is_file(), reason="the package has no weights yet")
+def test_mini_tells_shapes_apart_without_network(offline):
+    from err_seg.data.mini_vocabulary import VOCABULARY
+    from err_seg.data.mini_world import MiniScenes
+
+    model = err_seg.load("mini", device="cpu")
+    assert not model.training
+    scene = MiniScenes("test", length=1, seed=0)[0]
+    labels = model.predict([scene.image], VOCABULARY)[0].labels.numpy()
+    assert (labels == scene.label).mean() > 0.8
+
+
+def test_our_file_says_how_it_is_configured(toy_model, tmp_path):
+    model = toy_model()
+    file = tmp_path / "model_final.safetensors"
+    cfg = err_seg.get_cfg(None, [*TOY, "MODEL.TEXT.CACHE_DIR", "/somewhere/else"])
+    err_seg.save_weights(model, file, {"config": cfg.dump(), "iteration": 3})
+    loaded = err_seg.load(file, device="cpu", overrides=["MODEL.CRM.NUM_KEPT", 2])
+    assert loaded.num_kept == 2
+    assert str(loaded.text_embeddings.cache_dir) != "/somewhere/else"
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_width_tells_released_checkpoints_apart(tmp_path):
+    for width, name in ((128, "err-seg-b"), (192, "err-seg-l")):
+        file = tmp_path / f"{width}.pth"
+        torch.save({"model": {"sem_seg_head.clip_model.visual.trunk.stem.0.weight": torch.zeros(width, 3, 4, 4)}}, file)
+        assert hub.settings_of_file(file) == (None, hub.MODELS[name].settings)
+
+
+def test_file_without_configuration(toy_model, tmp_path):
+    err_seg.save_weights(toy_model(), tmp_path / "weights.safetensors")
+    with pytest.raises(hub.HubError, match="give its configuration"):
+        err_seg.load(tmp_path / "weights.safetensors")
+
+
+def test_checkpoint_of_the_other_size(toy_model, toy_cfg, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    err_seg.save_weights(toy_model("MODEL.COST_EMBEDDING.DIM", 32), file, {"config": toy_cfg().dump()})
+    with pytest.raises(CheckpointError, match="checkpoint of another size"):
+        err_seg.load(file, device="cpu")
+
+
+def test_a_malicious_pickle_is_not_executed(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/executed",)
+
+    for save in (
+        lambda file: torch.save({"model": Attack()}, file),
+        lambda file: file.write_bytes(pickle.dumps(Attack())),
+    ):
+        save(tmp_path / "evil.pth")
+        for config in (None, "err-seg-b"):
+            with pytest.raises(CheckpointError, match=r"evil\.pth"):
+                err_seg.load(tmp_path / "evil.pth", config=config, overrides=TOY)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_checksum(toy_model, toy_cfg, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    err_seg.save_weights(toy_model(), file, {"config": toy_cfg().dump()})
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    err_seg.load(file, device="cpu", sha256=digest.upper())
+    with pytest.raises(hub.HubError, match=digest):
+        err_seg.load(file, device="cpu", sha256="0" * 64)
+
+
+def test_without_network_the_error_says_which_file_to_put_where(offline):
+    with pytest.raises(hub.HubError) as caught:
+        err_seg.load("err-seg-l")
+    message = str(caught.value)
+    assert "https://huggingface.co/lchen1019/ERR-Seg" in message
+    assert str(offline / "err-seg-l.pth") in message
+    assert "\n" not in message
+    offline.mkdir(parents=True)
+    (offline / "err-seg-l.pth").write_bytes(b"")
+    assert hub.find_weights("err-seg-l") == offline / "err-seg-l.pth"
+
+
+def test_files_in_the_cache_are_found_without_network(offline, monkeypatch, tmp_path):
+    snapshot = tmp_path / "snapshot"
+    (snapshot / "base").mkdir(parents=True)
+    (snapshot / "base/model_final.pth").write_bytes(b"")
+    monkeypatch.setattr(hub, "snapshot_download", lambda *arguments, **options: str(snapshot))
+    monkeypatch.setattr(hub, "hf_hub_download", lambda repository, name, **options: str(snapshot / name))
+    assert hub.find_weights("err-seg-b") == snapshot / "base/model_final.pth"
+    with pytest.raises(hub.HubError, match="0 files"):
+        hub.find_weights("err-seg-l")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["err_seg_convnext_b.pth", "err_seg_convnext_l.pth", "README.md"],
+        ["convnextB_640/model_final.pth", "convnextL_768/model_final.pth"],
+        ["base.safetensors", "large.safetensors"],
+        ["ERR-Seg-B.pth", "ERR-Seg-L.pth"],
+    ],
+)
+def test_choice_of_file(files):
+    assert hub.choose_file("err-seg-b", reversed(files), "some/where") == files[0]
+    assert hub.choose_file("err-seg-l", files, "some/where") == files[1]
+
+
+def test_no_or_several_files_are_listed():
+    for files in ([], ["model.pth"], ["a_base.pth", "b_base.pth"]):
+        with pytest.raises(hub.HubError, match="filename") as caught:
+            hub.choose_file("err-seg-b", files, "some/where")
+        assert all(file in str(caught.value) for file in files)
+
+
+def test_unknown_names(tmp_path):
+    with pytest.raises(hub.HubError, match="did you mean 'err-seg-b'"):
+        err_seg.load("er-seg-b")
+    (tmp_path / "w.pth").write_bytes(b"")
+    with pytest.raises(hub.HubError, match="overrides alone"):
+        err_seg.load("mini", config="err-seg-b")
+    with pytest.raises(ConfigError, match="err-seg-l"):
+        err_seg.load(tmp_path / "w.pth", config="no-such-thing")
