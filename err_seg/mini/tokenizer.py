@@ -47,7 +47,7 @@ class WordTokenizer:
         if word in self.ids:
             return self.ids[word]
         near = difflib.get_close_matches(word, self.ids, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(self.ids)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(self.ids)}."
         raise VocabularyError(
             f"the miniature CLIP does not know the word {word!r} of {text!r}; {hint} Names with other words need a "
             "large CLIP: see configs/err_seg_convnext_b.yaml"
