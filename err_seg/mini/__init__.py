@@ -11,7 +11,7 @@
 ==================  =========================================================================
 
 The weights in this package, ``clip.safetensors`` and ``err_seg.safetensors`` (what lies outside CLIP), both fp16, are
-made from nothing but drawn pictures; their metadata repeats the commands, with the settings::
+made from nothing but drawn pictures; their metadata holds the settings. These commands make them anew::
 
     python tools/mini_world.py pretrain --package
     python tools/mini_world.py train --package
