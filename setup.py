@@ -21,8 +21,8 @@ setup(
     package_data={"err_seg": ["data/tables/*", "mini/*.safetensors", "py.typed"]},
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.6",
-        "torchvision>=0.21",
+        "torch>=2.7",
+        "torchvision>=0.22",
         "open_clip_torch>=2.30",
         "timm>=1.0.12",
         "fvcore>=0.1.5.post20221221",

@@ -14,5 +14,5 @@ The weights in this package, ``clip.safetensors`` and ``err_seg.safetensors`` (w
 made from nothing but drawn pictures; their metadata holds the settings. These commands make them anew::
 
     python tools/mini_world.py pretrain --package
-    python tools/mini_world.py train --package
+    python tools/mini_world.py train --package     # or: all --seeds 0 1 2 --package
 """
