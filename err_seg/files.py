@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _PARTIAL_SUFFIX = ".partial"
+_BLOCK = 1 << 20
 
 
 @contextmanager
@@ -50,3 +52,12 @@ def remove_partial_files(folder: str | os.PathLike[str]) -> None:
     """Remove what killed processes left of :func:`atomic_write` in a folder that nobody else is writing to."""
     for partial in Path(folder).glob(f".*{_PARTIAL_SUFFIX}"):
         partial.unlink(missing_ok=True)
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -5,7 +5,6 @@ folder of YAML files.
 """
 
 import difflib
-import hashlib
 import json
 import os
 import re
@@ -22,12 +21,12 @@ from safetensors import SafetensorError, safe_open
 from err_seg.build import build_model
 from err_seg.checkpoint import CheckpointError, read_checkpoint
 from err_seg.config import ConfigError, get_cfg
+from err_seg.files import file_sha256
 from err_seg.modeling.err_seg import ERRSeg
 
 Overrides = tuple[Any, ...]
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 HUB_SECONDS = 15
-BLOCK = 1 << 20
 
 
 class HubError(ValueError):
@@ -238,13 +237,10 @@ def check_sha256(file: Path, expected: str) -> None:
     Raises:
         HubError: it is another one.
     """
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    if digest.hexdigest() != expected.strip().lower():
+    found = file_sha256(file)
+    if found != expected.strip().lower():
         raise HubError(
-            f"{file} has the SHA-256 {digest.hexdigest()}, expected {expected}; it was not read. It may be damaged or "
+            f"{file} has the SHA-256 {found}, expected {expected}; it was not read. It may be damaged or "
             "another file: fetch it again, or correct the checksum"
         )
 

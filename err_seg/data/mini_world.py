@@ -120,6 +120,13 @@ def write_to_disk(
     return dataset_spec(folder, scenes)
 
 
+def is_complete(folder: str | os.PathLike[str], scenes: MiniScenes) -> bool:
+    """Whether :func:`write_to_disk` has written these many scenes there, to the end."""
+    folder = Path(folder)
+    written = len(list((folder / "labels").glob("[!.]*.png")))
+    return (folder / "vocabulary.json").is_file() and written == len(scenes)
+
+
 def _write_png(path: Path, pixels: np.ndarray) -> None:
     with atomic_write(path) as partial:
         Image.fromarray(pixels).save(partial, format="PNG", compress_level=1)

@@ -3,11 +3,13 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from fvcore.common.config import CfgNode
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,7 +18,7 @@ from err_seg.build import build_model
 from err_seg.checkpoint import load_weights, read_checkpoint
 from err_seg.data import SegmentationPairs, dataset_names, get_dataset, register, unregister
 from err_seg.data.mini_vocabulary import VOCABULARY
-from err_seg.data.mini_world import MiniCrops, MiniScenes, write_to_disk
+from err_seg.data.mini_world import MiniCrops, MiniScenes, dataset_spec, is_complete, write_to_disk
 from err_seg.engine import evaluate, train
 from err_seg.files import atomic_write
 from err_seg.mini.figures import cost_map_labels, evaluate_baseline, group_miou, seconds_per_picture
@@ -47,11 +49,40 @@ def write_data(folder: str | Path, scenes: Mapping[str, int] = SCENES, seed: int
         register(spec)
 
 
+def shared_data(folder: str | Path, scenes: Mapping[str, int] = SCENES, *, draw: bool = True) -> list[Any]:
+    """Draw the splits to ``folder/<split>`` unless they are there, for commands that run in processes of their own.
+
+    Args:
+        folder: made if it is missing; locked while it is drawn to.
+        scenes: number of scenes by split.
+        draw: only declare the splits where false.
+
+    Returns:
+        Overrides of the configuration, ``[key, value, ...]``, that declare "mini_world_<split>" to any command.
+    """
+    folder = Path(folder).absolute()
+    worlds = {split: MiniScenes(split, length=count) for split, count in scenes.items()}
+    if draw:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            for split, world in worlds.items():
+                if not is_complete(folder / split, world):
+                    write_to_disk(folder / split, world, progress=True)
+    entries = [asdict(dataset_spec(split, world)) for split, world in worlds.items()]
+    declared = [{key: _plain(value) for key, value in entry.items() if value not in (None, ())} for entry in entries]
+    return ["DATASETS.ROOT", str(folder), "DATASETS.CUSTOM", declared]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def pretrain_clip(cfg: CfgNode, config: PretrainingConfig, file: Path, command: str) -> dict[str, float]:
-    """Pre-train the tiny CLIP, write its weights, and return its zero-shot accuracy on crops of the test split."""
+    """Pre-train the CLIP of ``MODEL.CLIP.NAME``, write its weights, and return its zero-shot accuracy on test crops."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
-    clip = pretrain(config, mean, std)
-    accuracy = zero_shot_accuracy(clip, MiniCrops("test", 600, config.seed), mean, std)
+    clip = pretrain(cfg.MODEL.CLIP.NAME, config, mean, std)
+    crops = MiniCrops("test", 600, config.seed, size=clip.visual.image_size[0])
+    accuracy = zero_shot_accuracy(clip, crops, mean, std)
     facts = {"command": command, "pretraining": repr(config), "accuracy": json.dumps(accuracy)}
     save_half(clip.state_dict(), file, facts)
     return accuracy

@@ -1,0 +1,19 @@
+"""Sweeps: tables of variants and seeds, each measured once, resumable at any moment.
+
+==================  ================================================================================
+``definition.py``   a sweep's YAML file: variants, seeds, the paper's figures, what is plotted
+``plan.py``         variant and seed to configuration, and to folders that sweeps share
+``work.py``         doing the steps that are missing, as processes that survive or are gone on with
+``measured.py``     the figures of what is done
+``report.py``       Markdown, CSV and JSON
+``plots.py``        figures over the swept value
+==================  ================================================================================
+
+The command is ``tools/sweep.py``; ``configs/ablations`` holds the paper's.
+"""
+
+from err_seg.sweeps.definition import Sweep, SweepError, Variant, load_sweep
+from err_seg.sweeps.plan import Run, plan_runs, select_runs
+from err_seg.sweeps.work import Workers, work_through
+
+__all__ = ["Run", "Sweep", "SweepError", "Variant", "Workers", "load_sweep", "plan_runs", "select_runs", "work_through"]

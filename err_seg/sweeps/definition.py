@@ -1,0 +1,176 @@
+"""A sweep's YAML file: variants of a configuration, seeds, and what the paper says of each.
+
+::
+
+    title: "Table V: without one of the modules"
+    base: ../err_seg_convnext_b.yaml          # relative to this file
+    seeds: [0]                                # default
+    settings: {MODEL.TEXT.SYNONYMS: average}  # of all variants; default: none
+    variants:                                 # the first is what the others are compared with
+      ERR-Seg:
+        paper: {A-847: 13.9, PC-459: 20.5}    # the paper's figures, default: none
+      w/o HSM:
+        settings: {MODEL.HSM.ENABLED: False}
+        paper: {A-847: 13.3, PC-459: 19.3}
+    plot: {x: MODEL.CRM.NUM_KEPT, label: K}   # a figure over a swept setting; default: none
+    cost: True                                # columns of multiply-adds and memory; default: False
+    mini:                                     # the same on the miniature world; overrides the keys above
+      base: ../mini/sweep.yaml
+      seeds: [0, 1, 2]
+      note: What the reader of the results should know.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+COMMON_KEYS = ("base", "seeds", "settings", "variants", "plot", "note")
+SWEEP_KEYS = ("title", "cost", "mini", *COMMON_KEYS)
+VARIANT_KEYS = ("settings", "paper")
+PLOT_KEYS = ("x", "label", "log")
+
+
+class SweepError(ValueError):
+    """A sweep that is declared wrongly; the message names file and key."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+        name: the row's title.
+        settings: configuration key to value, on top of the sweep's.
+        paper: column to the paper's figure.
+    """
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    paper: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure over a swept setting: its key, the axis's label, and whether the axis is logarithmic."""
+
+    x: str
+    label: str
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A table: variants × seeds.
+
+    Attributes:
+        name: the file's name, with "-mini" appended for the miniature world's.
+        title: the table's title.
+        file: where it was read.
+        base: the configuration that all variants start from.
+        settings: configuration key to value, for all variants.
+        variants: the rows; the first is what the others are compared with.
+        seeds: each variant is trained once with each.
+        plot: the figure, or ``None``.
+        cost: whether multiply-adds and memory are columns.
+        note: what the reader of the results should know.
+        is_mini: on the miniature world.
+    """
+
+    name: str
+    title: str
+    file: Path
+    base: Path
+    settings: dict[str, Any]
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+    plot: Plot | None
+    cost: bool
+    note: str
+    is_mini: bool
+
+
+def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
+    """Read a sweep's YAML file.
+
+    Args:
+        file: the file; see this module's description.
+        mini: take what its ``mini`` says in the place of its own keys.
+
+    Raises:
+        SweepError: no such file, an unknown or missing key, a value of the wrong kind; names it.
+    """
+    file = Path(file)
+    if not file.is_file():
+        near = ", ".join(sorted(str(path) for path in file.parent.glob("*.yaml"))) or "no YAML file"
+        raise SweepError(f"no sweep {file}; its folder holds {near}")
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SweepError(f"{file} is not YAML: {error}") from error
+    entries = _mapping(tree, f"{file}", SWEEP_KEYS)
+    published = _variants(entries.get("variants"), f"{file}: variants")
+    variants = published
+    if mini:
+        if "mini" not in entries:
+            raise SweepError(f"{file} has no entry 'mini', so it has nothing to run on the miniature world")
+        own = _mapping(entries["mini"], f"{file}: mini", COMMON_KEYS)
+        # the real data's seeds and notes do not fit the miniature world's
+        entries = {key: value for key, value in entries.items() if key not in ("seeds", "note", "settings")} | own
+        variants = _variants(entries["variants"], f"{file}: mini: variants", published)
+    for key in ("title", "base"):
+        if not isinstance(entries.get(key), str):
+            raise SweepError(f"{file}: {key} must be text, not {entries.get(key)!r}")
+    return Sweep(
+        name=file.stem + ("-mini" if mini else ""),
+        title=entries["title"],
+        file=file,
+        base=file.parent / entries["base"],
+        settings=_mapping(entries.get("settings", {}), f"{file}: settings"),
+        variants=variants,
+        seeds=_seeds(entries.get("seeds", [0]), f"{file}: seeds"),
+        plot=Plot(**_mapping(entries["plot"], f"{file}: plot", PLOT_KEYS)) if entries.get("plot") else None,
+        cost=bool(entries.get("cost", False)),
+        note=" ".join(str(entries.get("note", "")).split()),
+        is_mini=mini,
+    )
+
+
+def _variants(tree: Any, where: str, published: tuple[Variant, ...] = ()) -> tuple[Variant, ...]:
+    """Read the rows; a row that says nothing of the paper takes the figures of the published one of its name."""
+    known = {variant.name: variant.paper for variant in published}
+    variants = []
+    for name, entry in _mapping(tree, where).items():
+        keys = _mapping(entry or {}, f"{where}: {name}", VARIANT_KEYS)
+        paper = keys.get("paper", known.get(name, {}))
+        if not isinstance(paper, Mapping) or not all(isinstance(value, int | float) for value in paper.values()):
+            raise SweepError(f"{where}: {name}: paper must map columns to numbers, not {paper!r}")
+        settings = _mapping(keys.get("settings", {}), f"{where}: {name}: settings")
+        variants.append(Variant(str(name), settings, {str(k): float(v) for k, v in paper.items()}))
+    if not variants:
+        raise SweepError(f"{where} must name at least one variant")
+    return tuple(variants)
+
+
+def _mapping(tree: Any, where: str, known: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Check that a node of the file is a mapping, and that its keys are known where there is a list of them."""
+    if not isinstance(tree, Mapping):
+        raise SweepError(f"{where} must be a mapping, not {tree!r}")
+    for key in tree if known else ():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise SweepError(f"{where}: unknown key {key!r}; {hint}")
+    return dict(tree)
+
+
+def _seeds(seeds: Any, where: str) -> tuple[int, ...]:
+    valid = isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not valid or len(set(seeds)) < len(seeds):
+        raise SweepError(f"{where} must be a list of different whole numbers from 0, not {seeds!r}")
+    return tuple(seeds)

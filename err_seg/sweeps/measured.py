@@ -1,0 +1,129 @@
+"""The figures of a sweep's runs, as far as they are done."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from err_seg.build import build_model
+from err_seg.data import get_dataset
+from err_seg.engine.benchmarks import benchmark_num_kept
+from err_seg.evaluation import load_results
+from err_seg.mini.figures import group_miou
+from err_seg.modeling.cost import network_cost
+from err_seg.sweeps.definition import Sweep
+from err_seg.sweeps.plan import Run
+
+BENCHMARKS = {
+    "ade20k_847_val": "A-847",
+    "pascal_context_459_val": "PC-459",
+    "ade20k_150_val": "A-150",
+    "pascal_context_59_val": "PC-59",
+    "pascal_voc_20_val": "PAS-20",
+    "pascal_voc_20b_val": "PAS-20b",
+}
+"""The paper's names; other benchmarks are called by their own."""
+MINI_COLUMNS = ("seen", "unseen", "all")
+MACS, MEMORY = "ESCF GMAC", "training GiB"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant's figures.
+
+    Attributes:
+        name: the variant's.
+        figures: column to one figure a seed, in the order of ``seeds``.
+        seeds: those that are done.
+        paper: column to the paper's figure.
+    """
+
+    name: str
+    seeds: list[int] = field(default_factory=list)
+    figures: dict[str, list[float]] = field(default_factory=dict)
+    paper: dict[str, float] = field(default_factory=dict)
+
+    def mean(self, column: str) -> float | None:
+        """Average over the seeds; ``None`` where nothing is done."""
+        values = self.figures.get(column)
+        return statistics.fmean(values) if values else None
+
+    def deviation(self, column: str) -> float | None:
+        """Sample standard deviation over the seeds; ``None`` for fewer than two."""
+        values = self.figures.get(column, ())
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[Row]:
+    """Collect the figures of the runs that are done: a row a variant, in the sweep's order."""
+    rows = {variant.name: Row(variant.name, paper=variant.paper) for variant in sweep.variants}
+    for run in runs:
+        row = rows[run.variant.name]
+        if not run.results.is_file():
+            continue
+        row.seeds.append(run.seed)
+        for column, value in {**accuracies(run, is_mini=sweep.is_mini), **costs(run, wanted=sweep.cost)}.items():
+            row.figures.setdefault(column, []).append(value)
+    return list(rows.values())
+
+
+def accuracies(run: Run, *, is_mini: bool) -> dict[str, float]:
+    """Read a run's mIoU, in percent: of each benchmark, or of the miniature world's groups of classes."""
+    results = load_results(run.results)
+    if is_mini:
+        (result,) = results
+        groups = group_miou(result)
+        return {column: groups[column] for column in MINI_COLUMNS}
+    return {BENCHMARKS.get(result.benchmark, result.benchmark): result.metrics["mIoU"] for result in results}
+
+
+def costs(run: Run, *, wanted: bool) -> dict[str, float]:
+    """Count a run's multiply-adds in ESCF, on one picture, and read what its training took of memory."""
+    if not wanted:
+        return {}
+    cfg = run.cfg.clone()
+    spec = get_dataset(cfg.DATASETS.TEST[0])
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
+    with torch.device("meta"):
+        model = build_model(cfg)
+    num_classes = len(spec.vocabulary)
+    num_kept = benchmark_num_kept(cfg, spec) or num_classes
+    cost = network_cost(model, num_classes=num_classes, num_kept=num_kept, size=cfg.INPUT.SIZE)
+    lines = (run.training / "metrics.json").read_text(encoding="utf-8").splitlines()
+    return {MACS: cost.macs.get("escf", 0) / 1e9, MEMORY: max(json.loads(line)["max_mem"] for line in lines) / 1024}
+
+
+def verdict(row: Row, reference: Row, column: str) -> str:
+    """Compare a row with the reference: seed by seed as measured, and by the mean over the columns in the paper.
+
+    Returns:
+        "as in the paper" or "other way round" where the mean of the differences between runs of the same seed is larger
+        than their standard deviation; "within the spread" where it is not; "" where either side has no figures, or
+        fewer than two seeds.
+    """
+    paper = paper_difference(row, reference)
+    differences = seed_differences(row, reference, column)
+    if paper is None or len(differences) < 2:
+        return ""
+    mean = statistics.fmean(differences)
+    if abs(mean) <= statistics.stdev(differences):
+        return "within the spread"
+    return "as in the paper" if mean * paper > 0 else "other way round"
+
+
+def seed_differences(row: Row, reference: Row, column: str) -> list[float]:
+    """List row minus reference for each seed that both have."""
+    ours, theirs = (dict(zip(r.seeds, r.figures.get(column, ()), strict=False)) for r in (row, reference))
+    return [ours[seed] - theirs[seed] for seed in row.seeds if seed in ours and seed in theirs]
+
+
+def paper_difference(row: Row, reference: Row) -> float | None:
+    """Average row minus reference over the paper's benchmarks; ``None`` for the reference and without figures."""
+    shared = [name for name in BENCHMARKS.values() if name in row.paper and name in reference.paper]
+    if row is reference or not shared:
+        return None
+    return statistics.fmean(row.paper[name] - reference.paper[name] for name in shared)

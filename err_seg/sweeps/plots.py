@@ -1,0 +1,72 @@
+"""A figure over the swept setting: the paper's Fig. 6 and 7, and whatever else a sweep asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from err_seg.config import get_cfg
+from err_seg.sweeps.definition import Plot, Sweep, SweepError
+from err_seg.sweeps.measured import Row
+from err_seg.sweeps.report import columns_of
+
+
+def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
+    """Draw mIoU over the swept setting, a line a column with bars of one standard deviation; dashed: the paper's.
+
+    Raises:
+        SweepError: the sweep asks for no figure, or the swept setting is not a number.
+    """
+    if sweep.plot is None:
+        raise SweepError(f"{sweep.file} has no entry 'plot'")
+    places = [swept_value(sweep, sweep.plot, index) for index in range(len(rows))]
+    order = sorted(range(len(rows)), key=places.__getitem__)
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    panel = figure.subplots()
+    for column in columns_of(sweep, rows):
+        done = [i for i in order if rows[i].mean(column) is not None]
+        published = [i for i in order if column in rows[i].paper]
+        if not done and not published:
+            continue
+        (line,) = panel.plot([], [], label=column)
+        if done:
+            panel.errorbar(
+                [places[i] for i in done],
+                [rows[i].mean(column) or 0.0 for i in done],
+                [rows[i].deviation(column) or 0.0 for i in done],
+                color=line.get_color(),
+                marker="o",
+                capsize=3,
+            )
+        if published:
+            figures = [rows[i].paper[column] for i in published]
+            panel.plot([places[i] for i in published], figures, "--", color=line.get_color(), alpha=0.5)
+    if sweep.plot.log:
+        panel.set_xscale("log")
+    panel.set_xticks(sorted(set(places)), [f"{value:g}" for value in sorted(set(places))])
+    panel.minorticks_off()
+    panel.set_xlabel(sweep.plot.label)
+    panel.set_ylabel("mIoU, %")
+    panel.set_title(sweep.title, fontsize="medium")
+    panel.grid(alpha=0.3)
+    if panel.get_lines():
+        panel.legend(frameon=False)
+    return figure
+
+
+def swept_value(sweep: Sweep, plot: Plot, index: int) -> float:
+    """Return the swept setting's value in one row."""
+    variant = sweep.variants[index]
+    settings = {**sweep.settings, **variant.settings}
+    value = settings[plot.x] if plot.x in settings else _default(sweep, plot.x)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SweepError(f"{sweep.file}: plot: {plot.x} of variant {variant.name!r} is {value!r}, no number")
+    return float(value)
+
+
+def _default(sweep: Sweep, key: str) -> object:
+    node: object = get_cfg(sweep.base)
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node

@@ -1,0 +1,111 @@
+"""A sweep's table as Markdown, CSV and JSON: what was measured beside what the paper says."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from err_seg.evaluation.report import text_table, write_csv
+from err_seg.files import atomic_write
+from err_seg.sweeps.definition import Sweep
+from err_seg.sweeps.measured import (
+    BENCHMARKS,
+    MACS,
+    MEMORY,
+    MINI_COLUMNS,
+    Row,
+    paper_difference,
+    seed_differences,
+    verdict,
+)
+
+DECIDING = "all"
+"""The miniature world's column that a difference is judged by."""
+
+
+def columns_of(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    """List the columns of figures, those of the paper included where nothing is measured yet."""
+    known = MINI_COLUMNS if sweep.is_mini else tuple(BENCHMARKS.values())
+    named = {column for row in rows for column in [*row.figures, *(() if sweep.is_mini else row.paper)]}
+    shown = [column for column in known if column in named or sweep.is_mini] or list(known)
+    shown += sorted(named - set(shown) - {MACS, MEMORY})
+    return shown + ([MACS, MEMORY] if sweep.cost else [])
+
+
+def markdown_table(sweep: Sweep, rows: Sequence[Row]) -> str:
+    """Lay the table out.
+
+    On the real data a cell is "measured (paper)"; on the miniature world, whose figures are no one's but its own, the
+    differences to the first row are set beside those of the paper.
+    """
+    columns, reference = columns_of(sweep, rows), rows[0]
+    header = ["", *columns, "seeds"]
+    table: list[list[Any]] = []
+    for row in rows:
+        cells = [_measured(row, column) for column in columns]
+        if not sweep.is_mini:
+            known = [f" ({row.paper[column]:.1f})" if column in row.paper else "" for column in columns]
+            cells = [cell + paper for cell, paper in zip(cells, known, strict=True)]
+        table.append([row.name, *cells, str(len(row.seeds) or "not run")])
+    if sweep.is_mini:
+        header += [f"difference ({DECIDING})", "paper's difference", "direction"]
+        for line, row in zip(table, rows, strict=True):
+            line += _comparison(row, reference)
+    return text_table(header, table)
+
+
+def _measured(row: Row, column: str) -> str:
+    mean, deviation = row.mean(column), row.deviation(column)
+    if mean is None:
+        return "–"
+    digits = 2 if column in (MACS, MEMORY) else 1
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation is not None else "")
+
+
+def _comparison(row: Row, reference: Row) -> list[str]:
+    if row is reference:
+        return ["", "", ""]
+    differences = seed_differences(row, reference, DECIDING)
+    spread = f" ± {statistics.stdev(differences):.1f}" if len(differences) > 1 else ""
+    ours = f"{statistics.fmean(differences):+.1f}{spread}" if differences else "–"
+    paper = paper_difference(row, reference)
+    return [ours, "–" if paper is None else f"{paper:+.1f}", verdict(row, reference, DECIDING) or "–"]
+
+
+def save_tables(sweep: Sweep, rows: Sequence[Row], folder: Path, command: str) -> None:
+    """Write ``table.md``, ``table.csv`` and ``results.json`` to a folder; figures that are not there are left empty.
+
+    Args:
+        sweep: the table.
+        rows: its figures.
+        folder: where to.
+        command: the command line that measured them.
+    """
+    columns = columns_of(sweep, rows)
+    text = [f"# {sweep.title}", f"`{command}`", markdown_table(sweep, rows)]
+    if not sweep.is_mini:
+        text.append("mIoU in percent; in brackets: the paper's.")
+    with atomic_write(folder / "table.md") as partial:
+        partial.write_text("\n\n".join([*text, *([sweep.note] if sweep.note else [])]) + "\n", encoding="utf-8")
+    header = ["variant", "seeds"]
+    for column in columns:
+        header += [column, f"{column} deviation", f"{column} paper"]
+    lines = []
+    for row in rows:
+        cells: list[Any] = [row.name, len(row.seeds)]
+        for column in columns:
+            figures = row.mean(column), row.deviation(column), row.paper.get(column)
+            cells += [math.nan if figure is None else figure for figure in figures]
+        lines.append(cells)
+    write_csv(folder / "table.csv", header, lines)
+    document = {
+        "title": sweep.title,
+        "command": command,
+        "rows": [{"name": r.name, "seeds": r.seeds, "figures": r.figures, "paper": r.paper} for r in rows],
+    }
+    with atomic_write(folder / "results.json") as partial:
+        partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,117 @@
+#!/usr/bin/env python
+"""Measure tables of variants and seeds: what is missing is run, and each table is written after every run.
+
+    python tools/sweep.py configs/ablations/table_v.yaml --mini          on the miniature world, minutes to hours
+    python tools/sweep.py configs/ablations/table_v.yaml --num-gpus 4    on the real data
+    python tools/sweep.py configs/ablations/*.yaml --dry-run             what would be run
+    python tools/sweep.py configs/ablations/table_xiii.yaml --weights err-seg-b        evaluates, trains nothing
+    python tools/sweep.py my_sweep.yaml --seeds 0 1 2 SOLVER.MAX_ITER 40000
+
+A sweep is a YAML file; err_seg/sweeps/definition.py describes it. It may be stopped or killed at any moment: the same
+command goes on where it was. Runs with the same settings are shared by all sweeps of an --output. Tables (Markdown,
+CSV, JSON) and plots go to OUTPUT/<name of the sweep>/, runs to OUTPUT/runs/.
+"""
+
+import argparse
+import functools
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+from err_seg.analysis.figures import save_figure
+from err_seg.data import register_entries
+from err_seg.hub import MODELS, find_weights
+from err_seg.mini.world import shared_data
+from err_seg.sweeps import Run, Sweep, Workers, load_sweep, plan_runs, select_runs, work_through
+from err_seg.sweeps.measured import measured_rows
+from err_seg.sweeps.plots import draw_sweep
+from err_seg.sweeps.report import markdown_table, save_tables
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("sweeps", nargs="+", type=Path, metavar="FILE", help="YAML files of sweeps, such as configs/ablations/*.yaml")
+    add("--mini", action="store_true", help="on the miniature world, which needs nothing downloaded")
+    add("--output", type=Path, default=Path("output/sweeps"), metavar="DIR", help="default: output/sweeps")
+    add("--seeds", type=int, nargs="+", default=[], metavar="S", help="instead of the file's")
+    add("--variants", nargs="+", default=[], metavar="NAME", help="only these rows")
+    add("--weights", metavar="W", help="a file, or a released model's name, to evaluate instead of training")
+    add("--jobs", type=int, default=1, metavar="N", help="runs at a time, each with its share of GPUs and cores")
+    add("--num-gpus", type=int, default=1, metavar="N", help="processes of each run, as tools/train_net.py")
+    add("--engine", default="auto", choices=("auto", "plain", "detectron2"), help="as tools/train_net.py")
+    add("--dry-run", action="store_true", help="list what is missing, and write the tables of what is there")
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of every variant's configuration, before the options")
+    arguments = parser.parse_intermixed_args(argv)
+    # files and overrides are told apart by their look: a setting's key is no file's name
+    first = next((i for i, item in enumerate(arguments.sweeps) if item.suffix not in (".yaml", ".yml")), None)
+    if first is not None:
+        arguments.opts = [str(item) for item in arguments.sweeps[first:]] + arguments.opts
+        arguments.sweeps = arguments.sweeps[:first]
+    if arguments.jobs < 1 or arguments.num_gpus < 1:
+        parser.error("--jobs and --num-gpus must be at least 1")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is missing and write the tables."""
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    command = shlex.join(["python", "tools/sweep.py", *(sys.argv[1:] if argv is None else argv)])
+    try:
+        return do_sweeps(arguments, command)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
+    """Do the sweeps one after the other."""
+    overrides = list(arguments.opts)
+    sweeps = [load_sweep(file, mini=arguments.mini) for file in arguments.sweeps]
+    if arguments.mini:
+        overrides += shared_data(arguments.output / "mini_world", draw=not arguments.dry_run)
+    weights = find_weights(arguments.weights) if arguments.weights in MODELS else arguments.weights
+    weights = None if weights is None else Path(weights)
+    plans = []
+    for sweep in sweeps:
+        runs = plan_runs(sweep, arguments.output / "runs", overrides, seeds=arguments.seeds, weights=weights)
+        plans.append((sweep, runs, select_runs(runs, arguments.variants, [] if weights else arguments.seeds)))
+    failures = []
+    for sweep, runs, wanted in plans:
+        register_entries(runs[0].cfg.DATASETS.CUSTOM)
+        print(f"== {sweep.title}", flush=True)
+        folder = arguments.output / (f"{sweep.name}-{runs[0].training.name}" if weights else sweep.name)
+        write_tables = functools.partial(write, sweep, runs, folder, command)
+        if arguments.dry_run:
+            for run in wanted:
+                if not run.results.is_file():
+                    print(f"missing: {run.title} ({run.evaluation})")
+        else:
+            workers = Workers(arguments.jobs, arguments.num_gpus, arguments.engine)
+            failures += work_through(wanted, workers, functools.partial(print, flush=True), write_tables)
+        write_tables()
+        print(markdown_table(sweep, measured_rows(sweep, runs)))
+        print(f"Written to {folder}", flush=True)
+    for line in failures:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def write(sweep: Sweep, runs: list[Run], folder: Path, command: str) -> None:
+    """Write what is measured so far."""
+    rows = measured_rows(sweep, runs)
+    save_tables(sweep, rows, folder, command)
+    if sweep.plot is not None:
+        save_figure(draw_sweep(sweep, rows), folder / "plot.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
