@@ -20,9 +20,8 @@ import sys
 from pathlib import Path
 
 from err_seg.analysis.figures import save_figure
-from err_seg.data import register_entries
 from err_seg.hub import MODELS, find_weights
-from err_seg.mini.world import shared_data
+from err_seg.mini.world import SCENES, shared_data
 from err_seg.sweeps import Run, Sweep, Workers, load_sweep, plan_runs, select_runs, work_through
 from err_seg.sweeps.measured import measured_rows
 from err_seg.sweeps.plots import draw_sweep
@@ -37,6 +36,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("sweeps", nargs="+", type=Path, metavar="FILE", help="YAML files of sweeps, such as configs/ablations/*.yaml")
     add("--mini", action="store_true", help="on the miniature world, which needs nothing downloaded")
+    scenes = tuple(SCENES.values())
+    add("--scenes", type=int, nargs=3, default=scenes, metavar=("TRAIN", "VAL", "TEST"), help="of the miniature world")
     add("--output", type=Path, default=Path("output/sweeps"), metavar="DIR", help="default: output/sweeps")
     add("--seeds", type=int, nargs="+", default=[], metavar="S", help="instead of the file's")
     add("--variants", nargs="+", default=[], metavar="NAME", help="only these rows")
@@ -77,7 +78,8 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     overrides = list(arguments.opts)
     sweeps = [load_sweep(file, mini=arguments.mini) for file in arguments.sweeps]
     if arguments.mini:
-        overrides += shared_data(arguments.output / "mini_world", draw=not arguments.dry_run)
+        scenes = dict(zip(SCENES, arguments.scenes, strict=True))
+        overrides += shared_data(arguments.output / "mini_world", scenes, draw=not arguments.dry_run)
     weights = find_weights(arguments.weights) if arguments.weights in MODELS else arguments.weights
     weights = None if weights is None else Path(weights)
     plans = []
@@ -86,7 +88,6 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
         plans.append((sweep, runs, select_runs(runs, arguments.variants, [] if weights else arguments.seeds)))
     failures = []
     for sweep, runs, wanted in plans:
-        register_entries(runs[0].cfg.DATASETS.CUSTOM)
         print(f"== {sweep.title}", flush=True)
         folder = arguments.output / (f"{sweep.name}-{runs[0].training.name}" if weights else sweep.name)
         write_tables = functools.partial(write, sweep, runs, folder, command)

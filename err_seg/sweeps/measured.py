@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from err_seg.build import build_model
-from err_seg.data import get_dataset
+from err_seg.data import get_dataset, spec_from_dict
 from err_seg.engine.benchmarks import benchmark_num_kept
 from err_seg.evaluation import load_results
 from err_seg.mini.figures import group_miou
@@ -86,7 +86,9 @@ def costs(run: Run, *, wanted: bool) -> dict[str, float]:
     if not wanted:
         return {}
     cfg = run.cfg.clone()
-    spec = get_dataset(cfg.DATASETS.TEST[0])
+    name = cfg.DATASETS.TEST[0]
+    declared = {entry["name"]: entry for entry in cfg.DATASETS.CUSTOM}
+    spec = spec_from_dict(declared[name]) if name in declared else get_dataset(name)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
     with torch.device("meta"):
         model = build_model(cfg)

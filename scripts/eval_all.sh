@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Evaluates one network on all benchmarks, and prints the paper's Table II with what was measured beside it:
+#   bash scripts/eval_all.sh b                        the released base model (l: the large one), downloaded once
+#   bash scripts/eval_all.sh b output/model_final.safetensors DATASETS.ROOT /data
+# Further arguments are options of tools/sweep.py (such as --num-gpus 4) and KEY VALUE overrides. It may be stopped at
+# any moment: the same command goes on where it was.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+case "${1:-}" in
+    b) row="ConvNeXt-B, both towers" ;;
+    l) row="ConvNeXt-L, both towers" ;;
+    *) echo "usage: bash scripts/eval_all.sh b|l [WEIGHTS] [options of tools/sweep.py] [KEY VALUE ...]" >&2; exit 2 ;;
+esac
+weights="err-seg-$1"
+shift
+if [ -f "${1:-}" ]; then
+    weights="$1"
+    shift
+fi
+python="${ERR_SEG_VENV:-.venv}/bin/python"
+[ -x "$python" ] || python=python
+exec "$python" tools/sweep.py configs/ablations/table_ii.yaml --weights "$weights" --variants "$row" "$@"

@@ -1,0 +1,115 @@
+import pytest
+import torch
+from conftest import REPOSITORY
+
+import err_seg
+from err_seg.sweeps import SweepError, load_sweep, plan_runs, select_runs
+
+SHIPPED = sorted((REPOSITORY / "configs/ablations").glob("*.yaml"))
+TABLES = ["table_ii", "table_v", "table_vi", "table_vii", "table_viii", "table_ix", "table_x", "table_xi", "table_xii"]
+TABLES += ["table_xiii", "table_xiv", "fig_6", "fig_7"]
+ONLY_REAL = ("table_ii", "table_xiv_large")
+MINIMAL = "title: T\nbase: base.yaml\nvariants:\n  a: {}\n"
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    """Return a function that writes a sweep's file, beside a base configuration."""
+    (tmp_path / "base.yaml").write_text("SOLVER: {MAX_ITER: 7}\n")
+
+    def write(text):
+        (tmp_path / "sweep.yaml").write_text(text)
+        return tmp_path / "sweep.yaml"
+
+    return write
+
+
+def test_there_is_one_for_each_table_and_figure():
+    assert {*TABLES, "table_xiv_large"} == {file.stem for file in SHIPPED}
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_shipped_sweeps_build(file, tmp_path):
+    assert file.read_text().startswith("# "), "opens with what it is and needs"
+    built = set()
+    for mini in (False, True):
+        if mini and file.stem in ONLY_REAL:
+            with pytest.raises(SweepError, match="no entry 'mini'"):
+                load_sweep(file, mini=True)
+            continue
+        sweep = load_sweep(file, mini=mini)
+        runs = plan_runs(sweep, tmp_path)
+        assert len(runs) == len(sweep.variants) * len(sweep.seeds)
+        assert len({run.evaluation for run in runs}) == len(runs), "two variants are the same"
+        assert len(sweep.seeds) >= 3 or not mini
+        if not mini and sweep.plot is None:
+            assert all(variant.paper for variant in sweep.variants)
+        for run in runs:
+            network = run.cfg.MODEL.clone()
+            network.CRM.NUM_KEPT = 0
+            network = network.dump()
+            if network not in built:
+                built.add(network)
+                run.cfg.MODEL.CLIP.PRETRAINED, run.cfg.MODEL.DEVICE = "", "meta"
+                with torch.device("meta"):
+                    err_seg.build_model(run.cfg)
+
+
+def test_keys_of_the_file(sweep_file, tmp_path):
+    sweep = load_sweep(
+        sweep_file(
+            "title: T\nbase: base.yaml\nseeds: [3, 4]\nsettings: {MODEL.CRM.NUM_RANKS: 2}\nnote: real\n"
+            "variants:\n  a:\n    paper: {A-847: 13}\n  b:\n    settings: {MODEL.CRM.NUM_RANKS: 1}\n"
+            "mini:\n  note: >\n    two\n    lines\n  seeds: [0, 1, 2]\n"
+            "  variants:\n    a: {}\n    c:\n      paper: {A-847: 1}\n"
+        )
+    )
+    runs = plan_runs(sweep, tmp_path, ["SOLVER.BASE_LR", 0.5])
+    assert [(run.variant.name, run.seed, run.cfg.SEED) for run in runs] == [
+        *(("a", 3, 3), ("b", 3, 3), ("a", 4, 4), ("b", 4, 4)),
+    ]
+    assert [run.cfg.MODEL.CRM.NUM_RANKS for run in runs] == [2, 1, 2, 1]
+    assert {(run.cfg.SOLVER.MAX_ITER, run.cfg.SOLVER.BASE_LR) for run in runs} == {(7, 0.5)}
+    mini = load_sweep(tmp_path / "sweep.yaml", mini=True)
+    assert (mini.name, mini.note, mini.seeds, mini.settings) == ("sweep-mini", "two lines", (0, 1, 2), {})
+    assert [(variant.name, variant.paper) for variant in mini.variants] == [
+        ("a", {"A-847": 13.0}),
+        ("c", {"A-847": 1.0}),
+    ]
+    assert [run.seed for run in plan_runs(sweep, tmp_path, seeds=[4, 9])] == [3, 3, 4, 4, 9, 9]
+    assert [(run.variant.name, run.seed) for run in select_runs(runs, ["b"], [4])] == [("b", 4)]
+    with pytest.raises(SweepError, match=r"no variant 'x'; there are 'a', 'b'"):
+        select_runs(runs, ["x"], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL + "sedes: [1]\n", "unknown key 'sedes'; did you mean 'seeds'"),
+        (MINIMAL + "seeds: [1, 1]\n", r"seeds must be a list of different whole numbers from 0, not \[1, 1\]"),
+        (MINIMAL + "mini: {}\nplot: {y: a}\n", "plot: unknown key 'y'"),
+        ("base: base.yaml\nvariants: {a: {}}\n", "title must be text"),
+        ("title: T\nbase: base.yaml\nvariants: {}\n", "at least one variant"),
+        ("title: T\nbase: base.yaml\nvariants: [a]\n", "variants must be a mapping"),
+        (
+            "title: T\nbase: base.yaml\nvariants: {a: {setting: 1}}\n",
+            "a: unknown key 'setting'; did you mean 'settings'",
+        ),
+        ("title: T\nbase: base.yaml\nvariants: {a: {paper: {A-847: high}}}\n", "a: paper must map columns to numbers"),
+        ("- a\n", "must be a mapping"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_mistakes_are_named(sweep_file, text, message):
+    file = sweep_file(text)
+    with pytest.raises(SweepError, match=message) as error:
+        load_sweep(file)
+    assert str(file) in str(error.value)
+
+
+def test_a_variant_that_the_configuration_refuses_is_named(sweep_file, tmp_path):
+    sweep = load_sweep(sweep_file("title: T\nbase: base.yaml\nvariants: {odd: {settings: {MODEL.CRM.RANKS: 1}}}\n"))
+    with pytest.raises(SweepError, match=r"sweep.yaml: variant 'odd': unknown key MODEL.CRM.RANKS"):
+        plan_runs(sweep, tmp_path)
+    with pytest.raises(SweepError, match=r"no sweep .*none.yaml; its folder holds .*base.yaml"):
+        load_sweep(tmp_path / "none.yaml")

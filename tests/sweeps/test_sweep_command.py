@@ -1,0 +1,164 @@
+# ruff: noqa: F401, F811 (fixtures come by import)
+"""The command itself: killed twice on the way, it leaves the table that an undisturbed run leaves."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+from toy_training import environment, one_thread, run, run_cfg, toy_data, toy_world, wait_for
+
+from err_seg.engine import evaluate
+from err_seg.sweeps import Workers, load_sweep, plan_runs, work_through
+
+SWEEP = """
+title: Two trainings, three rows
+base: base.yaml
+seeds: [0]
+variants:
+  full: {}
+  K = 2: {settings: {MODEL.CRM.NUM_KEPT: 2}}
+  no star: {settings: {MODEL.ESCF.STAR: False}, paper: {A-847: 1.0}}
+plot: {x: MODEL.CRM.NUM_KEPT, label: K}
+"""
+
+
+@pytest.fixture
+def sweep_file(run_cfg, tmp_path):
+    base = run_cfg("SOLVER.MAX_ITER", 40, "SOLVER.CHECKPOINT_PERIOD", 2, "LOG.PERIOD", 2)
+    (tmp_path / "base.yaml").write_text(base.dump())
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    return tmp_path / "sweep.yaml"
+
+
+def command(file, output, *more):
+    script = str(REPOSITORY / "tools/sweep.py")
+    return [sys.executable, script, str(file), "--output", str(output), "--engine", "plain", *more]
+
+
+def figures(output):
+    document = json.loads((output / "sweep/results.json").read_text())
+    return {row["name"]: row["figures"] for row in document["rows"]}
+
+
+def test_killed_twice_it_leaves_the_same_table(sweep_file, tmp_path):
+    output = tmp_path / "killed"
+    full, _, no_star = plan_runs(load_sweep(sweep_file), output / "runs")
+    line = command(sweep_file, output)
+    # killed without warning while the first training runs: its process lives on, and is waited for
+    process = subprocess.Popen(line, env=environment())
+    wait_for(full.training / "checkpoints/iter_0000002", process)
+    process.kill()
+    process.wait()
+    # asked to stop while the second one runs: that one saves a checkpoint
+    process = subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True)
+    wait_for(no_star.training / "checkpoints/iter_0000002", process)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on where it was" in errors
+    assert full.results.is_file()
+    assert "SIGTERM: stopped after" in (no_star.training / "output.txt").read_text()
+    assert figures(output)["no star"] == {}
+
+    done = subprocess.run(line, env=environment(), check=True, capture_output=True, text=True)
+    assert "3 runs, 2 of them done before" in done.stdout
+    assert "resuming from" in (no_star.training / "output.txt").read_text()
+    assert {file.name for file in (output / "sweep").iterdir()} == {"table.md", "table.csv", "results.json", "plot.png"}
+    assert "not run" not in (output / "sweep/table.md").read_text()
+
+    undisturbed = no_star.cfg.clone()
+    undisturbed.OUTPUT_DIR = str(tmp_path / "undisturbed")
+    (result,) = evaluate(undisturbed, run(undisturbed))
+    assert figures(output)["no star"] == {"toy_val": [result.metrics["mIoU"]]}
+    assert len(list((output / "runs").iterdir())) == 2, "two rows share a training"
+
+    # weights that are there already are evaluated, and nothing is trained
+    weights = ["--weights", str(full.weights), "--variants", "K = 2"]
+    subprocess.run([*line, *weights], env=environment(), check=True)
+    (folder,) = output.glob("sweep-weights-*")
+    rows = {row["name"]: row["figures"] for row in json.loads((folder / "results.json").read_text())["rows"]}
+    assert rows == {"full": {}, "K = 2": figures(output)["K = 2"], "no star": {}}
+
+
+def test_a_run_that_fails_is_told_and_the_others_are_done(sweep_file, tmp_path):
+    sweep = load_sweep(sweep_file)
+    overrides = ["SOLVER.MAX_ITER", 1]
+    runs = plan_runs(sweep, tmp_path / "runs", overrides)
+    runs[2].cfg.SOLVER.PRECISION = "fp16"  # which the CPU refuses
+    lines, finished = [], []
+    (failure,) = work_through(runs, Workers(engine="plain"), lines.append, lambda: finished.append(1))
+    assert failure.startswith("training of no star, seed 0 failed with status 1; ")
+    assert 'SOLVER.PRECISION "fp16" needs a GPU' in failure
+    assert len(finished) == 2
+    assert all(run.results.is_file() for run in runs[:2])
+
+
+def test_jobs_share_cores_and_gpus(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    shares = [Workers(jobs=2, num_gpus=2).environment(slot) for slot in range(2)]
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["4,5", "6,7"]
+    assert {share["OMP_NUM_THREADS"] for share in shares} == {"2"}
+    assert "OMP_NUM_THREADS" not in Workers().environment(0)
+
+
+@pytest.fixture
+def sweep_command():
+    spec = importlib.util.spec_from_file_location("sweep_command", REPOSITORY / "tools/sweep.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_dry_run_lists_what_is_missing(sweep_command, sweep_file, tmp_path, capsys):
+    arguments = [str(sweep_file), "SOLVER.MAX_ITER", "9", "--dry-run", "--output", str(tmp_path / "out")]
+    assert sweep_command.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert output.count("missing: ") == 3
+    assert "| no star" in output
+    assert not (tmp_path / "out/runs").exists()
+
+
+def test_the_miniature_world_is_declared_to_every_run(sweep_command, tmp_path, capsys):
+    file = REPOSITORY / "configs/ablations/table_ix.yaml"
+    arguments = [str(file), "--mini", "--dry-run", "--output", str(tmp_path), "--scenes", "8", "4", "24"]
+    assert sweep_command.main(arguments) == 0
+    assert capsys.readouterr().out.count("missing: ") == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--variants", "none"], "there is no variant 'none'; there are 'full', 'K = 2', 'no star'"),
+        (["--weights", "none.pth"], "none.pth"),
+        (["SOLVER.MAX_ITR", "3"], "variant 'full': unknown key SOLVER.MAX_ITR"),
+        (["--mini"], "no entry 'mini'"),
+    ],
+)
+def test_mistakes_are_one_line(sweep_command, sweep_file, tmp_path, capsys, arguments, message):
+    assert sweep_command.main([str(sweep_file), "--output", str(tmp_path / "out"), *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_eval_all_says_how_it_is_used():
+    script = ["bash", str(REPOSITORY / "scripts/eval_all.sh")]
+    result = subprocess.run(script, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "usage: bash scripts/eval_all.sh b|l" in result.stderr
+
+
+def test_eval_all_prints_the_papers_row_beside_what_was_measured(tmp_path):
+    (tmp_path / "weights.safetensors").write_bytes(b"not read by a dry run")
+    arguments = ["b", str(tmp_path / "weights.safetensors"), "--dry-run", "--output", str(tmp_path / "out")]
+    environment_ = {**environment(), "ERR_SEG_VENV": sys.prefix}
+    script = ["bash", str(REPOSITORY / "scripts/eval_all.sh"), *arguments]
+    result = subprocess.run(script, env=environment_, capture_output=True, text=True, check=True)
+    assert "missing: ConvNeXt-B, both towers, seed 0" in result.stdout
+    assert "– (13.9)" in result.stdout
