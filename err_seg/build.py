@@ -42,7 +42,7 @@ def build_model(cfg: CfgNode) -> ERRSeg:
     set_trainable(model, image=clip.IMAGE_TUNING, text=clip.TEXT_TUNING, hsm_conv=cfg.MODEL.HSM.TRAIN_CONV)
     if cfg.MODEL.WEIGHTS:
         load_weights(model, cfg.MODEL.WEIGHTS)
-    elif not cfg.MODEL.CLIP.PRETRAINED:
+    elif not cfg.MODEL.CLIP.PRETRAINED and cfg.MODEL.DEVICE != "meta":  # which only counts
         logger.warning(
             "CLIP has random weights (MODEL.CLIP.PRETRAINED and MODEL.WEIGHTS are empty): results mean nothing"
         )

@@ -29,6 +29,8 @@ BENCHMARKS = {
 """The paper's names; other benchmarks are called by their own."""
 MINI_COLUMNS = ("seen", "unseen", "all")
 MACS, MEMORY = "ESCF GMAC", "training GiB"
+NEGLIGIBLE = 0.1
+"""Points of mIoU below which the paper's mean difference counts as none."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,9 @@ def verdict(row: Row, reference: Row, column: str) -> str:
     """Compare a row with the reference: seed by seed as measured, and by the mean over the columns in the paper.
 
     Returns:
-        "as in the paper" or "other way round" where the mean of the differences between runs of the same seed is larger
-        than their standard deviation; "within the spread" where it is not; "" where either side has no figures, or
-        fewer than two seeds.
+        "within the spread" where the mean of the differences between runs of the same seed is not larger than their
+        standard deviation; else "as in the paper" or "other way round", or "none in the paper" where the paper has next
+        to no difference; "" where either side has no figures, or fewer than two seeds.
     """
     paper = paper_difference(row, reference)
     differences = seed_differences(row, reference, column)
@@ -114,6 +116,8 @@ def verdict(row: Row, reference: Row, column: str) -> str:
     mean = statistics.fmean(differences)
     if abs(mean) <= statistics.stdev(differences):
         return "within the spread"
+    if abs(paper) < NEGLIGIBLE:
+        return "none in the paper"
     return "as in the paper" if mean * paper > 0 else "other way round"
 
 

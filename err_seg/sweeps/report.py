@@ -39,8 +39,8 @@ def columns_of(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
 def markdown_table(sweep: Sweep, rows: Sequence[Row]) -> str:
     """Lay the table out.
 
-    On the real data a cell is "measured (paper)"; on the miniature world, whose figures are no one's but its own, the
-    differences to the first row are set beside those of the paper.
+    On the real data a cell is "measured (paper)". The miniature world's figures are no one's but its own: there the
+    paper's figures of the same row stand beside them, and the differences to the first row are compared.
     """
     columns, reference = columns_of(sweep, rows), rows[0]
     header = ["", *columns, "seeds"]
@@ -52,9 +52,15 @@ def markdown_table(sweep: Sweep, rows: Sequence[Row]) -> str:
             cells = [cell + paper for cell, paper in zip(cells, known, strict=True)]
         table.append([row.name, *cells, str(len(row.seeds) or "not run")])
     if sweep.is_mini:
-        header += [f"difference ({DECIDING})", "paper's difference", "direction"]
+        header.append(f"difference ({DECIDING})")
+        published = any(row.paper for row in rows)
+        if published:
+            names = [name for name in BENCHMARKS.values() if any(name in row.paper for row in rows)]
+            header += ["paper: " + ", ".join(names), "difference (mean)", "direction"]
         for line, row in zip(table, rows, strict=True):
-            line += _comparison(row, reference)
+            line.append(_difference(row, reference))
+            if published:
+                line += [_published(row, names), *_comparison(row, reference)]
     return text_table(header, table)
 
 
@@ -66,14 +72,24 @@ def _measured(row: Row, column: str) -> str:
     return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation is not None else "")
 
 
-def _comparison(row: Row, reference: Row) -> list[str]:
-    if row is reference:
-        return ["", "", ""]
-    differences = seed_differences(row, reference, DECIDING)
+def _difference(row: Row, reference: Row) -> str:
+    """The mean of the differences between runs of the same seed, and their standard deviation."""
+    differences = [] if row is reference else seed_differences(row, reference, DECIDING)
     spread = f" ± {statistics.stdev(differences):.1f}" if len(differences) > 1 else ""
-    ours = f"{statistics.fmean(differences):+.1f}{spread}" if differences else "–"
+    return f"{statistics.fmean(differences):+.1f}{spread}" if differences else ""
+
+
+def _published(row: Row, names: Sequence[str]) -> str:
+    """The paper's figures of a row, in one cell."""
+    figures = [f"{row.paper[name]:.1f}" if name in row.paper else "–" for name in names]
+    further = [f"{row.paper[name]:g} {name.split()[-1]}" for name in (MACS, MEMORY) if name in row.paper]
+    return ", ".join([" ".join(figures), *further]) if row.paper else "–"
+
+
+def _comparison(row: Row, reference: Row) -> list[str]:
     paper = paper_difference(row, reference)
-    return [ours, "–" if paper is None else f"{paper:+.1f}", verdict(row, reference, DECIDING) or "–"]
+    # rounded first: no "-0.0"
+    return ["" if paper is None else f"{round(paper, 1) + 0.0:+.1f}", verdict(row, reference, DECIDING)]
 
 
 def save_tables(sweep: Sweep, rows: Sequence[Row], folder: Path, command: str) -> None:

@@ -1,0 +1,95 @@
+"""The results page: every sweep's table on the miniature world, with its command, its plot and what there is to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from err_seg.analysis.figures import save_figure
+from err_seg.files import atomic_write
+from err_seg.sweeps.definition import Sweep
+from err_seg.sweeps.measured import Row
+from err_seg.sweeps.plan import Run
+from err_seg.sweeps.plots import draw_sweep
+from err_seg.sweeps.report import markdown_table
+
+HEAD = """# Results
+
+This page is made by `python tools/results.py` from runs on the miniature world; nothing on it was not run. The
+miniature world is a drawn one, on which a training takes minutes on a CPU: 24 of its 60 classes are seen in training,
+36 are not. Its figures say nothing about photographs, and the paper's absolute figures cannot be reached on it. What it
+can show is whether a switch moves mIoU in the paper's direction.
+
+The paper's tables on the real data are the same commands without `--mini`; with a released or an own checkpoint,
+`bash scripts/eval_all.sh b`. They need the CLIP weights, the data sets and GPUs.
+
+How to read the tables:
+
+* **seen**, **unseen**, **all**: mIoU in percent over the seen classes, the others, and all 60, on {scenes} test scenes;
+  mean ± standard deviation over the seeds. Each seed draws its own initial weights and its own order of pictures.
+* **difference**: to the first row, in the mIoU over all classes, between runs of the same seed: mean ± standard
+  deviation.
+* **paper**: mIoU of the same row in the paper; its **difference (mean)** is the mean over the benchmarks.
+* **direction**: "within the spread" where the mean of our differences is not larger than their standard deviation, and
+  else whether its sign is the paper's ("none in the paper": less than 0.1 points there). Three seeds are few: a
+  difference of one standard deviation is a hint, no proof.
+
+{facts}
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One sweep: its rows as far as they are measured, its runs, and pictures in the place of its plot."""
+
+    sweep: Sweep
+    rows: list[Row]
+    runs: list[Run]
+    command: str
+    pictures: tuple[tuple[str, str], ...] = ()
+
+
+def write_page(sections: Sequence[Section], page: Path, scenes: int) -> None:
+    """Write the page, and its plots to a folder of the page's name beside it.
+
+    Args:
+        sections: the sweeps, in order; those without any figure are left out.
+        page: the Markdown file.
+        scenes: number of test scenes.
+    """
+    shown = [section for section in sections if any(row.figures for row in section.rows)]
+    facts = _facts([run for section in shown for run in section.runs])
+    parts = [HEAD.format(scenes=scenes, facts=facts).rstrip(), *(_render(section, page) for section in shown)]
+    missing = [section for section in sections if section not in shown]
+    if missing:
+        titles = "\n".join(f"* {section.sweep.title}: `{section.command}`" for section in missing)
+        parts.append(f"## Not run\n\n{titles}")
+    with atomic_write(page) as partial:
+        partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _render(section: Section, page: Path) -> str:
+    sweep, rows = section.sweep, section.rows
+    parts = [f"## {sweep.title}", f"```bash\n{section.command}\n```", markdown_table(sweep, rows)]
+    pictures = list(section.pictures)
+    if sweep.plot is not None and not pictures:
+        file = page.with_suffix("") / f"{sweep.name}.png"
+        save_figure(draw_sweep(sweep, rows), file)
+        pictures.append((f"mIoU over {sweep.plot.label}", f"{page.stem}/{file.name}"))
+    parts += [f"![{title}]({file})" for title, file in pictures]
+    return "\n\n".join([*parts, *([sweep.note] if sweep.note else [])])
+
+
+def _facts(runs: Sequence[Run]) -> str:
+    """Say how many trainings the page rests on, with which versions and where they ran."""
+    found = set()
+    for folder in {run.training for run in runs if run.results.is_file()}:
+        facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        found.add((folder, facts["err_seg"], facts["packages"]["torch"], facts["device"]))
+    kinds = sorted({f"err_seg {version}, torch {torch}, {device.upper()}" for _, version, torch, device in found})
+    iterations = sorted({run.cfg.SOLVER.MAX_ITER for run in runs})
+    pictures = sorted({run.cfg.SOLVER.IMS_PER_BATCH for run in runs})
+    amount = f"{' or '.join(map(str, iterations))} iterations of {' or '.join(map(str, pictures))} pictures"
+    return f"{len(found)} trainings of {amount}; {'; '.join(kinds)}."
