@@ -42,7 +42,7 @@ def test_the_page_shows_what_was_run_and_names_what_was_not(results_command, tmp
     assert results_command.main(["--sweeps", str(tmp_path / "sweeps"), "--page", str(page)]) == 0
     text = page.read_text()
     assert "| plain MLP" in text
-    assert "within the spread" in text.split("## Table IX")[1].split("##")[0]
+    assert "as in the paper" in text.split("## Table IX")[1].split("##")[0]
     assert "-2.0 ± 1.0" in text
     assert "14.1 20.1 35.6 56.3 94.7" in text, "the paper's row"
     shown, missing = text.split("## Not run")
