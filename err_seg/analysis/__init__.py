@@ -4,11 +4,18 @@
 - :mod:`~err_seg.analysis.class_recall`: which share of the classes present is among the K that CRM keeps (the reason
   why Table XIII saturates);
 - :mod:`~err_seg.analysis.vocabulary_similarity`: how much of a vocabulary is in the training vocabulary (Table IV);
-- :mod:`~err_seg.analysis.figures`: a picture of each.
+- :mod:`~err_seg.analysis.attention_share`: how much of CFM's attention redundant classes take (Proposition 1);
+- :mod:`~err_seg.analysis.figures`: a picture of each, and mIoU over K beside CRM's recall (Table XIII).
 
-The command is ``tools/analyze_data.py``.
+Two further figures: :mod:`~err_seg.analysis.attention_comparison` runs a picture with all classes kept and with K of
+them, and :mod:`~err_seg.analysis.redundancy_figure` draws the attention of both (Fig. 2);
+:mod:`~err_seg.analysis.picture_grid` sets pictures beside what is predicted for lists of words (Fig. 8 to 10), on the
+layout of :mod:`~err_seg.analysis.grid_layout`.
+
+The commands are ``tools/analyze_data.py`` and ``tools/paper_figures.py``.
 """
 
+from err_seg.analysis.attention_share import AttentionShare, measure_attention_share, share_table
 from err_seg.analysis.class_recall import ClassRecall, measure_class_recall, recall_table
 from err_seg.analysis.classes_per_picture import ClassCounts, class_counts_table, count_classes
 from err_seg.analysis.vocabulary_similarity import (
@@ -20,15 +27,18 @@ from err_seg.analysis.vocabulary_similarity import (
 )
 
 __all__ = [
+    "AttentionShare",
     "ClassCounts",
     "ClassRecall",
     "NearestClasses",
     "build_embedder",
     "class_counts_table",
     "count_classes",
+    "measure_attention_share",
     "measure_class_recall",
     "nearest_classes",
     "recall_table",
     "resolve_vocabulary",
+    "share_table",
     "similarity_table",
 ]

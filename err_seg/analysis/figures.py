@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from err_seg.analysis.attention_share import AttentionShare
 from err_seg.analysis.class_recall import ClassRecall
 from err_seg.analysis.classes_per_picture import ClassCounts
 from err_seg.analysis.vocabulary_similarity import NearestClasses
@@ -80,10 +81,89 @@ def draw_similarities(results: Sequence[NearestClasses], thresholds: Sequence[fl
     return figure
 
 
+def draw_attention_share(results: Sequence[AttentionShare]) -> Figure:
+    """Draw the redundant classes' share over K, a panel a data set: measured in each CFM, and at uniform attention."""
+    by_dataset: dict[str, list[AttentionShare]] = {}
+    for result in results:
+        by_dataset.setdefault(result.dataset, []).append(result)
+    columns = min(COLUMNS, len(by_dataset))
+    rows = -(-len(by_dataset) // columns)
+    figure = Figure(figsize=(5.2 * columns + 1, 3.8 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+    for panel, (dataset, group) in zip(panels, by_dataset.items(), strict=False):
+        group = sorted(group, key=lambda result: result.num_kept)
+        num_kept = [result.num_kept for result in group]
+        panel.plot(num_kept, [r.uniform for r in group], "o--", color="grey", label="R / K, uniform attention")
+        shares = np.array([result.mean("redundant") for result in group])  # K×L
+        for layer, share in enumerate(shares.T):
+            panel.plot(num_kept, share, "o-", label=f"CFM {layer + 1}, measured")
+        panel.set_title(f"{dataset} ({_pictures(len(group[0].present))})", fontsize="medium")
+        _set_num_kept_axis(panel, num_kept)
+        _finish(panel)
+    for panel in panels[len(by_dataset) :]:
+        panel.set_axis_off()
+    figure.supylabel("attention paid to redundant classes", fontsize="medium")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=COLUMNS, frameon=False)
+    return figure
+
+
+def draw_saturation(
+    num_kept: Sequence[int], miou: Mapping[str, Sequence[tuple[float, float]]], recall: Sequence[ClassRecall]
+) -> Figure:
+    """Draw mIoU over K (left axis), and which share of the classes present is kept at all (right axis; Table XIII).
+
+    Args:
+        num_kept: each K, rising.
+        miou: what was evaluated (a data set, or a group of its classes) to (mean, standard deviation) for each K, in
+            percent; a deviation of 0 draws no bar.
+        recall: of the data sets; one that ``miou`` names has its colour.
+
+    Raises:
+        ValueError: K that do not rise, or not one pair of figures for each K.
+    """
+    if not num_kept or list(num_kept) != sorted(set(num_kept)):
+        raise ValueError(f"num_kept must be rising numbers, got {list(num_kept)}")
+    for title, values in miou.items():
+        if len(values) != len(num_kept):
+            raise ValueError(f"{title}: {len(values)} figures of mIoU for {len(num_kept)} values of K")
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    left = figure.subplots()
+    right = left.twinx()
+    colors = {}
+    for title, values in miou.items():
+        means, deviations = zip(*values, strict=True)
+        bars = deviations if any(deviations) else None
+        (line, *_) = left.errorbar(num_kept, means, bars, fmt="o-", capsize=3, label=f"mIoU, {title}")
+        colors[title] = line.get_color()
+    for result in recall:
+        shown = np.arange(num_kept[0], min(num_kept[-1], len(result.class_recall)) + 1)
+        color = colors.get(result.dataset, "black")
+        label = f"recall of CRM, {result.dataset}"
+        right.plot(shown, 100 * result.class_recall[shown - 1], "--", color=color, label=label)
+    _set_num_kept_axis(left, num_kept)
+    left.set_ylabel("mIoU in % (solid)")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.set_ylabel("classes present that are kept, in % (dashed)")
+    left.grid(alpha=0.3)
+    left.margins(y=0.1)
+    right.margins(y=0.1)
+    (lines, titles), (dashed, further) = (axis.get_legend_handles_labels() for axis in (left, right))
+    figure.legend([*lines, *dashed], [*titles, *further], loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG."""
     with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
+
+
+def _set_num_kept_axis(panel: Axes, num_kept: Sequence[int]) -> None:
+    """Label a logarithmic axis of K with the values measured."""
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(num_kept, map(str, num_kept))
+    panel.minorticks_off()
+    panel.set_xlabel("K, number of classes kept")
 
 
 def _finish(panel: Axes) -> None:

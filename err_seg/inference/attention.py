@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from err_seg.inference.kept import DPI, draw_heat, set_class_ticks, set_class_title, thumbnail, to_image
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.modeling.escf import CFM, SFM
+from err_seg.modeling.escf import CFM, ESCF, SFM
 from err_seg.modeling.segmentation import Segmentation
 from err_seg.pictures import picture_to_tensor
+
+Index = int | slice | Tensor
 
 CLASSES_SHOWN = 9
 POINT_COLOR = "#00ffff"
@@ -33,13 +35,24 @@ class AttentionLayer:
     queries: Tensor = field(default_factory=lambda: torch.empty(0))
     keys: Tensor = field(default_factory=lambda: torch.empty(0))
 
+    def logits(self, sequences: Index = slice(None), positions: Index = slice(None)) -> Tensor:
+        """Return what the softmax is taken of.
+
+        Args:
+            sequences: which sequences, an index of the first axis; a number leaves the axis out.
+            positions: which query positions, a slice or (Q,) indices.
+
+        Returns:
+            (N, heads, Q, L') float32, q·k / sqrt(C / heads).
+        """
+        q, k = (t[sequences].unflatten(-1, (self.num_heads, -1)).transpose(-3, -2) for t in (self.queries, self.keys))
+        return q[..., positions, :] @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
+
     def weights(self, sequence: int, position: int | None = None) -> Tensor:
         """Return the softmax weights, averaged over the heads, of one position (L',) or of all (L, L'); sums of 1."""
-        q, k = (t[sequence].unflatten(-1, (self.num_heads, -1)).transpose(0, 1) for t in (self.queries, self.keys))
-        if position is not None:
-            q = q[:, position : position + 1]
-        weights = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=0)
-        return weights[0] if position is not None else weights
+        positions = slice(None) if position is None else slice(position, position + 1)
+        weights = self.logits(sequence, positions).softmax(dim=-1).mean(dim=0)
+        return weights if position is None else weights[0]
 
 
 @dataclass(frozen=True)
@@ -98,17 +111,37 @@ def record_attention(
     Raises:
         ValueError: the network has no ESCF (Table V).
     """
-    if model.escf is None:
-        raise ValueError("the network has no ESCF (MODEL.ESCF.ENABLED is False), hence no attention to show")
-    with model.evaluating(), recording(model.escf) as attention:
+    with model.evaluating(), recording(escf_with(model)) as attention:
         text = model.embed_vocabulary(vocabulary)
         model(model.preprocess([picture_to_tensor(picture)]), text, num_kept)
     return attention
 
 
+def escf_with(model: ERRSeg, *modules: type[SFM] | type[CFM]) -> ESCF:
+    """Return a network's ESCF, which has the modules that a caller needs.
+
+    Raises:
+        ValueError: there is no ESCF (Table V), or it lacks a module (Table VIII).
+    """
+    if model.escf is None:
+        raise ValueError("the network has no ESCF (MODEL.ESCF.ENABLED is False), hence no attention to show")
+    for module in modules:
+        if not any(isinstance(part, module) for part in model.escf.modules()):
+            name = module.__name__
+            raise ValueError(
+                f"the network has no {name} (MODEL.ESCF.{name} is False), hence no attention of it to show"
+            )
+    return model.escf
+
+
 @contextmanager
-def recording(escf: nn.Module) -> Iterator[Attention]:
-    """Collect, while a ``with`` block lasts, what the attentions of an ESCF compute of the first picture of a batch."""
+def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM, CFM)) -> Iterator[Attention]:
+    """Collect, while a ``with`` block lasts, what the attentions of an ESCF compute of the first picture of a batch.
+
+    Args:
+        escf: the ESCF.
+        modules: whose attentions; those of SFM take the most memory.
+    """
     attention = Attention([], [])
     handles = []
 
@@ -124,7 +157,7 @@ def recording(escf: nn.Module) -> Iterator[Attention]:
         handles.append(module.attention.k.register_forward_hook(keep("keys")))
 
     for module in escf.modules():
-        if isinstance(module, SFM | CFM):
+        if isinstance(module, modules):
             layer = AttentionLayer(module.attention.num_heads)
             if isinstance(module, CFM):
                 attention.category.append(layer)

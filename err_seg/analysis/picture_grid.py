@@ -1,0 +1,177 @@
+"""Picture grids: any pictures beside what is predicted for any lists of words, by any models (paper, Fig. 8 to 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from err_seg.analysis.grid_layout import CELL, Entry, Line, Row, fitting_size, lay_out
+from err_seg.colors import class_colors
+from err_seg.legend import LONGEST_NAME, drawable
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.visualize import OPACITY, area_shares, first_synonym, overlay
+
+TEXT, HEADING_TEXT = 13, 14
+HEADING_LINES = 4
+# classes with a smaller share of the area are not named one by one
+LEAST_AREA = 0.005
+OTHERS_COLOR = (255, 255, 255)
+# of the picture beneath the labels, which two coats of paint leave little of, so that similar classes stay apart
+MIDDLE_GRAY, CONTRAST = 150, 0.8
+# finer shades would hardly show through, but make files half as large again
+GRAY_STEP = 16
+BENEATH = (1 - OPACITY) ** 2
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of label maps.
+
+    Attributes:
+        vocabulary: class names.
+        labels: one map a picture, (h, w) integers of any size in the picture's aspect ratio: indices into the
+            vocabulary, all others unpainted.
+        title: a line above the column; the names themselves follow it where ``lists_names``.
+        lists_names: whether the heading lists the vocabulary, as far as it has room.
+    """
+
+    vocabulary: tuple[str, ...]
+    labels: Sequence[np.ndarray]
+    title: str = ""
+    lists_names: bool = True
+
+
+def predict_column(
+    model: ERRSeg,
+    pictures: Sequence[np.ndarray],
+    vocabulary: Sequence[str],
+    *,
+    num_kept: int | None = None,
+    title: str = "",
+    cell: int = CELL,
+) -> Column:
+    """Predict a column of a grid.
+
+    Args:
+        model: the network.
+        pictures: (H, W, 3) uint8 RGB.
+        vocabulary: class names.
+        num_kept: K, instead of the model's own.
+        title: a line above the column, say the model's name.
+        cell: the grid's width of columns in pixels, which the labels are made for.
+    """
+    results = model.predict(pictures, vocabulary, num_kept=num_kept)
+    sizes = [fitting_size((picture.shape[1], picture.shape[0]), cell) for picture in pictures]
+    labels = [r.resized((h, w)).labels.cpu().numpy() for r, (w, h) in zip(results, sizes, strict=True)]
+    return Column(tuple(vocabulary), labels, title)
+
+
+def picture_grid(pictures: Sequence[np.ndarray], columns: Sequence[Column], cell: int = CELL) -> Image.Image:
+    """Draw one row a picture: the picture, then each column's labels laid over it in gray, and below what they show.
+
+    A name has one colour in the whole grid.
+
+    Args:
+        pictures: (H, W, 3) uint8 RGB.
+        columns: with one label map a picture.
+        cell: the columns' width in pixels.
+
+    Raises:
+        ValueError: no pictures, or a column with another number of label maps.
+    """
+    if not pictures:
+        raise ValueError("a picture grid needs at least one picture")
+    for column in columns:
+        if len(column.labels) != len(pictures):
+            raise ValueError(f"{len(column.labels)} label maps in a column for {len(pictures)} pictures")
+    names = _shown_names(columns)
+    places = {_key(name): place for place, name in enumerate(names)}
+    rows = []
+    for number, picture in enumerate(pictures):
+        size = fitting_size((picture.shape[1], picture.shape[0]), cell)
+        small = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
+        gray = _pale_gray(small)
+        panels, legends = [small], [list[Entry]()]
+        for column in columns:
+            own = np.array([places.get(_key(name), -1) for name in column.vocabulary])
+            labels = _resize(column.labels[number], size)
+            known = (labels >= 0) & (labels < len(own))
+            labels = np.where(known, own[np.where(known, labels, 0)], -1)
+            coat = np.asarray(overlay(gray, labels, names, legend=False))
+            panels.append(overlay(coat, labels, names, legend=False))
+            legends.append(_legend(labels, names))
+        rows.append(Row(panels, legends))
+    return lay_out([[_line("picture")], *(_heading(column, cell) for column in columns)], rows, cell=cell)
+
+
+def _shown_names(columns: Sequence[Column]) -> tuple[str, ...]:
+    """List the names that any label map shows, so that the best separated colours are not spent on others."""
+    names: dict[str, str] = {}
+    for column in columns:
+        for labels in column.labels:
+            for index, _ in area_shares(labels, len(column.vocabulary)):
+                names.setdefault(_key(column.vocabulary[index]), first_synonym(column.vocabulary[index]))
+    return tuple(names.values())
+
+
+def _pale_gray(picture: Image.Image) -> np.ndarray:
+    """Return a picture in gray, on which every class looks as its square in the legend does."""
+    gray = np.asarray(picture.convert("L"), dtype=np.float32) // GRAY_STEP * GRAY_STEP
+    return np.repeat(np.round(MIDDLE_GRAY + CONTRAST * (gray - 128)).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _key(name: str) -> str:
+    return first_synonym(name).casefold()
+
+
+def _resize(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a label map to (width, height), taking the nearest label."""
+    return np.asarray(Image.fromarray(labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
+
+
+def _legend(labels: np.ndarray, names: tuple[str, ...]) -> list[Entry]:
+    """Name what a label map shows, largest area first, the rarest classes together."""
+    colors = class_colors(names)
+    shares = area_shares(labels, len(names))
+    shown = [index for index, share in shares if share >= LEAST_AREA]
+    entries = []
+    for index in shown:
+        red, green, blue = (round((1 - BENEATH) * c + BENEATH * MIDDLE_GRAY) for c in colors[index].tolist())
+        entries.append(Entry((red, green, blue), *drawable(_shortened(names[index]), TEXT)))
+    if rest := len(shares) - len(shown):
+        entries.append(Entry(OTHERS_COLOR, *drawable(f"{rest} more below {LEAST_AREA:.1%}", TEXT), "gray"))
+    return entries
+
+
+def _heading(column: Column, cell: int) -> list[Line]:
+    """Wrap a column's title and names into lines; the last one says how many names it leaves out."""
+    lines = [_line(column.title)] if column.title else []
+    if not column.lists_names:
+        return lines
+    room = HEADING_LINES + len(lines)
+    names = [_shortened(first_synonym(name)) for name in column.vocabulary]
+    while names:
+        taken = 1
+        while taken < len(names) and _width(", ".join(names[: taken + 1]) + ",") <= cell:
+            taken += 1
+        if len(lines) == room - 1 and taken < len(names):
+            return [*lines, _line(f"… {len(names)} more")]
+        lines.append(_line(", ".join(names[:taken]) + ("," if taken < len(names) else "")))
+        names = names[taken:]
+    return lines
+
+
+def _line(text: str) -> Line:
+    return Line(*drawable(text, HEADING_TEXT))
+
+
+def _width(text: str) -> float:
+    line = _line(text)
+    return line.font.getlength(line.text)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1].rstrip() + "…"

@@ -1,0 +1,237 @@
+#!/usr/bin/env python
+"""Draw what the paper shows besides its tables, for your own pictures, words, data sets and models.
+
+    python tools/paper_figures.py attention photo.jpg --classes-file ade20k_150 --class sky --point 120 80
+    python tools/paper_figures.py attention-share --datasets ade20k_150_val --num-kept 32 150
+    python tools/paper_figures.py attention-share --mini 64 --model mini
+    python tools/paper_figures.py grid a.jpg b.jpg --classes "dog, grass" --classes "brown dog, white dog, grass"
+
+attention: where SFM looks within the map of a class, with all classes kept and with K of them (Fig. 2).
+attention-share: how much of CFM's attention goes to classes that a picture does not show (Proposition 1). grid:
+pictures beside what is predicted for lists of words (Fig. 8 to 10). More: docs/figures.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from err_seg import get_cfg, hub
+from err_seg.analysis import measure_attention_share, share_table
+from err_seg.analysis.attention_comparison import compare_attention
+from err_seg.analysis.attention_share import save_attention_share
+from err_seg.analysis.figures import draw_attention_share, save_figure
+from err_seg.analysis.grid_layout import CELL
+from err_seg.analysis.picture_grid import Column, picture_grid, predict_column
+from err_seg.analysis.redundancy_figure import redundancy_figure
+from err_seg.data import SegmentationPairs, get_dataset, load_vocabulary, register_entries
+from err_seg.data.images import read_image, read_label
+from err_seg.files import atomic_write
+from err_seg.inference.cli import DEFAULT_MODEL, add_model_options, add_words_options, load_model, read_names
+from err_seg.inference.processes import own_device
+from err_seg.inference.words import split_names
+from err_seg.mini.world import write_data
+from err_seg.modeling.err_seg import PRECISIONS
+from err_seg.prompts import check_vocabulary
+
+OUTPUT = Path("output/paper_figures")
+NO_WEIGHTS = "These figures mean nothing: the network has random weights. Set MODEL.WEIGHTS."
+
+
+def draw_attention(options: argparse.Namespace) -> Path:
+    """Fig. 2."""
+    picture = read_image(options.picture)
+    labels = None if options.labels is None else read_label(options.labels)
+    comparison = compare_attention(
+        load_model(options),
+        picture,
+        check_vocabulary(read_names(options)),
+        class_name=options.class_name,
+        point=options.point and tuple(options.point),
+        num_kept=options.num_kept,
+        labels=labels,
+    )
+    save_picture(redundancy_figure(comparison), options.output, options.palette)
+    return options.output
+
+
+def measure_shares(options: argparse.Namespace) -> Path:
+    """Proposition 1."""
+    overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
+    yaml_file = options.config_file if options.config_file not in hub.model_names() else None
+    cfg = get_cfg(yaml_file, overrides)
+    register_entries(cfg.DATASETS.CUSTOM)
+    names = [*(options.datasets or ())]
+    if options.mini:
+        write_data(options.output / f"mini_world_{options.mini}", {"test": options.mini})
+        names.append("mini_world_test")
+    if not names:
+        raise ValueError("no data set to measure on; name some with --datasets, or draw scenes with --mini 64")
+    pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
+    model = load_model(options)
+    results = []
+    for data in pairs:
+        num_classes = len(data.spec.vocabulary)
+        results += measure_attention_share(
+            model, data, options.num_kept or (model.num_kept or num_classes, num_classes)
+        )
+    print("Attention that classes in the picture pay to others, by the number of classes kept, shares in percent:")
+    print(share_table(results))
+    print(
+        "(present : redundant: how many times as much one gets as the other; bounds: what the logits' spread Δ allows)"
+    )
+    save_attention_share(results, options.output / "attention_share.json")
+    save_figure(draw_attention_share(results), options.output / "attention_share.png")
+    if not (options.model or options.weights or cfg.MODEL.WEIGHTS) and options.config_file:
+        print(NO_WEIGHTS)
+    return options.output
+
+
+def draw_grid(options: argparse.Namespace) -> Path:
+    """Fig. 8 to 10."""
+    if not options.classes:
+        raise ValueError("no words; give one or more lists with --classes or --classes-file")
+    pictures = [read_image(path) for path in options.pictures]
+    columns = [] if options.truth is None else [truth_column(options, pictures)]
+    lists = [
+        check_vocabulary(load_vocabulary(text) if is_file else split_names(text)) for is_file, text in options.classes
+    ]
+    names = options.model or [DEFAULT_MODEL]
+    for name in names:
+        model = hub.load(
+            name,
+            config=options.config_file,
+            overrides=options.opts,
+            device=own_device(options.device),
+            precision=options.precision,
+        )
+        title = Path(name).name if len(names) > 1 else ""
+        for words in lists:
+            columns.append(
+                predict_column(model, pictures, words, num_kept=options.num_kept, title=title, cell=options.cell)
+            )
+    save_picture(picture_grid(pictures, columns, options.cell), options.output, options.palette)
+    return options.output
+
+
+def truth_column(options: argparse.Namespace, pictures: Sequence) -> Column:
+    """Read the column of label maps, each as large as its picture."""
+    if options.truth_classes is None:
+        raise ValueError("--truth needs --truth-classes, the file of the label maps' class names")
+    if len(options.truth) != len(pictures):
+        raise ValueError(f"--truth names {len(options.truth)} label maps for {len(pictures)} pictures; give one each")
+    labels = [read_label(path) for path in options.truth]
+    for path, picture, label in zip(options.truth, pictures, labels, strict=True):
+        if label.shape != picture.shape[:2]:
+            raise ValueError(f"{path}: the label map is {label.shape} (H, W), its picture {picture.shape[:2]}")
+    return Column(load_vocabulary(options.truth_classes), labels, "ground truth", lists_names=False)
+
+
+def save_picture(image: Image.Image, path: Path, palette: bool) -> None:
+    """Write a picture as PNG, with 256 colours where a small file matters more than every shade."""
+    with atomic_write(path) as partial:
+        (image.quantize(256, kmeans=1) if palette else image).save(partial, format="PNG", optimize=True)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="attention | attention-share | grid")
+    _add_attention(commands.add_parser("attention", allow_abbrev=False))
+    _add_attention_share(commands.add_parser("attention-share", allow_abbrev=False))
+    _add_grid(commands.add_parser("grid", allow_abbrev=False))
+    parser.epilog = "\n".join(command.format_usage() for command in commands.choices.values())
+    return parser.parse_args(arguments)
+
+
+def _add_attention(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=draw_attention)
+    parser.add_argument("picture", metavar="PICTURE")
+    add_words_options(parser)
+    parser.add_argument("--class", dest="class_name", metavar="NAME", help="(the one predicted at the point)")
+    parser.add_argument("--point", type=int, nargs=2, metavar=("X", "Y"), help="in pixels (the middle)")
+    parser.add_argument(
+        "--num-kept", type=_positive, metavar="K", help="what to compare all classes with (the model's)"
+    )
+    parser.add_argument("--labels", metavar="FILE", help="label map with indices of the words: which ones are present")
+    _add_output_file(parser, "attention.png")
+    add_model_options(parser)
+
+
+def _add_attention_share(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=measure_shares)
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="registered data sets")
+    parser.add_argument("--mini", type=_positive, metavar="N", help="draw N test scenes of the miniature world, too")
+    parser.add_argument("--root", metavar="DIR", help="the data sets' root (DATASETS.ROOT)")
+    parser.add_argument("--num-kept", type=_positive, nargs="+", metavar="K", help="(the model's own, and all)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="(%(default)s)")
+    add_model_options(parser)
+
+
+def _add_grid(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=draw_grid)
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE")
+    words = parser.add_argument_group("columns, in the order given")
+    words.add_argument(
+        "--classes",
+        action="append",
+        type=lambda text: (False, text),
+        metavar="NAMES",
+        help='"dog, grass"; several times: several columns',
+    )
+    words.add_argument(
+        "--classes-file",
+        action="append",
+        dest="classes",
+        type=lambda text: (True, text),
+        metavar="FILE",
+        help=".txt (a class a line), .json, or ade20k_150, ...; several times, too",
+    )
+    words.add_argument("--truth", nargs="+", metavar="FILE", help="a column of label maps, one a picture")
+    words.add_argument("--truth-classes", metavar="FILE", help="their class names, as for --classes-file")
+    parser.add_argument("--num-kept", type=_positive, metavar="K", help="(the model's own)")
+    parser.add_argument(
+        "--cell", type=_positive, default=CELL, metavar="PIXELS", help="width of a column (%(default)s)"
+    )
+    _add_output_file(parser, "grid.png")
+    group = parser.add_argument_group("model")
+    several = f"{', '.join(hub.model_names())}, or a file of weights; several times: columns for each ({DEFAULT_MODEL})"
+    group.add_argument("--model", action="append", metavar="NAME", help=several)
+    group.add_argument("--config-file", metavar="FILE", help="a YAML file, where the weights do not say what they fit")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
+    group.add_argument("--precision", choices=("auto", *PRECISIONS), help="the configuration's, which is mostly fp32")
+    group.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
+
+
+def _add_output_file(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--output", type=Path, default=OUTPUT / name, metavar="FILE", help="a PNG file (%(default)s)")
+    parser.add_argument("--palette", action="store_true", help="write 256 colours, less than half the bytes")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    options = parse_arguments(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        written = options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"Written to {written}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
