@@ -4,8 +4,9 @@
 #   bash scripts/eval_all.sh b output/model_final.safetensors DATASETS.ROOT /data
 # Further arguments are options of tools/sweep.py (such as --num-gpus 4) and KEY VALUE overrides. It may be stopped at
 # any moment: the same command goes on where it was.
+# Python is that of .venv (or $ERR_SEG_VENV) where scripts/setup.sh made one, else $PYTHON (python3).
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root="$(dirname "$0")/.."
 case "${1:-}" in
     b) row="ConvNeXt-B, both towers" ;;
     l) row="ConvNeXt-L, both towers" ;;
@@ -17,6 +18,7 @@ if [ -f "${1:-}" ]; then
     weights="$1"
     shift
 fi
-python="${ERR_SEG_VENV:-.venv}/bin/python"
-[ -x "$python" ] || python=python
-exec "$python" tools/sweep.py configs/ablations/table_ii.yaml --weights "$weights" --variants "$row" "$@"
+python="${ERR_SEG_VENV:-$root/.venv}/bin/python"
+[ -x "$python" ] || python="${PYTHON:-python3}"
+table="$root/configs/ablations/table_ii.yaml"
+exec "$python" "$root/tools/sweep.py" "$table" --weights "$weights" --variants "$row" "$@"

@@ -1,8 +1,10 @@
 """The network in several processes, in parts and at low precision: what accelerate and torch.distributed are told."""
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,6 +113,36 @@ def wait_for_all() -> None:
     """Wait until every process has come here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def check_shared_folder(folder: Path) -> None:
+    """Check that all processes, on whichever machine, see one and the same output folder; it is made.
+
+    One process writes checkpoints and all read them; what each has evaluated is put together from files.
+
+    Raises:
+        ConfigError: some do not; raised in all processes, and names them.
+    """
+    rank, processes = process_share()
+    if processes == 1:
+        return
+    name = [f".shared-{os.urandom(8).hex()}"]  # new every time: a copy of the folder does not hold it
+    dist.broadcast_object_list(name)
+    probe = folder / name[0]
+    if rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    wait_for_all()
+    seen: list[bool] = [False] * processes
+    dist.all_gather_object(seen, probe.exists())
+    if rank == 0:
+        probe.unlink()
+    if not all(seen):
+        blind = ", ".join(str(number) for number, sees in enumerate(seen) if not sees)
+        raise ConfigError(
+            f"OUTPUT_DIR {folder} is not one folder for all: process {blind} does not see what process 0 writes to it. "
+            "Give all machines the same folder, on a disk that they share"
+        )
 
 
 def repeated_blocks(model: ERRSeg) -> list[nn.Module]:

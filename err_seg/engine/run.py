@@ -25,6 +25,7 @@ from err_seg.engine.errors import TrainingError
 from err_seg.engine.optimizer import build_schedule, gather_optimizer_state, restore_optimizer_state, whole
 from err_seg.engine.parallel import (
     build_accelerator,
+    check_shared_folder,
     distribute,
     is_main_process,
     pictures_at_a_time,
@@ -84,8 +85,9 @@ class TrainingRun:
             written = -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD)
             together = min(solver.CHECKPOINTS_KEPT + 1, written)
             check_output_folder(Path(cfg.OUTPUT_DIR), self.model, checkpoints=together, resume=resume)
-            if not resume:
-                self.checkpoints.set_aside()
+        check_shared_folder(Path(cfg.OUTPUT_DIR))
+        if self.is_main and not resume:
+            self.checkpoints.set_aside()
         wait_for_all()
         state = (self.checkpoints.load_newest(self.model) if resume else None) or TrainingState()
         wait_for_all()
