@@ -4,6 +4,7 @@
     python tools/mini_world.py all                           train one seed on the seen classes, evaluate, show
     python tools/mini_world.py all --seeds 0 1 2             mean and spread of three
     python tools/mini_world.py all --from-scratch            pre-train CLIP as well
+    python tools/mini_world.py all --config-file configs/mini/err_seg_vit.yaml    the same on a ViT
     python tools/mini_world.py evaluate                      the trained network that the package brings
     python tools/mini_world.py train SOLVER.MAX_ITER 100     any key of the configuration, before the options
 
@@ -24,14 +25,13 @@ from fvcore.common.config import CfgNode
 import err_seg
 from err_seg.engine import TrainingError, TrainingInterrupted
 from err_seg.mini import world
-from err_seg.mini.clip import CLIP_WEIGHTS
-from err_seg.mini.pretraining import PretrainingConfig
+from err_seg.mini.clip import CLIPS, NAME
+from err_seg.mini.pretraining import SETTINGS
 from err_seg.mini.report import print_table, save_report
 from err_seg.modeling.err_seg import ERRSeg
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID_SCENES = range(6)
-PRETRAINING = PretrainingConfig()
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -75,12 +75,11 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     cfg = err_seg.get_cfg(arguments.config_file, arguments.opts)
     output = arguments.output or Path(cfg.OUTPUT_DIR)
     cfg.OUTPUT_DIR = str(output)
-    clip_file = CLIP_WEIGHTS if arguments.package else output / "clip.safetensors"
+    clip_file = output / "clip.safetensors"
+    if arguments.package and arguments.step != "pretrain" and cfg.MODEL.CLIP.NAME != NAME:
+        raise ValueError(f"--package: of {cfg.MODEL.CLIP.NAME} the package brings CLIP alone, which pretrain makes")
     if arguments.step == "pretrain" or (arguments.step == "all" and arguments.from_scratch):
-        start = time.perf_counter()
-        accuracy = world.pretrain_clip(cfg, PRETRAINING, clip_file, command)
-        shares = ", ".join(f"{kind} {share:.2f}" for kind, share in accuracy.items())
-        print(f"Pre-trained CLIP in {_minutes(start)}; zero-shot accuracy among 60 names: {shares}")
+        pretrain(cfg, None if arguments.package else clip_file, command)
     if arguments.step == "pretrain":
         return
     if arguments.from_scratch and not arguments.package:
@@ -92,6 +91,17 @@ def run(arguments: argparse.Namespace, command: str) -> None:
         world.save_model(models[arguments.seeds[0]], world.ERR_SEG_WEIGHTS, facts)
     if arguments.step != "train":
         show(cfg, models, command)
+
+
+def pretrain(cfg: CfgNode, file: Path | None, command: str) -> None:
+    """Pre-train the configuration's CLIP and write it to a file, or to its place in the package."""
+    name = cfg.MODEL.CLIP.NAME
+    if name not in CLIPS:
+        raise ValueError(f"MODEL.CLIP.NAME: {' and '.join(CLIPS)} can be pre-trained here, not {name!r}")
+    start = time.perf_counter()
+    accuracy = world.pretrain_clip(cfg, SETTINGS[name], file or CLIPS[name].weights, command)
+    shares = ", ".join(f"{kind} {share:.2f}" for kind, share in accuracy.items())
+    print(f"Pre-trained CLIP in {_minutes(start)}; zero-shot accuracy among 60 names: {shares}")
 
 
 def for_seed(cfg: CfgNode, seed: int) -> CfgNode:
@@ -109,6 +119,8 @@ def obtain(cfg: CfgNode, *, train: bool) -> ERRSeg:
         print(f"Trained seed {cfg.SEED}, {cfg.SOLVER.MAX_ITER} iterations, in {_minutes(start)}")
         return model
     trained = Path(cfg.OUTPUT_DIR) / "model_final.safetensors"
+    if not trained.is_file() and cfg.MODEL.CLIP.NAME != NAME:
+        raise FileNotFoundError(f"no {trained}: train first (the package brings a trained network on {NAME} alone)")
     if not trained.is_file():
         print(f"No {trained}: evaluating the network that the package brings")
         return world.load_model(cfg)

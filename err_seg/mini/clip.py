@@ -1,10 +1,11 @@
-"""The tiny CLIP of the miniature world: 1.6 million parameters, its words, and where its weights lie.
+"""The tiny CLIPs of the miniature world: their towers, their words, and where their weights lie.
 
-``MODEL.CLIP.NAME: mini`` with ``MODEL.CLIP.PRETRAINED: mini`` is this CLIP with the weights that the package brings.
+``MODEL.CLIP.NAME: mini`` with ``MODEL.CLIP.PRETRAINED: mini`` is a ConvNeXt with the weights that the package brings,
+and ``mini_vit`` a ViT of about the same size (1.6 and 1.7 million parameters), for the comparison of Table XII.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from timm.models import build_model_with_cfg, register_model
 from timm.models.convnext import ConvNeXt
@@ -12,28 +13,55 @@ from timm.models.convnext import ConvNeXt
 from err_seg.data.mini_vocabulary import WORDS
 from err_seg.mini.tokenizer import WordTokenizer
 
-NAME = "mini"
 TRUNK = "err_seg_mini_convnext"
 CONTEXT_LENGTH = 16
-CLIP_WEIGHTS = Path(__file__).with_name("clip.safetensors")
+NAME, VIT_NAME = "mini", "mini_vit"
 
 
-def tokenizer() -> WordTokenizer:
-    """Return the tokenizer of the miniature world's words."""
-    return WordTokenizer(WORDS, CONTEXT_LENGTH)
+class MiniCLIP(NamedTuple):
+    """A tiny CLIP: its image tower, as open_clip describes it, and the file of its weights."""
+
+    vision: dict[str, Any]
+    weights: Path
 
 
-def clip_config() -> dict[str, Any]:
-    """Return the description of the tiny CLIP, as open_clip's own ``*.json`` files write it."""
-    return {
-        "embed_dim": 128,
-        "vision_cfg": {
+CLIPS = {
+    NAME: MiniCLIP(
+        vision={
             "timm_model_name": TRUNK,
             "timm_model_pretrained": False,
             "timm_pool": "",
             "timm_proj": "linear",
             "image_size": 64,
         },
+        weights=Path(__file__).with_name("clip.safetensors"),
+    ),
+    VIT_NAME: MiniCLIP(
+        vision={
+            "image_size": 96,
+            "patch_size": 16,
+            "width": 128,
+            "layers": 6,
+            "head_width": 32,
+            "pos_embed_type": "sin_cos_2d",  # says from the first step who is next to whom
+            "pool_type": "avg",  # the patches are what pre-training teaches
+        },
+        weights=Path(__file__).with_name("clip_vit.safetensors"),
+    ),
+}
+"""The names that ``MODEL.CLIP.NAME`` and ``MODEL.CLIP.PRETRAINED`` know beside open_clip's."""
+
+
+def tokenizer() -> WordTokenizer:
+    """Return the tokenizer of the miniature world's words, which both CLIPs share."""
+    return WordTokenizer(WORDS, CONTEXT_LENGTH)
+
+
+def clip_config(name: str) -> dict[str, Any]:
+    """Return the description of the tiny CLIP ``name``, one of ``CLIPS``, as open_clip's own ``*.json`` files do."""
+    return {
+        "embed_dim": 128,
+        "vision_cfg": CLIPS[name].vision,
         "text_cfg": {
             "context_length": CONTEXT_LENGTH,
             "vocab_size": tokenizer().vocab_size,

@@ -1,4 +1,4 @@
-"""Contrastive pre-training of the tiny CLIP on captioned pictures of all sixty classes.
+"""Contrastive pre-training of the tiny CLIPs on captioned pictures of all sixty classes.
 
 Crops show a single class, scenes several; captions name what is there, in all combinations of attributes, but never
 where it is: as with the web's captions, no label map is read.
@@ -18,7 +18,7 @@ from err_seg.data.mini_vocabulary import PROMPTS, VOCABULARY
 from err_seg.data.mini_world import MiniCrops, MiniScenes
 from err_seg.mini import clip as mini
 from err_seg.modeling.clip import OpenCLIP, build_clip
-from err_seg.modeling.image_encoder import ConvNeXtEncoder
+from err_seg.modeling.image_encoder import CLIPEncoder, ConvNeXtEncoder, ViTEncoder
 from err_seg.modeling.layers import resize
 
 
@@ -28,14 +28,14 @@ class PretrainingError(ValueError):
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """How the tiny CLIP is taught.
+    """How a tiny CLIP is taught; by default, the ConvNeXt.
 
     Attributes:
         steps: optimisation steps.
         crops, scenes: different pictures of each kind; each is seen in several sizes and mirrored.
         crop_size, scene_size: side as drawn, pixels.
         crop_sides, scene_sides: what a step's pictures are resized to, drawn for height and width apart; multiples of
-            32.
+            the network's stride.
         crop_batch, scene_batch: pictures of a step.
         scene_share: share of the steps that show scenes.
         muon_lr: Muon's learning rate, for the matrices inside the blocks of both towers.
@@ -62,10 +62,20 @@ class PretrainingConfig:
     seed: int = 0
 
 
-def pretrain(config: PretrainingConfig, pixel_mean: Tensor, pixel_std: Tensor) -> OpenCLIP:
+SETTINGS = {
+    mini.NAME: PretrainingConfig(),
+    # Larger pictures, in which a patch of 16 pixels shows a part of an object; and a lower rate, since each of AdamW's
+    # steps changes a patch's embedding by the sum over 768 values, and a shape is not learned while colours jump.
+    mini.VIT_NAME: PretrainingConfig(crop_sides=(96,), scene_size=128, scene_sides=(96, 128, 160), adam_lr=2e-4),
+}
+"""What the weights that the package brings were made with, by name; both saw as many pictures in as many steps."""
+
+
+def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std: Tensor) -> OpenCLIP:
     """Teach a tiny CLIP which words belong to which pictures.
 
     Args:
+        name: the CLIP, one of :data:`err_seg.mini.clip.CLIPS`.
         config: see there.
         pixel_mean, pixel_std: (3, 1, 1) statistics of the input, RGB in 0..255.
 
@@ -77,16 +87,16 @@ def pretrain(config: PretrainingConfig, pixel_mean: Tensor, pixel_std: Tensor) -
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        clip = build_clip(mini.NAME)
+        clip = build_clip(name)
         init_weights(clip)
-    clip.train()
+    encoder = dense_encoder(clip.train())
     optimizers = build_optimizers(clip, config)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _lr_factor(step, config)) for o in optimizers]
     captions = torch.stack([mini.tokenizer()([prompt.format(name) for name in VOCABULARY]) for prompt in PROMPTS])
     progress = tqdm(batches(config), "pre-train CLIP", config.steps, unit="step")
     for pictures, shares, prompts in progress:
         text = captions[prompts, torch.arange(len(VOCABULARY))]
-        loss = contrastive_loss(clip, (pictures - pixel_mean) / pixel_std, shares, text)
+        loss = contrastive_loss(encoder, (pictures - pixel_mean) / pixel_std, shares, text)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -99,8 +109,13 @@ def pretrain(config: PretrainingConfig, pixel_mean: Tensor, pixel_std: Tensor) -
     return clip.eval()
 
 
+def dense_encoder(clip: OpenCLIP) -> CLIPEncoder:
+    """Read a CLIP as ERR-Seg does; a ConvNeXt without HSM, whose branch is no part of CLIP."""
+    return ConvNeXtEncoder(clip, hsm=False) if hasattr(clip.visual, "trunk") else ViTEncoder(clip)
+
+
 def init_weights(clip: OpenCLIP) -> None:
-    """Start the trunk and its head with variance-preserving weights; timm's own are too small for a short training."""
+    """Start the image tower with variance-preserving weights; the libraries' own are too small for a short training."""
     for module in clip.visual.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             fan_in = module.weight[0].numel()
@@ -174,7 +189,7 @@ def draw_scenes(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
     return torch.stack(pictures), shares / shares.sum(dim=1, keepdim=True)
 
 
-def contrastive_loss(clip: OpenCLIP, images: Tensor, shares: Tensor, text: Tensor) -> Tensor:
+def contrastive_loss(encoder: CLIPEncoder, images: Tensor, shares: Tensor, text: Tensor) -> Tensor:
     """CLIP's loss for pictures with several captions, asked of every pixel.
 
     Each picture is to find its captions among all T, and each caption that occurs its pictures among all B. A picture
@@ -183,7 +198,7 @@ def contrastive_loss(clip: OpenCLIP, images: Tensor, shares: Tensor, text: Tenso
     tell places apart although no caption does. With pictures of one pixel this is CLIP's own loss.
 
     Args:
-        clip: open_clip's CLIP.
+        encoder: the CLIP that learns, read densely; see :func:`dense_encoder`.
         images: (B, 3, h, w), normalised.
         shares: (B, T) of each caption in each picture; rows sum to 1.
         text: (T, L) int64 tokens of one caption a class.
@@ -191,7 +206,8 @@ def contrastive_loss(clip: OpenCLIP, images: Tensor, shares: Tensor, text: Tenso
     Returns:
         A scalar.
     """
-    pixels = F.normalize(ConvNeXtEncoder(clip, hsm=False)(images).embeddings[0], dim=1).flatten(2)  # B×D×N
+    clip = encoder.clip
+    pixels = F.normalize(encoder(images).embeddings[0], dim=1).flatten(2)  # B×D×N
     captions = F.normalize(clip.encode_text(text), dim=1)
     logits = clip.logit_scale.exp() * torch.einsum("bdn,td->bnt", pixels, captions)
     # what a picture shows is what its pixels show on average

@@ -25,14 +25,14 @@ def clip_model_config(name: str) -> dict:
     """Return open_clip's description (``embed_dim``, ``vision_cfg``, ``text_cfg``) of a model.
 
     Args:
-        name: a model name of open_clip, "mini" (see :mod:`err_seg.mini.clip`), or the path of a JSON file in
-            open_clip's own format.
+        name: a model name of open_clip, "mini" or "mini_vit" (see :mod:`err_seg.mini.clip`), or the path of a JSON
+            file in open_clip's own format.
 
     Raises:
         CLIPConfigError: the name is unknown or the file unreadable.
     """
-    if name == mini.NAME:
-        config = mini.clip_config()
+    if name in mini.CLIPS:
+        config = mini.clip_config(name)
     elif name.endswith(".json"):
         try:
             config = json.loads(Path(name).read_text(encoding="utf-8"))
@@ -70,23 +70,19 @@ def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
     Args:
         clip: what :func:`build_clip` returned.
         name: the model's name, which tags belong to.
-        pretrained: a tag of open_clip (downloaded once to the Hugging Face cache), "mini" for the weights that the
-            package brings for the model "mini", or the path of a weights file.
+        pretrained: a tag of open_clip (downloaded once to the Hugging Face cache), the model's own name for the
+            weights that the package brings for "mini" and "mini_vit", or the path of a weights file.
 
     Raises:
         CLIPConfigError: unknown tag, no file, no network, or weights of another model; says which file to put where.
     """
     if not pretrained:
         return
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if name == mini.NAME:
-        tags = [mini.NAME]
+    tags = [name] if name in mini.CLIPS else open_clip.list_pretrained_tags_by_model(name)
     if Path(pretrained).is_file():
         path = pretrained
-    elif name == pretrained == mini.NAME:
-        path = str(mini.CLIP_WEIGHTS)
     elif pretrained in tags:
-        path = _download(name, pretrained)
+        path = str(mini.CLIPS[name].weights) if name in mini.CLIPS else _download(name, pretrained)
     else:
         raise CLIPConfigError(
             f"MODEL.CLIP.PRETRAINED: {pretrained!r} is no file and no tag of {name}; use a file, "
@@ -114,7 +110,7 @@ def _download(name: str, tag: str) -> str:
 
 def build_tokenizer(name: str) -> Callable[..., Tensor]:
     """Return the model's tokenizer: texts and a ``context_length`` to int64 tokens (N, context_length)."""
-    if name == mini.NAME:
+    if name in mini.CLIPS:
         return mini.tokenizer()
     if name.endswith(".json"):
         return open_clip.SimpleTokenizer(context_length=clip_model_config(name)["text_cfg"]["context_length"])

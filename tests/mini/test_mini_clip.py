@@ -53,12 +53,13 @@ def test_the_packaged_clip_knows_the_classes():
 
 
 def test_the_packaged_clip_says_how_it_was_made():
-    with safe_open(mini.CLIP_WEIGHTS, "pt") as file:
+    weights = mini.CLIPS["mini"].weights
+    with safe_open(weights, "pt") as file:
         facts = file.metadata()
         assert all(file.get_tensor(name).dtype == torch.float16 for name in file.keys())  # noqa: SIM118
     assert "tools/mini_world.py" in facts["command"]
     assert "seed=" in facts["pretraining"]
-    assert mini.CLIP_WEIGHTS.stat().st_size < 4e6
+    assert weights.stat().st_size < 4e6
 
 
 def test_an_unknown_tag_of_the_tiny_clip_is_refused():
@@ -75,15 +76,16 @@ def test_contrastive_training_lowers_the_loss(monkeypatch):
 
     monkeypatch.setattr(pretraining, "contrastive_loss", recorded)
     config = PretrainingConfig(steps=12, crops=60, crop_sides=(32,), crop_batch=60, scenes=8, scene_share=0.0, warmup=2)
-    pretraining.pretrain(config, MEAN, STD)
+    pretraining.pretrain("mini", config, MEAN, STD)
     assert losses[-1] < 0.8 * losses[0]
 
 
 class Dense(torch.nn.Module):
     """Stands in for the encoder: pictures are the maps of their pixels' embeddings."""
 
-    def __init__(self, clip, hsm):
+    def __init__(self):
         super().__init__()
+        self.clip = Fixed()
 
     def forward(self, images):
         return Features((images,), (), ())
@@ -96,25 +98,23 @@ class Fixed(torch.nn.Module):
     encode_text = staticmethod(lambda text: text)
 
 
-def test_the_loss_asks_of_every_pixel_one_of_the_captions(monkeypatch):
-    monkeypatch.setattr(pretraining, "ConvNeXtEncoder", Dense)
+def test_the_loss_asks_of_every_pixel_one_of_the_captions():
     text = torch.eye(3)
     both = torch.tensor([[0.5, 0.5, 0.0]])
     told_apart = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).T.reshape(1, 3, 1, 2)  # one pixel a caption
     blurred = torch.tensor([[1.0, 1.0, 0], [1.0, 1.0, 0]]).T.reshape(1, 3, 1, 2)  # each pixel half of each
     one_left_out = torch.tensor([[1.0, 0, 0], [1.0, 0, 0]]).T.reshape(1, 3, 1, 2)
-    losses = [contrastive_loss(Fixed(), image, both, text) for image in (told_apart, blurred, one_left_out)]
+    losses = [contrastive_loss(Dense(), image, both, text) for image in (told_apart, blurred, one_left_out)]
     assert losses[0] < losses[1] < losses[2]
 
 
-def test_the_loss_is_that_of_clip_for_pictures_of_one_pixel(monkeypatch):
-    monkeypatch.setattr(pretraining, "ConvNeXtEncoder", Dense)
+def test_the_loss_is_that_of_clip_for_pictures_of_one_pixel():
     images = torch.nn.functional.normalize(torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), dim=1)
     text = torch.eye(5)[:3]
     logits = torch.e * images @ text.T
     labels = torch.arange(3)
     expected = torch.nn.functional.cross_entropy(logits, labels) + torch.nn.functional.cross_entropy(logits.T, labels)
-    assert torch.isclose(contrastive_loss(Fixed(), images[..., None, None], torch.eye(3), text), expected / 2)
+    assert torch.isclose(contrastive_loss(Dense(), images[..., None, None], torch.eye(3), text), expected / 2)
 
 
 def test_words_of_the_tokenizer_are_those_of_the_world():

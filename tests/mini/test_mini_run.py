@@ -83,7 +83,7 @@ def test_the_command_pretrains(command, tmp_path, capsys, monkeypatch):
     toy = PretrainingConfig(
         steps=2, crops=60, crop_sides=(32,), crop_batch=8, scenes=8, scene_sides=(32,), scene_batch=4
     )
-    monkeypatch.setattr(command, "PRETRAINING", toy)
+    monkeypatch.setitem(command.SETTINGS, "mini", toy)
     assert command.main(["pretrain", "--output", str(tmp_path)]) == 0
     assert "zero-shot accuracy" in capsys.readouterr().out
     with safe_open(tmp_path / "clip.safetensors", "pt") as file:
