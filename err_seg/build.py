@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from fvcore.common.config import CfgNode
@@ -51,21 +51,47 @@ def build_model(cfg: CfgNode) -> ERRSeg:
 
 def model_arguments(cfg: CfgNode) -> dict[str, Any]:
     """Translate the configuration into the keyword arguments of :class:`ERRSeg`."""
-    model = cfg.MODEL
     encoder = build_encoder(cfg)
-    has_hsm = isinstance(encoder, ConvNeXtEncoder) and encoder.hsm is not None
-    cache = model.TEXT.CACHE_DIR
+    num_maps = 2 if isinstance(encoder, ConvNeXtEncoder) and encoder.hsm is not None else 1
+    return {"encoder": encoder, **head_arguments(cfg, encoder, num_maps), **input_arguments(cfg)}
+
+
+class FeatureDims(Protocol):
+    """What the parts behind CLIP must know of its features: channels of the embeddings and of the guidance maps."""
+
+    @property
+    def embedding_dim(self) -> int:
+        """D, of the embeddings of pixels and words."""
+
+    @property
+    def deep_dims(self) -> tuple[int, ...]:
+        """Channels of the guidance maps for ESCF, deepest first."""
+
+    @property
+    def shallow_dims(self) -> tuple[int, ...]:
+        """Channels of the guidance maps for GUD, deepest first."""
+
+
+def head_arguments(cfg: CfgNode, features: FeatureDims, num_maps: int) -> dict[str, Any]:
+    """Build the parts behind CLIP, for ``num_maps`` cost maps, and the number of classes to keep."""
+    model = cfg.MODEL
     keep_all = not model.CRM.ENABLED
     return {
-        "encoder": encoder,
         "crm": CRM(num_ranks=model.CRM.NUM_RANKS, rank_decay=model.CRM.RANK_DECAY),
         "cost_embedding": CostEmbedding(
-            num_maps=2 if has_hsm else 1, hidden_dim=model.COST_EMBEDDING.HIDDEN_DIM, dim=model.COST_EMBEDDING.DIM
+            num_maps=num_maps, hidden_dim=model.COST_EMBEDDING.HIDDEN_DIM, dim=model.COST_EMBEDDING.DIM
         ),
-        "escf": build_escf(cfg, encoder) if model.ESCF.ENABLED else None,
-        "gud": build_gud(cfg, encoder),
+        "escf": build_escf(cfg, features) if model.ESCF.ENABLED else None,
+        "gud": build_gud(cfg, features),
         "num_kept": None if keep_all else model.CRM.NUM_KEPT or DEFAULT_NUM_KEPT,
         "num_kept_train": None if keep_all else model.CRM.NUM_KEPT_TRAIN,
+    }
+
+
+def input_arguments(cfg: CfgNode) -> dict[str, Any]:
+    """Translate what decides how pictures and words enter the network."""
+    model, cache = cfg.MODEL, cfg.MODEL.TEXT.CACHE_DIR
+    return {
         "size": cfg.INPUT.SIZE,
         "pixel_mean": model.PIXEL_MEAN,
         "pixel_std": model.PIXEL_STD,
@@ -98,7 +124,7 @@ def build_encoder(cfg: CfgNode) -> CLIPEncoder:
     return ViTEncoder(clip)
 
 
-def build_escf(cfg: CfgNode, encoder: CLIPEncoder) -> ESCF:
+def build_escf(cfg: CfgNode, features: FeatureDims) -> ESCF:
     """Build ESCF from ``MODEL.ESCF``."""
     escf = cfg.MODEL.ESCF
     shared = {
@@ -115,9 +141,9 @@ def build_escf(cfg: CfgNode, encoder: CLIPEncoder) -> ESCF:
         cfm = CFM(**shared, csr_ratio=escf.CSR_RATIO, drop_path_rate=rate) if escf.CFM else None
         layers.append(ESCFLayer(sfm=sfm, cfm=cfm))
     image_guidance = ImageGuidance(
-        in_dims=encoder.deep_dims, hidden_dim=escf.GUIDANCE_HIDDEN_DIM, dim=escf.GUIDANCE_DIM
+        in_dims=features.deep_dims, hidden_dim=escf.GUIDANCE_HIDDEN_DIM, dim=escf.GUIDANCE_DIM
     )
-    text_guidance = TextGuidance(in_dim=encoder.embedding_dim, dim=escf.GUIDANCE_DIM)
+    text_guidance = TextGuidance(in_dim=features.embedding_dim, dim=escf.GUIDANCE_DIM)
     return ESCF(
         layers=layers,
         image_guidance=image_guidance if escf.SFM else None,
@@ -125,12 +151,12 @@ def build_escf(cfg: CfgNode, encoder: CLIPEncoder) -> ESCF:
     )
 
 
-def build_gud(cfg: CfgNode, encoder: CLIPEncoder) -> GUD:
+def build_gud(cfg: CfgNode, features: FeatureDims) -> GUD:
     """Build GUD from ``MODEL.GUD``; without it, the head alone on X."""
     gud, dim = cfg.MODEL.GUD, cfg.MODEL.COST_EMBEDDING.DIM
     if not gud.ENABLED:
         return GUD(stages=[], dim=dim)
-    feature_dims = encoder.shallow_dims or (0, 0, 0)
+    feature_dims = features.shallow_dims or (0, 0, 0)
     in_dims = [dim, *gud.DIMS[:-1]]
     stages = [
         UpsamplingStage(

@@ -15,6 +15,7 @@ from err_seg.files import atomic_write
 from err_seg.version import __version__
 
 RELEASED_PREFIX = "sem_seg_head."
+DETECTRON2_PREFIX = "network."  # what comes before our names in checkpoints that err_seg.d2 writes
 DIFFERENCES_SHOWN = 8
 
 # released name → ours, first match wins; F4's and C16's projections are number 0 in both
@@ -104,8 +105,18 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> No
     name = "the state dictionary" if isinstance(source, Mapping) else str(source)
     loaded = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
     state = loaded["model"] if isinstance(loaded.get("model"), Mapping) else loaded
+    model.load_state_dict(fitting_state(model, state, name), strict=True)
+
+
+def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a state dictionary, of our names, err_seg.d2's or released ones, as one that fits the model.
+
+    Raises:
+        CheckpointError: it does not fit; lists the differences, ``name`` saying where the entries are from.
+    """
     is_released = any(str(key).startswith(RELEASED_PREFIX) for key in state)
-    state = import_released(state) if is_released else dict(state)
+    state = import_released(state) if is_released else state
+    state = {str(key).removeprefix(DETECTRON2_PREFIX): tensor for key, tensor in state.items()}
 
     expected = model.state_dict()
     differences = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected.keys() - state.keys()]
@@ -122,7 +133,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> No
             f"{name} does not fit the model; nothing was loaded. {len(differences)} differences:\n  {shown}{more}\n"
             "Is it a checkpoint of another size (MODEL.CLIP.NAME), or of other MODEL settings?"
         )
-    model.load_state_dict(dict(state), strict=True)
+    return state
 
 
 def _first_line(error: Exception) -> str:

@@ -29,9 +29,9 @@ def _add_clip_and_classes(cfg: CfgNode) -> None:
     cfg.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]
 
     cfg.MODEL.CLIP = CfgNode()
-    # a model of open_clip (a ConvNeXt, or a ViT for Table XII), a JSON file in open_clip's format, or "mini"
+    # a model of open_clip (a ConvNeXt, or a ViT for Table XII), a JSON file in open_clip's format, "mini" or "mini_vit"
     cfg.MODEL.CLIP.NAME = "convnext_base_w_320"
-    # CLIP weights: a tag of open_clip, a local file, "mini" for the package's own, or "" for random ones
+    # CLIP weights: a tag of open_clip, a local file, "mini" or "mini_vit" for the package's own, or "" for random ones
     cfg.MODEL.CLIP.PRETRAINED = ""
     # stochastic depth of the ConvNeXt trunk and dropout in its MLP head, in training
     cfg.MODEL.CLIP.DROP_PATH = 0.0

@@ -12,13 +12,15 @@ and Ctrl-C save a checkpoint and exit with status 143 and 130; a mistake in the 
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
 import err_seg
+from err_seg import engine as plain
 from err_seg.data import DatasetError, register_entries
-from err_seg.engine import TrainingError, TrainingInterrupted, evaluate, open_benchmarks, train
+from err_seg.engine.choice import ENGINES, choose_engine
 from err_seg.engine.launch import join_processes, launch
 from err_seg.engine.parallel import process_share
 from err_seg.evaluation import BenchmarkResult, copypaste_lines, summary_table
@@ -27,6 +29,7 @@ NO_CLIP_WEIGHTS = (
     "These figures mean nothing: CLIP started from random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a "
     "file) or MODEL.WEIGHTS."
 )
+logger = logging.getLogger("train_net")
 LOG_FORMAT = "%(asctime)s %(name)s: %(message)s"
 
 
@@ -39,6 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--config-file", required=True, metavar="FILE", help="a YAML file of configs/")
     add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS without training")
     add("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR, where there is one")
+    add("--engine", choices=ENGINES, default="auto", help="auto: detectron2 where it is installed, else plain")
     add("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine, each with a GPU (or the CPU)")
     add("--num-machines", type=int, default=1, metavar="M", help="machines that run this same command")
     add("--machine-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
@@ -51,7 +55,9 @@ def main() -> int:
     """Run the command in as many processes as it asks for."""
     arguments = parse_arguments()
     try:
-        err_seg.get_cfg(arguments.config_file, arguments.opts)  # a mistake is told once, not by every process
+        cfg = err_seg.get_cfg(arguments.config_file, arguments.opts)  # a mistake is told once, not by every process
+        begun = Path(cfg.OUTPUT_DIR) if arguments.resume and not arguments.eval_only else None
+        arguments.engine, arguments.engine_reason = choose_engine(arguments.engine, resume_from=begun)
         return launch(
             work,
             arguments,
@@ -73,16 +79,18 @@ def work(arguments: argparse.Namespace) -> int:
         join_processes(cfg)
         rank, _ = process_share()
         start_logging(Path(cfg.OUTPUT_DIR), rank)
+        logger.info("engine: %s, %s", arguments.engine, arguments.engine_reason)
         register_entries(cfg.DATASETS.CUSTOM)
         from_nothing = not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
         check_benchmarks(cfg)
+        train, evaluate = open_engine(arguments.engine)
         if not arguments.eval_only:
-            train(cfg, err_seg.build_model(cfg), resume=arguments.resume)
+            train(cfg, resume=arguments.resume)
             cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.safetensors")
-        results = evaluate(cfg, err_seg.build_model(cfg))
-    except TrainingError as error:
+        results = evaluate(cfg)
+    except plain.TrainingError as error:
         if rank == 0:  # all processes stop together, for the same reason
-            tell(str(error) if isinstance(error, TrainingInterrupted) else f"error: {error}")
+            tell(str(error) if isinstance(error, plain.TrainingInterrupted) else f"error: {error}")
         return error.status
     except (ValueError, OSError) as error:
         tell(f"error: {error}")
@@ -95,10 +103,22 @@ def work(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def open_engine(engine: str) -> tuple[Callable[..., None], Callable[[CfgNode], list[BenchmarkResult]]]:
+    """Return what trains, given a configuration and ``resume``, and what evaluates, given a configuration."""
+    if engine == "detectron2":
+        from err_seg.d2 import training  # optional
+
+        return training.train, training.evaluate
+    return (
+        lambda cfg, resume: plain.train(cfg, err_seg.build_model(cfg), resume=resume),
+        lambda cfg: plain.evaluate(cfg, err_seg.build_model(cfg)),
+    )
+
+
 def check_benchmarks(cfg: CfgNode) -> None:
     """Check before the training what comes after it."""
     try:
-        open_benchmarks(cfg)
+        plain.open_benchmarks(cfg)
     except DatasetError as error:
         raise DatasetError(f'{error} (To evaluate on nothing: DATASETS.TEST "[]")') from error
 

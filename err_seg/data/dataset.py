@@ -81,41 +81,11 @@ class SegmentationPairs:
             ImageReadError: a file cannot be read.
             DatasetError: the two differ in size, or the label map holds a value that is neither class nor ignore label.
         """
-        image_path, label_path = self._paths[index]
-        image, label = read_image(image_path), self.load_label(index)
-        if image.shape[:2] != label.shape:
-            turned = image.shape[1::-1] == label.shape
-            raise DatasetError(
-                f"sizes differ: the picture {image_path} is {image.shape[1]}x{image.shape[0]} (width x height), its "
-                f"label map {label_path} is {label.shape[1]}x{label.shape[0]}"
-                + ("; the picture is shown upright by its EXIF orientation, turn the label map likewise" * turned)
-            )
-        return Sample(image, label, image_path, label_path)
+        return read_sample(self.spec, *self._paths[index], self._advice)
 
     def load_label(self, index: int) -> np.ndarray:
-        """Read one label map alone.
-
-        Returns:
-            (H, W) int64, class indices 0..num_evaluated_classes - 1 and the ignore label.
-
-        Raises:
-            ImageReadError: the file cannot be read.
-            DatasetError: it holds another value.
-        """
-        path = self._paths[index][1]
-        label = read_label(path)
-        strange = (label >= self.spec.num_evaluated_classes) & (label != self.spec.ignore_label)
-        if label.dtype.kind == "i":
-            strange |= (label < 0) & (label != self.spec.ignore_label)
-        if strange.any():
-            values = np.unique(label[strange])
-            listed = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
-            raise DatasetError(
-                f"{path}: {np.count_nonzero(strange)} pixels hold {listed}; the data set {self.spec.name!r} allows "
-                f"0..{self.spec.num_evaluated_classes - 1} and the ignore label {self.spec.ignore_label}. "
-                f"{self._advice}"
-            )
-        return label.astype(np.int64)
+        """Read one label map alone, see :func:`read_checked_label`."""
+        return read_checked_label(self.spec, self._paths[index][1], self._advice)
 
     def paths(self, index: int) -> tuple[str, str]:
         """Files of one pair: picture, label map."""
@@ -128,6 +98,53 @@ class SegmentationPairs:
             logger.warning("data set %r: %d pairs, expected %d; %s", self.spec.name, len(self), expected, left_out)
         elif expected is None and (unlabelled or unpictured):
             logger.warning("data set %r: %d pairs; %s", self.spec.name, len(self), left_out)
+
+
+def read_sample(spec: DatasetSpec, image_path: str, label_path: str, advice: str = "") -> Sample:
+    """Read one pair of a data set.
+
+    Args:
+        spec: the data set.
+        image_path, label_path: the files.
+        advice: what errors say to do.
+
+    Raises:
+        ImageReadError: a file cannot be read.
+        DatasetError: the two differ in size, or the label map holds a value that is neither class nor ignore label.
+    """
+    image, label = read_image(image_path), read_checked_label(spec, label_path, advice)
+    if image.shape[:2] != label.shape:
+        turned = image.shape[1::-1] == label.shape
+        raise DatasetError(
+            f"sizes differ: the picture {image_path} is {image.shape[1]}x{image.shape[0]} (width x height), its "
+            f"label map {label_path} is {label.shape[1]}x{label.shape[0]}"
+            + ("; the picture is shown upright by its EXIF orientation, turn the label map likewise" * turned)
+        )
+    return Sample(image, label, image_path, label_path)
+
+
+def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.ndarray:
+    """Read one label map of a data set.
+
+    Returns:
+        (H, W) int64, class indices 0..num_evaluated_classes - 1 and the ignore label.
+
+    Raises:
+        ImageReadError: the file cannot be read.
+        DatasetError: it holds another value.
+    """
+    label = read_label(path)
+    strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
+    if label.dtype.kind == "i":
+        strange |= (label < 0) & (label != spec.ignore_label)
+    if strange.any():
+        values = np.unique(label[strange])
+        listed = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
+        raise DatasetError(
+            f"{path}: {np.count_nonzero(strange)} pixels hold {listed}; the data set {spec.name!r} allows "
+            f"0..{spec.num_evaluated_classes - 1} and the ignore label {spec.ignore_label}. {advice}".rstrip()
+        )
+    return label.astype(np.int64)
 
 
 def _files_by_name(folder: Path, endings: tuple[str, ...], spec: DatasetSpec) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Evaluation of any number of benchmarks, each with its own vocabulary, K, ignore label and variant."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from err_seg.config import ConfigError
 from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, get_dataset
-from err_seg.engine.parallel import is_main_process, process_share, wait_for_all
+from err_seg.engine.parallel import check_shared_folder, is_main_process, process_share, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.engine.progress import EvaluationProgress, fingerprint, weights_digest
 from err_seg.engine.views import evaluation_views, segment_views
@@ -38,20 +39,28 @@ def evaluate(cfg: CfgNode, model: ERRSeg) -> list[BenchmarkResult]:
 
     Raises:
         ConfigError, DatasetError: see :func:`open_benchmarks`.
+        ConfigError: processes on several machines do not share ``OUTPUT_DIR``.
     """
     benchmarks = open_benchmarks(cfg)
     output, weights = Path(cfg.OUTPUT_DIR), weights_digest(model)
+    check_shared_folder(output)
     done = [evaluate_benchmark(cfg, model, pairs, weights) for pairs in benchmarks]
     results = [result for result, _ in done]
-    if is_main_process():
-        for result in results:
-            save_class_csv(result, output / "inference" / result.benchmark / "classes.csv")
-        save_results(results, output / "results.json")
-        save_summary_csv(results, output / "results.csv")
+    save_benchmarks(results, output)
     wait_for_all()
     for _, progress in done:
         progress.remove()
     return results
+
+
+def save_benchmarks(results: Sequence[BenchmarkResult], output: Path) -> None:
+    """Write the result files of :func:`evaluate`, in the main process."""
+    if not is_main_process():
+        return
+    for result in results:
+        save_class_csv(result, output / "inference" / result.benchmark / "classes.csv")
+    save_results(results, output / "results.json")
+    save_summary_csv(results, output / "results.csv")
 
 
 def open_benchmarks(cfg: CfgNode) -> list[SegmentationPairs]:
@@ -92,7 +101,7 @@ def evaluate_benchmark(
     """
     spec = pairs.spec
     folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
-    settings = evaluation_settings(cfg, model, spec)
+    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=model.precision)
     network = {key: value for key, value in cfg.MODEL.items() if key not in ("WEIGHTS", "DEVICE")}
     facts = {
         "weights": weights,
@@ -172,14 +181,21 @@ def count_pictures(
     progress.save(counts)
 
 
-def evaluation_settings(cfg: CfgNode, model: ERRSeg, spec: DatasetSpec) -> dict[str, Any]:
-    """Return what a benchmark's figures depend on besides weights and data, to be kept with them."""
+def evaluation_settings(cfg: CfgNode, spec: DatasetSpec, *, num_kept: int | None, precision: str) -> dict[str, Any]:
+    """Return what a benchmark's figures depend on besides weights and data, to be kept with them.
+
+    Args:
+        cfg: the configuration.
+        spec: the benchmark.
+        num_kept: the model's own K, where the benchmark has none.
+        precision: the model's.
+    """
     return {
-        "K": benchmark_num_kept(cfg, spec) or model.num_kept,
+        "K": benchmark_num_kept(cfg, spec) or num_kept,
         "S": cfg.INPUT.SIZE,
         "shortest_side": cfg.INPUT.MIN_SIZE_TEST,
         "longest_side": cfg.INPUT.MAX_SIZE_TEST,
         "views": [{"size": view.size, "mirrored": view.mirrored} for view in evaluation_views(cfg)],
-        "precision": model.precision,
+        "precision": precision,
         "weights": cfg.MODEL.WEIGHTS,
     }

@@ -32,7 +32,38 @@ class Prediction(NamedTuple):
     class_scores: Tensor
 
 
-class ERRSeg(nn.Module):
+class Head(nn.Module):
+    """Everything behind CLIP; the parts are those of :class:`ERRSeg`."""
+
+    cost_maps: CostMaps
+    crm: CRM
+    cost_embedding: CostEmbedding
+    escf: ESCF | None
+    gud: GUD
+    num_kept: int | None
+    num_kept_train: int | None
+
+    def segment(
+        self, features: Features, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
+    ) -> Prediction:
+        """Do everything behind CLIP: cost maps (HSM), choice of classes (CRM), embedding, ESCF and GUD."""
+        num_kept = num_kept or (self.num_kept_train if self.training else self.num_kept)
+        costs = [self.cost_maps(pixels, text) for pixels in features.embeddings]  # B×T×H×W, B×T×H/2×W/2
+        grid = features.deep[-1].shape[-2:]
+        costs[0] = resize(costs[0], grid)  # without HSM the only map is E32's
+
+        class_pixels = None if labels is None else count_class_pixels(labels, len(text))
+        kept, class_scores = self.crm(costs[0], num_kept, class_pixels)  # B×K
+        costs = [select_classes(cost, kept) for cost in costs]
+
+        x = self.cost_embedding(costs)  # B·K×C×H×W
+        if self.escf is not None:
+            x = self.escf(x, features.deep, text[kept])
+        logits = self.gud(x, features.shallow)  # B·K×1×S/4×S/4
+        return Prediction(logits.view(*kept.shape, *logits.shape[-2:]), kept, class_scores)
+
+
+class ERRSeg(Head):
     """Efficient redundancy reduction for open-vocabulary semantic segmentation.
 
     Args:
@@ -108,25 +139,6 @@ class ERRSeg(nn.Module):
         text = text if text.is_floating_point() else self.encoder.encode_text(text)
         features = self.encoder(images)
         return self.segment(features, text, num_kept, labels)
-
-    def segment(
-        self, features: Features, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
-    ) -> Prediction:
-        """Do everything behind CLIP: cost maps (HSM), choice of classes (CRM), embedding, ESCF and GUD."""
-        num_kept = num_kept or (self.num_kept_train if self.training else self.num_kept)
-        costs = [self.cost_maps(pixels, text) for pixels in features.embeddings]  # B×T×H×W, B×T×H/2×W/2
-        grid = features.deep[-1].shape[-2:]
-        costs[0] = resize(costs[0], grid)  # without HSM the only map is E32's
-
-        class_pixels = None if labels is None else count_class_pixels(labels, len(text))
-        kept, class_scores = self.crm(costs[0], num_kept, class_pixels)  # B×K
-        costs = [select_classes(cost, kept) for cost in costs]
-
-        x = self.cost_embedding(costs)  # B·K×C×H×W
-        if self.escf is not None:
-            x = self.escf(x, features.deep, text[kept])
-        logits = self.gud(x, features.shallow)  # B·K×1×S/4×S/4
-        return Prediction(logits.view(*kept.shape, *logits.shape[-2:]), kept, class_scores)
 
     def tokenize(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
         """Turn T class names into the tokens (T, P, L) of their prompts, on the CPU."""

@@ -21,7 +21,8 @@ def train_net(run_cfg, tmp_path, monkeypatch, capsys):
     spec.loader.exec_module(module)
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["train_net.py", "--config-file", str(file), *map(str, arguments)])
+        line = ["train_net.py", "--config-file", str(file), "--engine", "plain", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", line)
         status = module.main()
         return status, *capsys.readouterr()
 

@@ -127,9 +127,10 @@ def stop_after(monkeypatch, iterations):
 
 
 def command(cfg, file, *arguments):
-    """Write the configuration to a file; return the command line that trains with it."""
+    """Write the configuration to a file; return the command line that trains with it in the plain engine."""
     file.write_text(cfg.dump())
-    return [sys.executable, str(REPOSITORY / "tools/train_net.py"), "--config-file", str(file), *arguments]
+    program = [sys.executable, str(REPOSITORY / "tools/train_net.py"), "--config-file", str(file)]
+    return [*program, "--engine", "plain", *arguments]
 
 
 def environment():
