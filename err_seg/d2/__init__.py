@@ -1,0 +1,37 @@
+"""ERR-Seg in detectron2; docs/detectron2.md shows its use. This package alone imports detectron2.
+
+Importing it registers the meta-architecture, backbone and head, and the data sets in detectron2's catalogs.
+"""
+
+try:
+    import detectron2  # noqa: F401
+except ImportError as error:
+    from err_seg.engine.choice import INSTALL_DETECTRON2
+
+    raise ImportError(f"err_seg.d2 needs detectron2: {INSTALL_DETECTRON2}") from error
+
+from err_seg.d2.backbone import CLIPBackbone
+from err_seg.d2.catalog import register_datasets
+from err_seg.d2.config import add_err_seg_config, from_detectron2, to_detectron2
+from err_seg.d2.evaluator import ERRSegEvaluator
+from err_seg.d2.head import ERRSegHead
+from err_seg.d2.mapper import ERRSegMapper
+from err_seg.d2.meta_arch import ERRSeg
+from err_seg.d2.sem_seg import CompactSemSeg
+from err_seg.d2.trainer import Trainer
+
+register_datasets()
+
+__all__ = [
+    "CLIPBackbone",
+    "CompactSemSeg",
+    "ERRSeg",
+    "ERRSegEvaluator",
+    "ERRSegHead",
+    "ERRSegMapper",
+    "Trainer",
+    "add_err_seg_config",
+    "from_detectron2",
+    "register_datasets",
+    "to_detectron2",
+]

@@ -1,0 +1,112 @@
+"""Our figures and result files from detectron2's evaluation loop."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from err_seg.data import EvaluationItem, SegmentationPairs, get_dataset
+from err_seg.engine.benchmarks import save_benchmarks
+from err_seg.engine.parallel import is_main_process
+from err_seg.engine.prediction_files import PredictionFiles
+from err_seg.evaluation import BenchmarkResult, BoundaryConfusion, ConfusionMatrix
+
+
+class ERRSegEvaluator(DatasetEvaluator):
+    """Both formulas of mIoU (``mIoU``, and ``mIoU-v0.6`` of detectron2's last release) and the plain engine's files.
+
+    Reads ``file_name`` of the inputs and ``sem_seg`` of the outputs, of which it takes ``argmax(dim=0)``: the class of
+    every pixel of the picture as it is on disk.
+
+    Args:
+        dataset_name: a registered name.
+        distributed: add up the counts of all processes.
+        output_dir: where ``results.json``, ``results.csv`` and ``inference/<name>/classes.csv`` go; ``None``: nowhere.
+        root: as ``DATASETS.ROOT``.
+        boundary_iou: boundary IoU besides the usual figures.
+        save: files of the predictions, as ``TEST.SAVE``; they need ``output_dir``.
+        settings: what the figures depend on, kept with them.
+
+    Attributes:
+        result: the result of the last :meth:`evaluate`.
+
+    Raises:
+        DatasetError: the data set is unknown or not on disk.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        distributed: bool = True,
+        output_dir: str | Path | None = None,
+        *,
+        root: str | None = None,
+        boundary_iou: bool = False,
+        save: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+    ):
+        self.spec = get_dataset(dataset_name)
+        self.pairs = SegmentationPairs(self.spec, root)
+        self.distributed = distributed
+        self.output = None if output_dir is None else Path(output_dir)
+        self.settings = dict(settings or {})
+        self.result: BenchmarkResult | None = None
+        self._counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
+        if save and self.output is None:
+            raise ValueError("files of the predictions (save) need an output_dir")
+        folder = (self.output or Path()) / "inference" / self.spec.name
+        self._files = PredictionFiles(folder, save, self.spec, self.pairs.names)
+        self._index = {self.pairs.paths(index)[0]: index for index in range(len(self.pairs))}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        self._counts: ConfusionMatrix | BoundaryConfusion = self._counter(
+            self.spec.num_evaluated_classes, self.spec.ignore_label, background=self.spec.num_foreground
+        )
+        self._pictures = 0
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Count pictures."""
+        for given, output in zip(inputs, outputs, strict=True):
+            labels = output["sem_seg"].argmax(dim=0).cpu()
+            index = self._index[given["file_name"]]
+            truth = torch.from_numpy(self.pairs.load_label(index))
+            self._counts.update(labels, truth)
+            self._pictures += 1
+            if self._files.kinds:
+                height, width = truth.shape
+                item = EvaluationItem(given["image"], truth, given["file_name"], index, (height, width))
+                self._files.save(item, labels.numpy())
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
+        """Compute the figures in percent, NaN where undefined, and write the files.
+
+        Returns:
+            ``{"sem_seg": figures}``; ``None`` in all processes but the first.
+        """
+        counts = self._counts
+        if self.distributed:
+            counts.all_reduce()
+            self._pictures = sum(comm.all_gather(self._pictures))
+        if not is_main_process():
+            return None
+        self._files.finish()
+        further: dict[str, float] = {}
+        if isinstance(counts, BoundaryConfusion):
+            further, counts = counts.metrics(self.spec.evaluated_classes), counts.regions
+        self.result = BenchmarkResult.from_confusion(
+            self.spec.name,
+            counts,
+            self.spec.evaluated_classes,
+            self._pictures,
+            further_metrics=further,
+            settings=self.settings,
+        )
+        if self.output is not None:
+            save_benchmarks([self.result], self.output)
+        return OrderedDict(sem_seg=self.result.metrics)

@@ -1,0 +1,86 @@
+"""From a record of the catalog to what the model takes: the pictures of the plain engine."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from fvcore.common.config import CfgNode
+from torch.utils.data import Dataset
+
+from err_seg.d2.config import from_detectron2
+from err_seg.data import EvaluationTransform, TrainingTransform, get_dataset, read_image
+from err_seg.data.dataset import read_sample
+from err_seg.data.loader import seed_of
+from err_seg.engine.step import training_transform
+
+SEED = "transform_seed"
+
+
+class SeededDataset(Dataset):
+    """Mapped records addressed by (epoch, index), each with the seed of its random choices.
+
+    Args:
+        records: a list of ``DatasetCatalog``.
+        mapper: what to do with each.
+        seed: 0 or more.
+    """
+
+    def __init__(
+        self, records: Sequence[dict[str, Any]], mapper: Callable[[dict[str, Any]], dict[str, Any]], seed: int
+    ):
+        self.records, self.mapper, self.seed = records, mapper, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, position: tuple[int, int]) -> dict[str, Any]:
+        """Read one."""
+        epoch, index = position
+        return self.mapper({**self.records[index], SEED: seed_of(self.seed, epoch, index)})
+
+
+class ERRSegMapper:
+    """Reads and transforms a picture, in training with its label map, as the plain engine does.
+
+    Args:
+        transform: that of training, or that of evaluation.
+    """
+
+    @configurable
+    def __init__(self, transform: TrainingTransform | EvaluationTransform):
+        self.transform = transform
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Translate ``cfg.INPUT`` into the constructor's arguments."""
+        cfg = from_detectron2(cfg)
+        if is_train:
+            ignore_label = get_dataset(cfg.DATASETS.TRAIN[0]).ignore_label
+            return {"transform": training_transform(cfg, ignore_label)}
+        return {"transform": EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)}
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Add what the record's files hold.
+
+        Args:
+            record: ``file_name``, in training ``sem_seg_file_name`` and ``dataset_name``; random choices follow from
+                ``transform_seed``, or from torch's random state where there is none.
+
+        Returns:
+            A new dictionary with ``image``, (3, h, w) uint8 RGB, ``height`` and ``width`` (of the picture in
+            evaluation), and in training ``sem_seg``, (h, w) int64, class indices and the ignore label.
+        """
+        record = dict(record)
+        if isinstance(self.transform, EvaluationTransform):
+            picture = read_image(record["file_name"])
+            record.update(image=self.transform(picture), height=picture.shape[0], width=picture.shape[1])
+            return record
+        seed = record.pop(SEED, None)
+        if seed is None:
+            seed = int(torch.randint(2**63 - 1, ()))
+        spec = get_dataset(record["dataset_name"])
+        sample = read_sample(spec, record["file_name"], record["sem_seg_file_name"])
+        image, label = self.transform(sample.image, sample.label, seed)
+        record.update(image=image, sem_seg=label, height=label.shape[0], width=label.shape[1])
+        return record

@@ -1,0 +1,222 @@
+"""ERR-Seg as a meta-architecture of detectron2."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from err_seg import modeling
+from err_seg.build import input_arguments, resolve_device, resolve_precision
+from err_seg.checkpoint import DETECTRON2_PREFIX, fitting_state
+from err_seg.config import ConfigError
+from err_seg.d2.backbone import CLIPBackbone
+from err_seg.d2.catalog import register_datasets
+from err_seg.d2.config import from_detectron2
+from err_seg.d2.head import ERRSegHead
+from err_seg.d2.sem_seg import CompactSemSeg
+from err_seg.data import DatasetSpec, get_dataset
+from err_seg.engine.benchmarks import benchmark_num_kept
+from err_seg.engine.views import View, evaluation_views, segment_views
+from err_seg.modeling.err_seg import PRECISIONS
+from err_seg.modeling.layers import autocast
+from err_seg.modeling.loss import segmentation_loss
+from err_seg.prompts import check_vocabulary
+
+
+class Question(NamedTuple):
+    """What is asked of a picture: the vocabulary, K (``None``: the model's own), and see ``CompactSemSeg``."""
+
+    vocabulary: tuple[str, ...]
+    num_kept: int | None
+    num_foreground: int | None
+
+
+@META_ARCH_REGISTRY.register()
+class ERRSeg(nn.Module):
+    """ERR-Seg with detectron2's inputs and outputs.
+
+    It loads state dictionaries of its own, of the plain engine's network and of the released checkpoints, and only
+    whole ones: detectron2's checkpointer would do no more than warn of weights that are missing. (To load a part, use
+    ``model.network.load_state_dict(..., strict=False)``.)
+
+    Args:
+        backbone: CLIP.
+        sem_seg_head: everything behind it.
+        network_arguments: the other arguments of :class:`err_seg.modeling.ERRSeg`: pictures, words and precision.
+        crop_size: S in training.
+        train_precision: "bf16" computes losses under autocast; that of fp16 is the trainer's business.
+        ignored_are_negatives: see :func:`err_seg.modeling.loss.segmentation_loss`.
+        views: see :func:`err_seg.engine.views.segment_views`.
+        train_dataset, test_dataset: whose vocabulary counts for inputs that do not say.
+        num_kept: a data set to its K in evaluation; ``None`` is the head's own.
+
+    Attributes:
+        network: the plain engine's network, made of both; ``model.network.predict(["photo.jpg"], ["cat", "sofa"])``.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: CLIPBackbone,
+        sem_seg_head: ERRSegHead,
+        network_arguments: Mapping[str, Any],
+        crop_size: int,
+        train_precision: str = "fp32",
+        ignored_are_negatives: bool = True,
+        views: Sequence[View],
+        train_dataset: DatasetSpec,
+        test_dataset: DatasetSpec,
+        num_kept: Callable[[DatasetSpec], int | None],
+    ):
+        super().__init__()
+        self.network = modeling.ERRSeg(
+            encoder=backbone.encoder,
+            crm=sem_seg_head.crm,
+            cost_embedding=sem_seg_head.cost_embedding,
+            escf=sem_seg_head.escf,
+            gud=sem_seg_head.gud,
+            num_kept=sem_seg_head.num_kept,
+            num_kept_train=sem_seg_head.num_kept_train,
+            **network_arguments,
+        )
+        self._parts = backbone, sem_seg_head  # in a tuple: their parameters are counted once, as the network's
+        self.crop_size = crop_size
+        self.train_precision = train_precision
+        self.ignored_are_negatives = ignored_are_negatives
+        self.views = list(views)
+        self.train_dataset, self.test_dataset = train_dataset, test_dataset
+        self.num_kept = num_kept
+        self._tokens: dict[tuple[str, ...], Tensor] = {}
+        self.register_load_state_dict_pre_hook(_fit_names)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Translate the configuration into the constructor's arguments; ``cfg.SEED`` decides what is random."""
+        own = from_detectron2(cfg)
+        register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(own.SEED)
+            backbone = build_backbone(cfg)
+            head = build_sem_seg_head(cfg, backbone.output_shape())
+        for key, part, expected in (("BACKBONE", backbone, CLIPBackbone), ("SEM_SEG_HEAD", head, ERRSegHead)):
+            if not isinstance(part, expected):
+                found = type(part).__name__
+                raise ConfigError(f"MODEL.{key}.NAME must be {expected.__name__} with ERRSeg, not {found}")
+        train_dataset = get_dataset(own.DATASETS.TRAIN[0])
+        return {
+            "backbone": backbone,
+            "sem_seg_head": head,
+            "network_arguments": input_arguments(own),
+            "crop_size": own.INPUT.CROP_SIZE,
+            "train_precision": resolve_precision(own.SOLVER.PRECISION, resolve_device(own.MODEL.DEVICE)),
+            "ignored_are_negatives": own.MODEL.LOSS.IGNORED_ARE_NEGATIVES,
+            "views": evaluation_views(own),
+            "train_dataset": train_dataset,
+            "test_dataset": get_dataset(own.DATASETS.TEST[0]) if own.DATASETS.TEST else train_dataset,
+            "num_kept": lambda spec: benchmark_num_kept(own, spec),
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        return self.network.device
+
+    @property
+    def backbone(self) -> CLIPBackbone:
+        """CLIP, the network's own."""
+        return self._parts[0]
+
+    @property
+    def sem_seg_head(self) -> ERRSegHead:
+        """Everything behind CLIP, the network's own."""
+        return self._parts[1]
+
+    def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Compute losses in training, results in evaluation.
+
+        Args:
+            batched_inputs: a dictionary a picture: ``image`` (3, h, w) RGB in 0..255; in training ``sem_seg`` (H, W)
+                int64, all of one size; in evaluation ``height`` and ``width`` of the result, else the image's own.
+                The classes are those of the data set ``dataset_name``, else of the model's own; in evaluation
+                ``vocabulary``, a list of names, and ``num_kept``, K, go before both.
+
+        Returns:
+            In training ``{"loss_sem_seg": scalar}``. In evaluation a dictionary a picture: ``sem_seg``, a (T, H, W)
+            tensor of probabilities (:class:`err_seg.d2.CompactSemSeg`), and ``segmentation``, the
+            :class:`err_seg.modeling.Segmentation` behind it.
+        """
+        return self.losses(batched_inputs) if self.training else self.segment(batched_inputs)
+
+    def losses(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Do :meth:`forward` in training."""
+        sizes = {tuple(x["sem_seg"].shape) for x in batched_inputs}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"sem_seg must have one size in a batch, found {sorted(sizes)}: crop, as ERRSegMapper does"
+            )
+        names = {x.get("dataset_name", self.train_dataset.name) for x in batched_inputs}
+        if len(names) > 1:
+            raise ValueError(f"a batch must be of one data set, found {', '.join(sorted(names))}")
+        vocabulary = get_dataset(names.pop()).vocabulary
+        labels = torch.stack([x["sem_seg"] for x in batched_inputs]).to(self.device, non_blocking=True)
+        pixels = self.network.preprocess([x["image"] for x in batched_inputs], self.crop_size)
+        is_bf16 = self.train_precision == "bf16"
+        with autocast(self.device, torch.bfloat16) if is_bf16 else contextlib.nullcontext():
+            prediction = self.network(pixels, self._training_text(vocabulary), labels=labels)
+        loss = segmentation_loss(
+            prediction.logits,
+            prediction.kept,
+            labels,
+            len(vocabulary),
+            ignored_are_negatives=self.ignored_are_negatives,
+        )
+        return {"loss_sem_seg": loss}
+
+    def segment(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Do :meth:`forward` in evaluation."""
+        results = []
+        with autocast(self.device, PRECISIONS[self.network.precision]):
+            for question, group in itertools.groupby(batched_inputs, key=self._question):
+                inputs = list(group)
+                images = [x["image"] for x in inputs]
+                sizes = [(x.get("height", x["image"].shape[1]), x.get("width", x["image"].shape[2])) for x in inputs]
+                text = self.network.text_embeddings(self.network.encoder, self._tokenize(question.vocabulary))
+                results += [
+                    {"sem_seg": CompactSemSeg(found, question.num_foreground), "segmentation": found}
+                    for found in segment_views(
+                        self.network, images, text, question.num_kept, question.vocabulary, sizes, self.views
+                    )
+                ]
+        return results
+
+    def _question(self, inputs: Mapping[str, Any]) -> Question:
+        if "vocabulary" in inputs:
+            return Question(check_vocabulary(inputs["vocabulary"]), inputs.get("num_kept"), None)
+        spec = get_dataset(inputs["dataset_name"]) if "dataset_name" in inputs else self.test_dataset
+        return Question(spec.vocabulary, inputs.get("num_kept", self.num_kept(spec)), spec.num_foreground)
+
+    def _tokenize(self, vocabulary: tuple[str, ...]) -> Tensor:
+        if vocabulary not in self._tokens:
+            self._tokens = {vocabulary: self.network.tokenize(vocabulary)}
+        return self._tokens[vocabulary]
+
+    def _training_text(self, vocabulary: tuple[str, ...]) -> Tensor:
+        """Return tokens where the text tower trains, else embeddings."""
+        encoder, tokens = self.network.encoder, self._tokenize(vocabulary)
+        if any(parameter.requires_grad for parameter in encoder.clip.transformer.parameters()):
+            return tokens.to(self.device)
+        return self.network.text_embeddings(encoder, tokens)
+
+
+def _fit_names(model: ERRSeg, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Give a state dictionary of own, plain or released names those of the modules, or refuse it."""
+    own = {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
+    fitting = fitting_state(model.network, own, "the checkpoint")
+    state.update({f"{prefix}{DETECTRON2_PREFIX}{name}": tensor for name, tensor in fitting.items()})

@@ -1,0 +1,224 @@
+"""detectron2's default trainer, with ERR-Seg's data, optimizer, evaluation and files."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.data import DatasetCatalog, build_detection_test_loader, build_detection_train_loader
+from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver.build import maybe_add_gradient_clipping
+from detectron2.utils import comm
+from fvcore.common.config import CfgNode
+
+from err_seg.build import DEFAULT_NUM_KEPT, resolve_device, resolve_precision
+from err_seg.config import ConfigError
+from err_seg.d2.catalog import register_datasets
+from err_seg.d2.config import from_detectron2
+from err_seg.d2.evaluator import ERRSegEvaluator
+from err_seg.d2.hooks import SaveComparisons, SaveFinalWeights, SeedIterations, StopOnSignal, Stopped, WriteReport
+from err_seg.d2.mapper import ERRSegMapper, SeededDataset
+from err_seg.d2.meta_arch import ERRSeg
+from err_seg.data import TrainingSampler
+from err_seg.engine.benchmarks import evaluation_settings, open_benchmarks, save_benchmarks
+from err_seg.engine.errors import TrainingError, TrainingInterrupted
+from err_seg.engine.optimizer import build_optimizer, build_schedule
+from err_seg.engine.parallel import activation_checkpointing, pictures_at_a_time, process_share
+from err_seg.engine.report import check_trackers
+from err_seg.engine.signals import StopRequest, stop_request
+
+
+def check_settings(cfg: CfgNode) -> None:
+    """Refuse settings that detectron2's trainer cannot honour.
+
+    Args:
+        cfg: the plain engine's configuration.
+
+    Raises:
+        ConfigError: there is one; names the key.
+    """
+    solver, device, processes = cfg.SOLVER, resolve_device(cfg.MODEL.DEVICE), comm.get_world_size()
+    plain = {"SOLVER.PARALLEL": (solver.PARALLEL, "ddp"), "SOLVER.ACCUMULATION_STEPS": (solver.ACCUMULATION_STEPS, 1)}
+    for key, (value, only) in {**plain, "SOLVER.COMPILE": (solver.COMPILE, "")}.items():
+        if value != only:
+            raise ConfigError(f"{key} must be {only!r} with detectron2, not {value!r}; --engine plain takes it")
+    if device.type != "cuda":
+        if resolve_precision(solver.PRECISION, device) == "fp16":
+            raise ConfigError('SOLVER.PRECISION "fp16" needs a GPU of CUDA; use "bf16" or "fp32"')
+        if processes > 1:
+            raise ConfigError(
+                f"--num-gpus: detectron2 trains in {processes} processes on GPUs of CUDA alone, and MODEL.DEVICE is "
+                f"{device.type}; use --engine plain"
+            )
+    pictures_at_a_time(cfg, processes)
+    check_trackers(cfg)
+
+
+class Trainer(DefaultTrainer):
+    """``DefaultTrainer`` that trains ERR-Seg as the plain engine does: the same batches, losses and weights.
+
+    Checkpoints are detectron2's (``model_0004999.pth``, ``last_checkpoint``); the last weights are also written as
+    ``model_final.safetensors``. It evaluates by itself only where ``TEST.EVAL_PERIOD`` is set; call
+    ``Trainer.test(cfg, trainer.model)`` at the end. ``LOG`` keys take the place of detectron2's writers.
+
+    Args:
+        cfg: a configuration with :func:`err_seg.d2.add_err_seg_config` or of :func:`err_seg.d2.to_detectron2`.
+
+    Raises:
+        ConfigError: see :func:`check_settings`.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        self.own = from_detectron2(cfg)
+        check_settings(self.own)
+        register_datasets(self.own.DATASETS.ROOT, self.own.DATASETS.CUSTOM)
+        self.stopping = StopRequest()
+        cfg = cfg.clone()
+        cfg.defrost()
+        precision = resolve_precision(self.own.SOLVER.PRECISION, resolve_device(self.own.MODEL.DEVICE))
+        cfg.SOLVER.AMP.ENABLED = precision == "fp16"
+        cfg.freeze()
+        super().__init__(cfg)
+
+    @property
+    def meta_arch(self) -> ERRSeg:
+        """The model, without what it was wrapped in for several processes."""
+        return self.checkpointer.model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: ERRSeg) -> torch.optim.Optimizer:
+        """Build AdamW with the published parameter groups, and ``SOLVER.CLIP_GRADIENTS`` where it is enabled."""
+        return maybe_add_gradient_clipping(cfg, build_optimizer(model.network, from_detectron2(cfg)))
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """Build the published schedule."""
+        return build_schedule(optimizer, from_detectron2(cfg))
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, start: int = 0) -> Any:
+        """Build the endless loader of training batches.
+
+        Args:
+            cfg: the configuration.
+            start: pictures that all processes together have consumed.
+        """
+        own = from_detectron2(cfg)
+        register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
+        records = DatasetCatalog.get(own.DATASETS.TRAIN[0])
+        rank, processes = process_share()
+        return build_detection_train_loader(
+            SeededDataset(records, ERRSegMapper(cfg, is_train=True), own.SEED),
+            mapper=None,
+            sampler=TrainingSampler(len(records), own.SEED, rank, processes, start),
+            total_batch_size=own.SOLVER.IMS_PER_BATCH,
+            aspect_ratio_grouping=False,
+            num_workers=own.DATALOADER.NUM_WORKERS,
+            pin_memory=torch.cuda.is_available(),
+            seed=own.SEED,  # of the workers: not from the global random state
+        )
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Build the loader of one data set's pictures, ``TEST.BATCH_SIZE`` at a time."""
+        own = from_detectron2(cfg)
+        register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
+        return build_detection_test_loader(
+            DatasetCatalog.get(dataset_name),
+            mapper=ERRSegMapper(cfg, is_train=False),
+            batch_size=own.TEST.BATCH_SIZE,
+            num_workers=own.DATALOADER.NUM_WORKERS,
+        )
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ERRSegEvaluator:
+        """Build the evaluator of one data set."""
+        own = from_detectron2(cfg)
+        evaluator = ERRSegEvaluator(
+            dataset_name,
+            output_dir=own.OUTPUT_DIR,
+            root=own.DATASETS.ROOT,
+            boundary_iou=own.TEST.BOUNDARY_IOU,
+            save=own.TEST.SAVE,
+        )
+        num_kept = own.MODEL.CRM.NUM_KEPT or DEFAULT_NUM_KEPT if own.MODEL.CRM.ENABLED else None
+        precision = resolve_precision(own.TEST.PRECISION, resolve_device(own.MODEL.DEVICE))
+        evaluator.settings = evaluation_settings(own, evaluator.spec, num_kept=num_kept, precision=precision)
+        return evaluator
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
+    ) -> OrderedDict[str, Any]:
+        """Evaluate on ``DATASETS.TEST`` and write the result files of all benchmarks together to ``OUTPUT_DIR``.
+
+        An evaluation that was interrupted starts again: ``TEST.PROGRESS_PERIOD`` is the plain engine's.
+        """
+        own = from_detectron2(cfg)
+        register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
+        open_benchmarks(own)
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in own.DATASETS.TEST]
+        figures = super().test(cfg, model, evaluators)
+        results = [e.result for e in evaluators if isinstance(e, ERRSegEvaluator) and e.result is not None]
+        save_benchmarks(results, Path(own.OUTPUT_DIR))
+        return figures
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """List the hooks; of those that write, only the main process has any."""
+        own, cfg = self.own, self.cfg
+        output, model = Path(own.OUTPUT_DIR), self.meta_arch
+        built: list[HookBase | None] = [hooks.IterationTimer(), SeedIterations(own.SEED)]
+        if comm.is_main_process():
+            built.append(WriteReport(own, model.device))
+        built.append(hooks.LRScheduler())
+        if comm.is_main_process():
+            solver = own.SOLVER
+            built.append(
+                hooks.PeriodicCheckpointer(
+                    self.checkpointer, solver.CHECKPOINT_PERIOD, max_to_keep=solver.CHECKPOINTS_KEPT
+                )
+            )
+            built.append(SaveComparisons(own, model) if own.VIS_PERIOD else None)
+            built.append(SaveFinalWeights(output, model.network))
+        if cfg.TEST.EVAL_PERIOD:
+            built.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.model)))
+        built.append(StopOnSignal())
+        return built
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the last checkpoint in ``OUTPUT_DIR`` where there is one, else start from ``MODEL.WEIGHTS``."""
+        super().resume_or_load(resume=resume)
+        if self.start_iter:
+            for hook in self._hooks:
+                if isinstance(hook, hooks.PeriodicCheckpointer):  # to be counted among those that are kept
+                    files = Path(self.own.OUTPUT_DIR).glob("model_[0-9]*.pth")
+                    hook.recent_checkpoints = sorted(map(str, files))
+            consumed = self.start_iter * self.own.SOLVER.IMS_PER_BATCH
+            self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, consumed))
+
+    def train(self) -> Any:
+        """Train to ``SOLVER.MAX_ITER``.
+
+        Raises:
+            TrainingError: the loss is no longer a finite number.
+            TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
+        """
+        checkpointing = self.own.SOLVER.ACTIVATION_CHECKPOINTING
+        try:
+            with stop_request() as self.stopping, activation_checkpointing(self.meta_arch.network, checkpointing):
+                return super().train()
+        except Stopped as stop:
+            raise TrainingInterrupted(
+                f"stopped after {self.iter + 1} iterations; --resume goes on from here: "
+                f"{self.checkpointer.get_checkpoint_file()}",
+                stop.signum,
+            ) from None
+        except FloatingPointError as error:
+            last = self.checkpointer.get_checkpoint_file() or "there is none yet"
+            raise TrainingError(
+                f"{error}; the last checkpoint: {last}. Look at the pictures and labels of this iteration; else lower "
+                'SOLVER.BASE_LR or try SOLVER.PRECISION "bf16" or "fp32", and --resume'
+            ) from error

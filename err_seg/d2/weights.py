@@ -1,0 +1,60 @@
+"""How weights reach detectron2's checkpointer, which reads torch files alone.
+
+Its way of taking other sources is a handler for paths that begin with a name of their own: ``safetensors:`` here, so
+that ``MODEL.WEIGHTS safetensors:output/model_final.safetensors`` works in any program that uses its checkpointer.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.utils.file_io import PathHandler, PathManager
+
+from err_seg.checkpoint import read_checkpoint
+from err_seg.config import ConfigError
+
+PREFIX = "safetensors:"
+
+
+class SafetensorsHandler(PathHandler):
+    """Gives detectron2's ``PathManager`` a torch file with the tensors of a safetensors file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder: tempfile.TemporaryDirectory | None = None
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **_: Any) -> str:
+        """Write the torch file; all of them are removed when the process ends."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="err_seg_")
+        copy = Path(self._folder.name) / "weights.pth"  # one at a time: it is read at once
+        torch.save({"model": read_checkpoint(Path(path.removeprefix(PREFIX)))}, copy)
+        return str(copy)
+
+
+PathManager.register_handler(SafetensorsHandler())
+
+
+def readable_weights(weights: str) -> str:
+    """Name a file of weights so that detectron2's checkpointer can read it."""
+    return PREFIX + weights if weights.endswith(".safetensors") and not weights.startswith(PREFIX) else weights
+
+
+def checked_weights(weights: str) -> str:
+    """Take ``MODEL.WEIGHTS`` of detectron2's back to a file's name.
+
+    Raises:
+        ConfigError: detectron2 could not read it, or would unpickle it.
+    """
+    if weights.endswith(".safetensors") and not weights.startswith(PREFIX):
+        raise ConfigError(f'MODEL.WEIGHTS: detectron2 reads safetensors files as "{PREFIX}{weights}"')
+    if weights.endswith((".pkl", ".pickle")):
+        raise ConfigError(
+            f"MODEL.WEIGHTS: detectron2 would unpickle {weights}, which can run any program; save its tensors as "
+            ".safetensors or with torch.save as .pth"
+        )
+    return weights.removeprefix(PREFIX)

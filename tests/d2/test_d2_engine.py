@@ -1,0 +1,211 @@
+# ruff: noqa: E402, F401, F811 (detectron2 may be absent; fixtures come by import)
+"""tools/train_net.py --engine detectron2 beside --engine plain: the same losses, weights, figures and files."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+import torch
+from test_train_command import train_net
+from toy_training import assert_same_weights, command, environment, metrics, one_thread, run_cfg, toy_data, toy_world
+
+import err_seg
+from err_seg.checkpoint import read_checkpoint
+from err_seg.config import ConfigError
+
+pytest.importorskip("detectron2", reason="detectron2 is not installed")
+pytestmark = pytest.mark.d2
+
+import err_seg.d2 as d2
+from err_seg.d2 import training
+
+WITH = ("--engine", "detectron2")
+STOCHASTIC = ("MODEL.ESCF.DROP_PATH", 0.5, "SOLVER.MAX_ITER", 20, "SOLVER.CHECKPOINT_PERIOD", 7)
+
+
+def in_out(tmp_path, name):
+    return "OUTPUT_DIR", str(tmp_path / name)
+
+
+def results(folder):
+    benchmarks = json.loads((folder / "results.json").read_text())["benchmarks"]
+    return {
+        name: {key: entry[key] for key in ("metrics", "class_pixels", "pictures")} for name, entry in benchmarks.items()
+    }
+
+
+def test_same_losses_weights_figures_and_files_as_the_plain_engine(train_net, tmp_path):
+    for engine in ("plain", "detectron2"):
+        assert train_net("--engine", engine, *STOCHASTIC, *in_out(tmp_path, engine))[0] == 0
+    plain, other = tmp_path / "plain", tmp_path / "detectron2"
+    for key in ("iteration", "lr"):
+        assert metrics(other, key) == metrics(plain, key)
+    losses = metrics(other, "total_loss")
+    assert losses == pytest.approx(metrics(plain, "total_loss"), rel=1e-6)
+    assert len(losses) == 20
+    keys = [json.loads((folder / "metrics.json").read_text().splitlines()[0]).keys() for folder in (plain, other)]
+    assert keys[0] == keys[1]
+    first, second = (read_checkpoint(folder / "model_final.safetensors") for folder in (plain, other))
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(second[name], first[name], rtol=1e-5, atol=1e-7)
+    assert results(other) == results(plain)
+    only_plain = {"checkpoints"}
+    only_other = {"last_checkpoint", "model_0000006.pth", "model_0000013.pth", "model_final.pth"}
+    names = [{path.name for path in folder.iterdir()} for folder in (plain, other)]
+    assert names[0] - only_plain == names[1] - only_other
+    assert (other / "inference/toy_val/classes.csv").read_text() == (
+        plain / "inference/toy_val/classes.csv"
+    ).read_text()
+
+
+def test_stopped_run_goes_on_where_it_was(train_net, tmp_path, monkeypatch):
+    assert train_net(*WITH, *STOCHASTIC, "LOG.PERIOD", 3, *in_out(tmp_path, "straight"))[0] == 0
+    seed = d2.trainer.SeedIterations.before_step
+
+    def stop_in_iteration_10(hook):
+        seed(hook)
+        if hook.trainer.iter == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    arguments = (*WITH, *STOCHASTIC, "LOG.PERIOD", 3, "DATALOADER.NUM_WORKERS", 2, *in_out(tmp_path, "stopped"))
+    with monkeypatch.context() as patch:
+        patch.setattr(d2.trainer.SeedIterations, "before_step", stop_in_iteration_10)
+        status, _, errors = train_net(*arguments)
+    assert status == 143
+    assert "stopped after 11 iterations" in errors
+    assert not (tmp_path / "stopped/model_final.safetensors").exists()
+    assert train_net("--engine", "auto", "--resume", *arguments[2:])[0] == 0  # the engine that began it
+    assert_same_weights(tmp_path / "straight/model_final.safetensors", tmp_path / "stopped/model_final.safetensors")
+    keys = ("iteration", "total_loss", "lr")
+    assert metrics(tmp_path / "stopped", *keys) == metrics(tmp_path / "straight", *keys)
+    assert results(tmp_path / "stopped") == results(tmp_path / "straight")
+    left = sorted(path.name for path in (tmp_path / "stopped").glob("model_*.pth"))
+    assert left == ["model_0000010.pth", "model_0000013.pth", "model_final.pth"]
+
+
+def test_engines_evaluate_each_others_weights(train_net, tmp_path):
+    for trained, evaluated in (("plain", "detectron2"), ("detectron2", "plain")):
+        out = in_out(tmp_path, trained)
+        assert train_net("--engine", trained, *out)[0] == 0
+        file = "model_final.safetensors" if trained == "plain" else "model_final.pth"
+        again = in_out(tmp_path, f"{evaluated} again")
+        status, output, _ = train_net(
+            *("--engine", evaluated, "--eval-only"), "MODEL.WEIGHTS", tmp_path / trained / file, *again
+        )
+        assert status == 0
+        assert "| toy_val" in output
+        assert results(tmp_path / f"{evaluated} again") == results(tmp_path / trained)
+
+
+def test_all_settings_of_evaluation_count(train_net, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    train_net("--engine", "plain", "DATASETS.TEST", "[]", *in_out(tmp_path, "trained"))
+    os.replace(tmp_path / "trained/model_final.safetensors", weights)
+    options = ("TEST.AUG.ENABLED", True, "TEST.BATCH_SIZE", 3, "TEST.BOUNDARY_IOU", True, "TEST.SAVE", "['png', 'rle']")
+    for engine in ("plain", "detectron2"):
+        arguments = ("--engine", engine, "--eval-only", "MODEL.WEIGHTS", weights, *options, *in_out(tmp_path, engine))
+        assert train_net(*arguments)[0] == 0
+    plain, other = tmp_path / "plain/results.json", tmp_path / "detectron2/results.json"
+    assert other.read_text() == plain.read_text()  # settings included
+    predicted = "inference/toy_val/sem_seg_predictions.json"
+    assert (tmp_path / "detectron2" / predicted).read_text() == (tmp_path / "plain" / predicted).read_text()
+
+
+def test_command_says_which_engine_and_logs_what_detectron2_says(run_cfg, tmp_path):
+    line = command(run_cfg("SOLVER.MAX_ITER", 1), tmp_path / "run.yaml", "--engine", "auto")
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    log = (tmp_path / "out/log.txt").read_text()
+    for words in ("engine: detectron2, which is installed", "Starting training from iteration 0", "total_loss"):
+        assert log.count(words) == done.stderr.count(words) == 1
+    assert "copypaste: Task: sem_seg" in done.stdout
+
+
+def test_nothing_to_evaluate(train_net, tmp_path):
+    status, _, _ = train_net(*WITH, "DATASETS.TEST", "[]", "VIS_PERIOD", 1)
+    assert status == 0
+    assert results(tmp_path / "out") == {}
+    assert (tmp_path / "out/vis/iter_0000001.png").is_file()
+
+
+def test_runs_begun_by_one_engine_are_not_resumed_by_the_other(train_net, tmp_path):
+    for began, other in (("plain", "detectron2"), ("detectron2", "plain")):
+        out = in_out(tmp_path, began)
+        assert train_net("--engine", began, "DATASETS.TEST", "[]", *out)[0] == 0
+        status, _, errors = train_net("--engine", other, "--resume", *out)
+        assert status == 1
+        assert f"was begun by --engine {began}" in errors
+
+
+def test_new_run_is_never_resumed_from_an_old_one(train_net, tmp_path):
+    assert train_net(*WITH, "DATASETS.TEST", "[]", "SOLVER.MAX_ITER", 2)[0] == 0
+    training.set_aside(tmp_path / "out")
+    assert (
+        training.Trainer(d2.to_detectron2(err_seg.get_cfg(tmp_path / "run.yaml"))).checkpointer.has_checkpoint()
+        is False
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("PARALLEL", "fsdp"), ("ACCUMULATION_STEPS", 2), ("COMPILE", "eager"), ("PRECISION", "fp16")],
+)
+def test_settings_that_cannot_be_honoured_are_refused(train_net, key, value):
+    status, _, errors = train_net(*WITH, f"SOLVER.{key}", value)
+    assert status == 1
+    assert f"SOLVER.{key}" in errors
+    assert errors.count("\n") == 1
+
+
+def test_two_processes_on_the_processor_are_refused(run_cfg, monkeypatch):
+    monkeypatch.setattr(d2.trainer.comm, "get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="--engine plain"):
+        d2.trainer.check_settings(run_cfg())
+
+
+def test_precision_and_recomputation_count(run_cfg, tmp_path):
+    losses = {}
+    for name, options in {
+        "fp32": (),
+        "recomputed": ("SOLVER.ACTIVATION_CHECKPOINTING", True),
+        "bf16": ("SOLVER.PRECISION", "bf16"),
+    }.items():
+        cfg = run_cfg(*options, "OUTPUT_DIR", str(tmp_path / name), "SOLVER.MAX_ITER", 2, "DATASETS.TEST", [])
+        training.train(cfg)
+        losses[name] = metrics(tmp_path / name, "total_loss")
+    assert losses["recomputed"] == pytest.approx(losses["fp32"], rel=1e-6)
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+    assert losses["bf16"] != pytest.approx(losses["fp32"], rel=1e-6)
+
+
+def test_broken_loss_stops_with_advice(train_net, monkeypatch):
+    monkeypatch.setattr(d2.meta_arch, "segmentation_loss", lambda logits, *_, **__: logits.sum() * float("nan"))
+    status, _, errors = train_net(*WITH)
+    assert status == 1
+    assert "infinite or NaN" in errors
+    assert "SOLVER.BASE_LR" in errors
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("unpickled",)
+
+
+@pytest.mark.parametrize("kind", ["missing", "damaged", "evil", "missing.safetensors"])
+def test_weights_that_cannot_be_read_are_one_line_and_nothing_is_executed(train_net, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / (kind if "." in kind else f"{kind}.pth")
+    if kind == "damaged":
+        file.write_bytes(b"not a checkpoint")
+    elif kind == "evil":
+        torch.save({"model": Evil()}, file)
+    for more in ((), ("--eval-only",)):
+        status, _, errors = train_net(*WITH, *more, "MODEL.WEIGHTS", file)
+        assert status == 1
+        last = errors.splitlines()[-1]
+        assert last.startswith("error: ")
+        assert file.name in last
+    assert not (tmp_path / "unpickled").exists()

@@ -1,0 +1,57 @@
+"""Needs no detectron2: what is chosen with and without it."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+from err_seg.config import ConfigError
+from err_seg.engine.choice import choose_engine
+
+
+def hide_detectron2(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "detectron2" or name.startswith("err_seg.d2")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "detectron2", None)
+
+
+def test_without_detectron2_auto_is_plain_and_detectron2_an_error_with_the_install_line(monkeypatch):
+    hide_detectron2(monkeypatch)
+    assert choose_engine("plain") == ("plain", "as asked for")
+    assert choose_engine("auto") == ("plain", "since detectron2 is not installed")
+    with pytest.raises(
+        ConfigError, match=r"--engine detectron2: .*pip install .*detectron2\.git@[0-9a-f]{40}"
+    ) as caught:
+        choose_engine("detectron2")
+    assert "\n" not in str(caught.value)
+
+
+def test_auto_goes_on_with_the_engine_that_began_a_run(monkeypatch, tmp_path):
+    hide_detectron2(monkeypatch)
+    (tmp_path / "checkpoints/iter_0000002").mkdir(parents=True)
+    assert choose_engine("auto", resume_from=tmp_path) == ("plain", "which began this run")
+    with pytest.raises(ConfigError, match="was begun by --engine plain"):
+        choose_engine("detectron2", resume_from=tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "last_checkpoint").write_text("model_0000001.pth")
+    with pytest.raises(ConfigError, match="was begun by --engine detectron2"):
+        choose_engine("plain", resume_from=other)
+    with pytest.raises(ConfigError, match="pip install"):
+        choose_engine("auto", resume_from=other)
+
+
+def test_nothing_but_its_own_package_imports_detectron2():
+    program = (
+        "import pkgutil, sys, err_seg, err_seg.engine\n"
+        "for package in ('engine', 'data', 'evaluation', 'inference', 'modeling'):\n"
+        "    for module in pkgutil.iter_modules([f'err_seg/{package}']):\n"
+        "        __import__(f'err_seg.{package}.{module.name}')\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'detectron2']\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=120)
+    files = [path for folder in ("err_seg", "tools") for path in (REPOSITORY / folder).rglob("*.py")]
+    words = ("import detectron2", "from detectron2")
+    importing = {path.parent.name for path in files if any(word in path.read_text("utf-8") for word in words)}
+    assert importing == {"d2"}
