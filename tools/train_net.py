@@ -96,7 +96,8 @@ def work(arguments: argparse.Namespace) -> int:
         tell(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        tell("interrupted; the same command goes on with the evaluation where it was, with --resume also the training")
+        where = " where it was" if arguments.engine == "plain" else " anew"
+        tell(f"interrupted; the same command does the evaluation{where}, and with --resume goes on with the training")
         return 130
     if rank == 0:
         print_results(results, Path(cfg.OUTPUT_DIR), from_nothing)

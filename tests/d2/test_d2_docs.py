@@ -1,4 +1,4 @@
-"""docs/detectron2.md does what it says."""
+"""What the README shows of detectron2 does what it says."""
 
 import re
 
@@ -12,7 +12,7 @@ from err_seg.checkpoint import save_weights
 from err_seg.engine.choice import INSTALL_DETECTRON2
 
 pytestmark = pytest.mark.d2
-PAGE = (REPOSITORY / "docs/detectron2.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 def test_install_line_is_the_one_of_the_error():
