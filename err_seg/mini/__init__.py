@@ -11,8 +11,8 @@
 ==================  =========================================================================
 
 The weights in this package, ``clip.safetensors``, ``clip_vit.safetensors`` and ``err_seg.safetensors`` (what lies
-outside CLIP), all fp16, are made from nothing but drawn pictures; their metadata holds the settings. These commands make
-them anew::
+outside CLIP), all fp16, are made from nothing but drawn pictures; their metadata holds the settings. They are made anew
+by::
 
     python tools/mini_world.py pretrain --package
     python tools/mini_world.py pretrain --config-file configs/mini/err_seg_vit.yaml --package
