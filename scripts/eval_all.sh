@@ -14,11 +14,15 @@ case "${1:-}" in
 esac
 weights="err-seg-$1"
 shift
-if [ -f "${1:-}" ]; then
+if [[ "${1:-}" =~ \.(safetensors|pth)$ ]]; then
+    if [ ! -f "$1" ]; then
+        echo "error: there are no weights $1" >&2
+        exit 1
+    fi
     weights="$1"
     shift
 fi
 python="${ERR_SEG_VENV:-$root/.venv}/bin/python"
 [ -x "$python" ] || python="${PYTHON:-python3}"
 table="$root/configs/ablations/table_ii.yaml"
-exec "$python" "$root/tools/sweep.py" "$table" --weights "$weights" --variants "$row" "$@"
+exec "$python" "$root/tools/sweep.py" "$table" "$@" --weights "$weights" --variants "$row"

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import err_seg
+from err_seg.data.catalog import CATALOG
 
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent
@@ -38,6 +39,12 @@ VOCABULARY = ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic ligh
 def two_threads():
     """Leave the machine some room, and results the same order of summation."""
     torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def catalog_as_before(monkeypatch):
+    """Forget after a test the data sets that it registered."""
+    monkeypatch.setattr(CATALOG, "_specs", dict(CATALOG._specs))
 
 
 @pytest.fixture

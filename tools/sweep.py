@@ -5,7 +5,7 @@
     python tools/sweep.py configs/ablations/table_v.yaml --num-gpus 4    on the real data
     python tools/sweep.py configs/ablations/*.yaml --dry-run             what would be run
     python tools/sweep.py configs/ablations/table_xiii.yaml --weights err-seg-b        evaluates, trains nothing
-    python tools/sweep.py my_sweep.yaml --seeds 0 1 2 SOLVER.MAX_ITER 40000
+    python tools/sweep.py my_sweep.yaml SOLVER.MAX_ITER 40000 --seeds 0 1 2
 
 A sweep is a YAML file; err_seg/sweeps/definition.py describes it. It may be stopped or killed at any moment: the same
 command goes on where it was. Runs with the same settings are shared by all sweeps of an --output. Tables (Markdown,
@@ -22,9 +22,9 @@ from pathlib import Path
 from err_seg.analysis.figures import save_figure
 from err_seg.hub import MODELS, find_weights
 from err_seg.mini.world import SCENES, shared_data
-from err_seg.sweeps import Run, Sweep, Workers, load_sweep, plan_runs, select_runs, work_through
+from err_seg.sweeps import NoMiniSweep, Run, Sweep, Workers, load_sweep, plan_runs, select_runs, work_through
 from err_seg.sweeps.measured import measured_rows
-from err_seg.sweeps.plots import draw_sweep
+from err_seg.sweeps.plots import draw_sweep, swept_values
 from err_seg.sweeps.report import markdown_table, save_tables
 
 
@@ -39,7 +39,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     scenes = tuple(SCENES.values())
     add("--scenes", type=int, nargs=3, default=scenes, metavar=("TRAIN", "VAL", "TEST"), help="of the miniature world")
     add("--output", type=Path, default=Path("output/sweeps"), metavar="DIR", help="default: output/sweeps")
-    add("--seeds", type=int, nargs="+", default=[], metavar="S", help="instead of the file's")
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="S",
+        help="only these; others than the file's are added to the table",
+    )
     add("--variants", nargs="+", default=[], metavar="NAME", help="only these rows")
     add("--weights", metavar="W", help="a file, or a released model's name, to evaluate instead of training")
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time, each with its share of GPUs and cores")
@@ -76,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     """Do the sweeps one after the other."""
     overrides = list(arguments.opts)
-    sweeps = [load_sweep(file, mini=arguments.mini) for file in arguments.sweeps]
+    sweeps = load_sweeps(arguments.sweeps, mini=arguments.mini)
     if arguments.mini:
         scenes = dict(zip(SCENES, arguments.scenes, strict=True))
         overrides += shared_data(arguments.output / "mini_world", scenes, draw=not arguments.dry_run)
@@ -84,6 +91,8 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     weights = None if weights is None else Path(weights)
     plans = []
     for sweep in sweeps:
+        if sweep.plot is not None:
+            swept_values(sweep, sweep.plot)  # a mistake is told before anything is run
         runs = plan_runs(sweep, arguments.output / "runs", overrides, seeds=arguments.seeds, weights=weights)
         plans.append((sweep, runs, select_runs(runs, arguments.variants, [] if weights else arguments.seeds)))
     failures = []
@@ -104,6 +113,19 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     for line in failures:
         print(f"error: {line}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def load_sweeps(files: list[Path], *, mini: bool) -> list[Sweep]:
+    """Read the files; of several, those with nothing for the miniature world are passed over."""
+    sweeps = []
+    for file in files:
+        try:
+            sweeps.append(load_sweep(file, mini=mini))
+        except NoMiniSweep as error:
+            if len(files) == 1:
+                raise
+            print(f"passed over: {error}", flush=True)
+    return sweeps
 
 
 def write(sweep: Sweep, runs: list[Run], folder: Path, command: str) -> None:

@@ -12,8 +12,19 @@
 The command is ``tools/sweep.py``; ``configs/ablations`` holds the paper's.
 """
 
-from err_seg.sweeps.definition import Sweep, SweepError, Variant, load_sweep
+from err_seg.sweeps.definition import NoMiniSweep, Sweep, SweepError, Variant, load_sweep
 from err_seg.sweeps.plan import Run, plan_runs, select_runs
 from err_seg.sweeps.work import Workers, work_through
 
-__all__ = ["Run", "Sweep", "SweepError", "Variant", "Workers", "load_sweep", "plan_runs", "select_runs", "work_through"]
+__all__ = [
+    "NoMiniSweep",
+    "Run",
+    "Sweep",
+    "SweepError",
+    "Variant",
+    "Workers",
+    "load_sweep",
+    "plan_runs",
+    "select_runs",
+    "work_through",
+]

@@ -13,7 +13,7 @@
         settings: {MODEL.HSM.ENABLED: False}
         paper: {A-847: 13.3, PC-459: 19.3}
     plot: {x: MODEL.CRM.NUM_KEPT, label: K}   # a figure over a swept setting; default: none
-    cost: True                                # columns of multiply-adds and memory; default: False
+    cost: ade20k_150_val                      # columns of cost, with this vocabulary and its K; default: none
     mini:                                     # the same on the miniature world; overrides the keys above
       base: ../mini/sweep.yaml
       seeds: [0, 1, 2]
@@ -30,14 +30,18 @@ from typing import Any
 
 import yaml
 
-COMMON_KEYS = ("base", "seeds", "settings", "variants", "plot", "note")
-SWEEP_KEYS = ("title", "cost", "mini", *COMMON_KEYS)
+COMMON_KEYS = ("base", "seeds", "settings", "variants", "plot", "cost", "note")
+SWEEP_KEYS = ("title", "mini", *COMMON_KEYS)
 VARIANT_KEYS = ("settings", "paper")
 PLOT_KEYS = ("x", "label", "log")
 
 
 class SweepError(ValueError):
     """A sweep that is declared wrongly; the message names file and key."""
+
+
+class NoMiniSweep(SweepError):
+    """A sweep that is for the real data alone."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Sweep:
         variants: the rows; the first is what the others are compared with.
         seeds: each variant is trained once with each.
         plot: the figure, or ``None``.
-        cost: whether multiply-adds and memory are columns.
+        cost: the data set whose vocabulary and K multiply-adds are counted with, "" for no columns of cost.
         note: what the reader of the results should know.
         is_mini: on the miniature world.
     """
@@ -90,7 +94,7 @@ class Sweep:
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     plot: Plot | None
-    cost: bool
+    cost: str
     note: str
     is_mini: bool
 
@@ -118,11 +122,11 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
     variants = published
     if mini:
         if "mini" not in entries:
-            raise SweepError(f"{file} has no entry 'mini', so it has nothing to run on the miniature world")
+            raise NoMiniSweep(f"{file} has no entry 'mini', so it has nothing to run on the miniature world")
         own = _mapping(entries["mini"], f"{file}: mini", COMMON_KEYS)
-        # the real data's seeds and notes do not fit the miniature world's
-        entries = {key: value for key, value in entries.items() if key not in ("seeds", "note", "settings")} | own
-        variants = _variants(entries["variants"], f"{file}: mini: variants", published)
+        # what is said of the real data does not fit the miniature world
+        entries = {key: entries[key] for key in ("title", "base", "plot") if key in entries} | own
+        variants = _variants(own["variants"], f"{file}: mini: variants", published) if "variants" in own else published
     for key in ("title", "base"):
         if not isinstance(entries.get(key), str):
             raise SweepError(f"{file}: {key} must be text, not {entries.get(key)!r}")
@@ -134,8 +138,8 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
         settings=_mapping(entries.get("settings", {}), f"{file}: settings"),
         variants=variants,
         seeds=_seeds(entries.get("seeds", [0]), f"{file}: seeds"),
-        plot=Plot(**_mapping(entries["plot"], f"{file}: plot", PLOT_KEYS)) if entries.get("plot") else None,
-        cost=bool(entries.get("cost", False)),
+        plot=_plot(entries["plot"], f"{file}: plot") if entries.get("plot") else None,
+        cost=str(entries.get("cost", "")),
         note=" ".join(str(entries.get("note", "")).split()),
         is_mini=mini,
     )
@@ -155,6 +159,14 @@ def _variants(tree: Any, where: str, published: tuple[Variant, ...] = ()) -> tup
     if not variants:
         raise SweepError(f"{where} must name at least one variant")
     return tuple(variants)
+
+
+def _plot(tree: Any, where: str) -> Plot:
+    keys = _mapping(tree, where, PLOT_KEYS)
+    for key in ("x", "label"):
+        if not isinstance(keys.get(key), str):
+            raise SweepError(f"{where}: {key} must be text, not {keys.get(key)!r}")
+    return Plot(keys["x"], keys["label"], bool(keys.get("log", False)))
 
 
 def _mapping(tree: Any, where: str, known: tuple[str, ...] = ()) -> dict[str, Any]:

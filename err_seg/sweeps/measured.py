@@ -68,7 +68,7 @@ def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[Row]:
         if not run.results.is_file():
             continue
         row.seeds.append(run.seed)
-        for column, value in {**accuracies(run, is_mini=sweep.is_mini), **costs(run, wanted=sweep.cost)}.items():
+        for column, value in {**accuracies(run, is_mini=sweep.is_mini), **costs(run, sweep.cost)}.items():
             row.figures.setdefault(column, []).append(value)
     return list(rows.values())
 
@@ -83,22 +83,37 @@ def accuracies(run: Run, *, is_mini: bool) -> dict[str, float]:
     return {BENCHMARKS.get(result.benchmark, result.benchmark): result.metrics["mIoU"] for result in results}
 
 
-def costs(run: Run, *, wanted: bool) -> dict[str, float]:
-    """Count a run's multiply-adds in ESCF, on one picture, and read what its training took of memory."""
-    if not wanted:
+def costs(run: Run, dataset: str) -> dict[str, float]:
+    """Count a run's multiply-adds in ESCF, on one picture with a data set's vocabulary and K.
+
+    Where the run was trained on a GPU, add what the training took of its memory.
+
+    Args:
+        run: which.
+        dataset: the data set's name, "" for no figures of cost.
+    """
+    if not dataset:
         return {}
     cfg = run.cfg.clone()
-    name = cfg.DATASETS.TEST[0]
     declared = {entry["name"]: entry for entry in cfg.DATASETS.CUSTOM}
-    spec = spec_from_dict(declared[name]) if name in declared else get_dataset(name)
+    spec = spec_from_dict(declared[dataset]) if dataset in declared else get_dataset(dataset)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
     with torch.device("meta"):
         model = build_model(cfg)
     num_classes = len(spec.vocabulary)
     num_kept = benchmark_num_kept(cfg, spec) or num_classes
     cost = network_cost(model, num_classes=num_classes, num_kept=num_kept, size=cfg.INPUT.SIZE)
-    lines = (run.training / "metrics.json").read_text(encoding="utf-8").splitlines()
-    return {MACS: cost.macs.get("escf", 0) / 1e9, MEMORY: max(json.loads(line)["max_mem"] for line in lines) / 1024}
+    return {MACS: cost.macs.get("escf", 0) / 1e9, **training_memory(run)}
+
+
+def training_memory(run: Run) -> dict[str, float]:
+    """Read the most memory that a training took of one GPU, in GiB; nothing where it ran on none, or elsewhere."""
+    try:
+        facts = json.loads((run.training / "environment.json").read_text(encoding="utf-8"))
+        lines = (run.training / "metrics.json").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    return {MEMORY: max(json.loads(line)["max_mem"] for line in lines) / 1024} if facts["cuda"] and lines else {}
 
 
 def verdict(row: Row, reference: Row, column: str) -> str:

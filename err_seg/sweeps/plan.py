@@ -79,9 +79,12 @@ def plan_runs(
         weights: a file to evaluate every variant with, once, instead of training any.
 
     Raises:
-        SweepError: a variant whose configuration is refused; names it.
+        SweepError: a variant whose configuration is refused (names it), or an override of what the variants differ in.
         FileNotFoundError: there are no such weights.
     """
+    swept = {key for variant in sweep.variants for key in variant.settings}
+    if both := sorted(swept.intersection(overrides[::2])):
+        raise SweepError(f"{sweep.file} sweeps {', '.join(both)}, which cannot be overridden for all variants")
     if weights is not None:
         given = (weights, f"weights-{file_sha256(weights)[:12]}")
         return [_plan_run(sweep, variant, sweep.seeds[0], store, overrides, given) for variant in sweep.variants]

@@ -20,7 +20,7 @@ def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
     """
     if sweep.plot is None:
         raise SweepError(f"{sweep.file} has no entry 'plot'")
-    places = [swept_value(sweep, sweep.plot, index) for index in range(len(rows))]
+    places = swept_values(sweep, sweep.plot)
     order = sorted(range(len(rows)), key=places.__getitem__)
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     panel = figure.subplots()
@@ -55,14 +55,20 @@ def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def swept_value(sweep: Sweep, plot: Plot, index: int) -> float:
-    """Return the swept setting's value in one row."""
-    variant = sweep.variants[index]
-    settings = {**sweep.settings, **variant.settings}
-    value = settings[plot.x] if plot.x in settings else _default(sweep, plot.x)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise SweepError(f"{sweep.file}: plot: {plot.x} of variant {variant.name!r} is {value!r}, no number")
-    return float(value)
+def swept_values(sweep: Sweep, plot: Plot) -> list[float]:
+    """Return the swept setting's value in each row.
+
+    Raises:
+        SweepError: it is not a number.
+    """
+    values = []
+    for variant in sweep.variants:
+        settings = {**sweep.settings, **variant.settings}
+        value = settings[plot.x] if plot.x in settings else _default(sweep, plot.x)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SweepError(f"{sweep.file}: plot: {plot.x} of variant {variant.name!r} is {value!r}, no number")
+        values.append(float(value))
+    return values
 
 
 def _default(sweep: Sweep, key: str) -> object:

@@ -33,7 +33,7 @@ def columns_of(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     named = {column for row in rows for column in [*row.figures, *(() if sweep.is_mini else row.paper)]}
     shown = [column for column in known if column in named or sweep.is_mini] or list(known)
     shown += sorted(named - set(shown) - {MACS, MEMORY})
-    return shown + ([MACS, MEMORY] if sweep.cost else [])
+    return shown + [column for column in (MACS, MEMORY) if column in named]
 
 
 def markdown_table(sweep: Sweep, rows: Sequence[Row]) -> str:
@@ -104,7 +104,9 @@ def save_tables(sweep: Sweep, rows: Sequence[Row], folder: Path, command: str) -
     columns = columns_of(sweep, rows)
     text = [f"# {sweep.title}", f"`{command}`", markdown_table(sweep, rows)]
     if not sweep.is_mini:
-        text.append("mIoU in percent; in brackets: the paper's.")
+        text.append(
+            "mIoU in percent (detectron2's main branch; results.json of each run has both); in brackets: the paper's."
+        )
     with atomic_write(folder / "table.md") as partial:
         partial.write_text("\n\n".join([*text, *([sweep.note] if sweep.note else [])]) + "\n", encoding="utf-8")
     header = ["variant", "seeds"]

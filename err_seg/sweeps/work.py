@@ -20,7 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
+import torch
+
 from err_seg.files import atomic_write
+from err_seg.sweeps.definition import SweepError
 from err_seg.sweeps.plan import Run
 
 TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
@@ -48,10 +51,29 @@ class Workers:
         if self.jobs > 1:
             cores = os.cpu_count() or 1
             environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // (self.jobs * self.num_gpus))))
-            visible = environment.get("CUDA_VISIBLE_DEVICES", "")
-            gpus = visible.split(",") if visible else [str(i) for i in range(self.jobs * self.num_gpus)]
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot * self.num_gpus : (slot + 1) * self.num_gpus])
+            if gpus := visible_gpus():
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot * self.num_gpus : (slot + 1) * self.num_gpus])
         return environment
+
+    def check(self) -> None:
+        """Check that there are GPUs for all jobs, or none at all.
+
+        Raises:
+            SweepError: there are some, but too few.
+        """
+        gpus, wanted = visible_gpus(), self.jobs * self.num_gpus
+        if self.jobs > 1 and gpus and len(gpus) < wanted:
+            raise SweepError(
+                f"--jobs {self.jobs} of --num-gpus {self.num_gpus} each need {wanted} GPUs, there are {len(gpus)}"
+            )
+
+
+def visible_gpus() -> list[str]:
+    """List the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(index) for index in range(torch.cuda.device_count())]
+    return [name for name in visible.split(",") if name.strip()]
 
 
 @dataclass(frozen=True)
@@ -93,8 +115,10 @@ def work_through(
         A line about each step that failed; the others are done.
 
     Raises:
+        SweepError: there are fewer GPUs than the jobs need.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; what was under way has saved what it had.
     """
+    workers.check()
     missing = [run for run in runs if not run.results.is_file()]
     tell(f"{len(runs)} runs, {len(runs) - len(missing)} of them done before")
     # runs that share a training go one after the other, in one slot
@@ -112,6 +136,8 @@ def work_through(
             for run in group:
                 if failure := _finish_run(run, workers, slot, stop, tell):
                     failed.append(failure)
+                    if not run.weights.is_file():  # which the others need, too
+                        break
                 elif not stop.signum:
                     with one_at_a_time:
                         finished()

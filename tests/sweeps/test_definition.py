@@ -88,6 +88,7 @@ def test_keys_of_the_file(sweep_file, tmp_path):
         (MINIMAL + "sedes: [1]\n", "unknown key 'sedes'; did you mean 'seeds'"),
         (MINIMAL + "seeds: [1, 1]\n", r"seeds must be a list of different whole numbers from 0, not \[1, 1\]"),
         (MINIMAL + "mini: {}\nplot: {y: a}\n", "plot: unknown key 'y'"),
+        (MINIMAL + "plot: {label: K}\n", "plot: x must be text, not None"),
         ("base: base.yaml\nvariants: {a: {}}\n", "title must be text"),
         ("title: T\nbase: base.yaml\nvariants: {}\n", "at least one variant"),
         ("title: T\nbase: base.yaml\nvariants: [a]\n", "variants must be a mapping"),
@@ -111,5 +112,8 @@ def test_a_variant_that_the_configuration_refuses_is_named(sweep_file, tmp_path)
     sweep = load_sweep(sweep_file("title: T\nbase: base.yaml\nvariants: {odd: {settings: {MODEL.CRM.RANKS: 1}}}\n"))
     with pytest.raises(SweepError, match=r"sweep.yaml: variant 'odd': unknown key MODEL.CRM.RANKS"):
         plan_runs(sweep, tmp_path)
+    swept = "title: T\nbase: base.yaml\nvariants: {a: {settings: {MODEL.CRM.NUM_RANKS: 1}}}\n"
+    with pytest.raises(SweepError, match=r"sweeps MODEL.CRM.NUM_RANKS, which cannot be overridden"):
+        plan_runs(load_sweep(sweep_file(swept)), tmp_path, ["SEED", 1, "MODEL.CRM.NUM_RANKS", 2])
     with pytest.raises(SweepError, match=r"no sweep .*none.yaml; its folder holds .*base.yaml"):
         load_sweep(tmp_path / "none.yaml")

@@ -1,5 +1,5 @@
 import pytest
-from conftest import REPOSITORY, TOY
+from conftest import REPOSITORY
 
 from err_seg.sweeps import load_sweep, plan_runs
 
@@ -65,5 +65,5 @@ def test_tables_share_the_full_network(tmp_path):
         "fig_7",
     ):
         sweep = load_sweep(REPOSITORY / f"configs/ablations/{name}.yaml", mini=True)
-        trainings.add(plan_runs(sweep, tmp_path, TOY)[0].training)
+        trainings.add(plan_runs(sweep, tmp_path)[0].training)
     assert len(trainings) == 1

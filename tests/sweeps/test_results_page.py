@@ -30,7 +30,7 @@ def write_runs(store, name, miou):
         run.evaluation.mkdir(parents=True, exist_ok=True)
         metrics = {"mIoU": figure, **{f"IoU-{name}": figure for name in VOCABULARY}}
         save_results([BenchmarkResult("mini_world_test", metrics, list(VOCABULARY), [1] * 60, 320)], run.results)
-        facts = {"err_seg": "1.0", "packages": {"torch": torch.__version__}, "device": "cpu"}
+        facts = {"err_seg": "1.0", "packages": {"torch": torch.__version__}, "device": "cpu", "cuda": None}
         (run.training / "metrics.json").write_text('{"max_mem": 1024}\n')
         (run.training / "environment.json").write_text(json.dumps(facts))
 

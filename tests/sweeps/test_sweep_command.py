@@ -8,11 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import REPOSITORY
 from toy_training import environment, one_thread, run, run_cfg, toy_data, toy_world, wait_for
 
 from err_seg.engine import evaluate
-from err_seg.sweeps import Workers, load_sweep, plan_runs, work_through
+from err_seg.sweeps import SweepError, Workers, load_sweep, plan_runs, work_through
 
 SWEEP = """
 title: Two trainings, three rows
@@ -27,7 +28,8 @@ plot: {x: MODEL.CRM.NUM_KEPT, label: K}
 
 
 @pytest.fixture
-def sweep_file(run_cfg, tmp_path):
+def sweep_file(run_cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     base = run_cfg("SOLVER.MAX_ITER", 40, "SOLVER.CHECKPOINT_PERIOD", 2, "LOG.PERIOD", 2)
     (tmp_path / "base.yaml").write_text(base.dump())
     (tmp_path / "sweep.yaml").write_text(SWEEP)
@@ -97,14 +99,33 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(sweep_file, tmp_path):
     assert all(run.results.is_file() for run in runs[:2])
 
 
+def test_a_failed_training_is_not_repeated_for_each_of_its_rows(sweep_file, tmp_path):
+    runs = plan_runs(load_sweep(sweep_file), tmp_path / "runs")[:2]
+    for planned in runs:
+        planned.cfg.SOLVER.PRECISION = "fp16"
+    lines = []
+    assert len(work_through(runs, Workers(engine="plain"), lines.append, list)) == 1
+    assert sum("…" in line for line in lines) == 1
+
+
 def test_jobs_share_cores_and_gpus(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    shares = [Workers(jobs=2, num_gpus=2).environment(slot) for slot in range(2)]
+    workers = Workers(jobs=2, num_gpus=2)
+    workers.check()
+    shares = [workers.environment(slot) for slot in range(2)]
     assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["4,5", "6,7"]
     assert {share["OMP_NUM_THREADS"] for share in shares} == {"2"}
     assert "OMP_NUM_THREADS" not in Workers().environment(0)
+    with pytest.raises(SweepError, match="--jobs 3 of --num-gpus 2 each need 6 GPUs, there are 4"):
+        Workers(jobs=3, num_gpus=2).check()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # none are wanted
+    workers.check()
+    assert workers.environment(1)["CUDA_VISIBLE_DEVICES"] == ""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert workers.environment(1)["CUDA_VISIBLE_DEVICES"] == "2,3"
 
 
 @pytest.fixture
@@ -129,6 +150,24 @@ def test_the_miniature_world_is_declared_to_every_run(sweep_command, tmp_path, c
     arguments = [str(file), "--mini", "--dry-run", "--output", str(tmp_path), "--scenes", "8", "4", "24"]
     assert sweep_command.main(arguments) == 0
     assert capsys.readouterr().out.count("missing: ") == 6
+
+
+def test_of_several_sweeps_those_of_the_real_data_alone_are_passed_over(sweep_command, tmp_path, capsys):
+    files = [str(REPOSITORY / f"configs/ablations/{name}.yaml") for name in ("table_ii", "table_ix")]
+    assert sweep_command.main([*files, "--mini", "--dry-run", "--output", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "passed over: " in output
+    assert "table_ii.yaml has no entry 'mini'" in output
+    assert "| plain MLP" in output
+
+
+@pytest.mark.parametrize(
+    "line", ["a.yaml b.yaml", "a.yaml K.EY 1 --seeds 0 1", "a.yaml --mini", "a.yaml --weights w K.EY 1"]
+)
+def test_files_and_overrides_are_told_apart(sweep_command, line):
+    arguments = sweep_command.parse_arguments(line.split())
+    assert [file.suffix for file in arguments.sweeps] == [".yaml"] * line.count(".yaml")
+    assert arguments.opts == (["K.EY", "1"] if "K.EY" in line else [])
 
 
 @pytest.mark.parametrize(
@@ -156,9 +195,12 @@ def test_eval_all_says_how_it_is_used():
 
 def test_eval_all_prints_the_papers_row_beside_what_was_measured(tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"not read by a dry run")
-    arguments = ["b", str(tmp_path / "weights.safetensors"), "--dry-run", "--output", str(tmp_path / "out")]
+    arguments = ["b", str(tmp_path / "weights.safetensors"), "--output", str(tmp_path / "out"), "--dry-run"]
+    arguments += ["DATASETS.ROOT", str(tmp_path)]
     environment_ = {**environment(), "ERR_SEG_VENV": sys.prefix}
     script = ["bash", str(REPOSITORY / "scripts/eval_all.sh"), *arguments]
     result = subprocess.run(script, env=environment_, capture_output=True, text=True, check=True)
     assert "missing: ConvNeXt-B, both towers, seed 0" in result.stdout
     assert "– (13.9)" in result.stdout
+    missing = subprocess.run([*script[:3], "none.pth"], env=environment_, capture_output=True, text=True)
+    assert (missing.returncode, missing.stderr) == (1, "error: there are no weights none.pth\n")

@@ -92,7 +92,10 @@ def test_tables_of_the_miniature_world_compare_with_the_first_row(tmp_path):
     runs = plan_runs(sweep, tmp_path / "runs", ["DATASETS.CUSTOM", custom])
     write_result(runs[0], "mini_world_test")
     (runs[0].training / "metrics.json").write_text('{"max_mem": 1024}\n{"max_mem": 2048}\n')
+    (runs[0].training / "environment.json").write_text('{"cuda": "12.8"}')
     first, second, *_ = measured_rows(sweep, runs)
+    (runs[0].training / "environment.json").write_text('{"cuda": null}')
+    assert MEMORY not in measured_rows(sweep, runs)[0].figures, "a process's memory says nothing of the network's"
     assert first.mean("seen") == pytest.approx(80)
     assert first.mean("unseen") == pytest.approx(40)
     assert first.mean("all") == pytest.approx((80 * len(SEEN) + 40 * len(UNSEEN)) / len(VOCABULARY))
@@ -104,6 +107,16 @@ def test_tables_of_the_miniature_world_compare_with_the_first_row(tmp_path):
     assert "13.9 20.5 35.8 56.9, 95.3 GMAC, 4.2 GiB" in table
     with pytest.raises(SweepError, match="no entry 'plot'"):
         draw_sweep(sweep, [first, second])
+
+
+def test_costs_are_counted_with_the_papers_vocabulary_and_k(tmp_path):
+    """Table X: with SSR alone ESCF is cheaper than with CSR alone, which tells the paper's middle rows apart."""
+    sweep = load_sweep(SWEEPS / "table_x.yaml")
+    runs = plan_runs(sweep, tmp_path / "runs")
+    for run in runs:
+        write_result(run, "ade20k_847_val")
+    macs = [row.mean(MACS) for row in measured_rows(sweep, runs)]
+    assert macs == pytest.approx([86.3, 120.3, 143.2, 177.2], abs=0.1)
 
 
 def test_undefined_figures_stay_undefined(tmp_path):
