@@ -11,6 +11,7 @@ and Ctrl-C save a checkpoint and exit with status 143 and 130; a mistake in the 
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--config-file", required=True, metavar="FILE", help="a YAML file of configs/")
     add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS without training")
     add("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR, where there is one")
-    add("--engine", choices=ENGINES, default="auto", help="auto: detectron2 where it is installed, else plain")
+    add("--engine", choices=ENGINES, default="auto", help="auto: detectron2 where it can, else plain")
     add("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine, each with a GPU (or the CPU)")
     add("--num-machines", type=int, default=1, metavar="M", help="machines that run this same command")
     add("--machine-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
@@ -57,7 +58,12 @@ def main() -> int:
     try:
         cfg = err_seg.get_cfg(arguments.config_file, arguments.opts)  # a mistake is told once, not by every process
         begun = Path(cfg.OUTPUT_DIR) if arguments.resume and not arguments.eval_only else None
-        arguments.engine, arguments.engine_reason = choose_engine(arguments.engine, resume_from=begun)
+        arguments.engine, arguments.engine_reason = choose_engine(
+            arguments.engine,
+            resume_from=begun,
+            training=None if arguments.eval_only else cfg,
+            processes=int(os.environ.get("WORLD_SIZE", arguments.num_gpus * arguments.num_machines)),
+        )
         return launch(
             work,
             arguments,

@@ -1,14 +1,23 @@
 """The data sets in detectron2's catalogs."""
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from err_seg.colors import class_colors
-from err_seg.data import DatasetSpec, SegmentationPairs, dataset_names, get_dataset, register_entries
+from err_seg.data import (
+    DatasetError,
+    DatasetSpec,
+    SegmentationPairs,
+    dataset_names,
+    get_dataset,
+    register_entries,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,3 +83,76 @@ def _register(name: str, records: Records) -> None:
         image_root=str(spec.image_folder(records.root)),
         sem_seg_root=str(spec.label_folder(records.root)),
     )
+
+
+def spec_of(name: str) -> DatasetSpec:
+    """Return the declaration of a data set: ours, or what ``MetadataCatalog`` says of one that was registered there.
+
+    Of the latter it takes ``stuff_classes``, the names of the labels 0, 1, 2 ..., and ``ignore_label``, 255 unless it
+    says otherwise.
+
+    Raises:
+        DatasetError: neither knows it, or its metadata lack the class names.
+    """
+    try:
+        return get_dataset(name)
+    except DatasetError as error:
+        if name not in DatasetCatalog.data and name not in MetadataCatalog.data:
+            raise
+        metadata = MetadataCatalog.get(name)
+        if not metadata.get("stuff_classes"):
+            raise DatasetError(
+                f"data set {name!r}: MetadataCatalog has no class names of it; set them: "
+                f"MetadataCatalog.get({name!r}).set(stuff_classes=[...], ignore_label=255)"
+            ) from error
+        return DatasetSpec(
+            name=name,
+            image_dir=metadata.get("image_root") or ".",
+            label_dir=metadata.get("sem_seg_root") or ".",
+            vocabulary=tuple(metadata.stuff_classes),
+            ignore_label=metadata.get("ignore_label", 255),
+        )
+
+
+def records_of(name: str) -> list[dict[str, Any]]:
+    """List the records of ``DatasetCatalog``, each with its ``dataset_name``."""
+    return [{"dataset_name": name, **record} for record in DatasetCatalog.get(name)]
+
+
+class RecordedPairs(SegmentationPairs):
+    """Pictures and label maps that records name, in their order.
+
+    Args:
+        spec: the data set.
+        records: dictionaries with ``file_name`` and ``sem_seg_file_name``.
+
+    Raises:
+        DatasetError: there is no record, or one lacks the label map.
+    """
+
+    def __init__(self, spec: DatasetSpec, records: Iterable[Mapping[str, Any]]):
+        self.spec, self._advice = spec, "Labels must be the indices of stuff_classes, and ignore_label."
+        try:
+            self._paths = [(record["file_name"], record["sem_seg_file_name"]) for record in records]
+        except KeyError as error:
+            raise DatasetError(f"data set {spec.name!r}: a record of DatasetCatalog has no {error}") from error
+        if not self._paths:
+            raise DatasetError(f"data set {spec.name!r}: DatasetCatalog lists no picture")
+        folder = os.path.commonpath([Path(image).parent for image, _ in self._paths])
+        self.names = [Path(image).relative_to(folder).with_suffix("").as_posix() for image, _ in self._paths]
+
+
+def open_pairs(name: str, root: str | None = None) -> SegmentationPairs:
+    """Find the pictures and label maps of a data set.
+
+    Args:
+        name: a registered name.
+        root: as ``DATASETS.ROOT``; ``None``: that which the name was registered with.
+
+    Raises:
+        DatasetError: the data set is unknown or not on disk.
+    """
+    spec, registered = spec_of(name), DatasetCatalog.data.get(name)
+    if name in dataset_names() or isinstance(registered, Records) or registered is None:
+        return SegmentationPairs(spec, registered.root if root is None and isinstance(registered, Records) else root)
+    return RecordedPairs(spec, DatasetCatalog.get(name))

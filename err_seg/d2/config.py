@@ -12,12 +12,15 @@ from err_seg.config import ConfigError, get_cfg
 from err_seg.d2.weights import checked_weights, readable_weights
 from err_seg.defaults import default_cfg
 
+NOTHING: tuple[tuple[str, Any], ...] = (("SEED", -1), ("DATASETS.TRAIN", ()), ("DATASETS.TRAIN", []))
+
 
 def add_err_seg_config(cfg: DetectronNode) -> None:
     """Add ERR-Seg's keys and defaults (:mod:`err_seg.defaults`) to the tree of ``detectron2.config.get_cfg()``.
 
     Afterwards ``cfg.merge_from_file`` takes the YAML files of ``configs/``. ``MODEL.DEVICE`` becomes the best device
-    there is, since detectron2 knows no "auto".
+    there is, since detectron2 knows no "auto". ``INPUT.CROP``, which detectron2's own mapper reads, becomes a crop of
+    ``INPUT.CROP_SIZE``.
     """
     for key, value in _leaves(default_cfg()):
         _set(cfg, key, value)
@@ -25,6 +28,7 @@ def add_err_seg_config(cfg: DetectronNode) -> None:
     cfg.MODEL.BACKBONE.NAME = "CLIPBackbone"
     cfg.MODEL.SEM_SEG_HEAD.NAME = "ERRSegHead"
     cfg.INPUT.FORMAT = "RGB"
+    _set_crop(cfg)
 
 
 def to_detectron2(cfg: CfgNode) -> DetectronNode:
@@ -33,6 +37,7 @@ def to_detectron2(cfg: CfgNode) -> DetectronNode:
     add_err_seg_config(translated)
     for key, value in _leaves(cfg):
         _set(translated, key, value)
+    _set_crop(translated)
     device = resolve_device(cfg.MODEL.DEVICE)
     translated.MODEL.DEVICE = str(device)
     translated.MODEL.WEIGHTS = readable_weights(cfg.MODEL.WEIGHTS)
@@ -42,6 +47,8 @@ def to_detectron2(cfg: CfgNode) -> DetectronNode:
 
 def from_detectron2(cfg: CfgNode) -> CfgNode:
     """Take ERR-Seg's keys out of a configuration for detectron2, validated.
+
+    detectron2's ``SEED: -1`` and ``DATASETS.TRAIN: ()``, which say nothing, become our defaults.
 
     Raises:
         ConfigError: a key is missing or its value is wrong; names it.
@@ -53,8 +60,15 @@ def from_detectron2(cfg: CfgNode) -> CfgNode:
             if name not in value:
                 raise ConfigError(f"the configuration has no {key}: call err_seg.d2.add_err_seg_config(cfg) first")
             value = value[name]
+        if (key, value) in NOTHING:
+            continue
         pairs += [key, checked_weights(value) if key == "MODEL.WEIGHTS" else value]
     return get_cfg(None, pairs)
+
+
+def _set_crop(cfg: DetectronNode) -> None:
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, "absolute"
+    cfg.INPUT.CROP.SIZE = [cfg.INPUT.CROP_SIZE, cfg.INPUT.CROP_SIZE]
 
 
 def _leaves(tree: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:

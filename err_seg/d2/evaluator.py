@@ -9,7 +9,8 @@ import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from err_seg.data import EvaluationItem, SegmentationPairs, get_dataset
+from err_seg.d2.catalog import open_pairs
+from err_seg.data import EvaluationItem
 from err_seg.engine.benchmarks import save_benchmarks
 from err_seg.engine.parallel import is_main_process
 from err_seg.engine.prediction_files import PredictionFiles
@@ -26,10 +27,11 @@ class ERRSegEvaluator(DatasetEvaluator):
         dataset_name: a registered name.
         distributed: add up the counts of all processes.
         output_dir: where ``results.json``, ``results.csv`` and ``inference/<name>/classes.csv`` go; ``None``: nowhere.
-        root: as ``DATASETS.ROOT``.
+        root: as ``DATASETS.ROOT``; ``None``: that which the name was registered with.
         boundary_iou: boundary IoU besides the usual figures.
         save: files of the predictions, as ``TEST.SAVE``; they need ``output_dir``.
         settings: what the figures depend on, kept with them.
+        write_results: off where somebody else writes the result files, of all benchmarks together.
 
     Attributes:
         result: the result of the last :meth:`evaluate`.
@@ -48,9 +50,11 @@ class ERRSegEvaluator(DatasetEvaluator):
         boundary_iou: bool = False,
         save: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
+        write_results: bool = True,
     ):
-        self.spec = get_dataset(dataset_name)
-        self.pairs = SegmentationPairs(self.spec, root)
+        self.pairs = open_pairs(dataset_name, root)
+        self.spec = self.pairs.spec
+        self.write_results = write_results
         self.distributed = distributed
         self.output = None if output_dir is None else Path(output_dir)
         self.settings = dict(settings or {})
@@ -107,6 +111,6 @@ class ERRSegEvaluator(DatasetEvaluator):
             further_metrics=further,
             settings=self.settings,
         )
-        if self.output is not None:
+        if self.output is not None and self.write_results:
             save_benchmarks([self.result], self.output)
         return OrderedDict(sem_seg=self.result.metrics)

@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from fvcore.common.config import CfgNode
+from torch.utils.hooks import RemovableHandle
 
 from err_seg.checkpoint import save_weights
 from err_seg.data import Batch
 from err_seg.data.loader import seed_of
+from err_seg.engine.errors import TrainingError
 from err_seg.engine.report import Report
 from err_seg.engine.vis import compare, predict_batch, save_comparison
+
+NAMED_FILES = 8
 
 
 class Stopped(BaseException):
@@ -42,6 +46,68 @@ class SeedIterations(HookBase):
         set_seed(seed_of(self.seed, self.trainer.iter, comm.get_rank()) % 2**32)
 
 
+class LatestBatch(HookBase):
+    """Remembers what the model was given last.
+
+    Args:
+        model: the meta-architecture.
+
+    Attributes:
+        inputs: a dictionary a picture.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        self.model = model
+        self.inputs: Sequence[dict[str, Any]] = ()
+        self._handle: RemovableHandle | None = None
+
+    def before_train(self) -> None:
+        """Look at what the model is given."""
+        self._handle = self.model.register_forward_pre_hook(self._remember)
+
+    def after_train(self) -> None:
+        """Stop looking."""
+        if self._handle is not None:
+            self._handle.remove()
+
+    def text(self) -> str:
+        """List the first files, for messages."""
+        files = [x.get("file_name", "without a name") for x in self.inputs]
+        return ", ".join(files[:NAMED_FILES]) + (
+            f" and {len(files) - NAMED_FILES} more" if len(files) > NAMED_FILES else ""
+        )
+
+    def _remember(self, model: Any, arguments: tuple[Any, ...]) -> None:
+        self.inputs = arguments[0]
+
+
+def check_finite(trainer: Any) -> None:
+    """Check the weights of a trainer's model before they are saved.
+
+    Raises:
+        TrainingError: some are infinite or NaN; names one.
+    """
+    state = trainer.checkpointer.model.network.state_dict()
+    broken = next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)
+    if broken is not None:
+        last = trainer.checkpointer.get_checkpoint_file() or "there is none yet"
+        raise TrainingError(
+            f"after {trainer.iter + 1} iterations weights are not finite, such as {broken}, and are not saved; the "
+            f"last checkpoint: {last}. Lower SOLVER.BASE_LR or try another SOLVER.PRECISION"
+        )
+
+
+class SaveCheckpoints(hooks.PeriodicCheckpointer):
+    """Saves checkpoints as detectron2's hook does, of finite weights alone."""
+
+    def after_step(self) -> None:
+        """Save when it is time to."""
+        done = self.trainer.iter + 1
+        if done % self.period == 0 or done >= self.trainer.max_iter:
+            check_finite(self.trainer)
+        super().after_step()
+
+
 class StopOnSignal(HookBase):
     """Saves a checkpoint and ends the run after an iteration in which a process was asked to stop."""
 
@@ -50,6 +116,7 @@ class StopOnSignal(HookBase):
         signum = max(comm.all_gather(self.trainer.stopping.signum))
         if signum:
             iteration = self.trainer.iter
+            check_finite(self.trainer)
             self.trainer.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
             raise Stopped(signum)
 
@@ -98,41 +165,32 @@ class WriteReport(HookBase):
 
 
 class SaveComparisons(HookBase):
-    """Writes pictures of what the network predicts every ``VIS_PERIOD`` iterations.
+    """Writes pictures of what the network predicts every ``VIS_PERIOD`` iterations, and shows them in the report.
 
     Args:
         cfg: the plain engine's configuration.
         model: the meta-architecture.
+        latest: who has the batch.
+        writer: who has the report.
     """
 
-    def __init__(self, cfg: CfgNode, model: Any):
-        self.cfg, self.model = cfg, model
-        self._latest: Sequence[dict[str, Any]] = ()
-
-    def before_train(self) -> None:
-        """Look at what the model is given."""
-        self._handle = self.model.register_forward_pre_hook(self._remember)
-
-    def after_train(self) -> None:
-        """Stop looking."""
-        self._handle.remove()
-
-    def _remember(self, model: Any, arguments: tuple[Any, ...]) -> None:
-        self._latest = arguments[0]
+    def __init__(self, cfg: CfgNode, model: Any, latest: LatestBatch, writer: WriteReport):
+        self.cfg, self.model, self.latest, self.writer = cfg, model, latest, writer
 
     def after_step(self) -> None:
         """Write a picture when it is time to."""
         done = self.trainer.iter + 1
         if done % self.cfg.VIS_PERIOD:
             return
-        images, labels = (torch.stack([x[key] for x in self._latest]) for key in ("image", "sem_seg"))
-        batch = Batch(images, labels, [x.get("file_name", "") for x in self._latest])
+        images, labels = (torch.stack([x[key] for x in self.latest.inputs]) for key in ("image", "sem_seg"))
+        batch = Batch(images, labels, [x.get("file_name", "") for x in self.latest.inputs])
         names = self.model.train_dataset.vocabulary
         network = self.model.network
         predictions = predict_batch(network, network, batch, network.embed_vocabulary(names), self.cfg)
         image = compare(batch, predictions, names)
         save_comparison(image, self.cfg, done)
-        self.trainer.storage.put_image("predictions", np.asarray(image).transpose(2, 0, 1))
+        assert self.writer.report is not None
+        self.writer.report.picture(self.trainer.iter, np.asarray(image))
 
 
 class SaveFinalWeights(HookBase):
@@ -146,7 +204,15 @@ class SaveFinalWeights(HookBase):
     def __init__(self, output: Path, network: torch.nn.Module):
         self.output, self.network = output, network
 
-    def after_train(self) -> None:
-        """Write the weights."""
-        if self.trainer.iter >= self.trainer.max_iter - 1:
-            save_weights(self.network, self.output / "model_final.safetensors")
+    def before_train(self) -> None:
+        """Write the weights of a run that has no iteration left: it may have ended before they were written."""
+        if self.trainer.start_iter >= self.trainer.max_iter:
+            self._write()
+
+    def after_step(self) -> None:
+        """Write the weights after the last iteration; ``after_train`` is also called where it has failed."""
+        if self.trainer.iter == self.trainer.max_iter - 1:
+            self._write()
+
+    def _write(self) -> None:
+        save_weights(self.network, self.output / "model_final.safetensors")

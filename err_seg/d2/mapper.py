@@ -8,8 +8,9 @@ from detectron2.config import configurable
 from fvcore.common.config import CfgNode
 from torch.utils.data import Dataset
 
+from err_seg.d2.catalog import spec_of
 from err_seg.d2.config import from_detectron2
-from err_seg.data import EvaluationTransform, TrainingTransform, get_dataset, read_image
+from err_seg.data import DatasetSpec, EvaluationTransform, TrainingTransform, read_image
 from err_seg.data.dataset import read_sample
 from err_seg.data.loader import seed_of
 from err_seg.engine.step import training_transform
@@ -45,27 +46,29 @@ class ERRSegMapper:
 
     Args:
         transform: that of training, or that of evaluation.
+        train_dataset: that of records that do not say, in training.
     """
 
     @configurable
-    def __init__(self, transform: TrainingTransform | EvaluationTransform):
-        self.transform = transform
+    def __init__(self, transform: TrainingTransform | EvaluationTransform, train_dataset: DatasetSpec | None = None):
+        self.transform, self.train_dataset = transform, train_dataset
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Translate ``cfg.INPUT`` into the constructor's arguments."""
         cfg = from_detectron2(cfg)
         if is_train:
-            ignore_label = get_dataset(cfg.DATASETS.TRAIN[0]).ignore_label
-            return {"transform": training_transform(cfg, ignore_label)}
+            spec = spec_of(cfg.DATASETS.TRAIN[0])
+            return {"transform": training_transform(cfg, spec.ignore_label), "train_dataset": spec}
         return {"transform": EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)}
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """Add what the record's files hold.
 
         Args:
-            record: ``file_name``, in training ``sem_seg_file_name`` and ``dataset_name``; random choices follow from
-                ``transform_seed``, or from torch's random state where there is none.
+            record: ``file_name``, in training ``sem_seg_file_name``; ``dataset_name`` where it is not the
+                configuration's. Random choices follow from ``transform_seed``, or from torch's random state where
+                there is none.
 
         Returns:
             A new dictionary with ``image``, (3, h, w) uint8 RGB, ``height`` and ``width`` (of the picture in
@@ -79,7 +82,8 @@ class ERRSegMapper:
         seed = record.pop(SEED, None)
         if seed is None:
             seed = int(torch.randint(2**63 - 1, ()))
-        spec = get_dataset(record["dataset_name"])
+        spec = spec_of(record["dataset_name"]) if "dataset_name" in record else self.train_dataset
+        assert spec is not None
         sample = read_sample(spec, record["file_name"], record["sem_seg_file_name"])
         image, label = self.transform(sample.image, sample.label, seed)
         record.update(image=image, sem_seg=label, height=label.shape[0], width=label.shape[1])

@@ -16,11 +16,11 @@ from err_seg.build import input_arguments, resolve_device, resolve_precision
 from err_seg.checkpoint import DETECTRON2_PREFIX, fitting_state
 from err_seg.config import ConfigError
 from err_seg.d2.backbone import CLIPBackbone
-from err_seg.d2.catalog import register_datasets
+from err_seg.d2.catalog import register_datasets, spec_of
 from err_seg.d2.config import from_detectron2
 from err_seg.d2.head import ERRSegHead
 from err_seg.d2.sem_seg import CompactSemSeg
-from err_seg.data import DatasetSpec, get_dataset
+from err_seg.data import DatasetSpec
 from err_seg.engine.benchmarks import benchmark_num_kept
 from err_seg.engine.views import View, evaluation_views, segment_views
 from err_seg.modeling.err_seg import PRECISIONS
@@ -109,7 +109,7 @@ class ERRSeg(nn.Module):
             if not isinstance(part, expected):
                 found = type(part).__name__
                 raise ConfigError(f"MODEL.{key}.NAME must be {expected.__name__} with ERRSeg, not {found}")
-        train_dataset = get_dataset(own.DATASETS.TRAIN[0])
+        train_dataset = spec_of(own.DATASETS.TRAIN[0])
         return {
             "backbone": backbone,
             "sem_seg_head": head,
@@ -119,7 +119,7 @@ class ERRSeg(nn.Module):
             "ignored_are_negatives": own.MODEL.LOSS.IGNORED_ARE_NEGATIVES,
             "views": evaluation_views(own),
             "train_dataset": train_dataset,
-            "test_dataset": get_dataset(own.DATASETS.TEST[0]) if own.DATASETS.TEST else train_dataset,
+            "test_dataset": spec_of(own.DATASETS.TEST[0]) if own.DATASETS.TEST else train_dataset,
             "num_kept": lambda spec: benchmark_num_kept(own, spec),
         }
 
@@ -142,10 +142,11 @@ class ERRSeg(nn.Module):
         """Compute losses in training, results in evaluation.
 
         Args:
-            batched_inputs: a dictionary a picture: ``image`` (3, h, w) RGB in 0..255; in training ``sem_seg`` (H, W)
-                int64, all of one size; in evaluation ``height`` and ``width`` of the result, else the image's own.
-                The classes are those of the data set ``dataset_name``, else of the model's own; in evaluation
-                ``vocabulary``, a list of names, and ``num_kept``, K, go before both.
+            batched_inputs: a dictionary a picture: ``image`` (3, h, w) RGB in 0..255; in training ``sem_seg`` (h, w)
+                int64, and pictures of unequal sizes are padded below and to the right; in evaluation ``height`` and
+                ``width`` of the result, else the image's own. The classes are those of the data set
+                ``dataset_name``, else of the model's own; in evaluation ``vocabulary``, a list of names, and
+                ``num_kept``, K, go before both.
 
         Returns:
             In training ``{"loss_sem_seg": scalar}``. In evaluation a dictionary a picture: ``sem_seg``, a (T, H, W)
@@ -156,17 +157,15 @@ class ERRSeg(nn.Module):
 
     def losses(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Do :meth:`forward` in training."""
-        sizes = {tuple(x["sem_seg"].shape) for x in batched_inputs}
-        if len(sizes) > 1:
-            raise ValueError(
-                f"sem_seg must have one size in a batch, found {sorted(sizes)}: crop, as ERRSegMapper does"
-            )
         names = {x.get("dataset_name", self.train_dataset.name) for x in batched_inputs}
         if len(names) > 1:
             raise ValueError(f"a batch must be of one data set, found {', '.join(sorted(names))}")
-        vocabulary = get_dataset(names.pop()).vocabulary
-        labels = torch.stack([x["sem_seg"] for x in batched_inputs]).to(self.device, non_blocking=True)
-        pixels = self.network.preprocess([x["image"] for x in batched_inputs], self.crop_size)
+        spec = spec_of(names.pop())
+        vocabulary = spec.vocabulary
+        labels = torch.stack(pad([x["sem_seg"][None] for x in batched_inputs], [spec.ignore_label]))[:, 0]
+        labels = labels.to(self.device, non_blocking=True)
+        mean = self.network.pixel_mean.flatten().tolist()  # 0 once it is normalised
+        pixels = self.network.preprocess(pad([x["image"] for x in batched_inputs], mean), self.crop_size)
         is_bf16 = self.train_precision == "bf16"
         with autocast(self.device, torch.bfloat16) if is_bf16 else contextlib.nullcontext():
             prediction = self.network(pixels, self._training_text(vocabulary), labels=labels)
@@ -199,7 +198,7 @@ class ERRSeg(nn.Module):
     def _question(self, inputs: Mapping[str, Any]) -> Question:
         if "vocabulary" in inputs:
             return Question(check_vocabulary(inputs["vocabulary"]), inputs.get("num_kept"), None)
-        spec = get_dataset(inputs["dataset_name"]) if "dataset_name" in inputs else self.test_dataset
+        spec = spec_of(inputs["dataset_name"]) if "dataset_name" in inputs else self.test_dataset
         return Question(spec.vocabulary, inputs.get("num_kept", self.num_kept(spec)), spec.num_foreground)
 
     def _tokenize(self, vocabulary: tuple[str, ...]) -> Tensor:
@@ -213,6 +212,20 @@ class ERRSeg(nn.Module):
         if any(parameter.requires_grad for parameter in encoder.clip.transformer.parameters()):
             return tokens.to(self.device)
         return self.network.text_embeddings(encoder, tokens)
+
+
+def pad(images: list[Tensor], values: Sequence[float]) -> list[Tensor]:
+    """Bring (C, h, w) tensors to the size of the largest, adding C values below and to the right."""
+    sizes = {tuple(image.shape[1:]) for image in images}
+    if len(sizes) == 1:
+        return images
+    padded = []
+    for image in images:
+        canvas = torch.tensor(values, device=image.device).view(-1, 1, 1)
+        canvas = canvas.repeat(1, *(max(sides) for sides in zip(*sizes, strict=True)))
+        canvas[:, : image.shape[1], : image.shape[2]] = image
+        padded.append(canvas)
+    return padded
 
 
 def _fit_names(model: ERRSeg, state: dict[str, Any], prefix: str, *_: Any) -> None:

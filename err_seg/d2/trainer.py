@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.data import DatasetCatalog, build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import maybe_add_gradient_clipping
@@ -15,45 +15,28 @@ from fvcore.common.config import CfgNode
 
 from err_seg.build import DEFAULT_NUM_KEPT, resolve_device, resolve_precision
 from err_seg.config import ConfigError
-from err_seg.d2.catalog import register_datasets
+from err_seg.d2.catalog import records_of, register_datasets
+from err_seg.d2.checks import check_detectron2_keys, check_schedule_keys, check_settings
 from err_seg.d2.config import from_detectron2
 from err_seg.d2.evaluator import ERRSegEvaluator
-from err_seg.d2.hooks import SaveComparisons, SaveFinalWeights, SeedIterations, StopOnSignal, Stopped, WriteReport
+from err_seg.d2.hooks import (
+    LatestBatch,
+    SaveCheckpoints,
+    SaveComparisons,
+    SaveFinalWeights,
+    SeedIterations,
+    StopOnSignal,
+    Stopped,
+    WriteReport,
+)
 from err_seg.d2.mapper import ERRSegMapper, SeededDataset
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.data import TrainingSampler
-from err_seg.engine.benchmarks import evaluation_settings, open_benchmarks, save_benchmarks
+from err_seg.engine.benchmarks import evaluation_settings, save_benchmarks
 from err_seg.engine.errors import TrainingError, TrainingInterrupted
 from err_seg.engine.optimizer import build_optimizer, build_schedule
-from err_seg.engine.parallel import activation_checkpointing, pictures_at_a_time, process_share
-from err_seg.engine.report import check_trackers
+from err_seg.engine.parallel import activation_checkpointing, process_share
 from err_seg.engine.signals import StopRequest, stop_request
-
-
-def check_settings(cfg: CfgNode) -> None:
-    """Refuse settings that detectron2's trainer cannot honour.
-
-    Args:
-        cfg: the plain engine's configuration.
-
-    Raises:
-        ConfigError: there is one; names the key.
-    """
-    solver, device, processes = cfg.SOLVER, resolve_device(cfg.MODEL.DEVICE), comm.get_world_size()
-    plain = {"SOLVER.PARALLEL": (solver.PARALLEL, "ddp"), "SOLVER.ACCUMULATION_STEPS": (solver.ACCUMULATION_STEPS, 1)}
-    for key, (value, only) in {**plain, "SOLVER.COMPILE": (solver.COMPILE, "")}.items():
-        if value != only:
-            raise ConfigError(f"{key} must be {only!r} with detectron2, not {value!r}; --engine plain takes it")
-    if device.type != "cuda":
-        if resolve_precision(solver.PRECISION, device) == "fp16":
-            raise ConfigError('SOLVER.PRECISION "fp16" needs a GPU of CUDA; use "bf16" or "fp32"')
-        if processes > 1:
-            raise ConfigError(
-                f"--num-gpus: detectron2 trains in {processes} processes on GPUs of CUDA alone, and MODEL.DEVICE is "
-                f"{device.type}; use --engine plain"
-            )
-    pictures_at_a_time(cfg, processes)
-    check_trackers(cfg)
 
 
 class Trainer(DefaultTrainer):
@@ -67,12 +50,13 @@ class Trainer(DefaultTrainer):
         cfg: a configuration with :func:`err_seg.d2.add_err_seg_config` or of :func:`err_seg.d2.to_detectron2`.
 
     Raises:
-        ConfigError: see :func:`check_settings`.
+        ConfigError: see :mod:`err_seg.d2.checks`.
     """
 
     def __init__(self, cfg: CfgNode):
         self.own = from_detectron2(cfg)
         check_settings(self.own)
+        check_detectron2_keys(cfg)
         register_datasets(self.own.DATASETS.ROOT, self.own.DATASETS.CUSTOM)
         self.stopping = StopRequest()
         cfg = cfg.clone()
@@ -80,6 +64,8 @@ class Trainer(DefaultTrainer):
         precision = resolve_precision(self.own.SOLVER.PRECISION, resolve_device(self.own.MODEL.DEVICE))
         cfg.SOLVER.AMP.ENABLED = precision == "fp16"
         cfg.freeze()
+        if comm.is_main_process():
+            Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
         super().__init__(cfg)
 
     @property
@@ -94,7 +80,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        """Build the published schedule."""
+        """Build the published schedule.
+
+        Raises:
+            ConfigError: see :func:`err_seg.d2.checks.check_schedule_keys`.
+        """
+        check_schedule_keys(cfg)
         return build_schedule(optimizer, from_detectron2(cfg))
 
     @classmethod
@@ -107,7 +98,7 @@ class Trainer(DefaultTrainer):
         """
         own = from_detectron2(cfg)
         register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
-        records = DatasetCatalog.get(own.DATASETS.TRAIN[0])
+        records = records_of(own.DATASETS.TRAIN[0])
         rank, processes = process_share()
         return build_detection_train_loader(
             SeededDataset(records, ERRSegMapper(cfg, is_train=True), own.SEED),
@@ -126,7 +117,7 @@ class Trainer(DefaultTrainer):
         own = from_detectron2(cfg)
         register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
         return build_detection_test_loader(
-            DatasetCatalog.get(dataset_name),
+            records_of(dataset_name),
             mapper=ERRSegMapper(cfg, is_train=False),
             batch_size=own.TEST.BATCH_SIZE,
             num_workers=own.DATALOADER.NUM_WORKERS,
@@ -142,6 +133,7 @@ class Trainer(DefaultTrainer):
             root=own.DATASETS.ROOT,
             boundary_iou=own.TEST.BOUNDARY_IOU,
             save=own.TEST.SAVE,
+            write_results=False,  # test() does, when all benchmarks are done
         )
         num_kept = own.MODEL.CRM.NUM_KEPT or DEFAULT_NUM_KEPT if own.MODEL.CRM.ENABLED else None
         precision = resolve_precision(own.TEST.PRECISION, resolve_device(own.MODEL.DEVICE))
@@ -150,7 +142,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(
-        cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
+        cls,
+        cfg: CfgNode,
+        model: torch.nn.Module,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
     ) -> OrderedDict[str, Any]:
         """Evaluate on ``DATASETS.TEST`` and write the result files of all benchmarks together to ``OUTPUT_DIR``.
 
@@ -158,30 +153,34 @@ class Trainer(DefaultTrainer):
         """
         own = from_detectron2(cfg)
         register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
-        open_benchmarks(own)
-        if evaluators is None:
+        if evaluators is None:  # all of them now: a benchmark that is not there is told before the first one runs
             evaluators = [cls.build_evaluator(cfg, name) for name in own.DATASETS.TEST]
+        elif isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        of_ours = [evaluator for evaluator in evaluators if isinstance(evaluator, ERRSegEvaluator)]
+        names = [evaluator.spec.name for evaluator in of_ours]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"DATASETS.TEST names {', '.join(repeated)} more than once")
         figures = super().test(cfg, model, evaluators)
-        results = [e.result for e in evaluators if isinstance(e, ERRSegEvaluator) and e.result is not None]
-        save_benchmarks(results, Path(own.OUTPUT_DIR))
+        save_benchmarks([e.result for e in of_ours if e.result is not None], Path(own.OUTPUT_DIR))
         return figures
 
     def build_hooks(self) -> list[HookBase | None]:
         """List the hooks; of those that write, only the main process has any."""
         own, cfg = self.own, self.cfg
         output, model = Path(own.OUTPUT_DIR), self.meta_arch
-        built: list[HookBase | None] = [hooks.IterationTimer(), SeedIterations(own.SEED)]
+        self._latest = LatestBatch(model)
+        built: list[HookBase | None] = [hooks.IterationTimer(), SeedIterations(own.SEED), self._latest]
+        writer = WriteReport(own, model.device)
         if comm.is_main_process():
-            built.append(WriteReport(own, model.device))
+            built.append(writer)
         built.append(hooks.LRScheduler())
         if comm.is_main_process():
             solver = own.SOLVER
             built.append(
-                hooks.PeriodicCheckpointer(
-                    self.checkpointer, solver.CHECKPOINT_PERIOD, max_to_keep=solver.CHECKPOINTS_KEPT
-                )
+                SaveCheckpoints(self.checkpointer, solver.CHECKPOINT_PERIOD, max_to_keep=solver.CHECKPOINTS_KEPT)
             )
-            built.append(SaveComparisons(own, model) if own.VIS_PERIOD else None)
+            built.append(SaveComparisons(own, model, self._latest, writer) if own.VIS_PERIOD else None)
             built.append(SaveFinalWeights(output, model.network))
         if cfg.TEST.EVAL_PERIOD:
             built.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.model)))
@@ -190,8 +189,10 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the last checkpoint in ``OUTPUT_DIR`` where there is one, else start from ``MODEL.WEIGHTS``."""
+        configured = [dict(group) for group in self.optimizer.param_groups]
         super().resume_or_load(resume=resume)
         if self.start_iter:
+            self._keep_settings(configured)
             for hook in self._hooks:
                 if isinstance(hook, hooks.PeriodicCheckpointer):  # to be counted among those that are kept
                     files = Path(self.own.OUTPUT_DIR).glob("model_[0-9]*.pth")
@@ -199,11 +200,22 @@ class Trainer(DefaultTrainer):
             consumed = self.start_iter * self.own.SOLVER.IMS_PER_BATCH
             self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, consumed))
 
+    def _keep_settings(self, configured: Sequence[dict[str, Any]]) -> None:
+        """Put the configuration's learning rates, decays and betas in the place of those that a checkpoint holds."""
+        schedule = self.scheduler
+        if not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):  # of a derived class, which knows its own
+            return
+        for group, own in zip(self.optimizer.param_groups, configured, strict=True):
+            group.update({key: value for key, value in own.items() if key != "params"})
+        schedule.base_lrs = [group["initial_lr"] for group in configured]
+        for group, factor in zip(self.optimizer.param_groups, schedule.lr_lambdas, strict=True):
+            group["lr"] = group["initial_lr"] * factor(schedule.last_epoch)
+
     def train(self) -> Any:
         """Train to ``SOLVER.MAX_ITER``.
 
         Raises:
-            TrainingError: the loss is no longer a finite number.
+            TrainingError: the loss or a weight is no longer a finite number.
             TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
         """
         checkpointing = self.own.SOLVER.ACTIVATION_CHECKPOINTING
@@ -218,7 +230,9 @@ class Trainer(DefaultTrainer):
             ) from None
         except FloatingPointError as error:
             last = self.checkpointer.get_checkpoint_file() or "there is none yet"
+            reason = str(error).splitlines()[0]
             raise TrainingError(
-                f"{error}; the last checkpoint: {last}. Look at the pictures and labels of this iteration; else lower "
-                'SOLVER.BASE_LR or try SOLVER.PRECISION "bf16" or "fp32", and --resume'
+                f"{reason} Its pictures (of this process): {self._latest.text()}; the last checkpoint: {last}. Look at "
+                "these pictures and their labels; else lower SOLVER.BASE_LR or try SOLVER.PRECISION "
+                '"bf16" or "fp32", and --resume'
             ) from error

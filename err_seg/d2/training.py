@@ -18,7 +18,7 @@ from fvcore.common.config import CfgNode
 from err_seg.checkpoint import CheckpointError
 from err_seg.d2.config import to_detectron2
 from err_seg.d2.trainer import Trainer
-from err_seg.engine.checkpoints import check_output_folder
+from err_seg.engine.checkpoints import Checkpoints, changed_settings, check_output_folder
 from err_seg.engine.environment import save_environment
 from err_seg.engine.parallel import check_shared_folder, is_main_process, process_share, wait_for_all
 from err_seg.evaluation import BenchmarkResult
@@ -49,13 +49,23 @@ def train(cfg: CfgNode, *, resume: bool = False) -> None:
             written = -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD)
             together = min(solver.CHECKPOINTS_KEPT + 1, written) + 1
             check_output_folder(output, trainer.meta_arch.network, checkpoints=together)
-            set_aside(output)
+            Checkpoints(output, solver.CHECKPOINTS_KEPT).set_aside()
+        elif trainer.checkpointer.has_checkpoint():
+            warn_of_changes(cfg, output / "config.yaml")
         save_environment(cfg, output, trainer.meta_arch.device, process_share()[1])
     wait_for_all()
-    with readable(trainer.checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS):
+    last = trainer.checkpointer.get_checkpoint_file() if resume else ""
+    advice = " (To resume from an earlier one, write its name to OUTPUT_DIR/last_checkpoint)" if last else ""
+    with readable(last or cfg.MODEL.WEIGHTS, advice):
         trainer.resume_or_load(resume=resume)
     trainer.train()
     wait_for_all()
+
+
+def warn_of_changes(cfg: CfgNode, before: Path) -> None:
+    """Tell which settings differ from those that a run was last started with, where its file is there."""
+    if before.exists() and (changes := changed_settings(before.read_text(encoding="utf-8"), cfg.dump())):
+        logger.warning("settings that changed since the run was last started: %s", "; ".join(changes))
 
 
 def evaluate(cfg: CfgNode) -> list[BenchmarkResult]:
@@ -65,6 +75,7 @@ def evaluate(cfg: CfgNode) -> list[BenchmarkResult]:
         The results, which lie in ``OUTPUT_DIR``.
     """
     join_detectron2()
+    check_shared_folder(Path(cfg.OUTPUT_DIR))
     translated = to_detectron2(cfg)
     model = build_model(translated)
     with readable(cfg.MODEL.WEIGHTS):
@@ -75,20 +86,23 @@ def evaluate(cfg: CfgNode) -> list[BenchmarkResult]:
 
 
 @contextmanager
-def readable(file: str) -> Iterator[None]:
+def readable(file: str, advice: str = "") -> Iterator[None]:
     """Turn what detectron2's checkpointer says of files that it cannot read into one line.
+
+    Args:
+        file: what it reads.
+        advice: what the error says to do.
 
     Raises:
         CheckpointError: there is such a file; names it.
     """
     try:
         yield
+    except torch.OutOfMemoryError:  # no fault of the file
+        raise
     except (OSError, AssertionError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(
-            f"detectron2 cannot read the checkpoint {file}: {reason} (To resume from an earlier one, write its name to "
-            "OUTPUT_DIR/last_checkpoint)"
-        ) from error
+        raise CheckpointError(f"detectron2 cannot read the checkpoint {file}: {reason}{advice}") from error
 
 
 def join_detectron2() -> None:
@@ -104,12 +118,3 @@ def join_detectron2() -> None:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if rank:
         setup_logger(distributed_rank=rank)  # else detectron2 lets every process talk
-
-
-def set_aside(output: Path) -> None:
-    """Rename the pointer to the checkpoints of an earlier run, so that this run is never resumed from them."""
-    last = output / "last_checkpoint"
-    if last.exists():
-        aside = last.with_name("last_checkpoint.old")
-        last.replace(aside)
-        logger.warning("OUTPUT_DIR held checkpoints of an earlier run; what named the last of them is now %s", aside)

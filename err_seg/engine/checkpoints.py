@@ -76,7 +76,15 @@ class Checkpoints:
         return f"the last good checkpoint is {newest[0]}" if newest else "there is no checkpoint yet"
 
     def set_aside(self) -> None:
-        """Rename the checkpoints of an earlier run in the same place, so that this run is never resumed from them."""
+        """Rename the checkpoints of an earlier run in the same place, so that this run is never resumed from them.
+
+        Of a run of detectron2 it is the file that names the last one of them.
+        """
+        last = self.folder.with_name("last_checkpoint")
+        if last.exists():
+            renamed = last.with_name("last_checkpoint.old")
+            os.replace(last, renamed)
+            logger.warning("OUTPUT_DIR held checkpoints of an earlier run; what named the last of them is %s", renamed)
         if not self.newest_first():
             return
         number = 1

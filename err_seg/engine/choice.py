@@ -3,6 +3,9 @@
 import importlib
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
+
+from err_seg.build import resolve_device
 from err_seg.config import ConfigError
 
 ENGINES = ("auto", "plain", "detectron2")
@@ -12,12 +15,17 @@ INSTALL_DETECTRON2 = (
 )
 
 
-def choose_engine(wanted: str, *, resume_from: Path | None = None) -> tuple[str, str]:
+def choose_engine(
+    wanted: str, *, resume_from: Path | None = None, training: CfgNode | None = None, processes: int = 1
+) -> tuple[str, str]:
     """Choose the engine of a run.
 
     Args:
-        wanted: "plain", "detectron2", or "auto": that which began the run, else detectron2 where it can be imported.
+        wanted: "plain", "detectron2", or "auto": that which began the run, else detectron2 where it can be imported and
+            train so.
         resume_from: the ``OUTPUT_DIR`` of a run that is to go on.
+        training: the configuration of a run that trains.
+        processes: in how many.
 
     Returns:
         "plain" or "detectron2", and why, for the log.
@@ -39,7 +47,45 @@ def choose_engine(wanted: str, *, resume_from: Path | None = None) -> tuple[str,
         if wanted == "detectron2" or begun == "detectron2":
             raise ConfigError(f"--engine detectron2: {error}") from error
         return "plain", "since detectron2 is not installed"
-    return "detectron2", "as asked for" if wanted == "detectron2" else "which is installed"
+    if wanted == "detectron2":
+        return "detectron2", "as asked for"
+    if begun == "detectron2":
+        return "detectron2", "which began this run"
+    try:
+        if training is not None:
+            check_detectron2_can(training, processes)
+    except ConfigError as error:
+        return "plain", f"since with detectron2: {error}"
+    return "detectron2", "which is installed"
+
+
+def check_detectron2_can(cfg: CfgNode, processes: int) -> None:
+    """Refuse settings of the training that only the plain engine can honour.
+
+    Args:
+        cfg: the plain engine's configuration.
+        processes: that train together.
+
+    Raises:
+        ConfigError: there is one; names the key.
+    """
+    solver, device = cfg.SOLVER, cfg.MODEL.DEVICE.split(":")[0]
+    if device == "auto":
+        device = resolve_device(device).type
+    only = {"PARALLEL": "ddp", "ACCUMULATION_STEPS": 1, "COMPILE": ""}
+    for key, value in only.items():
+        if solver[key] != value:
+            raise ConfigError(
+                f"SOLVER.{key} must be {value!r} with detectron2, not {solver[key]!r}; --engine plain takes it"
+            )
+    if device != "cuda":
+        if solver.PRECISION == "fp16":
+            raise ConfigError('SOLVER.PRECISION "fp16" needs a GPU of CUDA; use "bf16" or "fp32"')
+        if processes > 1:
+            raise ConfigError(
+                f"--num-gpus: detectron2 trains in {processes} processes on GPUs of CUDA alone, and MODEL.DEVICE is "
+                f"{device}; use --engine plain"
+            )
 
 
 def began(output: Path) -> str | None:

@@ -30,6 +30,7 @@ pytest.importorskip("detectron2", reason="detectron2 is not installed")
 pytestmark = pytest.mark.d2
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 
@@ -184,3 +185,76 @@ def test_trainers_test_writes_all_benchmarks_together(catalogs, run_cfg, tmp_pat
 def test_evaluator_of_nothing_says_so():
     with pytest.raises(DatasetError, match="unknown data set"):
         ERRSegEvaluator("no_such_data_set")
+
+
+def test_interrupted_evaluation_leaves_no_results(catalogs, run_cfg, tmp_path, monkeypatch):
+    cfg = to_detectron2(run_cfg("DATASETS.TEST", ["toy_val", "toy_train"]))
+    model, evaluate_one = build_model(cfg), ERRSegEvaluator.evaluate
+
+    def interrupted(evaluator):
+        if evaluator.spec.name == "toy_train":
+            raise KeyboardInterrupt
+        return evaluate_one(evaluator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ERRSegEvaluator, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Trainer.test(cfg, model)
+    assert not (tmp_path / "out/results.json").exists()
+    Trainer.test(cfg, model)
+    assert [result.benchmark for result in load_results(tmp_path / "out/results.json")] == ["toy_val", "toy_train"]
+
+
+def test_one_evaluator_and_the_registered_root(catalogs, run_cfg, toy_world, tmp_path):
+    entry = {**toy_world[1], "name": "d2_toy", "image_dir": "toy_val/images", "label_dir": "toy_val/labels"}
+    root = toy_world[1]["image_dir"].removesuffix("/toy_val/images")
+    own = ("DATASETS.CUSTOM", [entry], "DATASETS.ROOT", root, "DATASETS.TEST", ["d2_toy"])
+    try:
+        cfg = to_detectron2(run_cfg("DATASETS.TRAIN", ["d2_toy"], *own))
+        model = build_model(cfg)
+        evaluator = ERRSegEvaluator("d2_toy")
+        figures = Trainer.test(cfg, model, evaluator)
+        assert figures["sem_seg"]["mIoU"] == evaluator.result.metrics["mIoU"]
+        assert load_results(tmp_path / "out/results.json")[0].pictures == 7
+    finally:
+        unregister("d2_toy")
+
+
+@pytest.fixture
+def users_own(catalogs, toy_world):
+    """Register a data set with detectron2 alone, as its users do."""
+    pairs = SegmentationPairs(spec_from_dict(toy_world[1]))
+    records = [dict(zip(("file_name", "sem_seg_file_name"), pairs.paths(i), strict=True)) for i in range(len(pairs))]
+    DatasetCatalog.register("users_own", lambda: records)
+    MetadataCatalog.get("users_own").set(stuff_classes=list(VOCABULARY), ignore_label=255)
+    return "users_own"
+
+
+def test_data_sets_that_users_registered_with_detectron2(users_own, run_cfg, tmp_path):
+    cfg = run_cfg("DATASETS.TEST", ["toy_val"], "DATASETS.TRAIN", ["toy_val"], "SOLVER.MAX_ITER", 2)
+    found = {}
+    for name in ("toy_val", users_own):
+        translated = to_detectron2(cfg)
+        translated.DATASETS.TRAIN, translated.DATASETS.TEST = (name,), (name,)
+        translated.OUTPUT_DIR = str(tmp_path / name)
+        translated.TEST.SAVE = ["png"]
+        trainer = Trainer(translated)
+        trainer.train()
+        found[name] = Trainer.test(translated, trainer.model)["sem_seg"]
+        assert (tmp_path / name / "inference" / name / "labels/p0.png").is_file()
+    assert found[users_own] == pytest.approx(found["toy_val"], nan_ok=True)
+    MetadataCatalog.get("users_own").stuff_classes.clear()
+    with pytest.raises(DatasetError, match="stuff_classes"):
+        ERRSegEvaluator(users_own)
+
+
+def test_detectron2s_own_trainer_and_mapper(users_own, run_cfg, tmp_path):
+    cfg = to_detectron2(run_cfg("DATASETS.TEST", [], "SOLVER.MAX_ITER", 2))
+    cfg.DATASETS.TRAIN = (users_own,)
+    (tmp_path / "out").mkdir()
+    trainer = DefaultTrainer(cfg)
+    trainer.resume_or_load()
+    trainer.train()
+    assert trainer.iter == 2
+    assert (tmp_path / "out/model_final.pth").is_file()
+    assert (cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.SIZE) == (True, [32, 32])

@@ -1,4 +1,5 @@
-"""What the README shows of detectron2 does what it says."""
+# ruff: noqa: F401, F811 (fixtures come by import)
+"""What README.md and docs/detectron2.md show of detectron2 does what they say."""
 
 import re
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, TOY
 from PIL import Image
+from toy_training import one_thread, run_cfg, toy_data, toy_world
 
 import err_seg
 from err_seg.checkpoint import save_weights
@@ -34,3 +36,14 @@ def test_ten_lines(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(program.replace('"model_final.pth"', '"safetensors:model_final.safetensors"'), {})
     assert Image.open(tmp_path / "photo_labels.png").size == (64, 48)
+
+
+def test_program_that_trains(run_cfg, tmp_path):
+    pytest.importorskip("detectron2", reason="detectron2 is not installed")
+    from err_seg.d2 import to_detectron2
+
+    page = (REPOSITORY / "docs/detectron2.md").read_text(encoding="utf-8")
+    program = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Trainer(cfg)" in block)
+    exec(program, {"cfg": to_detectron2(run_cfg("SOLVER.MAX_ITER", 2, "VIS_PERIOD", 2))})
+    for file in ("model_final.pth", "model_final.safetensors", "metrics.json", "results.json", "vis/iter_0000002.png"):
+        assert (tmp_path / "out" / file).is_file()

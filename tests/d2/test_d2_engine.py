@@ -10,10 +10,15 @@ import pytest
 import torch
 from test_train_command import train_net
 from toy_training import assert_same_weights, command, environment, metrics, one_thread, run_cfg, toy_data, toy_world
+from toy_training import run as plain_train
 
 import err_seg
-from err_seg.checkpoint import read_checkpoint
+from err_seg.checkpoint import CheckpointError, read_checkpoint
 from err_seg.config import ConfigError
+from err_seg.engine.checkpoints import Checkpoints
+from err_seg.engine.choice import began
+from err_seg.engine.errors import TrainingError
+from err_seg.engine.report import Report
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed")
 pytestmark = pytest.mark.d2
@@ -124,29 +129,112 @@ def test_command_says_which_engine_and_logs_what_detectron2_says(run_cfg, tmp_pa
     assert "copypaste: Task: sem_seg" in done.stdout
 
 
-def test_nothing_to_evaluate(train_net, tmp_path):
+def test_nothing_to_evaluate(train_net, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Report, "picture", lambda _, iteration, picture: shown.append((iteration, picture.shape[2])))
     status, _, _ = train_net(*WITH, "DATASETS.TEST", "[]", "VIS_PERIOD", 1)
     assert status == 0
+    assert shown == [(0, 3)]
     assert results(tmp_path / "out") == {}
     assert (tmp_path / "out/vis/iter_0000001.png").is_file()
 
 
 def test_runs_begun_by_one_engine_are_not_resumed_by_the_other(train_net, tmp_path):
-    for began, other in (("plain", "detectron2"), ("detectron2", "plain")):
-        out = in_out(tmp_path, began)
-        assert train_net("--engine", began, "DATASETS.TEST", "[]", *out)[0] == 0
+    for first, other in (("plain", "detectron2"), ("detectron2", "plain")):
+        out = in_out(tmp_path, first)
+        assert train_net("--engine", first, "DATASETS.TEST", "[]", *out)[0] == 0
         status, _, errors = train_net("--engine", other, "--resume", *out)
         assert status == 1
-        assert f"was begun by --engine {began}" in errors
+        assert f"was begun by --engine {first}" in errors
 
 
 def test_new_run_is_never_resumed_from_an_old_one(train_net, tmp_path):
     assert train_net(*WITH, "DATASETS.TEST", "[]", "SOLVER.MAX_ITER", 2)[0] == 0
-    training.set_aside(tmp_path / "out")
+    Checkpoints(tmp_path / "out", 2).set_aside()
     assert (
         training.Trainer(d2.to_detectron2(err_seg.get_cfg(tmp_path / "run.yaml"))).checkpointer.has_checkpoint()
         is False
     )
+
+
+def test_fresh_run_of_either_engine_sets_the_others_checkpoints_aside(train_net, tmp_path):
+    for old, new in (("plain", "detectron2"), ("detectron2", "plain")):
+        out = in_out(tmp_path, new)
+        for engine in (old, new):
+            assert train_net("--engine", engine, "DATASETS.TEST", "[]", *out)[0] == 0
+        assert began(tmp_path / new) == new
+        assert (tmp_path / new / "checkpoints").exists() == (new == "plain")
+        assert (tmp_path / new / "last_checkpoint").exists() == (new == "detectron2")
+
+
+def test_resumed_run_takes_the_configurations_learning_rate_and_says_so(run_cfg, tmp_path, caplog):
+    rates = {}
+    for name, train in {"detectron2": training.train, "plain": plain_train}.items():
+        out = in_out(tmp_path, name)
+        train(run_cfg("SOLVER.MAX_ITER", 2, *out))
+        caplog.clear()
+        train(run_cfg("SOLVER.MAX_ITER", 4, "SOLVER.BASE_LR", 1e-5, "SOLVER.WEIGHT_DECAY", 0.5, *out), resume=True)
+        assert "SOLVER.BASE_LR: 0.001 → 1e-05" in caplog.text
+        rates[name] = metrics(tmp_path / name, "lr")
+    assert rates["detectron2"] == pytest.approx(rates["plain"], rel=1e-12)
+    assert 0 < rates["detectron2"][3] < 1e-5
+    groups = torch.load(tmp_path / "detectron2/model_final.pth", weights_only=False)["trainer"]["_trainer"]["optimizer"]
+    assert {group["weight_decay"] for group in groups["param_groups"]} == {0.0, 0.5}
+
+
+def test_failure_in_the_last_iteration_leaves_no_final_weights(run_cfg, tmp_path, monkeypatch):
+    cfg, segmentation_loss = (
+        run_cfg("SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 1),
+        d2.meta_arch.segmentation_loss,
+    )
+    losses = iter((1.0, float("nan")))
+    with monkeypatch.context() as patch:
+        patch.setattr(d2.meta_arch, "segmentation_loss", lambda *a, **k: segmentation_loss(*a, **k) * next(losses))
+        with pytest.raises(TrainingError, match=r"pictures .*p\d\.png.*SOLVER\.BASE_LR"):
+            training.train(cfg)
+    final = tmp_path / "out/model_final.safetensors"
+    assert not final.exists()
+    training.train(cfg, resume=True)
+    assert final.exists()
+    final.unlink()  # as a kill just before it was written would
+    training.train(cfg, resume=True)
+    assert final.exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(run_cfg, tmp_path, monkeypatch):
+    step = torch.optim.AdamW.step
+
+    def break_a_weight(optimizer, *arguments):
+        step(optimizer, *arguments)
+        optimizer.param_groups[0]["params"][0].data.fill_(float("inf"))
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", break_a_weight)
+    with pytest.raises(TrainingError, match="weights are not finite"):
+        training.train(run_cfg("SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 1))
+    assert not [*(tmp_path / "out").glob("model_*")]
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_checkpoint():
+    with pytest.raises(torch.OutOfMemoryError), training.readable("model.pth"):
+        raise torch.OutOfMemoryError
+    with pytest.raises(CheckpointError, match=r"model\.pth: torn$"), training.readable("model.pth"):
+        raise RuntimeError("torn")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("SOLVER.STEPS", (10,)), "SOLVER.STEPS does not count"),
+        (("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"), "published schedule"),
+        (("SOLVER.AMP.ENABLED", True, "SOLVER.PRECISION", "bf16"), "SOLVER.AMP.ENABLED contradicts"),
+        (("DATASETS.TRAIN", ()), "DATASETS.TRAIN must be"),
+    ],
+)
+def test_keys_of_detectron2_that_do_not_count_are_refused(run_cfg, settings, words):
+    cfg = d2.to_detectron2(run_cfg())
+    cfg.merge_from_list([*settings])
+    with pytest.raises(ConfigError, match=words):
+        d2.Trainer(cfg)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +249,9 @@ def test_settings_that_cannot_be_honoured_are_refused(train_net, key, value):
 
 
 def test_two_processes_on_the_processor_are_refused(run_cfg, monkeypatch):
-    monkeypatch.setattr(d2.trainer.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(d2.checks.comm, "get_world_size", lambda: 2)
     with pytest.raises(ConfigError, match="--engine plain"):
-        d2.trainer.check_settings(run_cfg())
+        d2.checks.check_settings(run_cfg())
 
 
 def test_precision_and_recomputation_count(run_cfg, tmp_path):

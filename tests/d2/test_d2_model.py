@@ -176,6 +176,13 @@ def test_weights_that_detectron2_would_not_read_or_unpickle_are_refused(cfg, fil
         build_model(cfg)
 
 
+def test_detectron2s_defaults_that_say_nothing_are_taken(cfg):
+    cfg.SEED, cfg.DATASETS.TRAIN = -1, ()
+    own = from_detectron2(cfg)
+    assert (own.SEED, own.DATASETS.TRAIN) == (0, ["coco_stuff_train"])
+    build_model(cfg)
+
+
 def test_default_predictor_and_visualizer(cfg, tmp_path):
     source = err_seg.build_model(err_seg.get_cfg(None, (*SMALL, "SEED", 1)))
     save_weights(source, tmp_path / "weights.safetensors")
@@ -293,11 +300,24 @@ def test_background_is_one_class_of_the_output(cfg, image):
     assert torch.equal(sem_seg[20], dense[20:].amax(dim=0))
 
 
+def test_pictures_of_unequal_sizes_are_padded_as_detectron2_pads_them(cfg, image):
+    model = build_model(cfg)
+    labels = torch.zeros(50, 70, dtype=torch.int64)
+    whole = image.float().clone()
+    whole[:, 40:], whole[:, :, 60:] = (model.network.pixel_mean.expand(3, *size) for size in ((10, 70), (50, 10)))
+    truth = labels.clone()
+    truth[40:], truth[:, 60:] = 255, 255
+    part = {"image": image[:, :40, :60], "sem_seg": labels[:40, :60]}
+    large = {"image": image, "sem_seg": labels}
+    torch.manual_seed(0)
+    found = model([large, part])["loss_sem_seg"]
+    torch.manual_seed(0)
+    assert torch.equal(found, model([large, {"image": whole, "sem_seg": truth}])["loss_sem_seg"])
+
+
 def test_batches_that_do_not_go_together_are_refused(cfg):
     model = build_model(cfg)
-    small, large = torch.zeros(32, 32, dtype=torch.int64), torch.zeros(64, 64, dtype=torch.int64)
-    with pytest.raises(ValueError, match="one size"):
-        model([{"image": torch.zeros(3, *y.shape), "sem_seg": y} for y in (small, large)])
+    small = torch.zeros(32, 32, dtype=torch.int64)
     names = ("coco_stuff_train", "pascal_voc_20_val")
     with pytest.raises(ValueError, match="one data set"):
         model([{"image": torch.zeros(3, 32, 32), "sem_seg": small, "dataset_name": name} for name in names])

@@ -42,6 +42,28 @@ def test_auto_goes_on_with_the_engine_that_began_a_run(monkeypatch, tmp_path):
         choose_engine("auto", resume_from=other)
 
 
+@pytest.mark.parametrize(
+    ("settings", "processes", "words"),
+    [
+        (("SOLVER.ACCUMULATION_STEPS", 2), 1, "SOLVER.ACCUMULATION_STEPS"),
+        (("SOLVER.PARALLEL", "fsdp"), 1, "SOLVER.PARALLEL"),
+        (("SOLVER.COMPILE", "eager"), 1, "SOLVER.COMPILE"),
+        ((), 2, "2 processes"),
+    ],
+)
+def test_auto_is_plain_for_what_detectron2_cannot_do(monkeypatch, toy_cfg, tmp_path, settings, processes, words):
+    monkeypatch.setitem(sys.modules, "err_seg.d2", sys)  # as if it could be imported
+    cfg = toy_cfg(*settings)
+    engine, reason = choose_engine("auto", training=cfg, processes=processes)
+    assert engine == "plain"
+    assert words in reason
+    assert choose_engine("auto", training=toy_cfg()) == ("detectron2", "which is installed")
+    assert choose_engine("detectron2", training=cfg, processes=processes)[0] == "detectron2"  # refuses by itself
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    begun = choose_engine("auto", resume_from=tmp_path, training=cfg, processes=processes)
+    assert begun == ("detectron2", "which began this run")
+
+
 def test_nothing_but_its_own_package_imports_detectron2():
     program = (
         "import pkgutil, sys, err_seg, err_seg.engine\n"
