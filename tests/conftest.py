@@ -42,9 +42,12 @@ def two_threads():
 
 
 @pytest.fixture(autouse=True)
-def catalog_as_before(monkeypatch):
+def catalog_as_before():
     """Forget after a test the data sets that it registered."""
-    monkeypatch.setattr(CATALOG, "_specs", dict(CATALOG._specs))
+    specs = CATALOG._specs
+    CATALOG._specs = dict(specs)
+    yield
+    CATALOG._specs = specs
 
 
 @pytest.fixture
