@@ -7,7 +7,7 @@ the defaults (``_BASE_`` names the file they start from); ``KEY VALUE`` pairs co
 import contextlib
 import difflib
 from ast import literal_eval
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,15 @@ def _load_yaml(file: Path) -> dict[str, Any]:
         return CfgNode.load_yaml_with_base(str(file)) or {}
     except (yaml.YAMLError, AssertionError, OSError, TypeError) as error:
         raise ConfigError(f"{file} is not a usable configuration: {error}") from error
+
+
+def settings_of(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and value of each setting of a configuration, or of its YAML as loaded."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from settings_of(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _leaves(tree: dict[str, Any], known: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

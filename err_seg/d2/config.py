@@ -1,6 +1,5 @@
 """The same configuration for detectron2: our keys in its tree, and back."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from detectron2.config import CfgNode as DetectronNode
@@ -8,7 +7,7 @@ from detectron2.config import get_cfg as detectron_defaults
 from fvcore.common.config import CfgNode
 
 from err_seg.build import resolve_device, resolve_precision
-from err_seg.config import ConfigError, get_cfg
+from err_seg.config import ConfigError, get_cfg, settings_of
 from err_seg.d2.weights import checked_weights, readable_weights
 from err_seg.defaults import default_cfg
 
@@ -22,7 +21,7 @@ def add_err_seg_config(cfg: DetectronNode) -> None:
     there is, since detectron2 knows no "auto". ``INPUT.CROP``, which detectron2's own mapper reads, becomes a crop of
     ``INPUT.CROP_SIZE``.
     """
-    for key, value in _leaves(default_cfg()):
+    for key, value in settings_of(default_cfg()):
         _set(cfg, key, value)
     cfg.MODEL.DEVICE = str(resolve_device("auto"))
     cfg.MODEL.BACKBONE.NAME = "CLIPBackbone"
@@ -35,7 +34,7 @@ def to_detectron2(cfg: CfgNode) -> DetectronNode:
     """Translate a configuration of :func:`err_seg.get_cfg` into one for detectron2."""
     translated = detectron_defaults()
     add_err_seg_config(translated)
-    for key, value in _leaves(cfg):
+    for key, value in settings_of(cfg):
         _set(translated, key, value)
     _set_crop(translated)
     device = resolve_device(cfg.MODEL.DEVICE)
@@ -54,7 +53,7 @@ def from_detectron2(cfg: CfgNode) -> CfgNode:
         ConfigError: a key is missing or its value is wrong; names it.
     """
     pairs: list[Any] = []
-    for key, _ in _leaves(default_cfg()):
+    for key, _ in settings_of(default_cfg()):
         value: Any = cfg
         for name in key.split("."):
             if name not in value:
@@ -69,14 +68,6 @@ def from_detectron2(cfg: CfgNode) -> CfgNode:
 def _set_crop(cfg: DetectronNode) -> None:
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, "absolute"
     cfg.INPUT.CROP.SIZE = [cfg.INPUT.CROP_SIZE, cfg.INPUT.CROP_SIZE]
-
-
-def _leaves(tree: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _set(cfg: DetectronNode, key: str, value: Any) -> None:

@@ -12,7 +12,6 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import yaml
 from torch import Tensor, nn
 
 from err_seg.checkpoint import CheckpointError, load_weights, save_weights
+from err_seg.config import settings_of
 from err_seg.engine.errors import TrainingError
 from err_seg.files import atomic_write
 
@@ -177,7 +177,7 @@ def read_checkpoint_folder(path: Path) -> TrainingState:
 
 def changed_settings(before: str, now: str) -> list[str]:
     """List the settings that differ between two configurations in YAML, as "KEY: before → now"."""
-    old, new = (dict(_leaves(yaml.safe_load(text))) for text in (before, now))
+    old, new = (dict(settings_of(yaml.safe_load(text))) for text in (before, now))
     return [f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
 
 
@@ -212,14 +212,6 @@ def check_output_folder(output: Path, model: nn.Module, *, checkpoints: int, res
             f"{(weights + moments) / 1e9:.1f} GB and the final weights need {needed / 1e9:.1f} GB more. Free some "
             "space, choose another OUTPUT_DIR, or keep fewer (SOLVER.CHECKPOINTS_KEPT)"
         )
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _iteration(path: Path) -> int:

@@ -6,14 +6,14 @@ Tables V, VIII, IX, X and XI is trained once, and the rows of Table XIII are eva
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from err_seg.config import ConfigError, get_cfg
+from err_seg.config import ConfigError, get_cfg, settings_of
 from err_seg.defaults import default_cfg
 from err_seg.engine.progress import fingerprint
 from err_seg.files import file_sha256
@@ -131,17 +131,9 @@ def _plan_run(
 
 def changed_settings(cfg: CfgNode) -> dict[str, Any]:
     """List the settings that differ from the defaults and can change a figure: dotted key to value."""
-    defaults = dict(_leaves(default_cfg()))
-    settings = {key: value for key, value in _leaves(cfg) if not _is_under(key, INDIFFERENT)}
+    defaults = dict(settings_of(default_cfg()))
+    settings = {key: value for key, value in settings_of(cfg) if not _is_under(key, INDIFFERENT)}
     return {key: value for key, value in sorted(settings.items()) if value != defaults[key]}
-
-
-def _leaves(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _is_under(key: str, roots: Sequence[str]) -> bool:
