@@ -14,7 +14,10 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from err_seg.defaults import default_cfg
+from err_seg.defaults import KEYS, default_cfg
+
+# of the grid of cost maps
+STRIDE = 16
 
 
 class ConfigError(ValueError):
@@ -112,65 +115,21 @@ def validate(cfg: CfgNode) -> None:
         ConfigError: the first thing found wrong.
     """
 
+    values = dict(settings_of(cfg))
+
     def require(condition: bool, key: str, expected: str) -> None:
         if not condition:
-            value: Any = cfg
-            for name in key.split("."):
-                value = value[name]
-            raise ConfigError(f"{key} must be {expected}, not {value!r}")
+            raise ConfigError(f"{key} must be {expected}, not {values[key]!r}")
 
-    model, clip, escf, gud = cfg.MODEL, cfg.MODEL.CLIP, cfg.MODEL.ESCF, cfg.MODEL.GUD
+    for key, range_ in KEYS.ranges.items():
+        require(range_.accepts(values[key]), key, range_.expected)
+
+    escf = cfg.MODEL.ESCF
     for key in ("INPUT.SIZE", "INPUT.CROP_SIZE"):
-        size = cfg.INPUT[key.split(".")[1]]
-        require(size > 0 and size % 32 == 0, key, "a positive multiple of 32")
-        for ratio in ("SSR_RATIO", "CSR_RATIO"):
-            require(escf[ratio] >= 1, f"MODEL.ESCF.{ratio}", "at least 1 (1 is off)")
-            fits = (size // 16) % escf[ratio] == 0
-            require(fits, f"MODEL.ESCF.{ratio}", f"a divisor of the grid's side {size // 16} ({key} / 16)")
-    choices = {
-        "MODEL.CLIP.IMAGE_TUNING": (clip.IMAGE_TUNING, ("none", "weight", "full")),
-        "MODEL.CLIP.TEXT_TUNING": (clip.TEXT_TUNING, ("none", "weight", "full")),
-        "MODEL.TEXT.SYNONYMS": (model.TEXT.SYNONYMS, ("first", "average")),
-        "MODEL.HSM.STAGE4_GRADIENT": (model.HSM.STAGE4_GRADIENT, ("both", "E16", "E32")),
-        "SOLVER.PRECISION": (cfg.SOLVER.PRECISION, ("auto", "fp32", "fp16", "bf16")),
-        "SOLVER.PARALLEL": (cfg.SOLVER.PARALLEL, ("ddp", "fsdp")),
-        "TEST.PRECISION": (cfg.TEST.PRECISION, ("auto", "fp32", "fp16", "bf16")),
-    }
-    for key, (value, allowed) in choices.items():
-        require(value in allowed, key, "one of " + ", ".join(map(repr, allowed)))
-
-    require(model.CRM.NUM_KEPT >= 0, "MODEL.CRM.NUM_KEPT", "at least 0 (0: the benchmark's own)")
-    require(model.CRM.RANK_DECAY >= 0, "MODEL.CRM.RANK_DECAY", "at least 0")
-    positive = {
-        "MODEL.CRM.NUM_KEPT_TRAIN": model.CRM.NUM_KEPT_TRAIN,
-        "MODEL.CRM.NUM_RANKS": model.CRM.NUM_RANKS,
-        "MODEL.ESCF.NUM_LAYERS": escf.NUM_LAYERS,
-        "MODEL.ESCF.NUM_HEADS": escf.NUM_HEADS,
-        "SOLVER.IMS_PER_BATCH": cfg.SOLVER.IMS_PER_BATCH,
-        "SOLVER.MAX_ITER": cfg.SOLVER.MAX_ITER,
-        "SOLVER.ACCUMULATION_STEPS": cfg.SOLVER.ACCUMULATION_STEPS,
-        "SOLVER.CHECKPOINT_PERIOD": cfg.SOLVER.CHECKPOINT_PERIOD,
-        "SOLVER.CHECKPOINTS_KEPT": cfg.SOLVER.CHECKPOINTS_KEPT,
-        "LOG.PERIOD": cfg.LOG.PERIOD,
-        "TEST.BATCH_SIZE": cfg.TEST.BATCH_SIZE,
-        "TEST.PROGRESS_PERIOD": cfg.TEST.PROGRESS_PERIOD,
-    }
-    for key, value in positive.items():
-        require(value > 0, key, "positive")
-    require(len(cfg.DATASETS.TRAIN) == 1, "DATASETS.TRAIN", "a list of one data set")
-    require(cfg.SEED >= 0, "SEED", "at least 0")
-    require(cfg.VIS_PERIOD >= 0, "VIS_PERIOD", "at least 0 (0 is off)")
-    require(set(cfg.TEST.SAVE) <= {"png", "rle", "overlay"}, "TEST.SAVE", "a list of any of 'png', 'rle', 'overlay'")
-    scales = cfg.TEST.AUG.SCALES
-    is_scale = [isinstance(scale, (int, float)) and scale > 0 for scale in scales]
-    require(all(is_scale) and 1 in scales, "TEST.AUG.SCALES", "a list of positive numbers that holds 1")
-
+        side = values[key] // STRIDE
+        for ratio in ("MODEL.ESCF.SSR_RATIO", "MODEL.ESCF.CSR_RATIO"):
+            require(side % values[ratio] == 0, ratio, f"a divisor of the grid's side {side} ({key} / {STRIDE})")
     off = "MODEL.ESCF.ENABLED False switches both off"
     require(escf.SFM or escf.CFM or not escf.ENABLED, "MODEL.ESCF.SFM", f"True where MODEL.ESCF.CFM is False ({off})")
-    divides = model.COST_EMBEDDING.DIM % escf.NUM_HEADS == 0
-    require(divides, "MODEL.ESCF.NUM_HEADS", f"a divisor of MODEL.COST_EMBEDDING.DIM = {model.COST_EMBEDDING.DIM}")
-
-    require(len(gud.DIMS) == 3 and all(d > 0 and d % 8 == 0 for d in gud.DIMS), "MODEL.GUD.DIMS", "3 multiples of 8")
-    three = len(gud.GUIDANCE_DIMS) == 3 and all(d >= 0 for d in gud.GUIDANCE_DIMS)
-    require(three, "MODEL.GUD.GUIDANCE_DIMS", "3 numbers, each at least 0")
-    require(gud.KERNEL_SIZE % 2 == 1, "MODEL.GUD.KERNEL_SIZE", "odd")
+    dim = cfg.MODEL.COST_EMBEDDING.DIM
+    require(dim % escf.NUM_HEADS == 0, "MODEL.ESCF.NUM_HEADS", f"a divisor of MODEL.COST_EMBEDDING.DIM = {dim}")

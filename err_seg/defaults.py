@@ -1,220 +1,261 @@
-"""The tree of configuration keys: each with its meaning and its default."""
+"""The tree of configuration keys: each with its meaning, its default and the range of its values."""
+
+import copy
+from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from err_seg.prompts import DEFAULT_TEMPLATE
+from err_seg.ranges import (
+    COMPILER,
+    DATASET,
+    DATASETS,
+    ENTRIES,
+    FOLDER,
+    ODD,
+    POSITIVE,
+    POSITIVE_SHARE,
+    PROBABILITY,
+    SCALES,
+    SHARE,
+    TEMPLATES,
+    TEXT,
+    TEXT_OR_NONE,
+    Range,
+    any_of,
+    at_least,
+    multiple_of,
+    numbers,
+    one_of,
+)
+
+TUNINGS = ("none", "weight", "full")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+
+
+class Keys:
+    """The declared keys, dotted: their defaults and the ranges of their values, by key."""
+
+    def __init__(self) -> None:
+        self.defaults: dict[str, Any] = {}
+        self.ranges: dict[str, Range] = {}
+
+    def add(self, key: str, default: Any, range_: Range) -> None:
+        """Declare a key; its values are of the default's type, and in the range."""
+        self.defaults[key], self.ranges[key] = default, range_
+
+    def switch(self, key: str, default: bool) -> None:
+        """Declare a key that is True or False."""
+        self.defaults[key] = default
 
 
 def default_cfg() -> CfgNode:
     """Return the tree of defaults: the base network of the paper and its training on COCO-Stuff."""
     cfg = CfgNode()
-    _add_clip_and_classes(cfg)
-    _add_fusion_and_decoder(cfg)
-    _add_data(cfg)
-    _add_training(cfg)
-    _add_evaluation(cfg)
+    for key, default in KEYS.defaults.items():
+        *path, leaf = key.split(".")
+        node = cfg
+        for name in path:
+            node = node.setdefault(name, CfgNode())
+        node[leaf] = copy.copy(default)
     return cfg
 
 
-def _add_clip_and_classes(cfg: CfgNode) -> None:
+def _add_clip_and_classes(keys: Keys) -> None:
     """Add the keys of CLIP, prompts, cost maps and the choice of classes."""
-    cfg.MODEL = CfgNode()
-    cfg.MODEL.META_ARCHITECTURE = "ERRSeg"
+    keys.add("MODEL.META_ARCHITECTURE", "ERRSeg", TEXT)
     # "auto" (CUDA, else MPS, else the CPU), or a torch device such as "cuda:1"
-    cfg.MODEL.DEVICE = "auto"
+    keys.add("MODEL.DEVICE", "auto", TEXT)
     # weights of the whole network to start from: our own or a released checkpoint; "" for none
-    cfg.MODEL.WEIGHTS = ""
+    keys.add("MODEL.WEIGHTS", "", TEXT_OR_NONE)
     # statistics of the input, RGB in 0..255 (ImageNet's, also for CLIP)
-    cfg.MODEL.PIXEL_MEAN = [123.675, 116.280, 103.530]
-    cfg.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]
+    keys.add("MODEL.PIXEL_MEAN", [123.675, 116.280, 103.530], numbers(at_least(0), 3))
+    keys.add("MODEL.PIXEL_STD", [58.395, 57.120, 57.375], numbers(POSITIVE, 3))
 
-    cfg.MODEL.CLIP = CfgNode()
     # a model of open_clip (a ConvNeXt, or a ViT for Table XII), a JSON file in open_clip's format, "mini" or "mini_vit"
-    cfg.MODEL.CLIP.NAME = "convnext_base_w_320"
+    keys.add("MODEL.CLIP.NAME", "convnext_base_w_320", TEXT)
     # CLIP weights: a tag of open_clip, a local file, "mini" or "mini_vit" for the package's own, or "" for random ones
-    cfg.MODEL.CLIP.PRETRAINED = ""
+    keys.add("MODEL.CLIP.PRETRAINED", "", TEXT_OR_NONE)
     # stochastic depth of the ConvNeXt trunk and dropout in its MLP head, in training
-    cfg.MODEL.CLIP.DROP_PATH = 0.0
-    cfg.MODEL.CLIP.HEAD_DROPOUT = 0.0
+    keys.add("MODEL.CLIP.DROP_PATH", 0.0, PROBABILITY)
+    keys.add("MODEL.CLIP.HEAD_DROPOUT", 0.0, PROBABILITY)
     # what trains in each tower: "none", "weight" (the paper's choice of weights) or "full" (Table II)
-    cfg.MODEL.CLIP.IMAGE_TUNING = "weight"
-    cfg.MODEL.CLIP.TEXT_TUNING = "weight"
+    keys.add("MODEL.CLIP.IMAGE_TUNING", "weight", one_of(*TUNINGS))
+    keys.add("MODEL.CLIP.TEXT_TUNING", "weight", one_of(*TUNINGS))
 
-    cfg.MODEL.TEXT = CfgNode()
     # prompts; {} is the class name; the embeddings of several are averaged
-    cfg.MODEL.TEXT.TEMPLATES = [DEFAULT_TEMPLATE]
+    keys.add("MODEL.TEXT.TEMPLATES", [DEFAULT_TEMPLATE], TEMPLATES)
     # of a name like "bag, handbag": the "first" synonym, or the "average" of all
-    cfg.MODEL.TEXT.SYNONYMS = "first"
+    keys.add("MODEL.TEXT.SYNONYMS", "first", one_of("first", "average"))
     # folder of cached text embeddings; "" for $ERR_SEG_CACHE or ~/.cache/err_seg, "none" for no cache on disk
-    cfg.MODEL.TEXT.CACHE_DIR = ""
+    keys.add("MODEL.TEXT.CACHE_DIR", "", TEXT_OR_NONE)
 
-    cfg.MODEL.HSM = CfgNode()
     # hierarchical cost maps of strides 16 and 32; off: stride 32 alone (Table V)
-    cfg.MODEL.HSM.ENABLED = True
+    keys.switch("MODEL.HSM.ENABLED", True)
     # which map trains the stage-4 blocks that both share: "both", "E16" or "E32" (Table VI)
-    cfg.MODEL.HSM.STAGE4_GRADIENT = "both"
+    keys.add("MODEL.HSM.STAGE4_GRADIENT", "both", one_of("both", "E16", "E32"))
     # train the branch's norm and convolution, which the released models leave frozen
-    cfg.MODEL.HSM.TRAIN_CONV = False
+    keys.switch("MODEL.HSM.TRAIN_CONV", False)
 
-    cfg.MODEL.CRM = CfgNode()
     # off: all classes are kept, in training and evaluation (Table V)
-    cfg.MODEL.CRM.ENABLED = True
+    keys.switch("MODEL.CRM.ENABLED", True)
     # K in evaluation (Table XIII); 0: the benchmark's own, and 32 where there is no benchmark
-    cfg.MODEL.CRM.NUM_KEPT = 0
+    keys.add("MODEL.CRM.NUM_KEPT", 0, at_least(0))
     # K in training (Fig. 7)
-    cfg.MODEL.CRM.NUM_KEPT_TRAIN = 32
+    keys.add("MODEL.CRM.NUM_KEPT_TRAIN", 32, POSITIVE)
     # R, how many ranks of a pixel score (Table VII)
-    cfg.MODEL.CRM.NUM_RANKS = 3
+    keys.add("MODEL.CRM.NUM_RANKS", 3, POSITIVE)
     # b of the rank weights 1, b, b², ... (Fig. 6)
-    cfg.MODEL.CRM.RANK_DECAY = 0.1
+    keys.add("MODEL.CRM.RANK_DECAY", 0.1, at_least(0))
 
-    cfg.MODEL.COST_EMBEDDING = CfgNode()
     # channels of the 7×7 convolutions, and of X
-    cfg.MODEL.COST_EMBEDDING.HIDDEN_DIM = 256
-    cfg.MODEL.COST_EMBEDDING.DIM = 128
+    keys.add("MODEL.COST_EMBEDDING.HIDDEN_DIM", 256, POSITIVE)
+    keys.add("MODEL.COST_EMBEDDING.DIM", 128, POSITIVE)
 
 
-def _add_fusion_and_decoder(cfg: CfgNode) -> None:
+def _add_fusion_and_decoder(keys: Keys) -> None:
     """Add the keys of fusion, decoder and loss."""
-    cfg.MODEL.ESCF = CfgNode()
     # off: X goes straight to GUD (Table V)
-    cfg.MODEL.ESCF.ENABLED = True
-    cfg.MODEL.ESCF.NUM_LAYERS = 4
+    keys.switch("MODEL.ESCF.ENABLED", True)
+    keys.add("MODEL.ESCF.NUM_LAYERS", 4, POSITIVE)
     # which modules a layer has (Table VIII)
-    cfg.MODEL.ESCF.SFM = True
-    cfg.MODEL.ESCF.CFM = True
+    keys.switch("MODEL.ESCF.SFM", True)
+    keys.switch("MODEL.ESCF.CFM", True)
     # star MLP, or the plain two-layer MLP (Table IX)
-    cfg.MODEL.ESCF.STAR = True
+    keys.switch("MODEL.ESCF.STAR", True)
     # ratios of SSR and CSR; 1 switches each off (Table X)
-    cfg.MODEL.ESCF.SSR_RATIO = 2
-    cfg.MODEL.ESCF.CSR_RATIO = 2
-    cfg.MODEL.ESCF.NUM_HEADS = 4
+    keys.add("MODEL.ESCF.SSR_RATIO", 2, POSITIVE)
+    keys.add("MODEL.ESCF.CSR_RATIO", 2, POSITIVE)
+    keys.add("MODEL.ESCF.NUM_HEADS", 4, POSITIVE)
     # hidden width of the MLPs over the width of X
-    cfg.MODEL.ESCF.MLP_RATIO = 3.0
+    keys.add("MODEL.ESCF.MLP_RATIO", 3.0, POSITIVE)
     # stochastic depth of layer i is DROP_PATH · i / NUM_LAYERS
-    cfg.MODEL.ESCF.DROP_PATH = 0.1
+    keys.add("MODEL.ESCF.DROP_PATH", 0.1, PROBABILITY)
     # channels of image and text guidance, and of the image guidance's 3×3 convolutions
-    cfg.MODEL.ESCF.GUIDANCE_DIM = 128
-    cfg.MODEL.ESCF.GUIDANCE_HIDDEN_DIM = 256
+    keys.add("MODEL.ESCF.GUIDANCE_DIM", 128, POSITIVE)
+    keys.add("MODEL.ESCF.GUIDANCE_HIDDEN_DIM", 256, POSITIVE)
 
-    cfg.MODEL.GUD = CfgNode()
     # off: the head reads X itself (Table V)
-    cfg.MODEL.GUD.ENABLED = True
+    keys.switch("MODEL.GUD.ENABLED", True)
     # channels of the class maps at strides 16, 8 and 4; multiples of 8
-    cfg.MODEL.GUD.DIMS = [64, 32, 16]
+    keys.add("MODEL.GUD.DIMS", [64, 32, 16], numbers(multiple_of(8), 3))
     # channels of the guidance from F3, F2, F1; 0 leaves a map out (Table XI: [0, 16, 8] is "without F3")
-    cfg.MODEL.GUD.GUIDANCE_DIMS = [32, 16, 8]
+    keys.add("MODEL.GUD.GUIDANCE_DIMS", [32, 16, 8], numbers(at_least(0), 3))
     # odd size of the fusing convolutions, and whether gradients stop at the guidance (Table XI)
-    cfg.MODEL.GUD.KERNEL_SIZE = 3
-    cfg.MODEL.GUD.STOP_GRADIENT = True
+    keys.add("MODEL.GUD.KERNEL_SIZE", 3, ODD)
+    keys.switch("MODEL.GUD.STOP_GRADIENT", True)
 
-    cfg.MODEL.LOSS = CfgNode()
     # count ignored pixels as negatives of every class, as the published models were trained
-    cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES = True
+    keys.switch("MODEL.LOSS.IGNORED_ARE_NEGATIVES", True)
 
 
-def _add_data(cfg: CfgNode) -> None:
+def _add_data(keys: Keys) -> None:
     """Add the keys of pictures and data sets."""
-    cfg.INPUT = CfgNode()
     # S in evaluation and prediction (Table XIV); a multiple of 32
-    cfg.INPUT.SIZE = 640
+    keys.add("INPUT.SIZE", 640, multiple_of(32))
     # S in training, the side of the crop; a multiple of 32
-    cfg.INPUT.CROP_SIZE = 640
+    keys.add("INPUT.CROP_SIZE", 640, multiple_of(32))
     # shortest side before the crop (one is drawn), and the limit of the longest side
-    cfg.INPUT.MIN_SIZE_TRAIN = [640]
-    cfg.INPUT.MAX_SIZE_TRAIN = 1333
+    keys.add("INPUT.MIN_SIZE_TRAIN", [640], numbers(POSITIVE))
+    keys.add("INPUT.MAX_SIZE_TRAIN", 1333, POSITIVE)
     # shortest side before the picture is brought to S×S in evaluation; 0 leaves the picture as it is
-    cfg.INPUT.MIN_SIZE_TEST = 800
-    cfg.INPUT.MAX_SIZE_TEST = 1333
+    keys.add("INPUT.MIN_SIZE_TEST", 800, at_least(0))
+    keys.add("INPUT.MAX_SIZE_TEST", 1333, POSITIVE)
     # SSD's colour jitter, and the probability of a horizontal flip
-    cfg.INPUT.COLOR_AUG_SSD = True
-    cfg.INPUT.FLIP_PROB = 0.5
+    keys.switch("INPUT.COLOR_AUG_SSD", True)
+    keys.add("INPUT.FLIP_PROB", 0.5, SHARE)
     # redraw a crop in which one class covers more than this share of the labelled pixels; 1 is off
-    cfg.INPUT.SINGLE_CATEGORY_MAX_AREA = 1.0
+    keys.add("INPUT.SINGLE_CATEGORY_MAX_AREA", 1.0, POSITIVE_SHARE)
 
-    cfg.DATASETS = CfgNode()
     # registered names; training takes one, evaluation any number
-    cfg.DATASETS.TRAIN = ["coco_stuff_train"]
-    cfg.DATASETS.TEST = [
-        "ade20k_847_val",
-        "pascal_context_459_val",
-        "ade20k_150_val",
-        "pascal_context_59_val",
-        "pascal_voc_20_val",
-    ]
+    keys.add("DATASETS.TRAIN", ["coco_stuff_train"], DATASET)
+    keys.add(
+        "DATASETS.TEST",
+        [
+            "ade20k_847_val",
+            "pascal_context_459_val",
+            "ade20k_150_val",
+            "pascal_context_59_val",
+            "pascal_voc_20_val",
+        ],
+        DATASETS,
+    )
     # folder of the data sets; "" for $DETECTRON2_DATASETS, else ./datasets
-    cfg.DATASETS.ROOT = ""
+    keys.add("DATASETS.ROOT", "", TEXT_OR_NONE)
     # data sets of your own, declared on the spot; see err_seg/data/catalog.py
-    cfg.DATASETS.CUSTOM = []
+    keys.add("DATASETS.CUSTOM", [], ENTRIES)
 
-    cfg.DATALOADER = CfgNode()
     # processes that read pictures, for each training process; does not change what is read
-    cfg.DATALOADER.NUM_WORKERS = 4
+    keys.add("DATALOADER.NUM_WORKERS", 4, at_least(0))
 
 
-def _add_training(cfg: CfgNode) -> None:
+def _add_training(keys: Keys) -> None:
     """Add the keys of optimization and what training writes."""
-    cfg.SOLVER = CfgNode()
     # pictures of an iteration, over all processes and accumulation steps
-    cfg.SOLVER.IMS_PER_BATCH = 4
+    keys.add("SOLVER.IMS_PER_BATCH", 4, POSITIVE)
     # parts that a process computes its share of an iteration in, one after the other; saves memory
-    cfg.SOLVER.ACCUMULATION_STEPS = 1
-    cfg.SOLVER.MAX_ITER = 80000
+    keys.add("SOLVER.ACCUMULATION_STEPS", 1, POSITIVE)
+    keys.add("SOLVER.MAX_ITER", 80000, POSITIVE)
     # AdamW; CLIP's parameters get BASE_LR · CLIP_MULTIPLIER
-    cfg.SOLVER.BASE_LR = 2e-4
-    cfg.SOLVER.CLIP_MULTIPLIER = 0.01
-    cfg.SOLVER.BETAS = [0.9, 0.999]
-    cfg.SOLVER.EPS = 1e-8
-    cfg.SOLVER.WEIGHT_DECAY = 1e-4
-    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    keys.add("SOLVER.BASE_LR", 2e-4, POSITIVE)
+    keys.add("SOLVER.CLIP_MULTIPLIER", 0.01, at_least(0))
+    keys.add("SOLVER.BETAS", [0.9, 0.999], numbers(PROBABILITY, 2))
+    keys.add("SOLVER.EPS", 1e-8, POSITIVE)
+    keys.add("SOLVER.WEIGHT_DECAY", 1e-4, at_least(0))
+    keys.add("SOLVER.WEIGHT_DECAY_NORM", 0.0, at_least(0))
     # linear warm-up from BASE_LR · WARMUP_FACTOR, then cosine to 0 at MAX_ITER
-    cfg.SOLVER.WARMUP_ITERS = 1000
-    cfg.SOLVER.WARMUP_FACTOR = 0.001
+    keys.add("SOLVER.WARMUP_ITERS", 1000, at_least(0))
+    keys.add("SOLVER.WARMUP_FACTOR", 0.001, SHARE)
     # "fp32", "fp16" (with loss scaling), "bf16", or "auto": fp16 on CUDA, fp32 elsewhere
-    cfg.SOLVER.PRECISION = "auto"
+    keys.add("SOLVER.PRECISION", "auto", one_of(*PRECISIONS))
     # recompute the blocks of the CLIP towers and ESCF in the backward pass; saves memory, costs time
-    cfg.SOLVER.ACTIVATION_CHECKPOINTING = False
+    keys.switch("SOLVER.ACTIVATION_CHECKPOINTING", False)
     # several processes: "ddp" (each holds everything) or "fsdp" (weights and optimizer state are shared out)
-    cfg.SOLVER.PARALLEL = "ddp"
+    keys.add("SOLVER.PARALLEL", "ddp", one_of("ddp", "fsdp"))
     # backend of torch.compile, such as "inductor"; "" is off
-    cfg.SOLVER.COMPILE = ""
+    keys.add("SOLVER.COMPILE", "", COMPILER)
     # iterations between checkpoints, and how many of them are kept
-    cfg.SOLVER.CHECKPOINT_PERIOD = 5000
-    cfg.SOLVER.CHECKPOINTS_KEPT = 2
+    keys.add("SOLVER.CHECKPOINT_PERIOD", 5000, POSITIVE)
+    keys.add("SOLVER.CHECKPOINTS_KEPT", 2, POSITIVE)
 
-    cfg.LOG = CfgNode()
     # iterations between lines of the log and of metrics.json; each line stands for the iterations since the last
-    cfg.LOG.PERIOD = 20
+    keys.add("LOG.PERIOD", 20, POSITIVE)
     # TensorBoard's event files, in OUTPUT_DIR/tensorboard
-    cfg.LOG.TENSORBOARD = True
+    keys.switch("LOG.TENSORBOARD", True)
     # project of Weights & Biases that the run is logged to; "" is off
-    cfg.LOG.WANDB_PROJECT = ""
+    keys.add("LOG.WANDB_PROJECT", "", TEXT_OR_NONE)
     # iterations between pictures of what the network predicts, in OUTPUT_DIR/vis; 0 is off
-    cfg.VIS_PERIOD = 0
+    keys.add("VIS_PERIOD", 0, at_least(0))
 
 
-def _add_evaluation(cfg: CfgNode) -> None:
+def _add_evaluation(keys: Keys) -> None:
     """Add the keys of evaluation, seed and output."""
-    cfg.TEST = CfgNode()
     # pictures that go through the network together
-    cfg.TEST.BATCH_SIZE = 1
+    keys.add("TEST.BATCH_SIZE", 1, POSITIVE)
     # as SOLVER.PRECISION
-    cfg.TEST.PRECISION = "fp32"
+    keys.add("TEST.PRECISION", "fp32", one_of(*PRECISIONS))
     # pictures of a process after which it writes down what is done, to go on from there after an interruption
-    cfg.TEST.PROGRESS_PERIOD = 50
+    keys.add("TEST.PROGRESS_PERIOD", 50, POSITIVE)
     # boundary IoU besides the usual figures
-    cfg.TEST.BOUNDARY_IOU = False
+    keys.switch("TEST.BOUNDARY_IOU", False)
     # files to write of every prediction, in OUTPUT_DIR/inference: any of "png" (label maps), "rle", "overlay"
-    cfg.TEST.SAVE = []
+    keys.add("TEST.SAVE", [], any_of("png", "rle", "overlay"))
 
-    cfg.TEST.AUG = CfgNode()
     # average the probabilities over several views of a picture
-    cfg.TEST.AUG.ENABLED = False
+    keys.switch("TEST.AUG.ENABLED", False)
     # sizes of the views over INPUT.SIZE, rounded to what the network takes; must hold 1, whose classes are kept
-    cfg.TEST.AUG.SCALES = [0.75, 1.0, 1.25]
+    keys.add("TEST.AUG.SCALES", [0.75, 1.0, 1.25], SCALES)
     # each view also mirrored
-    cfg.TEST.AUG.FLIP = True
+    keys.switch("TEST.AUG.FLIP", True)
 
     # seed of initialisation, data order and augmentation
-    cfg.SEED = 0
-    cfg.OUTPUT_DIR = "./output"
+    keys.add("SEED", 0, at_least(0))
+    keys.add("OUTPUT_DIR", "./output", FOLDER)
+
+
+KEYS = Keys()
+_add_clip_and_classes(KEYS)
+_add_fusion_and_decoder(KEYS)
+_add_data(KEYS)
+_add_training(KEYS)
+_add_evaluation(KEYS)

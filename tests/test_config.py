@@ -1,5 +1,7 @@
 """Loading, overriding and validating configurations."""
 
+import re
+
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -7,7 +9,7 @@ from fvcore.common.config import CfgNode
 
 import err_seg
 from err_seg.config import ConfigError
-from err_seg.defaults import default_cfg
+from err_seg.defaults import KEYS, default_cfg
 
 # (configs/ablations holds sweeps: tests/sweeps)
 SHIPPED = sorted(file for file in REPOSITORY.glob("configs/**/*.yaml") if file.parent.name != "ablations")
@@ -36,10 +38,20 @@ def test_overrides_as_values_and_as_text():
         (["INPUT.SIZE", True], r"INPUT\.SIZE"),
         (["MODEL.CLIP.TEXT_TUNING", "weights"], "'none', 'weight', 'full'"),
         (["MODEL.GUD.KERNEL_SIZE", 4], "odd"),
-        (["MODEL.GUD.DIMS", [64, 32]], "3 multiples of 8"),
+        (["MODEL.GUD.DIMS", [64, 32]], "3 numbers, each a positive multiple of 8"),
         (["MODEL.ESCF.SSR_RATIO", 3], r"divisor of the grid's side 40"),
         (["MODEL.ESCF.NUM_HEADS", 5], r"MODEL\.COST_EMBEDDING\.DIM = 128"),
         (["MODEL.CRM.NUM_RANKS", 0], "positive"),
+        (["SOLVER.BASE_LR", -1], r"SOLVER\.BASE_LR must be positive, not -1\.0"),
+        (["SOLVER.BASE_LR", "float('nan')"], r"SOLVER\.BASE_LR"),
+        (["SOLVER.BETAS", [0.9, 1.0]], r"SOLVER\.BETAS must be a list of 2 numbers, each at least 0 and below 1"),
+        (["SOLVER.COMPILE", "nonsense"], r"SOLVER\.COMPILE must be a backend of torch\.compile"),
+        (["INPUT.FLIP_PROB", 1.5], r"INPUT\.FLIP_PROB must be in 0\.\.1"),
+        (["INPUT.MIN_SIZE_TRAIN", []], r"INPUT\.MIN_SIZE_TRAIN must be a list of numbers"),
+        (["DATALOADER.NUM_WORKERS", -1], r"DATALOADER\.NUM_WORKERS must be at least 0"),
+        (["OUTPUT_DIR", __file__], r"OUTPUT_DIR must be a folder, or where one can be made, not .*test_config\.py"),
+        (["OUTPUT_DIR", f"{__file__}/below"], r"OUTPUT_DIR must be a folder"),
+        (["MODEL.PIXEL_STD", [1.0, 0.0, 1.0]], r"MODEL\.PIXEL_STD"),
         (["MODEL.TEXT.TEMPLATES", "a photo of a {}"], "list"),
         (["MODEL.GUD.DIMS", "[64, 'a', 16]"], r"each entry of MODEL\.GUD\.DIMS .*int"),
     ],
@@ -78,24 +90,27 @@ def test_dumped_configuration_loads_again(tmp_path):
 
 
 def test_every_key_is_documented():
-    """Each line that defines a key, or its group of lines, stands under a comment."""
-    lines = (REPOSITORY / "err_seg" / "defaults.py").read_text().splitlines()
-    keys = [i for i, line in enumerate(lines) if line.startswith("    cfg.") and "CfgNode()" not in line]
-    assert len(keys) > 50
-    names = {
-        "META_ARCHITECTURE",
-        "NUM_LAYERS",
-        "NUM_HEADS",
-        "NUM_WORKERS",
-        "MAX_ITER",
-        "OUTPUT_DIR",
-    }  # say it themselves
-    for i in keys:
+    """Each line that declares a key, or its group of lines, stands under a comment."""
+    text = (REPOSITORY / "err_seg" / "defaults.py").read_text()
+    declared = re.finditer(r'^    keys\.(?:add|switch)\(\s*"([^"]+)"', text, re.MULTILINE)
+    lines, keys = text.splitlines(), {text.count("\n", 0, match.start()): match[1] for match in declared}
+    assert list(keys.values()) == list(KEYS.defaults)
+    say_it_themselves = {"META_ARCHITECTURE", "NUM_LAYERS", "NUM_HEADS", "MAX_ITER", "OUTPUT_DIR"}
+    for i, key in keys.items():
         above = i
-        while lines[above].startswith("    cfg.") and "CfgNode()" not in lines[above]:
+        while above in keys:
             above -= 1
-        described = lines[above].strip().startswith("#")
-        assert described or lines[i].split("=")[0].strip().split(".")[-1] in names, lines[i]
+        assert lines[above].strip().startswith("#") or key.split(".")[-1] in say_it_themselves, key
+
+
+def test_every_default_is_in_its_range_and_every_key_refuses_something():
+    for key, range_ in KEYS.ranges.items():
+        assert range_.accepts(KEYS.defaults[key]), key
+    free = {"MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.TEXT.CACHE_DIR", "DATASETS.ROOT", "LOG.WANDB_PROJECT"}
+    wrong = {float: [-1.0, 2.0, float("nan")], int: [-32, 31], str: ["", "nonsense/"], list: [["nonsense{}{}"], [-1.0]]}
+    for key, range_ in KEYS.ranges.items():
+        refused = [value for value in wrong[type(KEYS.defaults[key])] if not range_.accepts(value)]
+        assert bool(refused) == (key not in free), key
 
 
 def test_same_class_as_detectron2s_parent():
