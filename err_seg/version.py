@@ -1,3 +1,3 @@
-"""The package's version, in the one place that setup.py and the saved checkpoints read."""
+"""The package's version, in the one place that pyproject.toml and the saved checkpoints read."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -12,7 +12,7 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
 fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 
-wanted="$(cat requirements.txt setup.py | cksum)"
+wanted="$(cat requirements.txt pyproject.toml | cksum)"
 if [ "$(cat "$venv/.installed" 2>/dev/null)" != "$wanted" ]; then
     echo "Installing ERR-Seg's requirements into $venv (several GB with PyTorch; only this once)"
     "$venv/bin/python" -m pip install --quiet --upgrade pip
