@@ -54,10 +54,21 @@ def remove_partial_files(folder: str | os.PathLike[str]) -> None:
         partial.unlink(missing_ok=True)
 
 
+def read_blocks(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yield a file's content in pieces."""
+    with open(path, "rb") as stream:
+        while block := stream.read(_BLOCK):
+            yield block
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return a file's SHA-256 in hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
+    for block in read_blocks(path):
+        digest.update(block)
     return digest.hexdigest()
+
+
+def cache_dir() -> Path:
+    """Return the folder of what is kept between runs: ``$ERR_SEG_CACHE``, else ``~/.cache/err_seg``."""
+    return Path(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg")

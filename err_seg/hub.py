@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from err_seg.build import build_model
 from err_seg.checkpoint import CheckpointError, read_checkpoint
 from err_seg.config import ConfigError, get_cfg
-from err_seg.files import file_sha256
+from err_seg.files import cache_dir, file_sha256
 from err_seg.modeling.err_seg import ERRSeg
 
 Overrides = tuple[Any, ...]
@@ -187,7 +187,7 @@ def _prediction_settings(text: str, file: Path) -> Iterator[Any]:
 
 def weights_dir() -> Path:
     """Return where files put there by hand are looked for: ``$ERR_SEG_CACHE/weights``, else in ``~/.cache/err_seg``."""
-    return Path(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg") / "weights"
+    return cache_dir() / "weights"
 
 
 def find_weights(

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from err_seg.files import atomic_write
+from err_seg.files import atomic_write, cache_dir
 from err_seg.modeling.clip import OpenCLIP
 from err_seg.modeling.image_encoder import CLIPEncoder
 from err_seg.modeling.layers import autocast
@@ -25,7 +24,7 @@ FILES_KEPT = 64
 
 def default_cache_dir() -> Path:
     """Return ``$ERR_SEG_CACHE``, else ``~/.cache/err_seg``, with ``text_embeddings`` appended."""
-    return Path(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg") / "text_embeddings"
+    return cache_dir() / "text_embeddings"
 
 
 def text_parameters(clip: OpenCLIP) -> list[tuple[str, Tensor]]:

@@ -14,7 +14,7 @@ from err_seg.config import ConfigError
 from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, get_dataset
 from err_seg.engine.parallel import check_shared_folder, is_main_process, process_share, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
-from err_seg.engine.progress import EvaluationProgress, fingerprint, weights_digest
+from err_seg.engine.progress import EvaluationProgress
 from err_seg.engine.views import evaluation_views, segment_views
 from err_seg.evaluation import (
     BenchmarkResult,
@@ -24,6 +24,7 @@ from err_seg.evaluation import (
     save_results,
     save_summary_csv,
 )
+from err_seg.identity import fingerprint, weights_digest
 from err_seg.modeling.err_seg import ERRSeg
 
 logger = logging.getLogger(__name__)

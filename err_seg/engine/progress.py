@@ -4,15 +4,10 @@ Each process keeps a file ``partial-<rank>.json`` in the benchmark's folder: the
 counts. A file counts only for the evaluation that it belongs to: weights, settings and pictures have a fingerprint.
 """
 
-import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import nn
 
 from err_seg.engine.parallel import process_share, wait_for_all
 from err_seg.evaluation import BoundaryConfusion, ConfusionMatrix
@@ -21,20 +16,6 @@ from err_seg.files import atomic_write
 logger = logging.getLogger(__name__)
 
 Counts = ConfusionMatrix | BoundaryConfusion
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Hash all weights of a model."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Hash JSON-able facts."""
-    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 class EvaluationProgress:

@@ -15,8 +15,8 @@ from fvcore.common.config import CfgNode
 
 from err_seg.config import ConfigError, get_cfg, settings_of
 from err_seg.defaults import default_cfg
-from err_seg.engine.progress import fingerprint
 from err_seg.files import file_sha256
+from err_seg.identity import fingerprint
 from err_seg.sweeps.definition import Sweep, SweepError, Variant
 
 # settings that change neither weights nor figures, but by rounding: where things lie, how fast, what is told

@@ -1,0 +1,138 @@
+"""What identifies a picture, a set of weights and a setting, wherever results are kept, reused or told apart.
+
+================  ==================================================================================================
+a picture         :func:`file_digest` of its content. :func:`file_signature` of its file may spare the digest where an
+                  earlier, :func:`is_settled` one of the same path is equal: then nobody has written to it since.
+a set of weights  :func:`weights_digest` of its tensors, by name; :func:`weights_file_digest` of those in a file.
+a setting         :func:`fingerprint` of everything that results depend on, as JSON-able facts.
+================  ==================================================================================================
+
+A result is reused only if it is of this picture, by these weights, under these settings, in this ``RESULT_FORMAT``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from err_seg.checkpoint import read_checkpoint
+from err_seg.files import atomic_write, cache_dir, read_blocks
+
+RESULT_FORMAT = 2
+"""Version of results. Raise it whenever the same picture, weights and settings would give another result, or a file of
+results means something else: what an earlier version left is then done again rather than taken for this version's."""
+
+_DIGEST_BYTES = 16
+_SETTLED_AFTER_NS = 2_000_000_000  # the coarsest clock of a file system in use, FAT's
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Hash a setting.
+
+    Args:
+        facts: JSON-able; their order does not matter. ``RESULT_FORMAT`` is hashed with them.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    text = json.dumps({"format": RESULT_FORMAT, "facts": facts}, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def content_digest(data: bytes) -> str:
+    """Hash the content of a file that is not on disk; equal to :func:`file_digest` of one that is."""
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """Hash a file's content: 32 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for block in read_blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def file_signature(path: str | os.PathLike[str]) -> list[int]:
+    """Return size and times of last write and last change (ns) of a file; JSON-able.
+
+    The time of change cannot be set by a program, so a file that was replaced by one of equal size, with the old time
+    of writing put back, has another signature.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    facts = os.stat(path)
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
+
+
+def is_settled(signature: list[int]) -> bool:
+    """Whether a signature that was taken just now proves anything later.
+
+    A file that changes twice within one tick of the clock keeps its signature, so that of a file which changed just
+    now (or, by the clock of another machine, is yet to change) does not prove that it is still the same.
+    """
+    return max(signature[1:]) + _SETTLED_AFTER_NS < time.time_ns()
+
+
+def weights_digest(weights: nn.Module | Mapping[str, Any]) -> str:
+    """Hash a set of weights: names, shapes, types and values of all tensors, bit for bit.
+
+    Args:
+        weights: a network (of which the state dictionary counts), or a dictionary of tensors, which may hold further
+            dictionaries of them; what is not a tensor does not count.
+
+    Returns:
+        32 hexadecimal digits, the same on every device.
+    """
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    for name, tensor in sorted(_tensors(tensors)):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def weights_file_digest(file: str | os.PathLike[str]) -> str:
+    """Hash the tensors in a file of weights, see :func:`weights_digest`; metadata and container do not count.
+
+    The digest is remembered in the cache folder under the file's path and signature.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    path = Path(file).resolve()
+    if not path.is_file():
+        return weights_digest(read_checkpoint(path))  # says what is wrong
+    signature = file_signature(path)
+    known = cache_dir() / "digests" / fingerprint({"path": str(path), "signature": signature})
+    try:
+        return known.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        digest = weights_digest(read_checkpoint(path))
+    if is_settled(signature) and file_signature(path) == signature:
+        try:
+            with atomic_write(known) as partial:
+                partial.write_text(digest, encoding="ascii")
+        except OSError:
+            pass  # it only costs time
+    return digest
+
+
+def _tensors(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for name, value in entries.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value, f"{prefix}{name}.")
