@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _PARTIAL_SUFFIX = ".partial"
 _BLOCK = 1 << 20
+_GIVEN_UP_AFTER = 24 * 3600.0  # seconds
+_tidied: set[Path] = set()  # folders that this process has looked through: once is enough
 
 
 @contextmanager
@@ -19,7 +24,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Yields a path in the same folder (a hidden name that ends in ".partial", so no reader takes it for the file; tell
     writers that go by the suffix the format, or hand them an open file). When the block ends well, the file written
     there replaces ``path`` in one step; when it raises, that file is removed and ``path`` is as before. Missing
-    folders are made. Processes that write the same path do not disturb each other: the last one wins.
+    folders are made. Threads and processes that write the same path do not disturb each other: the last one wins.
+    What killed processes left in the folder is removed, see :func:`remove_partial_files`.
 
         with atomic_write("results.json") as partial:
             partial.write_text(json.dumps(results))
@@ -32,26 +38,104 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL_SUFFIX}")
-    try:
-        yield partial
-        partial.chmod(0o666 & ~_umask())  # some writers make files that nobody else may read
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    if path.parent not in _tidied and remove_partial_files(path.parent):
+        _tidied.add(path.parent)
+    partial = path.with_name(f".{secrets.token_hex(8)}{_PARTIAL_SUFFIX}")
+    with _writing_to(path.parent):
+        try:
+            yield partial
+            partial.chmod(0o666 & ~_umask())  # some writers make files that nobody else may read
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
+@functools.cache
 def _umask() -> int:
     umask = os.umask(0o077)  # there is no way to read it without setting it
     os.umask(umask)
     return umask
 
 
-def remove_partial_files(folder: str | os.PathLike[str]) -> None:
-    """Remove what killed processes left of :func:`atomic_write` in a folder that nobody else is writing to."""
-    for partial in Path(folder).glob(f".*{_PARTIAL_SUFFIX}"):
-        partial.unlink(missing_ok=True)
+def remove_partial_files(folder: str | os.PathLike[str]) -> bool:
+    """Remove what killed processes left of :func:`atomic_write` in a folder, and nothing that is being written.
+
+    Whoever writes holds the folder's lock, shared, from before its file is there until after that is renamed. So when
+    the lock can be had exclusively, for a moment, all that was found before is nobody's. Where the file system has no
+    locks, files are nobody's that were not written to for a day.
+
+    Returns:
+        Whether none are left; ``False``: somebody is writing there at this moment.
+    """
+    found = [path for path in Path(folder).glob(f".*{_PARTIAL_SUFFIX}") if path.is_file()]
+    if found:
+        with _opened(folder) as descriptor:
+            free = try_lock(descriptor)
+        if free is False:
+            return False
+        for path in found:
+            if free or _age(path) > _GIVEN_UP_AFTER:
+                path.unlink(missing_ok=True)
+    return True
+
+
+def try_lock(descriptor: int | None, *, shared: bool = False) -> bool | None:
+    """Lock an open file or folder until it is closed, in this process and in those that it is handed on to.
+
+    Args:
+        descriptor: of the file or folder; ``None`` cannot be locked.
+        shared: let others have shared locks at the same time.
+
+    Returns:
+        Whether it is locked now; ``False``: somebody else has it; ``None``: there are no locks here.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    if descriptor is None:
+        return None
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, shared, for the time of a ``with`` block."""
+    with _opened(folder) as descriptor:
+        for pause in (0.001, 0.01, 0.1, 0.0):  # it is never held exclusively for longer, unless by a foreign program
+            if try_lock(descriptor, shared=True) is not False:
+                break
+            time.sleep(pause)
+        yield
+
+
+@contextmanager
+def _opened(folder: str | os.PathLike[str]) -> Iterator[int | None]:
+    """Open a folder for the time of a ``with`` block; yields a descriptor, or ``None`` where that is not allowed."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since a file was written to; 0 where it is no longer there."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def read_blocks(path: str | os.PathLike[str]) -> Iterator[bytes]:
