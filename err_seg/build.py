@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from err_seg.checkpoint import load_weights
 from err_seg.config import ConfigError, validate
+from err_seg.device import resolve_device, resolve_precision
 from err_seg.modeling.clip import build_clip, build_tokenizer, load_clip_weights
 from err_seg.modeling.crm import CRM
 from err_seg.modeling.err_seg import ERRSeg
@@ -98,7 +99,7 @@ def input_arguments(cfg: CfgNode) -> dict[str, Any]:
         "tokenizer": build_tokenizer(model.CLIP.NAME),
         "prompt_style": PromptStyle(tuple(model.TEXT.TEMPLATES), model.TEXT.SYNONYMS),
         "text_embeddings": TextEmbeddings(None if cache == "none" else Path(cache) if cache else default_cache_dir()),
-        "precision": resolve_precision(cfg.TEST.PRECISION, resolve_device(model.DEVICE)),
+        "precision": resolve_precision(cfg.TEST.PRECISION, resolve_device(model.DEVICE)).name,
     }
 
 
@@ -173,28 +174,3 @@ def build_gud(cfg: CfgNode, features: FeatureDims) -> GUD:
         )
     ]
     return GUD(stages=stages, dim=gud.DIMS[-1])
-
-
-def resolve_device(device: str) -> torch.device:
-    """Turn ``MODEL.DEVICE`` into a device; "auto" is CUDA, else MPS, else the CPU.
-
-    Raises:
-        ConfigError: the device is not a device, or not there.
-    """
-    if device == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f'MODEL.DEVICE: cannot use {device!r} ({reason}); "auto" takes what is there') from error
-    return torch.device(device)
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn "auto" into fp16 on CUDA and fp32 elsewhere."""
-    if precision == "auto":
-        return "fp16" if device.type == "cuda" else "fp32"
-    return precision

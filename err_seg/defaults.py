@@ -206,8 +206,13 @@ def _add_training(keys: Keys) -> None:
     # linear warm-up from BASE_LR · WARMUP_FACTOR, then cosine to 0 at MAX_ITER
     keys.add("SOLVER.WARMUP_ITERS", 1000, at_least(0))
     keys.add("SOLVER.WARMUP_FACTOR", 0.001, SHARE)
-    # "fp32", "fp16" (with loss scaling), "bf16", or "auto": fp16 on CUDA, fp32 elsewhere
+    # "fp32", "fp16" (with loss scaling), "bf16", or "auto": on CUDA bf16 where it is computed natively (compute
+    # capability 8.0 and above), else fp16; fp32 elsewhere
     keys.add("SOLVER.PRECISION", "auto", one_of(*PRECISIONS))
+    # on CUDA, let training multiply fp32 numbers as TF32, with 10 bits of mantissa; evaluation and prediction never do
+    keys.switch("SOLVER.TF32", False)
+    # torch's deterministic algorithms, so that equal runs, and resumed ones, are equal bit by bit on CUDA too; slower
+    keys.switch("SOLVER.DETERMINISTIC", False)
     # recompute the blocks of the CLIP towers and ESCF in the backward pass; saves memory, costs time
     keys.switch("SOLVER.ACTIVATION_CHECKPOINTING", False)
     # several processes: "ddp" (each holds everything) or "fsdp" (weights and optimizer state are shared out)

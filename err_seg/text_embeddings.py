@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from err_seg.device import autocast, tf32
 from err_seg.files import atomic_write, cache_dir
 from err_seg.modeling.clip import OpenCLIP
 from err_seg.modeling.image_encoder import CLIPEncoder
-from err_seg.modeling.layers import autocast
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def encode_in_batches(encoder: CLIPEncoder, tokens: Tensor) -> Tensor:
     is_short = tokens.shape[0] * tokens.shape[1] < PROGRESS_FROM
     progress = tqdm(total=len(tokens), desc="text embeddings", unit="class", leave=False, disable=is_short)
     embeddings = []
-    with autocast(device, None), progress:
+    with tf32(False), autocast(device, None), progress:
         for batch in batches:
             embeddings.append(encoder.encode_text(batch.to(device)).float())
             progress.update(len(batch))

@@ -27,12 +27,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import err_seg
-from err_seg.build import resolve_device, resolve_precision
 from err_seg.data import load_vocabulary
+from err_seg.device import PRECISIONS, resolve_device, resolve_precision
 from err_seg.engine import build_optimizer
 from err_seg.engine.report import peak_memory
 from err_seg.engine.step import vocabulary_input
-from err_seg.modeling.err_seg import PRECISIONS
 from err_seg.modeling.layers import resize
 from err_seg.modeling.loss import segmentation_loss
 
@@ -70,7 +69,7 @@ def measure_step(kind: str, options: argparse.Namespace) -> dict[str, float]:
     model = err_seg.build_model(cfg)
     vocabulary = load_vocabulary(options.vocabulary)
     text, optimizer = vocabulary_input(model, vocabulary), build_optimizer(model, cfg)
-    precision = PRECISIONS[resolve_precision(cfg.SOLVER.PRECISION, device)]
+    precision = PRECISIONS[resolve_precision(cfg.SOLVER.PRECISION, device).name]
     size = cfg.INPUT.CROP_SIZE
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(options.batch_size, 3, size, size, generator=generator).to(device)
@@ -170,7 +169,7 @@ def main() -> int:
     device = resolve_device(cfg.MODEL.DEVICE)
     print(
         f"{cfg.MODEL.CLIP.NAME}, S = {cfg.INPUT.CROP_SIZE}, {options.batch_size} pictures, T = {num_classes} classes, "
-        f"K = {cfg.MODEL.CRM.NUM_KEPT_TRAIN}, {resolve_precision(cfg.SOLVER.PRECISION, device)}, {device}"
+        f"K = {cfg.MODEL.CRM.NUM_KEPT_TRAIN}, {resolve_precision(cfg.SOLVER.PRECISION, device).name}, {device}"
     )
     print(f"{'':14} {'loss over':14} {'seconds':>9} {'memory MiB':>11} {'loss':>9}")
     figures: dict[str, dict[str, dict[str, float]]] = {}

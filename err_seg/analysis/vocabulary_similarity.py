@@ -13,8 +13,9 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.nn import functional as F
 
-from err_seg.build import build_model, resolve_device
+from err_seg.build import build_model
 from err_seg.data import DatasetError, dataset_names, get_dataset, load_vocabulary, vocabulary_names
+from err_seg.device import resolve_device
 from err_seg.evaluation.report import text_table
 from err_seg.files import atomic_write
 from err_seg.modeling.clip import build_clip, build_tokenizer, load_clip_weights

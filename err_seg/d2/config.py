@@ -6,10 +6,10 @@ from detectron2.config import CfgNode as DetectronNode
 from detectron2.config import get_cfg as detectron_defaults
 from fvcore.common.config import CfgNode
 
-from err_seg.build import resolve_device, resolve_precision
 from err_seg.config import ConfigError, get_cfg, settings_of
 from err_seg.d2.weights import checked_weights, readable_weights
 from err_seg.defaults import default_cfg
+from err_seg.device import resolve_device, resolve_precision
 
 NOTHING: tuple[tuple[str, Any], ...] = (("SEED", -1), ("DATASETS.TRAIN", ()), ("DATASETS.TRAIN", []))
 
@@ -40,7 +40,7 @@ def to_detectron2(cfg: CfgNode) -> DetectronNode:
     device = resolve_device(cfg.MODEL.DEVICE)
     translated.MODEL.DEVICE = str(device)
     translated.MODEL.WEIGHTS = readable_weights(cfg.MODEL.WEIGHTS)
-    translated.SOLVER.AMP.ENABLED = resolve_precision(cfg.SOLVER.PRECISION, device) == "fp16"
+    translated.SOLVER.AMP.ENABLED = resolve_precision(cfg.SOLVER.PRECISION, device).name == "fp16"
     return translated
 
 

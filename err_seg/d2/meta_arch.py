@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from err_seg import modeling
-from err_seg.build import input_arguments, resolve_device, resolve_precision
+from err_seg.build import input_arguments
 from err_seg.checkpoint import DETECTRON2_PREFIX, fitting_state
 from err_seg.config import ConfigError
 from err_seg.d2.backbone import CLIPBackbone
@@ -21,10 +21,9 @@ from err_seg.d2.config import from_detectron2
 from err_seg.d2.head import ERRSegHead
 from err_seg.d2.sem_seg import CompactSemSeg
 from err_seg.data import DatasetSpec
+from err_seg.device import PRECISIONS, autocast, resolve_device, resolve_precision, tf32
 from err_seg.engine.benchmarks import benchmark_num_kept
 from err_seg.engine.views import View, evaluation_views, segment_views
-from err_seg.modeling.err_seg import PRECISIONS
-from err_seg.modeling.layers import autocast
 from err_seg.modeling.loss import segmentation_loss
 from err_seg.prompts import check_vocabulary
 
@@ -115,7 +114,7 @@ class ERRSeg(nn.Module):
             "sem_seg_head": head,
             "network_arguments": input_arguments(own),
             "crop_size": own.INPUT.CROP_SIZE,
-            "train_precision": resolve_precision(own.SOLVER.PRECISION, resolve_device(own.MODEL.DEVICE)),
+            "train_precision": resolve_precision(own.SOLVER.PRECISION, resolve_device(own.MODEL.DEVICE)).name,
             "ignored_are_negatives": own.MODEL.LOSS.IGNORED_ARE_NEGATIVES,
             "views": evaluation_views(own),
             "train_dataset": train_dataset,
@@ -181,7 +180,7 @@ class ERRSeg(nn.Module):
     def segment(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Do :meth:`forward` in evaluation."""
         results = []
-        with autocast(self.device, PRECISIONS[self.network.precision]):
+        with tf32(False), autocast(self.device, PRECISIONS[self.network.precision]):
             for question, group in itertools.groupby(batched_inputs, key=self._question):
                 inputs = list(group)
                 images = [x["image"] for x in inputs]

@@ -13,7 +13,7 @@ from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from fvcore.common.config import CfgNode
 
-from err_seg.build import DEFAULT_NUM_KEPT, resolve_device, resolve_precision
+from err_seg.build import DEFAULT_NUM_KEPT
 from err_seg.config import ConfigError
 from err_seg.d2.catalog import records_of, register_datasets
 from err_seg.d2.checks import check_detectron2_keys, check_schedule_keys, check_settings
@@ -32,6 +32,7 @@ from err_seg.d2.hooks import (
 from err_seg.d2.mapper import ERRSegMapper, SeededDataset
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.data import TrainingSampler
+from err_seg.device import deterministic, resolve_device, resolve_precision, tf32
 from err_seg.engine.benchmarks import evaluation_settings, save_benchmarks
 from err_seg.engine.errors import TrainingError, TrainingInterrupted
 from err_seg.engine.optimizer import build_optimizer, build_schedule
@@ -62,7 +63,7 @@ class Trainer(DefaultTrainer):
         cfg = cfg.clone()
         cfg.defrost()
         precision = resolve_precision(self.own.SOLVER.PRECISION, resolve_device(self.own.MODEL.DEVICE))
-        cfg.SOLVER.AMP.ENABLED = precision == "fp16"
+        cfg.SOLVER.AMP.ENABLED = precision.name == "fp16"
         cfg.freeze()
         if comm.is_main_process():
             Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
@@ -218,9 +219,14 @@ class Trainer(DefaultTrainer):
             TrainingError: the loss or a weight is no longer a finite number.
             TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
         """
-        checkpointing = self.own.SOLVER.ACTIVATION_CHECKPOINTING
+        solver = self.own.SOLVER
         try:
-            with stop_request() as self.stopping, activation_checkpointing(self.meta_arch.network, checkpointing):
+            with (
+                stop_request() as self.stopping,
+                tf32(solver.TF32),
+                deterministic(solver.DETERMINISTIC),
+                activation_checkpointing(self.meta_arch.network, solver.ACTIVATION_CHECKPOINTING),
+            ):
                 return super().train()
         except Stopped as stop:
             raise TrainingInterrupted(

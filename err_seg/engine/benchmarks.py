@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from err_seg.config import ConfigError
 from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, get_dataset
+from err_seg.device import Precision, resolve_precision
 from err_seg.engine.parallel import check_shared_folder, is_main_process, process_share, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.engine.progress import EvaluationProgress
@@ -102,7 +103,7 @@ def evaluate_benchmark(
     """
     spec = pairs.spec
     folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
-    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=model.precision)
+    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision_of(cfg, model))
     network = {key: value for key, value in cfg.MODEL.items() if key not in ("WEIGHTS", "DEVICE")}
     facts = {
         "weights": weights,
@@ -111,6 +112,10 @@ def evaluate_benchmark(
         "pictures": pairs.names,
         "files": cfg.TEST.SAVE,
     }
+    logger.info(
+        "evaluating %d pictures of %s: precision %s (%s), without TF32, device %s",
+        *(len(pairs), spec.name, settings["precision"], settings["precision_reason"], model.device),
+    )
     progress = EvaluationProgress(folder, fingerprint({**settings, **facts}))
     counter = BoundaryConfusion if cfg.TEST.BOUNDARY_IOU else ConfusionMatrix
     counts: ConfusionMatrix | BoundaryConfusion = counter(
@@ -182,14 +187,22 @@ def count_pictures(
     progress.save(counts)
 
 
-def evaluation_settings(cfg: CfgNode, spec: DatasetSpec, *, num_kept: int | None, precision: str) -> dict[str, Any]:
+def precision_of(cfg: CfgNode, model: ERRSeg) -> Precision:
+    """Return the precision that the model evaluates at, and why: ``TEST.PRECISION`` unless the model has another."""
+    configured = resolve_precision(cfg.TEST.PRECISION, model.device)
+    return configured if configured.name == model.precision else Precision(model.precision, "the model's own")
+
+
+def evaluation_settings(
+    cfg: CfgNode, spec: DatasetSpec, *, num_kept: int | None, precision: Precision
+) -> dict[str, Any]:
     """Return what a benchmark's figures depend on besides weights and data, to be kept with them.
 
     Args:
         cfg: the configuration.
         spec: the benchmark.
         num_kept: the model's own K, where the benchmark has none.
-        precision: the model's.
+        precision: the model's, see :func:`precision_of`.
     """
     return {
         "K": benchmark_num_kept(cfg, spec) or num_kept,
@@ -197,6 +210,8 @@ def evaluation_settings(cfg: CfgNode, spec: DatasetSpec, *, num_kept: int | None
         "shortest_side": cfg.INPUT.MIN_SIZE_TEST,
         "longest_side": cfg.INPUT.MAX_SIZE_TEST,
         "views": [{"size": view.size, "mirrored": view.mirrored} for view in evaluation_views(cfg)],
-        "precision": precision,
+        "precision": precision.name,
+        "precision_reason": precision.reason,
+        "tf32": False,  # ``ERRSeg.evaluating`` sees to it
         "weights": cfg.MODEL.WEIGHTS,
     }

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from err_seg.build import resolve_device
 from err_seg.config import ConfigError
+from err_seg.device import resolve_device
 
 ENGINES = ("auto", "plain", "detectron2")
 INSTALL_DETECTRON2 = (

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
+from err_seg.device import resolve_precision
 from err_seg.files import atomic_write
 from err_seg.version import __version__
 
@@ -22,19 +23,24 @@ def save_environment(cfg: CfgNode, output: Path, device: torch.device, processes
     with atomic_write(output / "config.yaml") as partial:
         partial.write_text(cfg.dump(), encoding="utf-8")
     with atomic_write(output / "environment.json") as partial:
-        partial.write_text(json.dumps(environment(cfg.SEED, device, processes), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(environment(cfg, device, processes), indent=1) + "\n", encoding="utf-8")
 
 
-def environment(seed: int, device: torch.device, processes: int) -> dict[str, Any]:
+def environment(cfg: CfgNode, device: torch.device, processes: int) -> dict[str, Any]:
     """Return the facts of ``environment.json``; the state of the code is ``None`` outside of a git repository."""
     is_cuda = device.type == "cuda"
+    precision = resolve_precision(cfg.SOLVER.PRECISION, device)
     return {
         "err_seg": __version__,
         "git": git_state(Path(__file__).parent),
         "command": sys.argv,
-        "seed": seed,
+        "seed": cfg.SEED,
         "processes": processes,
         "device": torch.cuda.get_device_name(device) if is_cuda else str(device),
+        "precision": precision.name,
+        "precision_reason": precision.reason,
+        "tf32": cfg.SOLVER.TF32,
+        "deterministic": cfg.SOLVER.DETERMINISTIC,
         "cuda": torch.version.cuda if is_cuda else None,
         "python": platform.python_version(),
         "platform": platform.platform(),

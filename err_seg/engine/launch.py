@@ -12,8 +12,8 @@ from accelerate import PartialState
 from fvcore.common.config import CfgNode
 from torch.multiprocessing import ProcessExitedException, start_processes
 
-from err_seg.build import resolve_device
 from err_seg.config import ConfigError
+from err_seg.device import resolve_device
 
 GRACE_SECONDS = 10.0
 

@@ -18,8 +18,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.utils.checkpoint import checkpoint
 
-from err_seg.build import resolve_precision
 from err_seg.config import ConfigError
+from err_seg.device import resolve_precision
 from err_seg.engine.optimizer import build_optimizer
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.image_encoder import ConvNeXtEncoder
@@ -31,7 +31,7 @@ def build_accelerator(cfg: CfgNode, device: torch.device) -> Accelerator:
     Raises:
         ConfigError: fp16 on the CPU.
     """
-    precision = resolve_precision(cfg.SOLVER.PRECISION, device)
+    precision = resolve_precision(cfg.SOLVER.PRECISION, device).name
     if precision == "fp16" and device.type == "cpu":
         raise ConfigError('SOLVER.PRECISION "fp16" needs a GPU; on the CPU use "bf16" or "fp32"')
     # accelerate remembers the first accelerator's settings for the life of the process and refuses others

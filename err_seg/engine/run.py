@@ -16,9 +16,9 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from err_seg.build import resolve_precision
 from err_seg.data import Batch, SegmentationPairs, get_dataset, training_loader
 from err_seg.data.loader import seed_of
+from err_seg.device import resolve_precision
 from err_seg.engine.checkpoints import WEIGHTS, Checkpoints, TrainingState, changed_settings, check_output_folder
 from err_seg.engine.environment import save_environment
 from err_seg.engine.errors import TrainingError
@@ -102,10 +102,11 @@ class TrainingRun:
         cfg = self.cfg
         logger.info(
             "training on %d pictures of %s: iterations %d to %d of %d pictures each (%d processes × %d parts × %d), "
-            "precision %s, device %s",
+            "precision %s (%s), TF32 %s, device %s",
             *(len(pairs), self.spec.name, self.iteration, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH),
             *(self.processes, cfg.SOLVER.ACCUMULATION_STEPS, self.batch_size),
-            *(resolve_precision(cfg.SOLVER.PRECISION, self.model.device), self.model.device),
+            *resolve_precision(cfg.SOLVER.PRECISION, self.model.device),
+            *("allowed" if cfg.SOLVER.TF32 else "off", self.model.device),
         )
         loader = training_loader(
             pairs,

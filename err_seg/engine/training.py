@@ -4,6 +4,7 @@ from contextlib import closing
 
 from fvcore.common.config import CfgNode
 
+from err_seg.device import deterministic, tf32
 from err_seg.engine.errors import TrainingInterrupted
 from err_seg.engine.parallel import activation_checkpointing
 from err_seg.engine.run import TrainingRun
@@ -35,6 +36,8 @@ def train(cfg: CfgNode, model: ERRSeg, *, resume: bool = False) -> None:
     solver = cfg.SOLVER
     with (
         stop_request() as stop,
+        tf32(solver.TF32),
+        deterministic(solver.DETERMINISTIC),
         activation_checkpointing(model, solver.ACTIVATION_CHECKPOINTING),
         closing(TrainingRun(cfg, model, resume=resume)) as run,
     ):

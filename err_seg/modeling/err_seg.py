@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from err_seg.device import PRECISIONS, autocast, tf32
 from err_seg.modeling.crm import CRM, count_class_pixels, select_classes
 from err_seg.modeling.escf import ESCF
 from err_seg.modeling.gud import GUD
 from err_seg.modeling.hsm import CostEmbedding, CostMaps
 from err_seg.modeling.image_encoder import CLIPEncoder, Features
-from err_seg.modeling.layers import autocast, resize
+from err_seg.modeling.layers import resize
 from err_seg.modeling.segmentation import Segmentation
 from err_seg.pictures import picture_to_tensor
 from err_seg.prompts import PromptStyle, check_vocabulary, tokenize_vocabulary
 from err_seg.text_embeddings import TextEmbeddings
 
 STRIDE = 16
-PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Prediction(NamedTuple):
@@ -225,12 +225,12 @@ class ERRSeg(Head):
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode and autocast at the model's precision, for the time of a ``with`` block."""
+        """Evaluation mode and the model's precision, without TF32, for the time of a ``with`` block."""
         was_training = self.training
         dtype = PRECISIONS[self.precision]
         self.eval()
         try:
-            with autocast(self.device, dtype):
+            with tf32(False), autocast(self.device, dtype):
                 yield
         finally:
             self.train(was_training)

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.modeling.layers import autocast, resize
+from err_seg.device import autocast
+from err_seg.modeling.layers import resize
 
 
 class CostMaps(nn.Module):
