@@ -27,10 +27,10 @@ DEFAULT_NUM_KEPT = 32
 
 
 def build_model(cfg: CfgNode) -> ERRSeg:
-    """Build ERR-Seg on ``cfg.MODEL.DEVICE``, in training mode, seeded by ``cfg.SEED``.
+    """Build ERR-Seg on ``cfg.MODEL.DEVICE``, in evaluation mode, seeded by ``cfg.SEED``.
 
     Weights come from ``MODEL.WEIGHTS`` (the whole network), else from ``MODEL.CLIP.PRETRAINED`` (CLIP alone); whatever
-    neither names is random.
+    neither names is random. (A training loop of your own calls ``model.train()`` first.)
 
     Raises:
         ConfigError: settings that contradict each other or the CLIP; names the key.
@@ -47,7 +47,7 @@ def build_model(cfg: CfgNode) -> ERRSeg:
         logger.warning(
             "CLIP has random weights (MODEL.CLIP.PRETRAINED and MODEL.WEIGHTS are empty): results mean nothing"
         )
-    return model.to(resolve_device(cfg.MODEL.DEVICE))
+    return model.to(resolve_device(cfg.MODEL.DEVICE)).eval()
 
 
 def model_arguments(cfg: CfgNode) -> dict[str, Any]:

@@ -55,10 +55,14 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
-    """Return autocast to ``dtype`` on a device; ``None`` is full precision, also within another autocast."""
+    """Return autocast to ``dtype`` on a device; ``None`` is full precision, also within another autocast.
+
+    Weights are cast at every use: torch's cache of cast weights belongs to all threads, and would hand weights in one
+    thread's precision, or without gradient, to another.
+    """
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=False)
 
 
 _matmul: Any = torch.backends.cuda.matmul

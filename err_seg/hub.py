@@ -126,7 +126,7 @@ def load(
     if sha256 is not None:
         check_sha256(file, sha256)
     yaml_file, settings = base
-    return build_model(get_cfg(yaml_file, [*settings, *options, "MODEL.WEIGHTS", str(file)])).eval()
+    return build_model(get_cfg(yaml_file, [*settings, *options, "MODEL.WEIGHTS", str(file)]))
 
 
 def base_settings(config: str | os.PathLike[str]) -> tuple[Path | None, Overrides]:

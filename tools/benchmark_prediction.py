@@ -63,7 +63,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         cfg = err_seg.get_cfg(arguments.config_file, [*arguments.opts, "MODEL.TEXT.CACHE_DIR", "none"])
-        model = err_seg.build_model(cfg).eval()
+        model = err_seg.build_model(cfg)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

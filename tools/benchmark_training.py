@@ -66,7 +66,7 @@ def measure_step(kind: str, options: argparse.Namespace) -> dict[str, float]:
     """Measure whole steps: forward, loss, backward and AdamW."""
     cfg = configuration(options)
     device = resolve_device(cfg.MODEL.DEVICE)
-    model = err_seg.build_model(cfg)
+    model = err_seg.build_model(cfg).train()
     vocabulary = load_vocabulary(options.vocabulary)
     text, optimizer = vocabulary_input(model, vocabulary), build_optimizer(model, cfg)
     precision = PRECISIONS[resolve_precision(cfg.SOLVER.PRECISION, device).name]

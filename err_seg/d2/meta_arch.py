@@ -21,7 +21,7 @@ from err_seg.d2.config import from_detectron2
 from err_seg.d2.head import ERRSegHead
 from err_seg.d2.sem_seg import CompactSemSeg
 from err_seg.data import DatasetSpec
-from err_seg.device import PRECISIONS, autocast, resolve_device, resolve_precision, tf32
+from err_seg.device import autocast, resolve_device, resolve_precision
 from err_seg.engine.benchmarks import benchmark_num_kept
 from err_seg.engine.views import View, evaluation_views, segment_views
 from err_seg.modeling.loss import segmentation_loss
@@ -56,7 +56,8 @@ class ERRSeg(nn.Module):
         num_kept: a data set to its K in evaluation; ``None`` is the head's own.
 
     Attributes:
-        network: the plain engine's network, made of both; ``model.network.predict(["photo.jpg"], ["cat", "sofa"])``.
+        network: the plain engine's network, made of both; ``model.network.predict("photo.jpg", ["cat", "sofa"])``
+            in evaluation mode.
     """
 
     @configurable
@@ -180,7 +181,7 @@ class ERRSeg(nn.Module):
     def segment(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Do :meth:`forward` in evaluation."""
         results = []
-        with tf32(False), autocast(self.device, PRECISIONS[self.network.precision]):
+        with self.network.evaluating():
             for question, group in itertools.groupby(batched_inputs, key=self._question):
                 inputs = list(group)
                 images = [x["image"] for x in inputs]

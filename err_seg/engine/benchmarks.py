@@ -40,6 +40,7 @@ def evaluate(cfg: CfgNode, model: ERRSeg) -> list[BenchmarkResult]:
     that was killed goes on where it was: the same call, with the same weights and settings, skips the pictures done.
 
     Raises:
+        ArgumentError: the model is in training mode.
         ConfigError, DatasetError: see :func:`open_benchmarks`.
         ConfigError: processes on several machines do not share ``OUTPUT_DIR``.
     """

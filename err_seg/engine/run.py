@@ -218,9 +218,10 @@ class TrainingRun:
         wait_for_all()
 
     def close(self) -> None:
-        """Close files and loader processes, and take off what training wrapped the model in."""
+        """Close files and loader processes, take off what training wrapped the model in, and leave training mode."""
         del self._batches
         if self.report is not None:
             self.report.close()
         if not isinstance(self.model, FSDPModule):
             self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+        self.model.eval()

@@ -24,8 +24,8 @@ def train(cfg: CfgNode, model: ERRSeg, *, resume: bool = False) -> None:
 
     Args:
         cfg: the configuration.
-        model: the network, on its device; it is trained in place. (With ``SOLVER.PARALLEL`` "fsdp" each process is left
-            with its part of it: load ``model_final.safetensors`` into a new one.)
+        model: the network, on its device; it is trained in place and left in evaluation mode. (With ``SOLVER.PARALLEL``
+            "fsdp" each process is left with its part of it: load ``model_final.safetensors`` into a new one.)
         resume: go on from the newest checkpoint in ``OUTPUT_DIR``, where there is one.
 
     Raises:

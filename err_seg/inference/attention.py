@@ -4,6 +4,7 @@ SFM attends, within the map of one class, from every pixel to all pixels (with S
 every place, from every kept class to all kept classes.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -138,19 +139,27 @@ def escf_with(model: ERRSeg, *modules: type[SFM] | type[CFM]) -> ESCF:
 def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM, CFM)) -> Iterator[Attention]:
     """Collect, while a ``with`` block lasts, what the attentions of an ESCF compute of the first picture of a batch.
 
+    What other threads compute with the same ESCF is left out.
+
     Args:
         escf: the ESCF.
         modules: whose attentions; those of SFM take the most memory.
     """
     attention = Attention([], [])
     handles = []
+    thread = threading.get_ident()
 
     def watch(module: SFM | CFM, layer: AttentionLayer, ratio: int) -> None:
         def keep_grid(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            layer.grid = (inputs[0].shape[2] // ratio, inputs[0].shape[3] // ratio)
+            if threading.get_ident() == thread:
+                layer.grid = (inputs[0].shape[2] // ratio, inputs[0].shape[3] // ratio)
 
         def keep(name: str):
-            return lambda _, __, output: setattr(layer, name, output[0].detach().float().cpu())
+            def hook(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+                if threading.get_ident() == thread:
+                    setattr(layer, name, output[0].detach().float().cpu())
+
+            return hook
 
         handles.append(module.register_forward_pre_hook(keep_grid))
         handles.append(module.attention.q.register_forward_hook(keep("queries")))

@@ -36,7 +36,7 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
     if arguments.config_file and not (arguments.weights or arguments.model):
         overrides = [*arguments.opts, "MODEL.DEVICE", device]
         overrides += ["TEST.PRECISION", arguments.precision] if arguments.precision else []
-        return build_model(get_cfg(arguments.config_file, overrides)).eval()
+        return build_model(get_cfg(arguments.config_file, overrides))
     return hub.load(
         arguments.weights or arguments.model or DEFAULT_MODEL,
         config=arguments.config_file or (arguments.model if arguments.weights else None),

@@ -119,14 +119,14 @@ def load_model(cfg: CfgNode, file: Path = ERR_SEG_WEIGHTS) -> ERRSeg:
     model = build_model(cfg)
     clip = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(CLIP_PREFIX)}
     load_weights(model, {**clip, **read_checkpoint(file)})
-    return model.eval()
+    return model
 
 
 def train_model(cfg: CfgNode) -> ERRSeg:
     """Train the network of a configuration; ``SEED`` decides initialisation, order and augmentation."""
     model = build_model(cfg)
     train(cfg, model)
-    return model.eval()
+    return model
 
 
 def measure(cfg: CfgNode, model: ERRSeg) -> dict[str, dict[str, float]]:
@@ -137,7 +137,6 @@ def measure(cfg: CfgNode, model: ERRSeg) -> dict[str, dict[str, float]]:
         that ESCF and GUD take.
     """
     pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
-    model.eval()
     text = model.embed_vocabulary(VOCABULARY)
     images = [_to_tensor(pairs[i].image) for i in range(min(TIMED_PICTURES, len(pairs)))]
     rows = {BASELINE: group_miou(evaluate_baseline(cfg, model, pairs))}

@@ -34,7 +34,7 @@ def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size:
     """Count a network's parameters and multiply-adds.
 
     Args:
-        model: an ``ERRSeg`` on any device; on "meta" counting takes no time and no memory.
+        model: an ``ERRSeg`` on any device, in evaluation mode; on "meta" counting takes no time and no memory.
         num_classes: T.
         num_kept: K; ``None`` is the model's own.
         size: S.
@@ -42,11 +42,8 @@ def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size:
     images = torch.empty(1, 3, size, size, device=model.device)
     text = torch.empty(num_classes, model.encoder.embedding_dim, device=model.device)
     counter = FlopCounterMode(display=False)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), repeated_guidance(model) as repeated, counter:
+    with torch.no_grad(), model.evaluating(), repeated_guidance(model) as repeated, counter:
         model(images, text, num_kept)
-    model.train(was_training)
 
     counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
     parts = [name for name, _ in model.named_children() if f"ERRSeg.{name}" in counts]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from err_seg.arguments import ArgumentError
 from err_seg.device import PRECISIONS, autocast, tf32
 from err_seg.modeling.crm import CRM, count_class_pixels, select_classes
 from err_seg.modeling.escf import ESCF
@@ -79,6 +80,9 @@ class ERRSeg(Head):
         prompt_style: templates and synonyms used where a call names none.
         text_embeddings: the cache of text embeddings.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` (autocast) in :meth:`predict`.
+
+    Any number of threads may predict with one model, while nobody trains it, loads weights into it or moves it. Its
+    settings are read once, when a call begins.
     """
 
     pixel_mean: Tensor
@@ -204,6 +208,7 @@ class ERRSeg(Head):
             self.prompt_style.templates if templates is None else tuple(templates),
             self.prompt_style.synonyms if synonyms is None else synonyms,
         )
+        kept, side = num_kept or self.num_kept or len(names), self.size
         results: list[Segmentation] = []
         with self.evaluating():
             text = self.embed_vocabulary(names, style)
@@ -211,7 +216,7 @@ class ERRSeg(Head):
             for start in tqdm(starts, desc="pictures", disable=not progress):
                 tensors = [picture_to_tensor(image) for image in images[start : start + batch_size]]
                 sizes = [size or (tensor.shape[1], tensor.shape[2]) for tensor in tensors]
-                results += self.compact(self(self.preprocess(tensors), text, num_kept), names, sizes)
+                results += self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
         return results
 
     @staticmethod
@@ -225,12 +230,17 @@ class ERRSeg(Head):
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode and the model's precision, without TF32, for the time of a ``with`` block."""
-        was_training = self.training
-        dtype = PRECISIONS[self.precision]
-        self.eval()
-        try:
-            with tf32(False), autocast(self.device, dtype):
-                yield
-        finally:
-            self.train(was_training)
+        """Compute at the model's precision, without TF32, for the time of a ``with`` block in this thread.
+
+        The mode is left alone, since other threads may be using the model.
+
+        Raises:
+            ArgumentError: the model, or a part of it, is in training mode.
+        """
+        if any(module.training for module in self.modules()):
+            raise ArgumentError(
+                "the model is in training mode, in which dropout makes results random; call model.eval() first, and "
+                "model.train() before training goes on"
+            )
+        with tf32(False), autocast(self.device, PRECISIONS[self.precision]):
+            yield

@@ -7,7 +7,6 @@ plain layer on the concatenated input.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from timm.layers import DropPath
@@ -135,13 +134,6 @@ class ConvReLU6(nn.Sequential):
 
     def __init__(self, in_dim: int, out_dim: int):
         super().__init__(nn.Conv2d(in_dim, out_dim, 3, padding=1), nn.ReLU6())
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
-    """Return autocast to ``dtype`` on a device; ``None`` is full precision, also within another autocast."""
-    if not torch.amp.is_autocast_available(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def drop_path(rate: float) -> nn.Module:

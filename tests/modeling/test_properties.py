@@ -7,7 +7,6 @@ from conftest import VOCABULARY
 from PIL import Image
 
 from err_seg.pictures import PictureError
-from err_seg.prompts import VocabularyError
 
 
 def network_input(model, pictures):
@@ -154,15 +153,6 @@ def test_size_of_the_result_on_request(toy_model, pictures):
     assert result.labels.shape == result.scores.shape == (31, 17)
     assert result.maps.shape == (4, 31, 17)
     assert result.resized((5, 9)).labels.shape == (5, 9)
-
-
-def test_predict_leaves_the_mode_as_it_was(toy_model, pictures):
-    model = toy_model().train()
-    with pytest.raises(VocabularyError):
-        model.predict(pictures, [])
-    model.predict(pictures[:1], ["cat"])
-    assert model.training
-    assert model.encoder.training
 
 
 def test_one_pixel_and_very_wide_pictures(toy_model):

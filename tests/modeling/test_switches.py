@@ -74,7 +74,7 @@ def test_switch_builds_trains_and_predicts(name, toy_model, toy_cfg, pictures):
             assert torch.equal(p, before[n]), n
     assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
 
-    result = model.predict(pictures[:1], VOCABULARY)[0]
+    result = model.eval().predict(pictures[:1], VOCABULARY)[0]
     assert result.labels.shape == pictures[0].shape[:2]
     assert torch.isfinite(result.scores).all()
 
