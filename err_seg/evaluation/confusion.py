@@ -83,8 +83,10 @@ class ConfusionMatrix:
             prediction = prediction.clamp(max=self.background)
 
         n = self.num_classes
-        cell = torch.where(counted, prediction * n + label, n * n)  # one cell more collects what is ignored
-        self._counts += torch.bincount(cell.flatten(), minlength=n * n + 1)[:-1]
+        cell = torch.where(counted, prediction * n + label, n * n).flatten()  # one cell more collects what is ignored
+        # not bincount, which asks the device for the largest value
+        counts = self._counts.new_zeros(n * n + 1)
+        self._counts += counts.scatter_add_(0, cell, counts.new_ones(1).expand_as(cell))[:-1]
 
     def merge(self, other: ConfusionMatrix) -> ConfusionMatrix:
         """Add another matrix's counts to this one, in place, and return this one.
