@@ -158,7 +158,7 @@ class ViTEncoder(CLIPEncoder):
             [1, len(self.clip.visual.positional_embedding) - 1]
         )
         maps = positions.T.unflatten(1, self.clip.visual.grid_size).unsqueeze(0)
-        maps = F.interpolate(maps, size=tuple(grid), mode="bicubic", align_corners=False)
+        maps = resize(maps, grid, mode="bicubic")
         return torch.cat([class_position, maps[0].flatten(1).T])
 
     @staticmethod

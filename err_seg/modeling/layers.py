@@ -7,6 +7,7 @@ plain layer on the concatenated input.
 """
 
 import math
+from typing import Any
 
 import torch
 from timm.layers import DropPath
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NORM_EPS = 1e-5
+# not F.interpolate, which resizes by other means where deterministic algorithms are asked for
+RESIZERS = {"bilinear": torch.ops.aten.upsample_bilinear2d, "bicubic": torch.ops.aten.upsample_bicubic2d}
 
 
 class GuidedLinear(nn.Linear):
@@ -141,11 +144,38 @@ def drop_path(rate: float) -> nn.Module:
     return DropPath(rate) if rate > 0 else nn.Identity()
 
 
-def resize(maps: Tensor, size: tuple[int, int] | torch.Size, *, align_corners: bool = False) -> Tensor:
-    """Resize maps (N, C, h, w) bilinearly, without antialiasing, to (N, C, *size)."""
+def resize(
+    maps: Tensor, size: tuple[int, int] | torch.Size, *, align_corners: bool = False, mode: str = "bilinear"
+) -> Tensor:
+    """Resize maps (N, C, h, w) bilinearly (or by ``mode`` "bicubic"), without antialiasing, to (N, C, *size)."""
     if maps.shape[-2:] == torch.Size(size):
         return maps
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=align_corners)
+    if torch.are_deterministic_algorithms_enabled() and not maps.is_cpu:
+        return DeterministicResize.apply(maps, tuple(size), align_corners, mode)
+    return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=align_corners)
+
+
+class DeterministicResize(torch.autograd.Function):
+    """:func:`resize` with a backward of its own, since torch's adds in any order on CUDA.
+
+    Resizing is a matrix for the rows and another for the columns, and the gradient goes through their transposes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, size: tuple[int, int], align_corners: bool, mode: str) -> Tensor:
+        """Resize as torch does, bit by bit."""
+        ctx.size, ctx.options = maps.shape[-2:], (align_corners, mode)
+        return RESIZERS[mode](maps, size, align_corners)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """Bring the gradient (N, C, H, W) of the result to the maps' own size."""
+        align_corners, mode = ctx.options
+        rows, columns = (
+            RESIZERS[mode](torch.eye(n, device=gradient.device).view(1, n, n, 1), (m, 1), align_corners)[0, :, :, 0]
+            for n, m in zip(ctx.size, gradient.shape[-2:], strict=True)
+        )  # h×H and w×W
+        return rows.to(gradient.dtype) @ gradient @ columns.to(gradient.dtype).T, None, None, None
 
 
 def init_fusion_weights(module: nn.Module) -> None:
