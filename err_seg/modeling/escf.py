@@ -195,7 +195,9 @@ class ESCF(nn.Module):
         grid = (x.shape[2], x.shape[3])
         image_guidance = None if self.image_guidance is None else self.image_guidance(features, grid)
         text_guidance = None if self.text_guidance is None else self.text_guidance(text)
-        x = x.unflatten(0, text.shape[:2]).permute(0, 1, 3, 4, 2)  # B×K×H×W×C
+        # the residual stream is fp32 also under autocast: what the layers add up would leave the range of fp16, and the
+        # eight bits of bf16; the layer norms read it in fp32 in any case
+        x = x.float().unflatten(0, text.shape[:2]).permute(0, 1, 3, 4, 2)  # B×K×H×W×C
         for layer in self.layers:
             x = layer(x, image_guidance, text_guidance)
         return x.permute(0, 1, 4, 2, 3).flatten(0, 1)

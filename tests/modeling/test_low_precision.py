@@ -1,0 +1,62 @@
+"""fp16 and bf16: the residual stream of ESCF stays finite, and in fp32."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+
+import err_seg
+from err_seg.data.mini_vocabulary import VOCABULARY as MINI
+from err_seg.device import PRECISIONS, autocast
+from err_seg.mini.world import load_model
+
+CPU = torch.device("cpu")
+LARGEST_FP16 = torch.finfo(torch.float16).max
+LOWER = ["fp16", "bf16"]
+
+
+def fuse(model, precision, *, scale=1.0):
+    """Run ESCF on random maps; return its result and what every module hands on."""
+    torch.manual_seed(0)
+    x, text = scale * torch.randn(8, 16, 4, 4), torch.randn(2, 4, model.encoder.embedding_dim)
+    deep = [torch.randn(2, dim, side, side) for dim, side in zip(model.encoder.deep_dims, (2, 4), strict=True)]
+    stream = []
+    modules = [module for layer in model.escf.layers for module in (layer.sfm, layer.cfm)]
+    hooks = [module.register_forward_hook(lambda *args: stream.append(args[2])) for module in modules]
+    with torch.no_grad(), autocast(CPU, PRECISIONS[precision]):
+        out = model.escf(x.to(PRECISIONS[precision] or torch.float32), deep, text)
+    for hook in hooks:
+        hook.remove()
+    return out, stream
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_the_stream_is_fp32(toy_model, precision):
+    out, stream = fuse(toy_model().eval(), precision)
+    assert {tensor.dtype for tensor in (out, *stream)} == {torch.float32}
+
+
+def test_sums_beyond_the_range_of_fp16_stay_finite(toy_model):
+    model = toy_model().eval()
+    with torch.no_grad():
+        for layer in model.escf.layers:  # what a single branch adds fits
+            layer.sfm.attention.proj.bias.fill_(0.4 * LARGEST_FP16)
+            layer.cfm.attention.proj.bias.fill_(0.4 * LARGEST_FP16)
+    exact, _ = fuse(model, "fp32")
+    out, _ = fuse(model, "fp16")
+    assert exact.abs().max() > 1.2 * LARGEST_FP16
+    assert out.isfinite().all()
+    torch.testing.assert_close(out, exact, rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_the_trained_network_stays_far_from_the_range_of_fp16(precision):
+    overrides = ["MODEL.DEVICE", "cpu", "TEST.PRECISION", precision]
+    model = load_model(err_seg.get_cfg(REPOSITORY / "configs/mini/err_seg.yaml", overrides))
+    largest = []
+    for part in (*model.escf.layers, model.escf, *model.gud.stages, model.gud.head):
+        part.register_forward_hook(lambda *args: largest.append(args[2].float().abs().max().item()))
+    picture = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    model.predict([picture], MINI[:12])
+    assert len(largest) > 4
+    assert max(largest) < LARGEST_FP16 / 100
