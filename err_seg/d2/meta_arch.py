@@ -23,6 +23,7 @@ from err_seg.d2.sem_seg import CompactSemSeg
 from err_seg.data import DatasetSpec
 from err_seg.device import autocast, resolve_device, resolve_precision
 from err_seg.engine.benchmarks import benchmark_num_kept
+from err_seg.engine.step import mean_pixels
 from err_seg.engine.views import View, evaluation_views, segment_views
 from err_seg.modeling.loss import segmentation_loss
 from err_seg.prompts import check_vocabulary
@@ -164,6 +165,7 @@ class ERRSeg(nn.Module):
         vocabulary = spec.vocabulary
         labels = torch.stack(pad([x["sem_seg"][None] for x in batched_inputs], [spec.ignore_label]))[:, 0]
         labels = labels.to(self.device, non_blocking=True)
+        num_pixels = None if self.ignored_are_negatives else mean_pixels([labels], self.network, len(vocabulary))
         mean = self.network.pixel_mean.flatten().tolist()  # 0 once it is normalised
         pixels = self.network.preprocess(pad([x["image"] for x in batched_inputs], mean), self.crop_size)
         is_bf16 = self.train_precision == "bf16"
@@ -175,6 +177,7 @@ class ERRSeg(nn.Module):
             labels,
             len(vocabulary),
             ignored_are_negatives=self.ignored_are_negatives,
+            num_pixels=num_pixels,
         )
         return {"loss_sem_seg": loss}
 

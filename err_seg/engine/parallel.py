@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.utils.checkpoint import checkpoint
@@ -113,6 +113,13 @@ def wait_for_all() -> None:
     """Wait until every process has come here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Add up a tensor over all processes, in place, and return it; on the device that the processes talk through."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
 
 
 def check_shared_folder(folder: Path) -> None:

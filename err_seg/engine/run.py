@@ -33,7 +33,7 @@ from err_seg.engine.parallel import (
     without_sync,
 )
 from err_seg.engine.report import Report, check_trackers
-from err_seg.engine.step import training_loss, training_transform, vocabulary_input
+from err_seg.engine.step import mean_pixels, training_loss, training_transform, vocabulary_input
 from err_seg.engine.vis import compare, predict_batch, save_comparison
 from err_seg.files import atomic_write
 from err_seg.modeling.err_seg import ERRSeg
@@ -138,11 +138,14 @@ class TrainingRun:
         set_seed(seed_of(self.cfg.SEED, self.iteration, self.accelerator.process_index) % 2**32)
         batches = [next(self._batches) for _ in range(steps)]
         data_seconds = time.perf_counter() - start
-        total = torch.zeros((), device=self.model.device)
+        total, num_pixels = torch.zeros((), device=self.model.device), None
+        if not self.cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:  # else all parts have as many
+            num_pixels = mean_pixels([batch.labels for batch in batches], self.model, len(self.spec.vocabulary))
         for number, batch in enumerate(batches, start=1):
             with nullcontext() if number == steps else without_sync(self.accelerator, self.model, self.network):
                 with self.accelerator.autocast():
-                    loss = training_loss(self.network, self.model, batch, self.text, self.spec, self.cfg) / steps
+                    loss = training_loss(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels)
+                    loss = loss / steps
                 self.accelerator.backward(loss)
             total += loss.detach()
         shared = self.accelerator.reduce(torch.stack([total, torch.full_like(total, signum)]), reduction="mean")

@@ -1,11 +1,15 @@
 """From a batch to its loss: what any training loop shares."""
 
+from collections.abc import Sequence
+
+import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from err_seg.data import Batch, DatasetSpec, TrainingTransform
+from err_seg.engine.parallel import process_share, sum_over_processes
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.modeling.loss import segmentation_loss
+from err_seg.modeling.loss import count_pixels, segmentation_loss
 
 
 def training_transform(cfg: CfgNode, ignore_label: int) -> TrainingTransform:
@@ -29,8 +33,32 @@ def vocabulary_input(model: ERRSeg, vocabulary: tuple[str, ...]) -> Tensor:
     return model.embed_vocabulary(vocabulary)
 
 
+def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int) -> Tensor:
+    """Return the ``num_pixels`` of :func:`segmentation_loss` that make parts of an iteration average to its own loss.
+
+    It follows from labels alone, so that it is there before the first part's backward pass; all processes must ask.
+
+    Args:
+        labels: those of this process's parts, each (B, H, W) of any integer type.
+        model: the network.
+        num_classes: T.
+
+    Returns:
+        The mean over the parts of all processes, a float32 scalar on the model's device; never 0.
+    """
+    parts = [part.to(model.device, non_blocking=True).long() for part in labels]
+    pixels = torch.stack([count_pixels(part, num_classes, model.num_kept_train) for part in parts]).sum()
+    return sum_over_processes(pixels).clamp(min=1) / (len(parts) * process_share()[1])
+
+
 def training_loss(
-    network: nn.Module, model: ERRSeg, batch: Batch, text: Tensor, spec: DatasetSpec, cfg: CfgNode
+    network: nn.Module,
+    model: ERRSeg,
+    batch: Batch,
+    text: Tensor,
+    spec: DatasetSpec,
+    cfg: CfgNode,
+    num_pixels: Tensor | None = None,
 ) -> Tensor:
     """Run a batch through the network and return its loss.
 
@@ -41,6 +69,7 @@ def training_loss(
         text: see :func:`vocabulary_input`.
         spec: the data set, of T classes.
         cfg: the configuration.
+        num_pixels: see :func:`mean_pixels`; ``None`` where ignored pixels are negatives, or the batch stands alone.
 
     Returns:
         A float32 scalar: the mean over B·T·pixels, so that the losses of equal parts of a batch average to its own.
@@ -53,4 +82,5 @@ def training_loss(
         labels,
         len(spec.vocabulary),
         ignored_are_negatives=cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES,
+        num_pixels=num_pixels,
     )

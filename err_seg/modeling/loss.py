@@ -3,12 +3,18 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from err_seg.modeling.crm import kept_class_labels
+from err_seg.modeling.crm import count_class_pixels, kept_class_labels
 from err_seg.modeling.layers import resize
 
 
 def segmentation_loss(
-    logits: Tensor, kept: Tensor, labels: Tensor, num_classes: int, *, ignored_are_negatives: bool = True
+    logits: Tensor,
+    kept: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    ignored_are_negatives: bool = True,
+    num_pixels: Tensor | None = None,
 ) -> Tensor:
     """Mean binary cross-entropy over B·T·pixels.
 
@@ -23,6 +29,9 @@ def segmentation_loss(
         num_classes: T.
         ignored_are_negatives: count ignored pixels as negatives of every class, as the published models were trained;
             otherwise leave them out of sum and mean.
+        num_pixels: where they are left out, a scalar to divide by in the place of the pixels that count; for a part of
+            a batch the mean of :func:`count_pixels` over all parts, so that the losses of the parts average to that of
+            the batch.
 
     Returns:
         The loss, a float32 scalar; 0 where no pixel counts.
@@ -35,4 +44,25 @@ def segmentation_loss(
     if ignored_are_negatives:
         return (negative.sum() - own_logit.sum()) / (num_classes * labels.numel())
     total = (negative * labelled).sum() - own_logit.sum()
-    return total / (num_classes * labelled.sum().clamp(min=1))
+    if num_pixels is None:
+        num_pixels = labelled.sum().clamp(min=1)
+    return total / (num_classes * num_pixels)
+
+
+def count_pixels(labels: Tensor, num_classes: int, num_kept: int | None) -> Tensor:
+    """Count the pixels that a loss without ignored pixels is the mean of, from labels alone.
+
+    They are those whose class CRM keeps in training: of each picture the K most frequent.
+
+    Args:
+        labels: (B, H, W) int64; a value outside 0..T−1 is ignored.
+        num_classes: T.
+        num_kept: K; ``None`` keeps all.
+
+    Returns:
+        An int64 scalar.
+    """
+    pixels = count_class_pixels(labels, num_classes)
+    if num_kept is not None and num_kept < num_classes:
+        pixels = pixels.topk(num_kept, dim=1).values
+    return pixels.sum()

@@ -5,7 +5,9 @@ import torch
 from conftest import VOCABULARY
 from torch.nn import functional as F
 
-from err_seg.modeling import segmentation_loss
+from err_seg.modeling import CRM, segmentation_loss
+from err_seg.modeling.crm import count_class_pixels, kept_class_labels
+from err_seg.modeling.loss import count_pixels
 
 NUM_CLASSES = 10
 
@@ -89,3 +91,26 @@ def test_vocabulary_smaller_than_the_kept_classes(toy_model):
     out = model(torch.randn(2, 3, 64, 64), model.tokenize(["cat", "dog"]), labels=labels)
     assert out.kept.tolist() == [[0, 1], [0, 1]]
     assert segmentation_loss(out.logits, out.kept, labels, 2) < 10
+
+
+def test_parts_divided_by_their_mean_average_to_the_whole(case):
+    logits, kept, labels = case
+    labels[1, 3:9] = 255
+    whole = segmentation_loss(logits, kept, labels, NUM_CLASSES, ignored_are_negatives=False)
+    pixels = sum(kept_class_labels(labels, kept, NUM_CLASSES).ge(0).flatten(1).sum(1)) / 2
+    parts = [
+        segmentation_loss(*part, NUM_CLASSES, ignored_are_negatives=False, num_pixels=pixels)
+        for part in zip(*(tensor.split(1) for tensor in case), strict=True)
+    ]
+    torch.testing.assert_close(sum(parts) / 2, whole)
+
+
+@pytest.mark.parametrize("num_kept", [1, 3, 7, 20, None])
+def test_pixels_that_count_follow_from_labels_alone(num_kept):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 9, (3, 8, 8), generator=generator).where(
+        torch.rand(3, 8, 8, generator=generator) < 0.7, 255
+    )
+    kept, _ = CRM()(torch.randn(3, 7, 4, 4, generator=generator), num_kept, count_class_pixels(labels, 7))
+    expected = (kept_class_labels(labels, kept, 7) >= 0).sum()
+    assert count_pixels(labels, 7, num_kept) == expected
