@@ -24,6 +24,8 @@ from detectron2.modeling import build_backbone, build_model, build_sem_seg_head
 from detectron2.utils.visualizer import Visualizer
 
 from err_seg.d2 import CompactSemSeg, add_err_seg_config, from_detectron2, to_detectron2
+from err_seg.engine.launch import join_processes, launch
+from err_seg.engine.parallel import process_share
 
 SMALL = (*TOY, "DATASETS.TEST", ["pascal_voc_20_val"])
 
@@ -321,3 +323,30 @@ def test_batches_that_do_not_go_together_are_refused(cfg):
     names = ("coco_stuff_train", "pascal_voc_20_val")
     with pytest.raises(ValueError, match="one data set"):
         model([{"image": torch.zeros(3, 32, 32), "sem_seg": small, "dataset_name": name} for name in names])
+
+
+def unequal_losses(argument):
+    """Compute the loss of this process's share of four pictures of unequally many labelled pixels, and write it."""
+    cfg, folder = argument
+    torch.set_num_threads(1)
+    join_processes(cfg)
+    rank, processes = process_share()
+    generator = torch.Generator().manual_seed(0)
+    inputs = []
+    for number in range(4):
+        labels = torch.randint(0, 20, (64, 64), generator=generator)
+        labels[: 20 * number] = 255
+        inputs.append({"image": torch.randint(0, 256, (3, 64, 64), generator=generator).byte(), "sem_seg": labels})
+    model = build_model(to_detectron2(cfg)).train()
+    loss = model(inputs[rank::processes])["loss_sem_seg"]
+    (folder / f"loss-{rank}-of-{processes}").write_text(repr(loss.item()))
+    return 0
+
+
+def test_ignored_pixels_are_left_out_of_the_mean_over_all_processes(tmp_path):
+    more = ("MODEL.LOSS.IGNORED_ARE_NEGATIVES", False, "MODEL.ESCF.DROP_PATH", 0.0)
+    cfg = err_seg.get_cfg(None, [*SMALL, *more, "DATASETS.TRAIN", ["pascal_voc_20_val"]])
+    assert unequal_losses((cfg, tmp_path)) == 0
+    assert launch(unequal_losses, (cfg, tmp_path), processes=2) == 0
+    whole, first, second = (float((tmp_path / f"loss-{name}").read_text()) for name in ("0-of-1", "0-of-2", "1-of-2"))
+    assert (first + second) / 2 == pytest.approx(whole, rel=1e-6)
