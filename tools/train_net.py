@@ -21,6 +21,7 @@ from fvcore.common.config import CfgNode
 import err_seg
 from err_seg import engine as plain
 from err_seg.data import DatasetError, register_entries
+from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.choice import ENGINES, choose_engine
 from err_seg.engine.launch import join_processes, launch
 from err_seg.engine.parallel import process_share
@@ -82,7 +83,7 @@ def work(arguments: argparse.Namespace) -> int:
     rank = 0
     try:
         cfg = err_seg.get_cfg(arguments.config_file, arguments.opts)
-        join_processes(cfg)
+        join_processes(cfg, on_loss=lambda loss: tell(f"error: {loss}; {what_is_left(arguments, cfg)}"))
         rank, _ = process_share()
         start_logging(Path(cfg.OUTPUT_DIR), rank)
         logger.info("engine: %s, %s", arguments.engine, arguments.engine_reason)
@@ -102,12 +103,23 @@ def work(arguments: argparse.Namespace) -> int:
         tell(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        where = " where it was" if arguments.engine == "plain" else " anew"
-        tell(f"interrupted; the same command does the evaluation{where}, and with --resume goes on with the training")
+        tell(f"interrupted; {how_to_go_on(arguments)}")
         return 130
     if rank == 0:
         print_results(results, Path(cfg.OUTPUT_DIR), from_nothing)
     return 0
+
+
+def how_to_go_on(arguments: argparse.Namespace) -> str:
+    """Say what an interrupted command does when it is given again."""
+    evaluation = "the same command does the evaluation" + (" where it was" if arguments.engine == "plain" else " anew")
+    return evaluation if arguments.eval_only else f"{evaluation}, and with --resume goes on with the training"
+
+
+def what_is_left(arguments: argparse.Namespace, cfg: CfgNode) -> str:
+    """Say what an interrupted command has saved, and how to go on."""
+    newest = Checkpoints(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CHECKPOINTS_KEPT).newest_text()
+    return how_to_go_on(arguments) if arguments.eval_only else f"{newest}; {how_to_go_on(arguments)}"
 
 
 def open_engine(engine: str) -> tuple[Callable[..., None], Callable[[CfgNode], list[BenchmarkResult]]]:

@@ -11,8 +11,9 @@ from detectron2.utils import comm
 
 from err_seg.d2.catalog import open_pairs
 from err_seg.data import EvaluationItem
+from err_seg.engine import peers
 from err_seg.engine.benchmarks import save_benchmarks
-from err_seg.engine.parallel import is_main_process
+from err_seg.engine.parallel import is_main_process, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.evaluation import BenchmarkResult, BoundaryConfusion, ConfusionMatrix
 
@@ -76,6 +77,7 @@ class ERRSegEvaluator(DatasetEvaluator):
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Count pictures."""
+        peers.check()
         for given, output in zip(inputs, outputs, strict=True):
             labels = output["sem_seg"].argmax(dim=0).cpu()
             index = self._index[given["file_name"]]
@@ -95,6 +97,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         """
         counts = self._counts
         if self.distributed:
+            wait_for_all()  # which may take hours where shares are unequal, unlike what follows
             counts.all_reduce()
             self._pictures = sum(comm.all_gather(self._pictures))
         if not is_main_process():

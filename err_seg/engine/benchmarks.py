@@ -13,6 +13,7 @@ from tqdm import tqdm
 from err_seg.config import ConfigError
 from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, get_dataset
 from err_seg.device import Precision, resolve_precision
+from err_seg.engine import peers
 from err_seg.engine.parallel import check_shared_folder, is_main_process, process_share, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.engine.progress import EvaluationProgress
@@ -125,6 +126,7 @@ def evaluate_benchmark(
     progress.restore(counts)
     files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
     count_pictures(cfg, model, pairs, counts, progress, files)
+    wait_for_all()  # which may take hours where shares are unequal, unlike what follows
     counts.all_reduce()
     if is_main_process():
         files.finish()
@@ -172,6 +174,7 @@ def count_pictures(
     with model.evaluating(), bar:
         text = model.embed_vocabulary(spec.vocabulary)
         for items in loader:
+            peers.check()
             images, sizes = [item.image for item in items], [item.size for item in items]
             for item, result in zip(
                 items, segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views), strict=True

@@ -71,8 +71,10 @@ class Checkpoints:
         return sorted((path for path in found if re.fullmatch(r"iter_\d{7,}", path.name)), key=_iteration, reverse=True)
 
     def newest_text(self) -> str:
-        """Name the newest checkpoint, for messages."""
-        newest = self.newest_first()
+        """Name the newest checkpoint, for messages; of a run of detectron2 that which it names itself."""
+        newest, named = self.newest_first(), self.folder.with_name("last_checkpoint")
+        if not newest and named.is_file():
+            newest = [named.with_name(named.read_text(encoding="utf-8").strip())]
         return f"the last good checkpoint is {newest[0]}" if newest else "there is no checkpoint yet"
 
     def set_aside(self) -> None:

@@ -3,19 +3,26 @@
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
 from fvcore.common.config import CfgNode
 from torch.multiprocessing import ProcessExitedException, start_processes
 
 from err_seg.config import ConfigError
 from err_seg.device import resolve_device
+from err_seg.engine import peers
 
 GRACE_SECONDS = 10.0
+# of what processes do together: they are apart by a step of training, before which one may wait for a slow disk. What
+# takes longer, such as unequal shares of an evaluation, they wait for otherwise (err_seg.engine.peers)
+TIMEOUT = timedelta(minutes=30)
 
 
 def launch(
@@ -32,7 +39,8 @@ def launch(
     A single process is this one; so is each of the processes that torchrun or ``accelerate launch`` started.
 
     Args:
-        program: what to run; it must be importable by name, and call :func:`join_processes` before any other work.
+        program: what to run; it must be importable by name, and call :func:`join_processes` before any other work. It
+            is taken out of the group of processes again when it ends, however that comes.
         argument: what to hand to it.
         processes: how many on this machine.
         machines: how many machines run this same command.
@@ -48,7 +56,7 @@ def launch(
             f"{machine_rank} one of 0..{machines - 1}"
         )
     if "LOCAL_RANK" in os.environ or processes * machines == 1:
-        return program(argument)
+        return _run_program(program, argument)
     address, port = _address(dist_url, machines)
     common = {
         "MASTER_ADDR": address,
@@ -73,10 +81,16 @@ def launch(
     return 0
 
 
-def join_processes(cfg: CfgNode) -> None:
+def join_processes(cfg: CfgNode, on_loss: Callable[[str], None] | None = None) -> None:
     """Meet the other processes of :func:`launch` or torchrun, and set ``MODEL.DEVICE`` to this process's own device.
 
-    Does nothing in a single process.
+    From then on the processes hear of one another (:mod:`err_seg.engine.peers`): when one is gone, all end. Does
+    nothing in a single process.
+
+    Args:
+        cfg: the configuration.
+        on_loss: what to call with a sentence when another process is gone, in one process of each machine; it is
+            printed where there is nothing to call.
 
     Raises:
         ConfigError: fewer GPUs than processes.
@@ -90,14 +104,40 @@ def join_processes(cfg: CfgNode) -> None:
                 f"--num-gpus {os.environ.get('LOCAL_WORLD_SIZE')}: this machine has {torch.cuda.device_count()} GPUs"
             )
         cfg.MODEL.DEVICE = f"cuda:{local_rank}"
-    PartialState(cpu=device.type == "cpu")
+    PartialState(cpu=device.type == "cpu", timeout=TIMEOUT)
+    peers.start(on_loss or (lambda loss: print(f"error: {loss}", file=sys.stderr)))
 
 
 def _run(local_rank: int, program: Callable[[Any], int], argument: Any, common: dict[str, str], first: int) -> None:
     os.environ.update(common, LOCAL_RANK=str(local_rank), RANK=str(first + local_rank))
-    status = program(argument)
+    status = _run_program(program, argument)
     if status:
         raise SystemExit(status)
+
+
+def _run_program(program: Callable[[Any], int], argument: Any) -> int:
+    """Run a program, and leave the other processes after it."""
+    status = 1
+    try:
+        status = program(argument)
+    except RuntimeError as error:
+        if not peers.explains(error):
+            raise
+    finally:
+        _leave_processes(status)
+    return status
+
+
+def _leave_processes(status: int) -> None:
+    if not dist.is_initialized():
+        return
+    peers.stop(failed=status != 0)
+    # NCCL may wait for processes that are gone
+    end = threading.Timer(GRACE_SECONDS, os._exit, (status,))
+    end.daemon = True
+    end.start()
+    dist.destroy_process_group()
+    end.cancel()
 
 
 def _address(dist_url: str, machines: int) -> tuple[str, str]:

@@ -16,10 +16,12 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from err_seg.config import ConfigError
 from err_seg.device import resolve_precision
+from err_seg.engine import peers
 from err_seg.engine.optimizer import build_optimizer
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.image_encoder import ConvNeXtEncoder
@@ -80,6 +82,8 @@ def distribute(
     else:
         adamw = build_optimizer(model, cfg)
         network, optimizer = accelerator.prepare(model, adamw, device_placement=[False, False])
+        if isinstance(network, DistributedDataParallel):
+            network.broadcast_buffers = False  # they are constants, which the start has made equal
     if cfg.SOLVER.COMPILE:
         network = torch.compile(network, backend=cfg.SOLVER.COMPILE)
     return network, optimizer, adamw
@@ -110,9 +114,8 @@ def process_share() -> tuple[int, int]:
 
 
 def wait_for_all() -> None:
-    """Wait until every process has come here."""
-    if dist.is_initialized():
-        dist.barrier()
+    """Wait until every process has come here, however long that takes while all live (:mod:`err_seg.engine.peers`)."""
+    peers.meet()
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import VOCABULARY, liven
 from PIL import Image
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from toy_training import declaration, metrics, one_thread, run_cfg, toy_data, write_pictures
 
 import err_seg
@@ -45,13 +46,14 @@ def step_as(cfgs):
             closing(TrainingRun(cfg, model, resume=False)) as run,
         ):
             gradients = []
-            run.adamw.register_step_pre_hook(
+            hook = register_optimizer_step_pre_hook(
                 lambda *_, model=model, gradients=gradients: gradients.append(
                     {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
                 )
             )
             for _ in range(cfg.SOLVER.MAX_ITER):
                 run.step()
+            hook.remove()
             if run.is_main:
                 torch.save(gradients, Path(cfg.OUTPUT_DIR) / "gradients.pt")
     return 0

@@ -1,0 +1,268 @@
+"""Processes that work together hear of one another, so that none waits in vain for one that is gone.
+
+Every process has a connection to process 0, which passes on what it hears. A process that ends ends its connection, and
+a machine that falls silent no longer gives signs of life. What waits by :func:`meet` waits as long as all others
+live, be it for days, and no longer.
+"""
+
+import logging
+import os
+import queue
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Client, Connection, Listener, wait
+
+import torch.distributed as dist
+
+logger = logging.getLogger(__name__)
+
+# between two signs of life, and how long none may come: a process that swaps or holds Python's lock is not dead yet
+BEAT_SECONDS, SILENCE_SECONDS = 5.0, 120.0
+# from the news to the end of a process that hangs in a library, or still writes what can be kept, such as a checkpoint
+GRACE_SECONDS = 30.0
+# from an error of communication to the news behind it: loader processes, which hold the connection too, notice the end
+# of their own process after 5 seconds
+NEWS_SECONDS = 20.0
+
+BEAT, HERE, GO, LEFT, FAILED, GONE = b"beat", b"here", b"go", b"left", b"failed", b"gone"
+ENDS = {
+    LEFT: "has ended before this one",
+    FAILED: "has stopped with an error",
+    GONE: "is gone: it was killed, or its machine went down",
+}
+
+
+class LostProcessError(RuntimeError):
+    """Another process is gone, and this one cannot go on without it; the message says which."""
+
+
+class Peers:
+    """What this process knows of the others. All of them make one, together.
+
+    Args:
+        on_loss: what to call with a sentence when another process is gone before its time; only one process of each
+            machine calls it, and ends.
+
+    Attributes:
+        loss: which process is gone before its time; "" while none is.
+
+    Raises:
+        OSError: a process cannot reach process 0; raised in all.
+    """
+
+    def __init__(self, on_loss: Callable[[str], None]):
+        self.rank, self.processes = dist.get_rank(), dist.get_world_size()
+        self._on_loss = on_loss
+        self.loss, self._lost = "", -1
+        self._told = threading.Lock()
+        self._stopped = threading.Event()
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._here: set[int] = set()
+        self._lock = threading.RLock()  # what several threads send or count
+        self._connections = self._connect()
+        threading.Thread(target=self._listen, name="peers", daemon=True).start()
+
+    def meet(self) -> None:
+        """Wait until every process has come here.
+
+        Raises:
+            LostProcessError: one never will.
+        """
+        if self.rank == 0:
+            self._arrive(0)
+        else:
+            self._send(HERE)
+        answer = self._answers.get()
+        if answer != GO:
+            raise LostProcessError(answer.decode())
+
+    def explains(self, error: RuntimeError) -> bool:
+        """Whether an error comes from the loss of another process; the news of that may take a moment to arrive."""
+        if isinstance(error, LostProcessError):
+            return True
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            return False
+        try:
+            return self._answers.get(timeout=NEWS_SECONDS) != GO
+        except queue.Empty:
+            return False
+
+    def tell(self) -> None:
+        """Say which process is lost, once, and in one process of each machine."""
+        first = self.rank - int(os.environ.get("LOCAL_RANK", self.rank))
+        teller = first + 1 if self._lost == first else first
+        if self._told.acquire(blocking=False) and self.rank == teller:
+            self._on_loss(self.loss)
+
+    def stop(self, *, failed: bool) -> None:
+        """Tell the others that this process ends."""
+        self._stopped.set()
+        self._send(FAILED if failed else LEFT)
+
+    def _connect(self) -> dict[int, Connection]:
+        """Connect every process with process 0; return rank to connection."""
+        peers: dict[int, Connection] = {}
+        key, port, problem = secrets.token_bytes(16), 0, ""
+        if self.rank == 0:
+            listener = Listener(("", 0), backlog=self.processes)
+            port = listener.address[1]
+            accepting = threading.Thread(target=self._accept, args=(listener, key, peers), daemon=True)
+            accepting.start()
+        place = [key, port]
+        dist.broadcast_object_list(place)
+        if self.rank > 0:
+            key, port = place
+            try:
+                peers[0] = Client((os.environ["MASTER_ADDR"], port))
+                peers[0].send_bytes(key + b"%d" % self.rank)
+            except OSError as error:
+                problem = f"process {self.rank} cannot reach port {port} of process 0: {error}"
+        problems = [""] * self.processes
+        dist.all_gather_object(problems, problem)
+        if any(problems):
+            raise OSError("; ".join(filter(None, problems)))
+        if self.rank == 0:
+            accepting.join()
+            listener.close()
+        return peers
+
+    def _accept(self, listener: Listener, key: bytes, peers: dict[int, Connection]) -> None:
+        while len(peers) < self.processes - 1:
+            try:
+                connection = listener.accept()
+                message = connection.recv_bytes()
+            except (OSError, EOFError):
+                continue
+            if message.startswith(key):  # else it is none of ours
+                peers[int(message.removeprefix(key))] = connection
+
+    def _listen(self) -> None:
+        """Hear the others and give signs of life, until the process ends."""
+        silence = dict.fromkeys(self._connections, 0.0)
+        before = beaten = time.monotonic()
+        while self._connections and not self._stopped.is_set():
+            ready = wait(list(self._connections.values()), timeout=BEAT_SECONDS)
+            now = time.monotonic()
+            listened = min(now - before, 2 * BEAT_SECONDS)  # not while this process was suspended itself
+            for rank, connection in list(self._connections.items()):
+                if connection in ready:
+                    silence[rank] = 0.0
+                    self._take(rank, connection)
+                else:
+                    silence[rank] += listened
+                if silence[rank] > SILENCE_SECONDS:
+                    self._lose(rank, f"has given no sign of life for {SILENCE_SECONDS:.0f} seconds")
+            before = now
+            if now - beaten >= BEAT_SECONDS:
+                self._send(BEAT)
+                beaten = now
+
+    def _take(self, rank: int, connection: Connection) -> None:
+        """Act on what a process has sent."""
+        try:
+            message = connection.recv_bytes()
+        except (OSError, EOFError):
+            message = GONE
+        if message == HERE:
+            self._arrive(rank)
+        elif message == GO:
+            self._answers.put(GO)
+        elif message in ENDS:
+            del self._connections[rank]
+            self._lose(rank, ENDS[message])
+        elif message != BEAT:  # process 0 passes on what it heard
+            lost, _, how = message.decode().partition(" ")
+            self._lose(int(lost), how)
+
+    def _arrive(self, rank: int) -> None:
+        with self._lock:
+            self._here.add(rank)
+            if len(self._here) == self.processes:
+                self._here.clear()
+                self._answers.put(GO)
+                self._send(GO)
+
+    def _lose(self, rank: int, how: str) -> None:
+        """Take note of the first process that is lost, pass it on, and see to it that this one ends too."""
+        if self.loss or self._stopped.is_set():
+            return
+        self._lost, self.loss = rank, f"process {rank} {how}"
+        self._answers.put(self.loss.encode())
+        if how == ENDS[LEFT]:  # as all will, unless this one has yet to meet it
+            return
+        if self.rank == 0:
+            self._send(f"{rank} {how}".encode())
+        if how != ENDS[FAILED]:  # which that process tells itself; all may be about to, for the same reason
+            self.tell()
+        end = threading.Timer(GRACE_SECONDS, self._end)
+        end.daemon = True
+        end.start()
+
+    def _end(self) -> None:
+        if not self._stopped.is_set():
+            self.tell()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
+
+    def _send(self, message: bytes) -> None:
+        with self._lock:
+            for connection in list(self._connections.values()):
+                try:
+                    connection.send_bytes(message)
+                except OSError:  # the end of a process is heard, not felt
+                    continue
+
+
+# of the default group of processes, and there is one of each in a process
+_peers: Peers | None = None
+
+
+def start(on_loss: Callable[[str], None]) -> None:
+    """Let the processes of the default group hear of one another, see :class:`Peers`; all must ask."""
+    global _peers
+    try:
+        _peers = Peers(on_loss)
+    except OSError as error:
+        logger.warning("no process will hear when another one is gone, and all wait for it until time is up: %s", error)
+
+
+def meet() -> None:
+    """Wait until every process has come here, for as long as all others live.
+
+    Raises:
+        LostProcessError: one is gone.
+    """
+    if _peers is not None:
+        _peers.meet()
+    elif dist.is_initialized():
+        dist.barrier()
+
+
+def check() -> None:
+    """Check in the middle of long work that it is not in vain.
+
+    Raises:
+        LostProcessError: another process is gone.
+    """
+    if _peers is not None and _peers.loss:
+        raise LostProcessError(_peers.loss)
+
+
+def explains(error: RuntimeError) -> bool:
+    """Whether an error comes from the loss of another process; if so, it has been told."""
+    if _peers is None or not _peers.explains(error):
+        return False
+    _peers.tell()
+    return True
+
+
+def stop(*, failed: bool) -> None:
+    """Tell the other processes that this one ends."""
+    global _peers
+    if _peers is not None:
+        _peers.stop(failed=failed)
+        _peers = None
