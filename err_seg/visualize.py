@@ -13,8 +13,6 @@ OPACITY = 0.55
 CONTOUR_LIGHT = 0.75
 # a contour is one pixel wide up to this many pixels of the picture's longer side, two up to twice as many, ...
 PIXELS_PER_CONTOUR = 1000
-LEGEND_ENTRIES = 24
-OTHERS_COLOR = (200, 200, 200)
 NOTHING_COLOR = (255, 255, 255)
 
 
@@ -32,7 +30,7 @@ def overlay(
         picture: (H, W, 3) uint8 RGB.
         labels: (H, W) integers, indices into the vocabulary; others (an ignore label) stay unpainted.
         vocabulary: class names; a name's colour does not depend on the picture.
-        legend: add a legend below, largest area first.
+        legend: add a legend below, largest area first, no taller than the picture.
         nothing: what the legend calls unpainted pixels; ``None`` leaves them out of it.
 
     Returns:
@@ -49,7 +47,11 @@ def overlay(
     paint = Image.fromarray(colors[np.where(painted, labels, 0)])
     image = Image.composite(Image.blend(photograph, paint, OPACITY), photograph, Image.fromarray(painted))
     _draw_contours(image, labels)
-    return add_legend(image, legend_entries(labels, vocabulary, nothing)) if legend else image
+    if not legend:
+        return image
+    unpainted = float(1 - painted.mean())
+    last = [Entry(NOTHING_COLOR, nothing, unpainted)] if nothing is not None and unpainted > 0 else []
+    return add_legend(image, legend_entries(labels, vocabulary), last)
 
 
 def contours(labels: np.ndarray) -> np.ndarray:
@@ -68,25 +70,15 @@ def area_shares(labels: np.ndarray, num_classes: int) -> list[tuple[int, float]]
     return [(int(i), float(counts[i] / labels.size)) for i in order if counts[i] > 0]
 
 
-def legend_entries(labels: np.ndarray, vocabulary: Sequence[str], nothing: str | None = None) -> list[Entry]:
-    """List the colour, name and area share of what a label map shows, largest first, the rarest classes together.
+def legend_entries(labels: np.ndarray, vocabulary: Sequence[str]) -> list[Entry]:
+    """List the colour, name and area share of the classes that a label map shows, largest first.
 
     Args:
-        labels, vocabulary, nothing: as for :func:`overlay`.
+        labels, vocabulary: as for :func:`overlay`.
     """
-    colors = _colors(tuple(vocabulary))
+    colors = _colors(tuple(vocabulary)).tolist()
     shares = area_shares(labels, len(vocabulary))
-    shown, rest = shares[:LEGEND_ENTRIES], shares[LEGEND_ENTRIES:]
-    entries = [
-        Entry((int(colors[i][0]), int(colors[i][1]), int(colors[i][2])), first_synonym(vocabulary[i]), f"{share:.1%}")
-        for i, share in shown
-    ]
-    if rest:
-        entries.append(Entry(OTHERS_COLOR, f"{len(rest)} more", f"{sum(share for _, share in rest):.1%}"))
-    unpainted = 1 - sum(share for _, share in shares)
-    if nothing is not None and unpainted > 0.5 / labels.size:
-        entries.append(Entry(NOTHING_COLOR, nothing, f"{unpainted:.1%}"))
-    return entries
+    return [Entry(tuple(colors[index]), first_synonym(vocabulary[index]), share) for index, share in shares]
 
 
 def first_synonym(name: str) -> str:
