@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from err_seg.data import images
 from err_seg.data.images import ImageReadError, read_image, read_label
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
@@ -90,6 +91,46 @@ def test_cmyk_jpeg_keeps_its_colours(tmp_path):
     picture = Image.new("RGB", (16, 16), (200, 40, 90))
     picture.convert("CMYK").save(tmp_path / "a.jpg", quality=100)
     np.testing.assert_allclose(read_image(tmp_path / "a.jpg").mean((0, 1)), [200, 40, 90], atol=4)
+
+
+JPEGS = [
+    {"quality": 95, "subsampling": 0},
+    {"quality": 75, "subsampling": 1},
+    {"quality": 30, "subsampling": 2},
+    {"quality": 85, "progressive": True},
+    {"quality": 85, "optimize": True},
+    {"quality": 85, "keep_rgb": True},
+    {"quality": 85, "restart_marker_rows": 1},
+]
+
+
+@pytest.mark.parametrize("options", JPEGS)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_jpeg_is_decoded_by_opencv_as_by_pillow(tmp_path, monkeypatch, options, orientation):
+    smooth = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    picture = Image.fromarray(smooth).resize((131, 97), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "a.jpg", exif=exif, **options)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        expected = read_image(opened)
+    decoded, decode = [], images.cv2.imdecode
+    monkeypatch.setattr(images.cv2, "imdecode", lambda *args: decoded.append(None) or decode(*args))
+    image = read_image(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(image, expected)
+    assert image.flags.writeable
+    assert len(decoded) == (orientation == 1), "what is to be turned is left to Pillow"
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_jpeg_cut_short_is_refused(tmp_path, share, capfd):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ImageReadError, match="damaged or cut short"):
+        read_image(tmp_path / "a.jpg")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_values_without_a_defined_range_are_refused(tmp_path):
