@@ -8,7 +8,7 @@ try:
 except ImportError as error:
     from err_seg.engine.choice import INSTALL_DETECTRON2
 
-    raise ImportError(f"err_seg.d2 needs detectron2: {INSTALL_DETECTRON2}") from error
+    raise ImportError(f"err_seg.d2 needs detectron2 ({error}): {INSTALL_DETECTRON2}") from error
 
 from err_seg.d2.backbone import CLIPBackbone
 from err_seg.d2.catalog import register_datasets

@@ -26,7 +26,7 @@ from err_seg.engine import evaluate
 from err_seg.engine.step import training_transform
 from err_seg.evaluation.report import load_results
 
-pytest.importorskip("detectron2", reason="detectron2 is not installed")
+pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2
 
 from detectron2.data import DatasetCatalog, MetadataCatalog

@@ -22,8 +22,7 @@ def test_install_line_is_the_one_of_the_error():
 
 
 def test_ten_lines(tmp_path, monkeypatch):
-    pytest.importorskip("detectron2", reason="detectron2 is not installed")
-    pytest.importorskip("cv2", reason="OpenCV is not installed")
+    pytest.importorskip("err_seg.d2", exc_type=ImportError)
     program = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "cv2" in block)
     assert program.count("\n") <= 13
     cfg = err_seg.get_cfg(None, TOY)
@@ -39,7 +38,7 @@ def test_ten_lines(tmp_path, monkeypatch):
 
 
 def test_program_that_trains(run_cfg, tmp_path):
-    pytest.importorskip("detectron2", reason="detectron2 is not installed")
+    pytest.importorskip("err_seg.d2", exc_type=ImportError)
     from err_seg.d2 import to_detectron2
 
     page = (REPOSITORY / "docs/detectron2.md").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from err_seg.engine.choice import began
 from err_seg.engine.errors import TrainingError
 from err_seg.engine.report import Report
 
-pytest.importorskip("detectron2", reason="detectron2 is not installed")
+pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2
 
 import err_seg.d2 as d2

@@ -13,7 +13,7 @@ from err_seg.checkpoint import CheckpointError, load_weights, save_weights
 from err_seg.config import ConfigError
 from err_seg.data import get_dataset
 
-pytest.importorskip("detectron2", reason="detectron2 is not installed")
+pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2
 
 from detectron2.checkpoint import DetectionCheckpointer

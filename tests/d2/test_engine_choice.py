@@ -1,7 +1,9 @@
 """Needs no detectron2: what is chosen with and without it."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -77,3 +79,21 @@ def test_nothing_but_its_own_package_imports_detectron2():
     words = ("import detectron2", "from detectron2")
     importing = {path.parent.name for path in files if any(word in path.read_text("utf-8") for word in words)}
     assert importing == {"d2"}
+
+
+def test_what_lacks_a_package_is_skipped_for_a_reason_that_names_it(tmp_path):
+    (tmp_path / "detectron2").mkdir()
+    (tmp_path / "detectron2/__init__.py").write_text("import a_package_that_nobody_has")
+    files = [str(path) for path in (REPOSITORY / "tests/d2").glob("test_*.py") if path != Path(__file__)]
+    path = os.pathsep.join([str(tmp_path), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rs", "-m", "not slow", "-p", "no:cacheprovider", *files],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), done.stdout
+    skips = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert len(skips) >= len(files)
+    assert all("a_package_that_nobody_has" in line for line in skips)
