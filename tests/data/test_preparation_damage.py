@@ -8,6 +8,7 @@ from test_preparation_command import (
     CONTEXT_ID,
     CONVERTED,
     files,
+    make_ade847,
     make_coco,
     make_context,
     make_voc,
@@ -52,6 +53,36 @@ def test_missing_archive_says_where_to_get_it_and_what_was_found(tmp_path, capsy
     shutil.rmtree(tmp_path / "VOCdevkit/VOC2012")
     assert prepare(tmp_path, "voc20") == 1
     assert "VOCdevkit holds VOC2010/" in capsys.readouterr().err
+
+
+def make_voc_without_a_label(root):
+    make_voc(root, {"2007_000001": [[1, 1]], "2007_000002": [[2, 2]]})
+    (root / "VOCdevkit/VOC2012/SegmentationClass/2007_000002.png").unlink()
+    return "voc20 val", "2007_000002"
+
+
+def make_coco_without_a_label(root):
+    make_coco(root)
+    save_picture(root / "coco-stuff/images/val2017/000000000009.jpg", (2, 3))
+    return "coco-stuff val2017", "000000000009"
+
+
+def make_ade_without_a_label(root):
+    make_ade847(root)
+    save_picture(root / "ADE20K_2021_17_01/images/ADE/validation/urban/street/ADE_val_2.jpg", (2, 3))
+    return "ade847 validation", "ADE_val_2"
+
+
+@pytest.mark.parametrize(
+    "make", [make_voc_without_a_label, make_coco_without_a_label, make_ade_without_a_label], ids=lambda f: f.__name__
+)
+def test_picture_that_lacks_its_label_map_sets_the_exit_status_and_the_others_are_done(tmp_path, capsys, make):
+    what, stem = make(tmp_path)
+    for done in ("1 written, 0 kept", "0 written, 1 kept"):
+        assert prepare(tmp_path, what.split()[0]) == 1
+        captured = capsys.readouterr()
+        assert f"{what}: {done}" in captured.out
+        assert f"{what}: no label map for 1 of its pictures ({stem}); unpack the label maps again" in captured.err
 
 
 def test_missing_root(tmp_path, capsys):

@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit status: 0 all is well; 1 an archive is missing, a file is damaged, or (``--strict``) a count differs
-        from the protocol's; 130 interrupted. Wrong usage exits with 2.
+        The exit status: 0 all is well; 1 an archive or a picture's label map is missing, a file is damaged, or
+        (``--strict``) a count differs from the protocol's; 130 interrupted. Wrong usage exits with 2.
     """
     options = _parser().parse_args(arguments)
     root = datasets_root(options.root)
@@ -99,11 +99,20 @@ def _prepare(name: str, root: Path, options: argparse.Namespace) -> list[str]:
     for report in reports:
         _print_report(name, report)
         failures += [complaint for _, complaint in report.failed]
+        failures += _unlabelled(f"{name} {report.split}", report)
         failures += _compare_count(f"{name} {report.split}", report.converted, report.expected, options.strict)
     written = sum(report.written for report in reports)
     if written:
         print(f"{name}: {written:,} files in {seconds:.1f} s ({written / seconds:.0f} files/s)")
     return failures
+
+
+def _unlabelled(what: str, report: SplitReport) -> list[str]:
+    if not report.unlabelled:
+        return []
+    first, more = ", ".join(report.unlabelled[:3]), ", ..." * (len(report.unlabelled) > 3)
+    count = f"{len(report.unlabelled):,} of its pictures"
+    return [f"{what}: no label map for {count} ({first}{more}); unpack the label maps again"]
 
 
 def _print_report(name: str, report: SplitReport) -> None:

@@ -44,6 +44,7 @@ class SplitReport:
         left_out: file stems of label maps without any class.
         failed: (file stem, what is wrong) of damaged pairs.
         stale: file stems of those damaged pairs whose label map of an earlier run is still there.
+        unlabelled: file stems of the archive's pictures that lack their label maps.
         notes: remarks for the reader.
     """
 
@@ -56,6 +57,7 @@ class SplitReport:
     left_out: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -106,6 +108,7 @@ def _list_splits(conversion: Conversion, root: Path) -> dict[str, Listing]:
                 raise MissingFiles(
                     f"no picture with its label map under {root / split.raw_pictures} and {root / split.raw_labels}"
                     + "".join(f"; {note}" for note in listing.notes)
+                    + f"; no label map for {len(listing.unlabelled):,} pictures" * bool(listing.unlabelled)
                 )
         except MissingFiles as error:
             listing = Listing([], [str(error)])
@@ -125,7 +128,8 @@ def _list_splits(conversion: Conversion, root: Path) -> dict[str, Listing]:
 def _convert_split(
     conversion: Conversion, split: Split, listing: Listing, root: Path, workers: int, force: bool
 ) -> SplitReport:
-    report = SplitReport(split.name, split.spec.label_folder(root), split.expected, notes=listing.notes)
+    report = SplitReport(split.name, split.spec.label_folder(root), split.expected)
+    report.unlabelled, report.notes = listing.unlabelled, listing.notes
     done = set() if force else {label.stem for picture, label in split.list_converted(root) if picture.exists()}
     pending = [pair for pair in listing.pairs if pair.stem not in done]
     report.kept = len(listing.pairs) - len(pending)

@@ -85,10 +85,17 @@ class Pair:
 
 @dataclass
 class Listing:
-    """What an archive holds of a split: its complete pairs, and remarks on what was used and what lacks its partner."""
+    """What an archive holds of a split.
+
+    Attributes:
+        pairs: the complete ones.
+        notes: remarks on what was used and what is left out.
+        unlabelled: stems of the split's pictures that are there without their label maps.
+    """
 
     pairs: list[Pair]
     notes: list[str] = field(default_factory=list)
+    unlabelled: list[str] = field(default_factory=list)
 
 
 def list_folders(root: Path, split: Split) -> Listing:
@@ -100,16 +107,13 @@ def list_folders(root: Path, split: Split) -> Listing:
 
 def list_ade20k_full(root: Path, split: Split) -> Listing:
     """Pairs ``X.jpg``, ``X_seg.png`` in any sub-folder (scene by scene), as the full ADE20K's releases have them."""
-    marker = "_seg.png"
-    labels, pictures = {}, {}
+    labels: dict[str, LabelSource] = {}
+    pictures: dict[str, Path] = {}
     for folder, _, names in os.walk(require(root / split.raw_labels)):
-        for name in names:
-            if name.endswith(marker) and not name.startswith("."):
-                stem = name.removesuffix(marker)
-                labels[stem] = Path(folder, name)
-                if f"{stem}.jpg" in names:
-                    pictures[stem] = Path(folder, f"{stem}.jpg")
-    return _match(sorted(labels), labels, pictures)
+        for suffix, found in (("_seg.png", labels), (".jpg", pictures)):
+            visible = (name for name in names if name.endswith(suffix) and not name.startswith("."))
+            found.update({name.removesuffix(suffix): Path(folder, name) for name in visible})
+    return _match(sorted(labels.keys() | pictures.keys()), labels, pictures)
 
 
 def list_voc(root: Path, split: Split) -> Listing:
@@ -193,13 +197,9 @@ def _files(folder: Path, suffix: str) -> dict[str, Path]:
 def _match(ids: Collection[str], labels: Mapping[str, LabelSource], pictures: Mapping[str, Path]) -> Listing:
     """Pairs of the ids that have both, in the ids' order."""
     listing = Listing([Pair(x, pictures[x], labels[x]) for x in ids if x in labels and x in pictures])
-    for have, lack, what in (
-        (labels, pictures, "label maps without a picture"),
-        (pictures, labels, "pictures without a label map"),
-    ):
-        lonely = [x for x in ids if x in have and x not in lack]
-        if lonely:
-            listing.notes.append(f"{len(lonely):,} {what} left out (the first: {lonely[0]})")
+    listing.unlabelled = [x for x in ids if x in pictures and x not in labels]
+    if lonely := [x for x in ids if x in labels and x not in pictures]:
+        listing.notes.append(f"{len(lonely):,} label maps without a picture left out (the first: {lonely[0]})")
     return listing
 
 
