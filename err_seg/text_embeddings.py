@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import threading
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 CLASSES_AT_A_TIME = 64
 PROGRESS_FROM = 256
 FILES_KEPT = 64
+MEMORY_BYTES = 64 * 2**20
 
 
 def default_cache_dir() -> Path:
@@ -32,11 +34,11 @@ def text_parameters(clip: OpenCLIP) -> list[tuple[str, Tensor]]:
     return [(n, p.detach()) for n, p in clip.named_parameters() if not n.startswith("visual.") and n != "logit_scale"]
 
 
-def weights_checksum(clip: OpenCLIP) -> tuple[int, ...]:
+def weights_checksum(clip: OpenCLIP) -> str:
     """Sum the bits of each text weight as integers: cheap enough to ask before every use, different after any step."""
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     sums = [p.contiguous().view(integers[p.element_size()]).sum(dtype=torch.int64) for _, p in text_parameters(clip)]
-    return tuple(torch.stack(sums).tolist())
+    return hashlib.blake2b(torch.stack(sums).cpu().numpy().tobytes(), digest_size=16).hexdigest()
 
 
 def weights_digest(clip: OpenCLIP) -> str:
@@ -51,13 +53,21 @@ def weights_digest(clip: OpenCLIP) -> str:
 class TextEmbeddings:
     """Embeddings of vocabularies, cached in memory and on disk by (tokens of the prompts, weights of the text tower).
 
+    Memory holds those used last, up to 64 MB (and always the very last): some 25 vocabularies of 847 classes. Threads
+    may share a cache; one encodes at a time. Copies of it begin with an empty memory.
+
     Args:
         cache_dir: folder of the disk cache; ``None`` keeps embeddings in memory only.
     """
 
     def __init__(self, cache_dir: Path | None):
         self.cache_dir = cache_dir
-        self._memory: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+        self._memory: dict[tuple[str, str], Tensor] = {}  # the one used last comes last
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["TextEmbeddings"], tuple[Path | None]]:
+        """Copy and pickle as a cache of the same folder."""
+        return TextEmbeddings, (self.cache_dir,)
 
     @torch.no_grad()
     def __call__(self, encoder: CLIPEncoder, tokens: Tensor) -> Tensor:
@@ -66,12 +76,15 @@ class TextEmbeddings:
             f"{tuple(tokens.shape)}".encode() + tokens.numpy().tobytes(), digest_size=16
         ).hexdigest()
         key = (prompts, weights_checksum(encoder.clip))
-        if key not in self._memory:
-            # weights that moved on are not coming back: one set of weights is remembered at a time
-            self._memory = {known: value for known, value in self._memory.items() if known[1] == key[1]}
-            self._memory[key] = self._load_or_encode(encoder, tokens, prompts)
         device = encoder.clip.positional_embedding.device
-        return self._memory[key].to(device)
+        with self._lock:
+            embeddings = self._memory.pop(key, None)
+            if embeddings is None:
+                embeddings = self._load_or_encode(encoder, tokens, prompts)
+            self._memory[key] = embeddings = embeddings.to(device)
+            while len(self._memory) > 1 and sum(known.nbytes for known in self._memory.values()) > MEMORY_BYTES:
+                del self._memory[next(iter(self._memory))]
+        return embeddings
 
     def _load_or_encode(self, encoder: CLIPEncoder, tokens: Tensor, prompts: str) -> Tensor:
         if self.cache_dir is None:

@@ -1,5 +1,9 @@
 """Vocabularies, prompts, the shortened text tower and the cache of embeddings."""
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from conftest import VOCABULARY
@@ -147,3 +151,43 @@ def test_an_unwritable_cache_is_no_obstacle(toy_model, tmp_path, caplog):
     model = toy_model("MODEL.TEXT.CACHE_DIR", str(tmp_path / "file" / "cache"))
     assert model.embed_vocabulary(VOCABULARY).shape == (7, 32)
     assert "not cached on disk" in caplog.text
+
+
+def test_memory_holds_what_was_used_last(model, encodings, monkeypatch):
+    """Room for three vocabularies of two classes: a fourth takes the place of the one that waited longest."""
+    monkeypatch.setattr(text_embeddings, "MEMORY_BYTES", 3 * model.embed_vocabulary(["a", "b"]).nbytes)
+    for name in "cd":
+        model.embed_vocabulary(["a", name])
+    model.embed_vocabulary(["a", "b"])
+    model.embed_vocabulary(["a", "e"])  # instead of "a", "c"
+    assert len(encodings) == 4
+    for name in "bde":
+        model.embed_vocabulary(["a", name])
+    assert len(encodings) == 4
+    model.embed_vocabulary(["a", "c"])
+    assert len(encodings) == 5
+    assert len(model.text_embeddings._memory) == 3
+    model.embed_vocabulary(VOCABULARY)  # more than fits is kept alone
+    model.embed_vocabulary(VOCABULARY)
+    assert len(encodings) == 6
+    assert len(model.text_embeddings._memory) == 1
+
+
+def test_threads_share_the_memory(model, encodings):
+    """Each vocabulary is encoded once, and everybody gets his own."""
+    vocabularies = [[f"thing {i}", f"thing {i + 1}"] for i in range(6)]
+    expected = [model.embed_vocabulary(names) for names in vocabularies]
+    fresh = copy.deepcopy(model)
+    encodings.clear()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(fresh.embed_vocabulary, vocabularies * 10))
+    assert len(encodings) == len(vocabularies)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected * 10, strict=True))
+
+
+def test_copies_of_a_cache_have_its_folder_and_their_own_memory(tmp_path, model):
+    cache = TextEmbeddings(tmp_path)
+    cache(model.encoder, model.tokenize(["a"]))
+    for twin in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
+        assert twin.cache_dir == tmp_path
+        assert twin._memory == {}
