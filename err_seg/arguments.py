@@ -32,4 +32,4 @@ def check_size(size: Any) -> tuple[int, int]:
 
 def is_positive(value: Any) -> bool:
     """Whether this is a whole number of at least 1."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

@@ -53,11 +53,11 @@ class CompactSemSeg(Tensor):
 
     def labels(self) -> Tensor:
         """(H, W) int64: the class of every pixel."""
-        labels = self.segmentation.labels
+        labels = self.segmentation.labels.long()
         return labels if self.num_foreground is None else labels.clamp(max=self.num_foreground)
 
     def dense(self) -> Tensor:
-        """Return the (T, H, W) float32 tensor; this takes 4·T·H·W bytes."""
+        """Return the (T, H, W) float32 tensor; bytes and errors as of :meth:`Segmentation.dense`."""
         dense = self.segmentation.dense()
         if self.num_foreground is None:
             return dense

@@ -40,12 +40,12 @@ def save_label_png(
     """
     nothing = _check_labels(labels, len(class_names), ignore_label)
     if len(class_names) <= NOTHING_8BIT:
-        image = Image.fromarray(np.where(nothing, NOTHING_8BIT, labels).astype(np.uint8))
+        image = Image.fromarray(np.where(nothing, np.uint8(NOTHING_8BIT), labels.astype(np.uint8)))
         palette = np.zeros((256, 3), dtype=np.uint8)
         palette[: len(class_names)] = class_colors(class_names)
         image.putpalette(palette.tobytes())
     elif len(class_names) <= NOTHING_16BIT:
-        image = Image.fromarray(np.where(nothing, NOTHING_16BIT, labels).astype(np.uint16))
+        image = Image.fromarray(np.where(nothing, np.uint16(NOTHING_16BIT), labels.astype(np.uint16)))
     else:
         raise ValueError(f"{path}: a PNG file holds at most {NOTHING_16BIT} classes, found {len(class_names)}")
     with atomic_write(path) as temporary:

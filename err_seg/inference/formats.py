@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Result:
         source: where it came from.
         picture: (H, W, 3) uint8 RGB.
         segmentation: the network's result.
-        labels: (H, W) int64, classes of ``words`` or ``NOTHING``.
+        labels: (H, W) integers, classes of ``words`` or ``NOTHING``.
         words: the classes.
         attention: what ESCF attends to, where it was recorded.
         point: (x, y), the pixel that the attention is shown for; ``None`` is the middle.
@@ -44,8 +45,9 @@ class Result:
     attention: Attention | None = None
     point: tuple[int, int] | None = None
 
+    @cached_property
     def table(self) -> list[dict[str, Any]]:
-        """List the classes that occur, largest first: name, label, pixels, share of all pixels, mean probability."""
+        """The classes that occur, largest first: name, label, pixels, share of all pixels, mean probability."""
         best = self.segmentation.scores.cpu().numpy()
         rows = []
         for label, pixels in zip(*np.unique(self.labels, return_counts=True), strict=True):
@@ -78,7 +80,7 @@ def _json(result: Result, path: Path) -> None:
     facts = {
         "picture": result.source,
         "size": [height, width],
-        "classes": result.table(),
+        "classes": result.table,
         "nothing": {"pixels": nothing, "share": round(nothing / result.labels.size, 6)},
         "kept": [{"name": vocabulary[i], "crm_score": round(scores[i].item(), 3)} for i in kept],
     }
@@ -87,7 +89,7 @@ def _json(result: Result, path: Path) -> None:
 
 
 def _rle(result: Result, path: Path) -> None:
-    scores = {row["label"]: row["score"] for row in result.table()}
+    scores = {row["label"]: row["score"] for row in result.table}
     segments = rle_segments(result.labels, result.source, result.words.classes, scores=scores, ignore_label=NOTHING)
     save_rle_json(segments, path)
 

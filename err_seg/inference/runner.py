@@ -167,7 +167,8 @@ def _predict(
         for (item, picture), prediction in zip(batch, predictions, strict=True):
             attention = record_attention(model, picture, words.vocabulary, num_kept) if with_attention else None
             labels = words.labels(prediction)
-            results.append(Result(item.name, item.source, picture, prediction, labels, words, attention, point))
+            # the writers' queue shall not fill the device's memory
+            results.append(Result(item.name, item.source, picture, prediction.cpu(), labels, words, attention, point))
         return results
     except (RuntimeError, MemoryError) as error:  # torch's out-of-memory errors are RuntimeErrors
         if model.device.type == "cuda":

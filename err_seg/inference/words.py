@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from err_seg.modeling.segmentation import Segmentation
 from err_seg.prompts import VocabularyError, check_vocabulary
@@ -35,13 +36,15 @@ class Words:
         return (*self.classes, *self.background)
 
     def labels(self, result: Segmentation) -> np.ndarray:
-        """Return (H, W) int64: for every pixel its class, or :data:`NOTHING`.
+        """Return (H, W) int16, int32 beyond 32,767 words: for every pixel its class, or :data:`NOTHING`.
 
         Args:
             result: a prediction with :attr:`vocabulary`.
         """
-        labels = result.labels
-        nothing = (labels >= len(self.classes)) | (result.scores < self.threshold)
+        labels = result.labels.to(torch.promote_types(result.labels.dtype, torch.int8))  # NOTHING is negative
+        nothing = labels >= len(self.classes)
+        if self.threshold > 0:
+            nothing |= result.scores < self.threshold
         return labels.masked_fill(nothing, NOTHING).cpu().numpy()
 
 

@@ -1,14 +1,21 @@
 """The compact result of a picture: the K kept classes' maps and their indices, at any size on request."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import psutil
 import torch
 from torch import Tensor
 
+from err_seg.arguments import check_size
 from err_seg.modeling.layers import resize
 
 CLASSES_AT_A_TIME = 8
+
+
+class TooLargeError(MemoryError):
+    """Maps that would take most of the memory; the message says how many bytes, and what takes less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +23,8 @@ class Segmentation:
     """What the network says about one picture.
 
     The K maps are held at the network's own resolution and resized (bilinear, of probabilities) when they are asked
-    for, so that 847 classes on a 12-megapixel picture cost megabytes until somebody wants more.
+    for, so that 847 classes on a 12-megapixel picture cost megabytes until somebody wants more. Only the labels are
+    kept once they were asked for: 1 byte a pixel up to 255 classes, 2 up to 32,767.
 
     Attributes:
         probabilities: (K, S/4, S/4) float32 in [0, 1].
@@ -32,39 +40,102 @@ class Segmentation:
     size: tuple[int, int]
     class_scores: Tensor
 
-    @property
+    @cached_property
     def labels(self) -> Tensor:
-        """(H, W) int64: for every pixel the vocabulary index of the most probable class."""
-        return self._best[1]
+        """(H, W) integers: for every pixel the vocabulary index of the most probable class; computed once.
+
+        The type is the smallest that holds the T classes: uint8 up to 255 (255 itself is never a label), int16 up to
+        32,767, else int32. NumPy indexes with any of them; ``.long()`` before a torch tensor is indexed, and before
+        arithmetic.
+        """
+        return self._best()[1]
 
     @property
     def scores(self) -> Tensor:
-        """(H, W) float32 in [0, 1]: the probability of that class."""
-        return self._best[0]
+        """(H, W) float32 in [0, 1]: the probability of that class; made anew at every call."""
+        return self._best()[0]
 
     @property
     def maps(self) -> Tensor:
-        """(K, H, W) float32 in [0, 1]: the probability of each kept class; made anew at every call."""
+        """(K, H, W) float32 in [0, 1]: the probability of each kept class; made anew at every call.
+
+        Raises:
+            TooLargeError: this takes more than half of the free memory.
+        """
+        self._check_room("maps", len(self.kept), "`probabilities` are the same maps at the network's resolution")
         return resize(self.probabilities.unsqueeze(0), self.size)[0]
 
     def dense(self) -> Tensor:
-        """Return (T, H, W) float32 probabilities, 0 for classes that were not kept; this takes 4·T·H·W bytes."""
+        """Return (T, H, W) float32 probabilities, 0 for classes that were not kept; this takes 4·T·H·W bytes.
+
+        Raises:
+            TooLargeError: this is more than half of the free memory.
+        """
+        advice = f"`kept` and `maps` say the same of the {len(self.kept)} kept classes, and all others are 0"
+        self._check_room("dense()", len(self.vocabulary), advice)
         dense = self.probabilities.new_zeros(len(self.vocabulary), *self.size)
-        dense[self.kept] = self.maps
+        for kept, maps in self._portions():
+            dense[kept] = maps
         return dense
 
     def resized(self, size: tuple[int, int]) -> "Segmentation":
-        """Return the same result at another size (H, W)."""
-        return Segmentation(self.probabilities, self.kept, self.vocabulary, size, self.class_scores)
+        """Return the same result at another size (H, W).
 
-    @cached_property
+        Raises:
+            ArgumentError: that is no size.
+        """
+        size = check_size(size)
+        return self if size == self.size else replace(self, size=size)
+
+    def to(self, device: torch.device | str) -> "Segmentation":
+        """Return the same result on another device, with its labels where they were computed already."""
+        tensors = (self.probabilities, self.kept, self.class_scores)
+        probabilities, kept, class_scores = (tensor.to(device) for tensor in tensors)
+        moved = replace(self, probabilities=probabilities, kept=kept, class_scores=class_scores)
+        if "labels" in vars(self):
+            vars(moved)["labels"] = self.labels.to(device)
+        return moved
+
+    def cpu(self) -> "Segmentation":
+        """Return the same result on the CPU."""
+        return self.to("cpu")
+
     def _best(self) -> tuple[Tensor, Tensor]:
-        """The highest probability of every pixel and its class, a few classes at a time to spare memory."""
-        best, place = self.probabilities.new_full(self.size, -1.0), self.kept.new_zeros(self.size)
-        for first in range(0, len(self.kept), CLASSES_AT_A_TIME):
-            chunk = self.probabilities[first : first + CLASSES_AT_A_TIME].unsqueeze(0)
-            score, index = resize(chunk, self.size)[0].max(dim=0)
+        """The highest probability of every pixel and its class."""
+        best = self.probabilities.new_full(self.size, -1.0)
+        labels = torch.zeros(self.size, dtype=label_type(len(self.vocabulary)), device=best.device)
+        for kept, maps in self._portions():
+            score, place = maps.max(dim=0)
             better = score > best
             best = torch.where(better, score, best)
-            place = torch.where(better, index + first, place)
-        return best, self.kept[place]
+            labels = torch.where(better, kept.to(labels.dtype)[place], labels)
+        return best, labels
+
+    def _portions(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield a few kept classes (k,) and their maps (k, H, W) at a time, to spare memory."""
+        portions = (self.kept.split(CLASSES_AT_A_TIME), self.probabilities.split(CLASSES_AT_A_TIME))
+        for kept, maps in zip(*portions, strict=True):
+            yield kept, resize(maps.unsqueeze(0), self.size)[0]
+
+    def _check_room(self, what: str, count: int, advice: str) -> None:
+        device, (height, width) = self.probabilities.device, self.size
+        needed, free = 4 * count * height * width, free_memory(device)
+        if needed > free / 2:
+            raise TooLargeError(
+                f"{what} would take {needed / 1e9:.1f} GB ({count} classes × {height} × {width} pixels in float32), "
+                f"more than half of the {free / 1e9:.1f} GB that are free on {device}; {advice}, and resized() makes "
+                "results of fewer pixels"
+            )
+
+
+def label_type(num_classes: int) -> torch.dtype:
+    """Return the smallest integer type for labels of T classes; see :attr:`Segmentation.labels`."""
+    return torch.uint8 if num_classes <= 255 else torch.int16 if num_classes <= 32767 else torch.int32
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that may still be allocated on a device."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return psutil.virtual_memory().available
