@@ -1,7 +1,7 @@
 """From class names to the prompts that CLIP's text tower reads."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +30,7 @@ class PromptStyle:
 
     def __post_init__(self):
         """Refuse what would not make prompts."""
-        wrong = [template for template in self.templates if template.count("{}") != 1]
+        wrong = [text for text in self.templates if not isinstance(text, str) or text.count("{}") != 1]
         if wrong or not self.templates:
             raise VocabularyError(
                 f"each template needs one {{}} for the class name, as in {DEFAULT_TEMPLATE!r}; got {wrong or 'none'}"
@@ -46,15 +46,26 @@ class PromptStyle:
         return [template.replace("{}", synonym) for synonym in synonyms for template in self.templates]
 
 
-def check_vocabulary(vocabulary: Sequence[str]) -> tuple[str, ...]:
+def as_texts(what: str, texts: Iterable[str]) -> tuple[str, ...]:
+    """Return a list (tuple, generator, ...) as a tuple.
+
+    Raises:
+        VocabularyError: it is one string, or something else that has no order.
+    """
+    if isinstance(texts, str):
+        raise VocabularyError(f"{what} must be a list of texts, not one string: [{texts!r}]")
+    if isinstance(texts, set | frozenset | Mapping) or not isinstance(texts, Iterable):
+        raise VocabularyError(f"{what} must be a list of texts, in the order that counts, not {type(texts).__name__}")
+    return tuple(texts)
+
+
+def check_vocabulary(vocabulary: Iterable[str]) -> tuple[str, ...]:
     """Return the vocabulary as a tuple, or say what is wrong with it.
 
     Raises:
-        VocabularyError: no names, something that is not text, an empty name, or the same name twice.
+        VocabularyError: no list, no names, something that is not text, an empty name, or the same name twice.
     """
-    if isinstance(vocabulary, str):
-        raise VocabularyError(f"a vocabulary is a list of class names, not one string: [{vocabulary!r}]")
-    names = tuple(vocabulary)
+    names = as_texts("a vocabulary", vocabulary)
     if not names:
         raise VocabularyError("no class names; a vocabulary has at least one")
     for index, name in enumerate(names):

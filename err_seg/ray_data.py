@@ -57,7 +57,7 @@ class Predictor:
         return {key: [row[key] for row in rows] for key in rows[0]}
 
     def _predict(self, path: str, picture: np.ndarray) -> Row:
-        result = self.model.predict([picture], self.words.vocabulary, num_kept=self.num_kept)[0]
+        result = self.model.predict(picture, self.words.vocabulary, num_kept=self.num_kept)
         labels = self.words.labels(result)
         return _row(path, result.size, rle_segments(labels, path, self.words.classes, ignore_label=NOTHING))
 

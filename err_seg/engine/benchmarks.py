@@ -28,6 +28,7 @@ from err_seg.evaluation import (
 )
 from err_seg.identity import fingerprint, weights_digest
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.pictures import upload
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def count_pictures(
             for item, result in zip(
                 items, segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views), strict=True
             ):
-                counts.update(result.labels, item.label.to(model.device))
+                counts.update(result.labels, upload(item.label, model.device))
                 if cfg.TEST.SAVE:
                     files.save(item, result.labels.cpu().numpy())
             progress.add([item.index for item in items])

@@ -75,7 +75,7 @@ def training_loss(
         A float32 scalar: the mean over B·T·pixels, so that the losses of equal parts of a batch average to its own.
     """
     labels = batch.labels.to(model.device, non_blocking=True)
-    prediction = network(model.preprocess(list(batch.images), cfg.INPUT.CROP_SIZE), text, labels=labels)
+    prediction = network(model.preprocess(batch.images, cfg.INPUT.CROP_SIZE), text, labels=labels)
     return segmentation_loss(
         prediction.logits,
         prediction.kept,

@@ -22,7 +22,7 @@ UNLABELLED = -1
 @torch.no_grad()
 def predict_batch(model: ERRSeg, network: nn.Module, batch: Batch, text: Tensor, cfg: CfgNode) -> np.ndarray:
     """Label the first pictures of a training batch as evaluation would, at the crop's size: (B, S, S) int64."""
-    images = model.preprocess(list(batch.images[:PICTURES]), cfg.INPUT.CROP_SIZE)
+    images = model.preprocess(batch.images[:PICTURES], cfg.INPUT.CROP_SIZE)
     network.eval()
     try:
         prediction = network(images, text)

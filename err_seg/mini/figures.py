@@ -13,6 +13,7 @@ from err_seg.data.mini_vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSE
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.layers import resize
+from err_seg.pictures import upload
 
 GROUPS: dict[str, tuple[int, ...]] = {
     "seen": SEEN,
@@ -64,7 +65,7 @@ def evaluate_baseline(cfg: CfgNode, model: ERRSeg, pairs: SegmentationPairs) -> 
         for items in evaluation_loader(pairs, transform, cfg.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS):
             labels = cost_map_labels(model, [item.image for item in items], text, [item.size for item in items])
             for item, label in zip(items, labels, strict=True):
-                confusion.update(label, item.label.to(model.device))
+                confusion.update(label, upload(item.label, model.device))
     return BenchmarkResult.from_confusion(spec.name, confusion, spec.evaluated_classes, len(pairs))
 
 

@@ -1,15 +1,16 @@
 """ERR-Seg: the whole network, and its use on pictures and words."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import replace
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from err_seg.arguments import ArgumentError
+from err_seg.arguments import ArgumentError, check_count, check_size
 from err_seg.device import PRECISIONS, autocast, tf32
 from err_seg.modeling.crm import CRM, count_class_pixels, select_classes
 from err_seg.modeling.escf import ESCF
@@ -18,8 +19,8 @@ from err_seg.modeling.hsm import CostEmbedding, CostMaps
 from err_seg.modeling.image_encoder import CLIPEncoder, Features
 from err_seg.modeling.layers import resize
 from err_seg.modeling.segmentation import Segmentation
-from err_seg.pictures import picture_to_tensor
-from err_seg.prompts import PromptStyle, check_vocabulary, tokenize_vocabulary
+from err_seg.pictures import Picture, is_single, picture_to_tensor, upload
+from err_seg.prompts import PromptStyle, as_texts, check_vocabulary, tokenize_vocabulary
 from err_seg.text_embeddings import TextEmbeddings
 
 STRIDE = 16
@@ -153,37 +154,48 @@ class ERRSeg(Head):
         """Embed T class names to (T, D) unit vectors, without gradient; cached until the weights change."""
         return self.text_embeddings(self.encoder, self.tokenize(vocabulary, style))
 
-    def preprocess(self, images: Sequence[Tensor], size: int | None = None) -> Tensor:
+    def preprocess(self, images: Sequence[Tensor] | Tensor, size: int | None = None) -> Tensor:
         """Normalise pictures and resize each to S×S (bilinear, not antialiased, aspect ratio not kept).
 
         Args:
-            images: (3, h, w) RGB in 0..255, of any sizes and any numeric type.
+            images: B pictures (3, h, w), RGB in 0..255, of any sizes and any numeric type, or one tensor (B, 3, h, w).
             size: S instead of the model's own.
 
         Returns:
             (B, 3, S, S) float32 on the model's device.
         """
-        target = (size or self.size, size or self.size)
-        normalised = [(image.to(self.device).float() - self.pixel_mean) / self.pixel_std for image in images]
-        return torch.cat([resize(image.unsqueeze(0), target) for image in normalised])
+        size = size or self.size
+        if isinstance(images, Tensor):
+            normalised = (upload(images, self.device) - self.pixel_mean).div_(self.pixel_std).float()
+            return resize(normalised, (size, size))
+        if len(images) > 1 and len({(image.shape, image.dtype, image.device) for image in images}) == 1:
+            return self.preprocess(torch.stack(list(images)), size)  # in one go
+        return torch.cat([self.preprocess(image.unsqueeze(0), size) for image in images])
 
-    @torch.no_grad()
+    @overload
+    def predict(self, images: Picture, vocabulary: Iterable[str], **options: Any) -> Segmentation: ...
+
+    @overload
+    def predict(self, images: Iterable[Any], vocabulary: Iterable[str], **options: Any) -> list[Segmentation]: ...
+
+    @torch.no_grad()  # type: ignore[misc] # the options are those below
     def predict(
         self,
-        images: Sequence[Any],
-        vocabulary: Sequence[str],
+        images: Any,
+        vocabulary: Iterable[str],
         *,
         num_kept: int | None = None,
-        templates: Sequence[str] | None = None,
+        templates: Iterable[str] | None = None,
         synonyms: str | None = None,
         size: tuple[int, int] | None = None,
         batch_size: int = 1,
         progress: bool = False,
-    ) -> list[Segmentation]:
-        """Label every pixel of some pictures with words.
+    ) -> Segmentation | list[Segmentation]:
+        """Label every pixel of a picture, or of several, with words.
 
         Args:
-            images: pictures of any sizes, each a path, a PIL image, or an H×W×3 (tensors also 3×H×W) uint8 RGB array.
+            images: a picture, which is a path, a PIL image, or an H×W×3 (tensors also 3×H×W) uint8 RGB array; or a
+                list, tuple, generator, ... of pictures, of any sizes. Generators are read a batch at a time.
             vocabulary: class names; "a, b" are synonyms of one class.
             num_kept: K, instead of the model's own; how many classes of the vocabulary a picture may show.
             templates: prompts with ``{}`` for the name, instead of the model's own.
@@ -193,31 +205,35 @@ class ERRSeg(Head):
             progress: show a progress bar.
 
         Returns:
-            One :class:`Segmentation` a picture, in order.
+            One picture's :class:`Segmentation`; of several, however many, a list of them, in order.
 
         Raises:
-            VocabularyError: an empty, duplicate or over-long name.
-            PictureError: a picture that cannot be read; names it.
+            ArgumentError: another argument that cannot be used, or a model in training mode.
+            VocabularyError: a vocabulary, templates or synonyms that cannot be used, such as an empty, duplicate or
+                over-long name.
+            PictureError: something that is no picture.
+            ImageReadError: a file or PIL image that cannot be read; names it.
         """
-        if isinstance(images, (str, Path)) or hasattr(images, "shape"):
-            raise TypeError("predict takes a list of pictures; put a single one into brackets: predict([image], ...)")
-        if num_kept is not None and num_kept < 1:
-            raise ValueError(f"num_kept must be at least 1, got {num_kept}")
-        names = check_vocabulary(vocabulary)
-        style = PromptStyle(
-            self.prompt_style.templates if templates is None else tuple(templates),
-            self.prompt_style.synonyms if synonyms is None else synonyms,
-        )
-        kept, side = num_kept or self.num_kept or len(names), self.size
+        pictures = [images] if is_single(images) else images
+        names, style = check_vocabulary(vocabulary), self.prompt_style
+        if templates is not None:
+            style = replace(style, templates=as_texts("templates", templates))
+        if synonyms is not None:
+            style = replace(style, synonyms=synonyms)
+        kept = (self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept)
+        shape = None if size is None else check_size(size)
+        count, side = check_count("batch_size", batch_size), self.size
         results: list[Segmentation] = []
-        with self.evaluating():
+        total = len(pictures) if isinstance(pictures, Sized) else None
+        with self.evaluating(), tqdm(total=total, desc="pictures", disable=not progress) as bar:
             text = self.embed_vocabulary(names, style)
-            starts = range(0, len(images), batch_size)
-            for start in tqdm(starts, desc="pictures", disable=not progress):
-                tensors = [picture_to_tensor(image) for image in images[start : start + batch_size]]
-                sizes = [size or (tensor.shape[1], tensor.shape[2]) for tensor in tensors]
+            numbered = enumerate(pictures)
+            while batch := list(itertools.islice(numbered, count)):
+                tensors = [picture_to_tensor(picture, f"picture {number}") for number, picture in batch]
+                sizes = [shape or (tensor.shape[1], tensor.shape[2]) for tensor in tensors]
                 results += self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
-        return results
+                bar.update(len(batch))
+        return results[0] if pictures is not images else results
 
     @staticmethod
     def compact(
