@@ -39,6 +39,21 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def own_device(device: str) -> str:
+    """Return this process's own device, for a command to take before anything lies on a GPU.
+
+    A process of several on a machine gets a GPU of its own where "auto" or "cuda" leaves the choice. It becomes CUDA's
+    current one: whatever else CUDA is asked for, such as pinned memory, would take a few 100 MB of the first GPU.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and count:
+        device = f"cuda:{int(os.environ['LOCAL_RANK']) % count}"
+    index = device.removeprefix("cuda:")
+    if index.isdecimal() and int(index) < count:  # resolve_device says what is wrong with others
+        torch.cuda.set_device(int(index))
+    return device
+
+
 def resolve_precision(precision: str, device: torch.device) -> Precision:
     """Turn "auto" into bf16 on GPUs that compute it natively, fp16 on other ones, and fp32 elsewhere.
 

@@ -31,10 +31,9 @@ from err_seg.analysis.picture_grid import Column, picture_grid, predict_column
 from err_seg.analysis.redundancy_figure import redundancy_figure
 from err_seg.data import SegmentationPairs, get_dataset, load_vocabulary, register_entries
 from err_seg.data.images import read_image, read_label
-from err_seg.device import PRECISIONS
+from err_seg.device import PRECISIONS, own_device
 from err_seg.files import atomic_write
 from err_seg.inference.cli import DEFAULT_MODEL, add_model_options, add_words_options, load_model, read_names
-from err_seg.inference.processes import own_device
 from err_seg.inference.words import split_names
 from err_seg.mini.world import write_data
 from err_seg.prompts import check_vocabulary

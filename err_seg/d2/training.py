@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -114,7 +113,5 @@ def join_detectron2() -> None:
         comm.get_local_process_group()
     except AssertionError:  # there is none yet
         comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-        if torch.cuda.is_available() and dist.get_backend() == "nccl":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if rank:
         setup_logger(distributed_rank=rank)  # else detectron2 lets every process talk

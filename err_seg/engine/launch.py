@@ -16,7 +16,7 @@ from fvcore.common.config import CfgNode
 from torch.multiprocessing import ProcessExitedException, start_processes
 
 from err_seg.config import ConfigError
-from err_seg.device import resolve_device
+from err_seg.device import own_device
 from err_seg.engine import peers
 
 GRACE_SECONDS = 10.0
@@ -84,8 +84,8 @@ def launch(
 def join_processes(cfg: CfgNode, on_loss: Callable[[str], None] | None = None) -> None:
     """Meet the other processes of :func:`launch` or torchrun, and set ``MODEL.DEVICE`` to this process's own device.
 
-    From then on the processes hear of one another (:mod:`err_seg.engine.peers`): when one is gone, all end. Does
-    nothing in a single process.
+    From then on the processes hear of one another (:mod:`err_seg.engine.peers`): when one is gone, all end. A single
+    process has but its device to take.
 
     Args:
         cfg: the configuration.
@@ -95,16 +95,18 @@ def join_processes(cfg: CfgNode, on_loss: Callable[[str], None] | None = None) -
     Raises:
         ConfigError: fewer GPUs than processes.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return
-    device, local_rank = resolve_device(cfg.MODEL.DEVICE), int(os.environ["LOCAL_RANK"])
-    if device.type == "cuda":
-        if local_rank >= torch.cuda.device_count():
+    is_alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    is_cuda = torch.cuda.is_available() and cfg.MODEL.DEVICE.split(":")[0] in ("auto", "cuda")
+    if is_cuda and not is_alone:
+        if int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
             raise ConfigError(
                 f"--num-gpus {os.environ.get('LOCAL_WORLD_SIZE')}: this machine has {torch.cuda.device_count()} GPUs"
             )
-        cfg.MODEL.DEVICE = f"cuda:{local_rank}"
-    PartialState(cpu=device.type == "cpu", timeout=TIMEOUT)
+        cfg.MODEL.DEVICE = "cuda"  # one of them each, whichever was named
+    cfg.MODEL.DEVICE = own_device(cfg.MODEL.DEVICE)
+    if is_alone:
+        return
+    PartialState(cpu=not is_cuda, timeout=TIMEOUT)
     peers.start(on_loss or (lambda loss: print(f"error: {loss}", file=sys.stderr)))
 
 

@@ -6,8 +6,7 @@ from err_seg import hub
 from err_seg.build import build_model
 from err_seg.config import get_cfg
 from err_seg.data import load_vocabulary
-from err_seg.device import PRECISIONS
-from err_seg.inference.processes import own_device
+from err_seg.device import PRECISIONS, own_device
 from err_seg.inference.words import split_names
 from err_seg.modeling.err_seg import ERRSeg
 

@@ -3,7 +3,6 @@
 import os
 from datetime import timedelta
 
-import torch
 from torch import distributed
 
 from err_seg.inference.runner import Report
@@ -22,14 +21,6 @@ def process_rank() -> tuple[int, int]:
     if not 0 <= rank < world_size:
         raise ValueError(f"RANK={rank} is not below WORLD_SIZE={world_size}; both are set by torchrun")
     return rank, world_size
-
-
-def own_device(device: str) -> str:
-    """Give each process of a machine a GPU of its own, where "auto" or "cuda" leaves the choice."""
-    count = torch.cuda.device_count()
-    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and count:
-        return f"cuda:{int(os.environ['LOCAL_RANK']) % count}"
-    return device
 
 
 def gather_reports(report: Report) -> Report | None:
