@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection, Listener, wait
+from typing import Any
 
 import torch.distributed as dist
 
@@ -111,7 +112,7 @@ class Peers:
             port = listener.address[1]
             accepting = threading.Thread(target=self._accept, args=(listener, key, peers), daemon=True)
             accepting.start()
-        place = [key, port]
+        place: list[Any] = [key, port]
         dist.broadcast_object_list(place)
         if self.rank > 0:
             key, port = place
