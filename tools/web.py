@@ -66,11 +66,12 @@ def main() -> int:
             if arguments.samples:
                 found, _ = collect_sources([arguments.samples])
                 samples = [source.path for source in found if source.path]
+            app = create_app(model, arguments.classes or words, folder, samples)
         except (ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
         print(f"open http://{arguments.host}:{arguments.port}")
-        serve(create_app(model, arguments.classes or words, samples), arguments.host, arguments.port)
+        serve(app, arguments.host, arguments.port)
     return 0
 
 

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import gradio as gr
 import numpy as np
 from PIL import Image
+from pydantic import Field, StrictFloat, StrictInt, StrictStr, create_model
 
 from err_seg.colors import class_colors
 from err_seg.data import ImageReadError, read_image
@@ -16,6 +17,8 @@ from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.segmentation import Segmentation
 from err_seg.prompts import VocabularyError
 from err_seg.visualize import OPACITY, area_shares, first_synonym
+from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, Picture
+from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MAX_PIXELS = 40_000_000
 MAX_CLASSES = 1000
@@ -24,15 +27,18 @@ MOST_KEPT = 64
 WAITING = 16
 MINUTE = 60
 COLUMNS = ["class", "CRM score", "share", "probability"]
+Share: TypeAlias = Annotated[StrictFloat, Field(ge=0, le=1)]
+NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
 
 
-def build_page(model: ERRSeg, words: str, samples: Sequence[str | Path] = ()) -> gr.Blocks:
+def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Path] = ()) -> gr.Blocks:
     """Lay the page out.
 
     Args:
         model: see :func:`err_seg.load`.
         words: what the field for class names holds at first.
-        samples: pictures to try.
+        uploads: the files that may be labelled.
+        samples: some of them, to try.
     """
     page = gr.Blocks(title="ERR-Seg", analytics_enabled=False, delete_cache=(10 * MINUTE, 60 * MINUTE))
     with page:
@@ -57,14 +63,23 @@ def build_page(model: ERRSeg, words: str, samples: Sequence[str | Path] = ()) ->
 
         def label_picture(path: str | None, *settings: Any) -> tuple[Any, str, list[list[str]]]:
             try:
-                return label_upload(model, path, *settings)
-            except (ImageReadError, VocabularyError, WordsError) as error:
+                return label_upload(model, path and str(uploads.find(path)), *settings)
+            except (ImageReadError, NoSuchUpload, VocabularyError, WordsError) as error:
                 message = str(error) if path is None else str(error).replace(path, Path(path).name)
                 return gr.AnnotatedImage(None), f"⚠ {message}", []
 
         inputs = [upload, names, background, threshold, kept]
-        button.click(label_picture, inputs, [picture, note, table], concurrency_limit=1, api_name="label")
+        button.click(label_picture, inputs, [picture, note, table], concurrency_limit=1, api_name=LABEL)
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
+
+
+def event_kinds(page: gr.Blocks, num_samples: int) -> dict[str, Kind]:
+    """Return what the page's events are: their fields' types and ranges, as laid out above."""
+    numbers = {event["api_name"]: event["id"] for event in page.config["dependencies"]}
+    fields: dict[str, Any] = {LABEL: tuple[Picture | None, StrictStr, StrictStr, Share, NumKept]}
+    if num_samples:
+        fields[SAMPLE] = tuple[Annotated[StrictInt, Field(ge=0, lt=num_samples)]]
+    return {name: Kind(numbers[name], create_model(name, __base__=Event, data=kinds)) for name, kinds in fields.items()}
 
 
 def uploaded_path(payload: Any) -> str | None:

@@ -1,41 +1,70 @@
 """The server of the page: on this machine alone unless told otherwise, and without any other server's help."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Response, UploadFile
+from fastapi.responses import FileResponse
 
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.web.page import build_page
-
-MAX_UPLOAD = 20 * 2**20
-# the page's own files and nothing from anywhere else: no fonts, scripts or counters of third parties
-CONTENT_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
+from err_seg.web.guard import MAX_UPLOAD, PROGRESS, UPLOAD, Guard
+from err_seg.web.page import build_page, event_kinds
+from err_seg.web.uploads import NoSuchUpload, Uploads, media_type
 
 
-def create_app(model: ERRSeg, words: str, samples: Sequence[str | Path] = ()) -> FastAPI:
+def create_app(model: ERRSeg, words: str, folder: str | Path, samples: Sequence[str | Path] = ()) -> FastAPI:
     """Make the web application.
 
     Only uploads of at most 20 MB, their results, and the samples are ever served; no other file of the machine is.
 
     Args:
-        model, words, samples: see :func:`build_page`.
+        model, words: see :func:`build_page`.
+        folder: an existing folder for uploads, results and copies of the samples; it should hold nothing else, since
+            all of it can be had. ``GRADIO_TEMP_DIR`` is set to it, which is how Gradio learns of it.
+        samples: pictures to try.
     """
+    uploads = Uploads(folder)
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
+    copies = []
+    for sample in map(Path, samples):
+        with sample.open("rb") as content:
+            copies.append(uploads.store(sample.name, content))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.middleware("http")
-    async def restrict(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await proceed(request)
-        response.headers["Content-Security-Policy"] = CONTENT_POLICY
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
+    @app.post(UPLOAD)
+    def upload(files: UploadFile) -> list[str]:
+        path = uploads.store(files.filename or "", files.file)
+        page.upload_file_set.add(str(path))  # which Gradio clears of old ones
+        return [str(path)]
 
-    page = build_page(model, words, samples)
-    return gr.mount_gradio_app(
+    @app.get(PROGRESS)
+    def progress() -> Response:
+        return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")  # a bar is not worth the trouble
+
+    @app.api_route("/gradio_api/file={path:path}", methods=["GET", "HEAD"])
+    def file(path: str) -> FileResponse:
+        try:
+            found = uploads.find(path)
+        except NoSuchUpload as error:
+            raise HTTPException(HTTPStatus.FORBIDDEN, str(error)) from error
+        kind = media_type(found)
+        return FileResponse(
+            found,
+            media_type=kind or "application/octet-stream",
+            filename=found.name,
+            content_disposition_type="inline" if kind else "attachment",
+        )
+
+    page = build_page(model, words, uploads, copies)
+    gr.mount_gradio_app(
         app, page, path="/", show_error=False, max_file_size=MAX_UPLOAD, footer_links=[], ssr_mode=False
     )
+    app.add_middleware(Guard, uploads=uploads, kinds=event_kinds(page, len(copies)))
+    return app
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:

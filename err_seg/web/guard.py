@@ -1,0 +1,163 @@
+"""What of Gradio's server a client reaches: the page's parts and its events, with checked values.
+
+Gradio answers some eighty routes and, as a part of another application, takes any path that a client names for a file
+of its own. So nothing reaches it but what is listed here; and what a client sends is not handed on as it came but
+written anew from the checked values, so that there are no two ways to read it.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from err_seg.web.uploads import NoSuchUpload, Uploads
+
+MAX_UPLOAD = 20 * 2**20
+MAX_FRAME = 2**16  # what surrounds an upload in its request
+MAX_EVENT = 2**20
+LABEL, SAMPLE = "label", "load_example"
+CALL, UPLOAD, PROGRESS = f"/gradio_api/call/{LABEL}", "/gradio_api/upload", "/gradio_api/upload_progress"
+EVENTS = {"/gradio_api/queue/join": (LABEL, SAMPLE), "/gradio_api/run/predict": (SAMPLE,), CALL: (LABEL,)}
+PARTS = re.compile(r"/((theme\.css|favicon\.ico|manifest\.json|robots\.txt)?|(assets|static)(/\w[\w.@+-]*)+)", re.ASCII)
+FILES = re.compile(r"/gradio_api/file=.+", re.DOTALL)
+STREAMS = re.compile(rf"/gradio_api/queue/data|{PROGRESS}|{CALL}/\w+", re.ASCII)
+# the page's own files and nothing from anywhere else: no fonts, scripts or counters of third parties
+HEADERS = {
+    b"content-security-policy": b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+}
+
+
+class Picture(BaseModel):
+    """Where an upload lies. Whatever else a client says of it counts for nothing."""
+
+    path: StrictStr
+
+
+class Event(BaseModel):
+    """An event as a client tells it: which, the values of its fields, and to what session the answer goes."""
+
+    data: list[Any]
+    fn_index: StrictInt | None = None
+    trigger_id: StrictInt | None = None
+    session_hash: Annotated[StrictStr, Field(pattern=r"^[0-9A-Za-z_]{1,64}$")] | None = None
+
+
+class Kind(NamedTuple):
+    """A kind of event: Gradio's number for it, and the :class:`Event` whose data is a tuple of its fields' types."""
+
+    number: int
+    event: type[Event]
+
+
+class Guard:
+    """The outermost layer of the server.
+
+    Args:
+        app: what it guards.
+        uploads: the files that may be named.
+        kinds: the events ``LABEL`` and, if there are samples, ``SAMPLE``.
+    """
+
+    def __init__(self, app: ASGIApp, uploads: Uploads, kinds: Mapping[str, Kind]):
+        self.app, self.uploads, self.kinds = app, uploads, kinds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *HEADERS.items()]
+            await send(message)
+
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            try:
+                await self._answer(scope, receive, send_with_headers)
+            except HTTPException as refusal:
+                answer = JSONResponse({"detail": refusal.detail}, refusal.status_code)
+                await answer(scope, receive, send_with_headers)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, reads = scope["path"], scope["method"] in ("GET", "HEAD")
+        if reads and (PARTS.fullmatch(path) or FILES.fullmatch(path)):
+            await self.app({**scope, "query_string": b""}, receive, send)
+        elif reads and STREAMS.fullmatch(path):
+            try:
+                await self.app(scope, receive, send)
+            except RuntimeError as error:
+                if not isinstance(error.__cause__, HTTPException):
+                    raise
+                # nobody began such an event, as Gradio has told the client before it fell over that
+                await send({"type": "http.response.body", "body": b""})
+        elif scope["method"] == "POST" and path == UPLOAD:
+            await self._hand_on(scope, await _read(receive, MAX_UPLOAD + MAX_FRAME), receive, send)
+        elif scope["method"] == "POST" and path in EVENTS:
+            await self._hand_on(scope, self._checked(path, await _read(receive, MAX_EVENT)), receive, send)
+        else:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+
+    async def _hand_on(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Pass a request on with this body."""
+        messages = [{"type": "http.request", "body": body}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        headers = [header for header in scope["headers"] if header[0] not in (b"content-length", b"transfer-encoding")]
+        headers.append((b"content-length", str(len(body)).encode()))
+        await self.app({**scope, "query_string": b"", "headers": headers}, replay, send)
+
+    def _checked(self, path: str, body: bytes) -> bytes:
+        """Check an event's values and write it anew.
+
+        Raises:
+            HTTPException: 422 for what is of a wrong kind, 403 for a path that the client may not have.
+        """
+        try:
+            number = Event.model_validate_json(body).fn_index
+            kinds = [self.kinds[name] for name in EVENTS[path] if name in self.kinds]
+            kind = next((kind for kind in kinds if path == CALL or kind.number == number), None)
+            if kind is None:
+                raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "fn_index: there is no such event here")
+            event = kind.event.model_validate_json(body)
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            place = ".".join(map(str, problem["loc"])) or "the request"
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{place}: {problem['msg']}") from error
+        data = [self._file(value) if isinstance(value, Picture | None) else value for value in event.data]
+        return json.dumps({**event.model_dump(exclude_none=True), "data": data}).encode()
+
+    def _file(self, picture: Picture | None) -> dict[str, Any]:
+        if picture is None:
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose a picture first.")
+        try:
+            return {"path": str(self.uploads.find(picture.path)), "meta": {"_type": "gradio.FileData"}}
+        except NoSuchUpload as error:
+            raise HTTPException(HTTPStatus.FORBIDDEN, str(error)) from error
+
+
+async def _read(receive: Receive, most: int) -> bytes:
+    """Read a request's body.
+
+    Raises:
+        HTTPException: 413, it has more than so many bytes.
+    """
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HTTPException(HTTPStatus.BAD_REQUEST, "the request ended too early")
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {most / 2**20:.0f} MiB")
+        if not message.get("more_body", False):
+            return bytes(body)

@@ -1,0 +1,75 @@
+"""A page that is served to this machine, and a picture for it."""
+
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from typing import NamedTuple
+
+import numpy as np
+import uvicorn
+from PIL import Image
+
+
+class Answer(NamedTuple):
+    """A response of the server."""
+
+    status: int
+    headers: dict
+    body: bytes
+
+
+class Site(NamedTuple):
+    """A running server."""
+
+    port: int
+
+    def ask(self, method, target, body=None, **headers):
+        """Send a request as it is; no client's library tidies the target up."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, target, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.headers), response.read())
+        finally:
+            connection.close()
+
+    def post(self, target, body):
+        """Post JSON, or text that should be some."""
+        content = body if isinstance(body, str | bytes) else json.dumps(body)
+        return self.ask("POST", target, content, content_type="application/json")
+
+    def upload(self, file):
+        """Upload a file; return the path that the server names it by."""
+        head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{file.name}"\r\n\r\n'
+        body = head.encode() + file.read_bytes() + b"\r\n--x--\r\n"
+        answer = self.ask("POST", "/gradio_api/upload", body, content_type="multipart/form-data; boundary=x")
+        assert answer.status == 200, answer
+        return json.loads(answer.body)[0]
+
+
+@contextmanager
+def serving(app):
+    """Serve an application in a ``with`` block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.02)
+    try:
+        yield Site(port)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def draw_photo(path):
+    """Write a picture of coloured noise, 90 wide and 60 high."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
+    return path

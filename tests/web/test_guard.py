@@ -1,0 +1,285 @@
+"""Ways in: whatever a client asks for, it gets uploads, samples, results and the page, and nothing else."""
+
+import base64
+import json
+import os
+import re
+import socket
+
+import pytest
+from PIL import Image
+
+gradio = pytest.importorskip("gradio")
+
+from serving import draw_photo, serving  # noqa: E402
+
+from err_seg.web import create_app  # noqa: E402
+from err_seg.web.guard import MAX_EVENT, MAX_UPLOAD  # noqa: E402
+from err_seg.web.uploads import NoSuchUpload, Uploads  # noqa: E402
+
+CALL, JOIN, RUN, UPLOAD = (f"/gradio_api/{name}" for name in ("call/label", "queue/join", "run/predict", "upload"))
+META = {"_type": "gradio.FileData"}
+FIELDS = ["cat, dog", "", 0, 2]
+SAMPLE_EVENT, LABEL_EVENT = 0, 1
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return draw_photo(tmp_path / "photo.png")
+
+
+@pytest.fixture
+def model(toy_model):
+    return toy_model().eval()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder that the page has to itself."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back afterwards, whatever the page sets
+    path = tmp_path / "page"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A picture that nobody uploaded."""
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(tmp_path / "secret.png")
+    return tmp_path / "secret.png"
+
+
+@pytest.fixture
+def site(model, folder, photo):
+    with serving(create_app(model, "cat, dog", folder, [photo])) as site:
+        yield site
+
+
+def picture(path, **more):
+    return {"path": str(path), "meta": META, **more}
+
+
+def quoted(path, times=1):
+    text = str(path)
+    for _ in range(times):
+        text = "".join(f"%{byte:02x}" for byte in text.encode())
+    return text
+
+
+def ways_in(folder, photo, secret, listener):
+    """Paths by which someone may ask for a file that is not theirs, or that is not there."""
+    (folder / "link.png").symlink_to(secret)
+    (folder / "linked").symlink_to(secret.parent)
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    return {
+        "absent in the folder": folder / "absent.png",
+        "absent elsewhere": "/absent/absent.png",
+        "absolute": secret,
+        "no picture": "/etc/passwd",
+        "relative": os.path.relpath(secret),
+        "dots": f"{folder}/../{secret.name}",
+        "dots after an absent folder": f"{folder}/absent/../../{secret.name}",
+        "many dots": "../" * 30 + str(secret)[1:],
+        "link": folder / "link.png",
+        "linked folder": folder / "linked" / secret.name,
+        "dots after a link": f"{folder}/linked/../{secret.parent.name}/{secret.name}",
+        "circle of links": folder / "circle.png",
+        "by way of /proc": f"/proc/self/root{secret}",
+        "two slashes": f"/{secret}",
+        "encoded": quoted(secret),
+        "encoded twice": quoted(secret, 2),
+        "encoded dots": f"{folder}/%2e%2e/{secret.name}",
+        "file:": f"file://{secret}",
+        "http:": f"http://127.0.0.1:{listener.getsockname()[1]}/secret.png",
+        "another address of the page": f"/gradio_api/file={secret}",
+        "data:": "data:image/png;base64," + base64.b64encode(secret.read_bytes()).decode(),
+        "null character at the end": f"{secret}\0",
+        "null character within": f"{folder}\0/../{secret.name}",
+        "blank at the end": f"{secret} ",
+        "home": f"~/{secret.name}",
+        "sample at its own place": photo,
+        "Gradio's examples": os.path.join(os.path.dirname(gradio.__file__), "media_assets", "images", "bus.png"),
+        "the program": __file__,
+        "folder": folder,
+        "nothing": "",
+        "too long": "/a" * 5000,
+    }
+
+
+def test_every_way_in_has_the_same_answer(site, folder, photo, secret, capfd):
+    """By every route that takes a path, what is not allowed and what is not there are told apart by nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        paths = ways_in(folder, photo, secret, listener)
+        before = sorted(folder.rglob("*"))
+        answers = {}
+        for name, path in paths.items():
+            for extra in ({}, {"is_stream": True}, {"url": f"http://127.0.0.1:{site.port}/gradio_api/file={secret}"}):
+                data = [picture(path, **extra), *FIELDS]
+                answers[name, "call", str(extra)] = site.post(CALL, {"data": data})
+                event = {"data": data, "fn_index": LABEL_EVENT, "session_hash": "mine"}
+                answers[name, "join", str(extra)] = site.post(JOIN, event)
+            answers[name, "no meta"] = site.post(CALL, {"data": [{"path": str(path)}, *FIELDS]})
+            if path:
+                answers[name, "file"] = site.ask("GET", f"/gradio_api/file={quoted(path)}")
+                answers[name, "range"] = site.ask("GET", f"/gradio_api/file={quoted(path)}", range="bytes=0-9")
+        assert {(answer.status, answer.body) for answer in answers.values()} == {
+            (403, b'{"detail":"There is no such upload; choose the picture again."}')
+        }
+        with pytest.raises(TimeoutError):
+            listener.accept()  # no address was asked for anything
+    assert sorted(folder.rglob("*")) == before, "nothing was copied"
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("form", ["{0}", "%2f{0}", "/{0}", "..%2f..%2f..%2f..%2f..{0}", "{1}", "{2}", "file://{0}"])
+def test_addresses_that_only_look_different(site, secret, form):
+    target = "/gradio_api/file=" + form.format(secret, quoted(secret), quoted(secret, 2))
+    assert site.ask("GET", target).status == 403
+    assert site.ask("HEAD", target).status == 403
+
+
+def test_nothing_outside_is_looked_at(folder, secret, monkeypatch):
+    uploads = Uploads(folder)
+
+    def resolve(path, strict=False):
+        raise AssertionError(f"{path} was looked at")
+
+    monkeypatch.setattr("err_seg.web.uploads.Path.resolve", resolve)
+    for path in (str(secret), f"{folder}/../{secret.name}", "/etc/passwd", os.path.relpath(secret)):
+        with pytest.raises(NoSuchUpload):
+            uploads.find(path)
+
+
+def test_uploads_samples_and_results_work(site, photo, folder):
+    front = site.ask("GET", "/")
+    assert (front.status, site.ask("GET", "/?page=absent&deep_link=..").status) == (200, 200)
+    assert "default-src 'self'" in front.headers["content-security-policy"]
+    for part in set(re.findall(rb"\./(assets/[\w./-]+)", front.body)):
+        assert site.ask("GET", f"/{part.decode()}").status == 200
+    path = site.upload(photo)
+    file = site.ask("GET", f"/gradio_api/file={path}")
+    assert (file.body, file.headers["content-type"]) == (photo.read_bytes(), "image/png")
+    event = json.loads(site.post(CALL, {"data": [picture(path), *FIELDS]}).body)["event_id"]
+    told = site.ask("GET", f"{CALL}/{event}").body.decode()
+    annotated, note, table = json.loads(told.split("event: complete\ndata: ")[1].splitlines()[0])
+    assert "2 of 2 classes kept" in note
+    assert {row[0] for row in table["data"]} == {"cat", "dog"}
+    for result in (annotated["value"]["image"], *(part["image"] for part in annotated["value"]["annotations"])):
+        assert site.ask("GET", result["url"].split(str(site.port))[1]).status == 200
+    sample = json.loads(site.post(RUN, {"data": [0], "fn_index": SAMPLE_EVENT, "session_hash": "me"}).body)
+    sample_path = sample["data"][0]["value"]["path"]
+    assert site.ask("GET", f"/gradio_api/file={sample_path}").body == photo.read_bytes()
+    event = {"data": [picture(sample_path), *FIELDS], "fn_index": LABEL_EVENT, "session_hash": "me", "trigger_id": 3}
+    assert site.post(JOIN, event).status == 200
+    assert "2 of 2 classes kept" in site.ask("GET", "/gradio_api/queue/data?session_hash=me").body.decode()
+
+
+def test_no_other_route_of_gradio_is_reached(model, folder):
+    app = create_app(model, "cat, dog", folder)
+    inner = next(route.app for route in app.routes if isinstance(getattr(route, "app", None), gradio.routes.App))
+    routes = [(method.upper(), path) for path, methods in inner.openapi()["paths"].items() for method in methods]
+    routes += [("GET", f"/{name}") for name in ("openapi.json", "docs", "redoc", "file=/etc/passwd", "file/etc/passwd")]
+    routes += [("GET", "/gradio_api/info"), ("GET", "/gradio_api/openapi.json"), ("PUT", UPLOAD), ("DELETE", "/")]
+    reached = set()
+    with serving(app) as site:
+        for method, path in routes:
+            target = re.sub(r"\{(\w+)(:path)?\}", "a.png", path)
+            status = site.ask(method, target, b"{}" if method == "POST" else None).status
+            if status != 404:
+                reached.add((method, path, status))
+    assert len(routes) > 50
+    parts = {"/", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"}
+    allowed = {*((method, part, 200) for method in ("GET", "HEAD") for part in parts)}
+    allowed |= {(method, "/gradio_api/file={path_or_url}", 403) for method in ("GET", "HEAD")}
+    allowed |= {("POST", target, 422) for target in (JOIN, UPLOAD)}
+    allowed |= {("GET", "/gradio_api/queue/data", 422), ("GET", "/gradio_api/upload_progress", 200)}
+    assert {route for route in reached if "HEAD" not in route} <= allowed, reached - allowed
+
+
+BAD_FIELDS = [
+    *((0, value) for value in (None, 5, True, "text", [], {}, {"path": None}, {"path": 5}, {"path": ["x"]})),
+    *((0, {"url": value, "meta": META}) for value in ("http://127.0.0.1:1/x.png", "file:///etc/passwd")),
+    *((place, value) for place in (1, 2) for value in (None, 5, True, [], {}, ["cat"])),
+    *((3, value) for value in (None, "0", True, [], -0.1, 1.1, 1e308, 10**400)),
+    *((4, value) for value in (None, "2", True, [], 0, 65, -1, 1.5, 10**400)),
+]
+BAD_BODIES = [
+    *("", "null", "[]", "{", "{}", '{"data":null}', '{"data":[]}', '{"data":{}}', '{"data":[1,2]}', '{"data":"text"}'),
+    *("[" * 100_000, '{"data":[NaN,NaN,NaN,NaN,NaN]}', '{"data":[],"fn_index":"x"}', b"\xff\xfe", "\0"),
+    '{"data":[{"path":"x"},"\\ud800","",0,2]}',
+]
+
+
+def test_wrong_fields_are_told(site, photo, capfd):
+    path = site.upload(photo)
+    good = [picture(path), *FIELDS]
+    for place, value in BAD_FIELDS:
+        data = [*good[:place], value, *good[place + 1 :]]
+        for answer in (
+            site.post(CALL, {"data": data}),
+            site.post(JOIN, {"data": data, "fn_index": LABEL_EVENT, "session_hash": "me"}),
+        ):
+            assert answer.status == 422, (place, value, answer)
+            assert value is None or f"data.{place}" in json.loads(answer.body)["detail"]
+    for body in BAD_BODIES:
+        for target in (CALL, JOIN, RUN):
+            assert site.post(target, body).status == 422, (target, body[:40])
+    for number, data, session in [
+        *((number, good, "me") for number in (None, 99, -1, "1", True)),
+        *((SAMPLE_EVENT, [value], "me") for value in (None, -1, 1, "0", True, 10**30, {})),
+        *((LABEL_EVENT, good, session) for session in (5, {}, "../x", "", "a" * 1000)),
+    ]:
+        event = {"data": data, "fn_index": number, "session_hash": session}
+        assert site.post(JOIN, event).status == 422, event
+        assert site.post(RUN, event).status == 422, event
+    assert site.post(JOIN, {"data": good, "fn_index": LABEL_EVENT}).status == 400
+    assert site.post(CALL, " " * (MAX_EVENT + 1)).status == 413
+    for target in (f"{CALL}/{'0' * 32}", "/gradio_api/queue/data?session_hash=nobody"):
+        assert b"Not Found" in site.ask("GET", target).body
+    assert site.post(CALL, {"data": [picture(path), "cat\0, dog", "\0", 0, 2]}).status == 200
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_wrong_uploads_are_told(site, tmp_path, capfd):
+    form = "multipart/form-data; boundary=x"
+    text = b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\ntext\r\n--x--\r\n'
+    for body, kind in [
+        (b"x", form),
+        (b"", form),
+        (b"x", "multipart/form-data"),
+        (b"{}", "application/json"),
+        (text, form),
+    ]:
+        assert site.ask("POST", UPLOAD, body, content_type=kind).status in (400, 422)
+    (tmp_path / "large.png").write_bytes(bytes(MAX_UPLOAD + 2**17))
+    with pytest.raises(AssertionError, match="status=413"):
+        site.upload(tmp_path / "large.png")
+    (tmp_path / "evil.html").write_text("<script>alert(1)</script>")
+    (tmp_path / "evil.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>")
+    for name in ("evil.html", "evil.svg"):
+        file = site.ask("GET", f"/gradio_api/file={site.upload(tmp_path / name)}")
+        assert file.headers["content-type"] == "application/octet-stream"
+        assert file.headers["content-disposition"].startswith("attachment")
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("photo.png", "photo.png"),
+        ("../../etc/cron.d/job", "job"),
+        ("..", "picture"),
+        ("", "picture"),
+        (".hidden", "hidden"),
+        ("a b\0c?.png", "a_b_c_.png"),
+        ("猫" * 300 + ".png", "猫" * 56 + ".png"),
+    ],
+)
+def test_names_of_uploads(folder, photo, name, kept):
+    uploads = Uploads(folder)
+    with photo.open("rb") as content:
+        path = uploads.store(name, content)
+    assert path.name == kept
+    assert path.parent.parent == folder
+    assert uploads.find(str(path)) == path
