@@ -228,26 +228,28 @@ Right: CFM, at the point. A row
 is a class, and shares out 100 %
 of its attention between the
 kept classes of the columns;
-the last column is all others."""
+the last column, in white, is
+the sum of all others."""
 
 
 def _draw_shares(axis, shares: Tensor, result: Segmentation, place: int, title: str) -> None:
-    """Draw the part of a (K, K) matrix that belongs to the classes that matter most, and the rest as one column."""
+    """Draw the part of a (K, K) matrix that belongs to the best classes, and the others' sum as a white column."""
     scores = result.class_scores.cpu()[result.kept.cpu()]
     best = scores.argsort(descending=True, stable=True).tolist()
     shown = [place, *(i for i in best if i != place)][:CLASSES_SHOWN]
-    matrix = shares[shown][:, shown]
-    has_others = len(shown) < len(shares)
-    if has_others:
+    matrix, others = shares[shown][:, shown], len(shares) - len(shown)
+    highest = max(float(matrix.max()), 1e-6)  # of the classes shown: the sum of many others would outshine them
+    if others:
         matrix = torch.cat([matrix, 1 - matrix.sum(dim=1, keepdim=True)], dim=1)
     axis.axis("on")
-    axis.imshow(matrix.numpy(), cmap="viridis", vmin=0, vmax=max(float(matrix.max()), 1e-6), aspect="auto")
+    axis.imshow(matrix[:, : len(shown)].numpy(), cmap="viridis", vmin=0, vmax=highest, aspect="auto")
+    axis.set_xlim(-0.5, matrix.shape[1] - 0.5)
     names = [result.vocabulary[int(result.kept[i])] for i in shown]
     set_class_ticks(axis.yaxis, names, 8)
-    set_class_ticks(axis.xaxis, names, 8, ["others"] if has_others else [])
+    set_class_ticks(axis.xaxis, names, 8, [f"{others} others"] if others else [])
     for tick in axis.get_xticklabels():
         tick.set(rotation=60, ha="right", rotation_mode="anchor")
     for (row, column), share in np.ndenumerate(matrix.numpy()):
-        color = "black" if share > 0.6 * float(matrix.max()) else "white"
+        color = "black" if share > 0.6 * highest or column == len(shown) else "white"
         axis.text(column, row, f"{share:.0%}"[:-1], ha="center", va="center", fontsize=7, color=color)
     axis.set_title(f"{title}: % of attention", fontsize=11)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCABULARY
+from matplotlib.figure import Figure
 from torch.nn import functional as F
 
-from err_seg.inference.attention import attention_figure, cell, record_attention
-from err_seg.inference.kept import kept_figure
+from err_seg.inference.attention import _draw_shares, attention_figure, cell, record_attention
+from err_seg.inference.kept import _draw_scores, bar_rows, kept_figure
 
 
 @pytest.fixture
@@ -71,3 +72,63 @@ def test_figures_are_drawn(model, pictures):
     far = attention_figure(pictures[1], result, attention, (10_000, 10_000))
     assert corner.size == far.size
     assert not np.array_equal(corner, far)
+
+
+def many_words(model, pictures, num_kept):
+    names = [f"thing {i}" for i in range(60)]
+    return model.predict(pictures[1:2], names, num_kept=num_kept)[0]
+
+
+@pytest.mark.parametrize("num_kept", [1, 5, 12, 23, 24, 40, 59, 60])
+def test_bars_show_both_sides_of_the_cut(model, pictures, num_kept):
+    result = many_words(model, pictures, num_kept)
+    rows, cut = bar_rows(result)
+    kept, dropped = rows[:cut], rows[cut:]
+    assert len(rows) == 24
+    scores, mine = result.class_scores, set(result.kept.tolist())
+    best = sorted(range(60), key=lambda i: (-scores[i], i))
+    for shown, all_of_them in (
+        (kept, [i for i in best if i in mine]),
+        (dropped, [i for i in best if i not in mine]),
+    ):
+        named = [row for row in shown if isinstance(row, int)]
+        assert named == [i for i in all_of_them if i in named], "highest score first"
+        left_out = [int(row.split()[1]) for row in shown if isinstance(row, str)]
+        assert len(named) + sum(left_out) == len(all_of_them)
+    assert len(dropped) >= min(60 - num_kept, 8)
+    above = min(num_kept, 3)
+    assert kept[-above:] == [i for i in best if i in mine][-above:], "the last that were kept"
+    if dropped:
+        assert dropped[0] == next(i for i in best if i not in mine), "the first that was dropped"
+
+
+def test_cut_is_drawn_and_named(model, pictures):
+    def drawn(num_kept):
+        axis = Figure().subplots()
+        result = many_words(model, pictures, num_kept)
+        _draw_scores(axis, result, *bar_rows(result))
+        lines = [line.get_ydata()[0] for line in axis.lines]
+        return axis.get_title(), lines, [text.get_text() for text in axis.texts if text.get_text() == "cut"]
+
+    title, lines, names = drawn(40)
+    assert title.startswith("40 of 60 classes kept (blue)\n20 dropped (grey), ")
+    assert (lines, names) == ([15.5], ["cut"])
+    assert drawn(60) == ("all 60 classes kept", [], [])
+
+
+def test_others_do_not_set_the_scale(model, pictures):
+    """However much attention the sum of the others has, the colours tell the classes shown apart."""
+    result = many_words(model, pictures, 40)
+    axis = Figure().subplots()
+    shares = torch.full((40, 40), 0.9 / 39)
+    shares.fill_diagonal_(0.1)
+    _draw_shares(axis, shares, result, 0, "CFM 1")
+    (image,) = axis.images
+    assert image.get_array().shape == (9, 9)
+    assert image.get_clim() == pytest.approx((0, 0.1))
+    texts = [text.get_text() for text in axis.texts]
+    assert texts[:10] == ["10", *["2"] * 8, "72"]
+    assert axis.get_xticklabels()[-1].get_text() == "31 others"
+    axis = Figure().subplots()
+    _draw_shares(axis, shares[:3, :3], many_words(model, pictures, 3), 0, "CFM 1")
+    assert len(axis.get_xticklabels()) == 3
