@@ -9,6 +9,7 @@ then open http://127.0.0.1:7860. --model mini needs no download; it knows the wo
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -70,7 +71,8 @@ def main() -> int:
         except (ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        print(f"open http://{arguments.host}:{arguments.port}")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the folder with the uploads goes
+        print(f"open http://{arguments.host}:{arguments.port}", flush=True)
         serve(app, arguments.host, arguments.port)
     return 0
 

@@ -1,13 +1,19 @@
 """The page's answers, and the whole of it in a browser."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 gradio = pytest.importorskip("gradio")
 
-from serving import draw_photo, serving  # noqa: E402
+from conftest import REPOSITORY  # noqa: E402
+from serving import draw_photo, free_port, serving  # noqa: E402
 
 from err_seg.data import ImageReadError  # noqa: E402
 from err_seg.inference import NOTHING, Words, WordsError  # noqa: E402
@@ -68,6 +74,21 @@ def test_wrong_input(model, photo, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "MAX_PIXELS", 1000)
     with pytest.raises(ImageReadError, match="90×60 pixels"):
         page.label_upload(model, str(photo), "cat, dog", "", 0.0, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_nothing_is_left_behind(tmp_path, name):
+    """The folder with uploads and results goes when the page is closed."""
+    command = [sys.executable, str(REPOSITORY / "tools" / "web.py"), "--model", "mini", "--port", str(free_port())]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as page:
+        assert page.stdout.readline().startswith("open http://127.0.0.1:")
+        time.sleep(2)  # until it serves
+        assert list(tmp_path.glob("err_seg_web_*/*/scene_0.png"))
+        page.send_signal(getattr(signal, name))
+        assert page.wait(60) == 0
+    assert not list(tmp_path.glob("err_seg_web_*"))
 
 
 @pytest.mark.slow
