@@ -29,8 +29,8 @@ def test_python_runs(tmp_path, monkeypatch, toy_model):
     for script in scripts:
         names: dict = {}
         exec(script, names)
-        assert names["out"][0].labels.shape == (40, 60)
-        assert names["out"][0].dense().shape == (3, 40, 60)
+        assert names["out"].labels.shape == (40, 60)
+        assert names["out"].dense().shape == (3, 40, 60)
 
 
 def test_yaml_loads(tmp_path):

@@ -78,7 +78,7 @@ def main() -> int:
     with peak_memory(model.device) as peak:
         for number in range(1 + arguments.repeat):
             start = time.perf_counter()
-            result = model.predict([picture], vocabulary, num_kept=arguments.num_kept)[0]
+            result = model.predict(picture, vocabulary, num_kept=arguments.num_kept)
             kept_maps = result.maps  # the K maps at full size, and labels and scores
             checksum = result.labels.sum().item() + kept_maps[0, 0, 0].item()
             seconds = time.perf_counter() - start

@@ -129,7 +129,7 @@ def compare_attention(
     runs = []
     for k in (num_kept, num_classes):
         with recording(escf) as attention:
-            (result,) = model.predict([picture], vocabulary, num_kept=k)
+            result = model.predict(picture, vocabulary, num_kept=k)
         runs.append((result, attention))
     (few, _), _ = runs
     if len(few.kept) == num_classes:
