@@ -8,8 +8,8 @@
     python tools/mini_world.py evaluate                      the trained network that the package brings
     python tools/mini_world.py train SOLVER.MAX_ITER 100     any key of the configuration, before the options
 
-The data is drawn to OUTPUT/data, and trained networks, results.json and predictions.png go to OUTPUT. "evaluate" takes
-the networks that "train" left there, else the package's own.
+Pictures are drawn on first use, to mini_world in the data sets' folder (DATASETS.ROOT); trained networks, results.json
+and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" left there, else the package's own.
 """
 
 import argparse
@@ -23,9 +23,11 @@ import torch
 from fvcore.common.config import CfgNode
 
 import err_seg
+from err_seg.data.mini_world import SCENES
 from err_seg.engine import TrainingError, TrainingInterrupted
 from err_seg.mini import world
 from err_seg.mini.clip import CLIPS, NAME
+from err_seg.mini.figures import open_test_scenes
 from err_seg.mini.pretraining import SETTINGS
 from err_seg.mini.report import print_table, save_report
 from err_seg.modeling.err_seg import ERRSeg
@@ -46,9 +48,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--from-scratch", action="store_true", help="use a CLIP that was pre-trained here, not packaged"
     )
-    parser.add_argument(
-        "--scenes", type=int, nargs=3, default=list(world.SCENES.values()), metavar=("TRAIN", "VAL", "TEST")
-    )
+    parser.add_argument("--scenes", type=int, nargs=3, default=list(SCENES.values()), metavar=("TRAIN", "VAL", "TEST"))
     parser.add_argument("--package", action="store_true", help="write the weights made here into the package")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
     return parser.parse_intermixed_args(argv)
@@ -84,7 +84,9 @@ def run(arguments: argparse.Namespace, command: str) -> None:
         return
     if arguments.from_scratch and not arguments.package:
         cfg.MODEL.CLIP.PRETRAINED = str(clip_file)
-    world.write_data(output / "data", dict(zip(world.SCENES, arguments.scenes, strict=True)))
+    world.set_scenes(cfg, dict(zip(SCENES, arguments.scenes, strict=True)))
+    if arguments.step != "train":
+        open_test_scenes(cfg)  # a mistake is told before the training
     models = {seed: obtain(for_seed(cfg, seed), train=arguments.step != "evaluate") for seed in arguments.seeds}
     if arguments.package:
         facts = {"command": command, "config": cfg.dump()}

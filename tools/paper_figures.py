@@ -31,11 +31,11 @@ from err_seg.analysis.picture_grid import Column, picture_grid, predict_column
 from err_seg.analysis.redundancy_figure import redundancy_figure
 from err_seg.data import SegmentationPairs, get_dataset, load_vocabulary, register_entries
 from err_seg.data.images import read_image, read_label
+from err_seg.data.mini_world import mini_world_name
 from err_seg.device import PRECISIONS, own_device
 from err_seg.files import atomic_write
 from err_seg.inference.cli import DEFAULT_MODEL, add_model_options, add_words_options, load_model, read_names
 from err_seg.inference.words import split_names
-from err_seg.mini.world import write_data
 from err_seg.prompts import check_vocabulary
 
 OUTPUT = Path("output/paper_figures")
@@ -67,8 +67,7 @@ def measure_shares(options: argparse.Namespace) -> Path:
     register_entries(cfg.DATASETS.CUSTOM)
     names = [*(options.datasets or ())]
     if options.mini:
-        write_data(options.output / f"mini_world_{options.mini}", {"test": options.mini})
-        names.append("mini_world_test")
+        names.append(mini_world_name("test", options.mini))
     if not names:
         raise ValueError("no data set to measure on; name some with --datasets, or draw scenes with --mini 64")
     pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]

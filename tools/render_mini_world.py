@@ -1,11 +1,12 @@
 """Draw the miniature world: write a split, look at it, or measure how fast it is drawn.
 
-    python tools/render_mini_world.py --split val --count 240 --output datasets/mini_world
+    python tools/render_mini_world.py --split val --count 240 --output datasets
     python tools/render_mini_world.py --split val --sheet sheet.png
     python tools/render_mini_world.py --benchmark
 
-Pictures and label maps go to OUTPUT/SPLIT/images and OUTPUT/SPLIT/labels. A sheet comes in two: FILE.png with scenes
-beside their labels, and FILE_classes.png with crops of all sixty classes.
+Pictures and label maps go to a folder of OUTPUT/mini_world that is named by split, number and the other settings; where
+OUTPUT is the data sets' folder, the data sets mini_world_train, mini_world_val and mini_world_test are found there. A
+sheet comes in two: FILE.png with scenes beside their labels, and FILE_classes.png with crops of all sixty classes.
 """
 
 from __future__ import annotations
@@ -28,15 +29,16 @@ from err_seg.data.mini_world import (
     VOCABULARY,
     MiniCrops,
     MiniScenes,
+    mini_world_spec,
     render_crop,
-    write_to_disk,
 )
 from err_seg.files import atomic_write
 
 
 def scene_sheet(scenes: MiniScenes, columns: int = 3, rows: int = 4, zoom: int = 2) -> Image.Image:
     """Draw the first scenes of a data set, each picture beside its label map with the classes' names."""
-    cell = (scenes.largest * zoom + 4) * 2, scenes.largest * zoom + 4
+    side = scenes.sides[1] * zoom + 4
+    cell = side * 2, side
     sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")
     colours = class_colors(scenes.vocabulary)
     for index in range(min(columns * rows, len(scenes))):
@@ -98,13 +100,15 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="write the scenes to DIR/SPLIT")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write the scenes to DIR/mini_world")
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="draw contact sheets")
     parser.add_argument("--benchmark", action="store_true", help="measure the speed of drawing")
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--count", type=int, default=1000, help="number of scenes (default: 1000)")
     parser.add_argument("--size", type=int, nargs=2, default=(128, 192), metavar=("MIN", "MAX"), help="sides in pixels")
-    parser.add_argument("--classes", choices=CLASS_SETS, help='default: "seen" for train, "all" for val and test')
+    parser.add_argument(
+        "--classes", choices=CLASS_SETS, default="", help='default: "seen" for train, "all" for val and test'
+    )
     parser.add_argument("--level", choices=LEVELS, default="easy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="threads that write (default: 2)")
@@ -120,9 +124,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         scenes = MiniScenes(args.split, tuple(args.size), args.classes, args.level, args.count, args.seed)
         if args.output:
-            folder = args.output / args.split
-            write_to_disk(folder, scenes, args.workers, progress=True)
-            print(f"wrote {len(scenes)} scenes of {len(scenes.vocabulary)} classes to {folder}")
+            spec = mini_world_spec(scenes)
+            spec.make_available(args.output, args.workers)
+            folder = spec.image_folder(args.output).parent
+            print(f"{len(scenes)} scenes of {len(scenes.vocabulary)} classes are in {folder}")
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     if args.sheet:

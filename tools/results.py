@@ -16,7 +16,7 @@ import err_seg
 from err_seg.analysis import measure_class_recall
 from err_seg.analysis.figures import draw_saturation, save_figure
 from err_seg.data import SegmentationPairs, get_dataset, register_entries
-from err_seg.mini.world import SCENES, shared_data
+from err_seg.data.mini_world import SCENES
 from err_seg.sweeps import SweepError, load_sweep, plan_runs
 from err_seg.sweeps.measured import MINI_COLUMNS, measured_rows
 from err_seg.sweeps.page import Section, write_page
@@ -45,8 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        data = shared_data(arguments.sweeps / "mini_world", draw=False)
-        sections = [make_section(name, arguments.sweeps, data, arguments.page) for name in SWEEPS]
+        sections = [make_section(name, arguments.sweeps, arguments.page) for name in SWEEPS]
         if not any(row.figures for section in sections for row in section.rows):
             first = "python tools/sweep.py configs/ablations/*.yaml --mini"
             raise SweepError(f"{arguments.sweeps} holds no run; first: {first}")
@@ -58,10 +57,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def make_section(name: str, store: Path, data: list, page: Path) -> Section:
+def make_section(name: str, store: Path, page: Path) -> Section:
     """Collect what is measured of one sweep."""
     sweep = load_sweep(ROOT / "configs/ablations" / f"{name}.yaml", mini=True)
-    runs = plan_runs(sweep, store / "runs", data)
+    runs = plan_runs(sweep, store / "runs")
     command = f"python tools/sweep.py configs/ablations/{name}.yaml --mini"
     section = Section(sweep, measured_rows(sweep, runs), runs, command)
     return add_saturation(section, page) if name == SATURATION else section

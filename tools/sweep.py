@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 
 from err_seg.analysis.figures import save_figure
+from err_seg.data.mini_world import SCENES
 from err_seg.hub import MODELS, find_weights
-from err_seg.mini.world import SCENES, shared_data
 from err_seg.sweeps import NoMiniSweep, Run, Sweep, Workers, load_sweep, plan_runs, select_runs, work_through
 from err_seg.sweeps.measured import measured_rows
 from err_seg.sweeps.plots import draw_sweep, swept_values
@@ -82,18 +82,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     """Do the sweeps one after the other."""
-    overrides = list(arguments.opts)
     sweeps = load_sweeps(arguments.sweeps, mini=arguments.mini)
-    if arguments.mini:
-        scenes = dict(zip(SCENES, arguments.scenes, strict=True))
-        overrides += shared_data(arguments.output / "mini_world", scenes, draw=not arguments.dry_run)
+    scenes = dict(zip(SCENES, arguments.scenes, strict=True)) if arguments.mini else {}
     weights = find_weights(arguments.weights) if arguments.weights in MODELS else arguments.weights
     weights = None if weights is None else Path(weights)
     plans = []
     for sweep in sweeps:
         if sweep.plot is not None:
             swept_values(sweep, sweep.plot)  # a mistake is told before anything is run
-        runs = plan_runs(sweep, arguments.output / "runs", overrides, seeds=arguments.seeds, weights=weights)
+        store, given = arguments.output / "runs", {"seeds": arguments.seeds, "weights": weights, "scenes": scenes}
+        runs = plan_runs(sweep, store, arguments.opts, **given)
         plans.append((sweep, runs, select_runs(runs, arguments.variants, [] if weights else arguments.seeds)))
     failures = []
     for sweep, runs, wanted in plans:

@@ -114,8 +114,15 @@ def spec_of(name: str) -> DatasetSpec:
         )
 
 
-def records_of(name: str) -> list[dict[str, Any]]:
-    """List the records of ``DatasetCatalog``, each with its ``dataset_name``."""
+def records_of(name: str, root: str = "") -> list[dict[str, Any]]:
+    """List the records of ``DatasetCatalog``, each with its ``dataset_name``.
+
+    Args:
+        name: a registered name, or one that is not listed since it says itself what it stands for (mini_world_test_24).
+        root: as ``DATASETS.ROOT``, for the latter.
+    """
+    if name not in DatasetCatalog.data:
+        _register(name, Records(get_dataset(name), root))
     return [{"dataset_name": name, **record} for record in DatasetCatalog.get(name)]
 
 

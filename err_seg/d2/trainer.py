@@ -99,7 +99,7 @@ class Trainer(DefaultTrainer):
         """
         own = from_detectron2(cfg)
         register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
-        records = records_of(own.DATASETS.TRAIN[0])
+        records = records_of(own.DATASETS.TRAIN[0], own.DATASETS.ROOT)
         rank, processes = process_share()
         return build_detection_train_loader(
             SeededDataset(records, ERRSegMapper(cfg, is_train=True), own.SEED),
@@ -118,7 +118,7 @@ class Trainer(DefaultTrainer):
         own = from_detectron2(cfg)
         register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
         return build_detection_test_loader(
-            records_of(dataset_name),
+            records_of(dataset_name, own.DATASETS.ROOT),
             mapper=ERRSegMapper(cfg, is_train=False),
             batch_size=own.TEST.BATCH_SIZE,
             num_workers=own.DATALOADER.NUM_WORKERS,

@@ -1,6 +1,15 @@
 """Data sets: declaration, reading, transforms and loading."""
 
-from err_seg.data.catalog import CATALOG, Catalog, dataset_names, get_dataset, register, register_entries, unregister
+from err_seg.data.catalog import (
+    CATALOG,
+    Catalog,
+    dataset_names,
+    find_dataset,
+    get_dataset,
+    register,
+    register_entries,
+    unregister,
+)
 from err_seg.data.dataset import Sample, SegmentationPairs
 from err_seg.data.images import ImageReadError, read_image, read_label
 from err_seg.data.loader import (
@@ -33,6 +42,7 @@ __all__ = [
     "dataset_names",
     "datasets_root",
     "evaluation_loader",
+    "find_dataset",
     "get_dataset",
     "load_vocabulary",
     "read_image",

@@ -21,7 +21,10 @@ or an entry in a configuration file, with the same keys::
           vocabulary: my_streets/classes.txt
           ignore_label: 255
 
-Either way ``my_streets_val`` is then a name like the built-in ones. Relative folders lie under the data sets' root:
+Either way ``my_streets_val`` is then a name like the built-in ones. Of these the miniature world's need nothing:
+"mini_world_train", "mini_world_val" and "mini_world_test" are drawn on first use; "mini_world_test_24" has 24 scenes.
+
+Relative folders lie under the data sets' root:
 the argument ``root`` where there is one, else ``$DETECTRON2_DATASETS``, else ``./datasets``. A label map holds, at
 each pixel, the index of a class of the vocabulary, or the ignore label.
 """
@@ -29,10 +32,11 @@ each pixel, the index of a class of the vocabulary, or the ignore label.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from err_seg.data.mini_world import SCENES, MiniScenes, mini_world_named, mini_world_spec
 from err_seg.data.spec import DatasetError, DatasetSpec, spec_from_dict
 from err_seg.data.vocabularies import load_vocabulary
 
@@ -42,10 +46,14 @@ class Catalog:
 
     Args:
         specs: the data sets that it begins with.
+        family: declares a data set by what its name says, and returns ``None`` for a name that says nothing to it.
     """
 
-    def __init__(self, specs: Iterable[DatasetSpec] = ()) -> None:
+    def __init__(
+        self, specs: Iterable[DatasetSpec] = (), family: Callable[[str], DatasetSpec | None] | None = None
+    ) -> None:
         self._specs: dict[str, DatasetSpec] = {}
+        self._family = family
         for spec in specs:
             self.register(spec)
 
@@ -81,11 +89,12 @@ class Catalog:
         Raises:
             DatasetError: there is none of that name; the message lists those that there are.
         """
-        if name not in self._specs:
+        spec = self._specs.get(name) or (self._family(name) if self._family is not None else None)
+        if spec is None:
             close = difflib.get_close_matches(name, self._specs, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "an own one is declared under DATASETS.CUSTOM."
             raise DatasetError(f"unknown data set {name!r}; {hint} Registered: {', '.join(self.names())}")
-        return self._specs[name]
+        return spec
 
     def names(self) -> tuple[str, ...]:
         """Names, without aliases, in the order of registration."""
@@ -181,7 +190,9 @@ BUILTIN = (
     ),
 )
 
-CATALOG = Catalog(BUILTIN)
+MINI_WORLD = tuple(mini_world_spec(MiniScenes(split, length=length)) for split, length in SCENES.items())
+
+CATALOG = Catalog((*BUILTIN, *MINI_WORLD), family=mini_world_named)
 
 
 def register(spec: DatasetSpec) -> DatasetSpec:
@@ -203,6 +214,20 @@ def unregister(name: str) -> None:
 def get_dataset(name: str) -> DatasetSpec:
     """:meth:`Catalog.get` of the default catalog."""
     return CATALOG.get(name)
+
+
+def find_dataset(name: str, entries: Iterable[Mapping[str, Any]]) -> DatasetSpec:
+    """The data set that a configuration means by a name: of its own entries, else of the default catalog.
+
+    Args:
+        name: the data set's.
+        entries: as for :func:`register_entries`; they are not registered.
+
+    Raises:
+        DatasetError: there is none of that name, or its entry is wrong.
+    """
+    own = Catalog(spec_from_dict(entry) for entry in entries)
+    return own.get(name) if name in own.names() else get_dataset(name)
 
 
 def dataset_names() -> tuple[str, ...]:

@@ -49,6 +49,7 @@ class SegmentationPairs:
     """
 
     def __init__(self, spec: DatasetSpec, root: str | os.PathLike[str] | None = None) -> None:
+        spec.make_available(root)
         self.spec = spec
         self._advice = _advice(spec, root)
         image_folder, label_folder = spec.image_folder(root), spec.label_folder(root)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -39,16 +41,14 @@ class Plan(NamedTuple):
     things: list[Thing]
 
 
-def _choose(what: str, value: str, options: Sequence[str]) -> str:
+def _choose(what: str, value: str, options: Sequence[str]) -> None:
     if value not in options:
         raise ValueError(f"miniature world: {what} must be one of {', '.join(options)}; found {value!r}")
-    return value
 
 
-def _at_least(what: str, value: int, least: int) -> int:
+def _at_least(what: str, value: int, least: int) -> None:
     if value < least:
         raise ValueError(f"miniature world: {what} must be {least} or more; found {value}")
-    return value
 
 
 def _random(seed: int, *stream: int) -> np.random.Generator:
@@ -91,12 +91,13 @@ def _arrange(indices: Sequence[int], height: int, width: int, overlap: float, rn
     return sorted(things, key=lambda thing: -thing.radius)
 
 
+@dataclass(frozen=True)
 class MiniScenes:
     """Scenes of one or two walls and one to four objects, densely labelled. Map-style, drawn on demand.
 
     Stands in wherever :class:`err_seg.data.SegmentationPairs` is read from.
 
-    Args:
+    Attributes:
         split: "train", "val" or "test"; tune on "val", report on "test".
         size: side in pixels, or (smallest, largest), between which height and width are drawn independently.
         classes: "seen" (24) or "all" (60): what is drawn, and what the labels index. By default "seen" for "train"
@@ -105,35 +106,51 @@ class MiniScenes:
         length: number of scenes. A longer data set begins with the scenes of a shorter one.
         seed: another world for every seed.
 
-    Attributes:
-        vocabulary: the class names that the labels index, in order.
-
     Raises:
         ValueError: an unknown split, class set or level, a side below 64, a length below 1 or a negative seed.
     """
 
-    def __init__(
-        self,
-        split: str = "train",
-        size: int | tuple[int, int] = (128, 192),
-        classes: str | None = None,
-        level: str = "easy",
-        length: int = 1000,
-        seed: int = 0,
-    ) -> None:
-        self.split = _choose("split", split, SPLITS)
-        self.classes = _choose("classes", classes or ("seen" if split == "train" else "all"), list(CLASS_SETS))
-        self.level = _choose("level", level, list(LEVELS))
-        self.smallest, self.largest = (size, size) if isinstance(size, int) else size
-        _at_least("size", self.smallest, 64)
-        _at_least("size's second number", self.largest, self.smallest)
-        self.length, self.seed = _at_least("length", length, 1), _at_least("seed", seed, 0)
+    split: str = "train"
+    size: int | tuple[int, int] = (128, 192)
+    classes: str = ""
+    level: str = "easy"
+    length: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _choose("split", self.split, SPLITS)
+        if not self.classes:
+            object.__setattr__(self, "classes", "seen" if self.split == "train" else "all")
+        _choose("classes", self.classes, list(CLASS_SETS))
+        _choose("level", self.level, list(LEVELS))
+        _at_least("size", self.sides[0], 64)
+        _at_least("size's second number", self.sides[1], self.sides[0])
+        _at_least("length", self.length, 1)
+        _at_least("seed", self.seed, 0)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Smallest and largest side in pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The class names that the labels index, in order."""
+        return tuple(VOCABULARY[i] for i in CLASS_SETS[self.classes])
+
+    @cached_property
+    def _cards(self) -> tuple[list[int], list[int]]:
+        """The walls and the objects that are drawn, indices into ``VOCABULARY``."""
         indices = CLASS_SETS[self.classes]
-        self._objects = [i for i in indices if i in OBJECTS]
-        self._walls = [i for i in indices if i not in OBJECTS]
-        self._to_label = np.full(len(VOCABULARY), -1, np.int64)
-        self._to_label[list(indices)] = np.arange(len(indices))
-        self.vocabulary = tuple(VOCABULARY[i] for i in indices)
+        return [i for i in indices if i not in OBJECTS], [i for i in indices if i in OBJECTS]
+
+    @cached_property
+    def _to_label(self) -> np.ndarray:
+        """The label of each class of ``VOCABULARY``; -1 where it is not drawn."""
+        indices = CLASS_SETS[self.classes]
+        labels = np.full(len(VOCABULARY), -1, np.int64)
+        labels[list(indices)] = np.arange(len(indices))
+        return labels
 
     def __len__(self) -> int:
         return self.length
@@ -148,9 +165,9 @@ class MiniScenes:
             raise IndexError(f"miniature world: scene {index} of {self.length}")
         split = SPLITS.index(self.split)
         rng = _random(self.seed, _PLAN, split, index)
-        height, width = rng.integers(self.smallest, self.largest + 1, 2).tolist()
-        walls = _dealt(self.seed, (_WALLS, split), self._walls, _WALLS_PER_SCENE, index)
-        objects = _dealt(self.seed, (_OBJECTS, split), self._objects, _OBJECTS_PER_SCENE, index)
+        height, width = rng.integers(self.sides[0], self.sides[1] + 1, 2).tolist()
+        walls = _dealt(self.seed, (_WALLS, split), self._cards[0], _WALLS_PER_SCENE, index)
+        objects = _dealt(self.seed, (_OBJECTS, split), self._cards[1], _OBJECTS_PER_SCENE, index)
         return Plan(height, width, walls, _arrange(objects, height, width, LEVELS[self.level].overlap, rng))
 
     def __getitem__(self, index: int) -> Sample:
@@ -208,10 +225,11 @@ def render_crop(index: int, rng: np.random.Generator, size: int = 64, level: str
     return canvas.develop()
 
 
+@dataclass(frozen=True)
 class MiniCrops:
     """Captioned pictures of single classes, all 60, for teaching a small CLIP the words. Map-style, drawn on demand.
 
-    Args:
+    Attributes:
         split: "train", "val" or "test".
         length: number of crops; any 60 that begin at a multiple of 60 show every class once.
         seed: another world for every seed.
@@ -222,13 +240,18 @@ class MiniCrops:
         ValueError: an unknown split or level, a length below 1, a negative seed or a size below 32.
     """
 
-    def __init__(
-        self, split: str = "train", length: int = 6000, seed: int = 0, size: int = 64, level: str = "easy"
-    ) -> None:
-        self.split = _choose("split", split, SPLITS)
-        self.level = _choose("level", level, list(LEVELS))
-        self.length, self.seed = _at_least("length", length, 1), _at_least("seed", seed, 0)
-        self.size = _at_least("size", size, 32)
+    split: str = "train"
+    length: int = 6000
+    seed: int = 0
+    size: int = 64
+    level: str = "easy"
+
+    def __post_init__(self) -> None:
+        _choose("split", self.split, SPLITS)
+        _choose("level", self.level, list(LEVELS))
+        _at_least("length", self.length, 1)
+        _at_least("seed", self.seed, 0)
+        _at_least("size", self.size, 32)
 
     def __len__(self) -> int:
         return self.length

@@ -8,16 +8,24 @@ the web.
 
 Every picture is a function of (seed, split, index): the same in any order and any process, and never the same in
 two splits.
+
+It is a data set like any other: "mini_world_train", "mini_world_val" and "mini_world_test", and with another number of
+scenes "mini_world_test_24" and so on. It is drawn when it is first opened, to a folder under the data sets' root that
+says in its name all that the pictures depend on.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
@@ -34,12 +42,13 @@ from err_seg.data.mini_vocabulary import (
     WORDS,
 )
 from err_seg.data.spec import DatasetSpec
-from err_seg.files import atomic_write
+from err_seg.files import atomic_write, remove_partial_files
 
 __all__ = [
     "CLASS_SETS",
     "NEW_WORDS",
     "PROMPTS",
+    "SCENES",
     "SEEN",
     "SPLITS",
     "UNSEEN",
@@ -49,82 +58,112 @@ __all__ = [
     "WORDS",
     "MiniCrops",
     "MiniScenes",
-    "dataset_spec",
+    "MiniWorldSpec",
+    "mini_world_name",
+    "mini_world_named",
+    "mini_world_spec",
     "render_crop",
-    "write_to_disk",
 ]
 
+SCENES = {"train": 2400, "val": 240, "test": 320}
+"""Scenes of each split, where a data set's name does not say how many."""
+DRAWING = 1
+"""Goes up when the same settings give other pictures, so that those drawn before are not taken for them."""
+_NAME = re.compile(rf"mini_world_({'|'.join(SPLITS)})(?:_([1-9]\d*))?")
 
-def dataset_spec(folder: str | os.PathLike[str], scenes: MiniScenes) -> DatasetSpec:
-    """The declaration of the data set that :func:`write_to_disk` makes, named "mini_world_train" and so on.
 
-    Args:
-        folder: as given to :func:`write_to_disk`, or relative to the data sets' root.
-        scenes: what was, or will be, written there.
+@dataclass(frozen=True)
+class MiniWorldSpec(DatasetSpec):
+    """Scenes as a data set: ``images/00000.png`` (RGB) and ``labels/00000.png`` (8-bit grey), losslessly.
+
+    Attributes:
+        scenes: what is drawn.
     """
-    return DatasetSpec(
-        name=f"mini_world_{scenes.split}",
-        image_dir=str(Path(folder) / "images"),
-        label_dir=str(Path(folder) / "labels"),
+
+    scenes: MiniScenes = field(kw_only=True)
+
+    def make_available(self, root: str | os.PathLike[str] | None = None, workers: int = 2) -> None:
+        """Draw the scenes unless they are there, with a bar; of several processes one draws and the others wait.
+
+        ``vocabulary.json`` holds the class names in label order. ``scenes.json``, all that the pictures depend on, is
+        written last: where it is, the data set is complete; else it is drawn anew, which leaves the same files.
+
+        Args:
+            root: of the data sets, see :func:`err_seg.data.spec.datasets_root`.
+            workers: threads that draw.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        folder = self.image_folder(root).absolute().parent
+        if self._is_complete(folder):
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not self._is_complete(folder):
+                self._draw(folder, workers)
+
+    def _facts(self) -> dict[str, Any]:
+        return json.loads(json.dumps({"drawing": DRAWING, **asdict(self.scenes)}))
+
+    def _is_complete(self, folder: Path) -> bool:
+        try:
+            facts = json.loads((folder / "scenes.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return facts == self._facts() and all(
+            len(list((folder / kind).glob("[!.]*.png"))) == len(self.scenes) for kind in ("images", "labels")
+        )
+
+    def _draw(self, folder: Path, workers: int) -> None:
+        (folder / "scenes.json").unlink(missing_ok=True)
+        for kind in ("images", "labels"):
+            remove_partial_files(folder / kind)
+
+        def write(index: int) -> None:
+            sample = self.scenes[index]
+            _write_png(folder / "images" / f"{index:05d}.png", sample.image)
+            _write_png(folder / "labels" / f"{index:05d}.png", sample.label.astype(np.uint8))
+
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                drawn = pool.map(write, range(len(self.scenes)))
+                for _ in tqdm(drawn, f"drawing {self.name} to {folder}", len(self.scenes), unit="scene"):
+                    pass
+            finally:
+                pool.shutdown(cancel_futures=True)
+        for name, document in (("vocabulary", self.vocabulary), ("scenes", self._facts())):
+            with atomic_write(folder / f"{name}.json") as partial:
+                partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def mini_world_spec(scenes: MiniScenes) -> MiniWorldSpec:
+    """Declare scenes as a data set, named by split and number."""
+    smallest, largest = scenes.sides
+    settings = (scenes.split, len(scenes), scenes.classes, scenes.level, smallest, largest, f"seed{scenes.seed}")
+    folder = "mini_world/" + "-".join(map(str, settings))
+    return MiniWorldSpec(
+        name=mini_world_name(scenes.split, len(scenes)),
+        image_dir=f"{folder}/images",
+        label_dir=f"{folder}/labels",
         vocabulary=scenes.vocabulary,
         image_ext=".png",
         num_images=len(scenes),
+        scenes=scenes,
     )
 
 
-def write_to_disk(
-    folder: str | os.PathLike[str], scenes: MiniScenes, workers: int = 1, progress: bool = False
-) -> DatasetSpec:
-    """Write scenes as ``images/00000.png`` (RGB) and ``labels/00000.png`` (8-bit grey, class indices), losslessly.
-
-    Writing the same scenes again leaves the same files. ``vocabulary.json``, the class names in label order, is
-    written last: where it is, the data set is complete.
-
-    Args:
-        folder: made if it is missing.
-        scenes: what to write.
-        workers: threads.
-        progress: show a progress bar.
-
-    Returns:
-        The declaration to :func:`err_seg.data.register`, with the folder's absolute path.
-
-    Raises:
-        FileExistsError: the folder holds pictures or labels that are not among those to be written.
-        OSError: a file cannot be written.
-    """
-    folder = Path(folder).absolute()
-    names = [f"{index:05d}.png" for index in range(len(scenes))]
-    expected = set(names)
-    present = {path for kind in ("images", "labels") for path in (folder / kind).glob("[!.]*")}
-    if foreign := sorted(path for path in present if path.name not in expected):
-        raise FileExistsError(
-            f"{folder} holds {len(foreign)} files that are not among the {len(scenes)} scenes to be written, such as "
-            f"{foreign[0].relative_to(folder)}; remove them or choose another folder"
-        )
-    (folder / "vocabulary.json").unlink(missing_ok=True)
-
-    def write(index: int) -> None:
-        sample = scenes[index]
-        _write_png(folder / "images" / names[index], sample.image)
-        _write_png(folder / "labels" / names[index], sample.label.astype(np.uint8))
-
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for _ in tqdm(pool.map(write, range(len(scenes))), str(folder), len(scenes), disable=not progress):
-                pass
-        finally:
-            pool.shutdown(cancel_futures=True)
-    with atomic_write(folder / "vocabulary.json") as partial:
-        partial.write_text(json.dumps(scenes.vocabulary, indent=1) + "\n", encoding="utf-8")
-    return dataset_spec(folder, scenes)
+def mini_world_name(split: str, length: int) -> str:
+    """Return the name of the data set of so many scenes of a split, without the number where that is the split's."""
+    return f"mini_world_{split}" + (f"_{length}" if length != SCENES[split] else "")
 
 
-def is_complete(folder: str | os.PathLike[str], scenes: MiniScenes) -> bool:
-    """Whether :func:`write_to_disk` has written these many scenes there, to the end."""
-    folder = Path(folder)
-    written = len(list((folder / "labels").glob("[!.]*.png")))
-    return (folder / "vocabulary.json").is_file() and written == len(scenes)
+def mini_world_named(name: str) -> MiniWorldSpec | None:
+    """Declare the data set of a name of :func:`mini_world_name`; ``None`` for other names."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    return mini_world_spec(MiniScenes(match[1], length=int(match[2] or SCENES[match[1]])))
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:

@@ -108,6 +108,9 @@ class DatasetSpec:
         """Folder of the label maps, with the data sets' root before it if it is relative."""
         return datasets_root(root) / Path(self.label_dir).expanduser()
 
+    def make_available(self, root: str | os.PathLike[str] | None = None) -> None:
+        """Make the files where that needs nothing from outside; those of most data sets are there or are not."""
+
     def _check_strings(self, key: str, entries: object) -> None:
         if not isinstance(entries, tuple) or not all(isinstance(entry, str) and entry for entry in entries):
             raise self._error(key, entries, "strings that are not empty")

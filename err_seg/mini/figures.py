@@ -1,19 +1,24 @@
 """The figures of the miniature world: seen and unseen classes apart, the training-free baseline, and the time."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from err_seg.data import EvaluationTransform, SegmentationPairs, evaluation_loader
+from err_seg.config import ConfigError
+from err_seg.data import EvaluationTransform, SegmentationPairs, evaluation_loader, find_dataset
 from err_seg.data.mini_vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.layers import resize
 from err_seg.pictures import upload
+
+logger = logging.getLogger(__name__)
 
 GROUPS: dict[str, tuple[int, ...]] = {
     "seen": SEEN,
@@ -26,16 +31,34 @@ GROUPS: dict[str, tuple[int, ...]] = {
 
 
 def group_miou(result: BenchmarkResult) -> dict[str, float]:
-    """Average IoU, in percent, over each of ``GROUPS``.
+    """Average IoU, in percent, over each of ``GROUPS``; those with a class that no picture shows are left out."""
+    iou = [result.metrics[f"IoU-{name}"] for name in VOCABULARY]
+    absent = {i for i, pixels in enumerate(result.class_pixels) if not pixels}
+    groups = {group: classes for group, classes in GROUPS.items() if absent.isdisjoint(classes)}
+    return {group: sum(iou[i] for i in classes) / len(classes) for group, classes in groups.items()}
+
+
+def open_test_scenes(cfg: CfgNode) -> SegmentationPairs:
+    """Open what :func:`group_miou` is measured on, and warn where it leaves figures out.
 
     Raises:
-        ValueError: a class has no pixel in the ground truth; the data set is too small.
+        ConfigError: ``DATASETS.TEST`` is not one data set with the miniature world's 60 names.
+        DatasetError: it is unknown or not on disk.
     """
-    absent = [name for name, pixels in zip(result.class_names, result.class_pixels, strict=True) if not pixels]
-    if absent:
-        raise ValueError(f"{len(absent)} classes occur in none of the {result.pictures} pictures, such as {absent[0]}")
-    iou = [result.metrics[f"IoU-{name}"] for name in VOCABULARY]
-    return {group: sum(iou[i] for i in classes) / len(classes) for group, classes in GROUPS.items()}
+    specs = [find_dataset(name, cfg.DATASETS.CUSTOM) for name in cfg.DATASETS.TEST]
+    if len(specs) != 1 or specs[0].vocabulary != VOCABULARY:
+        raise ConfigError(
+            f"DATASETS.TEST must be one data set with the {len(VOCABULARY)} names of the miniature world, such as "
+            f"[mini_world_test], not {cfg.DATASETS.TEST}"
+        )
+    pairs = SegmentationPairs(specs[0], cfg.DATASETS.ROOT)
+    shown = set().union(*(np.unique(pairs.load_label(index)).tolist() for index in range(len(pairs))))
+    if absent := [name for index, name in enumerate(VOCABULARY) if index not in shown]:
+        logger.warning(
+            "%d of %d classes occur in none of the %d pictures of %s, such as %s: figures over them are left empty",
+            *(len(absent), len(VOCABULARY), len(pairs), specs[0].name, absent[0]),
+        )
+    return pairs
 
 
 @torch.no_grad()

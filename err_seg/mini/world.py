@@ -1,24 +1,22 @@
-"""The miniature world end to end: draw the data, train on the seen classes, evaluate on all."""
+"""The miniature world end to end: train on the seen classes, evaluate on all."""
 
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from fvcore.common.config import CfgNode
 from safetensors.torch import save_file
 from torch import Tensor
 
 from err_seg.build import build_model
 from err_seg.checkpoint import load_weights, read_checkpoint
-from err_seg.data import SegmentationPairs, dataset_names, get_dataset, register, unregister
+from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.data.mini_vocabulary import VOCABULARY
-from err_seg.data.mini_world import MiniCrops, MiniScenes, dataset_spec, is_complete, write_to_disk
+from err_seg.data.mini_world import SCENES, MiniCrops, mini_world_name
 from err_seg.engine import evaluate, train
 from err_seg.files import atomic_write
 from err_seg.mini.figures import cost_map_labels, evaluate_baseline, group_miou, seconds_per_picture
@@ -28,53 +26,16 @@ from err_seg.modeling.err_seg import ERRSeg
 from err_seg.version import __version__
 
 ERR_SEG_WEIGHTS = Path(__file__).with_name("err_seg.safetensors")
-SCENES = {"train": 2400, "val": 240, "test": 320}
 BASELINE = "training-free (arg-max of C16)"
 CLIP_PREFIX = "encoder."
 TIMED_PICTURES = 10
 
 
-def write_data(folder: str | Path, scenes: Mapping[str, int] = SCENES, seed: int = 0) -> None:
-    """Draw the splits to ``folder/<split>`` and register them as "mini_world_<split>" (training shows seen classes).
-
-    Args:
-        folder: made if it is missing; what is there is drawn anew.
-        scenes: number of scenes by split.
-        seed: of the scenes.
-    """
-    for split, count in scenes.items():
-        spec = write_to_disk(Path(folder) / split, MiniScenes(split, length=count, seed=seed), progress=True)
-        if spec.name in dataset_names():
-            unregister(spec.name)
-        register(spec)
-
-
-def shared_data(folder: str | Path, scenes: Mapping[str, int] = SCENES, *, draw: bool = True) -> list[Any]:
-    """Draw the splits to ``folder/<split>`` unless they are there, for commands that run in processes of their own.
-
-    Args:
-        folder: made if it is missing; locked while it is drawn to.
-        scenes: number of scenes by split.
-        draw: only declare the splits where false.
-
-    Returns:
-        Overrides of the configuration, ``[key, value, ...]``, that declare "mini_world_<split>" to any command.
-    """
-    folder = Path(folder).absolute()
-    worlds = {split: MiniScenes(split, length=count) for split, count in scenes.items()}
-    if draw:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            for split, world in worlds.items():
-                if not is_complete(folder / split, world):
-                    write_to_disk(folder / split, world, progress=True)
-    entries = [asdict(dataset_spec(split, world)) for split, world in worlds.items()]
-    declared = [{key: _plain(value) for key, value in entry.items() if value not in (None, ())} for entry in entries]
-    return ["DATASETS.ROOT", str(folder), "DATASETS.CUSTOM", declared]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def set_scenes(cfg: CfgNode, scenes: Mapping[str, int]) -> None:
+    """Change in a configuration how many scenes "mini_world_<split>" has, by split; other data sets stay."""
+    sized = {mini_world_name(split, SCENES[split]): mini_world_name(split, count) for split, count in scenes.items()}
+    for key in ("TRAIN", "TEST"):
+        cfg.DATASETS[key] = [sized.get(name, name) for name in cfg.DATASETS[key]]
 
 
 def pretrain_clip(cfg: CfgNode, config: PretrainingConfig, file: Path, command: str) -> dict[str, float]:
@@ -152,9 +113,9 @@ def measure(cfg: CfgNode, model: ERRSeg) -> dict[str, dict[str, float]]:
 
 
 def draw_grid(cfg: CfgNode, model: ERRSeg, indices: Sequence[int], file: Path) -> None:
-    """Write the picture grid of some scenes of the test split."""
+    """Write the picture grid of some scenes of the test split, as far as there are so many."""
     pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
-    samples = [pairs[i] for i in indices]
+    samples = [pairs[i] for i in indices if i < len(pairs)]
     predicted = model.predict([sample.image for sample in samples], VOCABULARY, num_kept=cfg.MODEL.CRM.NUM_KEPT)
     tensors, sizes = [_to_tensor(s.image) for s in samples], [s.label.shape for s in samples]
     baseline = cost_map_labels(model, tensors, model.embed_vocabulary(VOCABULARY), sizes)

@@ -6,7 +6,8 @@ Tables V, VIII, IX, X and XI is trained once, and the rows of Table XIII are eva
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from err_seg.config import ConfigError, get_cfg, settings_of
 from err_seg.defaults import default_cfg
 from err_seg.files import file_sha256
 from err_seg.identity import fingerprint
+from err_seg.mini.world import set_scenes
 from err_seg.sweeps.definition import Sweep, SweepError, Variant
 
 # settings that change neither weights nor figures, but by rounding: where things lie, how fast, what is told
@@ -68,6 +70,7 @@ def plan_runs(
     *,
     seeds: Sequence[int] = (),
     weights: Path | None = None,
+    scenes: Mapping[str, int] | None = None,
 ) -> list[Run]:
     """List the runs of a sweep, seed by seed, so that an interrupted sweep has whole tables of the first seeds.
 
@@ -77,6 +80,7 @@ def plan_runs(
         overrides: ``[key, value, ...]`` for all variants, on top of their own settings.
         seeds: further ones than the sweep's.
         weights: a file to evaluate every variant with, once, instead of training any.
+        scenes: how many the splits of the miniature world have, where not its own numbers.
 
     Raises:
         SweepError: a variant whose configuration is refused (names it), or an override of what the variants differ in.
@@ -85,11 +89,12 @@ def plan_runs(
     swept = {key for variant in sweep.variants for key in variant.settings}
     if both := sorted(swept.intersection(overrides[::2])):
         raise SweepError(f"{sweep.file} sweeps {', '.join(both)}, which cannot be overridden for all variants")
+    plan = functools.partial(_plan_run, sweep, store, overrides, scenes or {})
     if weights is not None:
         given = (weights, f"weights-{file_sha256(weights)[:12]}")
-        return [_plan_run(sweep, variant, sweep.seeds[0], store, overrides, given) for variant in sweep.variants]
+        return [plan(variant=variant, seed=sweep.seeds[0], given=given) for variant in sweep.variants]
     pairs = [(variant, seed) for seed in dict.fromkeys([*sweep.seeds, *seeds]) for variant in sweep.variants]
-    return [_plan_run(sweep, variant, seed, store, overrides) for variant, seed in pairs]
+    return [plan(variant=variant, seed=seed) for variant, seed in pairs]
 
 
 def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[int]) -> list[Run]:
@@ -107,10 +112,12 @@ def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[in
 
 def _plan_run(
     sweep: Sweep,
-    variant: Variant,
-    seed: int,
     store: Path,
     overrides: Sequence[Any],
+    scenes: Mapping[str, int],
+    *,
+    variant: Variant,
+    seed: int,
     given: tuple[Path, str] | None = None,
 ) -> Run:
     own = [item for pair in {**sweep.settings, **variant.settings}.items() for item in pair]
@@ -118,6 +125,7 @@ def _plan_run(
         cfg = get_cfg(sweep.base, [*own, *overrides, "SEED", seed])
     except ConfigError as error:
         raise SweepError(f"{sweep.file}: variant {variant.name!r}: {error}") from error
+    set_scenes(cfg, scenes)
     settings = changed_settings(cfg)
     training = {key: value for key, value in settings.items() if not _is_under(key, OF_EVALUATION)}
     if given is None:

@@ -205,13 +205,14 @@ def test_saturation(tmp_path):
 main = runpy.run_path(str(REPOSITORY / "tools" / "paper_figures.py"))["main"]
 
 
-def test_command_on_drawn_scenes(tmp_path, capsys):
+def test_command_on_drawn_scenes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     config = tmp_path / "toy.yaml"
     config.write_text("MODEL: {WEIGHTS: ''}\n")
     arguments = ["attention-share", "--mini", "2", "--num-kept", "4", "60", "--output", str(tmp_path / "out")]
     assert main([*arguments, "--config-file", str(config), "--opts", *map(str, TOY)]) == 0
     printed = capsys.readouterr().out
-    assert "| mini_world_test | 60 |   2 |" in printed
+    assert "| mini_world_test_2 | 60 |   2 |" in printed
     assert "mean nothing: the network has random weights" in printed
     assert {"attention_share.json", "attention_share.png"} <= {file.name for file in (tmp_path / "out").iterdir()}
 

@@ -45,7 +45,7 @@ def own():
 
 
 def test_benchmarks_are_as_published():
-    assert set(dataset_names()) == set(BENCHMARKS)
+    assert {name for name in dataset_names() if not name.startswith("mini_world_")} == set(BENCHMARKS)
     for name, facts in BENCHMARKS.items():
         spec = get_dataset(name)
         assert facts == (

@@ -1,65 +1,146 @@
-"""The miniature world on disk, and the command that writes and shows it."""
+"""The miniature world on disk: a data set that is drawn on first use; and the command that draws and shows it."""
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from toy_training import environment, wait_for
 
-from err_seg.data import SegmentationPairs
-from err_seg.data.mini_world import MiniScenes, write_to_disk
+from err_seg.data import DatasetError, DatasetSpec, SegmentationPairs, dataset_names, get_dataset, register
+from err_seg.data import mini_world as files
+from err_seg.data.mini_world import MiniScenes, mini_world_name, mini_world_spec
 
 ROOT = Path(__file__).resolve().parents[2]
+OPEN = """
+import sys
+from err_seg.data import SegmentationPairs, get_dataset
+print(len(SegmentationPairs(get_dataset(sys.argv[1]), sys.argv[2])))
+"""
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*") if path.suffix != ".lock"}
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+
+
+def draw(scenes, root, **options):
+    """Draw scenes and return their folder."""
+    spec = mini_world_spec(scenes)
+    spec.make_available(root, **options)
+    return spec.image_folder(root).parent
 
 
 def test_files_hold_exactly_the_scenes(tmp_path):
     scenes = MiniScenes("val", length=12, size=(64, 96))
-    spec = write_to_disk(tmp_path / "world", scenes, workers=2)
-    pairs = SegmentationPairs(spec)
+    spec = mini_world_spec(scenes)
+    pairs = SegmentationPairs(spec, tmp_path)
     assert len(pairs) == 12
-    assert spec.name == "mini_world_val"
+    assert spec.name == "mini_world_val_12"
     assert spec.vocabulary == scenes.vocabulary
     for i in range(12):
         assert np.array_equal(pairs[i].image, scenes[i].image)
         assert np.array_equal(pairs[i].label, scenes[i].label)
-    assert tuple(json.loads((tmp_path / "world/vocabulary.json").read_text())) == scenes.vocabulary
-    with Image.open(tmp_path / "world/labels/00000.png") as label:
+    (folder,) = (tmp_path / "mini_world").glob("val-*")
+    assert tuple(json.loads((folder / "vocabulary.json").read_text())) == scenes.vocabulary
+    with Image.open(folder / "labels/00000.png") as label:
         assert label.mode == "L"
 
 
-def test_writing_again_leaves_the_same_files(tmp_path):
-    def contents():
-        return {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-
-    scenes = MiniScenes("train", length=6, size=64)
-    write_to_disk(tmp_path, scenes)
-    before = contents()
-    (tmp_path / "labels/00003.png").write_bytes(b"damaged")
-    write_to_disk(tmp_path, scenes, workers=3)
-    assert contents() == before
-    assert len(before) == 13
-
-
-def test_foreign_files_are_not_mixed_with(tmp_path):
-    write_to_disk(tmp_path, MiniScenes("train", length=6, size=64))
-    with pytest.raises(FileExistsError, match=r"2 files that are not among the 5 scenes .* such as images/00005\.png"):
-        write_to_disk(tmp_path, MiniScenes("train", length=5, size=64))
-    assert (tmp_path / "vocabulary.json").exists()
+def test_it_is_drawn_once(tmp_path, monkeypatch, capfd):
+    spec = get_dataset("mini_world_test_6")
+    SegmentationPairs(spec, tmp_path)
+    assert "drawing mini_world_test_6 to" in capfd.readouterr().err
+    before = stamps(tmp_path)
+    assert len(before) == 12
+    monkeypatch.setattr(files, "FileLock", None)  # nothing is written again, on a disk that may be another's
+    assert len(SegmentationPairs(spec, tmp_path)) == 6
+    assert stamps(tmp_path) == before
+    assert capfd.readouterr().err == ""
 
 
-def test_an_interrupted_write_is_not_taken_for_complete(tmp_path):
-    class Broken(MiniScenes):
-        def __getitem__(self, index):
-            if index == 3:
-                raise RuntimeError("the disk is full")
-            return super().__getitem__(index)
+@pytest.mark.parametrize("damage", ["images/00003.png", "labels/00003.png", "scenes.json"])
+def test_what_is_not_complete_is_drawn_anew(tmp_path, damage):
+    folder = draw(MiniScenes("train", length=6, size=64), tmp_path)
+    before = contents(folder)
+    assert len(before) == 14
+    (folder / damage).unlink()
+    (folder / "images/00001.png").write_bytes(b"damaged")
+    assert draw(MiniScenes("train", length=6, size=64), tmp_path, workers=3) == folder
+    assert contents(folder) == before
 
-    write_to_disk(tmp_path, MiniScenes(length=6, size=64))
+
+def test_other_settings_are_another_data_set(tmp_path, monkeypatch):
+    made = {draw(MiniScenes("test", length=2, size=64), tmp_path)}
+    for other in ({"length": 3}, {"size": 65}, {"classes": "seen"}, {"level": "hard"}, {"seed": 1}):
+        made.add(draw(MiniScenes("test", **{"length": 2, "size": 64, **other}), tmp_path))
+    assert len(made) == 6
+    # nor are pictures of another way of drawing taken for these
+    monkeypatch.setattr(files, "DRAWING", files.DRAWING + 1)
+    (folder,) = [folder for folder in made if folder.name == "test-2-all-easy-64-64-seed0"]
+    before = stamps(folder)
+    draw(MiniScenes("test", length=2, size=64), tmp_path)
+    assert all(stamps(folder)[path] > before[path] for path in before)
+
+
+def test_names_say_how_many_scenes():
+    assert {"mini_world_train", "mini_world_val", "mini_world_test"} <= set(dataset_names())
+    assert get_dataset("mini_world_test").num_images == 320
+    assert get_dataset("mini_world_test_320") == get_dataset("mini_world_test")
+    assert get_dataset("mini_world_test_24").num_images == 24
+    assert (mini_world_name("val", 240), mini_world_name("val", 3)) == ("mini_world_val", "mini_world_val_3")
+    for name in ("mini_world_dev", "mini_world_test_0", "mini_world_test_x", "mini_world"):
+        with pytest.raises(DatasetError, match=f"unknown data set {name!r}"):
+            get_dataset(name)
+    with pytest.raises(DatasetError, match="'mini_world_test' is taken"):
+        register(DatasetSpec("mini_world_test", "a", "b", ("red", "blue")))
+
+
+def test_an_interrupted_drawing_is_not_taken_for_complete(tmp_path, monkeypatch):
+    drawn = MiniScenes.__getitem__
+
+    def broken(scenes, index):
+        if index == 3:
+            raise RuntimeError("the disk is full")
+        return drawn(scenes, index)
+
+    scenes = MiniScenes(length=6, size=64)
+    folder = draw(scenes, tmp_path / "whole")
+    monkeypatch.setattr(MiniScenes, "__getitem__", broken)
     with pytest.raises(RuntimeError, match="disk is full"):
-        write_to_disk(tmp_path, Broken(length=6, size=64))
-    assert not (tmp_path / "vocabulary.json").exists()
+        draw(scenes, tmp_path / "broken")
+    monkeypatch.setattr(MiniScenes, "__getitem__", drawn)
+    assert contents(draw(scenes, tmp_path / "broken")) == contents(folder)
+
+
+def test_killed_while_it_is_drawn_and_drawn_by_two_at_once(tmp_path):
+    line = [sys.executable, "-c", OPEN, "mini_world_val", str(tmp_path)]
+    process = subprocess.Popen(line, env=environment(), stderr=subprocess.DEVNULL)
+    folder = get_dataset("mini_world_val").image_folder(tmp_path).parent
+    wait_for(folder / "labels/00005.png", process)
+    process.kill()
+    process.wait()
+    assert not (folder / "scenes.json").exists()
+    leaving = folder / "images/.00007.png.1.partial"
+    leaving.write_bytes(b"")
+    together = [
+        subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    told = [process.communicate(timeout=300) for process in together]
+    assert [output for output, _ in told] == ["240\n", "240\n"]
+    assert sum("drawing mini_world_val" in errors for _, errors in told) == 1, "one draws, the other waits"
+    assert not leaving.exists()
+    pairs = SegmentationPairs(get_dataset("mini_world_val"), tmp_path)
+    for index in (0, 5, 6, 239):
+        assert np.array_equal(pairs[index].image, MiniScenes("val", length=240)[index].image)
 
 
 # Command
@@ -73,10 +154,14 @@ def tool():
     return module
 
 
-def test_command_writes_a_split(tool, tmp_path, capsys):
+def test_command_writes_what_the_data_set_of_that_name_reads(tool, tmp_path, capsys):
+    tool.main(["--output", str(tmp_path), "--split", "test", "--count", "3"])
+    assert "3 scenes of 60 classes are in" in capsys.readouterr().out
+    before = stamps(tmp_path)
+    assert len(SegmentationPairs(get_dataset("mini_world_test_3"), tmp_path)) == 3
+    assert stamps(tmp_path) == before
     tool.main(["--output", str(tmp_path), "--split", "test", "--count", "3", "--size", "64", "80"])
-    assert sorted(path.name for path in (tmp_path / "test/images").iterdir()) == ["00000.png", "00001.png", "00002.png"]
-    assert "wrote 3 scenes of 60 classes" in capsys.readouterr().out
+    assert len(stamps(tmp_path)) == 2 * len(before)
 
 
 def test_command_draws_sheets(tool, tmp_path):

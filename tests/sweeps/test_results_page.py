@@ -10,7 +10,6 @@ from conftest import REPOSITORY
 
 from err_seg.data.mini_vocabulary import VOCABULARY
 from err_seg.evaluation import BenchmarkResult, save_results
-from err_seg.mini.world import shared_data
 from err_seg.sweeps import load_sweep, plan_runs
 
 
@@ -25,7 +24,7 @@ def results_command():
 def write_runs(store, name, miou):
     """Write what runs of a sweep leave: a row of figures a seed, a figure a variant."""
     sweep = load_sweep(REPOSITORY / f"configs/ablations/{name}.yaml", mini=True)
-    runs = plan_runs(sweep, store / "runs", shared_data(store / "mini_world", draw=False))
+    runs = plan_runs(sweep, store / "runs")
     for run, figure in zip(runs, miou, strict=False):
         run.evaluation.mkdir(parents=True, exist_ok=True)
         metrics = {"mIoU": figure, **{f"IoU-{name}": figure for name in VOCABULARY}}

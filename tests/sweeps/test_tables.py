@@ -88,8 +88,7 @@ def test_tables_of_the_real_data_hold_the_paper_beside_what_was_measured(tmp_pat
 
 def test_tables_of_the_miniature_world_compare_with_the_first_row(tmp_path):
     sweep = load_sweep(SWEEPS / "table_x.yaml", mini=True)
-    custom = [{"name": "mini_world_test", "image_dir": "a", "label_dir": "b", "vocabulary": list(VOCABULARY)}]
-    runs = plan_runs(sweep, tmp_path / "runs", ["DATASETS.CUSTOM", custom])
+    runs = plan_runs(sweep, tmp_path / "runs")
     write_result(runs[0], "mini_world_test")
     (runs[0].training / "metrics.json").write_text('{"max_mem": 1024}\n{"max_mem": 2048}\n')
     (runs[0].training / "environment.json").write_text('{"cuda": "12.8"}')
