@@ -120,7 +120,7 @@ def weights_file_digest(file: str | os.PathLike[str]) -> str:
     try:
         return known.read_text(encoding="ascii")
     except (OSError, ValueError):
-        digest = weights_digest(read_checkpoint(path))
+        digest = weights_digest(read_checkpoint(Path(file)))  # the name says the format, which a link's target may not
     if is_settled(signature) and file_signature(path) == signature:
         try:
             with atomic_write(known) as partial:
