@@ -159,6 +159,9 @@ def tell(message: str) -> None:
 
 def print_results(results: list[BenchmarkResult], output: Path, from_nothing: bool) -> None:
     """Print table and copypaste lines, where they were written, and whether they mean anything."""
+    if not results:
+        print("Evaluated on nothing, as DATASETS.TEST is empty")
+        return
     print(summary_table(results))
     print("\n".join(copypaste_lines(results)))
     print(f"Written to {output / 'results.json'}")

@@ -82,7 +82,9 @@ def test_benchmarks_are_checked_before_the_training(train_net, tmp_path):
     assert not (tmp_path / "out/metrics.json").exists()
     status, output, _ = train_net("DATASETS.TEST", "[]")
     assert status == 0
+    assert output.splitlines()[-1] == "Evaluated on nothing, as DATASETS.TEST is empty"
     assert "copypaste" not in output
+    assert "|" not in output
 
 
 def test_unexpected_exceptions_keep_their_traceback(train_net, monkeypatch):
