@@ -22,10 +22,21 @@ from pathlib import Path
 from err_seg.analysis.figures import save_figure
 from err_seg.data.mini_world import SCENES
 from err_seg.hub import MODELS, find_weights
-from err_seg.sweeps import NoMiniSweep, Run, Sweep, Workers, load_sweep, plan_runs, select_runs, work_through
+from err_seg.sweeps import (
+    Display,
+    NoMiniSweep,
+    Run,
+    Sweep,
+    Workers,
+    load_sweep,
+    plan_runs,
+    select_runs,
+    work_through,
+)
+from err_seg.sweeps.checks import check_sweep, open_data
 from err_seg.sweeps.measured import measured_rows
-from err_seg.sweeps.plots import draw_sweep, swept_values
-from err_seg.sweeps.report import markdown_table, save_tables
+from err_seg.sweeps.plots import draw_sweep
+from err_seg.sweeps.report import markdown_table, save_tables, settings_text
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -88,29 +99,41 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     weights = None if weights is None else Path(weights)
     plans = []
     for sweep in sweeps:
-        if sweep.plot is not None:
-            swept_values(sweep, sweep.plot)  # a mistake is told before anything is run
         store, given = arguments.output / "runs", {"seeds": arguments.seeds, "weights": weights, "scenes": scenes}
         runs = plan_runs(sweep, store, arguments.opts, **given)
-        plans.append((sweep, runs, select_runs(runs, arguments.variants, [] if weights else arguments.seeds)))
+        wanted = select_runs(runs, arguments.variants, [] if weights else arguments.seeds)
+        check_sweep(sweep, runs)
+        print(f"== {sweep.title}\n{settings_text(sweep, wanted)}", flush=True)
+        plans.append((sweep, runs, wanted))
+    if not arguments.dry_run:
+        for sweep, _, wanted in plans:
+            open_data(sweep, wanted)
+    workers, display = Workers(arguments.jobs, arguments.num_gpus, arguments.engine), Display()
     failures = []
     for sweep, runs, wanted in plans:
         print(f"== {sweep.title}", flush=True)
-        folder = arguments.output / (f"{sweep.name}-{runs[0].training.name}" if weights else sweep.name)
+        folder = arguments.output / (f"{sweep.name}-{runs[0].training.folder.name}" if weights else sweep.name)
         write_tables = functools.partial(write, sweep, runs, folder, command)
-        if arguments.dry_run:
-            for run in wanted:
-                if not run.results.is_file():
-                    print(f"missing: {run.title} ({run.evaluation})")
-        else:
-            workers = Workers(arguments.jobs, arguments.num_gpus, arguments.engine)
-            failures += work_through(wanted, workers, functools.partial(print, flush=True), write_tables)
-        write_tables()
-        print(markdown_table(sweep, measured_rows(sweep, runs)))
-        print(f"Written to {folder}", flush=True)
+        write_tables()  # what cannot be written is told before anything is run
+        try:
+            if arguments.dry_run:
+                list_missing(wanted)
+            else:
+                failures += work_through(wanted, workers, display, write_tables, sweep.title)
+        finally:
+            write_tables()
+            print(markdown_table(sweep, measured_rows(sweep, runs)))
+            print(f"Written to {folder}", flush=True)
     for line in failures:
         print(f"error: {line}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def list_missing(runs: list[Run]) -> None:
+    """Print what would be run."""
+    for run in runs:
+        if not run.is_evaluated():
+            print(f"missing: {run.title} ({run.evaluation.folder})")
 
 
 def load_sweeps(files: list[Path], *, mini: bool) -> list[Sweep]:

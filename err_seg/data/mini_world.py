@@ -78,9 +78,11 @@ class MiniWorldSpec(DatasetSpec):
 
     Attributes:
         scenes: what is drawn.
+        drawing: version of how.
     """
 
     scenes: MiniScenes = field(kw_only=True)
+    drawing: int = field(default_factory=lambda: DRAWING, kw_only=True)
 
     def make_available(self, root: str | os.PathLike[str] | None = None, workers: int = 2) -> None:
         """Draw the scenes unless they are there, with a bar; of several processes one draws and the others wait.
@@ -104,7 +106,7 @@ class MiniWorldSpec(DatasetSpec):
                 self._draw(folder, workers)
 
     def _facts(self) -> dict[str, Any]:
-        return json.loads(json.dumps({"drawing": DRAWING, **asdict(self.scenes)}))
+        return json.loads(json.dumps({"drawing": self.drawing, **asdict(self.scenes)}))
 
     def _is_complete(self, folder: Path) -> bool:
         try:

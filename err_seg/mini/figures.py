@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from err_seg.config import ConfigError
-from err_seg.data import EvaluationTransform, SegmentationPairs, evaluation_loader, find_dataset
+from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, find_dataset
 from err_seg.data.mini_vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
 from err_seg.modeling.err_seg import ERRSeg
@@ -38,12 +38,12 @@ def group_miou(result: BenchmarkResult) -> dict[str, float]:
     return {group: sum(iou[i] for i in classes) / len(classes) for group, classes in groups.items()}
 
 
-def open_test_scenes(cfg: CfgNode) -> SegmentationPairs:
-    """Open what :func:`group_miou` is measured on, and warn where it leaves figures out.
+def check_test_scenes(cfg: CfgNode) -> DatasetSpec:
+    """Return what :func:`group_miou` is measured on.
 
     Raises:
         ConfigError: ``DATASETS.TEST`` is not one data set with the miniature world's 60 names.
-        DatasetError: it is unknown or not on disk.
+        DatasetError: it is unknown.
     """
     specs = [find_dataset(name, cfg.DATASETS.CUSTOM) for name in cfg.DATASETS.TEST]
     if len(specs) != 1 or specs[0].vocabulary != VOCABULARY:
@@ -51,12 +51,21 @@ def open_test_scenes(cfg: CfgNode) -> SegmentationPairs:
             f"DATASETS.TEST must be one data set with the {len(VOCABULARY)} names of the miniature world, such as "
             f"[mini_world_test], not {cfg.DATASETS.TEST}"
         )
-    pairs = SegmentationPairs(specs[0], cfg.DATASETS.ROOT)
+    return specs[0]
+
+
+def open_test_scenes(cfg: CfgNode) -> SegmentationPairs:
+    """Open what :func:`group_miou` is measured on, and warn where it leaves figures out.
+
+    Raises:
+        ConfigError, DatasetError: see :func:`check_test_scenes`; or the data set is not on disk.
+    """
+    pairs = SegmentationPairs(check_test_scenes(cfg), cfg.DATASETS.ROOT)
     shown = set().union(*(np.unique(pairs.load_label(index)).tolist() for index in range(len(pairs))))
     if absent := [name for index, name in enumerate(VOCABULARY) if index not in shown]:
         logger.warning(
             "%d of %d classes occur in none of the %d pictures of %s, such as %s: figures over them are left empty",
-            *(len(absent), len(VOCABULARY), len(pairs), specs[0].name, absent[0]),
+            *(len(absent), len(VOCABULARY), len(pairs), pairs.spec.name, absent[0]),
         )
     return pairs
 

@@ -3,9 +3,12 @@
 ==================  ================================================================================
 ``definition.py``   a sweep's YAML file: variants, seeds, the paper's figures, what is plotted
 ``plan.py``         variant and seed to configuration, and to folders that sweeps share
-``work.py``         doing the steps that are missing, as processes that survive or are gone on with
+``checks.py``       what is checked before anything is run
+``steps.py``        the trainings and evaluations, as processes
+``work.py``         doing those that are missing; they survive or are gone on with
+``display.py``      what is told meanwhile
 ``measured.py``     the figures of what is done
-``report.py``       Markdown, CSV and JSON
+``report.py``       what will be run; Markdown, CSV and JSON
 ``plots.py``        figures over the swept value
 ==================  ================================================================================
 
@@ -13,10 +16,13 @@ The command is ``tools/sweep.py``; ``configs/ablations`` holds the paper's.
 """
 
 from err_seg.sweeps.definition import NoMiniSweep, Sweep, SweepError, Variant, load_sweep
+from err_seg.sweeps.display import Display
 from err_seg.sweeps.plan import Run, plan_runs, select_runs
-from err_seg.sweeps.work import Workers, work_through
+from err_seg.sweeps.steps import Workers
+from err_seg.sweeps.work import work_through
 
 __all__ = [
+    "Display",
     "NoMiniSweep",
     "Run",
     "Sweep",

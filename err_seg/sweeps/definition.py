@@ -14,10 +14,10 @@
         paper: {A-847: 13.3, PC-459: 19.3}
     plot: {x: MODEL.CRM.NUM_KEPT, label: K}   # a figure over a swept setting; default: none
     cost: ade20k_150_val                      # columns of cost, with this vocabulary and its K; default: none
-    mini:                                     # the same on the miniature world; overrides the keys above
-      base: ../mini/sweep.yaml
+    note: What the reader of the results should know.
+    mini:                                     # the same on the miniature world: the keys above, but for those that
+      base: ../mini/sweep.yaml                # are said anew here; of settings each key by itself
       seeds: [0, 1, 2]
-      note: What the reader of the results should know.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
 
     Args:
         file: the file; see this module's description.
-        mini: take what its ``mini`` says in the place of its own keys.
+        mini: what its ``mini`` says comes before its own keys, of ``settings`` key by key.
 
     Raises:
         SweepError: no such file, an unknown or missing key, a value of the wrong kind; names it.
@@ -119,13 +119,13 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
         raise SweepError(f"{file} is not YAML: {error}") from error
     entries = _mapping(tree, f"{file}", SWEEP_KEYS)
     published = _variants(entries.get("variants"), f"{file}: variants")
-    variants = published
+    variants, settings = published, _mapping(entries.get("settings", {}), f"{file}: settings")
     if mini:
         if "mini" not in entries:
             raise NoMiniSweep(f"{file} has no entry 'mini', so it has nothing to run on the miniature world")
         own = _mapping(entries["mini"], f"{file}: mini", COMMON_KEYS)
-        # what is said of the real data does not fit the miniature world
-        entries = {key: entries[key] for key in ("title", "base", "plot") if key in entries} | own
+        entries |= own
+        settings |= _mapping(own.get("settings", {}), f"{file}: mini: settings")
         variants = _variants(own["variants"], f"{file}: mini: variants", published) if "variants" in own else published
     for key in ("title", "base"):
         if not isinstance(entries.get(key), str):
@@ -135,7 +135,7 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
         title=entries["title"],
         file=file,
         base=file.parent / entries["base"],
-        settings=_mapping(entries.get("settings", {}), f"{file}: settings"),
+        settings=settings,
         variants=variants,
         seeds=_seeds(entries.get("seeds", [0]), f"{file}: seeds"),
         plot=_plot(entries["plot"], f"{file}: plot") if entries.get("plot") else None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from err_seg.build import build_model
-from err_seg.data import get_dataset, spec_from_dict
+from err_seg.data import find_dataset
 from err_seg.engine.benchmarks import benchmark_num_kept
 from err_seg.evaluation import load_results
 from err_seg.mini.figures import group_miou
@@ -65,7 +65,7 @@ def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[Row]:
     rows = {variant.name: Row(variant.name, paper=variant.paper) for variant in sweep.variants}
     for run in runs:
         row = rows[run.variant.name]
-        if not run.results.is_file():
+        if not run.is_evaluated():
             continue
         row.seeds.append(run.seed)
         for column, value in {**accuracies(run, is_mini=sweep.is_mini), **costs(run, sweep.cost)}.items():
@@ -74,12 +74,12 @@ def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[Row]:
 
 
 def accuracies(run: Run, *, is_mini: bool) -> dict[str, float]:
-    """Read a run's mIoU, in percent: of each benchmark, or of the miniature world's groups of classes."""
+    """Read a run's mIoU, in percent: of each benchmark, or of those groups of the miniature world that have one."""
     results = load_results(run.results)
     if is_mini:
         (result,) = results
         groups = group_miou(result)
-        return {column: groups[column] for column in MINI_COLUMNS}
+        return {column: groups[column] for column in MINI_COLUMNS if column in groups}
     return {BENCHMARKS.get(result.benchmark, result.benchmark): result.metrics["mIoU"] for result in results}
 
 
@@ -95,8 +95,7 @@ def costs(run: Run, dataset: str) -> dict[str, float]:
     if not dataset:
         return {}
     cfg = run.cfg.clone()
-    declared = {entry["name"]: entry for entry in cfg.DATASETS.CUSTOM}
-    spec = spec_from_dict(declared[dataset]) if dataset in declared else get_dataset(dataset)
+    spec = find_dataset(dataset, cfg.DATASETS.CUSTOM)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
     with torch.device("meta"):
         model = build_model(cfg)
@@ -109,8 +108,8 @@ def costs(run: Run, dataset: str) -> dict[str, float]:
 def training_memory(run: Run) -> dict[str, float]:
     """Read the most memory that a training took of one GPU, in GiB; nothing where it ran on none, or elsewhere."""
     try:
-        facts = json.loads((run.training / "environment.json").read_text(encoding="utf-8"))
-        lines = (run.training / "metrics.json").read_text(encoding="utf-8").splitlines()
+        facts = json.loads((run.training.folder / "environment.json").read_text(encoding="utf-8"))
+        lines = (run.training.folder / "metrics.json").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return {}
     return {MEMORY: max(json.loads(line)["max_mem"] for line in lines) / 1024} if facts["cuda"] and lines else {}

@@ -85,7 +85,7 @@ def _render(section: Section, page: Path) -> str:
 def _facts(runs: Sequence[Run]) -> str:
     """Say how many trainings the page rests on, with which versions and where they ran."""
     found = set()
-    for folder in {run.training for run in runs if run.results.is_file()}:
+    for folder in {run.training.folder for run in runs if run.is_evaluated()}:
         facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
         found.add((folder, facts["err_seg"], facts["packages"]["torch"], facts["device"]))
     kinds = sorted({f"err_seg {version}, torch {torch}, {device.upper()}" for _, version, torch, device in found})

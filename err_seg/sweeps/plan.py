@@ -1,29 +1,34 @@
 """From variant and seed to a configuration, and to the folders of its training and its evaluation.
 
-Folders are named after a hash of the settings that matter, so that sweeps share trainings: the full network of
-Tables V, VIII, IX, X and XI is trained once, and the rows of Table XIII are evaluations of one training.
+Folders are named after a hash of all settings that matter and of the version of the results, so that sweeps share
+trainings: the full network of Tables V, VIII, IX, X and XI is trained once, and the rows of Table XIII are evaluations
+of one training. Each folder keeps those settings, and no other settings' results are taken from it.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fvcore.common.config import CfgNode
 
 from err_seg.config import ConfigError, get_cfg, settings_of
-from err_seg.defaults import default_cfg
-from err_seg.files import file_sha256
-from err_seg.identity import fingerprint
+from err_seg.data import DatasetError, find_dataset
+from err_seg.files import atomic_write
+from err_seg.identity import RESULT_FORMAT, file_digest, fingerprint, weights_file_digest
+from err_seg.mini.clip import CLIPS
 from err_seg.mini.world import set_scenes
 from err_seg.sweeps.definition import Sweep, SweepError, Variant
 
-# settings that change neither weights nor figures, but by rounding: where things lie, how fast, what is told
+# settings that change neither weights nor figures, but by rounding: where things lie, how fast, what is told; and data
+# sets that are declared, of which those in use count by their declaration
 INDIFFERENT = (
-    *("OUTPUT_DIR", "DATASETS.ROOT", "DATALOADER", "LOG", "VIS_PERIOD", "MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR"),
+    *("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.CUSTOM", "DATALOADER.NUM_WORKERS", "LOG", "VIS_PERIOD"),
+    *("MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR"),
     *("SOLVER.PARALLEL", "SOLVER.COMPILE", "SOLVER.ACTIVATION_CHECKPOINTING", "SOLVER.ACCUMULATION_STEPS"),
     *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_KEPT", "TEST.PROGRESS_PERIOD", "TEST.SAVE", "TEST.BATCH_SIZE"),
 )
@@ -31,6 +36,54 @@ INDIFFERENT = (
 OF_EVALUATION = (
     *("TEST", "DATASETS.TEST", "INPUT.SIZE", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "MODEL.CRM.NUM_KEPT"),
 )
+RECORD = "identity.json"
+DIGITS = 12  # of a folder's name
+DIFFERENCES_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training or an evaluation.
+
+    Attributes:
+        folder: where it is done.
+        product: the file that is written last.
+        facts: all that the product depends on, key to JSON-able value; in an evaluation the weights besides.
+    """
+
+    folder: Path
+    product: Path
+    facts: dict[str, Any]
+
+    def begin(self, weights: str = "") -> None:
+        """Write down what the folder is of, with the digest of the weights that are evaluated."""
+        document = {"format": RESULT_FORMAT, "weights": weights, "facts": self.facts}
+        with atomic_write(self.folder / RECORD) as partial:
+            partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    def begun_with(self) -> str | None:
+        """Return the digest that :meth:`begin` has written down; ``None`` where nothing was begun.
+
+        Raises:
+            SweepError: the folder holds what is of other facts, or of none that are known.
+        """
+        if not self.folder.is_dir() or self.product.parent != self.folder:  # the product is nothing of a sweep's
+            return None
+        try:
+            document = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+            facts, found = {**document["facts"], "format": document["format"]}, str(document["weights"])
+        except (OSError, ValueError, KeyError, TypeError):
+            if not any(self.folder.glob("[!.]*")):
+                return None
+            facts, found = {}, ""
+        wanted = {**self.facts, "format": RESULT_FORMAT}
+        if facts != wanted:
+            differing = sorted(key for key in facts.keys() | wanted.keys() if facts.get(key) != wanted.get(key))
+            raise SweepError(
+                f"{self.folder} holds results of other settings ({', '.join(differing[:DIFFERENCES_NAMED])}"
+                f"{', ...' * (len(differing) > DIFFERENCES_NAMED)}): move it away, or choose another --output"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -40,17 +93,15 @@ class Run:
     Attributes:
         variant, seed: which.
         cfg: its configuration, ``OUTPUT_DIR`` aside.
-        training: folder of the training; shared by runs that differ in evaluation only.
-        evaluation: folder of the evaluation.
-        weights: what the training leaves, or weights that are there already, which spare it.
+        training: shared by runs that differ in evaluation only; its product may be weights that are there already.
+        evaluation: of the training's product.
     """
 
     variant: Variant
     seed: int
     cfg: CfgNode
-    training: Path
-    evaluation: Path
-    weights: Path
+    training: Task
+    evaluation: Task
 
     @property
     def title(self) -> str:
@@ -58,9 +109,30 @@ class Run:
         return f"{self.variant.name}, seed {self.seed}"
 
     @property
+    def weights(self) -> Path:
+        """What the training leaves, or weights that are there already, which spare it."""
+        return self.training.product
+
+    @property
     def results(self) -> Path:
         """What the evaluation leaves."""
-        return self.evaluation / "results.json"
+        return self.evaluation.product
+
+    def is_trained(self) -> bool:
+        """Whether the weights are there.
+
+        Raises:
+            SweepError: the folder holds what is of other settings; so do all that follow.
+        """
+        self.training.begun_with()
+        return self.weights.is_file()
+
+    def is_evaluated(self) -> bool:
+        """Whether the results are there, and of the weights that are there, which may have been removed since."""
+        trained, evaluated = self.is_trained(), self.evaluation.begun_with()
+        if evaluated is None or not self.results.is_file():
+            return False
+        return not trained or evaluated == weights_file_digest(self.weights)
 
 
 def plan_runs(
@@ -84,14 +156,14 @@ def plan_runs(
 
     Raises:
         SweepError: a variant whose configuration is refused (names it), or an override of what the variants differ in.
-        FileNotFoundError: there are no such weights.
+        CheckpointError: weights cannot be read.
     """
     swept = {key for variant in sweep.variants for key in variant.settings}
     if both := sorted(swept.intersection(overrides[::2])):
         raise SweepError(f"{sweep.file} sweeps {', '.join(both)}, which cannot be overridden for all variants")
     plan = functools.partial(_plan_run, sweep, store, overrides, scenes or {})
     if weights is not None:
-        given = (weights, f"weights-{file_sha256(weights)[:12]}")
+        given = Task(store / f"weights-{weights_file_digest(weights)[:DIGITS]}", weights, {})
         return [plan(variant=variant, seed=sweep.seeds[0], given=given) for variant in sweep.variants]
     pairs = [(variant, seed) for seed in dict.fromkeys([*sweep.seeds, *seeds]) for variant in sweep.variants]
     return [plan(variant=variant, seed=seed) for variant, seed in pairs]
@@ -118,30 +190,45 @@ def _plan_run(
     *,
     variant: Variant,
     seed: int,
-    given: tuple[Path, str] | None = None,
+    given: Task | None = None,
 ) -> Run:
     own = [item for pair in {**sweep.settings, **variant.settings}.items() for item in pair]
     try:
         cfg = get_cfg(sweep.base, [*own, *overrides, "SEED", seed])
-    except ConfigError as error:
+        set_scenes(cfg, scenes)
+        facts = facts_of(cfg)
+    except (ConfigError, DatasetError) as error:
         raise SweepError(f"{sweep.file}: variant {variant.name!r}: {error}") from error
-    set_scenes(cfg, scenes)
-    settings = changed_settings(cfg)
-    training = {key: value for key, value in settings.items() if not _is_under(key, OF_EVALUATION)}
-    if given is None:
-        folder = store / fingerprint(training)[:12]
-        evaluation = {key: value for key, value in settings.items() if key not in training}
-        weights = folder / "model_final.safetensors"
-    else:  # the weights do not tell what network they are of
-        folder, evaluation, weights = store / given[1], settings, given[0]
-    return Run(variant, seed, cfg, folder, folder / "evaluations" / fingerprint(evaluation)[:12], weights)
+    training = given
+    if training is None:
+        of_training = {key: value for key, value in facts.items() if not _is_under(key, OF_EVALUATION)}
+        folder = store / fingerprint(of_training)[:DIGITS]
+        training = Task(folder, folder / "model_final.safetensors", of_training)
+    # weights that are given do not tell what network they are of
+    of_evaluation = {key: value for key, value in facts.items() if key not in training.facts}
+    folder = training.folder / "evaluations" / fingerprint(of_evaluation)[:DIGITS]
+    return Run(variant, seed, cfg, training, Task(folder, folder / "results.json", of_evaluation))
 
 
-def changed_settings(cfg: CfgNode) -> dict[str, Any]:
-    """List the settings that differ from the defaults and can change a figure: dotted key to value."""
-    defaults = dict(settings_of(default_cfg()))
-    settings = {key: value for key, value in settings_of(cfg) if not _is_under(key, INDIFFERENT)}
-    return {key: value for key, value in sorted(settings.items()) if value != defaults[key]}
+def facts_of(cfg: CfgNode) -> dict[str, Any]:
+    """List all settings that can change a figure, key to JSON-able value: data sets as declared, files by content.
+
+    Raises:
+        DatasetError: an unknown data set.
+        CheckpointError: weights to start from that cannot be read.
+    """
+    facts = {key: value for key, value in settings_of(cfg) if not _is_under(key, INDIFFERENT)}
+    for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
+        facts[key] = [asdict(find_dataset(name, cfg.DATASETS.CUSTOM)) for name in facts[key]]
+    for key in ("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED"):
+        file = Path(facts[key])
+        if not file.is_file() and facts[key] in CLIPS:
+            file = CLIPS[facts[key]].weights
+        if file.is_file():  # else: none, or a tag of open_clip
+            facts[key] = weights_file_digest(file)
+    if Path(cfg.MODEL.CLIP.NAME).is_file():
+        facts["MODEL.CLIP.NAME"] = file_digest(cfg.MODEL.CLIP.NAME)
+    return json.loads(json.dumps(facts))
 
 
 def _is_under(key: str, roots: Sequence[str]) -> bool:

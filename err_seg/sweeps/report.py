@@ -1,14 +1,16 @@
-"""A sweep's table as Markdown, CSV and JSON: what was measured beside what the paper says."""
+"""What a sweep will run, and its table as Markdown, CSV and JSON: what was measured beside what the paper says."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from err_seg.config import get_cfg, settings_of
 from err_seg.evaluation.report import text_table, write_csv
 from err_seg.files import atomic_write
 from err_seg.sweeps.definition import Sweep
@@ -22,9 +24,35 @@ from err_seg.sweeps.measured import (
     seed_differences,
     verdict,
 )
+from err_seg.sweeps.plan import Run
 
 DECIDING = "all"
 """The miniature world's column that a difference is judged by."""
+
+
+def settings_text(sweep: Sweep, runs: Sequence[Run]) -> str:
+    """Say what will be run: the base, what all variants change in it, and what each does."""
+    base = dict(settings_of(get_cfg(sweep.base)))
+    of_variants: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        changed = {key: value for key, value in settings_of(run.cfg) if value != base[key] and key != "SEED"}
+        of_variants.setdefault(run.variant.name, changed)
+    first, *others = of_variants.values()
+    shared = {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
+    cfg, seeds = runs[0].cfg, dict.fromkeys(run.seed for run in runs)
+    lines = [
+        f"base {os.path.relpath(sweep.base)}, seeds {', '.join(map(str, seeds))}; the first: {cfg.SOLVER.MAX_ITER} "
+        f"iterations of {cfg.SOLVER.IMS_PER_BATCH} pictures of {', '.join(cfg.DATASETS.TRAIN)}, evaluated on "
+        f"{', '.join(cfg.DATASETS.TEST) or 'nothing'}" + (f"; cost with {sweep.cost}" if sweep.cost else ""),
+        f"  all variants: {_pairs(shared)}",
+    ]
+    for name, changed in of_variants.items():
+        lines.append(f"  {name}: {_pairs({key: value for key, value in changed.items() if key not in shared})}")
+    return "\n".join(lines)
+
+
+def _pairs(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "as the base"
 
 
 def columns_of(sweep: Sweep, rows: Sequence[Row]) -> list[str]:

@@ -4,6 +4,7 @@ from conftest import REPOSITORY
 
 import err_seg
 from err_seg.sweeps import SweepError, load_sweep, plan_runs, select_runs
+from err_seg.sweeps.report import settings_text
 
 SHIPPED = sorted((REPOSITORY / "configs/ablations").glob("*.yaml"))
 TABLES = ["table_ii", "table_v", "table_vi", "table_vii", "table_viii", "table_ix", "table_x", "table_xi", "table_xii"]
@@ -40,7 +41,7 @@ def test_shipped_sweeps_build(file, tmp_path):
         sweep = load_sweep(file, mini=mini)
         runs = plan_runs(sweep, tmp_path)
         assert len(runs) == len(sweep.variants) * len(sweep.seeds)
-        assert len({run.evaluation for run in runs}) == len(runs), "two variants are the same"
+        assert len({run.evaluation.folder for run in runs}) == len(runs), "two variants are the same"
         assert len(sweep.seeds) >= 3 or not mini
         if not mini and sweep.plot is None:
             assert all(variant.paper for variant in sweep.variants)
@@ -71,7 +72,7 @@ def test_keys_of_the_file(sweep_file, tmp_path):
     assert [run.cfg.MODEL.CRM.NUM_RANKS for run in runs] == [2, 1, 2, 1]
     assert {(run.cfg.SOLVER.MAX_ITER, run.cfg.SOLVER.BASE_LR) for run in runs} == {(7, 0.5)}
     mini = load_sweep(tmp_path / "sweep.yaml", mini=True)
-    assert (mini.name, mini.note, mini.seeds, mini.settings) == ("sweep-mini", "two lines", (0, 1, 2), {})
+    assert (mini.name, mini.note, mini.seeds) == ("sweep-mini", "two lines", (0, 1, 2))
     assert [(variant.name, variant.paper) for variant in mini.variants] == [
         ("a", {"A-847": 13.0}),
         ("c", {"A-847": 1.0}),
@@ -80,6 +81,49 @@ def test_keys_of_the_file(sweep_file, tmp_path):
     assert [(run.variant.name, run.seed) for run in select_runs(runs, ["b"], [4])] == [("b", 4)]
     with pytest.raises(SweepError, match=r"no variant 'x'; there are 'a', 'b'"):
         select_runs(runs, ["x"], [])
+
+
+def test_mini_inherits_what_it_does_not_say_anew(sweep_file, tmp_path):
+    """A top-level SOLVER.MAX_ITER of 12 used to be dropped, and 500 iterations were trained."""
+    top = MINIMAL + "settings: {SOLVER.MAX_ITER: 12, SOLVER.BASE_LR: 0.5}\nseeds: [4, 5]\ncost: ade20k_150_val\n"
+    mini = load_sweep(sweep_file(top + "mini: {}\n"), mini=True)
+    assert mini.settings == {"SOLVER.MAX_ITER": 12, "SOLVER.BASE_LR": 0.5}
+    assert (mini.seeds, mini.cost) == ((4, 5), "ade20k_150_val")
+    assert {run.cfg.SOLVER.MAX_ITER for run in plan_runs(mini, tmp_path)} == {12}
+    own = "mini: {settings: {SOLVER.MAX_ITER: 3, MODEL.CRM.NUM_RANKS: 2}, seeds: [6], cost: mini_world_test}\n"
+    mini = load_sweep(sweep_file(top + own), mini=True)
+    assert mini.settings == {"SOLVER.MAX_ITER": 3, "SOLVER.BASE_LR": 0.5, "MODEL.CRM.NUM_RANKS": 2}
+    assert (mini.seeds, mini.cost) == ((6,), "mini_world_test")
+
+
+TRAINED = {"MODEL.CLIP.IMAGE_TUNING": "weight", "MODEL.CLIP.TEXT_TUNING": "weight", "SOLVER.CLIP_MULTIPLIER": 0.1}
+OF_MINI_SWEEPS = {"table_vi": TRAINED, "table_xi": TRAINED}  # the others have none
+
+
+@pytest.mark.parametrize("file", [file for file in SHIPPED if file.stem not in ONLY_REAL], ids=lambda file: file.stem)
+def test_shipped_sweeps_of_the_miniature_world_run_what_docs_results_shows(file, tmp_path):
+    sweep = load_sweep(file, mini=True)
+    assert sweep.base.resolve() == REPOSITORY / "configs/mini/sweep.yaml"
+    assert (sweep.settings, sweep.seeds) == (OF_MINI_SWEEPS.get(file.stem, {}), (0, 1, 2))
+    assert sweep.cost == ("mini_world_test" if file.stem == "table_x" else "")
+    for run in plan_runs(sweep, tmp_path):
+        solver, data = run.cfg.SOLVER, run.cfg.DATASETS
+        assert (solver.MAX_ITER, solver.IMS_PER_BATCH, solver.BASE_LR, solver.WARMUP_ITERS) == (500, 2, 0.002, 50)
+        assert (data.TRAIN, data.TEST) == (["mini_world_train"], ["mini_world_test"])
+        assert (run.cfg.INPUT.CROP_SIZE, run.cfg.MODEL.CLIP.NAME[:4]) == (192, "mini")
+        assert run.variant.settings.get("INPUT.SIZE", 192) == run.cfg.INPUT.SIZE
+
+
+def test_what_will_be_run_is_said(sweep_file, tmp_path):
+    text = MINIMAL.replace("a: {}", "{a: {}, b: {settings: {MODEL.CRM.NUM_RANKS: 1}}}")
+    sweep = load_sweep(sweep_file(text + "settings: {SOLVER.MAX_ITER: 12}\nseeds: [4, 5]\n"))
+    told = settings_text(sweep, plan_runs(sweep, tmp_path, ["SOLVER.BASE_LR", 0.5])).splitlines()
+    assert "base.yaml, seeds 4, 5; the first: 12 iterations of 4 pictures of coco_stuff_train" in told[0]
+    assert told[1:] == [
+        "  all variants: SOLVER.MAX_ITER 12, SOLVER.BASE_LR 0.5",
+        "  a: as the base",
+        "  b: MODEL.CRM.NUM_RANKS 1",
+    ]
 
 
 @pytest.mark.parametrize(

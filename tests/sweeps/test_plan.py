@@ -1,7 +1,15 @@
-import pytest
-from conftest import REPOSITORY
+import json
 
-from err_seg.sweeps import load_sweep, plan_runs
+import pytest
+import torch
+from conftest import REPOSITORY
+from safetensors.torch import save_file
+
+from err_seg import identity
+from err_seg.checkpoint import CheckpointError
+from err_seg.defaults import KEYS
+from err_seg.identity import weights_file_digest
+from err_seg.sweeps import SweepError, load_sweep, plan_runs
 
 TEXT = """
 title: T
@@ -39,15 +47,82 @@ def test_what_is_at_its_default_need_not_be_said(sweep, tmp_path):
     assert other.training != full.training
 
 
+def test_a_changed_default_is_another_run(sweep, tmp_path, monkeypatch):
+    """Folders used to be named after what differs from the defaults of the day."""
+    before = plan_runs(sweep, tmp_path)
+    monkeypatch.setitem(KEYS.defaults, "MODEL.CRM.NUM_RANKS", 4)
+    after = plan_runs(sweep, tmp_path)
+    (same, *_) = plan_runs(sweep, tmp_path, ["MODEL.CRM.NUM_RANKS", 3])
+    assert not {run.training.folder for run in before} & {run.training.folder for run in after}
+    assert same.training.folder == before[0].training.folder
+    monkeypatch.setattr(identity, "RESULT_FORMAT", identity.RESULT_FORMAT + 1)
+    (other, *_) = plan_runs(sweep, tmp_path, ["MODEL.CRM.NUM_RANKS", 3])
+    assert other.training.folder != same.training.folder
+
+
+def test_files_and_data_sets_count_by_what_they_hold(sweep, tmp_path):
+    weights, words = tmp_path / "weights.safetensors", tmp_path / "words.txt"
+    custom = [{"name": "own", "image_dir": "a", "label_dir": "b", "vocabulary": str(words)}]
+    overrides = ["MODEL.WEIGHTS", str(weights), "DATASETS.CUSTOM", custom, "DATASETS.TEST", ["own"]]
+    seen = []
+    for value, text in ((0, "cat\ndog\n"), (1, "cat\ndog\n"), (1, "cat\nsky\n")):
+        save_file({"weight": torch.full((1,), value)}, weights)
+        words.write_text(text)
+        (run, *_) = plan_runs(sweep, tmp_path, overrides)
+        seen.append((run.training.folder, run.evaluation.folder))
+    assert seen[0][0] != seen[1][0] == seen[2][0]
+    assert seen[1][1] != seen[2][1]
+    with pytest.raises(SweepError, match="variant 'full': unknown data set 'owm'"):
+        plan_runs(sweep, tmp_path, ["DATASETS.TEST", ["owm"]])
+
+
+def test_a_folder_of_other_settings_is_refused(sweep, tmp_path):
+    (run, *_) = plan_runs(sweep, tmp_path)
+    assert not run.is_trained()
+    run.training.begin()
+    save_file({"weight": torch.ones(1)}, run.weights)
+    assert run.is_trained()
+    record = run.training.folder / "identity.json"
+    document = json.loads(record.read_text())
+    assert document["facts"]["SOLVER.MAX_ITER"] == run.cfg.SOLVER.MAX_ITER, "the full settings are kept"
+    for change in ({"facts": {**document["facts"], "SOLVER.MAX_ITER": 9, "SOLVER.NEW": 1}}, {"format": 1}):
+        record.write_text(json.dumps({**document, **change}))
+        with pytest.raises(
+            SweepError, match=r"holds results of other settings \((SOLVER.MAX_ITER, SOLVER.NEW|format)\)"
+        ):
+            run.is_trained()
+    record.unlink()  # whatever it is, it is not known to be this
+    with pytest.raises(SweepError, match="move it away"):
+        run.is_evaluated()
+
+
+def test_results_are_of_the_weights_that_are_there(sweep, tmp_path):
+    (run, *_) = plan_runs(sweep, tmp_path)
+    run.training.begin()
+    save_file({"weight": torch.ones(1)}, run.weights)
+    run.evaluation.begin(weights_file_digest(run.weights))
+    assert not run.is_evaluated()
+    run.results.write_text("{}")
+    assert run.is_evaluated()
+    save_file({"weight": torch.zeros(1)}, run.weights)
+    assert not run.is_evaluated()
+    run.weights.unlink()  # to save space
+    assert run.is_evaluated()
+
+
 def test_given_weights_are_told_by_their_content(sweep, tmp_path):
-    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
-        (tmp_path / name).write_bytes(content)
-    a, b, c = ([run.evaluation for run in plan_runs(sweep, tmp_path, weights=tmp_path / name)] for name in "abc")
+    save_file({"weight": torch.ones(1)}, tmp_path / "a.safetensors")
+    save_file({"weight": torch.ones(1)}, tmp_path / "b.safetensors", metadata={"where": "in another file"})
+    save_file({"weight": torch.zeros(1)}, tmp_path / "c.safetensors")
+    a, b, c = (
+        [run.evaluation.folder for run in plan_runs(sweep, tmp_path, weights=tmp_path / f"{name}.safetensors")]
+        for name in "abc"
+    )
     assert a == b
     assert not {*a} & {*c}
     full, training, kept, _ = a
     assert len({full, training, kept}) == 3, "the network's settings count, since the weights do not tell them"
-    with pytest.raises(FileNotFoundError, match="none"):
+    with pytest.raises(CheckpointError, match="none"):
         plan_runs(sweep, tmp_path, weights=tmp_path / "none")
 
 
@@ -65,5 +140,5 @@ def test_tables_share_the_full_network(tmp_path):
         "fig_7",
     ):
         sweep = load_sweep(REPOSITORY / f"configs/ablations/{name}.yaml", mini=True)
-        trainings.add(plan_runs(sweep, tmp_path)[0].training)
+        trainings.add(plan_runs(sweep, tmp_path)[0].training.folder)
     assert len(trainings) == 1

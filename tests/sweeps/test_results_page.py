@@ -26,12 +26,13 @@ def write_runs(store, name, miou):
     sweep = load_sweep(REPOSITORY / f"configs/ablations/{name}.yaml", mini=True)
     runs = plan_runs(sweep, store / "runs")
     for run, figure in zip(runs, miou, strict=False):
-        run.evaluation.mkdir(parents=True, exist_ok=True)
+        run.training.begin()
+        run.evaluation.begin()
         metrics = {"mIoU": figure, **{f"IoU-{name}": figure for name in VOCABULARY}}
         save_results([BenchmarkResult("mini_world_test", metrics, list(VOCABULARY), [1] * 60, 320)], run.results)
         facts = {"err_seg": "1.0", "packages": {"torch": torch.__version__}, "device": "cpu", "cuda": None}
-        (run.training / "metrics.json").write_text('{"max_mem": 1024}\n')
-        (run.training / "environment.json").write_text(json.dumps(facts))
+        (run.training.folder / "metrics.json").write_text('{"max_mem": 1024}\n')
+        (run.training.folder / "environment.json").write_text(json.dumps(facts))
 
 
 def test_the_page_shows_what_was_run_and_names_what_was_not(results_command, tmp_path, capsys):

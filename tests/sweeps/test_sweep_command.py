@@ -1,19 +1,27 @@
 # ruff: noqa: F401, F811 (fixtures come by import)
 """The command itself: killed twice on the way, it leaves the table that an undisturbed run leaves."""
 
+import contextlib
+import fcntl
 import importlib.util
+import io
 import json
 import os
+import re
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 import torch
 from conftest import REPOSITORY
+from safetensors.torch import save_file
 from toy_training import environment, one_thread, run, run_cfg, toy_data, toy_world, wait_for
 
 from err_seg.engine import evaluate
-from err_seg.sweeps import SweepError, Workers, load_sweep, plan_runs, work_through
+from err_seg.sweeps import Display, SweepError, Workers, load_sweep, plan_runs, work_through
+from err_seg.sweeps import display as display_module
 
 SWEEP = """
 title: Two trainings, three rows
@@ -52,23 +60,24 @@ def test_killed_twice_it_leaves_the_same_table(sweep_file, tmp_path):
     line = command(sweep_file, output)
     # killed without warning while the first training runs: its process lives on, and is waited for
     process = subprocess.Popen(line, env=environment())
-    wait_for(full.training / "checkpoints/iter_0000002", process)
+    wait_for(full.training.folder / "checkpoints/iter_0000002", process)
     process.kill()
     process.wait()
     # asked to stop while the second one runs: that one saves a checkpoint
-    process = subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True)
-    wait_for(no_star.training / "checkpoints/iter_0000002", process)
+    process = subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(no_star.training.folder / "checkpoints/iter_0000002", process)
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    output_, errors = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert "| no star" in output_
     assert "the same command goes on where it was" in errors
     assert full.results.is_file()
-    assert "SIGTERM: stopped after" in (no_star.training / "output.txt").read_text()
+    assert "SIGTERM: stopped after" in (no_star.training.folder / "output.txt").read_text()
     assert figures(output)["no star"] == {}
 
     done = subprocess.run(line, env=environment(), check=True, capture_output=True, text=True)
     assert "3 runs, 2 of them done before" in done.stdout
-    assert "resuming from" in (no_star.training / "output.txt").read_text()
+    assert "resuming from" in (no_star.training.folder / "output.txt").read_text()
     assert {file.name for file in (output / "sweep").iterdir()} == {"table.md", "table.csv", "results.json", "plot.png"}
     assert "not run" not in (output / "sweep/table.md").read_text()
 
@@ -91,21 +100,20 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(sweep_file, tmp_path):
     overrides = ["SOLVER.MAX_ITER", 1]
     runs = plan_runs(sweep, tmp_path / "runs", overrides)
     runs[2].cfg.SOLVER.PRECISION = "fp16"  # which the CPU refuses
-    lines, finished = [], []
-    (failure,) = work_through(runs, Workers(engine="plain"), lines.append, lambda: finished.append(1))
+    finished = []
+    (failure,) = work_through(runs, Workers(engine="plain"), Display(), lambda: finished.append(1))
     assert failure.startswith("training of no star, seed 0 failed with status 1; ")
     assert 'SOLVER.PRECISION "fp16" needs a GPU' in failure
     assert len(finished) == 2
     assert all(run.results.is_file() for run in runs[:2])
 
 
-def test_a_failed_training_is_not_repeated_for_each_of_its_rows(sweep_file, tmp_path):
+def test_a_failed_training_is_not_repeated_for_each_of_its_rows(sweep_file, tmp_path, capsys):
     runs = plan_runs(load_sweep(sweep_file), tmp_path / "runs")[:2]
     for planned in runs:
         planned.cfg.SOLVER.PRECISION = "fp16"
-    lines = []
-    assert len(work_through(runs, Workers(engine="plain"), lines.append, list)) == 1
-    assert sum("…" in line for line in lines) == 1
+    assert len(work_through(runs, Workers(engine="plain"), Display(), list)) == 1
+    assert capsys.readouterr().out.count("…") == 1
 
 
 def test_jobs_share_cores_and_gpus(monkeypatch):
@@ -126,6 +134,21 @@ def test_jobs_share_cores_and_gpus(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert workers.environment(1)["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+def test_a_table_that_cannot_be_written_is_told_and_the_runs_go_on(sweep_file, tmp_path):
+    runs = plan_runs(load_sweep(sweep_file), tmp_path / "runs", ["SOLVER.MAX_ITER", 1])[:2]
+    called = []
+
+    def full():
+        called.append(1)
+        if len(called) == 1:
+            raise OSError("No space left on device")
+
+    (failure,) = work_through(runs, Workers(engine="plain"), Display(), full)
+    assert "No space left on device" in failure
+    assert len(called) == 2
+    assert all(run.is_evaluated() for run in runs)
 
 
 @pytest.fixture
@@ -150,6 +173,95 @@ def test_the_miniature_world_is_declared_to_every_run(sweep_command, tmp_path, c
     arguments = [str(file), "--mini", "--dry-run", "--output", str(tmp_path), "--scenes", "8", "4", "24"]
     assert sweep_command.main(arguments) == 0
     assert capsys.readouterr().out.count("missing: ") == 6
+
+
+MINI = """
+title: Too few scenes
+base: {base}
+seeds: [3]
+settings: {{SOLVER.MAX_ITER: 2, INPUT.SIZE: 64, INPUT.CROP_SIZE: 64, INPUT.MIN_SIZE_TRAIN: [64], MODEL.DEVICE: cpu}}
+variants: {{full: {{}}, no star: {{settings: {{MODEL.ESCF.STAR: False}}}}}}
+mini: {{}}
+"""
+
+
+@pytest.fixture
+def mini_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    file = tmp_path / "mini.yaml"
+    file.write_text(MINI.format(base=REPOSITORY / "configs/mini/sweep.yaml"))
+    return file
+
+
+def test_too_few_scenes_are_told_first_and_leave_figures_blank(sweep_command, mini_file, tmp_path, capsys, caplog):
+    """It used to train everything, and then to fail: 28 classes occur in none of the 8 pictures."""
+    scenes = ["--mini", "--scenes", "4", "4", "4", "--engine", "plain", "--output", str(tmp_path / "out")]
+    assert sweep_command.main([str(mini_file), *scenes]) == 0
+    assert "classes occur in none of the 4 pictures of mini_world_test_4" in caplog.text
+    output = capsys.readouterr().out
+    told = output[: output.index("training of full, seed 3 …")]
+    assert "seeds 3; the first: 2 iterations of 2 pictures of mini_world_train_4" in told
+    assert re.search(r"all variants: .*SOLVER.MAX_ITER 2", told)
+    assert "  no star: MODEL.ESCF.STAR False" in told
+    rows = [line.split("|")[1:6] for line in output.splitlines() if line.startswith("|")]
+    assert [[cell.strip() for cell in row] for row in rows if "star" in row[0]][-1] == ["no star", "–", "–", "–", "1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("cost: ade20k", "unknown data set 'ade20k'"),
+        ("settings: {DATASETS.TEST: [mini_world_val, mini_world_test]}", "must be one data set with the 60 names"),
+        ("settings: {DATASETS.TEST: [mini_world_train]}", "must be one data set with the 60 names"),
+        ("settings: {DATASETS.TEST: [mini_world_tset]}", "unknown data set 'mini_world_tset'"),
+    ],
+)
+def test_what_would_fail_after_the_runs_is_told_before(sweep_command, mini_file, tmp_path, capsys, change, message):
+    mini_file.write_text(mini_file.read_text().replace("mini: {}", f"mini: {{{change}}}"))
+    assert sweep_command.main([str(mini_file), "--mini", "--output", str(tmp_path / "out")]) == 1
+    output, errors = capsys.readouterr()
+    assert message in errors
+    assert "…" not in output
+
+
+def test_progress_is_seen_on_a_terminal_in_bars(sweep_file, tmp_path):
+    own, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 160, 0, 0))
+    line = command(sweep_file, tmp_path / "out", "--variants", "full")
+    process = subprocess.Popen(line, env=environment(), stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while block := os.read(own, 4096):
+            shown += block
+    os.close(own)
+    told = shown.decode()
+    assert process.wait() == 0, told
+    assert re.search(r"training of full, seed 0: +\d+%\|.*\| \d+/40, loss \d\.\d{4}, 0:00:\d\d left", told)
+    assert re.search(r"Two trainings, three rows: +0%\|.*\| 0/1", told)
+
+
+def test_progress_is_seen_elsewhere_in_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(display_module, "SECONDS_BETWEEN_LINES", 0.0)
+    stream, metrics = io.StringIO(), tmp_path / "metrics.json"
+    line = {"iteration": 99, "total_loss": 0.25, "eta_seconds": 83.4}
+    with Display(stream).process("training of a", tmp_path, 500, 0) as look:
+        look()
+        (tmp_path / "output.txt").write_text("log\rdrawing mini_world_val to /a/1/2:  50%|██  | 120/240 [00:02<")
+        look()
+        metrics.write_text(json.dumps(line) + "\n")
+        look()
+        look()
+    with Display(stream).process("evaluation of a", tmp_path, 0, 0) as look:
+        (tmp_path / "output.txt").write_text("… evaluator: Inference done 28/80. Dataloading: 0.07 s/iter.\n")
+        look()
+    assert stream.getvalue().splitlines() == [
+        "training of a: 120 of 240  drawing mini_world_val to /a/1/2",
+        "training of a: 100 of 500  loss 0.2500, 0:01:23 left",
+        "evaluation of a: 28 of 80",
+    ]
 
 
 def test_of_several_sweeps_those_of_the_real_data_alone_are_passed_over(sweep_command, tmp_path, capsys):
@@ -194,7 +306,7 @@ def test_eval_all_says_how_it_is_used():
 
 
 def test_eval_all_prints_the_papers_row_beside_what_was_measured(tmp_path):
-    (tmp_path / "weights.safetensors").write_bytes(b"not read by a dry run")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "weights.safetensors")  # enough for a dry run
     arguments = ["b", str(tmp_path / "weights.safetensors"), "--output", str(tmp_path / "out"), "--dry-run"]
     arguments += ["DATASETS.ROOT", str(tmp_path)]
     environment_ = {**environment(), "ERR_SEG_VENV": sys.prefix}

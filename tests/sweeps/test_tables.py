@@ -50,7 +50,8 @@ def write_result(run, name, miou=0.0):
     """Write what an evaluation leaves."""
     metrics = {"mIoU": miou, **{f"IoU-{n}": 80.0 if i in SEEN else 40.0 for i, n in enumerate(VOCABULARY)}}
     names = list(VOCABULARY)
-    run.evaluation.mkdir(parents=True)
+    run.training.begin()
+    run.evaluation.begin()
     save_results([BenchmarkResult(name, metrics, names, [5] * len(names), 3)], run.results)
 
 
@@ -90,10 +91,10 @@ def test_tables_of_the_miniature_world_compare_with_the_first_row(tmp_path):
     sweep = load_sweep(SWEEPS / "table_x.yaml", mini=True)
     runs = plan_runs(sweep, tmp_path / "runs")
     write_result(runs[0], "mini_world_test")
-    (runs[0].training / "metrics.json").write_text('{"max_mem": 1024}\n{"max_mem": 2048}\n')
-    (runs[0].training / "environment.json").write_text('{"cuda": "12.8"}')
+    (runs[0].training.folder / "metrics.json").write_text('{"max_mem": 1024}\n{"max_mem": 2048}\n')
+    (runs[0].training.folder / "environment.json").write_text('{"cuda": "12.8"}')
     first, second, *_ = measured_rows(sweep, runs)
-    (runs[0].training / "environment.json").write_text('{"cuda": null}')
+    (runs[0].training.folder / "environment.json").write_text('{"cuda": null}')
     assert MEMORY not in measured_rows(sweep, runs)[0].figures, "a process's memory says nothing of the network's"
     assert first.mean("seen") == pytest.approx(80)
     assert first.mean("unseen") == pytest.approx(40)

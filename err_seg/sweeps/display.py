@@ -1,0 +1,127 @@
+"""What a sweep tells while it works: a line for whatever begins or ends, and how far the processes are.
+
+On a terminal each process has a bar, below the sweep's own; elsewhere there is a line from time to time.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 60.0
+BYTES_READ = 4096
+BAR = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}{postfix}"
+# how tqdm's bars and detectron2's evaluation count: "name:  35%|███  | 112/320 [...", "... done 28/80. ..."
+_COUNT = re.compile(r"(?:(?P<name>[^:]*): +\d+%\|.*\| *|done )(?P<done>\d+)/(?P<total>\d+)")
+
+
+class State(NamedTuple):
+    """How far a process is: things done, of how many, and what else there is to say."""
+
+    done: int
+    total: int
+    text: str
+
+
+def state_of(folder: Path, iterations: int = 0) -> State | None:
+    """Read how far a process of ``tools/train_net.py`` is from the files in its folder.
+
+    Args:
+        folder: its ``OUTPUT_DIR``, where ``output.txt`` holds what it prints.
+        iterations: of its training; 0 where it evaluates.
+
+    Returns:
+        Iterations with loss and time left, from ``metrics.json``; else what its last line counts, such as the pictures
+        of an evaluation or the scenes that are drawn; ``None`` where there is neither.
+    """
+    try:
+        line = json.loads(_last_line(folder / "metrics.json")) if iterations else None
+    except (OSError, ValueError):  # none yet, or half of one
+        line = None
+    if line is not None:
+        left = datetime.timedelta(seconds=round(line["eta_seconds"]))
+        return State(line["iteration"] + 1, iterations, f"loss {line['total_loss']:.4f}, {left} left")
+    try:
+        told = _last_line(folder / "output.txt")
+    except OSError:
+        return None
+    count = _COUNT.search(told)
+    return State(int(count["done"]), int(count["total"]), count["name"] or "") if count else None
+
+
+def _last_line(file: Path) -> str:
+    with file.open("rb") as stream:
+        stream.seek(max(0, stream.seek(0, 2) - BYTES_READ))
+        lines = stream.read().decode("utf-8", errors="replace").replace("\r", "\n").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+class Display:
+    """The voice of a sweep; may be used by several threads.
+
+    Args:
+        stream: where to; by default standard output as it is now.
+    """
+
+    def __init__(self, stream: TextIO | None = None):
+        self.stream = sys.stdout if stream is None else stream
+        self.bars = self.stream.isatty()
+
+    def tell(self, line: str) -> None:
+        """Print a line, above the bars."""
+        tqdm.write(line, file=self.stream)
+        self.stream.flush()
+
+    @contextmanager
+    def whole(self, title: str, total: int, done: int) -> Iterator[Callable[[], None]]:
+        """Show the sweep's own bar for the time of a ``with`` block; yields what is called when a run is done."""
+        with self._bar(title, 0, total=total, initial=done) as bar:
+            yield bar.update
+
+    @contextmanager
+    def process(self, title: str, folder: Path, iterations: int, place: int) -> Iterator[Callable[[], None]]:
+        """Show how far a process is for the time of a ``with`` block; yields what is called now and then.
+
+        Args:
+            title: what it is.
+            folder: see :func:`state_of`.
+            iterations: see :func:`state_of`.
+            place: of the bar, from 0.
+        """
+        told, next_line = None, time.monotonic() + SECONDS_BETWEEN_LINES
+        with self._bar(title, place + 1, total=iterations or None) as bar:
+
+            def look() -> None:
+                nonlocal told, next_line
+                state = state_of(folder, iterations)
+                if state is None or state == told:
+                    return
+                bar.n, bar.total = state.done, state.total
+                bar.set_postfix_str(state.text)
+                if not self.bars and time.monotonic() >= next_line:
+                    self.tell(f"{title}: {state.done} of {state.total}  {state.text}".rstrip())
+                    next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+                told = state
+
+            yield look
+
+    def _bar(self, title: str, position: int, **counts: int | None) -> tqdm:
+        return tqdm(
+            desc=title,
+            position=position,
+            leave=False,
+            disable=not self.bars,
+            file=self.stream,
+            bar_format=BAR,
+            dynamic_ncols=True,
+            **counts,
+        )

@@ -1,0 +1,111 @@
+"""The steps of a run: each training and each evaluation is a process of ``tools/train_net.py``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from err_seg.files import atomic_write
+from err_seg.identity import weights_file_digest
+from err_seg.sweeps.definition import SweepError
+from err_seg.sweeps.plan import Run, Task
+
+TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How steps are run.
+
+    Attributes:
+        jobs: how many at a time.
+        num_gpus: processes of each, as ``tools/train_net.py --num-gpus``.
+        engine: as ``tools/train_net.py --engine``.
+    """
+
+    jobs: int = 1
+    num_gpus: int = 1
+    engine: str = "auto"
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """Return the environment of the step in one of the ``jobs`` slots: its share of the GPUs and of the cores."""
+        environment = dict(os.environ)
+        if self.jobs > 1:
+            cores = os.cpu_count() or 1
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // (self.jobs * self.num_gpus))))
+            if gpus := visible_gpus():
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot * self.num_gpus : (slot + 1) * self.num_gpus])
+        return environment
+
+    def check(self) -> None:
+        """Check that there are GPUs for all jobs, or none at all.
+
+        Raises:
+            SweepError: there are some, but too few.
+        """
+        gpus, wanted = visible_gpus(), self.jobs * self.num_gpus
+        if self.jobs > 1 and gpus and len(gpus) < wanted:
+            raise SweepError(
+                f"--jobs {self.jobs} of --num-gpus {self.num_gpus} each need {wanted} GPUs, there are {len(gpus)}"
+            )
+
+
+def visible_gpus() -> list[str]:
+    """List the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(index) for index in range(torch.cuda.device_count())]
+    return [name for name in visible.split(",") if name.strip()]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process: the training or the evaluation of a run."""
+
+    run: Run
+    evaluates: bool
+
+    @property
+    def title(self) -> str:
+        """How messages name it."""
+        return f"{'evaluation' if self.evaluates else 'training'} of {self.run.title}"
+
+    @property
+    def task(self) -> Task:
+        """What it does, and where."""
+        return self.run.evaluation if self.evaluates else self.run.training
+
+    @property
+    def iterations(self) -> int:
+        """Those of a training, 0 of an evaluation."""
+        return 0 if self.evaluates else self.run.cfg.SOLVER.MAX_ITER
+
+    def is_done(self) -> bool:
+        """Whether there is nothing left to do.
+
+        Raises:
+            SweepError: the folder holds what is of other settings.
+        """
+        return self.run.is_evaluated() if self.evaluates else self.run.is_trained()
+
+    def begin(self, workers: Workers) -> list[str]:
+        """Write down what the folder is of, and the configuration; return the command line of the process."""
+        task, weights = self.task, self.run.weights
+        if self.evaluates:
+            task.product.unlink(missing_ok=True)  # of other weights
+            task.begin(weights_file_digest(weights))
+            own = ["--eval-only", "MODEL.WEIGHTS", str(weights)]
+        else:
+            task.begin()
+            own = ["--resume", "DATASETS.TEST", "[]"]
+        cfg = self.run.cfg.clone()
+        cfg.OUTPUT_DIR = str(task.folder)
+        file = task.folder / "settings.yaml"
+        with atomic_write(file) as partial:
+            partial.write_text(cfg.dump(), encoding="utf-8")
+        how = ["--num-gpus", str(workers.num_gpus), "--engine", workers.engine]
+        return [sys.executable, str(TRAIN_NET), "--config-file", str(file), *how, *own]
