@@ -156,3 +156,12 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 def cache_dir() -> Path:
     """Return the folder of what is kept between runs: ``$ERR_SEG_CACHE``, else ``~/.cache/err_seg``."""
     return Path(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg")
+
+
+def size_text(size: int) -> str:
+    """Write a number of bytes for readers, to three digits: "812 bytes", "48.3 MB"."""
+    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            value = size / unit
+            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {name}"
+    return f"{size} bytes"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from err_seg.checkpoint import CheckpointError, load_weights, save_weights
 from err_seg.config import settings_of
 from err_seg.engine.errors import TrainingError
-from err_seg.files import atomic_write
+from err_seg.files import atomic_write, size_text
 
 logger = logging.getLogger(__name__)
 
@@ -210,8 +210,9 @@ def check_output_folder(output: Path, model: nn.Module, *, checkpoints: int, res
     free = shutil.disk_usage(output).free
     if free < needed:
         raise TrainingError(
-            f"OUTPUT_DIR {output} has {free / 1e9:.1f} GB free; {checkpoints} checkpoints of "
-            f"{(weights + moments) / 1e9:.1f} GB and the final weights need {needed / 1e9:.1f} GB more. Free some "
+            f"OUTPUT_DIR {output} has {size_text(free)} free, the run needs {size_text(needed)}: {checkpoints} "
+            f"checkpoint{'s' * (checkpoints > 1)} of {size_text(weights + moments)} and the final weights of "
+            f"{size_text(weights)}{f', less {size_text(present)} that are there' if present else ''}. Free some "
             "space, choose another OUTPUT_DIR, or keep fewer (SOLVER.CHECKPOINTS_KEPT)"
         )
 

@@ -10,6 +10,7 @@ from torch import nn
 from err_seg.checkpoint import CheckpointError
 from err_seg.engine import TrainingError
 from err_seg.engine.checkpoints import Checkpoints, TrainingState, check_output_folder, read_checkpoint_folder
+from err_seg.files import size_text
 
 
 @pytest.fixture
@@ -124,7 +125,8 @@ def test_too_little_space_is_reported_at_the_start(tmp_path, monkeypatch):
     needed = 3 * 12 * 1_001_000 + 4 * 1_001_000
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=needed - 1))
-    with pytest.raises(TrainingError, match=r"0\.0 GB free; 3 checkpoints of 0\.0 GB.*SOLVER\.CHECKPOINTS_KEPT"):
+    sums = "has 40.0 MB free, the run needs 40.0 MB: 3 checkpoints of 12.0 MB and the final weights of 4.00 MB. "
+    with pytest.raises(TrainingError, match=rf"{sums}.*SOLVER\.CHECKPOINTS_KEPT"):
         check_output_folder(tmp_path, model, checkpoints=3)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=needed))
     check_output_folder(tmp_path, model, checkpoints=3)
@@ -132,6 +134,27 @@ def test_too_little_space_is_reported_at_the_start(tmp_path, monkeypatch):
     model.requires_grad_(False)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=4 * 4 * 1_001_000))
     check_output_folder(tmp_path, model, checkpoints=3)
+
+
+def test_space_that_earlier_checkpoints_take_is_not_asked_for_again(tmp_path, monkeypatch):
+    model = nn.Linear(1000, 1000)
+    save(Checkpoints(tmp_path, kept=2), model, 1)  # 4 MB of weights, no moments yet
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1_000_000))
+    with pytest.raises(
+        TrainingError,
+        match=r"has 1\.00 MB free, the run needs 12\.0 MB: 1 checkpoint of 12\.0 MB and .*"
+        r"final weights of 4\.00 MB, less 4\.01 MB that are there\.",
+    ):
+        check_output_folder(tmp_path, model, checkpoints=1, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.50 kB"), (48_300_000, "48.3 MB"), (3 * 10**11, "300 GB")],
+)
+def test_sizes_are_told_in_the_unit_that_shows_them(size, text):
+    assert size_text(size) == text
 
 
 def test_unwritable_folder_is_reported_at_the_start(tmp_path, model):
