@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from err_seg.disk import writing
+
 _PARTIAL_SUFFIX = ".partial"
 _BLOCK = 1 << 20
 _GIVEN_UP_AFTER = 24 * 3600.0  # seconds
@@ -43,7 +45,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = path.with_name(f".{secrets.token_hex(8)}{_PARTIAL_SUFFIX}")
     with _writing_to(path.parent):
         try:
-            yield partial
+            with writing(path):
+                yield partial
             partial.chmod(0o666 & ~_umask())  # some writers make files that nobody else may read
             os.replace(partial, path)
         except BaseException:
@@ -156,12 +159,3 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 def cache_dir() -> Path:
     """Return the folder of what is kept between runs: ``$ERR_SEG_CACHE``, else ``~/.cache/err_seg``."""
     return Path(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg")
-
-
-def size_text(size: int) -> str:
-    """Write a number of bytes for readers, to three digits: "812 bytes", "48.3 MB"."""
-    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if size >= unit:
-            value = size / unit
-            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {name}"
-    return f"{size} bytes"

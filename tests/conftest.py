@@ -1,5 +1,7 @@
-"""Toy networks that the whole test set shares."""
+"""Toy networks that the whole test set shares, and a small disk."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +89,23 @@ def pictures():
     return [
         rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((48, 80), (96, 64), (70, 70))
     ]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of 64 MB, in memory; return its folder and what fills it up."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounting = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    )
+    if mounting.returncode:
+        pytest.skip(f"no file system may be mounted here: {mounting.stderr.strip()}")
+
+    def fill(leave=0):
+        size = shutil.disk_usage(disk).free - leave
+        with (disk / "ballast").open("ab") as file:
+            file.write(b"\0" * max(size, 0))
+
+    yield disk, fill
+    subprocess.run(["umount", "--lazy", str(disk)], check=False)

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from err_seg.checkpoint import CheckpointError, load_weights, save_weights
 from err_seg.config import settings_of
+from err_seg.disk import size_text
 from err_seg.engine.errors import TrainingError
-from err_seg.files import atomic_write, size_text
+from err_seg.files import atomic_write
 
 logger = logging.getLogger(__name__)
 

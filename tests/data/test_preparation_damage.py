@@ -1,5 +1,6 @@
 """The preparation command on archives that are incomplete or damaged."""
 
+import re
 import shutil
 
 import numpy as np
@@ -83,6 +84,28 @@ def test_picture_that_lacks_its_label_map_sets_the_exit_status_and_the_others_ar
         captured = capsys.readouterr()
         assert f"{what}: {done}" in captured.out
         assert f"{what}: no label map for 1 of its pictures ({stem}); unpack the label maps again" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "file"), [(make_voc, "voc20", "2007_000001.png"), (make_context, "pc459", ".tif")]
+)
+def test_full_disk_is_named_and_the_same_command_goes_on(tmp_path, small_disk, capfd, make, name, file):
+    disk, fill = small_disk
+    make(tmp_path)
+    make(disk)
+    assert prepare(tmp_path, name) == 0
+    fill()
+    capfd.readouterr()
+    assert prepare(disk, name, "coco-stuff") == 1
+    errors = capfd.readouterr().err
+    assert re.search(rf"\[Errno 28\] No space left on device: '{disk}/VOCdevkit/.*{re.escape(file)}'", errors)
+    assert errors.endswith("make space there; files that are done are kept, the same command goes on from here\n")
+    assert "coco-stuff" not in errors, "it would find the disk full, too"
+    assert "Traceback" not in errors
+    assert "TIFF" not in errors
+    (disk / "ballast").unlink()
+    assert prepare(disk, name) == 0
+    assert files(disk / "VOCdevkit") == files(tmp_path / "VOCdevkit")
 
 
 def test_missing_root(tmp_path, capsys):

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from err_seg.checkpoint import CheckpointError
+from err_seg.disk import size_text
 from err_seg.engine import TrainingError
 from err_seg.engine.checkpoints import Checkpoints, TrainingState, check_output_folder, read_checkpoint_folder
-from err_seg.files import size_text
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from err_seg.data.preparation.convert import SplitReport, prepare
 from err_seg.data.preparation.parallel import default_workers
 from err_seg.data.preparation.sources import PreparationError
 from err_seg.data.spec import datasets_root
+from err_seg.disk import is_disk_full
 
 _INTERRUPTED = 130
 _SHOWN = 20  # classes, and files with errors, that --check shows of each split
@@ -46,8 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 step = _check if options.check else _prepare
                 failures += step(name, root, options)
-            except (PreparationError, OSError) as error:
+            except PreparationError as error:
                 failures.append(str(error))
+            except OSError as error:
+                failures.append(str(error))
+                if is_disk_full(error):  # for the other data sets, too
+                    failures.append(
+                        "make space there; files that are done are kept, the same command goes on from here"
+                    )
+                    break
     except KeyboardInterrupt:
         print("\ninterrupted; files that are done are kept, the same command goes on from here", file=sys.stderr)
         return _INTERRUPTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,8 +94,10 @@ def write_picture(picture: Image.Image | Path, path: Path) -> None:
 
 def write_label(label: np.ndarray, path: Path) -> None:
     """Write a label map without loss: uint8 as grey PNG, uint16 as 16-bit TIFF."""
+    buffer = io.BytesIO()  # libtiff, were it to write by itself, would not say why it could not
+    if label.dtype == np.uint8:
+        Image.fromarray(label).save(buffer, format="PNG")
+    else:
+        Image.fromarray(label).save(buffer, format="TIFF", compression="tiff_adobe_deflate")
     with atomic_write(path) as partial:
-        if label.dtype == np.uint8:
-            Image.fromarray(label).save(partial, format="PNG")
-        else:
-            Image.fromarray(label).save(partial, format="TIFF", compression="tiff_adobe_deflate")
+        partial.write_bytes(buffer.getvalue())

@@ -1,0 +1,71 @@
+"""What disks refuse, told with the name of the file; and sizes for readers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSALS = (*_FULL, errno.EIO, errno.EROFS)
+_NEXT_TO_NOTHING = 1 << 16  # bytes
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let whatever the disk refuses in the block be an ``OSError`` that names the file.
+
+    Opening a file names it, writing to it does not; and libraries that write by themselves raise errors of their own.
+
+    Raises:
+        OSError: the disk is full or broken; ``filename`` is ``path``.
+    """
+    try:
+        yield
+    except Exception as error:
+        refusal = disk_error(error) or _silent_refusal(error, Path(path).parent)
+        if refusal is None or _names_a_file(refusal):
+            raise
+        raise OSError(refusal.errno, os.strerror(refusal.errno or 0), os.fspath(path)) from error
+
+
+def disk_error(error: BaseException | None) -> OSError | None:
+    """Return the disk's refusal that an error is or came from; ``None`` where it has nothing to do with the disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            return error
+        told = re.search(r"\(os error (\d+)\)", str(error))  # as libraries in Rust say it
+        if told and int(told[1]) in _REFUSALS:
+            return OSError(int(told[1]), os.strerror(int(told[1])))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Tell whether a file could not be written for lack of space."""
+    return error.errno in _FULL
+
+
+def size_text(size: int) -> str:
+    """Write a number of bytes for readers, to three digits: "812 bytes", "48.3 MB"."""
+    for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            value = size / unit
+            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {name}"
+    return f"{size} bytes"
+
+
+def _silent_refusal(error: Exception, folder: Path) -> OSError | None:
+    """Return what a library's error means that says no more than that not all was written."""
+    if not isinstance(error, OSError) or error.errno is not None:
+        return None
+    full = shutil.disk_usage(folder).free < _NEXT_TO_NOTHING
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else None
+
+
+def _names_a_file(error: OSError) -> bool:
+    return error.filename is not None and not os.fspath(error.filename).endswith(".partial")
