@@ -78,7 +78,7 @@ def measure_class_recall(cfg: CfgNode, model: ERRSeg, pairs: SegmentationPairs) 
         for items in loader:
             ranks = class_ranks(model, model.preprocess([item.image for item in items]), text).cpu()
             for item, rank in zip(items, ranks[:, :num_counted], strict=True):
-                pixels = count_class_pixels(item.label.unsqueeze(0), num_counted)[0]
+                pixels = count_class_pixels(item.label.long().unsqueeze(0), num_counted)[0]
                 classes_by_rank[rank] += (pixels > 0).long()
                 pixels_by_rank[rank] += pixels
             progress.update(len(items))

@@ -6,16 +6,16 @@ from typing import Any
 import torch
 from detectron2.config import configurable
 from fvcore.common.config import CfgNode
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from err_seg.d2.catalog import spec_of
 from err_seg.d2.config import from_detectron2
 from err_seg.data import DatasetSpec, EvaluationTransform, TrainingTransform, read_image
 from err_seg.data.dataset import read_sample
-from err_seg.data.loader import seed_of
+from err_seg.data.loader import label_dtype, read_or_next, seed_of
 from err_seg.engine.step import training_transform
 
-SEED = "transform_seed"
+SEED, DAMAGED = "transform_seed", "damaged"
 
 
 class SeededDataset(Dataset):
@@ -25,20 +25,40 @@ class SeededDataset(Dataset):
         records: a list of ``DatasetCatalog``.
         mapper: what to do with each.
         seed: 0 or more.
+        skip_damaged: read the next record in place of one that cannot be read.
     """
 
     def __init__(
-        self, records: Sequence[dict[str, Any]], mapper: Callable[[dict[str, Any]], dict[str, Any]], seed: int
+        self,
+        records: Sequence[dict[str, Any]],
+        mapper: Callable[[dict[str, Any]], dict[str, Any]],
+        seed: int,
+        skip_damaged: bool = False,
     ):
-        self.records, self.mapper, self.seed = records, mapper, seed
+        self.records, self.mapper, self.seed, self.skip_damaged = records, mapper, seed, skip_damaged
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, position: tuple[int, int]) -> dict[str, Any]:
-        """Read one."""
+        """Read one; ``damaged`` tells what is wrong with those that it stands in for."""
         epoch, index = position
-        return self.mapper({**self.records[index], SEED: seed_of(self.seed, epoch, index)})
+        seed = seed_of(self.seed, epoch, index)
+        record, damaged = read_or_next(
+            lambda place: self.mapper({**self.records[place], SEED: seed}),
+            *(index, len(self.records)),
+            skip_damaged=self.skip_damaged,
+        )
+        labels = record["sem_seg"].to(label_dtype(spec_of(record["dataset_name"])))
+        return {**record, "sem_seg": labels, DAMAGED: damaged}
+
+
+def in_shared_memory(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave a batch as it is, its tensors, in a loader process, where the other process will read them."""
+    if get_worker_info() is not None:
+        for tensor in (value for record in batch for value in record.values() if isinstance(value, torch.Tensor)):
+            tensor.share_memory_()
+    return batch
 
 
 class ERRSegMapper:

@@ -143,8 +143,8 @@ class ERRSeg(nn.Module):
         """Compute losses in training, results in evaluation.
 
         Args:
-            batched_inputs: a dictionary a picture: ``image`` (3, h, w) RGB in 0..255; in training ``sem_seg`` (h, w)
-                int64, and pictures of unequal sizes are padded below and to the right; in evaluation ``height`` and
+            batched_inputs: a dictionary a picture: ``image`` (3, h, w) RGB in 0..255; in training ``sem_seg`` (h, w),
+                integers, and pictures of unequal sizes are padded below and to the right; in evaluation ``height`` and
                 ``width`` of the result, else the image's own. The classes are those of the data set
                 ``dataset_name``, else of the model's own; in evaluation ``vocabulary``, a list of names, and
                 ``num_kept``, K, go before both.
@@ -164,7 +164,7 @@ class ERRSeg(nn.Module):
         spec = spec_of(names.pop())
         vocabulary = spec.vocabulary
         labels = torch.stack(pad([x["sem_seg"][None] for x in batched_inputs], [spec.ignore_label]))[:, 0]
-        labels = labels.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True).long()
         num_pixels = None if self.ignored_are_negatives else mean_pixels([labels], self.network, len(vocabulary))
         mean = self.network.pixel_mean.flatten().tolist()  # 0 once it is normalised
         pixels = self.network.preprocess(pad([x["image"] for x in batched_inputs], mean), self.crop_size)

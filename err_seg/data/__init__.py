@@ -20,9 +20,10 @@ from err_seg.data.loader import (
     evaluation_loader,
     training_loader,
 )
-from err_seg.data.spec import DatasetError, DatasetSpec, datasets_root, spec_from_dict
+from err_seg.data.spec import DatasetError, DatasetSpec, PairError, datasets_root, spec_from_dict
 from err_seg.data.transforms import EvaluationTransform, SSDColorJitter, TrainingTransform, shortest_edge_size
 from err_seg.data.vocabularies import load_vocabulary, vocabulary_names
+from err_seg.data.workers import WorkerError
 
 __all__ = [
     "CATALOG",
@@ -33,12 +34,14 @@ __all__ = [
     "EvaluationItem",
     "EvaluationTransform",
     "ImageReadError",
+    "PairError",
     "SSDColorJitter",
     "Sample",
     "SegmentationPairs",
     "TrainingDataset",
     "TrainingSampler",
     "TrainingTransform",
+    "WorkerError",
     "dataset_names",
     "datasets_root",
     "evaluation_loader",

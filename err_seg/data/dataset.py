@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from err_seg.data.images import read_image, read_label
-from err_seg.data.spec import DatasetError, DatasetSpec, datasets_root
+from err_seg.data.spec import DatasetError, DatasetSpec, PairError, datasets_root
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class SegmentationPairs:
 
         Raises:
             ImageReadError: a file cannot be read.
-            DatasetError: the two differ in size, or the label map holds a value that is neither class nor ignore label.
+            PairError: the two differ in size, or the label map holds a value that is neither class nor ignore label.
         """
         return read_sample(self.spec, *self._paths[index], self._advice)
 
@@ -111,12 +111,12 @@ def read_sample(spec: DatasetSpec, image_path: str, label_path: str, advice: str
 
     Raises:
         ImageReadError: a file cannot be read.
-        DatasetError: the two differ in size, or the label map holds a value that is neither class nor ignore label.
+        PairError: the two differ in size, or the label map holds a value that is neither class nor ignore label.
     """
     image, label = read_image(image_path), read_checked_label(spec, label_path, advice)
     if image.shape[:2] != label.shape:
         turned = image.shape[1::-1] == label.shape
-        raise DatasetError(
+        raise PairError(
             f"sizes differ: the picture {image_path} is {image.shape[1]}x{image.shape[0]} (width x height), its "
             f"label map {label_path} is {label.shape[1]}x{label.shape[0]}"
             + ("; the picture is shown upright by its EXIF orientation, turn the label map likewise" * turned)
@@ -132,7 +132,7 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
 
     Raises:
         ImageReadError: the file cannot be read.
-        DatasetError: it holds another value.
+        PairError: it holds another value.
     """
     label = read_label(path)
     strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
@@ -141,7 +141,7 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
     if strange.any():
         values = np.unique(label[strange])
         listed = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
-        raise DatasetError(
+        raise PairError(
             f"{path}: {np.count_nonzero(strange)} pixels hold {listed}; the data set {spec.name!r} allows "
             f"0..{spec.num_evaluated_classes - 1} and the ignore label {spec.ignore_label}. {advice}".rstrip()
         )

@@ -74,7 +74,7 @@ def _naming(name: str) -> Iterator[None]:
     """Turn whatever a decoder raises into one kind of error that names the file."""
     try:
         yield
-    except ImageReadError:
+    except (ImageReadError, MemoryError):  # that memory does not suffice is no fault of the file
         raise
     except Exception as error:  # some thirty decoders, no common base class
         raise ImageReadError(f"{name}: {_complaint(name, error)}") from error

@@ -3,21 +3,48 @@
 Training runs through one global stream of pictures: position p is picture ``permutation(epoch)[p % length]`` of epoch
 ``p // length``, transformed by random choices that depend on (seed, epoch, index) alone. With n ranks, position p goes
 to rank ``p % n``, so that a global batch holds the same pictures on one process as on n, and a run resumes at any p.
+A pair that cannot be read may be replaced by the next one in the data set: positions are consumed all the same.
+
+Between processes label maps travel in the smallest integers that hold them, through shared memory, of which there may
+be little; they are widened where they are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import errno
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from err_seg.data.dataset import SegmentationPairs
+from err_seg.data.images import ImageReadError
+from err_seg.data.spec import DatasetSpec, PairError
 from err_seg.data.transforms import EvaluationTransform, TrainingTransform
+from err_seg.data.workers import worker_failures
+
+MOST_DAMAGED_IN_A_ROW = 20
+Read = TypeVar("Read")
+
+
+class TrainingItem(NamedTuple):
+    """A transformed pair.
+
+    Attributes:
+        image: (3, S, S) uint8, RGB.
+        label: (S, S), of :func:`label_dtype`.
+        path: the picture's file.
+        damaged: what is wrong with the pairs that this one stands in for.
+    """
+
+    image: Tensor
+    label: Tensor
+    path: str
+    damaged: tuple[str, ...] = ()
 
 
 class Batch(NamedTuple):
@@ -25,13 +52,15 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, S, S) uint8, RGB.
-        labels: (B, S, S) int64, class indices and the ignore label.
+        labels: (B, S, S) of the data set's :func:`label_dtype`, class indices and the ignore label.
         paths: the B picture files.
+        damaged: what is wrong with the pairs that were passed over for it.
     """
 
     images: Tensor
     labels: Tensor
     paths: list[str]
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +69,7 @@ class EvaluationItem:
 
     Attributes:
         image: (3, h, w) uint8, RGB, resized.
-        label: (H, W) int64, class indices and the ignore label, at the original size.
+        label: (H, W) of the data set's :func:`label_dtype`, class indices and the ignore label, at the original size.
         image_path: the picture's file.
         index: its place in the data set.
         size: (H, W), the original size.
@@ -58,6 +87,49 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
+def label_dtype(spec: DatasetSpec) -> torch.dtype:
+    """Smallest integer type that holds a data set's labels; few operators take ``uint16``, so widen it first."""
+    lowest, highest = min(spec.ignore_label, 0), max(spec.ignore_label, spec.num_evaluated_classes - 1)
+    kinds = (torch.uint8, torch.int16, torch.uint16, torch.int32)
+    holding = (kind for kind in kinds if torch.iinfo(kind).min <= lowest and highest <= torch.iinfo(kind).max)
+    return next(holding, torch.int64)
+
+
+def read_or_next(
+    read: Callable[[int], Read], index: int, length: int, *, skip_damaged: bool
+) -> tuple[Read, tuple[str, ...]]:
+    """Read a pair, or, of a data set with damaged ones, the next that can be read.
+
+    Args:
+        read: reads the pair of an index.
+        index: which to read.
+        length: how many there are; the first comes after the last.
+        skip_damaged: go on to the next one; else the first one's error is raised.
+
+    Returns:
+        What was read, and what is wrong with those passed over.
+
+    Raises:
+        ImageReadError, PairError: the pair is damaged, or, of many in a row, the last one tried.
+    """
+    damaged: list[str] = []
+    while True:
+        try:
+            return read((index + len(damaged)) % length), tuple(damaged)
+        except (ImageReadError, PairError) as error:
+            if not skip_damaged or _is_the_systems_fault(error):
+                raise
+            damaged.append(str(error))
+            if len(damaged) == min(MOST_DAMAGED_IN_A_ROW, length):
+                raise type(error)(f"{len(damaged)} pairs in a row cannot be read; the last: {error}") from error
+
+
+def _is_the_systems_fault(error: Exception) -> bool:
+    """Whether a file could not be read for a reason that may pass, and leave another stream of pictures."""
+    number = getattr(error.__cause__, "errno", None)
+    return number not in (None, errno.ENOENT)
+
+
 class TrainingDataset(Dataset):
     """Transformed pairs, addressed by (epoch, index).
 
@@ -65,22 +137,27 @@ class TrainingDataset(Dataset):
         pairs: what to read from.
         transform: what to do with each pair.
         seed: 0 or more.
+        skip_damaged: read the next pair in place of one that cannot be read.
     """
 
-    def __init__(self, pairs: SegmentationPairs, transform: TrainingTransform, seed: int) -> None:
+    def __init__(
+        self, pairs: SegmentationPairs, transform: TrainingTransform, seed: int, skip_damaged: bool = False
+    ) -> None:
         self.pairs = pairs
         self.transform = transform
         self.seed = seed
+        self.skip_damaged = skip_damaged
+        self._label_dtype = label_dtype(pairs.spec)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, position: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
-        """Picture (3, S, S) uint8, label map (S, S) int64 and picture file of one (epoch, index)."""
+    def __getitem__(self, position: tuple[int, int]) -> TrainingItem:
+        """Read one (epoch, index)."""
         epoch, index = position
-        sample = self.pairs[index]
+        sample, damaged = read_or_next(self.pairs.__getitem__, index, len(self.pairs), skip_damaged=self.skip_damaged)
         image, label = self.transform(sample.image, sample.label, seed_of(self.seed, epoch, index))
-        return image, label, sample.image_path
+        return TrainingItem(image, label.to(self._label_dtype), sample.image_path, damaged)
 
 
 class TrainingSampler(Sampler):
@@ -121,6 +198,25 @@ class TrainingSampler(Sampler):
         return torch.randperm(self.length, generator=generator).tolist()
 
 
+class PictureLoader(DataLoader):
+    """A ``DataLoader`` whose processes' failures read like those of this one."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches.
+
+        Raises:
+            ImageReadError, PairError, WorkerError: see :func:`err_seg.data.workers.worker_failures`.
+        """
+        with worker_failures():
+            batches = super().__iter__()
+        while True:
+            with worker_failures():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+
 def training_loader(
     pairs: SegmentationPairs,
     transform: TrainingTransform,
@@ -130,7 +226,8 @@ def training_loader(
     start: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> DataLoader:
+    skip_damaged: bool = False,
+) -> PictureLoader:
     """Endless :class:`Batch` es for training.
 
     Args:
@@ -140,9 +237,10 @@ def training_loader(
         workers: processes that read; 0 reads in this one. Does not change the batches.
         start: global position to begin at, B × world_size × batches done so far.
         rank, world_size: this process among those that train together.
+        skip_damaged: read the next pair in place of one that cannot be read.
     """
-    return DataLoader(
-        TrainingDataset(pairs, transform, seed),
+    return PictureLoader(
+        TrainingDataset(pairs, transform, seed, skip_damaged),
         batch_size=batch_size,
         sampler=TrainingSampler(len(pairs), seed, rank, world_size, start),
         collate_fn=_to_batch,
@@ -158,7 +256,7 @@ def evaluation_loader(
     rank: int = 0,
     world_size: int = 1,
     skip: Collection[int] = frozenset(),
-) -> DataLoader:
+) -> PictureLoader:
     """Lists of up to ``batch_size`` :class:`EvaluationItem` s, of any sizes, in the data set's order.
 
     Over the ranks together each picture comes exactly once.
@@ -171,11 +269,11 @@ def evaluation_loader(
         skip: indices to leave out, such as those that an interrupted run has done.
     """
     _check_rank(rank, world_size)
-    return DataLoader(
+    return PictureLoader(
         _EvaluationDataset(pairs, transform),
         batch_size=batch_size,
         sampler=[index for index in range(rank, len(pairs), world_size) if index not in skip],
-        collate_fn=list,
+        collate_fn=_to_list,
         **_loader_arguments(workers),
     )
 
@@ -184,6 +282,7 @@ class _EvaluationDataset(Dataset):
     def __init__(self, pairs: SegmentationPairs, transform: EvaluationTransform) -> None:
         self.pairs = pairs
         self.transform = transform
+        self._label_dtype = label_dtype(pairs.spec)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -191,13 +290,22 @@ class _EvaluationDataset(Dataset):
     def __getitem__(self, index: int) -> EvaluationItem:
         sample = self.pairs[index]
         height, width = sample.label.shape
-        label = torch.from_numpy(sample.label)
+        label = torch.from_numpy(sample.label).to(self._label_dtype)
         return EvaluationItem(self.transform(sample.image), label, sample.image_path, index, (height, width))
 
 
-def _to_batch(items: list[tuple[Tensor, Tensor, str]]) -> Batch:
-    images, labels, paths = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.stack(labels), list(paths))
+def _to_batch(items: list[TrainingItem]) -> Batch:
+    images, labels = (default_collate([item[part] for item in items]) for part in (0, 1))  # in shared memory
+    damaged = tuple(problem for item in items for problem in item.damaged)
+    return Batch(images, labels, [item.path for item in items], damaged)
+
+
+def _to_list(items: list[EvaluationItem]) -> list[EvaluationItem]:
+    if get_worker_info() is not None:  # now: where it does not suffice, the queue between the processes would lose them
+        for item in items:
+            item.image.share_memory_()
+            item.label.share_memory_()
+    return items
 
 
 def _loader_arguments(workers: int) -> dict:

@@ -18,6 +18,10 @@ class DatasetError(ValueError):
     """A data set that is declared wrongly, unknown, or not on disk as declared."""
 
 
+class PairError(DatasetError):
+    """A picture and a label map that do not belong together, or not to their data set; the message names the file."""
+
+
 def datasets_root(root: str | os.PathLike[str] | None = None) -> Path:
     """What relative folders lie under: ``root`` if not empty, else ``$DETECTRON2_DATASETS``, else ``./datasets``."""
     return Path(root or os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()

@@ -74,7 +74,7 @@ def training_loss(
     Returns:
         A float32 scalar: the mean over B·T·pixels, so that the losses of equal parts of a batch average to its own.
     """
-    labels = batch.labels.to(model.device, non_blocking=True)
+    labels = batch.labels.to(model.device, non_blocking=True).long()
     prediction = network(model.preprocess(batch.images, cfg.INPUT.CROP_SIZE), text, labels=labels)
     return segmentation_loss(
         prediction.logits,

@@ -42,7 +42,7 @@ def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Imag
     """
     count = len(predictions)
     pictures = batch.images[:count].permute(0, 2, 3, 1).numpy()  # B×S×S×3
-    labels = batch.labels[:count].numpy()
+    labels = batch.labels[:count].long().numpy()
     labels = np.where((labels >= 0) & (labels < len(names)), labels, UNLABELLED)
     columns = (np.full_like(labels, UNLABELLED), labels, predictions)
     label_sheet = np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)  # B·S×3·S

@@ -1,16 +1,21 @@
+import dataclasses
+import errno
+import shutil
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from err_seg.data.dataset import SegmentationPairs
+from err_seg.data.dataset import Sample, SegmentationPairs
 from err_seg.data.images import ImageReadError
-from err_seg.data.loader import TrainingSampler, evaluation_loader, seed_of, training_loader
+from err_seg.data.loader import TrainingSampler, evaluation_loader, label_dtype, seed_of, training_loader
 from err_seg.data.spec import DatasetSpec
 from err_seg.data.transforms import EvaluationTransform, TrainingTransform
+from err_seg.evaluation import ConfusionMatrix
 
 NUM_PAIRS = 5
 TRANSFORM = TrainingTransform(16, min_sizes=(16, 20))
@@ -47,7 +52,7 @@ def test_batches_have_the_documented_shapes(pairs):
     assert batch.images.shape == (2, 3, 16, 16)
     assert batch.images.dtype == torch.uint8
     assert batch.labels.shape == (2, 16, 16)
-    assert batch.labels.dtype == torch.int64
+    assert batch.labels.dtype == torch.uint8
     assert len(batch.paths) == 2
 
 
@@ -143,10 +148,125 @@ def test_evaluation_is_shared_among_ranks_and_skips_what_is_done(pairs, world_si
     assert seen == {0: 1, 2: 1, 4: 1}
 
 
+@pytest.mark.parametrize(
+    ("classes", "ignore_label", "dtype"),
+    [
+        (171, 255, torch.uint8),
+        (255, 255, torch.uint8),
+        (256, 65535, torch.uint16),
+        (847, 65535, torch.uint16),
+        (3, -1, torch.int16),
+        (847, -1, torch.int16),
+        (3, 70_000, torch.int32),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_labels_travel_in_the_smallest_integers_that_hold_them(
+    pairs, monkeypatch, classes, ignore_label, dtype, workers
+):
+    names = tuple(f"class {index}" for index in range(classes))
+    spec = dataclasses.replace(pairs.spec, vocabulary=names, ignore_label=ignore_label)
+    assert label_dtype(spec) == dtype
+
+    class Given:
+        """One pair with the lowest label, the highest, and the ignore label."""
+
+        def __init__(self):
+            self.spec = spec
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            label = np.array([[0, classes - 1, ignore_label]])
+            return Sample(np.zeros((1, 3, 3), np.uint8), label, "picture", "label")
+
+    transform = TrainingTransform(3, min_sizes=(1,), max_size=3, flip_prob=0, ignore_label=ignore_label)
+    batch = next(iter(training_loader(Given(), transform, 2, 0, workers)))
+    assert batch.labels.dtype == dtype
+    assert batch.labels[:, 0].tolist() == 2 * [[0, classes - 1, ignore_label]]
+    assert set(batch.labels[:, 1:].long().unique().tolist()) == {ignore_label}
+    ((item,),) = evaluation_loader(Given(), EvaluationTransform(0), 1, workers)
+    assert item.label.dtype == dtype
+    assert item.label.tolist() == [[0, classes - 1, ignore_label]]
+    confusion = ConfusionMatrix(classes, ignore_label)
+    confusion.update(item.label.long().where(item.label.long() != ignore_label, 0), item.label)
+    assert confusion.matrix.trace() == 2
+
+
+def damage(pairs, root, *indices):
+    """Copy a data set and cut some of its pictures or label maps short."""
+    for folder in ("images", "labels"):
+        shutil.copytree(Path(pairs.paths(0)[0]).parent.with_name(folder), root / folder)
+    for place, index in enumerate(indices):
+        file = root / ("images", "labels")[place % 2] / f"{index}.png"
+        file.write_bytes(file.read_bytes()[:60])
+    return SegmentationPairs(pairs.spec, root)
+
+
+def test_damaged_pairs_are_replaced_by_the_next_and_told_of(pairs, tmp_path):
+    damaged = damage(pairs, tmp_path, 1, 2, 4)
+    whole = batches(pairs, 2 * NUM_PAIRS, batch_size=1)
+    found = batches(damaged, 2 * NUM_PAIRS, batch_size=1, skip_damaged=True)
+    instead = {1: 3, 2: 3, 4: 0}
+    for batch, given in zip(found, whole, strict=True):
+        index = int(Path(given.paths[0]).stem)
+        assert Path(batch.paths[0]).stem == str(instead.get(index, index))
+        assert len(batch.damaged) == {1: 2, 2: 1, 4: 1}.get(index, 0)
+        if index not in instead:
+            assert torch.equal(batch.images, given.images), "the others are as they were"
+    problems = {problem for batch in found for problem in batch.damaged}
+    assert sorted(problem.split(": ")[0] for problem in problems) == [
+        str(tmp_path / "images/1.png"),
+        str(tmp_path / "images/4.png"),
+        str(tmp_path / "labels/2.png"),
+    ]
+
+
+def test_stream_without_damaged_pairs_is_the_same_for_all_workers_and_ranks_and_from_any_place(pairs, tmp_path):
+    damaged = damage(pairs, tmp_path, 1, 2, 4)
+    expected = batches(damaged, 8, skip_damaged=True)
+    for workers in (1, 2):
+        found = batches(damaged, 8, workers=workers, skip_damaged=True)
+        assert_same(found, expected)
+        assert [batch.damaged for batch in found] == [batch.damaged for batch in expected]
+    assert_same(batches(damaged, 5, start=6, skip_damaged=True), expected[3:])
+    first, second = (batches(damaged, 8, 1, rank=rank, world_size=2, skip_damaged=True) for rank in range(2))
+    assert [batch.paths for batch in expected] == [[*a.paths, *b.paths] for a, b in zip(first, second, strict=True)]
+
+
+def test_a_data_set_that_cannot_be_read_at_all_ends_the_training_all_the_same(pairs, tmp_path):
+    damaged = damage(pairs, tmp_path, *range(NUM_PAIRS))
+    with pytest.raises(ImageReadError, match=rf"{NUM_PAIRS} pairs in a row cannot be read; the last: .*\.png: "):
+        batches(damaged, 1, skip_damaged=True)
+
+
+def test_what_is_the_systems_fault_is_not_skipped(pairs, tmp_path, monkeypatch):
+    def broken(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", broken)
+    with pytest.raises(ImageReadError, match="Input/output error"):
+        batches(pairs, 1, skip_damaged=True)
+
+    def too_large(path):
+        raise MemoryError
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", too_large)
+    with pytest.raises(MemoryError):
+        batches(pairs, 1, skip_damaged=True)
+
+
+def test_evaluation_skips_nothing(pairs, tmp_path):
+    damaged = damage(pairs, tmp_path, 1)
+    with pytest.raises(ImageReadError, match=r"1\.png"):
+        list(evaluation_loader(damaged, EvaluationTransform(0), 1, 0))
+
+
 def test_error_in_a_worker_names_the_file(tmp_path, pairs):
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "bad.png").write_bytes(b"no picture")
     bad = SegmentationPairs(pairs.spec, tmp_path)
-    with pytest.raises(ImageReadError, match=r"bad\.png"):
+    with pytest.raises(ImageReadError, match=r"^[^\n]*bad\.png: [^\n]*$"):
         next(iter(training_loader(bad, TRANSFORM, 1, 0, workers=1)))
