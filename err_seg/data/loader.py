@@ -201,7 +201,7 @@ class TrainingSampler(Sampler):
 class PictureLoader(DataLoader):
     """A ``DataLoader`` whose processes' failures read like those of this one."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # what torch returns is of no more use
         """Yield the batches.
 
         Raises:

@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 from toy_training import (
     assert_same_weights,
     command,
+    declaration,
     environment,
     metrics,
     one_thread,
@@ -20,6 +22,9 @@ from toy_training import (
     wait_for,
 )
 
+import err_seg
+from err_seg.data import register, spec_from_dict
+from err_seg.data.mini_world import MiniScenes, write_to_disk
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.checkpoints import read_checkpoint_folder
 from err_seg.engine.run import TrainingRun
@@ -92,9 +97,22 @@ def newest_checkpoint(output):
     return max((path.name for path in (output / "checkpoints").glob("iter_*")), default="")
 
 
-def check_after_kill(run_cfg, tmp_path):
+@pytest.fixture
+def mini_cfg(tmp_path):
+    """Return a function from overrides to configs/mini/err_seg.yaml, with its own CLIP weights, on a few scenes."""
+    scenes = MiniScenes("train", length=20)
+    write_to_disk(tmp_path / "world", scenes)
+    entry = declaration(tmp_path, "world", scenes.vocabulary)
+    own = ("DATASETS.CUSTOM", [entry], "DATASETS.TRAIN", ["world"], "DATASETS.TEST", [], "LOG.TENSORBOARD", False)
+    own += ("SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 1)
+    register(spec_from_dict(entry))
+    file = REPOSITORY / "configs/mini/err_seg.yaml"
+    return lambda *overrides: err_seg.get_cfg(file, [*own, "OUTPUT_DIR", str(tmp_path / "out"), *overrides])
+
+
+def check_after_kill(cfg, tmp_path):
     for name in ("straight", "out"):
-        run(run_cfg(*LONG, "OUTPUT_DIR", str(tmp_path / name)), resume=True)
+        run(cfg(*LONG, "OUTPUT_DIR", str(tmp_path / name)), resume=True)
     assert_same_weights(tmp_path / "straight/model_final.safetensors", tmp_path / "out/model_final.safetensors")
     keys = ("iteration", "total_loss", "lr")
     assert metrics(tmp_path / "out", *keys) == metrics(tmp_path / "straight", *keys)
@@ -108,9 +126,11 @@ def test_killed_run_resumes_exactly(run_cfg, tmp_path):
 
 
 @pytest.mark.slow
-def test_run_killed_ten_times_resumes_exactly(run_cfg, tmp_path):
+def test_run_of_the_miniature_world_killed_ten_times_resumes_exactly(mini_cfg, tmp_path):
     chance = random.Random(1)
-    arguments = command(run_cfg(*LONG, "SOLVER.CHECKPOINT_PERIOD", 1), tmp_path / "run.yaml", "--resume")
+    cfg = mini_cfg(*LONG, "SOLVER.CHECKPOINT_PERIOD", 1)
+    assert (cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED) == ("mini", "mini")
+    arguments = command(cfg, tmp_path / "run.yaml", "--resume")
     for _ in range(10):
         kill_at_random(arguments, tmp_path / "out", chance)
-    check_after_kill(run_cfg, tmp_path)
+    check_after_kill(mini_cfg, tmp_path)
