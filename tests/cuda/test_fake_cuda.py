@@ -26,7 +26,14 @@ def shipped_networks():
     """The shipped configurations, of those with the same network one."""
     configured = {file: err_seg.get_cfg(file, SMALL) for file in SHIPPED}
     different = {cfg.MODEL.dump(): (file, cfg) for file, cfg in reversed(configured.items())}
-    return [pytest.param(cfg, id=str(file.relative_to(REPOSITORY / "configs"))) for file, cfg in different.values()]
+    return [
+        pytest.param(
+            cfg,
+            id=str(file.relative_to(REPOSITORY / "configs")),
+            marks=pytest.mark.slow if file.stem.endswith("_l") else (),  # larger, but made of the same parts
+        )
+        for file, cfg in different.values()
+    ]
 
 
 @pytest.fixture(scope="module", params=shipped_networks())
