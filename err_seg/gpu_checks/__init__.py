@@ -1,0 +1,10 @@
+"""What only a GPU can show, on the miniature world: checks whose findings become a page with the card's name.
+
+Without a GPU the same checks run on the CPU, shortened, as a rehearsal: what only CUDA has is left out, and the page
+says so.
+"""
+
+from err_seg.gpu_checks.checks import CHECKS, run_checks
+from err_seg.gpu_checks.trial import Finding, Trial
+
+__all__ = ["CHECKS", "Finding", "Trial", "run_checks"]

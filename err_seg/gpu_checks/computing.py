@@ -1,0 +1,148 @@
+"""Checks in this process: equal numbers, training at each precision, waiting for the device, where time goes."""
+
+import json
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch.profiler import ProfilerActivity, profile
+
+from err_seg.build import build_model
+from err_seg.data import SegmentationPairs, get_dataset
+from err_seg.data.mini_vocabulary import VOCABULARY
+from err_seg.device import tf32
+from err_seg.engine.run import TrainingRun
+from err_seg.gpu_checks.trial import ROOT, Finding, Trial, table
+from err_seg.mini.world import load_model
+
+# share of pixels with the CPU's label that is asked for, without TF32 and with it
+SAME_LABELS = {False: 0.999, True: 0.99}
+MOST_SKIPPED = 20
+# of the network and its loss, none of which may wait
+NETWORK = ("err_seg/modeling", "err_seg/engine/step.py", "timm/", "open_clip/")
+
+
+def compare_devices(trial: Trial) -> Finding:
+    """The package's trained network gives the same numbers on the CPU and on the device, with TF32 off and on."""
+    pairs = SegmentationPairs(get_dataset("mini_world_test"), trial.cfg("compare").DATASETS.ROOT)
+    images = [torch.from_numpy(pairs[i].image).permute(2, 0, 1) for i in range(min(8, len(pairs)))]
+    sizes = [(image.shape[1], image.shape[2]) for image in images]
+
+    def see(device: str, allowed: bool) -> tuple[Any, torch.Tensor]:
+        model = load_model(trial.cfg("compare", "MODEL.DEVICE", device))
+        text = model.embed_vocabulary(VOCABULARY)
+        with torch.no_grad(), tf32(allowed):
+            out = model(model.preprocess(images), text)
+        results = model.compact(out, VOCABULARY, sizes)
+        return out, torch.cat([result.labels.flatten().cpu() for result in results])
+
+    exact, exact_labels = see("cpu", False)
+    rows, passed = [], True
+    for allowed in (False, True) if not trial.rehearsal else (False,):
+        out, labels = see(str(trial.device), allowed)
+        kept = out.kept.cpu() == exact.kept
+        same_kept = kept.all(dim=1)
+        error = (out.logits.cpu() - exact.logits)[same_kept].abs().max().item() if same_kept.any() else float("nan")
+        same = (labels == exact_labels).double().mean().item()
+        passed &= same >= SAME_LABELS[allowed]
+        rows.append(["on" if allowed else "off", f"{kept.double().mean():.2%}", f"{error:.2g}", f"{same:.4%}"])
+    headings = ["TF32", "same classes kept", "largest error of a logit", "same labels"]
+    return Finding(passed, table(headings, rows))
+
+
+@contextmanager
+def training(cfg: CfgNode) -> Iterator[TrainingRun]:
+    """Begin a training run, to be stepped by hand."""
+    with tf32(cfg.SOLVER.TF32), closing(TrainingRun(cfg, build_model(cfg), resume=False)) as run:
+        yield run
+
+
+def losses(cfg: CfgNode) -> list[dict[str, float]]:
+    """Read the lines of ``metrics.json``."""
+    return [json.loads(line) for line in Path(cfg.OUTPUT_DIR, "metrics.json").read_text().splitlines()]
+
+
+def train_at_each_precision(trial: Trial) -> Finding:
+    """Training at fp16, bf16 and fp32 lowers the loss; with the loss scale, the steps skipped and the memory taken."""
+    steps, rows, passed = (200 if not trial.rehearsal else 2), [], True
+    for precision in ("fp16", "bf16", "fp32") if not trial.rehearsal else ("bf16", "fp32"):
+        cfg = trial.cfg(f"precision_{precision}", "SOLVER.PRECISION", precision, "SOLVER.MAX_ITER", steps)
+        cfg.LOG.PERIOD = max(1, steps // 10)
+        skipped, scale = 0, "none"
+        if not trial.rehearsal:
+            torch.cuda.reset_peak_memory_stats(trial.device)
+        with training(cfg) as run:
+            for _ in range(steps):
+                run.step()
+                skipped += run.accelerator.optimizer_step_was_skipped
+            if run.accelerator.scaler is not None:
+                scale = f"{run.accelerator.scaler.get_scale():g}"
+        first, *_, last = losses(cfg)
+        falls = last["total_loss"] < first["total_loss"] or trial.rehearsal
+        passed &= falls and skipped <= MOST_SKIPPED
+        figures = [f"{first['total_loss']:.4f}", f"{last['total_loss']:.4f}", scale, skipped]
+        rows.append([precision, *figures, f"{last['max_mem']:.0f} MiB", f"{1e3 * last['time']:.0f} ms"])
+    headings = ["precision", "loss at first", f"after {steps}", "loss scale", "skipped", "memory", "an iteration"]
+    note = [] if not trial.rehearsal else ["fp16 is left out: it needs a GPU.", ""]
+    return Finding(passed, [*note, *table(headings, rows)])
+
+
+def find_waiting(trial: Trial) -> Finding:
+    """The network and its loss never make the host wait (``torch.cuda.set_sync_debug_mode``); who else does."""
+    if trial.rehearsal:
+        return Finding(None, ["Left out: only CUDA tells of waiting."])
+    steps = 5
+    cfg = trial.cfg("waiting", "SOLVER.PRECISION", "fp16", "SOLVER.MAX_ITER", steps + 3, "LOG.PERIOD", 1000)
+    with training(cfg) as run:
+        for _ in range(3):
+            run.step()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                for _ in range(steps):
+                    run.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    places = Counter(f"{w.filename.removeprefix(f'{ROOT}/')}:{w.lineno}" for w in told if "synchron" in str(w.message))
+    of_network = [place for place in places if any(part in place for part in NETWORK)]
+    rows = [[f"`{place}`", f"{count / steps:g}"] for place, count in places.most_common()]
+    return Finding(not of_network, table(["where", "times an iteration"], rows or [["nowhere", 0]]))
+
+
+def profile_training(trial: Trial) -> Finding:
+    """Where the time of training goes, pictures read by worker processes."""
+    steps = 20 if not trial.rehearsal else 1
+    cfg = trial.cfg("profile", "DATALOADER.NUM_WORKERS", 4 if not trial.rehearsal else 1, "LOG.PERIOD", steps)
+    cfg.SOLVER.PRECISION, cfg.SOLVER.MAX_ITER = "auto", 2 * steps
+    activities = [ProfilerActivity.CPU] if trial.rehearsal else [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with training(cfg) as run:
+        for _ in range(steps):
+            run.step()
+        with profile(activities=activities) as profiler:
+            start = time.perf_counter()
+            for _ in range(steps):
+                run.step()
+            if not trial.rehearsal:
+                torch.cuda.synchronize(trial.device)
+            seconds = time.perf_counter() - start
+    on = "cpu" if trial.rehearsal else "device"
+    events = sorted(profiler.key_averages(), key=lambda e: getattr(e, f"self_{on}_time_total"), reverse=True)
+    busy = sum(getattr(event, f"self_{on}_time_total") for event in events) / 1e6
+    rows = [
+        [f"`{event.key[:60]}`", event.count, f"{getattr(event, f'self_{on}_time_total') / 1e3 / steps:.2f} ms"]
+        for event in events[:12]
+    ]
+    line = losses(cfg)[-1]
+    lines = [
+        f"An iteration takes {1e3 * seconds / steps:.1f} ms, of which the {on} is busy {busy / seconds:.0%}; "
+        f"{1e3 * line['data_time']:.1f} ms (median) are waited for pictures.",
+        "",
+    ]
+    return Finding(True, [*lines, *table(["most of the time", "calls", "an iteration"], rows)])

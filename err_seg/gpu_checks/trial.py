@@ -1,0 +1,96 @@
+"""What the checks have in common: where they run, on which pictures, and what a finding is."""
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+
+from err_seg.config import get_cfg
+from err_seg.data import register_entries
+from err_seg.engine.environment import git_state
+from err_seg.mini.world import shared_data
+
+ROOT = Path(__file__).resolve().parents[2]
+MINI = ROOT / "configs/mini/err_seg.yaml"
+TRAIN_NET = ROOT / "tools/train_net.py"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: whether all was as it should be (``None``: it could not run here), and lines of Markdown."""
+
+    passed: bool | None
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Where the checks run.
+
+    Attributes:
+        device: a CUDA device, or the CPU for a rehearsal.
+        folder: for data and runs.
+        world: overrides that declare the pictures.
+    """
+
+    device: torch.device
+    folder: Path
+    world: Sequence[Any]
+
+    @classmethod
+    def prepare(cls, device: torch.device, folder: Path) -> "Trial":
+        """Draw the pictures and declare them to this process."""
+        scenes = {"train": 64, "test": 16} if device.type == "cuda" else {"train": 8, "test": 2}
+        world = shared_data(folder / "data", scenes)
+        register_entries(dict(zip(world[::2], world[1::2], strict=True))["DATASETS.CUSTOM"])
+        return cls(device, folder, world)
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether this is a rehearsal on the CPU."""
+        return self.device.type != "cuda"
+
+    def cfg(self, name: str, *overrides: Any) -> CfgNode:
+        """Return the miniature world's configuration with overrides, to run in a folder of its own."""
+        output = ("OUTPUT_DIR", str(self.folder / name), "MODEL.DEVICE", str(self.device))
+        small = ("INPUT.SIZE", 64, "INPUT.CROP_SIZE", 64, "INPUT.MIN_SIZE_TRAIN", [64], "SOLVER.IMS_PER_BATCH", 2)
+        common = (*self.world, *output, "DATASETS.TEST", ["mini_world_test"], "LOG.TENSORBOARD", False)
+        return get_cfg(MINI, [*common, *(small if self.rehearsal else ()), *overrides])
+
+    def command(self, cfg: CfgNode, *arguments: str) -> list[str]:
+        """Return the command line that trains with a configuration, which is written beside its output folder."""
+        file = Path(f"{cfg.OUTPUT_DIR}.yaml")
+        file.write_text(cfg.dump(), encoding="utf-8")
+        return [sys.executable, str(TRAIN_NET), "--config-file", str(file), "--engine", "plain", *arguments]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment for commands, in which this package is found."""
+        path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+
+    def facts(self) -> dict[str, str]:
+        """Return what the page must say of the machine and the code."""
+        facts = {"card": "none: a rehearsal on the CPU"}
+        if not self.rehearsal:
+            card = torch.cuda.get_device_properties(self.device)
+            facts = {
+                "card": f"{torch.cuda.device_count()} × {card.name}",
+                "compute capability": f"{card.major}.{card.minor}",
+                "memory": f"{card.total_memory / 2**30:.0f} GiB",
+                "CUDA": str(torch.version.cuda),
+            }
+        state = git_state(ROOT)
+        changed = " and changes" if state and state["changed"] else ""
+        code = f"{state['commit'][:12]}{changed}" if state else "not a git repository"
+        return {**facts, "torch": torch.__version__, "Python": platform.python_version(), "code": code}
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Lay out a table in Markdown."""
+    return [f"| {' | '.join(map(str, row))} |" for row in (headings, ["---"] * len(headings), *rows)]
