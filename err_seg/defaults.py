@@ -187,6 +187,8 @@ def _add_data(keys: Keys) -> None:
 
     # processes that read pictures, for each training process; does not change what is read
     keys.add("DATALOADER.NUM_WORKERS", 4, at_least(0))
+    # in training, read the next pair in place of one that cannot be read, and list that in OUTPUT_DIR/damaged.txt
+    keys.switch("DATALOADER.SKIP_DAMAGED", False)
 
 
 def _add_training(keys: Keys) -> None:

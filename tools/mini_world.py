@@ -24,7 +24,7 @@ from fvcore.common.config import CfgNode
 
 import err_seg
 from err_seg.data.mini_world import SCENES
-from err_seg.engine import TrainingError, TrainingInterrupted
+from err_seg.engine import RunError, TrainingInterrupted
 from err_seg.mini import world
 from err_seg.mini.clip import CLIPS, NAME
 from err_seg.mini.figures import open_test_scenes
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     except TrainingInterrupted as interruption:
         print(interruption, file=sys.stderr)
         return interruption.status
-    except (ValueError, OSError, TrainingError) as error:
+    except (ValueError, OSError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

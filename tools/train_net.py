@@ -23,6 +23,7 @@ from err_seg import engine as plain
 from err_seg.data import DatasetError, register_entries
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.choice import ENGINES, choose_engine
+from err_seg.engine.failures import LogFile
 from err_seg.engine.launch import join_processes, launch
 from err_seg.engine.parallel import process_share
 from err_seg.evaluation import BenchmarkResult, copypaste_lines, summary_table
@@ -95,8 +96,8 @@ def work(arguments: argparse.Namespace) -> int:
             train(cfg, resume=arguments.resume)
             cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.safetensors")
         results = evaluate(cfg)
-    except plain.TrainingError as error:
-        if rank == 0:  # all processes stop together, for the same reason
+    except plain.RunError as error:
+        if rank == 0 or error.alone:  # else all processes stop together, for the same reason
             tell(str(error) if isinstance(error, plain.TrainingInterrupted) else f"error: {error}")
         return error.status
     except (ValueError, OSError) as error:
@@ -147,7 +148,7 @@ def start_logging(output: Path, rank: int) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if rank == 0:
         output.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(output / "log.txt", encoding="utf-8"))
+        handlers.append(LogFile(output / "log.txt", encoding="utf-8"))
     logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format=LOG_FORMAT, handlers=handlers)
 
 

@@ -14,8 +14,10 @@ from fvcore.common.config import CfgNode
 from torch.utils.hooks import RemovableHandle
 
 from err_seg.checkpoint import save_weights
+from err_seg.d2.mapper import DAMAGED
 from err_seg.data import Batch
 from err_seg.data.loader import seed_of
+from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.errors import TrainingError
 from err_seg.engine.report import Report
 from err_seg.engine.vis import compare, predict_batch, save_comparison
@@ -119,6 +121,28 @@ class StopOnSignal(HookBase):
             check_finite(self.trainer)
             self.trainer.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
             raise Stopped(signum)
+
+
+class ListDamagedPairs(HookBase):
+    """Lists the pairs that were passed over, as ``DATALOADER.SKIP_DAMAGED`` allows.
+
+    Args:
+        output: ``OUTPUT_DIR``.
+        latest: who has the batch.
+    """
+
+    def __init__(self, output: Path, latest: LatestBatch):
+        self.pairs, self.latest = DamagedPairs(output), latest
+
+    def before_train(self) -> None:
+        """Forget an earlier run's."""
+        if self.trainer.start_iter == 0 and comm.is_main_process():
+            self.pairs.forget()
+        comm.synchronize()
+
+    def after_step(self) -> None:
+        """Look at the batch."""
+        self.pairs.note([problem for x in self.latest.inputs for problem in x.get(DAMAGED, ())])
 
 
 class WriteReport(HookBase):

@@ -21,6 +21,7 @@ from err_seg.d2.config import from_detectron2
 from err_seg.d2.evaluator import ERRSegEvaluator
 from err_seg.d2.hooks import (
     LatestBatch,
+    ListDamagedPairs,
     SaveCheckpoints,
     SaveComparisons,
     SaveFinalWeights,
@@ -29,12 +30,13 @@ from err_seg.d2.hooks import (
     Stopped,
     WriteReport,
 )
-from err_seg.d2.mapper import ERRSegMapper, SeededDataset
+from err_seg.d2.mapper import ERRSegMapper, SeededDataset, in_shared_memory
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.data import TrainingSampler
 from err_seg.device import deterministic, resolve_device, resolve_precision, tf32
 from err_seg.engine.benchmarks import evaluation_settings, save_benchmarks
 from err_seg.engine.errors import TrainingError, TrainingInterrupted
+from err_seg.engine.failures import told
 from err_seg.engine.optimizer import build_optimizer, build_schedule
 from err_seg.engine.parallel import activation_checkpointing, process_share
 from err_seg.engine.signals import StopRequest, stop_request
@@ -102,9 +104,10 @@ class Trainer(DefaultTrainer):
         records = records_of(own.DATASETS.TRAIN[0], own.DATASETS.ROOT)
         rank, processes = process_share()
         return build_detection_train_loader(
-            SeededDataset(records, ERRSegMapper(cfg, is_train=True), own.SEED),
+            SeededDataset(records, ERRSegMapper(cfg, is_train=True), own.SEED, own.DATALOADER.SKIP_DAMAGED),
             mapper=None,
             sampler=TrainingSampler(len(records), own.SEED, rank, processes, start),
+            collate_fn=in_shared_memory,
             total_batch_size=own.SOLVER.IMS_PER_BATCH,
             aspect_ratio_grouping=False,
             num_workers=own.DATALOADER.NUM_WORKERS,
@@ -183,6 +186,8 @@ class Trainer(DefaultTrainer):
             )
             built.append(SaveComparisons(own, model, self._latest, writer) if own.VIS_PERIOD else None)
             built.append(SaveFinalWeights(output, model.network))
+        if own.DATALOADER.SKIP_DAMAGED:
+            built.append(ListDamagedPairs(output, self._latest))
         if cfg.TEST.EVAL_PERIOD:
             built.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.model)))
         built.append(StopOnSignal())
@@ -212,16 +217,21 @@ class Trainer(DefaultTrainer):
         for group, factor in zip(self.optimizer.param_groups, schedule.lr_lambdas, strict=True):
             group["lr"] = group["initial_lr"] * factor(schedule.last_epoch)
 
+    def _last_checkpoint(self) -> str:
+        return self.checkpointer.get_checkpoint_file() or "there is none yet"
+
     def train(self) -> Any:
         """Train to ``SOLVER.MAX_ITER``.
 
         Raises:
-            TrainingError: the loss or a weight is no longer a finite number.
+            TrainingError: the loss or a weight is no longer a finite number, a file cannot be written, a pair cannot be
+                read, or a loader process was killed.
             TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
         """
         solver = self.own.SOLVER
         try:
             with (
+                told(TrainingError, lambda: f"the last checkpoint: {self._last_checkpoint()}", "--resume"),
                 stop_request() as self.stopping,
                 tf32(solver.TF32),
                 deterministic(solver.DETERMINISTIC),
@@ -235,10 +245,10 @@ class Trainer(DefaultTrainer):
                 stop.signum,
             ) from None
         except FloatingPointError as error:
-            last = self.checkpointer.get_checkpoint_file() or "there is none yet"
             reason = str(error).splitlines()[0]
             raise TrainingError(
-                f"{reason} Its pictures (of this process): {self._latest.text()}; the last checkpoint: {last}. Look at "
+                f"{reason} Its pictures (of this process): {self._latest.text()}; the last checkpoint: "
+                f"{self._last_checkpoint()}. Look at "
                 "these pictures and their labels; else lower SOLVER.BASE_LR or try SOLVER.PRECISION "
                 '"bf16" or "fp32", and --resume'
             ) from error

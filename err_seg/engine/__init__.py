@@ -1,11 +1,13 @@
 """Training and evaluation: optimizer and schedule, the training loop, benchmarks."""
 
 from err_seg.engine.benchmarks import evaluate, open_benchmarks
-from err_seg.engine.errors import TrainingError, TrainingInterrupted
+from err_seg.engine.errors import EvaluationError, RunError, TrainingError, TrainingInterrupted
 from err_seg.engine.optimizer import build_optimizer, build_schedule, parameter_groups
 from err_seg.engine.training import train
 
 __all__ = [
+    "EvaluationError",
+    "RunError",
     "TrainingError",
     "TrainingInterrupted",
     "build_optimizer",

@@ -14,6 +14,8 @@ from err_seg.config import ConfigError
 from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, get_dataset
 from err_seg.device import Precision, resolve_precision
 from err_seg.engine import peers
+from err_seg.engine.errors import EvaluationError
+from err_seg.engine.failures import told
 from err_seg.engine.parallel import check_shared_folder, is_main_process, process_share, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.engine.progress import EvaluationProgress
@@ -32,6 +34,8 @@ from err_seg.pictures import upload
 
 logger = logging.getLogger(__name__)
 
+GO_ON = "give the same command again (with --resume, if it trains first): it goes on from there"
+
 
 def evaluate(cfg: CfgNode, model: ERRSeg) -> list[BenchmarkResult]:
     """Evaluate the model on ``DATASETS.TEST``.
@@ -45,13 +49,16 @@ def evaluate(cfg: CfgNode, model: ERRSeg) -> list[BenchmarkResult]:
         ArgumentError: the model is in training mode.
         ConfigError, DatasetError: see :func:`open_benchmarks`.
         ConfigError: processes on several machines do not share ``OUTPUT_DIR``.
+        EvaluationError: a picture cannot be read, a file cannot be written, or a loader process was killed; says how
+            many pictures are kept.
     """
     benchmarks = open_benchmarks(cfg)
     output, weights = Path(cfg.OUTPUT_DIR), weights_digest(model)
     check_shared_folder(output)
     done = [evaluate_benchmark(cfg, model, pairs, weights) for pairs in benchmarks]
     results = [result for result, _ in done]
-    save_benchmarks(results, output)
+    with told(EvaluationError, lambda: "all pictures are done and kept", GO_ON):
+        save_benchmarks(results, output)
     wait_for_all()
     for _, progress in done:
         progress.remove()
@@ -124,9 +131,10 @@ def evaluate_benchmark(
     counts: ConfusionMatrix | BoundaryConfusion = counter(
         spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=model.device
     )
-    progress.restore(counts)
     files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
-    count_pictures(cfg, model, pairs, counts, progress, files)
+    with told(EvaluationError, lambda: f"{progress.saved} pictures of {spec.name} are done and kept", GO_ON):
+        progress.restore(counts)
+        count_pictures(cfg, model, pairs, counts, progress, files)
     wait_for_all()  # which may take hours where shares are unequal, unlike what follows
     counts.all_reduce()
     if is_main_process():
@@ -172,24 +180,23 @@ def count_pictures(
         disable=rank > 0,
     )
     since_saved = 0
-    with model.evaluating(), bar:
+    with model.evaluating(), bar, progress.kept(counts):
         text = model.embed_vocabulary(spec.vocabulary)
         for items in loader:
             peers.check()
             images, sizes = [item.image for item in items], [item.size for item in items]
-            for item, result in zip(
-                items, segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views), strict=True
-            ):
-                counts.update(result.labels, upload(item.label, model.device))
-                if cfg.TEST.SAVE:
+            results = segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views)
+            if cfg.TEST.SAVE:
+                for item, result in zip(items, results, strict=True):
                     files.save(item, result.labels.cpu().numpy())
-            progress.add([item.index for item in items])
+            with progress.counting([item.index for item in items]):
+                for item, result in zip(items, results, strict=True):
+                    counts.update(result.labels, upload(item.label, model.device))
             bar.update(len(items))
             since_saved += len(items)
             if since_saved >= cfg.TEST.PROGRESS_PERIOD:
                 progress.save(counts)
                 since_saved = 0
-    progress.save(counts)
 
 
 def precision_of(cfg: CfgNode, model: ERRSeg) -> Precision:

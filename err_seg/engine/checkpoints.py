@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from err_seg.checkpoint import CheckpointError, load_weights, save_weights
 from err_seg.config import settings_of
-from err_seg.disk import size_text
+from err_seg.disk import size_text, writing
 from err_seg.engine.errors import TrainingError
 from err_seg.files import atomic_write
 
@@ -113,8 +113,12 @@ class Checkpoints:
             partial.mkdir(parents=True)
             facts = {"iteration": state.iteration, "config": state.config}
             save_weights(weights, partial / WEIGHTS, facts)
-            torch.save(vars(state), partial / TRAINING)
-            (partial / HASHES).write_text(json.dumps({n: _facts(partial / n) for n in (WEIGHTS, TRAINING)}, indent=1))
+            # into an open file: what torch.save says of a disk that is full, where it opens the file, hides the reason
+            with writing(partial / TRAINING), (partial / TRAINING).open("wb") as file:
+                torch.save(vars(state), file)
+            with writing(partial / HASHES):
+                hashes = {name: _facts(partial / name) for name in (WEIGHTS, TRAINING)}
+                (partial / HASHES).write_text(json.dumps(hashes, indent=1))
             if final.exists():
                 shutil.rmtree(final)
             os.replace(partial, final)

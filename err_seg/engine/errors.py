@@ -1,16 +1,26 @@
-"""What stops a training run."""
+"""What stops a run."""
 
 import signal
 
 
-class TrainingError(RuntimeError):
-    """Training that cannot start or go on; the message says where, with which files, and what is intact.
+class RunError(RuntimeError):
+    """A run that cannot start or go on; the message says where, with which files, and what is intact.
 
     Attributes:
         status: the exit status for it.
+        alone: whether it stops this one of several processes, and the others do not know why.
     """
 
     status = 1
+    alone = False
+
+
+class TrainingError(RunError):
+    """Training that cannot start or go on."""
+
+
+class EvaluationError(RunError):
+    """Evaluation that cannot go on."""
 
 
 class TrainingInterrupted(TrainingError):

@@ -6,6 +6,8 @@ counts. A file counts only for the evaluation that it belongs to: weights, setti
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ class EvaluationProgress:
     Args:
         folder: the benchmark's.
         fingerprint: of everything that the counts depend on.
+
+    Attributes:
+        done: the pictures that earlier processes did.
+        saved: how many pictures this process's file holds.
     """
 
     def __init__(self, folder: Path, fingerprint: str):
@@ -31,7 +37,9 @@ class EvaluationProgress:
         self.fingerprint = fingerprint
         self.rank, self.processes = process_share()
         self.done: set[int] = set()
+        self.saved = 0
         self._own: set[int] = set()
+        self._is_whole = True
 
     def restore(self, counts: Counts) -> None:
         """Take up what killed processes left: ``done`` is what they did, and their counts go to the first process."""
@@ -59,11 +67,32 @@ class EvaluationProgress:
         """Note pictures as done by this process."""
         self._own.update(pictures)
 
+    @contextmanager
+    def counting(self, pictures: list[int]) -> Iterator[None]:
+        """Note pictures that are counted in the block; where it fails, counts and pictures are no longer the same."""
+        self._is_whole = False
+        yield
+        self.add(pictures)
+        self._is_whole = True
+
+    @contextmanager
+    def kept(self, counts: Counts) -> Iterator[None]:
+        """Write down what was done in the block, also where an error ends it, unless in the middle of counting."""
+        try:
+            yield
+        except Exception:
+            if self._is_whole:
+                with suppress(OSError):
+                    self.save(counts)
+            raise
+        self.save(counts)
+
     def save(self, counts: Counts) -> None:
         """Write down what this process has done."""
         state = {"fingerprint": self.fingerprint, "done": sorted(self._own), "counts": counts.state()}
         with atomic_write(self._file) as partial:
             partial.write_text(json.dumps(state), encoding="utf-8")
+        self.saved = len(self._own)
 
     def remove(self) -> None:
         """Remove this process's file, once the results are written."""

@@ -14,6 +14,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from err_seg.config import ConfigError
+from err_seg.disk import writing
 from err_seg.files import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -95,26 +96,32 @@ class Report:
         )
 
     def _write(self, line: dict[str, float]) -> None:
-        self._metrics.write(json.dumps(line) + "\n")
-        self._metrics.flush()
+        with writing(self._metrics.name):
+            self._metrics.write(json.dumps(line) + "\n")
+            self._metrics.flush()
         values = {name: value for name, value in line.items() if name != "iteration"}
         step = int(line["iteration"])
         if self._tensorboard is not None:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
+            with writing(self._tensorboard.log_dir):
+                for name, value in values.items():
+                    self._tensorboard.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
     def picture(self, iteration: int, picture: Any) -> None:
         """Show an (H, W, 3) uint8 RGB array in TensorBoard."""
         if self._tensorboard is not None:
-            self._tensorboard.add_image("predictions", picture, iteration, dataformats="HWC")
+            with writing(self._tensorboard.log_dir):
+                self._tensorboard.add_image("predictions", picture, iteration, dataformats="HWC")
 
     def close(self) -> None:
         """Close the files."""
-        self._metrics.close()
+        with writing(self._metrics.name):
+            self._metrics.close()
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with writing(self._tensorboard.log_dir):
+                self._tensorboard.flush()  # unlike close, it tells what could not be written
+                self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
 

@@ -20,6 +20,7 @@ from err_seg.data import Batch, SegmentationPairs, get_dataset, training_loader
 from err_seg.data.loader import seed_of
 from err_seg.device import resolve_precision
 from err_seg.engine.checkpoints import WEIGHTS, Checkpoints, TrainingState, changed_settings, check_output_folder
+from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.environment import save_environment
 from err_seg.engine.errors import TrainingError
 from err_seg.engine.optimizer import build_schedule, gather_optimizer_state, restore_optimizer_state, whole
@@ -63,6 +64,7 @@ class TrainingRun:
         self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
         self.checkpoints = Checkpoints(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CHECKPOINTS_KEPT)
+        self.damaged = DamagedPairs(Path(cfg.OUTPUT_DIR))
         state = self._prepare_output(resume)
         self.iteration, self.pictures = state.iteration, state.pictures
 
@@ -88,6 +90,7 @@ class TrainingRun:
         check_shared_folder(Path(cfg.OUTPUT_DIR))
         if self.is_main and not resume:
             self.checkpoints.set_aside()
+            self.damaged.forget()
         wait_for_all()
         state = (self.checkpoints.load_newest(self.model) if resume else None) or TrainingState()
         wait_for_all()
@@ -117,6 +120,7 @@ class TrainingRun:
             start=self.pictures,
             rank=self.accelerator.process_index,
             world_size=self.processes,
+            skip_damaged=cfg.DATALOADER.SKIP_DAMAGED,
         )
         return iter(loader)
 
@@ -137,6 +141,7 @@ class TrainingRun:
         # random numbers (stochastic depth, dropout) follow from the position alone: nothing to save, nothing to restore
         set_seed(seed_of(self.cfg.SEED, self.iteration, self.accelerator.process_index) % 2**32)
         batches = [next(self._batches) for _ in range(steps)]
+        self.damaged.note([problem for batch in batches for problem in batch.damaged])
         data_seconds = time.perf_counter() - start
         total, num_pixels = torch.zeros((), device=self.model.device), None
         if not self.cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:  # else all parts have as many

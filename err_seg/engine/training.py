@@ -1,11 +1,14 @@
 """The training loop."""
 
 from contextlib import closing
+from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
 from err_seg.device import deterministic, tf32
-from err_seg.engine.errors import TrainingInterrupted
+from err_seg.engine.checkpoints import Checkpoints
+from err_seg.engine.errors import TrainingError, TrainingInterrupted
+from err_seg.engine.failures import told
 from err_seg.engine.parallel import activation_checkpointing
 from err_seg.engine.run import TrainingRun
 from err_seg.engine.signals import stop_request
@@ -30,11 +33,14 @@ def train(cfg: CfgNode, model: ERRSeg, *, resume: bool = False) -> None:
 
     Raises:
         ConfigError: settings that cannot be trained with; names the key.
-        TrainingError: the output folder cannot be used, or the loss or the weights are no longer finite numbers.
+        TrainingError: the output folder cannot be used, the loss or the weights are no longer finite numbers, a file
+            cannot be written, a pair cannot be read, or a loader process was killed; says what there is to resume from.
         TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
     """
     solver = cfg.SOLVER
+    kept = Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text
     with (
+        told(TrainingError, kept, "--resume"),
         stop_request() as stop,
         tf32(solver.TF32),
         deterministic(solver.DETERMINISTIC),

@@ -1,0 +1,45 @@
+"""The pairs that training passes over, ``DATALOADER.SKIP_DAMAGED``, listed."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from err_seg.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+class DamagedPairs:
+    """``OUTPUT_DIR/damaged.txt``: what is wrong with each pair that was passed over, once, a line each.
+
+    Args:
+        output: ``OUTPUT_DIR``, which the run's processes may share.
+    """
+
+    def __init__(self, output: Path):
+        self.file = output / "damaged.txt"
+
+    def note(self, problems: Sequence[str]) -> None:
+        """List pairs, and tell of those that are new."""
+        if not problems:
+            return
+        with FileLock(self.file.with_name(f".{self.file.name}.lock")):
+            listed = self._read()
+            lines = [" ".join(problem.splitlines()) for problem in problems]
+            new = list(dict.fromkeys(line for line in lines if line not in listed))
+            if not new:
+                return
+            with atomic_write(self.file) as partial:
+                partial.write_text("".join(f"{line}\n" for line in (*listed, *new)), encoding="utf-8")
+        for line in new:
+            logger.warning("passing over a damaged pair, the next one takes its place: %s", line)
+        logger.warning("damaged pairs so far: %d, listed in %s", len(listed) + len(new), self.file)
+
+    def forget(self) -> None:
+        """Remove the list of an earlier run."""
+        self.file.unlink(missing_ok=True)
+
+    def _read(self) -> list[str]:
+        return self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []

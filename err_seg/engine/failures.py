@@ -1,0 +1,91 @@
+"""What ends a run from outside, told in one sentence: the disk, a loader process, a damaged pair."""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from err_seg.data import ImageReadError, PairError, WorkerError
+from err_seg.data.workers import worker_failures
+from err_seg.disk import disk_error, is_disk_full, writing
+from err_seg.engine.errors import RunError, TrainingError
+
+
+@contextmanager
+def told(kind: type[RunError], kept: Callable[[], str], go_on: str) -> Iterator[None]:
+    """Let such an end be an error that says what happened, what is kept, and how to go on.
+
+    Args:
+        kind: of the error.
+        kept: says what is kept, when it is asked; such as "the last good checkpoint is ...".
+        go_on: how to go on when the cause is cured; such as "--resume".
+
+    Raises:
+        RunError: of that kind, ``alone``: the run's other processes know nothing of it.
+    """
+    try:
+        with worker_failures(), _quiet_threads():
+            yield
+    except RunError:
+        raise
+    except Exception as error:
+        sentence = _sentence(error, kind)
+        if sentence is None:
+            raise
+        what, cure = sentence
+        ending = kind(f"{what}; {kept()}. {cure}{go_on}")
+        ending.alone = True
+        raise ending from error
+
+
+def _sentence(error: Exception, kind: type[RunError]) -> tuple[str, str] | None:
+    """Say what happened, and begin the sentence that says what to do."""
+    if isinstance(error, WorkerError):
+        return str(error), "Then "
+    if isinstance(error, (ImageReadError, PairError)):
+        skip = ", or set DATALOADER.SKIP_DAMAGED True to train without such pairs," * (kind is TrainingError)
+        return str(error), f"Mend that file{skip} and "
+    if (refusal := disk_error(error)) is not None:
+        file = f" {refusal.filename}" if refusal.filename else ""
+        cure = "Make space there and " if is_disk_full(refusal) else "Look at that disk and "
+        return f"cannot write{file}: {refusal.strerror}", cure
+    if isinstance(error, OSError):
+        return str(error), "See to it and "
+    return None
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Print no stack trace of a thread that could not write: TensorBoard's raises the error again at the next write."""
+    before = threading.excepthook
+
+    def hook(arguments: Any) -> None:
+        if disk_error(arguments.exc_value) is None:
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+class LogFile(logging.FileHandler):
+    """A log that ends the run where it cannot be written, as any other file does, instead of a stack trace a line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise what the disk refused.
+
+        Raises:
+            OSError: names the file.
+        """
+        error = sys.exc_info()[1]
+        if error is None or disk_error(error) is None:
+            super().handleError(record)
+            return
+        with suppress(OSError):
+            self.close()  # with what it holds; the next line opens the file again
+        with writing(self.baseFilename):
+            raise error
