@@ -8,7 +8,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from err_seg.checkpoint import load_weights
-from err_seg.config import ConfigError, validate
+from err_seg.config import ConfigError, settings_of, validate
 from err_seg.device import resolve_device, resolve_precision
 from err_seg.modeling.clip import build_clip, build_tokenizer, load_clip_weights
 from err_seg.modeling.crm import CRM
@@ -24,6 +24,8 @@ from err_seg.text_embeddings import TextEmbeddings, default_cache_dir
 logger = logging.getLogger(__name__)
 
 DEFAULT_NUM_KEPT = 32
+# where weights are from and things lie; weights are known by their digest, wherever they are from
+NOT_OF_THE_NETWORK = ("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR")
 
 
 def build_model(cfg: CfgNode) -> ERRSeg:
@@ -47,7 +49,14 @@ def build_model(cfg: CfgNode) -> ERRSeg:
         logger.warning(
             "CLIP has random weights (MODEL.CLIP.PRETRAINED and MODEL.WEIGHTS are empty): results mean nothing"
         )
+    model.settings = network_settings(cfg)
     return model.to(resolve_device(cfg.MODEL.DEVICE)).eval()
+
+
+def network_settings(cfg: CfgNode) -> dict[str, Any]:
+    """List the settings that predictions depend on besides weights: dotted key to value, JSON-able."""
+    of_network = ((key, value) for key, value in settings_of(cfg) if key.startswith("MODEL.") or key == "INPUT.SIZE")
+    return {key: value for key, value in of_network if key not in NOT_OF_THE_NETWORK}
 
 
 def model_arguments(cfg: CfgNode) -> dict[str, Any]:

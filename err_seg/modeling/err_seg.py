@@ -2,8 +2,9 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple, overload
 
 import torch
@@ -88,6 +89,8 @@ class ERRSeg(Head):
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """What it was built by, for telling results of unlike networks apart; see ``err_seg.build.network_settings``."""
 
     def __init__(
         self,
