@@ -7,32 +7,38 @@ Without further options the model is err-seg-b, fetched once from the Hugging Fa
 it stopped. Under torchrun or accelerate launch the pictures are shared out between processes. More: docs/using.md.
 
 Exit status: 0 all done; 1 some inputs could not be used, all others are done; 2 nothing was done, since options, words
-or weights are wrong; 3 results could not be written; 130 interrupted.
+or weights are wrong; 3 results could not be written; 4 the device failed; 130 interrupted.
 """
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from err_seg.identity import weights_digest
 from err_seg.inference import (
     FORMATS,
+    DeviceError,
     OutputError,
     Report,
     Words,
-    claim_output,
     collect_sources,
     gather_reports,
     iterate_items,
+    open_output,
     parse_words,
     process_rank,
     run,
 )
+from err_seg.inference.attention import escf_with
 from err_seg.inference.cli import add_model_options, add_words_options, load_model, read_names
 from err_seg.inference.inputs import Source
+from err_seg.inference.names import printable
 from err_seg.inference.video import is_video
+from err_seg.modeling.err_seg import ERRSeg
 
 ROWS = 30
 
@@ -49,6 +55,13 @@ def positive(text: str) -> int:
     """Read a number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def coordinate(text: str) -> int:
+    """Read a place in a picture."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0, and so outside of every picture")
     return int(text)
 
 
@@ -73,67 +86,78 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
     parser.add_argument("--format", type=formats, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)")
     parser.add_argument(
-        "--point", type=int, nargs=2, metavar=("X", "Y"), help="pixel that attention is shown for (middle)"
+        "--point", type=coordinate, nargs=2, metavar=("X", "Y"), help="pixel that attention is shown for (middle)"
     )
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="pictures at a time (1)")
     parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
-    parser.add_argument("--force", action="store_true", help="do again what is done, replace results of other settings")
+    parser.add_argument(
+        "--force", action="store_true", help="forget what is done there, replace results of other settings"
+    )
     add_model_options(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.point and "attention" not in arguments.format:
+        parser.error("--point is the pixel that attention is shown for: it needs --format attention")
+    return arguments
 
 
-def settings_of(arguments: argparse.Namespace, words: Words) -> dict:
-    """Collect what results depend on."""
-    weights = Path(arguments.weights) if arguments.weights else None
+def settings_of(arguments: argparse.Namespace, words: Words, model: ERRSeg) -> dict:
+    """Collect what results depend on besides the pictures."""
     return {
         "classes": words.classes,
         "background": words.background,
         "threshold": words.threshold,
-        "num_kept": arguments.num_kept,
+        "num_kept": arguments.num_kept or model.num_kept,
         "format": arguments.format,
         "point": arguments.point,
-        "model": arguments.model,
-        "weights": [weights.name, weights.stat().st_size] if weights else None,
-        "config_file": arguments.config_file,
-        "precision": arguments.precision,
-        "opts": arguments.opts,
+        "weights": weights_digest(model),
+        "precision": model.precision,
+        **model.settings,
     }
 
 
 def main() -> int:
     """Predict, write the results, print the table of areas, and say what failed."""
     arguments = parse_arguments()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
     try:
         rank, world_size = process_rank()
         words = parse_words(read_names(arguments), arguments.background)
         sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
         model = load_model(arguments)
         model.embed_vocabulary(words.vocabulary)
-        settings = settings_of(arguments, words)
-        since = claim_output(arguments.output, settings, force=arguments.force, main=rank == 0)
-    except OutputError as error:
-        return complain(error, 3)
+        if "attention" in arguments.format:
+            escf_with(model)
+        settings = settings_of(arguments, words, model)
     except (ValueError, OSError) as error:
         return complain(error, 2)
 
-    try:
-        report = run(
-            model,
-            iterate_items(sources, rank=rank, world_size=world_size, every=arguments.every),
-            words,
-            arguments.output,
-            formats=arguments.format,
-            batch_size=arguments.batch_size,
-            num_kept=arguments.num_kept,
-            point=tuple(arguments.point) if arguments.point else None,
-            since=since,
-            total=count_items(sources, rank, world_size),
-        )
-    except OutputError as error:
-        return complain(f"{error}; what was done before is complete, and the same command goes on from there", 3)
-    except KeyboardInterrupt:
-        return complain("interrupted; the same command goes on from here", 130)
-    report.problems[:0] = problems if rank == 0 else []
+    report = Report(problems=problems if rank == 0 else [])
+    with ExitStack() as stack:
+        try:
+            opened = open_output(arguments.output, settings, force=arguments.force, rank=rank, processes=world_size)
+            manifest = stack.enter_context(opened)
+        except OutputError as error:
+            return complain(error, 3)
+        try:
+            done = run(
+                model,
+                iterate_items(sources, rank=rank, world_size=world_size, every=arguments.every),
+                words,
+                manifest,
+                formats=arguments.format,
+                batch_size=arguments.batch_size,
+                num_kept=arguments.num_kept,
+                point=tuple(arguments.point) if arguments.point else None,
+                total=count_items(sources, rank, world_size),
+            )
+        except (OutputError, DeviceError) as error:
+            status = 3 if isinstance(error, OutputError) else 4
+            return complain(
+                f"{error}; what was done before is complete, and the same command goes on from there", status
+            )
+        except KeyboardInterrupt:
+            return complain("interrupted; the same command goes on from here", 130)
+    report.merge(done)
     whole = gather_reports(report)
     if whole is None:
         return 0
@@ -154,7 +178,7 @@ def summarize(report: Report, words: Words, output: Path) -> None:
     """Print which classes were found, and how much of the area they take."""
     if report.done:
         total = sum(report.pixels.values()) + report.nothing
-        table = Table("class", title=f"{report.done} pictures, results in {output}")
+        table = Table("class", title=f"{report.done} pictures, results in {printable(output)}")
         table.add_column("pictures", justify="right")
         table.add_column("share of all pixels", justify="right")
         for name, pixels in report.pixels.most_common(ROWS):
@@ -165,6 +189,10 @@ def summarize(report: Report, words: Words, output: Path) -> None:
         if report.nothing:
             table.add_row("none of these", "", f"{report.nothing / total:.1%}")
         Console().print(table)
+    for source, name in list(report.renamed.items())[:ROWS]:
+        print(f"{source}: results are named {name}, since those of another picture have the plain name")
+    if len(report.renamed) > ROWS:
+        print(f"and {len(report.renamed) - ROWS} more; all are in {printable(output)}/manifest*.jsonl")
     print(f"{report.done} done, {report.skipped} were done before, {len(report.problems)} failed")
 
 

@@ -2,11 +2,16 @@
 
 ================  ===================================================================
 ``inputs.py``     pictures, folders, globs, videos and standard input, as one list
+``lookalikes.py`` what looks like a picture and cannot be read here, and what to do about it
+``names.py``      names of result files, for every file system
 ``video.py``      frames of a video
 ``words.py``      the classes, and what counts as none of them
 ``formats.py``    result files: overlay, labels, json, rle, kept, attention
-``output.py``     the folder of results: what is done, and for which settings
+``output.py``     the folder of results: for one set of weights, one set of settings, one job at a time
+``manifest.py``   what is done there
 ``runner.py``     the loop: read, predict, write, go on after what cannot be read
+``failures.py``   what an error of the network means: this picture, this batch, or the end
+``report.py``     what was done, found, and could not be done
 ``kept.py``       a figure of what CRM kept, and why
 ``attention.py``  a figure of what ESCF's attentions attend to
 ``processes.py``  several processes that share a job out
@@ -14,27 +19,32 @@
 ================  ===================================================================
 """
 
+from err_seg.inference.failures import DeviceError
 from err_seg.inference.formats import FORMATS, Result
 from err_seg.inference.inputs import Item, Problem, collect_sources, iterate_items
-from err_seg.inference.output import OutputError, claim_output
+from err_seg.inference.manifest import Manifest, OutputError
+from err_seg.inference.output import open_output
 from err_seg.inference.processes import gather_reports, process_rank
-from err_seg.inference.runner import Report, run
+from err_seg.inference.report import Report
+from err_seg.inference.runner import run
 from err_seg.inference.words import NOTHING, Words, WordsError, parse_words, split_names
 
 __all__ = [
     "FORMATS",
     "NOTHING",
+    "DeviceError",
     "Item",
+    "Manifest",
     "OutputError",
     "Problem",
     "Report",
     "Result",
     "Words",
     "WordsError",
-    "claim_output",
     "collect_sources",
     "gather_reports",
     "iterate_items",
+    "open_output",
     "parse_words",
     "process_rank",
     "run",

@@ -2,17 +2,23 @@
 
 import glob
 import io
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from err_seg.data import ImageReadError, read_image
+from err_seg.identity import content_digest, file_digest, file_signature, is_settled
+from err_seg.inference.lookalikes import picture_suffixes, why_unreadable
+from err_seg.inference.manifest import Content
+from err_seg.inference.names import DIGITS, fitting_name, name_key, printable
 from err_seg.inference.video import VideoError, is_video, video_frames
 
 STDIN = "-"
@@ -32,7 +38,9 @@ class Source:
         if level == 0:
             return self.relative.with_suffix("").as_posix()
         parts = self.path.absolute().parts[1:]
-        return Path(*parts[-(len(self.relative.parts) + level - 1) :]).as_posix()
+        wanted = len(self.relative.parts) + level - 1
+        name = Path(*parts[-wanted:]).as_posix()
+        return name if wanted <= len(parts) else f"{name}-{content_digest(os.fsencode(self.path.absolute()))}"
 
 
 @dataclass(frozen=True)
@@ -40,13 +48,17 @@ class Item:
     """A picture to predict.
 
     Attributes:
-        name: of its results, unique, a relative path without ending.
+        name: of the results of its file, unique among the sources, a relative path without ending.
+        frame: its number, if the file is a video.
         source: what to call it in messages.
+        content: what identifies the file.
         read: returns (H, W, 3) uint8 RGB; raises ``ImageReadError``.
     """
 
     name: str
+    frame: int | None
     source: str
+    content: Content
     read: Callable[[], np.ndarray]
 
 
@@ -58,6 +70,74 @@ class Problem:
     message: str
 
 
+class FileContent:
+    """A file, as it is when it is first asked about; see :class:`~err_seg.inference.manifest.Content`."""
+
+    def __init__(self, path: Path):
+        self.path = str(path.absolute())
+
+    def signature(self) -> list[int] | None:
+        """Return the file's, if it is settled."""
+        return self._signature if self._is_settled else None
+
+    def digest(self) -> str:
+        """Return that of the file's content."""
+        return self._digest
+
+    def check(self) -> None:
+        """Check that the file is the one that was asked about.
+
+        Raises:
+            ImageReadError: somebody writes to it at this moment.
+        """
+        if file_signature(self.path) != self._signature:
+            raise ImageReadError(f"{printable(self.path)}: was changed while it was read; run this again")
+
+    @cached_property
+    def _signature(self) -> list[int]:
+        return file_signature(self.path)
+
+    @cached_property
+    def _is_settled(self) -> bool:
+        return is_settled(self._signature)
+
+    @cached_property
+    def _digest(self) -> str:
+        return file_digest(self.path)
+
+
+class StandardInput:
+    """A picture on standard input, read once; whatever comes next takes the place of what came before."""
+
+    path = STDIN
+
+    def signature(self) -> list[int] | None:
+        """Return nothing: only its content says what it is."""
+        return None
+
+    def digest(self) -> str:
+        """Return that of all that is there."""
+        return content_digest(self._data)
+
+    def read(self) -> np.ndarray:
+        """Decode it to (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageReadError: it is no picture.
+        """
+        try:
+            with Image.open(io.BytesIO(self._data)) as image:
+                return read_image(image)
+        except (UnidentifiedImageError, ImageReadError) as error:
+            size = len(self._data)
+            what = f"is not a picture, or a damaged one ({size} bytes)" if size else "is empty"
+            raise ImageReadError(f"standard input: {what}") from error
+
+    @cached_property
+    def _data(self) -> bytes:
+        return sys.stdin.buffer.read()
+
+
 def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple[list[Source], list[Problem]]:
     """Resolve what the user named; each file counts once.
 
@@ -66,54 +146,74 @@ def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple
         exclude: a folder that nothing is taken from, the results' own.
 
     Returns:
-        The sources, in order, and what is missing or empty.
+        The sources, in order, and what is missing, empty, or cannot be read here though it looks like a picture.
     """
     sources: dict[Path | None, Source] = {}
-    problems = []
+    problems: list[Problem] = []
+    own = exclude.resolve() if exclude else None
     for text in inputs:
-        found = _expand(text)
+        found = _expand(text, problems)
+        outside = [source for source in found if not (own and source.path and own in source.path.resolve().parents)]
         if not found:
             kind = "holds no pictures or videos" if Path(text).is_dir() else "no such file"
-            problems.append(Problem(text, f"{text}: {kind}"))
-        for source in found:
-            resolved = source.path.resolve() if source.path else None
-            if resolved is None or exclude is None or exclude.resolve() not in resolved.parents:
-                sources.setdefault(resolved, source)
+            problems.append(Problem(text, f"{printable(text)}: {kind}"))
+        elif not outside:
+            problems.append(Problem(text, f"{printable(text)}: lies in the results' own folder {exclude}"))
+        for source in outside:
+            if source.path and (reason := why_unreadable(source.path)):
+                problems.append(Problem(str(source.path), f"{printable(source.path)}: {reason}"))
+            else:
+                sources.setdefault(source.path.resolve() if source.path else None, source)
     return list(sources.values()), problems
 
 
-def _expand(text: str) -> list[Source]:
+def _expand(text: str, problems: list[Problem]) -> list[Source]:
     if text == STDIN:
         return [Source(None, Path("stdin"))]
     path = Path(text).expanduser()
     if path.is_dir():
-        return [Source(file, file.relative_to(path)) for file in _pictures_below(path)]
+        return [Source(file, file.relative_to(path)) for file in sorted(_pictures_below(path, problems))]
     if path.exists() or path.is_symlink():
         return [Source(path, Path(path.name))]
     files = (Path(found) for found in sorted(glob.glob(str(path), recursive=True)))
     return [Source(file, Path(file.name)) for file in files if file.is_file()]
 
 
-def _pictures_below(folder: Path) -> list[Path]:
-    endings = Image.registered_extensions().keys()
-    files = (path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts))
-    return sorted(path for path in files if path.is_file() and (path.suffix.lower() in endings or is_video(path)))
+def _pictures_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
+    """Yield what looks like a picture or video and is not hidden; folders that may not be read become problems."""
+
+    def complain(error: OSError) -> None:
+        problems.append(Problem(str(error.filename), f"{printable(error.filename)}: {error.strerror}"))
+
+    for below, folders, names in os.walk(folder, onerror=complain):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(below, name) for name in names if not name.startswith(".")):
+            looks_so = path.suffix.lower() in picture_suffixes() or is_video(path) or why_unreadable(path)
+            if looks_so and (path.is_file() or not path.exists()):  # neither a pipe nor silent on a link to nowhere
+                yield path
 
 
 def name_sources(sources: Sequence[Source]) -> list[str]:
     """Give each source a name of its own, no longer than needed: "cat", or "cat.jpg" and "cat.png", or "a/cat.jpg".
 
-    The frames of a video get a folder with the video's whole name, which no picture's results can have.
+    Names differ on every file system: of paths that differ in case only, all but the first get a digest at the end, and
+    names that are too long for a file are cut and get one. The frames of a video get a folder with the video's whole
+    name, which no picture's results can have.
     """
+    first: dict[str, Source] = {}
+    endings = []
+    for source in sources:
+        path = str(source.path.absolute()) if source.path else ""
+        is_first = first.setdefault(name_key(path), source) is source
+        endings.append("" if is_first else f"-{content_digest(os.fsencode(path))[:DIGITS]}")
     levels = [1 if source.path and is_video(source.path) else 0 for source in sources]
     while True:
-        names = [source.name(level) for source, level in zip(sources, levels, strict=True)]
-        count = Counter(name.casefold() for name in names)  # some file systems do not tell cases apart
+        named = zip(sources, levels, endings, strict=True)
+        names = [fitting_name(source.name(level), ending) for source, level, ending in named]
+        count = Counter(name_key(name) for name in names)
         if max(count.values(), default=1) == 1:
             return names
-        levels = [level + (count[name.casefold()] > 1) for name, level in zip(names, levels, strict=True)]
-        if max(levels) > 100:  # paths that differ in nothing but case
-            raise ValueError(f"pictures whose paths differ in case only: {sorted(n for n in names if count[n] > 1)}")
+        levels = [level + (count[name_key(name)] > 1) for name, level in zip(names, levels, strict=True)]
 
 
 def iterate_items(
@@ -139,23 +239,24 @@ def iterate_items(
 
 def _items_of(source: Source, name: str, every: int) -> Iterator[Item | Problem]:
     if source.path is None:
-        yield Item(name, "standard input", _read_stdin)
-    elif not is_video(source.path):
-        yield Item(name, str(source.path), partial(read_image, source.path))
-    else:
-        try:
-            for number, read in enumerate(video_frames(source.path)):
-                if number % every == 0:
-                    yield Item(f"{name}/{number:06d}", f"{source.path}, frame {number}", read)
-        except VideoError as error:
-            yield Problem(str(source.path), str(error))
-
-
-def _read_stdin() -> np.ndarray:
-    data = sys.stdin.buffer.read()
+        standard_input = StandardInput()
+        yield Item(name, None, "standard input", standard_input, standard_input.read)
+        return
+    content, title = FileContent(source.path), printable(source.path)
+    if not is_video(source.path):
+        yield Item(name, None, title, content, partial(_read_checked, content, partial(read_image, source.path)))
+        return
+    with suppress(OSError):
+        content.signature()  # before the file is opened
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return read_image(image)
-    except (UnidentifiedImageError, ImageReadError) as error:
-        what = "is empty" if not data else f"is not a picture, or a damaged one ({len(data)} bytes)"
-        raise ImageReadError(f"standard input: {what}") from error
+        for number, read in enumerate(video_frames(source.path)):
+            if number % every == 0:
+                yield Item(name, number, f"{title}, frame {number}", content, partial(_read_checked, content, read))
+    except VideoError as error:
+        yield Problem(title, str(error))
+
+
+def _read_checked(content: FileContent, read: Callable[[], np.ndarray]) -> np.ndarray:
+    picture = read()
+    content.check()
+    return picture

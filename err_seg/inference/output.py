@@ -1,73 +1,134 @@
-"""The folder of results: what is done there already, and for which settings."""
+"""Opening a folder of results: for one set of weights, one set of settings, and one job at a time."""
 
 import json
 import os
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from err_seg.files import atomic_write
+from err_seg.files import try_lock
+from err_seg.identity import RESULT_FORMAT
+from err_seg.inference.manifest import Manifest, OutputError, write_line
 
-SETTINGS = "settings.json"
-
-
-class OutputError(OSError):
-    """Results that cannot be written; the message names the file and the reason."""
+EARLIER_SETTINGS = "settings.json"  # of versions that told by files' times what is done
 
 
-def claim_output(folder: Path, settings: Mapping[str, Any], *, force: bool = False, main: bool = True) -> float:
-    """Make a folder ready for the results of some settings, which are kept in its ``settings.json``.
+@contextmanager
+def open_output(
+    folder: Path, settings: Mapping[str, Any], *, force: bool = False, rank: int = 0, processes: int = 1
+) -> Iterator[Manifest]:
+    """Open a folder for the results of some settings, by some weights, for the time of a ``with`` block.
 
     Args:
         folder: made if it is missing.
-        settings: all that results depend on, JSON-able.
-        force: count nothing that is there as done.
-        main: whether this process writes the settings; the others of a job compare them.
-
-    Returns:
-        The time (seconds since the epoch) since which results count as done.
+        settings: all that results depend on besides pictures, JSON-able.
+        force: forget what is there; files of the same names are replaced.
+        rank, processes: this process of a job, and how many there are.
 
     Raises:
-        OutputError: the folder holds results of other settings (names one), or cannot be written.
+        OutputError: the folder holds results of other settings (names one), of another version, or is being written
+            to by another job; or it cannot be written.
     """
-    file = folder / SETTINGS
     settings = json.loads(json.dumps(settings))
+    own = folder / (f"manifest-{rank}.jsonl" if rank else "manifest.jsonl")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if file.is_file() and not force:
-            try:
-                present = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
-                present = None
-            if present == settings:
-                return file.stat().st_mtime
-            raise OutputError(
-                f"{folder} holds results of other settings ({_first_difference(present, settings)}); choose another "
-                "--output, or replace them with --force"
-            )
-        if not main:
-            return time.time()
-        with atomic_write(file) as partial:
-            partial.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return file.stat().st_mtime
-    except OutputError:
-        raise
+        descriptor = os.open(own, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
-
-
-def is_done(files: Iterable[Path], since: float) -> bool:
-    """Whether all of these files are there, none older than ``since``."""
     try:
-        return all(os.stat(file).st_mtime >= since for file in files)
-    except FileNotFoundError:
+        if try_lock(descriptor) is False:
+            raise OutputError(
+                f"another run is writing to {folder} at this moment; wait for it, or choose another --output"
+            )
+        manifest = Manifest(folder, descriptor)
+        try:
+            if force:
+                _forget(folder, descriptor, processes if rank == 0 else None)
+            else:
+                _take_up(manifest, settings)
+            _begin(own, descriptor, settings)
+        except OSError as error:
+            if os.fstat(descriptor).st_size == 0:
+                own.unlink()
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
+        yield manifest
+    finally:
+        os.close(descriptor)
+
+
+def _forget(folder: Path, descriptor: int, processes: int | None) -> None:
+    """Empty this process's manifest; the first one also removes those of processes that this job does not have."""
+    os.ftruncate(descriptor, 0)
+    if processes is None:
+        return
+    if _is_earlier(folder / EARLIER_SETTINGS):
+        (folder / EARLIER_SETTINGS).unlink()
+    for manifest in folder.glob("manifest-*.jsonl"):
+        number = manifest.stem.removeprefix("manifest-")
+        if number.isdecimal() and int(number) >= processes:
+            manifest.unlink()
+
+
+def _take_up(manifest: Manifest, settings: Mapping[str, Any]) -> None:
+    """Read all manifests of a folder.
+
+    Raises:
+        OutputError: one is of other settings or of another version.
+    """
+    folder, remedy = manifest.folder, "choose another --output, or replace them with --force"
+    if _is_earlier(folder / EARLIER_SETTINGS):
+        raise OutputError(
+            f"{folder} holds results of an earlier version, which did not note what pictures they are of; {remedy}"
+        )
+    for file in sorted(folder.glob("manifest*.jsonl")):
+        with file.open("rb") as lines:
+            present = _settings_in(next(lines, b""))
+            if present is None:
+                continue
+            if present["err_seg_results"] != RESULT_FORMAT:
+                raise OutputError(
+                    f"{folder} holds results in format {present['err_seg_results']}, this version writes "
+                    f"{RESULT_FORMAT}; {remedy}"
+                )
+            if present["settings"] != settings:
+                difference = _first_difference(present["settings"], settings)
+                raise OutputError(f"{folder} holds results of other settings ({difference}); {remedy}")
+            manifest.read(lines)
+
+
+def _begin(file: Path, descriptor: int, settings: Mapping[str, Any]) -> None:
+    """Write the line of settings, unless it is there; go to a new line where a kill cut the last one short."""
+    with file.open("rb") as lines:
+        if _settings_in(next(lines, b"")) is None:
+            os.ftruncate(descriptor, 0)
+            write_line(descriptor, {"err_seg_results": RESULT_FORMAT, "settings": settings})
+            return
+        lines.seek(-1, os.SEEK_END)
+        if lines.read() != b"\n":
+            os.write(descriptor, b"\n")
+
+
+def _settings_in(line: bytes) -> dict[str, Any] | None:
+    """Read a manifest's first line; ``None``: it was killed before that was written."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.keys() == {"err_seg_results", "settings"} else None
+
+
+def _is_earlier(file: Path) -> bool:
+    try:
+        return json.loads(file.read_text(encoding="utf-8")).keys() > {"classes", "format", "weights", "opts"}
+    except (OSError, ValueError, AttributeError):
         return False
 
 
-def _first_difference(present: Any, settings: Mapping[str, Any]) -> str:
-    if not isinstance(present, dict):
-        return f"{SETTINGS} is damaged"
+def _first_difference(present: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     key = next(key for key in {**settings, **present} if present.get(key) != settings.get(key))
     return f"{key} is {_short(settings.get(key))} now and was {_short(present.get(key))}"
 

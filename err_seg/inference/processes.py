@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from torch import distributed
 
-from err_seg.inference.runner import Report
+from err_seg.inference.report import Report
 
 # a process that is through waits for all others, however much longer theirs takes
 PATIENCE = timedelta(days=30)

@@ -1,11 +1,11 @@
-"""The loop over pictures: read ahead, predict in batches, write beside, and go on after what cannot be read."""
+"""The loop over pictures: read ahead, predict in batches, write beside, and go on after what cannot be done."""
 
+import errno
 import itertools
-from collections import Counter
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,177 +13,211 @@ from tqdm import tqdm
 
 from err_seg.data import ImageReadError
 from err_seg.inference.attention import record_attention
+from err_seg.inference.failures import DeviceError, check_device, is_out_of_memory, reason_of
 from err_seg.inference.formats import Result, result_paths, write_result
 from err_seg.inference.inputs import Item, Problem
-from err_seg.inference.output import OutputError, is_done
-from err_seg.inference.words import NOTHING, Words
+from err_seg.inference.manifest import Manifest, OutputError, Place
+from err_seg.inference.names import printable
+from err_seg.inference.report import Report
+from err_seg.inference.words import Words
 from err_seg.modeling.err_seg import ERRSeg
 
+logger = logging.getLogger(__name__)
+
 READERS = WRITERS = 2
-
-
-@dataclass
-class Report:
-    """What a run did.
-
-    Attributes:
-        done: pictures whose results were written, and ``skipped``: whose results were there.
-        pixels: of the pictures done, by class name; :attr:`nothing` are those of no class.
-        pictures: in how many of the pictures done a class occurs.
-        problems: what could not be used, in order.
-    """
-
-    done: int = 0
-    skipped: int = 0
-    nothing: int = 0
-    pixels: Counter[str] = field(default_factory=Counter)
-    pictures: Counter[str] = field(default_factory=Counter)
-    problems: list[Problem] = field(default_factory=list)
-
-    def add(self, result: Result) -> None:
-        """Count a picture's pixels."""
-        self.done += 1
-        labels, counts = np.unique(result.labels, return_counts=True)
-        for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
-            if label == NOTHING:
-                self.nothing += count
-            else:
-                self.pixels[result.words.classes[label]] += count
-                self.pictures[result.words.classes[label]] += 1
-
-    def merge(self, other: "Report") -> None:
-        """Add what another process did."""
-        self.done += other.done
-        self.skipped += other.skipped
-        self.nothing += other.nothing
-        self.pixels.update(other.pixels)
-        self.pictures.update(other.pictures)
-        self.problems += other.problems
+# what a file system says about a name rather than about itself
+ABOUT_A_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 def run(
     model: ERRSeg,
     items: Iterable[Item | Problem],
     words: Words,
-    folder: Path,
+    manifest: Manifest,
     *,
     formats: Sequence[str] = ("overlay",),
     batch_size: int = 1,
     num_kept: int | None = None,
     point: tuple[int, int] | None = None,
-    since: float = float("inf"),
     total: int | None = None,
 ) -> Report:
-    """Predict pictures and write their results; pictures that cannot be read are reported and left out.
+    """Predict pictures and write their results; what cannot be read or done is reported and left out.
+
+    Where the memory does not suffice for a batch, it is done in smaller ones from then on.
 
     Args:
         model: see :func:`err_seg.load`.
         items: see :func:`~err_seg.inference.iterate_items`.
         words: the classes.
-        folder: of the results.
+        manifest: of the folder of the results, see :func:`~err_seg.inference.open_output`; what is done is skipped.
         formats: of :data:`~err_seg.inference.FORMATS`.
         batch_size: pictures that go through the network together.
         num_kept: K, instead of the model's own.
-        point: (x, y), the pixel that attention is shown for.
-        since: pictures are skipped whose results are there and not older than this time; see ``claim_output``.
+        point: (x, y), the pixel that attention is shown for; pictures without it are reported.
         total: number of items for the progress bar, where it is known.
 
     Raises:
         OutputError: a result cannot be written; all earlier ones are complete.
+        DeviceError: the model's device failed; all earlier results are complete.
         VocabularyError: words that the network cannot read.
     """
-    report = Report()
     model.embed_vocabulary(words.vocabulary)  # words that cannot be used are found before anything is read
+    job = _Job(model, words, manifest, formats, batch_size, num_kept, point)
     progress = tqdm(total=total, unit="picture", disable=None)
+    written: list[Future[Result | Problem]] = []
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers, progress:
-        todo = _unfinished(items, formats, folder, since, report, progress)
-        written: list[Future[Result]] = []
+        opened = job.read_ahead(items, readers, progress)
         try:
-            for batch in _batches(_read_ahead(todo, readers, report, progress, 2 * batch_size), batch_size):
-                for result in _predict(model, batch, words, num_kept, "attention" in formats, point, report):
-                    written.append(writers.submit(_write, result, formats, folder))
+            while batch := list(itertools.islice(opened, job.batch_size)):
+                for result, place in job.predict(batch):
+                    written.append(writers.submit(job.write, result, place))
                 while len(written) > WRITERS + batch_size:
-                    report.add(written.pop(0).result())
+                    job.count(written.pop(0).result())
                 progress.update(len(batch))
+        except DeviceError:
             for future in written:
-                report.add(future.result())
+                job.count(future.result())
+            raise
         except BaseException:
             writers.shutdown(cancel_futures=True)
             readers.shutdown(cancel_futures=True)
             raise
-    return report
+        for future in written:
+            job.count(future.result())
+    return job.report
 
 
-def _unfinished(
-    items: Iterable[Item | Problem], formats: Sequence[str], folder: Path, since: float, report: Report, progress: tqdm
-) -> Iterator[Item]:
-    """Yield the items that are still to do; count the others."""
-    for item in items:
+@dataclass(frozen=True)
+class _Opened:
+    """A picture to predict; without ``pixels`` its results are there."""
+
+    item: Item
+    place: Place
+    pixels: np.ndarray | None
+
+
+@dataclass
+class _Job:
+    """What :func:`run` was asked to do, and how far it is."""
+
+    model: ERRSeg
+    words: Words
+    manifest: Manifest
+    formats: Sequence[str]
+    batch_size: int
+    num_kept: int | None
+    point: tuple[int, int] | None
+    report: Report = field(default_factory=Report)
+
+    def read_ahead(
+        self, items: Iterable[Item | Problem], readers: ThreadPoolExecutor, progress: tqdm
+    ) -> Iterator[_Opened]:
+        """Yield the pictures that are to be done, read in threads, some ahead of their use; count the others."""
+        coming, waiting = iter(items), list[Future[_Opened | Problem]]()
+        while True:
+            more = itertools.islice(coming, max(0, 2 * self.batch_size - len(waiting)))
+            waiting += [readers.submit(self._open, item) for item in more]
+            if not waiting:
+                return
+            opened = waiting.pop(0).result()
+            if isinstance(opened, Problem):
+                self.report.problems.append(opened)
+            elif opened.pixels is not None:
+                yield opened
+                continue
+            else:
+                self.report.skipped += 1
+            progress.update()
+
+    def _open(self, item: Item | Problem) -> _Opened | Problem:
+        """Find out whether a picture is done, else read it."""
         if isinstance(item, Problem):
-            report.problems.append(item)
-        elif is_done(result_paths(item.name, formats, folder), since):
-            report.skipped += 1
-            progress.update()
-        else:
-            yield item
-
-
-def _read_ahead(
-    items: Iterator[Item], readers: ThreadPoolExecutor, report: Report, progress: tqdm, depth: int
-) -> Iterator[tuple[Item, np.ndarray]]:
-    """Read items in threads, some ahead of their use; pictures that cannot be read become problems."""
-    waiting: list[tuple[Item, Future[np.ndarray]]] = []
-    while True:
-        waiting += [(item, readers.submit(item.read)) for item in itertools.islice(items, depth - len(waiting))]
-        if not waiting:
-            return
-        item, future = waiting.pop(0)
+            return item
         try:
-            yield item, future.result()
-        except (ImageReadError, MemoryError) as error:
-            report.problems.append(Problem(item.source, str(error) or f"{item.source}: too large for the memory"))
-            progress.update()
+            try:
+                place = self.manifest.place(item.name, item.frame, item.content)
+            except OutputError:
+                raise
+            except OSError:
+                item.read()  # knows better what is wrong
+                raise
+            if self.manifest.is_done(place, result_paths(place.files, self.formats, self.manifest.folder)):
+                return _Opened(item, place, None)
+            pixels = item.read()
+            if self.point and not (0 <= self.point[0] < pixels.shape[1] and 0 <= self.point[1] < pixels.shape[0]):
+                size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+                raise ImageReadError(f"{item.source}: the point {self.point} lies outside of this picture of {size}")
+            return _Opened(item, place, pixels)
+        except OutputError:
+            raise
+        except MemoryError:
+            return Problem(item.source, f"{item.source}: too large for the memory")
+        except ImageReadError as error:
+            return Problem(item.source, printable(str(error)))
+        except Exception as error:  # of any library that decodes
+            return Problem(item.source, printable(f"{item.source}: cannot be read ({reason_of(error)})"))
 
+    def predict(self, batch: list[_Opened]) -> list[tuple[Result, Place]]:
+        """Predict a batch; where that fails, smaller ones, so that one picture cannot take others with it.
 
-def _batches(pairs: Iterator[tuple[Item, np.ndarray]], size: int) -> Iterator[list[tuple[Item, np.ndarray]]]:
-    while batch := list(itertools.islice(pairs, size)):
-        yield batch
-
-
-def _predict(
-    model: ERRSeg,
-    batch: list[tuple[Item, np.ndarray]],
-    words: Words,
-    num_kept: int | None,
-    with_attention: bool,
-    point: tuple[int, int] | None,
-    report: Report,
-) -> list[Result]:
-    """Predict a batch; where that fails, each picture of it alone, so that one cannot take others with it."""
-    pictures = [picture for _, picture in batch]
-    try:
-        predictions = model.predict(pictures, words.vocabulary, num_kept=num_kept, batch_size=len(batch))
-        results = []
-        for (item, picture), prediction in zip(batch, predictions, strict=True):
-            attention = record_attention(model, picture, words.vocabulary, num_kept) if with_attention else None
-            labels = words.labels(prediction)
-            # the writers' queue shall not fill the device's memory
-            results.append(Result(item.name, item.source, picture, prediction.cpu(), labels, words, attention, point))
-        return results
-    except (RuntimeError, MemoryError) as error:  # torch's out-of-memory errors are RuntimeErrors
-        if model.device.type == "cuda":
+        Raises:
+            DeviceError: the model's device failed.
+        """
+        try:
+            return self._predict_together(batch)
+        except Exception as error:  # a network can fail in any way
+            reason, is_memory = reason_of(error), is_out_of_memory(error)
+        check_device(self.model.device, reason)
+        if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(batch) == 1:
-            source, reason = batch[0][0].source, next(iter(str(error).splitlines()), type(error).__name__)
-            report.problems.append(Problem(source, f"{source}: the network failed on it: {reason}"))
+            source = batch[0].item.source
+            what = "too large for the memory" if is_memory else "the network failed on it"
+            self.report.problems.append(Problem(source, f"{source}: {what}: {reason}"))
             return []
-    singly = ([pair] for pair in batch)
-    return [r for one in singly for r in _predict(model, one, words, num_kept, with_attention, point, report)]
+        size = 1
+        if is_memory:
+            size = self.batch_size = len(batch) // 2
+            logger.warning("out of memory with %d pictures at a time; going on with %d", len(batch), size)
+        return [done for i in range(0, len(batch), size) for done in self.predict(batch[i : i + size])]
 
+    def _predict_together(self, batch: list[_Opened]) -> list[tuple[Result, Place]]:
+        model, names = self.model, self.words.vocabulary
+        pictures = [opened.pixels for opened in batch]
+        predictions = model.predict(pictures, names, num_kept=self.num_kept, batch_size=len(batch))
+        results = []
+        for opened, pixels, prediction in zip(batch, pictures, predictions, strict=True):
+            assert pixels is not None
+            shown = record_attention(model, pixels, names, self.num_kept) if "attention" in self.formats else None
+            labels, name = self.words.labels(prediction), opened.place.files
+            # the writers' queue shall not fill the device's memory
+            result = Result(name, opened.item.source, pixels, prediction.cpu(), labels, self.words, shown, self.point)
+            results.append((result, opened.place))
+            if opened.place.name != opened.item.name:
+                self.report.renamed[printable(opened.place.source)] = printable(opened.place.name)
+        return results
 
-def _write(result: Result, formats: Sequence[str], folder: Path) -> Result:
-    try:
-        write_result(result, formats, folder)
-    except OSError as error:
-        raise OutputError(f"cannot write the results of {result.source} to {folder}: {error}") from error
-    return result
+    def write(self, result: Result, place: Place) -> Result | Problem:
+        """Write the results of a picture, and note that they are complete.
+
+        Raises:
+            OutputError: nothing can be written any more.
+        """
+        try:
+            write_result(result, self.formats, self.manifest.folder)
+            self.manifest.add(place)
+            return result
+        except OSError as error:
+            what = f"cannot write the results of {result.source} to {self.manifest.folder}: {error}"
+            if error.errno not in ABOUT_A_NAME:
+                raise OutputError(what) from error
+            return Problem(result.source, printable(what))
+        except Exception as error:  # of any library that draws or encodes
+            return Problem(result.source, f"{result.source}: its results cannot be written ({reason_of(error)})")
+
+    def count(self, written: Result | Problem) -> None:
+        """Add a picture to the report."""
+        if isinstance(written, Problem):
+            self.report.problems.append(written)
+        else:
+            self.report.add(written)

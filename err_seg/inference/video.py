@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv", ".ts"))
+from err_seg.inference.names import printable
+
+VIDEO_SUFFIXES = frozenset(
+    (
+        *(".3g2", ".3gp", ".asf", ".avi", ".f4v", ".flv", ".m1v", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4"),
+        *(".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv"),
+    )
+)
 
 # decodes a frame to (H, W, 3) uint8 RGB when it is called
 Frame = Callable[[], np.ndarray]
@@ -30,13 +37,15 @@ def video_frames(path: Path) -> Iterator[Frame]:
         VideoError: no library, no such file, not a video, or damaged (after the frames before the damage).
     """
     if not path.is_file():
-        raise VideoError(f"{path}: no such file")
+        raise VideoError(f"{printable(path)}: no such file")
     if find_spec("av"):
         yield from _by_pyav(path)
     elif find_spec("cv2"):
         yield from _by_opencv(path)
     else:
-        raise VideoError(f"{path}: reading videos needs PyAV (pip install av) or OpenCV (pip install opencv-python)")
+        raise VideoError(
+            f"{printable(path)}: reading videos needs PyAV (pip install av) or OpenCV (pip install opencv-python)"
+        )
 
 
 def _by_pyav(path: Path) -> Iterator[Frame]:
@@ -44,19 +53,22 @@ def _by_pyav(path: Path) -> Iterator[Frame]:
 
     count = 0
     try:
-        with av.open(str(path)) as container:
+        # the library takes names in UTF-8 only, but any open file
+        with open(path, "rb") as stream, av.open(stream) as container:
             for frame in container.decode(video=0):
                 yield partial(frame.to_ndarray, format="rgb24")
                 count += 1
-    except (av.error.FFmpegError, IndexError) as error:
-        raise VideoError(f"{path}: cannot be read as a video after {count} frames ({error})") from error
+    except (av.error.FFmpegError, IndexError, OSError) as error:
+        raise VideoError(f"{printable(path)}: cannot be read as a video after {count} frames ({error})") from error
     if count == 0:
-        raise VideoError(f"{path}: holds no frames")
+        raise VideoError(f"{printable(path)}: holds no frames")
 
 
 def _by_opencv(path: Path) -> Iterator[Frame]:
     import cv2
 
+    if printable(path) != str(path):
+        raise VideoError(f"{printable(path)}: OpenCV takes names in UTF-8 only; rename it, or pip install av")
     capture: Any = cv2.VideoCapture(str(path))
     count = 0
     try:
@@ -69,4 +81,4 @@ def _by_opencv(path: Path) -> Iterator[Frame]:
     finally:
         capture.release()
     if count == 0:
-        raise VideoError(f"{path}: cannot be read as a video")
+        raise VideoError(f"{printable(path)}: cannot be read as a video")

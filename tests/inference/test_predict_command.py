@@ -1,4 +1,5 @@
 """tools/predict.py: every kind of input, every kind of trouble, and the exit status for each."""
+# ruff: noqa: F401, F811 (fixtures come by import)
 
 import io
 import json
@@ -8,64 +9,13 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from conftest import REPOSITORY, TOY, VOCABULARY, liven
+from conftest import REPOSITORY, VOCABULARY
 from PIL import Image
+from predicting import command, files, save, toy, toy_weights
 
-import err_seg
 from err_seg.evaluation import labels_from_rle, load_label_png, load_rle_json
 from err_seg.inference import formats as formats_module
 from err_seg.inference.words import NOTHING, parse_words
-from tools import predict
-
-
-@pytest.fixture(scope="module")
-def toy_weights(tmp_path_factory):
-    """Return a file of a toy network that says how it is configured."""
-    cfg = err_seg.get_cfg(None, TOY)
-    model = err_seg.build_model(cfg)
-    liven(model)
-    file = tmp_path_factory.mktemp("weights") / "toy.safetensors"
-    err_seg.save_weights(model, file, {"config": cfg.dump()})
-    return file
-
-
-@pytest.fixture(scope="module")
-def toy(toy_weights):
-    """Return the toy network."""
-    torch.set_num_threads(2)
-    return err_seg.load(toy_weights, device="cpu")
-
-
-@pytest.fixture
-def command(toy, toy_weights, monkeypatch, capsys, tmp_path):
-    """Return a function that runs tools/predict.py; gives exit status, standard output and error output."""
-    monkeypatch.setattr(predict, "load_model", lambda arguments: toy)
-
-    def run(*arguments, classes="cat, dog, grass", output=tmp_path / "out"):
-        words = [] if classes is None else ["--classes", classes]
-        argv = ["predict.py", *map(str, arguments), *words, "--output", str(output)]
-        monkeypatch.setattr("sys.argv", argv)
-        try:
-            status = predict.main()
-        except SystemExit as leaving:
-            status = leaving.code
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return status, captured.out, captured.err
-
-    return run
-
-
-def save(path, size=(40, 30), seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def test_all_formats_agree(command, tmp_path, toy):
@@ -73,7 +23,7 @@ def test_all_formats_agree(command, tmp_path, toy):
     status, out, _ = command(picture, "--format", "overlay,labels,json,rle,kept,attention", "--num-kept", 2)
     assert status == 0
     names = ["_attention.png", "_kept.png", "_labels.png", "_overlay.png", "_rle.json", ".json"]
-    assert files(tmp_path / "out") == sorted([*(f"cat{name}" for name in names), "settings.json"])
+    assert files(tmp_path / "out") == sorted(f"cat{name}" for name in names)
 
     expected = toy.predict([picture], ["cat", "dog", "grass"], num_kept=2)[0].labels.numpy()
     np.testing.assert_array_equal(load_label_png(tmp_path / "out/cat_labels.png"), expected)
@@ -96,7 +46,7 @@ def test_folders_globs_stdin_and_equal_names(command, tmp_path, monkeypatch):
     status, _, _ = command(tmp_path / "in", tmp_path / "more/c*.png", "-", "--format", "labels", "--batch-size", 4)
     assert status == 0
     names = ["a", "deep/a.jpg", "deep/a.png", "c1", "c2", "stdin"]
-    assert files(tmp_path / "out") == sorted([*(f"{name}_labels.png" for name in names), "settings.json"])
+    assert files(tmp_path / "out") == sorted(f"{name}_labels.png" for name in names)
 
 
 def test_trouble_is_reported_and_the_rest_done(command, tmp_path):
@@ -116,7 +66,7 @@ def test_trouble_is_reported_and_the_rest_done(command, tmp_path):
         ):
             assert line.startswith("error: ")
             assert word in line
-        assert files(tmp_path / "out") == ["1_overlay.png", "9_overlay.png", "settings.json"]
+        assert files(tmp_path / "out") == ["1_overlay.png", "9_overlay.png"]
         assert out.strip().endswith(
             ("2 done, 0 were done before, 5 failed", "0 done, 2 were done before, 5 failed")[attempt]
         )
@@ -184,7 +134,7 @@ def test_results_inside_the_input_folder_are_no_input(command, tmp_path):
     save(tmp_path / "in/p.png")
     for _ in range(2):
         assert command(tmp_path / "in", output=tmp_path / "in/out")[0] == 0
-    assert files(tmp_path / "in/out") == ["p_overlay.png", "settings.json"]
+    assert files(tmp_path / "in/out") == ["p_overlay.png"]
 
 
 def test_output_that_cannot_be_written(command, tmp_path):
@@ -215,7 +165,7 @@ def test_full_disk_leaves_nothing_half_written(command, tmp_path, monkeypatch):
     assert "2_labels.png" not in files(tmp_path / "out")
     assert not list((tmp_path / "out").glob(".*"))
     assert command(*pictures, "--format", "labels")[0] == 0
-    assert len(files(tmp_path / "out")) == 5
+    assert len(files(tmp_path / "out")) == 4
 
 
 def test_processes_share_the_pictures_out(command, tmp_path, monkeypatch):
@@ -226,7 +176,7 @@ def test_processes_share_the_pictures_out(command, tmp_path, monkeypatch):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "3")
         assert command(tmp_path / "in", "--format", "labels")[0] == 0
-        written.append(set(files(tmp_path / "out")) - {"settings.json"})
+        written.append(set(files(tmp_path / "out")))
     assert written[0] == {"1_labels.png", "4_labels.png"}
     assert written[2] == {f"{i}_labels.png" for i in range(7)}
 
@@ -254,4 +204,4 @@ def test_two_real_processes_wait_for_each_other(toy_weights, tmp_path):
     assert result.returncode == 1
     assert "7 done, 0 were done before, 1 failed" in result.stdout
     assert "0.png: is not a picture" in result.stderr
-    assert len(files(tmp_path / "out")) == 8
+    assert len(files(tmp_path / "out")) == 7

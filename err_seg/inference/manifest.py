@@ -1,0 +1,180 @@
+"""What is done in a folder of results, noted so that neither a kill nor another process can make it untrue.
+
+A process notes what it has done in a manifest of its own, ``manifest.jsonl`` (the first or only one) or
+``manifest-<rank>.jsonl``: a line of settings, then a line a result, written when all its files are complete. Lines are
+only ever added, so that a kill at any moment costs the line being written, and no process waits for another.
+
+The name of a result belongs to one picture, known by its content. A picture whose name belongs to another one gets a
+name of its own, with its digest at the end; one that replaces the picture at the same path takes the name over.
+"""
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from err_seg.inference.names import DIGITS, fitting_name, name_key
+
+
+class OutputError(OSError):
+    """Results that cannot be written; the message names the file or folder and the reason."""
+
+
+class Content(Protocol):
+    """What a picture or video is: where it lies, and what identifies it."""
+
+    path: str
+
+    def signature(self) -> list[int] | None:
+        """Return what proves that a file is the same as before, see :mod:`err_seg.identity`; ``None``: nothing does."""
+
+    def digest(self) -> str:
+        """Return the digest of the content."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the results of one picture belong.
+
+    Attributes:
+        name: of the picture's or video's results, which belongs to it.
+        frame: of the video.
+        source: path of the picture or video.
+        digest, signature: of its content, and what may spare the digest next time.
+        version: how many pictures had the name, this one included.
+    """
+
+    name: str
+    frame: int | None
+    source: str
+    digest: str
+    signature: list[int] | None
+    version: int
+
+    @property
+    def files(self) -> str:
+        """The name of its result files, a relative path without ending."""
+        return self.name if self.frame is None else f"{self.name}/{self.frame:06d}"
+
+
+@dataclass
+class _Owner:
+    """The picture that a name belongs to; ``digest`` is ``None`` where manifests disagree, and nothing is done."""
+
+    source: str
+    digest: str | None
+    version: int
+    frames: set[int | None] = field(default_factory=set)
+
+
+class Manifest:
+    """What is done in a folder of results, and what is noted there from now on; see ``open_output``.
+
+    Args:
+        folder: where results go.
+        descriptor: this process's manifest, open for appending and locked.
+    """
+
+    def __init__(self, folder: Path, descriptor: int):
+        self.folder = folder
+        self._descriptor = descriptor
+        self._owners: dict[str, _Owner] = {}
+        self._digests: dict[tuple[Any, ...], str] = {}
+        self._lock = threading.Lock()
+
+    def place(self, wanted: str, frame: int | None, content: Content) -> Place:
+        """Find out where the results of a picture belong, reading it only where nothing else identifies it.
+
+        Args:
+            wanted: the name for its results, unless that belongs to another picture.
+            frame: of a video.
+            content: the picture or video.
+
+        Raises:
+            OSError: it cannot be read.
+            OutputError: the manifest cannot be written.
+        """
+        signature = content.signature()
+        digest = self._digests.get((content.path, *(signature or ()))) if signature else None
+        digest = digest or content.digest()
+        with self._lock:
+            for ending in ("", f"-{digest[:DIGITS]}", f"-{digest}"):
+                name = fitting_name(wanted, ending)
+                owner = self._owners.get(name_key(name))
+                if owner is None or owner.digest in (None, digest) or owner.source == content.path:
+                    break
+            if owner is None:
+                owner = self._owners[name_key(name)] = _Owner(content.path, digest, 1)
+            elif owner.digest != digest:
+                owner = self._owners[name_key(name)] = _Owner(content.path, digest, owner.version + 1)
+                taken_over = Place(name, frame, content.path, digest, signature, owner.version)
+                write_line(self._descriptor, {**asdict(taken_over), "done": False})
+            return Place(name, frame, content.path, digest, signature, owner.version)
+
+    def is_done(self, place: Place, files: Iterable[Path]) -> bool:
+        """Whether the results are noted as done, and all these files of them are there."""
+        with self._lock:
+            noted = place.frame in self._owners[name_key(place.name)].frames
+        if not noted or not all(file.is_file() for file in files):
+            return False
+        if place.signature and (place.source, *place.signature) not in self._digests:
+            self.add(place)  # next time the digest is spared
+        return True
+
+    def add(self, place: Place) -> None:
+        """Note that the results of a picture are complete.
+
+        Raises:
+            OutputError: the manifest cannot be written.
+        """
+        with self._lock:
+            line = asdict(place)
+            write_line(self._descriptor, line)
+            self._note(**line)
+
+    def read(self, lines: Iterable[bytes]) -> None:
+        """Take up the lines of a manifest."""
+        for line in lines:
+            try:
+                self._note(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # cut short by a kill
+
+    def _note(
+        self,
+        name: str,
+        frame: int | None,
+        source: str,
+        digest: str,
+        signature: list[int] | None,
+        version: int,
+        done: bool = True,
+    ) -> None:
+        """Take up a line; which of two lines about a name counts does not depend on their order."""
+        owner = self._owners.get(name_key(name))
+        if owner is None or owner.version < version:
+            owner = self._owners[name_key(name)] = _Owner(source, digest, version)
+        if owner.version == version and owner.digest != digest:  # jobs that knew nothing of each other
+            owner.digest, owner.frames = None, set()
+        elif owner.version == version and done:
+            owner.frames.add(frame)
+        if signature:
+            self._digests[(source, *signature)] = digest
+
+
+def write_line(descriptor: int, line: Mapping[str, Any]) -> None:
+    """Append a line to a manifest.
+
+    Raises:
+        OutputError: the disk is full, or the like.
+    """
+    data = json.dumps(line).encode() + b"\n"
+    try:
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise OutputError(f"cannot note what is done in the results' manifest: {error}") from error

@@ -1,0 +1,52 @@
+"""What a run of predictions did."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from err_seg.inference.formats import Result
+from err_seg.inference.inputs import Problem
+from err_seg.inference.words import NOTHING
+
+
+@dataclass
+class Report:
+    """What a run did.
+
+    Attributes:
+        done: pictures whose results were written, and ``skipped``: whose results were there.
+        pixels: of the pictures done, by class name; :attr:`nothing` are those of no class.
+        pictures: in how many of the pictures done a class occurs.
+        problems: what could not be used, in order.
+        renamed: picture or video to the name of its results, where another one's have the name that it would have had.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    nothing: int = 0
+    pixels: Counter[str] = field(default_factory=Counter)
+    pictures: Counter[str] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def add(self, result: Result) -> None:
+        """Count a picture's pixels."""
+        self.done += 1
+        labels, counts = np.unique(result.labels, return_counts=True)
+        for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
+            if label == NOTHING:
+                self.nothing += count
+            else:
+                self.pixels[result.words.classes[label]] += count
+                self.pictures[result.words.classes[label]] += 1
+
+    def merge(self, other: "Report") -> None:
+        """Add what another process did."""
+        self.done += other.done
+        self.skipped += other.skipped
+        self.nothing += other.nothing
+        self.pixels.update(other.pixels)
+        self.pictures.update(other.pictures)
+        self.problems += other.problems
+        self.renamed.update(other.renamed)
