@@ -10,13 +10,14 @@ import torch
 from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
+from err_seg.build import network_settings
 from err_seg.config import ConfigError
 from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, get_dataset
 from err_seg.device import Precision, resolve_precision
 from err_seg.engine import peers
 from err_seg.engine.errors import EvaluationError
 from err_seg.engine.failures import told
-from err_seg.engine.parallel import check_shared_folder, is_main_process, process_share, wait_for_all
+from err_seg.engine.parallel import check_shared_folder, is_main_process, of_main_process, process_share, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.engine.progress import EvaluationProgress
 from err_seg.engine.views import evaluation_views, segment_views
@@ -28,7 +29,7 @@ from err_seg.evaluation import (
     save_results,
     save_summary_csv,
 )
-from err_seg.identity import fingerprint, weights_digest
+from err_seg.identity import file_signature, fingerprint, weights_digest
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.pictures import upload
 
@@ -114,19 +115,18 @@ def evaluate_benchmark(
     spec = pairs.spec
     folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
     settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision_of(cfg, model))
-    network = {key: value for key, value in cfg.MODEL.items() if key not in ("WEIGHTS", "DEVICE")}
     facts = {
         "weights": weights,
-        "network": network,
+        "network": network_settings(cfg),
         "data": asdict(spec),
-        "pictures": pairs.names,
+        "pictures": [(name, *map(file_signature, pairs.paths(i))) for i, name in enumerate(pairs.names)],
         "files": cfg.TEST.SAVE,
     }
     logger.info(
         "evaluating %d pictures of %s: precision %s (%s), without TF32, device %s",
         *(len(pairs), spec.name, settings["precision"], settings["precision_reason"], model.device),
     )
-    progress = EvaluationProgress(folder, fingerprint({**settings, **facts}))
+    progress = EvaluationProgress(folder, of_main_process(fingerprint({**settings, **facts})))
     counter = BoundaryConfusion if cfg.TEST.BOUNDARY_IOU else ConfusionMatrix
     counts: ConfusionMatrix | BoundaryConfusion = counter(
         spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=model.device

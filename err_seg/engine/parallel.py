@@ -125,6 +125,14 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def of_main_process(text: str) -> str:
+    """Return the main process's text in all processes; theirs may differ where each has a copy of its own of a file."""
+    texts = [text]
+    if dist.is_initialized():
+        dist.broadcast_object_list(texts)
+    return texts[0]
+
+
 def check_shared_folder(folder: Path) -> None:
     """Check that all processes, on whichever machine, see one and the same output folder; it is made.
 

@@ -1,6 +1,9 @@
 # ruff: noqa: F401, F811 (fixtures come by import)
 import csv
 import json
+import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +133,27 @@ def test_partial_evaluation_of_other_weights_or_settings_is_not_used(run_cfg, to
         next(model.parameters()).view(-1)[0] += 1
     seen.clear()
     evaluate(run_cfg("TEST.PROGRESS_PERIOD", 1), model)
+    assert len(seen) == 7
+    hook.remove()
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_partial_evaluation_of_a_picture_or_label_since_replaced_is_not_used(run_cfg, toy_model, kind):
+    model, seen = toy_model(), []
+    cfg = run_cfg("TEST.PROGRESS_PERIOD", 1)
+    hook = count_seen(model, seen, stop_at=4)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(cfg, model)
+    hook.remove()
+    replaced = Path(SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0])).paths(0)[kind])
+    content, times = replaced.read_bytes(), replaced.stat()
+    time.sleep(0.02)
+    replaced.unlink()
+    replaced.write_bytes(content)  # its size and its time of writing are as before
+    os.utime(replaced, ns=(times.st_atime_ns, times.st_mtime_ns))
+    seen.clear()
+    hook = count_seen(model, seen)
+    evaluate(cfg, model)
     assert len(seen) == 7
     hook.remove()
 
