@@ -1,27 +1,40 @@
-"""Run an exported network without err_seg: python run_exported.py err_seg.onnx err_seg.npz photo.jpg
+"""Run an exported network without err_seg: python run_exported.py err_seg.onnx err_seg.npz photo.jpg [labels.png]
 
 Needs onnxruntime, numpy and Pillow. tools/export.py err_seg.onnx --classes "cat, sofa, wall" makes the first two files.
 """
 
+import argparse
 import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
-network, vocabulary, photo = sys.argv[1:]
-session = onnxruntime.InferenceSession(network, providers=onnxruntime.get_available_providers())
-file = np.load(vocabulary)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("network", help="what tools/export.py wrote, .onnx")
+parser.add_argument("vocabulary", help="and the words for it, .npz")
+parser.add_argument("photo")
+parser.add_argument("labels", nargs="?", default="labels.png", help="where the labels go (labels.png)")
+arguments = parser.parse_args()
+
+session = onnxruntime.InferenceSession(arguments.network, providers=onnxruntime.get_available_providers())
+facts = session.get_modelmeta().custom_metadata_map
+file = np.load(arguments.vocabulary)
 names, text = file["names"], file["text"]
-most = int(session.get_modelmeta().custom_metadata_map["num_kept"]) or len(names)
+if "weights" not in file or str(file["weights"]) != facts.get("weights"):
+    sys.exit(f"error: {arguments.vocabulary} was written for other weights than {arguments.network}; export both anew")
+if len(names) < int(facts["fewest_classes"]):
+    sys.exit(
+        f"error: the network takes {facts['fewest_classes']} classes or more, {arguments.vocabulary} has {len(names)}"
+    )
 
-picture = Image.open(photo).convert("RGB")
+picture = ImageOps.exif_transpose(Image.open(arguments.photo)).convert("RGB")  # upright
 image = np.asarray(picture, dtype=np.float32).transpose(2, 0, 1)[None]  # 1×3×H×W, RGB in 0..255
-ranks = np.arange(min(most, len(names)))  # how many classes the picture may show
+ranks = np.arange(min(int(facts["num_kept"]) or len(names), len(names)))  # how many classes the picture may show
 probabilities, kept = session.run(None, {"image": image, "text": text, "ranks": ranks})
 
 maps = [np.asarray(Image.fromarray(p).resize(picture.size, Image.Resampling.BILINEAR)) for p in probabilities]
 labels = kept[np.argmax(maps, axis=0)]  # H×W, index into names
 for index, pixels in zip(*np.unique(labels, return_counts=True), strict=True):
     print(f"{names[index]}: {pixels / labels.size:.1%}")
-Image.fromarray(labels.astype(np.uint16)).save("labels.png")
+Image.fromarray(labels.astype(np.uint16)).save(arguments.labels)

@@ -5,8 +5,8 @@
     python examples/run_exported.py err_seg.onnx err_seg.npz photo.jpg
 
 Picture size, vocabulary and K are inputs of the file. Words become text embeddings here, in a file beside it (.npz);
-run the command again with other --classes, and the network's file is left as it is. The file is compared with the
-network.
+run the command again with other --classes, and the network's file is left as it is, if it is of the same weights. The
+file is compared with the network.
 
 Exit status: 0 written and equal; 1 it computes something else; 2 nothing was written, since options are wrong.
 """
@@ -15,7 +15,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from err_seg.export import ExportError, check_onnx, check_program, export_onnx, export_program, save_vocabulary
+from err_seg.export import (
+    ExportError,
+    check_facts,
+    check_onnx,
+    check_program,
+    export_onnx,
+    export_program,
+    save_vocabulary,
+)
 from err_seg.inference import split_names
 from err_seg.inference.cli import add_model_options, load_model
 
@@ -46,11 +54,14 @@ def main() -> int:
     try:
         arguments.device = "cpu"
         model = load_model(arguments)
+        is_there = arguments.file.exists() and not arguments.force
+        if is_there:
+            check_facts(model, arguments.file)
         if arguments.classes is not None:
-            vocabulary = arguments.file.with_suffix(".npz")
-            save_vocabulary(model, split_names(arguments.classes), vocabulary)
-            print(f"{vocabulary}: {len(split_names(arguments.classes))} classes")
-        if arguments.file.exists() and not arguments.force:
+            names, vocabulary = split_names(arguments.classes), arguments.file.with_suffix(".npz")
+            save_vocabulary(model, names, vocabulary)
+            print(f"{vocabulary}: {len(names)} classes")
+        if is_there:
             print(f"{arguments.file} is there already; --force writes it anew")
             return 0
         write(model, arguments.file)

@@ -1,6 +1,6 @@
 """The network as one file, ONNX or torch.export, that runs without this package."""
 
-from err_seg.export.exporting import ExportError, export_onnx, export_program
+from err_seg.export.exporting import ExportError, check_facts, export_onnx, export_program
 from err_seg.export.network import ExportableERRSeg
 from err_seg.export.parity import Parity, check_onnx, check_program
 from err_seg.export.vocabulary import save_vocabulary
@@ -9,6 +9,7 @@ __all__ = [
     "ExportError",
     "ExportableERRSeg",
     "Parity",
+    "check_facts",
     "check_onnx",
     "check_program",
     "export_onnx",

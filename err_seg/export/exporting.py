@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,11 +15,13 @@ from torch.export import Dim, ExportedProgram
 
 from err_seg.export.network import INPUTS, OUTPUTS, ExportableERRSeg, example_inputs
 from err_seg.files import atomic_write
+from err_seg.identity import RESULT_FORMAT, weights_digest
 from err_seg.modeling.err_seg import ERRSeg
 
 EXAMPLE_CLASSES, EXAMPLE_KEPT = 13, 6
 LARGEST_SIDE, LARGEST_VOCABULARY = 32768, 65536
 OPSET = 20
+FACTS = "err_seg.json"  # in the archive that a .pt2 file is
 
 
 class ExportError(RuntimeError):
@@ -48,7 +51,7 @@ def export_program(model: ERRSeg, file: Path) -> None:
     """
     program = trace(model)
     with atomic_write(file) as partial, open(partial, "wb") as stream:
-        torch.export.save(program, stream, extra_files={"err_seg.json": json.dumps(facts(model))})
+        torch.export.save(program, stream, extra_files={FACTS: json.dumps(facts(model))})
 
 
 def export_onnx(model: ERRSeg, file: Path) -> None:
@@ -57,8 +60,7 @@ def export_onnx(model: ERRSeg, file: Path) -> None:
     Raises:
         ExportError: ``onnx`` or ``onnxscript`` is not installed, or the model is not on the CPU.
     """
-    if lacking := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
-        raise ExportError(f"writing ONNX needs {' and '.join(lacking)}: pip install 'err_seg[export]'")
+    _check_installed("onnx", "onnxscript")
     with _exporter():
         program = torch.onnx.export(
             trace(model),
@@ -94,7 +96,50 @@ def facts(model: ERRSeg) -> dict[str, Any]:
         "fewest_classes": model.crm.num_ranks,
         "num_kept": model.num_kept or 0,
         "size": model.size,
+        "weights": weights_digest(model),
+        "format": RESULT_FORMAT,
     }
+
+
+def check_facts(model: ERRSeg, file: Path) -> None:
+    """Check that an exported file is of this network.
+
+    Raises:
+        ExportError: it is of other weights or settings, does not say of which, or cannot be read; names the file.
+    """
+    read = {".onnx": _onnx_facts, ".pt2": _program_facts}[file.suffix]
+    found, expected = read(file), {key: str(value) for key, value in facts(model).items()}
+    for key in ("weights", *expected):
+        if found.get(key) != expected[key]:
+            was = f"is {expected[key]} now and was {found[key]}" if key in found else "is not noted in it"
+            raise ExportError(
+                f"{file} is there already, and of another network ({key} {was}), to which words of this one would mean "
+                "nothing. Write to another file, or write both anew with --force"
+            )
+
+
+def _onnx_facts(file: Path) -> dict[str, str]:
+    _check_installed("onnx")
+    import onnx
+
+    try:
+        return {entry.key: entry.value for entry in onnx.load(file, load_external_data=False).metadata_props}
+    except Exception as error:  # of protobuf's
+        raise ExportError(f"{file} is there already, and cannot be read as ONNX; --force writes it anew") from error
+
+
+def _program_facts(file: Path) -> dict[str, str]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith(f"/{FACTS}")]
+            return {key: str(value) for key, value in json.loads(archive.read(name)).items()}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ExportError(f"{file} is there already, and is no exported network; --force writes it anew") from error
+
+
+def _check_installed(*libraries: str) -> None:
+    if lacking := [name for name in libraries if find_spec(name) is None]:
+        raise ExportError(f"ONNX needs {' and '.join(lacking)}: pip install 'err_seg[export]'")
 
 
 @contextmanager

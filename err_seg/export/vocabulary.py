@@ -6,15 +6,26 @@ from pathlib import Path
 import numpy as np
 
 from err_seg.files import atomic_write
+from err_seg.identity import weights_digest
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.prompts import VocabularyError
 
 
 def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path) -> None:
-    """Write ``names`` (T,) text and ``text`` (T, D) float32 unit vectors as ``.npz``, complete or not at all.
+    """Write a vocabulary as ``.npz``, complete or not at all.
+
+    It holds ``names`` (T,) text, ``text`` (T, D) float32 unit vectors, and ``weights``, the digest of the weights that
+    they are by: a network of other weights computes nothing meaningful from them.
 
     Raises:
         VocabularyError: names that the network cannot read, or fewer of them than CRM ranks (3).
     """
+    fewest = model.crm.num_ranks
+    if len(names) < fewest:
+        raise VocabularyError(
+            f"an exported network takes {fewest} classes or more, got {len(names)}; add some that the pictures do not "
+            'show, such as "sky" or "wall"'
+        )
     embeddings = model.embed_vocabulary(names).float().cpu().numpy()
     with atomic_write(file) as partial, open(partial, "wb") as stream:
-        np.savez(stream, names=np.array(names), text=embeddings)
+        np.savez(stream, names=np.array(names), text=embeddings, weights=np.array(weights_digest(model)))

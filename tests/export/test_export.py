@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, VOCABULARY
-from PIL import Image
+from PIL import ExifTags, Image
 
 from err_seg.export import (
     ExportableERRSeg,
@@ -18,8 +18,11 @@ from err_seg.export import (
     export_program,
     save_vocabulary,
 )
+from err_seg.export.exporting import facts
 from err_seg.export.network import example_inputs
 from err_seg.export.parity import compare
+from err_seg.identity import weights_digest
+from err_seg.prompts import VocabularyError
 from tools import export
 
 
@@ -68,6 +71,54 @@ def test_vocabulary_file(model, tmp_path):
     np.testing.assert_allclose(file["text"], model.embed_vocabulary(VOCABULARY).numpy())
 
 
+def test_fewer_words_than_the_network_ranks_are_refused(model, tmp_path):
+    with pytest.raises(VocabularyError, match="3 classes or more, got 2"):
+        save_vocabulary(model, VOCABULARY[:2], tmp_path / "words.npz")
+    assert not list(tmp_path.iterdir())
+    save_vocabulary(model, VOCABULARY[:3], tmp_path / "words.npz")
+    text = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
+    assert "vocabulary of three classes or more" in text
+    assert facts(model)["fewest_classes"] == 3
+
+
+@pytest.fixture
+def command(model, monkeypatch, capsys):
+    """Return a function that runs tools/export.py with a model; gives exit status and error output."""
+
+    def run(file, *arguments, model=model):
+        monkeypatch.setattr(export, "load_model", lambda _: model)
+        monkeypatch.setattr("sys.argv", ["export.py", str(file), *arguments])
+        return export.main(), capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".onnx", ".pt2"])
+def test_words_of_other_weights_are_not_put_beside_a_network(command, model, toy_model, tmp_path, ending):
+    if ending == ".onnx":
+        for library in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(library)
+    file, words = tmp_path / f"net{ending}", tmp_path / "net.npz"
+    assert command(file, "--classes", "cat, dog, sky") == (0, "")
+    assert command(file, "--classes", "cat, dog, sky, grass") == (0, "")
+    assert len(np.load(words)["names"]) == 4
+    before = words.read_bytes(), file.read_bytes()
+    other, wider = toy_model().eval(), toy_model("INPUT.SIZE", 96).eval()
+    with torch.no_grad():
+        other.gud.head.bias += 1
+    for network, key in ((other, "weights is"), (wider, "size is 96 now and was 64")):
+        status, error = command(file, "--classes", "cat, dog, sky", model=network)
+        assert status == 2
+        assert key in error
+        assert "--force" in error
+    assert (words.read_bytes(), file.read_bytes()) == before
+    file.write_bytes(b"something else")
+    assert command(file)[0] == 2
+    assert command(file, "--force", "--classes", "cat, dog, sky", model=other) == (0, "")
+    assert str(np.load(words)["weights"]) == weights_digest(other)
+
+
 def test_command_refuses_other_endings(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", ["export.py", str(tmp_path / "net.tflite")])
     assert export.main() == 2
@@ -84,9 +135,32 @@ def test_onnx_and_the_example(model, tmp_path, monkeypatch, capsys):
     image, _, _ = example_inputs(model, 5, 2)
     photo = image[0].permute(1, 2, 0).byte().numpy()
     Image.fromarray(photo).save(tmp_path / "photo.png")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.rot90(photo)).save(tmp_path / "turned.png", exif=turned)
     save_vocabulary(model, VOCABULARY, tmp_path / "net.npz")
-    script = REPOSITORY / "examples/run_exported.py"
-    command = [sys.executable, script, "net.onnx", "net.npz", "photo.png"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    labels = np.asarray(Image.open(tmp_path / "labels.png"))
-    assert (labels == model.predict([photo], VOCABULARY)[0].labels.numpy()).mean() > 0.99
+
+    def run(*arguments):
+        command = [sys.executable, REPOSITORY / "examples/run_exported.py", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    expected = model.predict([photo], VOCABULARY)[0].labels.numpy()
+    for picture, output in (("photo.png", ()), ("turned.png", ("folder.png",))):
+        assert run("net.onnx", "net.npz", picture, *output).returncode == 0
+        labels = np.asarray(Image.open(tmp_path / (output or ("labels.png",))[0]))
+        assert (labels == expected).mean() > 0.99
+
+    with np.load(tmp_path / "net.npz") as words:
+        whole = dict(words)
+    few = {"names": whole["names"][:2], "text": whole["text"][:2]}
+    foreign = {"weights": np.array(weights_digest({}))}
+    for change, message in ((few, "3 classes or more, few.npz has 2"), (foreign, "for other weights than net.onnx")):
+        np.savez(tmp_path / "few.npz", **{**whole, **change})
+        result = run("net.onnx", "few.npz", "photo.png", "none.png")
+        assert result.returncode == 1
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    del whole["weights"]  # of an earlier version
+    np.savez(tmp_path / "few.npz", **whole)
+    assert run("net.onnx", "few.npz", "photo.png", "none.png").returncode == 1
+    assert not (tmp_path / "none.png").exists()
