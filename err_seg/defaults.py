@@ -145,7 +145,8 @@ def _add_fusion_and_decoder(keys: Keys) -> None:
     keys.add("MODEL.GUD.KERNEL_SIZE", 3, ODD)
     keys.switch("MODEL.GUD.STOP_GRADIENT", True)
 
-    # count ignored pixels as negatives of every class, as the published models were trained
+    # count ignored pixels as negatives of every class, as the published models were trained; else the loss is the mean
+    # over the other pixels of the whole batch, however many processes and parts share it
     keys.switch("MODEL.LOSS.IGNORED_ARE_NEGATIVES", True)
 
 

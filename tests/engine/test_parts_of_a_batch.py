@@ -41,10 +41,13 @@ def step_as(cfgs):
             register(spec_from_dict(entry))
         model = err_seg.build_model(cfg)
         liven(model)
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         with (
             activation_checkpointing(model, cfg.SOLVER.ACTIVATION_CHECKPOINTING),
             closing(TrainingRun(cfg, model, resume=False)) as run,
         ):
+            if run.processes > 1 and run.network.broadcast_buffers:
+                return 4
             gradients = []
             hook = register_optimizer_step_pre_hook(
                 lambda *_, model=model, gradients=gradients: gradients.append(
@@ -54,6 +57,8 @@ def step_as(cfgs):
             for _ in range(cfg.SOLVER.MAX_ITER):
                 run.step()
             hook.remove()
+            if not all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers()):
+                return 5  # constants need not be sent around
             if run.is_main:
                 torch.save(gradients, Path(cfg.OUTPUT_DIR) / "gradients.pt")
     return 0
