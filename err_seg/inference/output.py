@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from err_seg.files import try_lock
+from err_seg.files import remove_partial_files, try_lock
 from err_seg.identity import RESULT_FORMAT
 from err_seg.inference.manifest import Manifest, OutputError, write_line
 
@@ -44,6 +44,7 @@ def open_output(
             )
         manifest = Manifest(folder, descriptor)
         try:
+            remove_partial_files(folder)
             if force:
                 _forget(folder, descriptor, processes if rank == 0 else None)
             else:

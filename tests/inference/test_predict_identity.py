@@ -171,6 +171,17 @@ def test_files_without_a_line_and_a_line_cut_short_count_for_nothing(command, tm
     assert "0 done, 3 were done before" in command(*pictures)[1]
 
 
+def test_what_killed_runs_were_writing_is_removed(command, tmp_path, monkeypatch):
+    pictures = [save(tmp_path / f"in/{name}.png") for name in ("a", "deep/b")]
+    assert command(tmp_path / "in")[0] == 0
+    for folder in ("out", "out/deep"):
+        (tmp_path / folder / ".0123456789abcdef.partial").write_bytes(b"half a file")
+    monkeypatch.setattr("err_seg.files._tidied", set())  # as in a process of its own
+    save(pictures[1], seed=1)
+    assert command(tmp_path / "in")[0] == 0
+    assert files(tmp_path / "out") == ["a_overlay.png", "deep/b_overlay.png"]
+
+
 def test_results_named_as_the_manifest_or_the_settings_once_were(command, tmp_path):
     pictures = [save(tmp_path / name) for name in ("settings.png", "manifest.png", "manifest-1.png")]
     for done in (3, 0):
