@@ -31,10 +31,12 @@ from err_seg.data import (
     TrainingTransform,
     get_dataset,
     load_vocabulary,
+    read_image,
 )
 from err_seg.data.preparation import prepare
 
 NUM_GENERATED = 8
+ROUNDS = 25
 TOP_COSTS = 3
 
 
@@ -44,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     if options.preparation:
         benchmark_preparation(options.pictures)
+        return
+    if options.decoders:
+        compare_decoders(Path(options.decoders), options.pictures)
         return
     with tempfile.TemporaryDirectory() as folder:
         spec = get_dataset(options.dataset) if options.dataset else generate(Path(folder))
@@ -85,6 +90,30 @@ def benchmark_preparation(count: int) -> None:
         costs = _profile(lambda: prepare("coco-stuff", Path(folder), force=True))
     rows = [("files a second a core", f"{written / seconds:.0f}")]
     _print(f"Preparation: generated COCO-Stuff, {written} label maps", rows, costs)
+
+
+def compare_decoders(folder: Path, most: int) -> None:
+    """Decode a folder's JPEGs with Pillow and as the package does, by OpenCV, in turns; compare time and pixels."""
+    files = sorted(folder.rglob("*.jpg"))[:most]
+    if not files:
+        raise SystemExit(f"no .jpg under {folder}")
+
+    def by_pillow(file: Path) -> np.ndarray:
+        with Image.open(file) as picture:
+            return read_image(picture)
+
+    decoders: dict[str, Callable[[Path], np.ndarray]] = {"Pillow": by_pillow, "OpenCV": read_image}
+    equal = sum(np.array_equal(by_pillow(file), read_image(file)) for file in files)
+    seconds: dict[str, list[float]] = {name: [] for name in decoders}
+    for _ in range(ROUNDS):
+        for name, decode in decoders.items():
+            start = time.process_time()
+            for file in files:
+                decode(file)
+            seconds[name].append((time.process_time() - start) / len(files))
+    rows = [(f"{name}, milliseconds a picture, median", f"{np.median(s) * 1e3:.2f}") for name, s in seconds.items()]
+    rows.append(("of which the pixels are the same", f"{equal} of {len(files)}"))
+    _print(f"JPEGs of {folder}, {ROUNDS} rounds, processor time", rows, [])
 
 
 def generate(folder: Path) -> DatasetSpec:
@@ -146,6 +175,7 @@ def _print(title: str, rows: list[tuple[str, str]], costs: list[tuple[str, float
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmark_data.py", description="Measure reading and transforming pictures.")
     parser.add_argument("--preparation", action="store_true", help="measure datasets/prepare.py instead")
+    parser.add_argument("--decoders", metavar="FOLDER", help="compare Pillow and OpenCV on a folder's JPEGs instead")
     parser.add_argument("--dataset", metavar="NAME", help="a registered data set (default: a few generated pictures)")
     parser.add_argument("--root", metavar="DIR", help="the data sets' root (default: $DETECTRON2_DATASETS)")
     parser.add_argument("--pictures", type=_positive, default=64, metavar="N", help="how many to read (%(default)s)")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark_data.py"
 
@@ -34,3 +35,15 @@ def test_preparation(main, capsys):
     assert "files a second a core" in output
     assert "4 label maps" in output
     assert output.count("time in ") == 3
+
+
+def test_decoders_are_compared(main, capsys, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        Image.effect_noise((40, 30), 50).convert("RGB").save(tmp_path / name)
+    main(["--decoders", str(tmp_path)])
+    output = capsys.readouterr().out
+    assert "Pillow, milliseconds" in output
+    assert "OpenCV, milliseconds" in output
+    assert "2 of 2" in output
+    with pytest.raises(SystemExit, match=r"no \.jpg under"):
+        main(["--decoders", str(tmp_path / "nowhere")])
