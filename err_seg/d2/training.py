@@ -19,6 +19,8 @@ from err_seg.d2.config import to_detectron2
 from err_seg.d2.trainer import Trainer
 from err_seg.engine.checkpoints import Checkpoints, changed_settings, check_output_folder
 from err_seg.engine.environment import save_environment
+from err_seg.engine.errors import EvaluationError
+from err_seg.engine.failures import told
 from err_seg.engine.parallel import check_shared_folder, is_main_process, process_share, wait_for_all
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.report import load_results
@@ -72,6 +74,9 @@ def evaluate(cfg: CfgNode) -> list[BenchmarkResult]:
 
     Returns:
         The results, which lie in ``OUTPUT_DIR``.
+
+    Raises:
+        CheckpointError, EvaluationError: as the plain engine.
     """
     join_detectron2()
     check_shared_folder(Path(cfg.OUTPUT_DIR))
@@ -79,7 +84,8 @@ def evaluate(cfg: CfgNode) -> list[BenchmarkResult]:
     model = build_model(translated)
     with readable(cfg.MODEL.WEIGHTS):
         DetectionCheckpointer(model).load(translated.MODEL.WEIGHTS)
-    Trainer.test(translated, model)
+    with told(EvaluationError, lambda: "nothing of this evaluation is kept", "give the same command again"):
+        Trainer.test(translated, model)
     wait_for_all()
     return load_results(Path(cfg.OUTPUT_DIR) / "results.json")
 

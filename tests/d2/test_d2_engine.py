@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 import torch
+from test_damaged_pairs import damaged_cfg
+from test_killed_workers import kill_a_loader_process
 from test_train_command import train_net
 from toy_training import assert_same_weights, command, environment, metrics, one_thread, run_cfg, toy_data, toy_world
 from toy_training import run as plain_train
@@ -17,7 +19,7 @@ from err_seg.checkpoint import CheckpointError, read_checkpoint
 from err_seg.config import ConfigError
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.choice import began
-from err_seg.engine.errors import TrainingError
+from err_seg.engine.errors import EvaluationError, TrainingError
 from err_seg.engine.report import Report
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
@@ -89,6 +91,46 @@ def test_stopped_run_goes_on_where_it_was(train_net, tmp_path, monkeypatch):
     assert results(tmp_path / "stopped") == results(tmp_path / "straight")
     left = sorted(path.name for path in (tmp_path / "stopped").glob("model_*.pth"))
     assert left == ["model_0000010.pth", "model_0000013.pth", "model_final.pth"]
+
+
+def test_damaged_pairs_are_passed_over_as_by_the_plain_engine(damaged_cfg, tmp_path):
+    plain_train(damaged_cfg(*in_out(tmp_path, "plain")))
+    training.train(damaged_cfg(*in_out(tmp_path, "detectron2"), "DATALOADER.NUM_WORKERS", 2))
+    plain, other = tmp_path / "plain", tmp_path / "detectron2"
+    assert metrics(other, "total_loss") == pytest.approx(metrics(plain, "total_loss"), rel=1e-6)
+    assert (other / "damaged.txt").read_text() == (plain / "damaged.txt").read_text()
+
+
+def test_damaged_pair_ends_training_and_evaluation_with_one_sentence(damaged_cfg, tmp_path):
+    cfg = damaged_cfg("DATALOADER.SKIP_DAMAGED", False, "DATALOADER.NUM_WORKERS", 1, "SOLVER.CHECKPOINT_PERIOD", 1)
+    with pytest.raises(
+        TrainingError, match=r"^[^\n]*p[37]\.png: [^\n]*checkpoint[^\n]*SKIP_DAMAGED True[^\n]* --resume$"
+    ):
+        training.train(cfg)
+    plain_train(damaged_cfg(*in_out(tmp_path, "trained"), "SOLVER.MAX_ITER", 1))
+    weights = str(tmp_path / "trained/model_final.safetensors")
+    again = damaged_cfg("DATASETS.TEST", ["damaged_train"], "MODEL.WEIGHTS", weights, "DATALOADER.NUM_WORKERS", 1)
+    with pytest.raises(EvaluationError, match=r"^[^\n]*p3\.png: [^\n]*; nothing of this evaluation is kept[^\n]*$"):
+        training.evaluate(again)
+
+
+def test_killed_loader_process_ends_training_with_one_sentence(run_cfg, tmp_path, monkeypatch):
+    cfg = run_cfg("DATALOADER.NUM_WORKERS", 2)
+    seed = d2.trainer.SeedIterations.before_step
+
+    def kill_in_iteration_3(hook):
+        seed(hook)
+        if hook.trainer.iter == 3:
+            kill_a_loader_process()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(d2.trainer.SeedIterations, "before_step", kill_in_iteration_3)
+        with pytest.raises(
+            TrainingError, match=r"^a loader process .*; the last checkpoint: .*model_0000001\.pth\. Then --re"
+        ):
+            training.train(cfg)
+    training.train(cfg, resume=True)
+    assert metrics(tmp_path / "out", "iteration") == list(range(6))
 
 
 def test_engines_evaluate_each_others_weights(train_net, tmp_path):
