@@ -11,7 +11,6 @@ from conftest import REPOSITORY
 from toy_training import (
     assert_same_weights,
     command,
-    declaration,
     environment,
     metrics,
     one_thread,
@@ -23,8 +22,6 @@ from toy_training import (
 )
 
 import err_seg
-from err_seg.data import register, spec_from_dict
-from err_seg.data.mini_world import MiniScenes, write_to_disk
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.checkpoints import read_checkpoint_folder
 from err_seg.engine.run import TrainingRun
@@ -100,12 +97,8 @@ def newest_checkpoint(output):
 @pytest.fixture
 def mini_cfg(tmp_path):
     """Return a function from overrides to configs/mini/err_seg.yaml, with its own CLIP weights, on a few scenes."""
-    scenes = MiniScenes("train", length=20)
-    write_to_disk(tmp_path / "world", scenes)
-    entry = declaration(tmp_path, "world", scenes.vocabulary)
-    own = ("DATASETS.CUSTOM", [entry], "DATASETS.TRAIN", ["world"], "DATASETS.TEST", [], "LOG.TENSORBOARD", False)
-    own += ("SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 1)
-    register(spec_from_dict(entry))
+    own = ("DATASETS.ROOT", str(tmp_path), "DATASETS.TRAIN", ["mini_world_train_20"], "DATASETS.TEST", [])
+    own += ("LOG.TENSORBOARD", False, "SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 1)
     file = REPOSITORY / "configs/mini/err_seg.yaml"
     return lambda *overrides: err_seg.get_cfg(file, [*own, "OUTPUT_DIR", str(tmp_path / "out"), *overrides])
 
