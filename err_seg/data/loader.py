@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -80,6 +80,10 @@ class EvaluationItem:
     image_path: str
     index: int
     size: tuple[int, int]
+
+    def pin_memory(self) -> EvaluationItem:
+        """Return the same in memory from which CUDA copies without waiting (what a loader calls)."""
+        return replace(self, image=self.image.pin_memory(), label=self.label.pin_memory())
 
 
 def seed_of(*numbers: int) -> int:
@@ -227,6 +231,7 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     skip_damaged: bool = False,
+    pinned: bool = False,
 ) -> PictureLoader:
     """Endless :class:`Batch` es for training.
 
@@ -238,13 +243,14 @@ def training_loader(
         start: global position to begin at, B × world_size × batches done so far.
         rank, world_size: this process among those that train together.
         skip_damaged: read the next pair in place of one that cannot be read.
+        pinned: in memory from which CUDA copies without waiting.
     """
     return PictureLoader(
         TrainingDataset(pairs, transform, seed, skip_damaged),
         batch_size=batch_size,
         sampler=TrainingSampler(len(pairs), seed, rank, world_size, start),
         collate_fn=_to_batch,
-        **_loader_arguments(workers),
+        **_loader_arguments(workers, pinned),
     )
 
 
@@ -256,6 +262,7 @@ def evaluation_loader(
     rank: int = 0,
     world_size: int = 1,
     skip: Collection[int] = frozenset(),
+    pinned: bool = False,
 ) -> PictureLoader:
     """Lists of up to ``batch_size`` :class:`EvaluationItem` s, of any sizes, in the data set's order.
 
@@ -267,6 +274,7 @@ def evaluation_loader(
         workers: processes that read; 0 reads in this one.
         rank, world_size: this process among those that evaluate together: indices with ``index % world_size == rank``.
         skip: indices to leave out, such as those that an interrupted run has done.
+        pinned: in memory from which CUDA copies without waiting.
     """
     _check_rank(rank, world_size)
     return PictureLoader(
@@ -274,7 +282,7 @@ def evaluation_loader(
         batch_size=batch_size,
         sampler=[index for index in range(rank, len(pairs), world_size) if index not in skip],
         collate_fn=_to_list,
-        **_loader_arguments(workers),
+        **_loader_arguments(workers, pinned),
     )
 
 
@@ -308,10 +316,10 @@ def _to_list(items: list[EvaluationItem]) -> list[EvaluationItem]:
     return items
 
 
-def _loader_arguments(workers: int) -> dict:
+def _loader_arguments(workers: int, pinned: bool) -> dict:
     return {
         "num_workers": workers,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": pinned,
         # the loader draws a seed for its workers: not from the caller's global state
         "generator": torch.Generator(),
     }

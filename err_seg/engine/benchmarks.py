@@ -169,6 +169,7 @@ def count_pictures(
         rank=rank,
         world_size=processes,
         skip=progress.done,
+        pinned=model.device.type == "cuda",
     )
     share = len(range(rank, len(pairs), processes))
     of_all = f" (1 of {processes} shares)" if processes > 1 else ""

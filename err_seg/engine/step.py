@@ -10,6 +10,7 @@ from err_seg.data import Batch, DatasetSpec, TrainingTransform
 from err_seg.engine.parallel import process_share, sum_over_processes
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.loss import count_pixels, segmentation_loss
+from err_seg.pictures import upload
 
 
 def training_transform(cfg: CfgNode, ignore_label: int) -> TrainingTransform:
@@ -46,7 +47,7 @@ def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int) -> Te
     Returns:
         The mean over the parts of all processes, a float32 scalar on the model's device; never 0.
     """
-    parts = [part.to(model.device, non_blocking=True).long() for part in labels]
+    parts = [upload(part, model.device).long() for part in labels]
     pixels = torch.stack([count_pixels(part, num_classes, model.num_kept_train) for part in parts]).sum()
     return sum_over_processes(pixels).clamp(min=1) / (len(parts) * process_share()[1])
 
@@ -74,7 +75,7 @@ def training_loss(
     Returns:
         A float32 scalar: the mean over B·T·pixels, so that the losses of equal parts of a batch average to its own.
     """
-    labels = batch.labels.to(model.device, non_blocking=True).long()
+    labels = upload(batch.labels, model.device).long()
     prediction = network(model.preprocess(batch.images, cfg.INPUT.CROP_SIZE), text, labels=labels)
     return segmentation_loss(
         prediction.logits,

@@ -270,3 +270,18 @@ def test_error_in_a_worker_names_the_file(tmp_path, pairs):
     bad = SegmentationPairs(pairs.spec, tmp_path)
     with pytest.raises(ImageReadError, match=r"^[^\n]*bad\.png: [^\n]*$"):
         next(iter(training_loader(bad, TRANSFORM, 1, 0, workers=1)))
+
+
+def test_memory_is_pinned_where_asked_for_alone(pairs, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # the network may lie elsewhere all the same
+    for pinned in (False, True):
+        training = training_loader(pairs, TRANSFORM, 1, 0, 0, pinned=pinned)
+        evaluation = evaluation_loader(pairs, EvaluationTransform(0), 1, 0, pinned=pinned)
+        assert training.pin_memory == evaluation.pin_memory == pinned
+        assert evaluation_loader(pairs, EvaluationTransform(0), 1, 0).pin_memory is False
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    item = next(iter(evaluation_loader(pairs, EvaluationTransform(0), 1, 0)))[0]
+    pinned_item = item.pin_memory()  # which loaders look for
+    assert torch.equal(pinned_item.image, item.image + 1)
+    assert torch.equal(pinned_item.label, item.label + 1)
+    assert (pinned_item.image_path, pinned_item.size) == (item.image_path, item.size)
