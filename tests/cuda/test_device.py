@@ -117,3 +117,4 @@ def test_deterministic_algorithms_for_the_time_of_a_block(monkeypatch):
             assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if enabled else None)
         assert not torch.are_deterministic_algorithms_enabled()
         assert torch.backends.cudnn.benchmark
+        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
