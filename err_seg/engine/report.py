@@ -69,6 +69,7 @@ class Report:
         if cfg.LOG.WANDB_PROJECT:
             wandb = importlib.import_module("wandb")  # optional
             self._wandb = wandb.init(project=cfg.LOG.WANDB_PROJECT, dir=str(output), config=json.loads(json.dumps(cfg)))
+            self._wandb_image = wandb.Image
 
     def iteration(self, iteration: int, loss: float, lr: float, seconds: float, data_seconds: float) -> None:
         """Take note of an iteration (from 0), and tell of it and those before when it is time to."""
@@ -109,10 +110,12 @@ class Report:
             self._wandb.log(values, step=step)
 
     def picture(self, iteration: int, picture: Any) -> None:
-        """Show an (H, W, 3) uint8 RGB array in TensorBoard."""
+        """Show an (H, W, 3) uint8 RGB array in TensorBoard and Weights & Biases."""
         if self._tensorboard is not None:
             with writing(self._tensorboard.log_dir):
                 self._tensorboard.add_image("predictions", picture, iteration, dataformats="HWC")
+        if self._wandb is not None:
+            self._wandb.log({"predictions": self._wandb_image(picture)}, step=iteration)
 
     def close(self) -> None:
         """Close the files."""

@@ -72,20 +72,22 @@ def test_missing_tracker_is_named_before_anything_is_written(run_cfg, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_and_biases_gets_every_line(run_cfg, monkeypatch):
+def test_weights_and_biases_gets_every_line_and_picture(run_cfg, monkeypatch):
     import sys
     import types
 
     logged, finished = [], []
     wandb = types.ModuleType("wandb")
     wandb.__spec__ = types.SimpleNamespace()
+    wandb.Image = lambda picture: ("image", picture.shape[2], picture.dtype)
     wandb.init = lambda **options: types.SimpleNamespace(
         log=lambda values, step: logged.append((step, values, options)), finish=lambda: finished.append(True)
     )
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    run(run_cfg("SOLVER.MAX_ITER", 2, "LOG.WANDB_PROJECT", "err-seg"))
-    assert [step for step, _, _ in logged] == [0, 1]
+    run(run_cfg("SOLVER.MAX_ITER", 2, "LOG.WANDB_PROJECT", "err-seg", "VIS_PERIOD", 2))
+    assert [step for step, _, _ in logged] == [0, 1, 1]
     assert logged[0][1]["total_loss"] > 0
     assert logged[0][2]["project"] == "err-seg"
     assert logged[0][2]["config"]["SOLVER"]["MAX_ITER"] == 2
+    assert logged[2][1] == {"predictions": ("image", 3, "uint8")}
     assert finished == [True]
