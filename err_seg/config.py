@@ -93,7 +93,10 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
 
 
 def _converted(key: str, value: Any, default: Any, source: str) -> Any:
-    if isinstance(value, str) and not isinstance(default, str):
+    if isinstance(value, str) and type(default) is float:
+        with contextlib.suppress(ValueError):  # also takes "inf"
+            value = float(value)
+    elif isinstance(value, str) and not isinstance(default, str):
         with contextlib.suppress(ValueError, SyntaxError):  # reported as a wrong type below
             value = literal_eval(value)
     if isinstance(default, float) and type(value) is int:

@@ -12,6 +12,7 @@ from err_seg.ranges import (
     DATASETS,
     ENTRIES,
     FOLDER,
+    NORM,
     ODD,
     POSITIVE,
     POSITIVE_SHARE,
@@ -206,9 +207,20 @@ def _add_training(keys: Keys) -> None:
     keys.add("SOLVER.EPS", 1e-8, POSITIVE)
     keys.add("SOLVER.WEIGHT_DECAY", 1e-4, at_least(0))
     keys.add("SOLVER.WEIGHT_DECAY_NORM", 0.0, at_least(0))
-    # linear warm-up from BASE_LR · WARMUP_FACTOR, then cosine to 0 at MAX_ITER
+    # curve of the learning rate, detectron2's "WarmupCosineLR" or "WarmupPolyLR", to 0 at MAX_ITER
+    keys.add("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", one_of("WarmupCosineLR", "WarmupPolyLR"))
+    # of "WarmupPolyLR": its power, and the share of BASE_LR that it does not fall below
+    keys.add("SOLVER.POLY_LR_POWER", 0.9, POSITIVE)
+    keys.add("SOLVER.POLY_LR_CONSTANT_ENDING", 0.0, SHARE)
+    # linear warm-up from BASE_LR · WARMUP_FACTOR
     keys.add("SOLVER.WARMUP_ITERS", 1000, at_least(0))
     keys.add("SOLVER.WARMUP_FACTOR", 0.001, SHARE)
+    # clip gradients before each step: each number to ±CLIP_VALUE ("value"), or the norm of each parameter's gradient
+    # ("norm") or of all together ("full_model") to CLIP_VALUE; NORM_TYPE is the p of the norm, .inf for the largest
+    keys.switch("SOLVER.CLIP_GRADIENTS.ENABLED", False)
+    keys.add("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", one_of("value", "norm", "full_model"))
+    keys.add("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1.0, POSITIVE)
+    keys.add("SOLVER.CLIP_GRADIENTS.NORM_TYPE", 2.0, NORM)
     # "fp32", "fp16" (with loss scaling), "bf16", or "auto": on CUDA bf16 where it is computed natively (compute
     # capability 8.0 and above), else fp16; fp32 elsewhere
     keys.add("SOLVER.PRECISION", "auto", one_of(*PRECISIONS))

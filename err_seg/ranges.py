@@ -72,6 +72,7 @@ def _is_folder(value: str) -> bool:
 
 
 POSITIVE = Range("positive", lambda value: _is_number(value) and value > 0)
+NORM = Range("at least 1, or .inf", lambda value: value >= 1)
 ODD = Range("odd and positive", lambda value: value > 0 and value % 2 == 1)
 SHARE = Range("in 0..1", lambda value: 0 <= value <= 1)
 POSITIVE_SHARE = Range("above 0 and at most 1", lambda value: 0 < value <= 1)

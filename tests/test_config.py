@@ -1,5 +1,6 @@
 """Loading, overriding and validating configurations."""
 
+import math
 import re
 
 import pytest
@@ -20,6 +21,8 @@ def test_overrides_as_values_and_as_text():
     assert cfg.INPUT.SIZE == 320
     assert cfg.SOLVER.BASE_LR == 1e-3
     assert cfg.MODEL.HSM.ENABLED is False
+    cfg = err_seg.get_cfg(None, ["SOLVER.CLIP_GRADIENTS.NORM_TYPE", "inf"])
+    assert math.isinf(cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE)
     cfg = err_seg.get_cfg(None, ["SOLVER.BASE_LR", "1", "MODEL.GUD.DIMS", "(64, 32, 8)", "OUTPUT_DIR", "123"])
     assert cfg.SOLVER.BASE_LR == 1.0
     assert cfg.MODEL.GUD.DIMS == [64, 32, 8]
@@ -44,6 +47,9 @@ def test_overrides_as_values_and_as_text():
         (["MODEL.CRM.NUM_RANKS", 0], "positive"),
         (["SOLVER.BASE_LR", -1], r"SOLVER\.BASE_LR must be positive, not -1\.0"),
         (["SOLVER.BASE_LR", "float('nan')"], r"SOLVER\.BASE_LR"),
+        (["SOLVER.BASE_LR", "nan"], r"SOLVER\.BASE_LR must be positive"),
+        (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "total"], r"CLIP_TYPE must be one of 'value', 'norm', 'full_model'"),
+        (["SOLVER.CLIP_GRADIENTS.NORM_TYPE", "nan"], r"NORM_TYPE must be at least 1, or \.inf"),
         (["SOLVER.BETAS", [0.9, 1.0]], r"SOLVER\.BETAS must be a list of 2 numbers, each at least 0 and below 1"),
         (["SOLVER.COMPILE", "nonsense"], r"SOLVER\.COMPILE must be a backend of torch\.compile"),
         (["INPUT.FLIP_PROB", 1.5], r"INPUT\.FLIP_PROB must be in 0\.\.1"),

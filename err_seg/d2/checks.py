@@ -41,15 +41,15 @@ def check_detectron2_keys(cfg: CfgNode) -> None:
 
 
 def check_schedule_keys(cfg: CfgNode) -> None:
-    """Refuse keys of detectron2's own schedules that were set where the published one counts.
+    """Refuse keys of detectron2's own schedules that were set where the plain engine's count.
 
     Raises:
         ConfigError: there is one; names the key.
     """
     defaults = detectron_defaults().SOLVER
-    for key in ("LR_SCHEDULER_NAME", "STEPS", "GAMMA"):
+    for key in ("STEPS", "GAMMA"):
         if cfg.SOLVER[key] != defaults[key]:
             raise ConfigError(
-                f"SOLVER.{key} does not count with err_seg.d2.Trainer, which has the published schedule; leave it at "
+                f"SOLVER.{key} does not count with err_seg.d2.Trainer, whose schedules know no steps; leave it at "
                 f"{defaults[key]!r}, or override Trainer.build_lr_scheduler"
             )

@@ -9,7 +9,6 @@ import torch
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from fvcore.common.config import CfgNode
 
@@ -37,8 +36,9 @@ from err_seg.device import deterministic, resolve_device, resolve_precision, tf3
 from err_seg.engine.benchmarks import evaluation_settings, save_benchmarks
 from err_seg.engine.errors import TrainingError, TrainingInterrupted
 from err_seg.engine.failures import told
-from err_seg.engine.optimizer import build_optimizer, build_schedule
+from err_seg.engine.optimizer import build_optimizer
 from err_seg.engine.parallel import activation_checkpointing, process_share
+from err_seg.engine.schedule import build_schedule
 from err_seg.engine.signals import StopRequest, stop_request
 
 
@@ -79,11 +79,11 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: ERRSeg) -> torch.optim.Optimizer:
         """Build AdamW with the published parameter groups, and ``SOLVER.CLIP_GRADIENTS`` where it is enabled."""
-        return maybe_add_gradient_clipping(cfg, build_optimizer(model.network, from_detectron2(cfg)))
+        return build_optimizer(model.network, from_detectron2(cfg))
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        """Build the published schedule.
+        """Build the schedule that ``SOLVER.LR_SCHEDULER_NAME`` names.
 
         Raises:
             ConfigError: see :func:`err_seg.d2.checks.check_schedule_keys`.

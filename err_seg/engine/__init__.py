@@ -2,7 +2,8 @@
 
 from err_seg.engine.benchmarks import evaluate, open_benchmarks
 from err_seg.engine.errors import EvaluationError, RunError, TrainingError, TrainingInterrupted
-from err_seg.engine.optimizer import build_optimizer, build_schedule, parameter_groups
+from err_seg.engine.optimizer import build_optimizer, parameter_groups
+from err_seg.engine.schedule import build_schedule
 from err_seg.engine.training import train
 
 __all__ = [

@@ -1,12 +1,13 @@
-"""AdamW with the published parameter groups, and its schedule."""
+"""AdamW with the published parameter groups, with clipped gradients where asked for, and its state by name."""
 
-import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from err_seg.engine.errors import TrainingError
 
@@ -21,7 +22,8 @@ def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict[str, Any]]:
     ``WEIGHT_DECAY_NORM``.
 
     Returns:
-        Groups as ``torch.optim`` takes them, with a ``"names"`` entry beside ``"params"``.
+        Groups as ``torch.optim`` takes them, with the entries ``"names"`` beside ``"params"``, and ``"initial_lr"``,
+        from which schedules start.
     """
     solver = cfg.SOLVER
     norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
@@ -31,36 +33,55 @@ def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict[str, Any]]:
             continue
         lr = solver.BASE_LR * (solver.CLIP_MULTIPLIER if name.startswith(CLIP_PREFIX) else 1.0)
         decay = solver.WEIGHT_DECAY_NORM if id(parameter) in norms else solver.WEIGHT_DECAY
-        group = groups.setdefault((lr, decay), {"params": [], "names": [], "lr": lr, "weight_decay": decay})
+        new = {"params": [], "names": [], "lr": lr, "initial_lr": lr, "weight_decay": decay}
+        group = groups.setdefault((lr, decay), new)
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
 
 
-def build_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.AdamW:
-    """Build AdamW on the trainable parameters of the model."""
-    return torch.optim.AdamW(parameter_groups(model, cfg), betas=tuple(cfg.SOLVER.BETAS), eps=cfg.SOLVER.EPS)
+class ClippedAdamW(torch.optim.AdamW):
+    """AdamW that clips gradients before each step; see :func:`clip_gradients`."""
+
+    def __init__(self, groups: list[dict[str, Any]], clip: CfgNode, **options: Any):
+        super().__init__(groups, **options)
+        self.clip = clip
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Clip and step."""
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        scale = getattr(self, "grad_scale", None)
+        if scale is not None:  # a GradScaler leaves the division to a fused step, which would come after the clipping
+            for parameter in parameters:
+                parameter.grad.div_(scale)
+            self.grad_scale = None
+        clip_gradients(parameters, self.clip)
+        return super().step(closure)
 
 
-def lr_factor(iteration: int, cfg: CfgNode) -> float:
-    """Learning rate of an iteration (from 0) over the group's own.
+def clip_gradients(parameters: Sequence[Tensor], clip: CfgNode) -> None:
+    """Clip gradients in place as ``SOLVER.CLIP_GRADIENTS`` says.
 
-    Half a cosine from 1 to 0 at ``MAX_ITER``, which the first ``WARMUP_ITERS`` iterations rise linearly to meet, from
-    ``WARMUP_FACTOR`` on (detectron2's ``WarmupCosineLR``).
+    ``CLIP_TYPE`` "value" cuts each number to ±``CLIP_VALUE``; "norm" scales each parameter's gradient down to a norm of
+    ``CLIP_VALUE`` (``NORM_TYPE``: 2, or another p); both are detectron2's. "full_model" does so with the norm of all
+    gradients together, as Mask2Former and its like do.
     """
-    solver = cfg.SOLVER
-    warmup = min(solver.WARMUP_ITERS, solver.MAX_ITER)
-    cosine = 0.5 * (1 + math.cos(math.pi * max(iteration, warmup) / solver.MAX_ITER))
-    if iteration >= warmup:
-        return cosine
-    return solver.WARMUP_FACTOR + (cosine - solver.WARMUP_FACTOR) * iteration / warmup
+    if clip.CLIP_TYPE == "value":
+        clip_grad_value_(parameters, clip.CLIP_VALUE)
+        return
+    for together in [parameters] if clip.CLIP_TYPE == "full_model" else [[parameter] for parameter in parameters]:
+        clip_grad_norm_(together, clip.CLIP_VALUE, clip.NORM_TYPE)
 
 
-def build_schedule(
-    optimizer: torch.optim.Optimizer, cfg: CfgNode, *, start: int = 0
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Build the schedule, to be stepped once an iteration; ``start`` iterations are done already."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: lr_factor(start + iteration, cfg))
+def build_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.AdamW:
+    """Build AdamW on the trainable parameters of the model; on CUDA its step is one kernel that never waits."""
+    groups, solver = parameter_groups(model, cfg), cfg.SOLVER
+    is_cuda = next(model.parameters()).device.type == "cuda"
+    options: dict[str, Any] = {"betas": tuple(solver.BETAS), "eps": solver.EPS, "fused": is_cuda or None}
+    if solver.CLIP_GRADIENTS.ENABLED:
+        return ClippedAdamW(groups, solver.CLIP_GRADIENTS, **options)
+    return torch.optim.AdamW(groups, **options)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -68,13 +89,22 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def shared_like(value: Tensor, parameter: Tensor) -> Tensor:
+    """Share a whole tensor out over the processes as a parameter of its shape is; the inverse of :func:`whole`."""
+    if isinstance(parameter, DTensor) and value.shape == parameter.shape:
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return value
+
+
 def gather_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """Return parameter name to optimizer state, whole and on the CPU; all processes must ask."""
+    """Return each parameter's optimizer state by name, whole and on the CPU; all processes must ask.
+
+    It is empty for a parameter that no step was taken with yet, as where loss scaling has skipped them all.
+    """
     return {
-        name: {key: whole(value).cpu() for key, value in optimizer.state[parameter].items()}
+        name: {key: whole(value).cpu() for key, value in optimizer.state.get(parameter, {}).items()}
         for group in optimizer.param_groups
         for name, parameter in zip(group["names"], group["params"], strict=True)
-        if parameter in optimizer.state
     }
 
 
@@ -85,7 +115,7 @@ def restore_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, d
         TrainingError: other parameters train now than when the state was saved.
     """
     names = [name for group in optimizer.param_groups for name in group["names"]]
-    if set(names) != state.keys():
+    if state and set(names) != state.keys():  # (earlier versions left out what no step was taken with)
         differing = sorted(set(names) ^ state.keys())
         raise TrainingError(
             f"cannot resume: {len(differing)} parameters train in the checkpoint or now, not both, such as "
@@ -93,13 +123,8 @@ def restore_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, d
         )
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     entries = {
-        index: {key: _shared_like(value, parameter) for key, value in state[name].items()}
+        index: {key: shared_like(value, parameter) for key, value in state[name].items()}
         for index, (name, parameter) in enumerate(zip(names, parameters, strict=True))
+        if state.get(name)
     }
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _shared_like(value: Tensor, parameter: Tensor) -> Tensor:
-    if isinstance(parameter, DTensor) and value.shape == parameter.shape:
-        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-    return value

@@ -62,13 +62,11 @@ def pictures_at_a_time(cfg: CfgNode, processes: int) -> int:
     return pictures // parts
 
 
-def distribute(
-    cfg: CfgNode, accelerator: Accelerator, model: ERRSeg
-) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.AdamW]:
+def distribute(cfg: CfgNode, accelerator: Accelerator, model: ERRSeg) -> tuple[nn.Module, torch.optim.AdamW]:
     """Wrap the model for training as ``SOLVER.PARALLEL`` and ``SOLVER.COMPILE`` say, and build its optimizer.
 
     Returns:
-        What to call in the model's place, the optimizer to step (with the loss scaling of fp16), and the AdamW inside.
+        What to call in the model's place, and the optimizer.
     """
     network: Any = model
     if cfg.SOLVER.PARALLEL == "fsdp" and accelerator.num_processes > 1:
@@ -77,16 +75,14 @@ def distribute(
             fully_shard(block, mesh=mesh)
         scalars = {parameter for parameter in model.parameters() if parameter.dim() == 0}  # have no parts
         fully_shard(model, mesh=mesh, ignored_params=scalars)
-        adamw = build_optimizer(model, cfg)  # on the parts
-        optimizer = accelerator.prepare(adamw, device_placement=[False])
     else:
-        adamw = build_optimizer(model, cfg)
-        network, optimizer = accelerator.prepare(model, adamw, device_placement=[False, False])
+        network = accelerator.prepare(model, device_placement=[False])
         if isinstance(network, DistributedDataParallel):
             network.broadcast_buffers = False  # they are constants, which the start has made equal
+    optimizer = build_optimizer(model, cfg)  # on the parts, where there are any
     if cfg.SOLVER.COMPILE:
         network = torch.compile(network, backend=cfg.SOLVER.COMPILE)
-    return network, optimizer, adamw
+    return network, optimizer
 
 
 @contextmanager

@@ -5,8 +5,10 @@ import importlib
 import importlib.util
 import json
 import logging
+import math
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,8 @@ class Report:
     Every ``LOG.PERIOD`` iterations there is a line in the log and one in ``metrics.json``, the latter in detectron2's
     format: a JSON object with ``iteration`` (from 0), ``total_loss`` (the mean since the last line), ``lr`` (the
     highest of the groups), ``time`` and ``data_time`` (seconds an iteration, median), ``eta_seconds`` and ``max_mem``
-    (MiB).
+    (MiB); with loss scaling also ``loss_scale`` and ``skipped_steps`` (of all up to here). Losses that are not finite
+    are left out of the mean, which is null where there is no other.
 
     Args:
         cfg: the configuration.
@@ -71,37 +74,48 @@ class Report:
             self._wandb = wandb.init(project=cfg.LOG.WANDB_PROJECT, dir=str(output), config=json.loads(json.dumps(cfg)))
             self._wandb_image = wandb.Image
 
-    def iteration(self, iteration: int, loss: float, lr: float, seconds: float, data_seconds: float) -> None:
+    def iteration(
+        self,
+        iteration: int,
+        loss: float,
+        lr: float,
+        seconds: float,
+        data_seconds: float,
+        further: Mapping[str, float] | None = None,
+    ) -> None:
         """Take note of an iteration (from 0), and tell of it and those before when it is time to."""
-        self.losses.append(loss)
+        if math.isfinite(loss):
+            self.losses.append(loss)
         self._times.append((seconds, data_seconds))
         done = iteration + 1
         if done % self.period and done != self.last:
             return
         time, data_time = (statistics.median(column) for column in zip(*self._times, strict=True))
-        line = {
+        total_loss = statistics.fmean(self.losses) if self.losses else None
+        line: dict[str, Any] = {
             "data_time": data_time,
             "eta_seconds": time * (self.last - done),
             "iteration": iteration,
             "lr": lr,
             "max_mem": peak_memory(self.device),
             "time": time,
-            "total_loss": statistics.fmean(self.losses),
+            "total_loss": total_loss,
+            **(further or {}),
         }
         self.losses, self._times = [], []
         self._write(line)
         logger.info(
-            "eta: %s  iter: %d/%d  total_loss: %.4f  time: %.4f  data_time: %.4f  lr: %.4g  max_mem: %.0fM",
+            "eta: %s  iter: %d/%d  total_loss: %.4f  time: %.4f  data_time: %.4f  lr: %.4g  max_mem: %.0fM%s",
             datetime.timedelta(seconds=round(line["eta_seconds"])),
-            *(done, self.last, line["total_loss"], time, data_time, lr, line["max_mem"]),
+            *(done, self.last, math.nan if total_loss is None else total_loss, time, data_time, lr, line["max_mem"]),
+            "".join(f"  {name}: {value:g}" for name, value in (further or {}).items()),
         )
 
-    def _write(self, line: dict[str, float]) -> None:
+    def _write(self, line: dict[str, Any]) -> None:
         with writing(self._metrics.name):
             self._metrics.write(json.dumps(line) + "\n")
             self._metrics.flush()
-        values = {name: value for name, value in line.items() if name != "iteration"}
-        step = int(line["iteration"])
+        step, values = line["iteration"], {n: v for n, v in line.items() if n != "iteration" and v is not None}
         if self._tensorboard is not None:
             with writing(self._tensorboard.log_dir):
                 for name, value in values.items():

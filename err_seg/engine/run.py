@@ -1,32 +1,27 @@
 """One process's part in a training run: what is trained, with what, and how far it is."""
 
 import logging
-import math
-import shutil
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import set_seed
 from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from err_seg.data import Batch, SegmentationPairs, get_dataset, training_loader
+from err_seg.checkpoint import save_weights
+from err_seg.data import Batch, SegmentationPairs, get_dataset
 from err_seg.data.loader import seed_of
-from err_seg.device import resolve_precision
-from err_seg.engine.checkpoints import WEIGHTS, Checkpoints, TrainingState, changed_settings, check_output_folder
+from err_seg.engine.checkpoints import Checkpoints, TrainingState
 from err_seg.engine.damaged import DamagedPairs
-from err_seg.engine.environment import save_environment
 from err_seg.engine.errors import TrainingError
-from err_seg.engine.optimizer import build_schedule, gather_optimizer_state, restore_optimizer_state, whole
+from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
 from err_seg.engine.parallel import (
     build_accelerator,
-    check_shared_folder,
     distribute,
     is_main_process,
     pictures_at_a_time,
@@ -34,14 +29,14 @@ from err_seg.engine.parallel import (
     without_sync,
 )
 from err_seg.engine.report import Report, check_trackers
-from err_seg.engine.step import mean_pixels, training_loss, training_transform, vocabulary_input
+from err_seg.engine.schedule import set_learning_rates
+from err_seg.engine.start import open_data, prepare_output
+from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
 from err_seg.engine.vis import compare, predict_batch, save_comparison
-from err_seg.files import atomic_write
+from err_seg.engine.watch import Iteration, LateNumbers, Watch
 from err_seg.modeling.err_seg import ERRSeg
 
 logger = logging.getLogger(__name__)
-
-NAMED_FILES = 8
 
 
 class TrainingRun:
@@ -65,67 +60,30 @@ class TrainingRun:
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
         self.checkpoints = Checkpoints(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CHECKPOINTS_KEPT)
         self.damaged = DamagedPairs(Path(cfg.OUTPUT_DIR))
-        state = self._prepare_output(resume)
+        state = prepare_output(cfg, model, self.checkpoints, self.damaged, resume=resume)
         self.iteration, self.pictures = state.iteration, state.pictures
 
         self.text = vocabulary_input(model, self.spec.vocabulary)
-        self.network, self.optimizer, self.adamw = distribute(cfg, self.accelerator, model)
-        if state.iteration:
-            restore_optimizer_state(self.adamw, state.optimizer)
-        if state.scaler and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state.scaler)
-        self.schedule = build_schedule(self.adamw, cfg, start=state.iteration)
+        self.network, self.optimizer = distribute(cfg, self.accelerator, model)
+        self.scaler: torch.amp.GradScaler | None = self.accelerator.scaler
+        self._restore(state)
         self.network.train()
         self.report = Report(cfg, model.device, state.iteration, state.losses) if self.is_main else None
-        self._batches = self._open_data(pairs)
+        scale = self.scaler.get_scale() if self.scaler is not None else None
+        self.watch = Watch(self.checkpoints, self.report, state, scale)
+        share = self.accelerator.process_index, self.processes
+        self._batches = iter(open_data(cfg, pairs, model.device, self.batch_size, share, start=state))
         self._latest: Batch | None = None
 
-    def _prepare_output(self, resume: bool) -> TrainingState:
-        """Check and tidy the output folder; return the state to start from, its weights loaded into the model."""
-        cfg, solver = self.cfg, self.cfg.SOLVER
-        if self.is_main:
-            written = -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD)
-            together = min(solver.CHECKPOINTS_KEPT + 1, written)
-            check_output_folder(Path(cfg.OUTPUT_DIR), self.model, checkpoints=together, resume=resume)
-        check_shared_folder(Path(cfg.OUTPUT_DIR))
-        if self.is_main and not resume:
-            self.checkpoints.set_aside()
-            self.damaged.forget()
-        wait_for_all()
-        state = (self.checkpoints.load_newest(self.model) if resume else None) or TrainingState()
-        wait_for_all()
-        if self.is_main:
-            self.checkpoints.tidy(state.iteration)
-            if state.config and (changes := changed_settings(state.config, cfg.dump())):
-                logger.warning("settings that changed since the checkpoint: %s", "; ".join(changes))
-            save_environment(cfg, Path(cfg.OUTPUT_DIR), self.model.device, self.processes)
-        return state
-
-    def _open_data(self, pairs: SegmentationPairs) -> Iterator[Batch]:
-        cfg = self.cfg
-        logger.info(
-            "training on %d pictures of %s: iterations %d to %d of %d pictures each (%d processes × %d parts × %d), "
-            "precision %s (%s), TF32 %s, device %s",
-            *(len(pairs), self.spec.name, self.iteration, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH),
-            *(self.processes, cfg.SOLVER.ACCUMULATION_STEPS, self.batch_size),
-            *resolve_precision(cfg.SOLVER.PRECISION, self.model.device),
-            *("allowed" if cfg.SOLVER.TF32 else "off", self.model.device),
-        )
-        loader = training_loader(
-            pairs,
-            training_transform(cfg, self.spec.ignore_label),
-            self.batch_size,
-            seed=cfg.SEED,
-            workers=cfg.DATALOADER.NUM_WORKERS,
-            start=self.pictures,
-            rank=self.accelerator.process_index,
-            world_size=self.processes,
-            skip_damaged=cfg.DATALOADER.SKIP_DAMAGED,
-        )
-        return iter(loader)
+    def _restore(self, state: TrainingState) -> None:
+        """Go on with what a state holds besides weights and counters."""
+        if state.iteration:
+            restore_optimizer_state(self.optimizer, state.optimizer)
+        if state.scaler and self.scaler is not None:
+            self.scaler.load_state_dict(state.scaler)
 
     def step(self, signum: int = 0) -> int:
-        """Do one iteration.
+        """Do one iteration; the host does not wait for what the device makes of it, but for the one before.
 
         Args:
             signum: the signal by which this process was asked to stop, or 0.
@@ -134,54 +92,60 @@ class TrainingRun:
             The signal by which any process was asked to stop, or 0: the same everywhere, up to which of several it is.
 
         Raises:
-            TrainingError: the loss is not a finite number; names iteration, pictures and last checkpoint.
+            TrainingError: the loss of the iteration before is not a finite number; see :class:`Watch`.
         """
         start = time.perf_counter()
-        steps = self.cfg.SOLVER.ACCUMULATION_STEPS
         # random numbers (stochastic depth, dropout) follow from the position alone: nothing to save, nothing to restore
         set_seed(seed_of(self.cfg.SEED, self.iteration, self.accelerator.process_index) % 2**32)
-        batches = [next(self._batches) for _ in range(steps)]
+        batches = [next(self._batches) for _ in range(self.cfg.SOLVER.ACCUMULATION_STEPS)]
         self.damaged.note([problem for batch in batches for problem in batch.damaged])
         data_seconds = time.perf_counter() - start
+        loss = self._backward(batches)
+        told = self.accelerator.reduce(torch.stack([loss, torch.full_like(loss, signum)]), reduction="mean")
+        self.watch.settle()
+        lr = set_learning_rates(self.optimizer, self.cfg, self.iteration)
+        self._update_weights()
+
+        if self.scaler is not None:
+            told = torch.cat([told, self.scaler.scale(torch.ones_like(told[:1]))])
+        files = [path for batch in batches for path in batch.paths]
+        seconds = time.perf_counter() - start
+        self.watch.note(Iteration(self.iteration, files, loss, LateNumbers(told), lr, seconds, data_seconds))
+        self.iteration += 1
+        self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
+        self._latest = batches[0]
+        asked_to_stop = self.watch.asked_to_stop if self.processes > 1 else signum
+        return (signum or signal.SIGTERM) if asked_to_stop else 0
+
+    def _backward(self, batches: list[Batch]) -> Tensor:
+        """Add up the gradients of an iteration's parts; return this process's loss, a scalar on the device."""
         total, num_pixels = torch.zeros((), device=self.model.device), None
         if not self.cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:  # else all parts have as many
             num_pixels = mean_pixels([batch.labels for batch in batches], self.model, len(self.spec.vocabulary))
         for number, batch in enumerate(batches, start=1):
-            with nullcontext() if number == steps else without_sync(self.accelerator, self.model, self.network):
+            is_last = number == len(batches)
+            with nullcontext() if is_last else without_sync(self.accelerator, self.model, self.network):
                 with self.accelerator.autocast():
                     loss = training_loss(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels)
-                    loss = loss / steps
+                loss = loss / len(batches)
+                total += loss.detach()
+                if self.scaler is not None:  # steps with gradients that are not finite are skipped; so is this one then
+                    loss = loss * (1 + 0 * loss.detach())
                 self.accelerator.backward(loss)
-            total += loss.detach()
-        shared = self.accelerator.reduce(torch.stack([total, torch.full_like(total, signum)]), reduction="mean")
-        mean_loss, any_signal = shared.tolist()
-        if not math.isfinite(mean_loss):
-            self._report_broken(mean_loss, total, batches)
-        self.optimizer.step()
+        return total
+
+    def _update_weights(self) -> None:
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        lr = max(group["lr"] for group in self.adamw.param_groups)
-        self.schedule.step()
-
-        if self.report is not None:
-            self.report.iteration(self.iteration, mean_loss, lr, time.perf_counter() - start, data_seconds)
-        self.iteration += 1
-        self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
-        self._latest = batches[0]
-        return (signum or signal.SIGTERM) if any_signal else 0
-
-    def _report_broken(self, mean_loss: float, own_loss: Tensor, batches: list[Batch]) -> None:
-        own = [] if own_loss.isfinite() else [path for batch in batches for path in batch.paths]
-        files = gather_object(own)
-        more = f" and {len(files) - NAMED_FILES} more" if len(files) > NAMED_FILES else ""
-        raise TrainingError(
-            f"the loss is {mean_loss} at iteration {self.iteration}, pictures {', '.join(files[:NAMED_FILES])}{more}; "
-            f"{self.checkpoints.newest_text()}. Look at these pictures and their labels; else lower SOLVER.BASE_LR or "
-            'try SOLVER.PRECISION "bf16" or "fp32", and --resume'
-        )
 
     def show(self) -> None:
         """Write what the network now predicts for the latest batch, as a picture."""
         assert self._latest is not None
+        self.watch.settle()
         with self.accelerator.autocast():
             predictions = predict_batch(self.model, self.network, self._latest, self.text, self.cfg)
         if self.report is not None:
@@ -193,20 +157,22 @@ class TrainingRun:
         """Write a checkpoint; all processes must ask.
 
         Raises:
-            TrainingError: it could not be written, or weights are not finite; earlier checkpoints are as before.
+            TrainingError: it could not be written, or loss or weights are not finite; earlier ones are as before.
         """
-        if self.is_main or isinstance(self.model, FSDPModule):
-            weights = {name: whole(tensor).detach().cpu() for name, tensor in self.model.state_dict().items()}
-            optimizer = gather_optimizer_state(self.adamw)
+        self.watch.settle()
+        if self._has_part:
+            weights, optimizer = self._weights(), gather_optimizer_state(self.optimizer)
         if self.report is not None:
-            broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
-            if broken:
-                raise TrainingError(
-                    f"after {self.iteration} iterations weights are not finite, such as {broken[0]}, and are not "
-                    f"saved; {self.checkpoints.newest_text()}. Lower SOLVER.BASE_LR or try another SOLVER.PRECISION"
-                )
-            scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
-            state = TrainingState(self.iteration, self.pictures, optimizer, scaler, self.report.losses, self.cfg.dump())
+            state = TrainingState(
+                iteration=self.iteration,
+                pictures=self.pictures,
+                optimizer=optimizer,
+                scaler=self.scaler.state_dict() if self.scaler is not None else {},
+                losses=self.report.losses,
+                config=self.cfg.dump(),
+                broken=self.watch.broken,
+                skipped=self.watch.skipped,
+            )
             try:
                 path = self.checkpoints.save(weights, state)
             except OSError as error:
@@ -218,12 +184,29 @@ class TrainingRun:
         wait_for_all()
 
     def finish(self) -> None:
-        """Write ``model_final.safetensors``: the weights of the newest checkpoint."""
+        """Write ``model_final.safetensors``: the last weights."""
+        if self._has_part:
+            weights = self._weights()
         if self.is_main:
-            newest = self.checkpoints.newest_first()[0]
-            with atomic_write(Path(self.cfg.OUTPUT_DIR) / "model_final.safetensors") as partial:
-                shutil.copyfile(newest / WEIGHTS, partial)
+            facts = {"iteration": self.iteration, "config": self.cfg.dump()}
+            save_weights(weights, Path(self.cfg.OUTPUT_DIR) / "model_final.safetensors", facts)
         wait_for_all()
+
+    @property
+    def _has_part(self) -> bool:
+        """Whether this process is needed to put the weights together."""
+        return self.is_main or isinstance(self.model, FSDPModule)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Return the network's state, whole and on the CPU."""
+        weights = {name: whole(tensor).detach().cpu() for name, tensor in self.model.state_dict().items()}
+        broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+        if broken:
+            raise TrainingError(
+                f"after {self.iteration} iterations weights are not finite, such as {broken[0]}, and are not "
+                f"saved; {self.checkpoints.newest_text()}. Lower SOLVER.BASE_LR or try another SOLVER.PRECISION"
+            )
+        return weights
 
     def close(self) -> None:
         """Close files and loader processes, take off what training wrapped the model in, and leave training mode."""

@@ -61,6 +61,7 @@ def training(cfg: CfgNode) -> Iterator[TrainingRun]:
     """Begin a training run, to be stepped by hand."""
     with tf32(cfg.SOLVER.TF32), closing(TrainingRun(cfg, build_model(cfg), resume=False)) as run:
         yield run
+        run.watch.settle()
 
 
 def losses(cfg: CfgNode) -> list[dict[str, float]]:
@@ -74,15 +75,16 @@ def train_at_each_precision(trial: Trial) -> Finding:
     for precision in ("fp16", "bf16", "fp32") if not trial.rehearsal else ("bf16", "fp32"):
         cfg = trial.cfg(f"precision_{precision}", "SOLVER.PRECISION", precision, "SOLVER.MAX_ITER", steps)
         cfg.LOG.PERIOD = max(1, steps // 10)
-        skipped, scale = 0, "none"
+        scale = "none"
         if not trial.rehearsal:
             torch.cuda.reset_peak_memory_stats(trial.device)
         with training(cfg) as run:
             for _ in range(steps):
                 run.step()
-                skipped += run.accelerator.optimizer_step_was_skipped
-            if run.accelerator.scaler is not None:
-                scale = f"{run.accelerator.scaler.get_scale():g}"
+            run.watch.settle()
+            skipped = run.watch.skipped
+            if run.watch.scale is not None:
+                scale = f"{run.watch.scale:g}"
         first, *_, last = losses(cfg)
         falls = last["total_loss"] < first["total_loss"] or trial.rehearsal
         passed &= falls and skipped <= MOST_SKIPPED

@@ -11,12 +11,23 @@ import torch
 from test_damaged_pairs import damaged_cfg
 from test_killed_workers import kill_a_loader_process
 from test_train_command import train_net
-from toy_training import assert_same_weights, command, environment, metrics, one_thread, run_cfg, toy_data, toy_world
+from toy_training import (
+    assert_same_weights,
+    command,
+    environment,
+    lines,
+    metrics,
+    one_thread,
+    run_cfg,
+    toy_data,
+    toy_world,
+)
 from toy_training import run as plain_train
 
 import err_seg
 from err_seg.checkpoint import CheckpointError, read_checkpoint
 from err_seg.config import ConfigError
+from err_seg.engine import build_optimizer, build_schedule
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.choice import began
 from err_seg.engine.errors import EvaluationError, TrainingError
@@ -66,6 +77,23 @@ def test_same_losses_weights_figures_and_files_as_the_plain_engine(train_net, tm
     assert (other / "inference/toy_val/classes.csv").read_text() == (
         plain / "inference/toy_val/classes.csv"
     ).read_text()
+
+
+def test_poly_schedule_is_that_of_detectron2s_project(toy_cfg, toy_model):
+    lr_scheduler = pytest.importorskip("detectron2.projects.deeplab.lr_scheduler", exc_type=ImportError)
+    options = ("SOLVER.MAX_ITER", 50, "SOLVER.WARMUP_ITERS", 10, "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR")
+    cfg = toy_cfg(*options, "SOLVER.POLY_LR_POWER", 0.8, "SOLVER.POLY_LR_CONSTANT_ENDING", 0.2)
+    ours, theirs = (build_optimizer(toy_model(), cfg) for _ in range(2))
+    schedules = (
+        build_schedule(ours, cfg),
+        lr_scheduler.WarmupPolyLR(*(theirs, 50), warmup_iters=10, power=0.8, constant_ending=0.2),
+    )
+    for _ in range(50):
+        rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in (ours, theirs)]
+        assert rates[0] == pytest.approx(rates[1], rel=1e-12)
+        for optimizer, schedule in zip((ours, theirs), schedules, strict=True):
+            optimizer.step()
+            schedule.step()
 
 
 def test_stopped_run_goes_on_where_it_was(train_net, tmp_path, monkeypatch):
@@ -267,7 +295,7 @@ def test_memory_that_runs_out_is_no_fault_of_the_checkpoint():
     ("settings", "words"),
     [
         (("SOLVER.STEPS", (10,)), "SOLVER.STEPS does not count"),
-        (("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"), "published schedule"),
+        (("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"), "SOLVER.LR_SCHEDULER_NAME must be one of"),
         (("SOLVER.AMP.ENABLED", True, "SOLVER.PRECISION", "bf16"), "SOLVER.AMP.ENABLED contradicts"),
         (("DATASETS.TRAIN", ()), "DATASETS.TRAIN must be"),
     ],
@@ -281,7 +309,9 @@ def test_keys_of_detectron2_that_do_not_count_are_refused(run_cfg, settings, wor
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("PARALLEL", "fsdp"), ("ACCUMULATION_STEPS", 2), ("COMPILE", "eager"), ("PRECISION", "fp16")],
+    [
+        *(("PARALLEL", "fsdp"), ("ACCUMULATION_STEPS", 2), ("COMPILE", "eager"), ("PRECISION", "fp16")),
+    ],
 )
 def test_settings_that_cannot_be_honoured_are_refused(train_net, key, value):
     status, _, errors = train_net(*WITH, f"SOLVER.{key}", value)

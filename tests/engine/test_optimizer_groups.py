@@ -1,5 +1,6 @@
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from conftest import SHARED
 import err_seg
 from err_seg.checkpoint import rename_released
 from err_seg.engine import build_optimizer, build_schedule, parameter_groups
+from err_seg.engine.schedule import lr_factor, set_learning_rates
 
 CONFIGS = {"b": "configs/err_seg_convnext_b.yaml", "l": "configs/err_seg_convnext_l.yaml"}
 
@@ -64,6 +66,30 @@ def test_schedule_is_linear_warm_up_then_cosine(toy_cfg, toy_model):
     assert high[50] == pytest.approx(0.5)
     assert high[100] == pytest.approx(0.0, abs=1e-12)
     assert all(min(group) == pytest.approx(0.01 * max(group)) for group in lrs)
+
+
+def test_poly_schedule_is_deeplabs(toy_cfg, toy_model):
+    base = ("SOLVER.MAX_ITER", 100, "SOLVER.WARMUP_ITERS", 10, "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR")
+    factor = partial(lr_factor, cfg=toy_cfg(*base, "SOLVER.POLY_LR_POWER", 0.5))
+    assert factor(0) == pytest.approx(0.001)
+    assert factor(5) == pytest.approx((0.001 * 0.5 + 0.5) * 0.95**0.5)
+    assert factor(10) == pytest.approx(0.9**0.5)
+    assert factor(91) == pytest.approx(0.3)
+    assert factor(100) == 0
+    held = partial(lr_factor, cfg=toy_cfg(*base, "SOLVER.POLY_LR_CONSTANT_ENDING", 0.3))
+    assert held(50) == pytest.approx(0.5**0.9)
+    assert held(95) == held(99) == 0.3
+
+
+def test_rates_of_an_iteration_are_the_schedules(toy_cfg, toy_model):
+    cfg = toy_cfg("SOLVER.MAX_ITER", 20, "SOLVER.WARMUP_ITERS", 5)
+    stepped, set_ = (build_optimizer(toy_model(), cfg) for _ in range(2))
+    schedule = build_schedule(stepped, cfg)
+    for iteration in range(20):
+        assert set_learning_rates(set_, cfg, iteration) == max(group["lr"] for group in stepped.param_groups)
+        assert [group["lr"] for group in set_.param_groups] == [group["lr"] for group in stepped.param_groups]
+        stepped.step()
+        schedule.step()
 
 
 def test_schedule_may_start_anywhere(toy_cfg, toy_model):

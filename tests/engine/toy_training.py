@@ -113,6 +113,51 @@ def assert_same_weights(first, second):
         assert torch.equal(first[name], second[name]), name
 
 
+TIMES = ("time", "data_time", "eta_seconds", "max_mem")
+
+
+def lines(folder):
+    """Read metrics.json: a dictionary a line, without what the clock and the machine decide."""
+    read = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in read]
+
+
+def training_state(folder, iteration):
+    """Read all that a checkpoint holds besides the weights, but for the configuration."""
+    state = torch.load(folder / f"checkpoints/iter_{iteration:07d}/training.pt", weights_only=True)
+    return {name: value for name, value in state.items() if name != "config"}
+
+
+def assert_same_state(first, second):
+    """Compare training states, bit by bit."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for name in first:
+            assert_same_state(first[name], second[name])
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    else:
+        assert first == second
+
+
+def assert_resumes_exactly(run_cfg, tmp_path, monkeypatch, *options, stops=(3, 5), last=6):
+    """Compare a run with one that is killed after some iterations and resumed: weights, lines and state."""
+    files = ["model_final.safetensors"]
+    run(run_cfg(*options, "OUTPUT_DIR", str(tmp_path / "straight")))
+    for done in stops:
+        out = ("OUTPUT_DIR", str(tmp_path / f"stopped_{done}"))
+        with monkeypatch.context() as patch:
+            stop_after(patch, done)
+            with pytest.raises(KeyboardInterrupt):
+                run(run_cfg(*options, *out))
+        run(run_cfg(*options, *out), resume=True)
+        for file in [*files, *(path.name for path in (tmp_path / "straight").glob("model_best*"))]:
+            assert_same_weights(tmp_path / "straight" / file, tmp_path / f"stopped_{done}" / file)
+        assert lines(tmp_path / f"stopped_{done}") == lines(tmp_path / "straight")
+        states = [training_state(tmp_path / name, last) for name in ("straight", f"stopped_{done}")]
+        assert_same_state(*states)
+
+
 def stop_after(monkeypatch, iterations):
     """Make the next run end with ``KeyboardInterrupt`` after so many iterations, as a kill would, saving nothing."""
     step, done = TrainingRun.step, []

@@ -1,0 +1,41 @@
+"""Learning rates, which follow from the iteration alone: nothing to save, nothing to restore."""
+
+import math
+
+import torch
+from fvcore.common.config import CfgNode
+
+
+def lr_factor(iteration: int, cfg: CfgNode) -> float:
+    """Learning rate of an iteration (from 0) over the group's own.
+
+    ``SOLVER.LR_SCHEDULER_NAME`` names one of detectron2's curves from 1 to 0 at ``MAX_ITER``, whose first
+    ``WARMUP_ITERS`` iterations rise linearly from ``WARMUP_FACTOR`` on: "WarmupCosineLR" is half a cosine, which the
+    rise meets; "WarmupPolyLR" is ``(1 - iteration / MAX_ITER) ** POLY_LR_POWER``, by which the rise is multiplied, and
+    afterwards at least ``POLY_LR_CONSTANT_ENDING``.
+    """
+    solver = cfg.SOLVER
+    warmup = min(solver.WARMUP_ITERS, solver.MAX_ITER)
+    is_warm = iteration >= warmup
+    share = 1.0 if is_warm else iteration / warmup
+    if solver.LR_SCHEDULER_NAME == "WarmupPolyLR":
+        poly = (1 - iteration / solver.MAX_ITER) ** solver.POLY_LR_POWER
+        rise = solver.WARMUP_FACTOR + (1 - solver.WARMUP_FACTOR) * share
+        return max(poly, solver.POLY_LR_CONSTANT_ENDING) if is_warm else rise * poly
+    cosine = 0.5 * (1 + math.cos(math.pi * max(iteration, warmup) / solver.MAX_ITER))
+    return cosine if is_warm else solver.WARMUP_FACTOR + (cosine - solver.WARMUP_FACTOR) * share
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, cfg: CfgNode, iteration: int) -> float:
+    """Give each group its learning rate for an iteration (from 0), and return the highest."""
+    factor = lr_factor(iteration, cfg)
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return max(group["lr"] for group in optimizer.param_groups)
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, cfg: CfgNode, *, start: int = 0
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Build the same as a schedule of torch, to be stepped once an iteration; ``start`` iterations are done already."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: lr_factor(start + iteration, cfg))

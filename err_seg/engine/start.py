@@ -1,0 +1,89 @@
+"""What a training run starts from: its output folder, what an earlier run left there, and its place in the data."""
+
+import logging
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+from torch.utils.data import DataLoader
+
+from err_seg.data import SegmentationPairs, training_loader
+from err_seg.device import resolve_precision
+from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, check_output_folder
+from err_seg.engine.damaged import DamagedPairs
+from err_seg.engine.environment import save_environment
+from err_seg.engine.parallel import check_shared_folder, is_main_process, process_share, wait_for_all
+from err_seg.engine.step import training_transform
+from err_seg.modeling.err_seg import ERRSeg
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_output(
+    cfg: CfgNode, model: ERRSeg, checkpoints: Checkpoints, damaged: DamagedPairs, *, resume: bool
+) -> TrainingState:
+    """Check and tidy the output folder; return the state to start from, its weights loaded into the model.
+
+    Raises:
+        ConfigError, CheckpointError, TrainingError: see :func:`err_seg.engine.train`.
+    """
+    solver, output, is_main = cfg.SOLVER, Path(cfg.OUTPUT_DIR), is_main_process()
+    if is_main:
+        written = -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD)
+        together = min(solver.CHECKPOINTS_KEPT + 1, written)
+        check_output_folder(output, model, checkpoints=together, resume=resume)
+    check_shared_folder(output)
+    if is_main and not resume:
+        checkpoints.set_aside()
+        damaged.forget()
+    wait_for_all()
+    state = (checkpoints.load_newest(model) if resume else None) or TrainingState()
+    wait_for_all()
+    if is_main:
+        checkpoints.tidy(state.iteration)
+        if state.config and (changes := changed_settings(state.config, cfg.dump())):
+            logger.warning("settings that changed since the checkpoint: %s", "; ".join(changes))
+        save_environment(cfg, output, model.device, process_share()[1])
+    return state
+
+
+def open_data(
+    cfg: CfgNode,
+    pairs: SegmentationPairs,
+    device: torch.device,
+    batch_size: int,
+    share: tuple[int, int],
+    *,
+    start: TrainingState,
+) -> DataLoader:
+    """Open the endless stream of training batches where a state says.
+
+    Args:
+        cfg: the configuration.
+        pairs: the training pictures.
+        device: that the batches go to.
+        batch_size: pictures that a process runs through the network together.
+        share: number of this process, and of all of them.
+        start: what is done.
+    """
+    rank, processes = share
+    logger.info(
+        "training on %d pictures of %s: iterations %d to %d of %d pictures each (%d processes × %d parts × %d), "
+        "precision %s (%s), TF32 %s, device %s",
+        *(len(pairs), pairs.spec.name, start.iteration, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH),
+        *(processes, cfg.SOLVER.ACCUMULATION_STEPS, batch_size),
+        *resolve_precision(cfg.SOLVER.PRECISION, device),
+        *("allowed" if cfg.SOLVER.TF32 else "off", device),
+    )
+    return training_loader(
+        pairs,
+        training_transform(cfg, pairs.spec.ignore_label),
+        batch_size,
+        seed=cfg.SEED,
+        workers=cfg.DATALOADER.NUM_WORKERS,
+        start=start.pictures,
+        rank=rank,
+        world_size=processes,
+        skip_damaged=cfg.DATALOADER.SKIP_DAMAGED,
+        pinned=device.type == "cuda",
+    )

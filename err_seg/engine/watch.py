@@ -1,0 +1,123 @@
+"""An eye on the loss that never makes the host wait: what an iteration gave is read while the next one runs."""
+
+import logging
+import math
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from err_seg.engine.checkpoints import Checkpoints, TrainingState
+from err_seg.engine.errors import TrainingError
+from err_seg.engine.report import Report
+
+logger = logging.getLogger(__name__)
+
+NAMED_FILES = 8
+LOSSES_SKIPPED = 10  # in a row, before a run with loss scaling ends; such numbers pass, or never do
+
+
+class LateNumbers:
+    """A few numbers on their way from the device to the host, while both go on working."""
+
+    def __init__(self, numbers: Tensor):
+        self._arrived: torch.cuda.Event | None = None
+        if numbers.is_cuda:
+            host = torch.empty_like(numbers, device="cpu", pin_memory=True)
+            host.copy_(numbers, non_blocking=True)
+            self._arrived = torch.cuda.current_stream(numbers.device).record_event()
+            numbers = host
+        self._numbers = numbers
+
+    def read(self) -> list[float]:
+        """Return the numbers; waits for them where they are not here yet."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._numbers.tolist()
+
+
+class Iteration(NamedTuple):
+    """What there is to tell of an iteration.
+
+    Attributes:
+        number: which one, from 0.
+        files: this process's pictures.
+        own_loss: this process's loss, a scalar on the device.
+        numbers: mean over the processes of loss and signal, and the loss scale behind them where there is one.
+        lr: the learning rate.
+        seconds, data_seconds: what it took, and of that the wait for data.
+    """
+
+    number: int
+    files: list[str]
+    own_loss: Tensor
+    numbers: LateNumbers
+    lr: float
+    seconds: float
+    data_seconds: float
+
+
+class Watch:
+    """Takes note of every iteration and reads it one later: reports it, and ends the run where its loss is broken.
+
+    With loss scaling, a loss that is not finite skips its step, as gradients that are not finite do, and only
+    ``LOSSES_SKIPPED`` of them in a row are too many.
+
+    Args:
+        checkpoints: what messages name.
+        report: the main process's, else ``None``.
+        state: where the run starts.
+        scale: the loss scale there; ``None`` without loss scaling.
+
+    Attributes:
+        broken: losses in a row up to now that were not finite.
+        skipped: steps that loss scaling has skipped so far.
+        asked_to_stop: whether any process was asked to stop; the same in all of them.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, report: Report | None, state: TrainingState, scale: float | None):
+        self.checkpoints, self.report, self.scale = checkpoints, report, scale
+        self.broken, self.skipped = state.broken, state.skipped
+        self.asked_to_stop = False
+        self._pending: Iteration | None = None
+
+    def note(self, iteration: Iteration) -> None:
+        """Take note of an iteration; the one before must have been settled."""
+        self._pending = iteration
+
+    def settle(self) -> None:
+        """Read and report what was noted; nothing where that is done.
+
+        Raises:
+            TrainingError: the loss is not a finite number, for too long; names iteration, pictures, last checkpoint.
+        """
+        iteration, self._pending = self._pending, None
+        if iteration is None:
+            return
+        loss, signal, *scales = iteration.numbers.read()
+        self.asked_to_stop = self.asked_to_stop or signal > 0
+        scaling: dict[str, Any] = {}
+        for scale in scales:
+            assert self.scale is not None
+            self.skipped += scale < self.scale  # it falls with each step skipped, and then alone
+            self.scale = scale
+            scaling = {"loss_scale": scale, "skipped_steps": self.skipped}
+        self.broken = 0 if math.isfinite(loss) else self.broken + 1
+        if self.broken:
+            self._complain(loss, iteration)
+        if self.report is not None:
+            seconds, data_seconds = iteration.seconds, iteration.data_seconds
+            self.report.iteration(iteration.number, loss, iteration.lr, seconds, data_seconds, scaling)
+
+    def _complain(self, loss: float, iteration: Iteration) -> None:
+        files = gather_object([] if iteration.own_loss.isfinite() else iteration.files)
+        more = f" and {len(files) - NAMED_FILES} more" if len(files) > NAMED_FILES else ""
+        what = f"the loss is {loss} at iteration {iteration.number}, pictures {', '.join(files[:NAMED_FILES])}{more}"
+        if self.scale is not None and self.broken <= LOSSES_SKIPPED:
+            logger.warning("%s; its step is skipped (%d in a row, of at most %d)", what, self.broken, LOSSES_SKIPPED)
+            return
+        raise TrainingError(
+            f"{what}; {self.checkpoints.newest_text()}. Look at these pictures and their labels; else lower "
+            'SOLVER.BASE_LR or try SOLVER.PRECISION "bf16" or "fp32", and --resume'
+        )
