@@ -221,6 +221,10 @@ def _add_training(keys: Keys) -> None:
     keys.add("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", one_of("value", "norm", "full_model"))
     keys.add("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1.0, POSITIVE)
     keys.add("SOLVER.CLIP_GRADIENTS.NORM_TYPE", 2.0, NORM)
+    # keep an exponential moving average of the weights, which is what is evaluated and becomes model_final (checkpoints
+    # hold the weights themselves as well); DECAY is the share of it that stays in an iteration
+    keys.switch("SOLVER.EMA.ENABLED", False)
+    keys.add("SOLVER.EMA.DECAY", 0.999, PROBABILITY)
     # "fp32", "fp16" (with loss scaling), "bf16", or "auto": on CUDA bf16 where it is computed natively (compute
     # capability 8.0 and above), else fp16; fp32 elsewhere
     keys.add("SOLVER.PRECISION", "auto", one_of(*PRECISIONS))

@@ -44,6 +44,7 @@ class TrainingState:
         scaler: state of fp16's loss scaling; empty at other precisions.
         losses: the latest losses that no line of the log stands for yet.
         config: the configuration as YAML.
+        average: parameter name to the moving average of its weights; empty without ``SOLVER.EMA``.
         broken, skipped: losses in a row that were not finite, and steps that loss scaling has skipped so far.
     """
 
@@ -53,6 +54,7 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
     config: str = ""
+    average: dict[str, Tensor] = field(default_factory=dict)
     broken: int = 0
     skipped: int = 0
 

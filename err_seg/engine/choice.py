@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from err_seg.config import ConfigError
+from err_seg.config import ConfigError, settings_of
 from err_seg.device import resolve_device
 
 ENGINES = ("auto", "plain", "detectron2")
@@ -72,11 +72,12 @@ def check_detectron2_can(cfg: CfgNode, processes: int) -> None:
     solver, device = cfg.SOLVER, cfg.MODEL.DEVICE.split(":")[0]
     if device == "auto":
         device = resolve_device(device).type
-    only = {"PARALLEL": "ddp", "ACCUMULATION_STEPS": 1, "COMPILE": ""}
+    only = {"PARALLEL": "ddp", "ACCUMULATION_STEPS": 1, "COMPILE": "", "EMA.ENABLED": False}
+    settings = dict(settings_of(solver))
     for key, value in only.items():
-        if solver[key] != value:
+        if settings[key] != value:
             raise ConfigError(
-                f"SOLVER.{key} must be {value!r} with detectron2, not {solver[key]!r}; --engine plain takes it"
+                f"SOLVER.{key} must be {value!r} with detectron2, not {settings[key]!r}; --engine plain takes it"
             )
     if device != "cuda":
         if solver.PRECISION == "fp16":

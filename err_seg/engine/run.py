@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from err_seg.checkpoint import save_weights
 from err_seg.data import Batch, SegmentationPairs, get_dataset
 from err_seg.data.loader import seed_of
+from err_seg.engine.averaging import WeightAverage
 from err_seg.engine.checkpoints import Checkpoints, TrainingState
 from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.errors import TrainingError
@@ -65,6 +66,7 @@ class TrainingRun:
 
         self.text = vocabulary_input(model, self.spec.vocabulary)
         self.network, self.optimizer = distribute(cfg, self.accelerator, model)
+        self.average = WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
         self.scaler: torch.amp.GradScaler | None = self.accelerator.scaler
         self._restore(state)
         self.network.train()
@@ -79,6 +81,8 @@ class TrainingRun:
         """Go on with what a state holds besides weights and counters."""
         if state.iteration:
             restore_optimizer_state(self.optimizer, state.optimizer)
+        if self.average is not None:
+            self.average.restore(state.average)
         if state.scaler and self.scaler is not None:
             self.scaler.load_state_dict(state.scaler)
 
@@ -141,6 +145,8 @@ class TrainingRun:
         else:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
 
     def show(self) -> None:
         """Write what the network now predicts for the latest batch, as a picture."""
@@ -162,6 +168,7 @@ class TrainingRun:
         self.watch.settle()
         if self._has_part:
             weights, optimizer = self._weights(), gather_optimizer_state(self.optimizer)
+            average = self.average.state() if self.average is not None else {}
         if self.report is not None:
             state = TrainingState(
                 iteration=self.iteration,
@@ -170,6 +177,7 @@ class TrainingRun:
                 scaler=self.scaler.state_dict() if self.scaler is not None else {},
                 losses=self.report.losses,
                 config=self.cfg.dump(),
+                average=average,
                 broken=self.watch.broken,
                 skipped=self.watch.skipped,
             )
@@ -184,9 +192,9 @@ class TrainingRun:
         wait_for_all()
 
     def finish(self) -> None:
-        """Write ``model_final.safetensors``: the last weights."""
+        """Write ``model_final.safetensors``: the last weights, or with ``SOLVER.EMA`` their moving average."""
         if self._has_part:
-            weights = self._weights()
+            weights = self._final_weights()
         if self.is_main:
             facts = {"iteration": self.iteration, "config": self.cfg.dump()}
             save_weights(weights, Path(self.cfg.OUTPUT_DIR) / "model_final.safetensors", facts)
@@ -207,6 +215,9 @@ class TrainingRun:
                 f"saved; {self.checkpoints.newest_text()}. Lower SOLVER.BASE_LR or try another SOLVER.PRECISION"
             )
         return weights
+
+    def _final_weights(self) -> dict[str, Tensor]:
+        return self._weights() | (self.average.state() if self.average is not None else {})
 
     def close(self) -> None:
         """Close files and loader processes, take off what training wrapped the model in, and leave training mode."""

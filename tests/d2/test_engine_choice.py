@@ -50,6 +50,7 @@ def test_auto_goes_on_with_the_engine_that_began_a_run(monkeypatch, tmp_path):
         (("SOLVER.ACCUMULATION_STEPS", 2), 1, "SOLVER.ACCUMULATION_STEPS"),
         (("SOLVER.PARALLEL", "fsdp"), 1, "SOLVER.PARALLEL"),
         (("SOLVER.COMPILE", "eager"), 1, "SOLVER.COMPILE"),
+        (("SOLVER.EMA.ENABLED", True), 1, "SOLVER.EMA.ENABLED"),
         ((), 2, "2 processes"),
     ],
 )
