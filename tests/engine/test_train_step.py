@@ -1,14 +1,18 @@
 # ruff: noqa: F401, F811 (fixtures come by import)
 import itertools
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import liven
-from toy_training import metrics, one_thread, run, run_cfg, toy_data, toy_world
+from PIL import Image
+from toy_training import assert_same_weights, declaration, metrics, one_thread, run, run_cfg, toy_data, toy_world
 
 import err_seg
 from err_seg.config import ConfigError
+from err_seg.data import register, spec_from_dict
 from err_seg.engine import TrainingError, train
 from err_seg.engine.parallel import activation_checkpointing, pictures_at_a_time, repeated_blocks
 from err_seg.engine.run import TrainingRun
@@ -180,3 +184,19 @@ def test_checkpoint_that_cannot_be_written_stops_with_the_last_good_one_named(ru
     monkeypatch.setattr(Checkpoints, "save", full)
     with pytest.raises(TrainingError, match=r"iteration 4: No space left .* last good checkpoint is .*iter_0000002"):
         run(run_cfg())
+
+
+def test_labels_of_sixteen_bits_train_as_those_of_eight(run_cfg, toy_world, tmp_path):
+    for name, ignore_label in (("narrow", 255), ("wide", 65535)):
+        folder = tmp_path / name
+        shutil.copytree(Path(toy_world[0]["image_dir"]).parent, folder)
+        for file in (folder / "labels").iterdir():
+            label = np.asarray(Image.open(file)).astype(np.uint16)
+            label[label == 255] = ignore_label
+            Image.fromarray(label).save(file)
+        register(spec_from_dict(declaration(tmp_path, name, ignore_label=ignore_label)))
+        own = ("DATASETS.TRAIN", [name], "DATALOADER.NUM_WORKERS", 1, "VIS_PERIOD", 3)
+        run(run_cfg(*own, "OUTPUT_DIR", str(tmp_path / "out" / name)))
+    first, second = (tmp_path / "out" / name for name in ("narrow", "wide"))
+    assert_same_weights(first / "model_final.safetensors", second / "model_final.safetensors")
+    assert (first / "vis/iter_0000003.png").read_bytes() == (second / "vis/iter_0000003.png").read_bytes()
