@@ -258,6 +258,10 @@ def _add_evaluation(keys: Keys) -> None:
     keys.add("TEST.BATCH_SIZE", 1, POSITIVE)
     # as SOLVER.PRECISION
     keys.add("TEST.PRECISION", "fp32", one_of(*PRECISIONS))
+    # iterations of a training after which it is evaluated on DATASETS.TEST, as it is at the end; 0 is off
+    keys.add("TEST.EVAL_PERIOD", 0, at_least(0))
+    # the figure whose mean over the benchmarks is highest for model_best.safetensors
+    keys.add("TEST.BEST_METRIC", "mIoU", one_of("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC"))
     # pictures of a process after which it writes down what is done, to go on from there after an interruption
     keys.add("TEST.PROGRESS_PERIOD", 50, POSITIVE)
     # boundary IoU besides the usual figures

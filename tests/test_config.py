@@ -50,6 +50,8 @@ def test_overrides_as_values_and_as_text():
         (["SOLVER.BASE_LR", "nan"], r"SOLVER\.BASE_LR must be positive"),
         (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "total"], r"CLIP_TYPE must be one of 'value', 'norm', 'full_model'"),
         (["SOLVER.CLIP_GRADIENTS.NORM_TYPE", "nan"], r"NORM_TYPE must be at least 1, or \.inf"),
+        (["SOLVER.EMA.DECAY", 1.0], r"SOLVER\.EMA\.DECAY must be at least 0 and below 1"),
+        (["TEST.BEST_METRIC", "IoU"], r"TEST\.BEST_METRIC must be one of 'mIoU'"),
         (["SOLVER.BETAS", [0.9, 1.0]], r"SOLVER\.BETAS must be a list of 2 numbers, each at least 0 and below 1"),
         (["SOLVER.COMPILE", "nonsense"], r"SOLVER\.COMPILE must be a backend of torch\.compile"),
         (["INPUT.FLIP_PROB", 1.5], r"INPUT\.FLIP_PROB must be in 0\.\.1"),

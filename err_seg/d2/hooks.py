@@ -1,7 +1,7 @@
 """What a training run does besides stepping, as hooks of detectron2's trainers."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from err_seg.data.loader import seed_of
 from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.errors import TrainingError
 from err_seg.engine.report import Report
+from err_seg.engine.trial import BestWeights, figures_of, trial_cfg
 from err_seg.engine.vis import compare, predict_batch, save_comparison
+from err_seg.evaluation.report import load_results
 
 NAMED_FILES = 8
 
@@ -186,6 +188,44 @@ class WriteReport(HookBase):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the losses of a checkpoint."""
         self._losses = list(state["losses"])
+
+
+class EvaluateAndKeepBest(HookBase):
+    """Evaluates every ``TEST.EVAL_PERIOD`` iterations and after the last one, as the plain engine does.
+
+    Args:
+        own: the plain engine's configuration.
+        cfg: detectron2's.
+        test: what evaluates, given a configuration for detectron2 and a model.
+        model: the meta-architecture.
+        writer: who has the report, in the main process.
+    """
+
+    def __init__(self, own: CfgNode, cfg: CfgNode, test: Callable[..., Any], model: Any, writer: WriteReport):
+        self.period, self.cfg, self.test, self.model, self.writer = own.TEST.EVAL_PERIOD, cfg, test, model, writer
+        self.best = BestWeights(own)
+
+    def after_step(self) -> None:
+        """Evaluate when it is time to."""
+        done = self.trainer.iter + 1
+        if done % self.period and done < self.trainer.max_iter:
+            return
+        check_finite(self.trainer)
+        cfg = trial_cfg(self.cfg, done)
+        self.test(cfg, self.model)
+        if self.writer.report is not None:
+            results = load_results(Path(cfg.OUTPUT_DIR) / "results.json")
+            self.writer.report.evaluation(self.trainer.iter, figures_of(results))
+            self.best.offer(self.model.network, done, results)
+        comm.synchronize()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best result so far."""
+        return {"mean": self.best.mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the best result of a checkpoint."""
+        self.best.mean = state["mean"]
 
 
 class SaveComparisons(HookBase):

@@ -19,6 +19,7 @@ from err_seg.d2.checks import check_detectron2_keys, check_schedule_keys, check_
 from err_seg.d2.config import from_detectron2
 from err_seg.d2.evaluator import ERRSegEvaluator
 from err_seg.d2.hooks import (
+    EvaluateAndKeepBest,
     LatestBatch,
     ListDamagedPairs,
     SaveCheckpoints,
@@ -179,6 +180,8 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             built.append(writer)
         built.append(hooks.LRScheduler())
+        if own.TEST.EVAL_PERIOD:
+            built.append(EvaluateAndKeepBest(own, cfg, self.test, model, writer))
         if comm.is_main_process():
             solver = own.SOLVER
             built.append(
@@ -188,8 +191,6 @@ class Trainer(DefaultTrainer):
             built.append(SaveFinalWeights(output, model.network))
         if own.DATALOADER.SKIP_DAMAGED:
             built.append(ListDamagedPairs(output, self._latest))
-        if cfg.TEST.EVAL_PERIOD:
-            built.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.model)))
         built.append(StopOnSignal())
         return built
 

@@ -49,7 +49,8 @@ def train(cfg: CfgNode, *, resume: bool = False) -> None:
             # one more than are kept lies there while the next is written, and the last one twice
             written = -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD)
             together = min(solver.CHECKPOINTS_KEPT + 1, written) + 1
-            check_output_folder(output, trainer.meta_arch.network, checkpoints=together)
+            best = cfg.TEST.EVAL_PERIOD > 0
+            check_output_folder(output, trainer.meta_arch.network, checkpoints=together, best=best)
             Checkpoints(output, solver.CHECKPOINTS_KEPT).set_aside()
         elif trainer.checkpointer.has_checkpoint():
             warn_of_changes(cfg, output / "config.yaml")

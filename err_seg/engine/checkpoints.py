@@ -46,6 +46,7 @@ class TrainingState:
         config: the configuration as YAML.
         average: parameter name to the moving average of its weights; empty without ``SOLVER.EMA``.
         broken, skipped: losses in a row that were not finite, and steps that loss scaling has skipped so far.
+        best: the best result of an evaluation so far.
     """
 
     iteration: int = 0
@@ -57,6 +58,7 @@ class TrainingState:
     average: dict[str, Tensor] = field(default_factory=dict)
     broken: int = 0
     skipped: int = 0
+    best: float | None = None
 
 
 class Checkpoints:
@@ -193,13 +195,23 @@ def changed_settings(before: str, now: str) -> list[str]:
     return [f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
 
 
-def check_output_folder(output: Path, model: nn.Module, *, checkpoints: int, resume: bool = False) -> None:
+def check_output_folder(
+    output: Path,
+    model: nn.Module,
+    *,
+    checkpoints: int,
+    averaged: bool = False,
+    best: bool = False,
+    resume: bool = False,
+) -> None:
     """Check before a run that its files can be written.
 
     Args:
         output: ``OUTPUT_DIR``; it is made.
         model: what is trained, with AdamW's two moments for each trainable number.
         checkpoints: how many will lie on disk together at most, the one being written included.
+        averaged: whether they also hold an average of each.
+        best: whether the best weights are kept beside the final ones.
         resume: count those that are there already among them.
 
     Raises:
@@ -213,16 +225,17 @@ def check_output_folder(output: Path, model: nn.Module, *, checkpoints: int, res
     except OSError as error:
         raise TrainingError(f"OUTPUT_DIR {output} cannot be written to: {error}; choose another") from error
     weights = sum(4 * p.numel() for p in model.parameters())
-    moments = sum(8 * p.numel() for p in model.parameters() if p.requires_grad)
+    moments = sum((12 if averaged else 8) * p.numel() for p in model.parameters() if p.requires_grad)
     there = (output / "checkpoints").glob("iter_*/*") if resume else ()
     present = sum(file.stat().st_size for file in there)
-    needed = checkpoints * (weights + moments) + weights - present
+    needed = checkpoints * (weights + moments) + (weights * 2 if best else weights) - present
     free = shutil.disk_usage(output).free
     if free < needed:
         raise TrainingError(
             f"OUTPUT_DIR {output} has {size_text(free)} free, the run needs {size_text(needed)}: {checkpoints} "
-            f"checkpoint{'s' * (checkpoints > 1)} of {size_text(weights + moments)} and the final weights of "
-            f"{size_text(weights)}{f', less {size_text(present)} that are there' if present else ''}. Free some "
+            f"checkpoint{'s' * (checkpoints > 1)} of {size_text(weights + moments)} and the final {'and best ' * best}"
+            f"weights of {size_text(weights)}{' each' * best}"
+            f"{f', less {size_text(present)} that are there' if present else ''}. Free some "
             "space, choose another OUTPUT_DIR, or keep fewer (SOLVER.CHECKPOINTS_KEPT)"
         )
 

@@ -46,7 +46,8 @@ class Report:
     format: a JSON object with ``iteration`` (from 0), ``total_loss`` (the mean since the last line), ``lr`` (the
     highest of the groups), ``time`` and ``data_time`` (seconds an iteration, median), ``eta_seconds`` and ``max_mem``
     (MiB); with loss scaling also ``loss_scale`` and ``skipped_steps`` (of all up to here). Losses that are not finite
-    are left out of the mean, which is null where there is no other.
+    are left out of the mean, which is null where there is no other. An evaluation has a line of its own, with figures
+    such as ``sem_seg/mIoU``.
 
     Args:
         cfg: the configuration.
@@ -110,6 +111,10 @@ class Report:
             *(done, self.last, math.nan if total_loss is None else total_loss, time, data_time, lr, line["max_mem"]),
             "".join(f"  {name}: {value:g}" for name, value in (further or {}).items()),
         )
+
+    def evaluation(self, iteration: int, figures: Mapping[str, float]) -> None:
+        """Tell of an evaluation after an iteration (from 0)."""
+        self._write({"iteration": iteration, **figures})
 
     def _write(self, line: dict[str, Any]) -> None:
         with writing(self._metrics.name):

@@ -33,6 +33,7 @@ from err_seg.engine.report import Report, check_trackers
 from err_seg.engine.schedule import set_learning_rates
 from err_seg.engine.start import open_data, prepare_output
 from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
+from err_seg.engine.trial import Trial
 from err_seg.engine.vis import compare, predict_batch, save_comparison
 from err_seg.engine.watch import Iteration, LateNumbers, Watch
 from err_seg.modeling.err_seg import ERRSeg
@@ -59,6 +60,7 @@ class TrainingRun:
         self.batch_size = pictures_at_a_time(cfg, self.processes)
         self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
+        self.trial = Trial(cfg, model) if cfg.TEST.EVAL_PERIOD else None
         self.checkpoints = Checkpoints(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CHECKPOINTS_KEPT)
         self.damaged = DamagedPairs(Path(cfg.OUTPUT_DIR))
         state = prepare_output(cfg, model, self.checkpoints, self.damaged, resume=resume)
@@ -83,6 +85,8 @@ class TrainingRun:
             restore_optimizer_state(self.optimizer, state.optimizer)
         if self.average is not None:
             self.average.restore(state.average)
+        if self.trial is not None:
+            self.trial.best.mean = state.best
         if state.scaler and self.scaler is not None:
             self.scaler.load_state_dict(state.scaler)
 
@@ -159,6 +163,18 @@ class TrainingRun:
             save_comparison(image, self.cfg, self.iteration)
             self.report.picture(self.iteration - 1, np.asarray(image))
 
+    def evaluate(self) -> None:
+        """Evaluate the weights (their moving average, with ``SOLVER.EMA``) and keep the best; all processes must ask.
+
+        Raises:
+            TrainingError: the loss or weights are not finite.
+        """
+        assert self.trial is not None
+        self.watch.settle()
+        figures = self.trial(self._final_weights(), self.iteration)
+        if self.report is not None:
+            self.report.evaluation(self.iteration - 1, figures)
+
     def save(self) -> None:
         """Write a checkpoint; all processes must ask.
 
@@ -180,6 +196,7 @@ class TrainingRun:
                 average=average,
                 broken=self.watch.broken,
                 skipped=self.watch.skipped,
+                best=self.trial.best.mean if self.trial is not None else None,
             )
             try:
                 path = self.checkpoints.save(weights, state)

@@ -31,7 +31,8 @@ def prepare_output(
     if is_main:
         written = -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD)
         together = min(solver.CHECKPOINTS_KEPT + 1, written)
-        check_output_folder(output, model, checkpoints=together, resume=resume)
+        averaged, best = solver.EMA.ENABLED, cfg.TEST.EVAL_PERIOD > 0
+        check_output_folder(output, model, checkpoints=together, averaged=averaged, best=best, resume=resume)
     check_shared_folder(output)
     if is_main and not resume:
         checkpoints.set_aside()

@@ -20,7 +20,8 @@ def train(cfg: CfgNode, model: ERRSeg, *, resume: bool = False) -> None:
 
     Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.report`), checkpoints every
     ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), pictures of predictions
-    every ``VIS_PERIOD`` (:mod:`err_seg.engine.vis`), and ``model_final.safetensors``.
+    every ``VIS_PERIOD`` (:mod:`err_seg.engine.vis`), and ``model_final.safetensors``; every ``TEST.EVAL_PERIOD`` and at
+    the end results on ``DATASETS.TEST``, in ``evaluations``, and the best weights so far, ``model_best.safetensors``.
 
     Where ``torch.distributed`` is initialised all its processes must call it, and a global batch is the same pictures
     and the same step whatever their number. The global random state is set anew in every iteration.
@@ -37,7 +38,7 @@ def train(cfg: CfgNode, model: ERRSeg, *, resume: bool = False) -> None:
             cannot be written, a pair cannot be read, or a loader process was killed; says what there is to resume from.
         TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
     """
-    solver = cfg.SOLVER
+    solver, period = cfg.SOLVER, cfg.TEST.EVAL_PERIOD
     kept = Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text
     with (
         told(TrainingError, kept, "--resume"),
@@ -52,6 +53,8 @@ def train(cfg: CfgNode, model: ERRSeg, *, resume: bool = False) -> None:
             signum = run.step(stop.signum)
             if cfg.VIS_PERIOD and run.iteration % cfg.VIS_PERIOD == 0:
                 run.show()
+            if period and (run.iteration % period == 0 or run.iteration == solver.MAX_ITER):
+                run.evaluate()
             if run.iteration % solver.CHECKPOINT_PERIOD == 0 or run.iteration == solver.MAX_ITER or signum:
                 run.save()
         if run.iteration >= solver.MAX_ITER:

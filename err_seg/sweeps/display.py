@@ -47,7 +47,7 @@ def state_of(folder: Path, iterations: int = 0) -> State | None:
         line = json.loads(_last_line(folder / "metrics.json")) if iterations else None
     except (OSError, ValueError):  # none yet, or half of one
         line = None
-    if line is not None:
+    if line is not None and line.get("total_loss") is not None:  # an evaluation has a line without
         left = datetime.timedelta(seconds=round(line["eta_seconds"]))
         return State(line["iteration"] + 1, iterations, f"loss {line['total_loss']:.4f}, {left} left")
     try:

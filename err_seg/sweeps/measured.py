@@ -112,7 +112,7 @@ def training_memory(run: Run) -> dict[str, float]:
         lines = (run.training.folder / "metrics.json").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return {}
-    return {MEMORY: max(json.loads(line)["max_mem"] for line in lines) / 1024} if facts["cuda"] and lines else {}
+    return {MEMORY: max(json.loads(line).get("max_mem", 0) for line in lines) / 1024} if facts["cuda"] and lines else {}
 
 
 def verdict(row: Row, reference: Row, column: str) -> str:

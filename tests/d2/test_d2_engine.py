@@ -79,6 +79,45 @@ def test_same_losses_weights_figures_and_files_as_the_plain_engine(train_net, tm
     ).read_text()
 
 
+def test_clipping_schedule_determinism_and_evaluation_are_the_plain_engines(train_net, tmp_path, monkeypatch):
+    clip = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model")
+    clip += ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.01, "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR")
+    options = (*clip, "SOLVER.DETERMINISTIC", True, "TEST.EVAL_PERIOD", 4, "SOLVER.MAX_ITER", 6)
+    loss, modes = d2.meta_arch.segmentation_loss, set()
+
+    def looking(*arguments, **more):
+        modes.add(torch.are_deterministic_algorithms_enabled())
+        return loss(*arguments, **more)
+
+    monkeypatch.setattr(d2.meta_arch, "segmentation_loss", looking)
+    for engine in ("plain", "detectron2"):
+        assert train_net("--engine", engine, *options, *in_out(tmp_path, engine))[0] == 0
+    assert modes == {True}
+    assert not torch.are_deterministic_algorithms_enabled()
+    plain, other = (lines(tmp_path / engine) for engine in ("plain", "detectron2"))
+    assert [line.keys() for line in plain] == [line.keys() for line in other]
+    for first, second in zip(plain, other, strict=True):
+        assert second == pytest.approx(first, rel=1e-5)
+    for name in ("model_final.safetensors", "model_best.safetensors"):
+        first, second = (read_checkpoint(tmp_path / engine / name) for engine in ("plain", "detectron2"))
+        for key in first:
+            torch.testing.assert_close(second[key], first[key], rtol=1e-5, atol=1e-7)
+    for iterations in (4, 6):
+        file = f"evaluations/iter_{iterations:07d}/results.json"
+        written = [json.loads((tmp_path / engine / file).read_text()) for engine in ("plain", "detectron2")]
+        assert [w["benchmarks"]["toy_val"]["settings"]["weights"].split()[1] for w in written] == [str(iterations)] * 2
+
+
+def test_best_result_survives_a_stop(run_cfg, tmp_path, monkeypatch):
+    figures = iter((5.0, 3.0, 4.0))
+    monkeypatch.setattr("err_seg.engine.trial.mean_figure", lambda results, name: next(figures))
+    training.train(run_cfg("SOLVER.MAX_ITER", 2, "TEST.EVAL_PERIOD", 2))
+    best = read_checkpoint(tmp_path / "out/model_best.safetensors")
+    training.train(run_cfg("SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 2), resume=True)
+    kept = read_checkpoint(tmp_path / "out/model_best.safetensors")
+    assert all(torch.equal(kept[name], best[name]) for name in best)
+
+
 def test_poly_schedule_is_that_of_detectron2s_project(toy_cfg, toy_model):
     lr_scheduler = pytest.importorskip("detectron2.projects.deeplab.lr_scheduler", exc_type=ImportError)
     options = ("SOLVER.MAX_ITER", 50, "SOLVER.WARMUP_ITERS", 10, "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR")
@@ -311,6 +350,7 @@ def test_keys_of_detectron2_that_do_not_count_are_refused(run_cfg, settings, wor
     ("key", "value"),
     [
         *(("PARALLEL", "fsdp"), ("ACCUMULATION_STEPS", 2), ("COMPILE", "eager"), ("PRECISION", "fp16")),
+        ("EMA.ENABLED", True),
     ],
 )
 def test_settings_that_cannot_be_honoured_are_refused(train_net, key, value):

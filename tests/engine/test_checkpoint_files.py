@@ -134,6 +134,16 @@ def test_too_little_space_is_reported_at_the_start(tmp_path, monkeypatch):
     model.requires_grad_(False)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=4 * 4 * 1_001_000))
     check_output_folder(tmp_path, model, checkpoints=3)
+    with pytest.raises(TrainingError, match="final and best weights"):
+        check_output_folder(tmp_path, model, checkpoints=3, best=True)
+    check_output_folder(tmp_path, model, checkpoints=3, averaged=True)
+    model.requires_grad_(True)
+    needed = 3 * (1 + 3) * 4 * 1_001_000 + 4 * 1_001_000
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=needed))
+    check_output_folder(tmp_path, model, checkpoints=3, averaged=True)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=needed - 1))
+    with pytest.raises(TrainingError):
+        check_output_folder(tmp_path, model, checkpoints=3, averaged=True)
 
 
 def test_space_that_earlier_checkpoints_take_is_not_asked_for_again(tmp_path, monkeypatch):

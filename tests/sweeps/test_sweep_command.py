@@ -254,12 +254,16 @@ def test_progress_is_seen_elsewhere_in_lines(tmp_path, monkeypatch):
         metrics.write_text(json.dumps(line) + "\n")
         look()
         look()
+        for other in ({"iteration": 99, "sem_seg/mIoU": 40.0}, line | {"total_loss": None}):  # nothing to add
+            metrics.write_text(metrics.read_text() + json.dumps(other) + "\n")
+            look()
     with Display(stream).process("evaluation of a", tmp_path, 0, 0) as look:
         (tmp_path / "output.txt").write_text("… evaluator: Inference done 28/80. Dataloading: 0.07 s/iter.\n")
         look()
     assert stream.getvalue().splitlines() == [
         "training of a: 120 of 240  drawing mini_world_val to /a/1/2",
         "training of a: 100 of 500  loss 0.2500, 0:01:23 left",
+        "training of a: 120 of 240  drawing mini_world_val to /a/1/2",
         "evaluation of a: 28 of 80",
     ]
 

@@ -91,7 +91,7 @@ def test_tables_of_the_miniature_world_compare_with_the_first_row(tmp_path):
     sweep = load_sweep(SWEEPS / "table_x.yaml", mini=True)
     runs = plan_runs(sweep, tmp_path / "runs")
     write_result(runs[0], "mini_world_test")
-    (runs[0].training.folder / "metrics.json").write_text('{"max_mem": 1024}\n{"max_mem": 2048}\n')
+    (runs[0].training.folder / "metrics.json").write_text('{"max_mem": 1024}\n{"max_mem": 2048}\n{"sem_seg/mIoU": 9}\n')
     (runs[0].training.folder / "environment.json").write_text('{"cuda": "12.8"}')
     first, second, *_ = measured_rows(sweep, runs)
     (runs[0].training.folder / "environment.json").write_text('{"cuda": null}')

@@ -1,0 +1,109 @@
+"""Evaluation while a run trains, and the best weights so far."""
+
+import copy
+import logging
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from err_seg.checkpoint import save_weights
+from err_seg.config import ConfigError
+from err_seg.engine.benchmarks import evaluate, open_benchmarks
+from err_seg.engine.parallel import is_main_process, wait_for_all
+from err_seg.evaluation import BenchmarkResult
+from err_seg.evaluation.metrics import SUMMARY_METRICS
+from err_seg.modeling.err_seg import ERRSeg
+
+logger = logging.getLogger(__name__)
+
+
+def trial_cfg(cfg: CfgNode, iterations: int) -> CfgNode:
+    """Return the configuration by which weights are evaluated after some iterations, in a folder of their own."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = f"iteration {iterations} of {cfg.OUTPUT_DIR}"
+    cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "evaluations" / f"iter_{iterations:07d}")
+    return cfg
+
+
+def figures_of(results: Sequence[BenchmarkResult]) -> dict[str, float]:
+    """Name the figures as detectron2's ``metrics.json`` does: "sem_seg/mIoU", behind "<benchmark>/" if there are more.
+
+    Those of single classes, and undefined ones, are left out.
+    """
+    return {
+        ("" if len(results) == 1 else f"{result.benchmark}/") + f"sem_seg/{name}": value
+        for result in results
+        for name, value in result.metrics.items()
+        if ("-" not in name or name in SUMMARY_METRICS) and math.isfinite(value)
+    }
+
+
+def mean_figure(results: Sequence[BenchmarkResult], name: str) -> float:
+    """Average one figure over benchmarks; NaN where one of them has none."""
+    return statistics.fmean(result.metrics[name] for result in results)
+
+
+class BestWeights:
+    """Keeps the best weights of a run, in ``model_best.safetensors``.
+
+    Args:
+        cfg: the configuration.
+
+    Attributes:
+        mean: the highest mean of ``TEST.BEST_METRIC`` over the benchmarks so far; ``None`` before the first.
+    """
+
+    def __init__(self, cfg: CfgNode):
+        self.file, self.metric = Path(cfg.OUTPUT_DIR) / "model_best.safetensors", cfg.TEST.BEST_METRIC
+        self.config = cfg.dump()
+        self.mean: float | None = None
+
+    def offer(
+        self, weights: nn.Module | dict[str, Tensor], iterations: int, results: Sequence[BenchmarkResult]
+    ) -> None:
+        """Write weights, in the main process, if their results are better than all before."""
+        mean = mean_figure(results, self.metric)
+        if not mean > (-math.inf if self.mean is None else self.mean):
+            return
+        self.mean = mean
+        if is_main_process():
+            save_weights(weights, self.file, {"iteration": iterations, "config": self.config, self.metric: mean})
+            logger.info("the best weights so far, mean %s %.4f: %s", self.metric, mean, self.file)
+
+
+class Trial:
+    """Evaluates a run's weights on ``DATASETS.TEST``, in a network of its own, and keeps the best of them.
+
+    What trains is left alone: its mode, its gradients, its random numbers and its place in the data.
+
+    Args:
+        cfg: the configuration.
+        model: the network, before it is shared out; it is copied, to the CPU.
+
+    Attributes:
+        best: who keeps the best weights.
+
+    Raises:
+        ConfigError: there is nothing to evaluate on.
+        DatasetError: a benchmark is unknown or not on disk.
+    """
+
+    def __init__(self, cfg: CfgNode, model: ERRSeg):
+        if not open_benchmarks(cfg):
+            raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
+        self.cfg, self.device, self.best = cfg, model.device, BestWeights(cfg)
+        self.model = copy.deepcopy(model).cpu().requires_grad_(False)
+
+    def __call__(self, weights: dict[str, Tensor], iterations: int) -> dict[str, float]:
+        """Evaluate weights after so many iterations; all processes must ask. Returns :func:`figures_of` the results."""
+        self.model.load_state_dict(weights)
+        results = evaluate(trial_cfg(self.cfg, iterations), self.model.to(self.device))
+        self.model.cpu()
+        self.best.offer(weights, iterations, results)
+        wait_for_all()
+        return figures_of(results)
