@@ -3,19 +3,43 @@
 Errors that name what is wrong with what was given: :class:`ArgumentError`, :class:`VocabularyError`,
 :class:`PictureError` and :class:`ImageReadError` (a file) of ``predict``, :class:`TooLargeError` of its results,
 :class:`ConfigError`, :class:`CheckpointError` and :class:`HubError` (a model by name) of what builds and loads models.
+
+What stands here, and every sub-package, is imported when it is first used: ``import err_seg`` takes no time.
 """
 
-from err_seg.arguments import ArgumentError
-from err_seg.build import build_model
-from err_seg.checkpoint import CheckpointError, load_weights, save_weights
-from err_seg.config import ConfigError, get_cfg
-from err_seg.data.images import ImageReadError
-from err_seg.hub import HubError, load
-from err_seg.modeling.segmentation import Segmentation, TooLargeError
-from err_seg.pictures import PictureError
-from err_seg.prompts import VocabularyError
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
 from err_seg.version import __version__
 
+if TYPE_CHECKING:
+    from err_seg.arguments import ArgumentError
+    from err_seg.build import build_model
+    from err_seg.checkpoint import CheckpointError, load_weights, save_weights
+    from err_seg.config import ConfigError, get_cfg
+    from err_seg.data.images import ImageReadError
+    from err_seg.hub import HubError, load
+    from err_seg.modeling.segmentation import Segmentation, TooLargeError
+    from err_seg.pictures import PictureError
+    from err_seg.prompts import VocabularyError
+
+HOMES = {
+    "ArgumentError": "arguments",
+    "CheckpointError": "checkpoint",
+    "ConfigError": "config",
+    "HubError": "hub",
+    "ImageReadError": "data.images",
+    "PictureError": "pictures",
+    "Segmentation": "modeling.segmentation",
+    "TooLargeError": "modeling.segmentation",
+    "VocabularyError": "prompts",
+    "build_model": "build",
+    "get_cfg": "config",
+    "load": "hub",
+    "load_weights": "checkpoint",
+    "save_weights": "checkpoint",
+}
 __all__ = [
     "ArgumentError",
     "CheckpointError",
@@ -33,3 +57,20 @@ __all__ = [
     "load_weights",
     "save_weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of this package, or one of its modules."""
+    if name in HOMES:
+        value = getattr(import_module(f"err_seg.{HOMES[name]}"), name)
+    elif not name.startswith("_") and find_spec(f"err_seg.{name}"):
+        value = import_module(f"err_seg.{name}")
+    else:
+        raise AttributeError(f"module 'err_seg' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the names that are there for use."""
+    return sorted(__all__)

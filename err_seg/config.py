@@ -47,6 +47,13 @@ def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()
     return cfg
 
 
+def shipped_configs() -> Path:
+    """Return the folder of the shipped YAML files: inside an installed package, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
 def _load_yaml(file: Path) -> dict[str, Any]:
     if not file.is_file():
         folder = file.parent if file.parent.is_dir() else Path()

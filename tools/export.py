@@ -15,6 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from err_seg.inference.cli import add_model_options, load_model
+
 from err_seg.export import (
     ExportError,
     check_facts,
@@ -25,7 +27,6 @@ from err_seg.export import (
     save_vocabulary,
 )
 from err_seg.inference import split_names
-from err_seg.inference.cli import add_model_options, load_model
 
 WRITERS = {".onnx": (export_onnx, check_onnx), ".pt2": (export_program, check_program)}
 

@@ -15,6 +15,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from err_seg.inference.cli import add_model_options, add_words_options, load_model, read_names
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +35,6 @@ from err_seg.inference import (
     run,
 )
 from err_seg.inference.attention import escf_with
-from err_seg.inference.cli import add_model_options, add_words_options, load_model, read_names
 from err_seg.inference.inputs import Source
 from err_seg.inference.names import printable
 from err_seg.inference.video import is_video

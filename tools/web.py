@@ -15,9 +15,9 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from err_seg.inference.cli import add_model_options, load_model
 from PIL import Image
 
-from err_seg.inference.cli import add_model_options, load_model
 from err_seg.inference.inputs import collect_sources
 
 WORDS = "person, cat, dog, car, building, road, tree, grass, sky, table, cup, wall, floor"

@@ -1,15 +1,14 @@
-import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY, SHARED, TOY
+from conftest import SHARED, TOY
 from PIL import Image
 
+from err_seg.commands.analyze import main
 from err_seg.data import dataset_names, unregister
 
-main = runpy.run_path(str(REPOSITORY / "tools" / "analyze_data.py"))["main"]
 TOY_OPTS = ["--opts", *map(str, TOY)]
 
 

@@ -1,12 +1,11 @@
 """The redundant classes' share of CFM's attention: the statements hold, and the measurement is the network's own."""
 
 import json
-import runpy
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, TOY
+from conftest import TOY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,6 +21,7 @@ from err_seg.analysis.attention_share import (
 )
 from err_seg.analysis.class_recall import ClassRecall
 from err_seg.analysis.figures import draw_attention_share, draw_saturation, save_figure
+from err_seg.commands.figures import main
 from err_seg.data import DatasetSpec, SegmentationPairs
 from err_seg.inference.attention import AttentionLayer
 
@@ -200,9 +200,6 @@ def test_saturation(tmp_path):
         draw_saturation([1, 2], {"toy": [(50, 0)]}, [recall])
     with pytest.raises(ValueError, match="rising"):
         draw_saturation([2, 1], {"toy": [(50, 0), (40, 0)]}, [])
-
-
-main = runpy.run_path(str(REPOSITORY / "tools" / "paper_figures.py"))["main"]
 
 
 def test_command_on_drawn_scenes(tmp_path, monkeypatch, capsys):

@@ -1,20 +1,18 @@
 """Picture grids: colours, legends and headings, and the command with several lists of words and models."""
 
 import json
-import runpy
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from PIL import Image, ImageFont
 
 import err_seg
 from err_seg.analysis.grid_layout import GAP, Entry, Line, Row, fitting_size, lay_out
 from err_seg.analysis.picture_grid import Column, _heading, _legend, picture_grid, predict_column
+from err_seg.commands.figures import main
 from err_seg.data.mini_vocabulary import VOCABULARY
 from err_seg.data.mini_world import MiniScenes
 
-main = runpy.run_path(str(REPOSITORY / "tools" / "paper_figures.py"))["main"]
 FONT = ImageFont.load_default(13)
 
 

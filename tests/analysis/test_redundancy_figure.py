@@ -1,23 +1,20 @@
 """Attention with all classes kept and with K: what is compared, what is drawn, what is refused."""
 
-import runpy
-
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, VOCABULARY
+from conftest import VOCABULARY
 from PIL import Image
 
 import err_seg
 from err_seg.analysis.attention_comparison import compare_attention, find_class
 from err_seg.analysis.redundancy_figure import redundancy_figure
+from err_seg.commands.figures import main
 from err_seg.data.mini_vocabulary import VOCABULARY as MINI_WORDS
 from err_seg.data.mini_world import MiniScenes
 from err_seg.inference.attention import record_attention
 
 WORDS = tuple(name for name in MINI_WORDS if "triangle" in name or "star" in name)
-
-main = runpy.run_path(str(REPOSITORY / "tools" / "paper_figures.py"))["main"]
 
 
 @pytest.fixture

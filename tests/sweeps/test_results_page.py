@@ -1,24 +1,15 @@
 """The results page, from a store of made-up runs."""
 
-import importlib.util
 import json
 import re
 
-import pytest
 import torch
 from conftest import REPOSITORY
 
+from err_seg.commands.results import main
 from err_seg.data.mini_vocabulary import VOCABULARY
 from err_seg.evaluation import BenchmarkResult, save_results
 from err_seg.sweeps import load_sweep, plan_runs
-
-
-@pytest.fixture
-def results_command():
-    spec = importlib.util.spec_from_file_location("results_command", REPOSITORY / "tools/results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def write_runs(store, name, miou):
@@ -35,11 +26,11 @@ def write_runs(store, name, miou):
         (run.training.folder / "environment.json").write_text(json.dumps(facts))
 
 
-def test_the_page_shows_what_was_run_and_names_what_was_not(results_command, tmp_path, capsys):
+def test_the_page_shows_what_was_run_and_names_what_was_not(tmp_path, capsys):
     write_runs(tmp_path / "sweeps", "fig_7", [60, 50, 61, 62, 60, 52])
     write_runs(tmp_path / "sweeps", "table_ix", [60, 59, 60, 58, 60, 57])
     page = tmp_path / "page" / "results.md"
-    assert results_command.main(["--sweeps", str(tmp_path / "sweeps"), "--page", str(page)]) == 0
+    assert main(["--sweeps", str(tmp_path / "sweeps"), "--page", str(page)]) == 0
     text = page.read_text()
     assert "| plain MLP" in text
     assert "as in the paper" in text.split("## Table IX")[1].split("##")[0]
@@ -54,7 +45,7 @@ def test_the_page_shows_what_was_run_and_names_what_was_not(results_command, tmp
     assert "10 trainings of 500 iterations of 2 pictures; err_seg 1.0, torch" in text
 
 
-def test_without_any_run_it_says_what_to_do(results_command, tmp_path, capsys):
-    assert results_command.main(["--sweeps", str(tmp_path), "--page", str(tmp_path / "results.md")]) == 1
+def test_without_any_run_it_says_what_to_do(tmp_path, capsys):
+    assert main(["--sweeps", str(tmp_path), "--page", str(tmp_path / "results.md")]) == 1
     assert "first: python tools/sweep.py" in capsys.readouterr().err
     assert not (tmp_path / "results.md").exists()

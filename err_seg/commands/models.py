@@ -1,28 +1,15 @@
-"""Options that the commands share: which model, which words, where it runs."""
+"""The model and the words that a command's options name."""
 
 import argparse
 
 from err_seg import hub
 from err_seg.build import build_model
+from err_seg.commands.options import DEFAULT_MODEL
 from err_seg.config import get_cfg
 from err_seg.data import load_vocabulary
-from err_seg.device import PRECISIONS, own_device
+from err_seg.device import own_device
 from err_seg.inference.words import split_names
 from err_seg.modeling.err_seg import ERRSeg
-
-DEFAULT_MODEL = "err-seg-b"
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that :func:`load_model` reads."""
-    group = parser.add_argument_group("model")
-    names = ", ".join(hub.model_names())
-    group.add_argument("--model", metavar="NAME", help=f"{names} ({DEFAULT_MODEL})")
-    group.add_argument("--weights", metavar="FILE", help="our own (.safetensors) or a released (.pth) checkpoint")
-    group.add_argument("--config-file", metavar="FILE", help="a YAML file, where the weights do not say what they fit")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
-    group.add_argument("--precision", choices=("auto", *PRECISIONS), help="the configuration's, which is mostly fp32")
-    group.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
 
 
 def load_model(arguments: argparse.Namespace) -> ERRSeg:
@@ -43,13 +30,6 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
         device=device,
         precision=arguments.precision,
     )
-
-
-def add_words_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that :func:`read_names` reads."""
-    words = parser.add_mutually_exclusive_group(required=True)
-    words.add_argument("--classes", metavar="NAMES", help='"cat, dog, grass"; with synonyms "cat; sofa, couch; grass"')
-    words.add_argument("--classes-file", metavar="FILE", help=".txt (a class a line), .json, or ade20k_150, ...")
 
 
 def read_names(arguments: argparse.Namespace) -> tuple[str, ...]:

@@ -1,0 +1,188 @@
+"""How fast training pictures are read and transformed, or label maps prepared.
+
+One process reads, as each worker of the loader does, so that the figure is pictures a second a core. A profile names
+what the time goes into.
+"""
+
+import cProfile
+import os
+import pstats
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from rich.console import Console
+from rich.table import Table
+
+from err_seg.data import (
+    DatasetSpec,
+    SegmentationPairs,
+    TrainingDataset,
+    TrainingSampler,
+    TrainingTransform,
+    get_dataset,
+    load_vocabulary,
+    read_image,
+)
+from err_seg.data.preparation import prepare
+
+NUM_GENERATED = 8
+ROUNDS = 25
+TOP_COSTS = 3
+
+
+def benchmark_reading(
+    dataset_name: str | None, root: str | None, *, pictures: int, crop_size: int, color_jitter: str
+) -> None:
+    """Read training pictures of a registered data set, or of a few generated ones, and print a table.
+
+    Args:
+        dataset_name: ``None`` for generated pictures.
+        root: the data sets' root.
+        pictures: how many to read.
+        crop_size: side in pixels.
+        color_jitter: "ssd" or "none".
+    """
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        spec = get_dataset(dataset_name) if dataset_name else generate(Path(folder))
+        pairs = SegmentationPairs(spec, root)
+        transform = TrainingTransform(
+            crop_size, min_sizes=(crop_size,), color_jitter=color_jitter, ignore_label=spec.ignore_label
+        )
+        dataset = TrainingDataset(pairs, transform, seed=0)
+        positions = list(islice(TrainingSampler(len(pairs), seed=0), pictures))
+        seconds = _time(dataset, positions)
+        costs = _profile(lambda: [dataset[position] for position in positions])
+    rows = [
+        ("pictures a second a core", f"{len(seconds) / sum(seconds):.1f}"),
+        ("milliseconds a picture, median", f"{np.median(seconds) * 1e3:.1f}"),
+        ("milliseconds a picture, 95th percentile", f"{np.percentile(seconds, 95) * 1e3:.1f}"),
+    ]
+    _print(f"Training pictures: {spec.name}, {pictures} read, crop {crop_size}", rows, costs)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch compute in one thread, for the time of a ``with`` block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def benchmark_preparation(count: int) -> None:
+    """Time and profile the conversion of generated label maps in COCO-Stuff's raw layout, in one process."""
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        generate(Path(folder))
+        raw = Path(folder) / "coco-stuff"
+        for split in ("train2017", "val2017"):
+            for kind in ("images", "annotations"):
+                (raw / kind / split).mkdir(parents=True)
+            for index in range(count // 2):
+                source = f"{index % NUM_GENERATED}"
+                shutil.copy(Path(folder) / "images" / f"{source}.jpg", raw / "images" / split / f"{index:012}.jpg")
+                shutil.copy(Path(folder) / "labels" / f"{source}.png", raw / "annotations" / split / f"{index:012}.png")
+        start = time.perf_counter()
+        reports = prepare("coco-stuff", Path(folder))
+        seconds = time.perf_counter() - start
+        written = sum(report.written for report in reports)
+        costs = _profile(lambda: prepare("coco-stuff", Path(folder), force=True))
+    rows = [("files a second a core", f"{written / seconds:.0f}")]
+    _print(f"Preparation: generated COCO-Stuff, {written} label maps", rows, costs)
+
+
+def compare_decoders(folder: Path, most: int) -> None:
+    """Decode a folder's JPEGs with Pillow and as the package does, by OpenCV, in turns; compare time and pixels.
+
+    Args:
+        folder: searched with all folders below.
+        most: pictures to take.
+
+    Raises:
+        FileNotFoundError: there is no JPEG.
+    """
+    files = sorted(folder.rglob("*.jpg"))[:most]
+    if not files:
+        raise FileNotFoundError(f"no .jpg under {folder}")
+
+    def by_pillow(file: Path) -> np.ndarray:
+        with Image.open(file) as picture:
+            return read_image(picture)
+
+    decoders: dict[str, Callable[[Path], np.ndarray]] = {"Pillow": by_pillow, "OpenCV": read_image}
+    equal = sum(np.array_equal(by_pillow(file), read_image(file)) for file in files)
+    seconds: dict[str, list[float]] = {name: [] for name in decoders}
+    for _ in range(ROUNDS):
+        for name, decode in decoders.items():
+            start = time.process_time()
+            for file in files:
+                decode(file)
+            seconds[name].append((time.process_time() - start) / len(files))
+    rows = [(f"{name}, milliseconds a picture, median", f"{np.median(s) * 1e3:.2f}") for name, s in seconds.items()]
+    rows.append(("of which the pixels are the same", f"{equal} of {len(files)}"))
+    _print(f"JPEGs of {folder}, {ROUNDS} rounds, processor time", rows, [])
+
+
+def generate(folder: Path) -> DatasetSpec:
+    """Write a few pairs of the size that is usual in COCO, 640x480, with photograph-like detail."""
+    generator = np.random.default_rng(0)
+    vocabulary = load_vocabulary("coco_stuff")
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir()
+    for index in range(NUM_GENERATED):
+        coarse = generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+        grain = Image.effect_noise((640, 480), 40).convert("RGB").filter(ImageFilter.GaussianBlur(1))
+        Image.blend(picture, grain, 0.3).save(folder / "images" / f"{index}.jpg", quality=90)
+        classes = generator.integers(0, len(vocabulary), (6, 8), dtype=np.uint8)
+        label = Image.fromarray(classes).resize((640, 480), Image.Resampling.NEAREST)
+        label.save(folder / "labels" / f"{index}.png")
+    return DatasetSpec("generated", str(folder / "images"), str(folder / "labels"), vocabulary)
+
+
+def _time(dataset: TrainingDataset, positions: list[tuple[int, int]]) -> list[float]:
+    """Seconds of each picture, after one that warms up."""
+    dataset[positions[0]]
+    seconds = []
+    for position in positions:
+        start = time.perf_counter()
+        dataset[position]
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def _profile(work: Callable[[], object]) -> list[tuple[str, float]]:
+    """The functions that take the most time themselves, and their shares of all of it."""
+    profile = cProfile.Profile()
+    with profile:
+        work()
+    stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    total = sum(own for _, _, own, _, _ in stats.values())
+    ranked = sorted(stats.items(), key=lambda entry: entry[1][2], reverse=True)[:TOP_COSTS]
+    return [(_describe(function), entry[2] / total) for function, entry in ranked]
+
+
+def _describe(function: tuple[str, int, str]) -> str:
+    file, line, name = function
+    return name if file == "~" else f"{os.path.basename(file)}:{line} {name}"
+
+
+def _print(title: str, rows: list[tuple[str, str]], costs: list[tuple[str, float]]) -> None:
+    table = Table(title=title)
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    for row in rows:
+        table.add_row(*row)
+    table.add_section()
+    for function, share in costs:
+        table.add_row(f"time in {function}", f"{share:.0%}")
+    Console().print(table)

@@ -1,0 +1,36 @@
+"""The commands: ``err-seg NAME ...``, one file a command, each a function ``main`` of its arguments.
+
+Reading the arguments imports nothing heavy: help, the version and a mistake are answered at once. What a command needs
+is imported when it starts to work.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from err_seg.version import __version__
+
+COMMANDS = {
+    "analyze": "count a network's cost, the classes of pictures, CRM's recall, the likeness of words",
+    "figures": "draw the paper's figures for your own pictures and words",
+    "results": "write a page of what sweeps have measured on the miniature world",
+    "benchmark": "measure time and memory of prediction, training and reading",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, the first of the arguments; returns its exit status."""
+    listing = "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="err-seg",
+        description="Any picture plus any list of class names in, a label for every pixel out.",
+        epilog=f"commands:\n{listing}\n\nerr-seg COMMAND --help tells the rest.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"err_seg {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = parser.parse_args(arguments[:1]).command
+    return importlib.import_module(f"err_seg.commands.{chosen}").main(arguments[1:])

@@ -1,0 +1,180 @@
+"""Count and measure what the paper's Tables I, III, IV and XIII rest on, for any network, data sets and CLIP.
+
+    err-seg analyze model --config-file configs/err_seg_convnext_b.yaml --num-classes 150 --num-kept 32
+    err-seg analyze classes --datasets ade20k_150_val pascal_voc_20_val
+    err-seg analyze recall --datasets ade20k_150_val --config-file configs/err_seg_convnext_b.yaml \\
+        --opts MODEL.WEIGHTS model_final.pth
+    err-seg analyze vocabularies --config-file configs/err_seg_convnext_b.yaml
+
+model: parameters and multiply-adds (Table III); nothing is computed, so it takes a second. classes: how many classes a
+picture shows, and how much of the vocabulary it does not need (Table I). recall: which share of them is among the K
+classes that CRM keeps. vocabularies: how similar classes are to those of training (Table IV). The last three print a
+table and write the figures and a picture to --output. Data sets of your own are declared under DATASETS.CUSTOM of
+--config-file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from err_seg.commands.options import add_config_options, command_parser, positive
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+NO_CLIP_WEIGHTS = (
+    "These figures mean nothing{}: CLIP has random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a file) "
+    "or MODEL.WEIGHTS."
+)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_parser("analyze", __doc__)
+    kinds = parser.add_subparsers(required=True, metavar="model | classes | recall | vocabularies")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--output", type=Path, default=Path("output/analysis"), metavar="DIR", help="(%(default)s)")
+    shared.add_argument("--config-file", metavar="FILE", help="a YAML file of configs/ (default: err_seg/defaults.py)")
+    shared.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
+    data = argparse.ArgumentParser(add_help=False)
+    data.add_argument("--datasets", nargs="+", metavar="NAME", help="registered data sets (the paper's)")
+    data.add_argument("--root", metavar="DIR", help="the data sets' root (DATASETS.ROOT)")
+
+    model = kinds.add_parser("model", allow_abbrev=False)
+    model.set_defaults(run=analyze_model, root=None, output=None)
+    model.add_argument("--num-classes", type=positive, default=150, metavar="T", help="size of the vocabulary (150)")
+    model.add_argument("--num-kept", type=positive, metavar="K", help="classes kept (the configuration's)")
+    add_config_options(model, required=True)
+
+    classes = kinds.add_parser("classes", parents=[data, shared], allow_abbrev=False)
+    classes.set_defaults(run=analyze_classes)
+    classes.add_argument("--workers", type=positive, metavar="N", help="processes (one a core)")
+
+    recall = kinds.add_parser("recall", parents=[data, shared], allow_abbrev=False)
+    recall.set_defaults(run=analyze_recall)
+    recall.add_argument("--num-kept", type=positive, nargs="+", metavar="K", help="(most of Table XIII's)")
+
+    words = kinds.add_parser("vocabularies", parents=[shared], allow_abbrev=False)
+    words.set_defaults(run=analyze_vocabularies, root=None)
+    known = "vocabularies, data sets, or .json or .txt files (the paper's)"
+    words.add_argument("--vocabularies", nargs="+", metavar="NAME", help=known)
+    words.add_argument("--train", default="coco_stuff", metavar="NAME", help="what to compare with (%(default)s)")
+    words.add_argument("--thresholds", type=float, nargs="+", metavar="X", help="of similarity")
+    parser.epilog = "\n".join(kind.format_usage() for kind in kinds.choices.values())
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    options = parse_arguments(arguments)
+    from err_seg.config import get_cfg
+    from err_seg.data import register_entries
+    from err_seg.data.preparation.sources import PreparationError
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
+        cfg = get_cfg(options.config_file, overrides)
+        register_entries(cfg.DATASETS.CUSTOM)
+        options.run(options, cfg)
+    except (ValueError, OSError, PreparationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.output:
+        print(f"Written to {options.output}")
+    return 0
+
+
+def analyze_model(options: argparse.Namespace, cfg: CfgNode) -> None:
+    """Parameters and multiply-adds."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from err_seg.build import build_model
+    from err_seg.modeling.cost import network_cost
+
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
+    with torch.device("meta"):
+        model = build_model(cfg)
+    kept = options.num_kept or model.num_kept
+    cost = network_cost(model, num_classes=options.num_classes, num_kept=kept, size=cfg.INPUT.SIZE)
+
+    title = f"{cfg.MODEL.CLIP.NAME}, S = {cfg.INPUT.SIZE}, T = {options.num_classes}, K = {kept or 'T'}"
+    table = Table("part", title=title)
+    table.add_column("GMAC", justify="right")
+    for name, macs in cost.macs.items():
+        table.add_row(name, f"{macs / 1e9:.1f}")
+    total = sum(cost.macs.values())
+    table.add_section()
+    table.add_row("a picture, as computed here", f"{total / 1e9:.1f}")
+    repeated = total + cost.repeated_guidance_macs
+    table.add_row("with the guidance projected anew for every class", f"{repeated / 1e9:.1f}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"parameters: {cost.parameters / 1e6:.2f} M, of which {cost.outside_clip / 1e6:.2f} M outside CLIP; "
+        f"{cost.trainable / 1e6:.2f} M train",
+        highlight=False,
+    )
+
+
+def analyze_classes(options: argparse.Namespace, cfg: CfgNode) -> None:
+    """Table I."""
+    from err_seg.analysis.classes_per_picture import PAPER, class_counts_table, count_classes, save_class_counts
+    from err_seg.analysis.figures import draw_class_counts, save_figure
+    from err_seg.data import SegmentationPairs, get_dataset
+    from err_seg.data.preparation.parallel import default_workers
+
+    pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in options.datasets or PAPER]
+    results = [count_classes(data, options.workers or default_workers()) for data in pairs]
+    print(class_counts_table(results))
+    save_class_counts(results, options.output / "classes_per_picture.json")
+    save_figure(draw_class_counts(results), options.output / "classes_per_picture.png")
+
+
+def analyze_recall(options: argparse.Namespace, cfg: CfgNode) -> None:
+    """Recall of CRM."""
+    from err_seg.analysis.class_recall import DEFAULT_NUM_KEPT, measure_class_recall, recall_table, save_class_recall
+    from err_seg.analysis.figures import draw_class_recall, save_figure
+    from err_seg.build import build_model
+    from err_seg.data import SegmentationPairs, get_dataset
+
+    names = options.datasets or cfg.DATASETS.TEST
+    pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
+    model = build_model(cfg)
+    results = [measure_class_recall(cfg, model, data) for data in pairs]
+    print("Share of the classes present, and of the labelled pixels, that are among the K kept, in percent:")
+    print(recall_table(results, options.num_kept or DEFAULT_NUM_KEPT))
+    save_class_recall(results, options.output / "class_recall.json")
+    save_figure(draw_class_recall(results), options.output / "class_recall.png")
+    _warn_of_random_weights(cfg)
+
+
+def analyze_vocabularies(options: argparse.Namespace, cfg: CfgNode) -> None:
+    """Table IV."""
+    from err_seg.analysis import vocabulary_similarity as similarity
+    from err_seg.analysis.figures import draw_similarities, save_figure
+
+    vocabularies, thresholds = (
+        options.vocabularies or similarity.PAPER,
+        options.thresholds or similarity.DEFAULT_THRESHOLDS,
+    )
+    results = similarity.nearest_classes(similarity.build_embedder(cfg), list(vocabularies), options.train)
+    print(f"Share of the classes whose nearest class in {options.train} has a similarity of")
+    print(similarity.similarity_table(results, thresholds))
+    print("(same: 1 up to rounding, an equal prompt; paper: 1 and two thresholds that are not known)")
+    listing = options.output / "vocabularies.json"
+    similarity.save_similarities(results, listing, listing.with_suffix(".csv"))
+    save_figure(draw_similarities(results, thresholds), options.output / "vocabularies.png")
+    _warn_of_random_weights(cfg, " but for the equal prompts (same)")
+
+
+def _warn_of_random_weights(cfg: CfgNode, exception: str = "") -> None:
+    if not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS):
+        print(NO_CLIP_WEIGHTS.format(exception))

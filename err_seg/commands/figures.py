@@ -1,0 +1,230 @@
+"""Draw what the paper shows besides its tables, for your own pictures, words, data sets and models.
+
+    err-seg figures attention photo.jpg --classes-file ade20k_150 --class sky --point 120 80
+    err-seg figures attention-share --datasets ade20k_150_val --num-kept 32 150
+    err-seg figures attention-share --mini 64 --model mini
+    err-seg figures grid a.jpg b.jpg --classes "dog, grass" --classes "brown dog, white dog, grass"
+
+attention: where SFM looks within the map of a class, with all classes kept and with K of them (Fig. 2).
+attention-share: how much of CFM's attention goes to classes that a picture does not show (Proposition 1). grid:
+pictures beside what is predicted for lists of words (Fig. 8 to 10). More: docs/figures.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from err_seg.commands.options import DEFAULT_MODEL, add_model_options, add_words_options, command_parser, positive
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from err_seg.analysis.picture_grid import Column
+
+OUTPUT = Path("output/paper_figures")
+NO_WEIGHTS = "These figures mean nothing: the network has random weights. Set MODEL.WEIGHTS."
+
+
+def draw_attention(options: argparse.Namespace) -> Path:
+    """Fig. 2."""
+    from err_seg.analysis.attention_comparison import compare_attention
+    from err_seg.analysis.redundancy_figure import redundancy_figure
+    from err_seg.commands.models import load_model, read_names
+    from err_seg.data.images import read_image, read_label
+    from err_seg.prompts import check_vocabulary
+
+    picture = read_image(options.picture)
+    labels = None if options.labels is None else read_label(options.labels)
+    comparison = compare_attention(
+        load_model(options),
+        picture,
+        check_vocabulary(read_names(options)),
+        class_name=options.class_name,
+        point=options.point and tuple(options.point),
+        num_kept=options.num_kept,
+        labels=labels,
+    )
+    save_picture(redundancy_figure(comparison), options.output, options.palette)
+    return options.output
+
+
+def measure_shares(options: argparse.Namespace) -> Path:
+    """Proposition 1."""
+    from err_seg import hub
+    from err_seg.analysis.attention_share import measure_attention_share, save_attention_share, share_table
+    from err_seg.analysis.figures import draw_attention_share, save_figure
+    from err_seg.commands.models import load_model
+    from err_seg.config import get_cfg
+    from err_seg.data import SegmentationPairs, get_dataset, register_entries
+    from err_seg.data.mini_world import mini_world_name
+
+    overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
+    yaml_file = options.config_file if options.config_file not in hub.model_names() else None
+    cfg = get_cfg(yaml_file, overrides)
+    register_entries(cfg.DATASETS.CUSTOM)
+    names = [*(options.datasets or ())]
+    if options.mini:
+        names.append(mini_world_name("test", options.mini))
+    if not names:
+        raise ValueError("no data set to measure on; name some with --datasets, or draw scenes with --mini 64")
+    pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
+    model = load_model(options)
+    results = []
+    for data in pairs:
+        num_classes = len(data.spec.vocabulary)
+        results += measure_attention_share(
+            model, data, options.num_kept or (model.num_kept or num_classes, num_classes)
+        )
+    print("Attention that classes in the picture pay to others, by the number of classes kept, shares in percent:")
+    print(share_table(results))
+    print(
+        "(present : redundant: how many times as much one gets as the other; bounds: what the logits' spread Δ allows)"
+    )
+    save_attention_share(results, options.output / "attention_share.json")
+    save_figure(draw_attention_share(results), options.output / "attention_share.png")
+    if not (options.model or options.weights or cfg.MODEL.WEIGHTS) and options.config_file:
+        print(NO_WEIGHTS)
+    return options.output
+
+
+def draw_grid(options: argparse.Namespace) -> Path:
+    """Fig. 8 to 10."""
+    from err_seg import hub
+    from err_seg.analysis.grid_layout import CELL
+    from err_seg.analysis.picture_grid import picture_grid, predict_column
+    from err_seg.data import load_vocabulary
+    from err_seg.data.images import read_image
+    from err_seg.device import own_device
+    from err_seg.inference.words import split_names
+    from err_seg.prompts import check_vocabulary
+
+    cell = options.cell or CELL
+    if not options.classes:
+        raise ValueError("no words; give one or more lists with --classes or --classes-file")
+    pictures = [read_image(path) for path in options.pictures]
+    columns = [] if options.truth is None else [truth_column(options, pictures)]
+    lists = [
+        check_vocabulary(load_vocabulary(text) if is_file else split_names(text)) for is_file, text in options.classes
+    ]
+    names = options.model or [DEFAULT_MODEL]
+    for name in names:
+        model = hub.load(
+            name,
+            config=options.config_file,
+            overrides=options.opts,
+            device=own_device(options.device),
+            precision=options.precision,
+        )
+        title = Path(name).name if len(names) > 1 else ""
+        for words in lists:
+            columns.append(predict_column(model, pictures, words, num_kept=options.num_kept, title=title, cell=cell))
+    save_picture(picture_grid(pictures, columns, cell), options.output, options.palette)
+    return options.output
+
+
+def truth_column(options: argparse.Namespace, pictures: Sequence) -> Column:
+    """Read the column of label maps, each as large as its picture."""
+    from err_seg.analysis.picture_grid import Column
+    from err_seg.data import load_vocabulary
+    from err_seg.data.images import read_label
+
+    if options.truth_classes is None:
+        raise ValueError("--truth needs --truth-classes, the file of the label maps' class names")
+    if len(options.truth) != len(pictures):
+        raise ValueError(f"--truth names {len(options.truth)} label maps for {len(pictures)} pictures; give one each")
+    labels = [read_label(path) for path in options.truth]
+    for path, picture, label in zip(options.truth, pictures, labels, strict=True):
+        if label.shape != picture.shape[:2]:
+            raise ValueError(f"{path}: the label map is {label.shape} (H, W), its picture {picture.shape[:2]}")
+    return Column(load_vocabulary(options.truth_classes), labels, "ground truth", lists_names=False)
+
+
+def save_picture(image: Image.Image, path: Path, palette: bool) -> None:
+    """Write a picture as PNG, with 256 colours where a small file matters more than every shade."""
+    from err_seg.files import atomic_write
+
+    with atomic_write(path) as partial:
+        (image.quantize(256, kmeans=1) if palette else image).save(partial, format="PNG", optimize=True)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_parser("figures", __doc__)
+    commands = parser.add_subparsers(required=True, metavar="attention | attention-share | grid")
+    _add_attention(commands.add_parser("attention", allow_abbrev=False))
+    _add_attention_share(commands.add_parser("attention-share", allow_abbrev=False))
+    _add_grid(commands.add_parser("grid", allow_abbrev=False))
+    parser.epilog = "\n".join(command.format_usage() for command in commands.choices.values())
+    return parser.parse_args(arguments)
+
+
+def _add_attention(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=draw_attention)
+    parser.add_argument("picture", metavar="PICTURE")
+    add_words_options(parser)
+    parser.add_argument("--class", dest="class_name", metavar="NAME", help="(the one predicted at the point)")
+    parser.add_argument("--point", type=int, nargs=2, metavar=("X", "Y"), help="in pixels (the middle)")
+    parser.add_argument("--num-kept", type=positive, metavar="K", help="what to compare all classes with (the model's)")
+    parser.add_argument("--labels", metavar="FILE", help="label map with indices of the words: which ones are present")
+    _add_output_file(parser, "attention.png")
+    add_model_options(parser)
+
+
+def _add_attention_share(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=measure_shares)
+    parser.add_argument("--datasets", nargs="+", metavar="NAME", help="registered data sets")
+    parser.add_argument("--mini", type=positive, metavar="N", help="draw N test scenes of the miniature world, too")
+    parser.add_argument("--root", metavar="DIR", help="the data sets' root (DATASETS.ROOT)")
+    parser.add_argument("--num-kept", type=positive, nargs="+", metavar="K", help="(the model's own, and all)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="(%(default)s)")
+    add_model_options(parser)
+
+
+def _add_grid(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=draw_grid)
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE")
+    words = parser.add_argument_group("columns, in the order given")
+    words.add_argument(
+        "--classes",
+        action="append",
+        type=lambda text: (False, text),
+        metavar="NAMES",
+        help='"dog, grass"; several times: several columns',
+    )
+    words.add_argument(
+        "--classes-file",
+        action="append",
+        dest="classes",
+        type=lambda text: (True, text),
+        metavar="FILE",
+        help=".txt (a class a line), .json, or ade20k_150, ...; several times, too",
+    )
+    words.add_argument("--truth", nargs="+", metavar="FILE", help="a column of label maps, one a picture")
+    words.add_argument("--truth-classes", metavar="FILE", help="their class names, as for --classes-file")
+    parser.add_argument("--num-kept", type=positive, metavar="K", help="(the model's own)")
+    parser.add_argument("--cell", type=positive, metavar="PIXELS", help="width of a column")
+    _add_output_file(parser, "grid.png")
+    add_model_options(parser, several=True)
+
+
+def _add_output_file(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("--output", type=Path, default=OUTPUT / name, metavar="FILE", help="a PNG file (%(default)s)")
+    parser.add_argument("--palette", action="store_true", help="write 256 colours, less than half the bytes")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    options = parse_arguments(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        written = options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"Written to {written}")
+    return 0

@@ -1,0 +1,54 @@
+"""What the commands' options have in common."""
+
+import argparse
+
+DEFAULT_MODEL = "err-seg-b"
+MODEL_NAMES = ("err-seg-b", "err-seg-l", "mini")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+
+
+def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Make the parser of ``err-seg NAME``, described by its module's docstring."""
+    return argparse.ArgumentParser(
+        prog=f"err-seg {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def positive(text: str) -> int:
+    """Read a number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def add_config_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Add ``--config-file`` and the overrides that end a command line."""
+    default = "" if required else " (default: err_seg/defaults.py)"
+    parser.add_argument("--config-file", required=required, metavar="FILE", help=f"a YAML file of configs/{default}")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
+
+
+def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Add the options that say which model, or with ``several`` which models, and where it runs."""
+    group = parser.add_argument_group("model")
+    names = ", ".join(MODEL_NAMES)
+    if several:
+        files = f"{names}, or a file of weights; several times: columns for each ({DEFAULT_MODEL})"
+        group.add_argument("--model", action="append", metavar="NAME", help=files)
+    else:
+        group.add_argument("--model", metavar="NAME", help=f"{names} ({DEFAULT_MODEL})")
+        group.add_argument("--weights", metavar="FILE", help="our own (.safetensors) or a released (.pth) checkpoint")
+    group.add_argument("--config-file", metavar="FILE", help="a YAML file, where the weights do not say what they fit")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
+    group.add_argument("--precision", choices=PRECISIONS, help="the configuration's, which is mostly fp32")
+    group.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
+
+
+def add_words_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the classes."""
+    words = parser.add_mutually_exclusive_group(required=True)
+    words.add_argument("--classes", metavar="NAMES", help='"cat, dog, grass"; with synonyms "cat; sofa, couch; grass"')
+    words.add_argument("--classes-file", metavar="FILE", help=".txt (a class a line), .json, or ade20k_150, ...")

@@ -1,0 +1,39 @@
+"""Write a page of the ablations that sweeps have measured on the miniature world, beside the paper's figures.
+
+    err-seg results
+    err-seg results --sweeps output/sweeps --page docs/results.md
+
+Nothing is trained here: err-seg sweep configs/ablations/*.yaml --mini does that. What has not been run is listed as such, with its command.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from err_seg.commands.options import command_parser
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_parser("results", __doc__)
+    add = parser.add_argument
+    add("--sweeps", type=Path, default=Path("output/sweeps"), metavar="DIR", help="what sweeps wrote (%(default)s)")
+    add("--page", type=Path, default=Path("docs/results.md"), metavar="FILE", help="(%(default)s)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page."""
+    options = parse_arguments(arguments)
+    from err_seg.sweeps.results import write_results
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        write_results(options.sweeps, options.page)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"Written to {options.page}")
+    return 0
