@@ -1,11 +1,12 @@
-"""Convert the data sets' archives to what training and evaluation read: python datasets/prepare.py --help."""
+#!/usr/bin/env python
+"""``err-seg prepare``, from a checkout."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a clone that is not installed, too
 
-from err_seg.data.preparation.command import main
+from err_seg.commands.prepare import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -276,6 +276,6 @@ def _load_mini(cfg: CfgNode) -> ERRSeg:
     if not ERR_SEG_WEIGHTS.is_file():
         raise HubError(
             f"the package lacks {ERR_SEG_WEIGHTS.name} in {ERR_SEG_WEIGHTS.parent}; install it again, or make the "
-            "weights with: python tools/mini_world.py all --from-scratch --package"
+            "weights with: err-seg mini all --from-scratch --package"
         )
     return load_model(cfg)

@@ -42,7 +42,7 @@ def test_help_and_version_load_nothing_heavy(arguments):
         assert all(f"  {name} " in text for name in COMMANDS)
     else:
         assert text.startswith(f"usage: err-seg {arguments[0]}")
-        assert text.count(f"    err-seg {arguments[0]} ") >= 2, "two examples"
+        assert text.count(f"    err-seg {arguments[0]}") >= 2, "two examples"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -65,6 +65,27 @@ def test_the_scripts_of_a_checkout_are_the_commands(script):
     status, text, heavy = run_and_list_imports(script, "--help")
     assert (status, heavy) == (0, [])
     assert text.startswith("usage: err-seg ")
+
+
+def test_the_choices_are_those_of_the_code():
+    from err_seg import choices, hub
+    from err_seg.commands import gpu_checks, mini
+    from err_seg.data.mini_scenes import SPLITS
+    from err_seg.data.mini_shapes import LEVELS
+    from err_seg.data.mini_vocabulary import CLASS_SETS
+    from err_seg.data.preparation.conversions import CONVERSIONS
+    from err_seg.device import PRECISIONS
+    from err_seg.engine import choice
+    from err_seg.gpu_checks import CHECKS
+    from err_seg.inference import FORMATS
+
+    assert hub.model_names() == choices.MODEL_NAMES
+    assert ("auto", *PRECISIONS) == choices.PRECISIONS
+    assert choices.ENGINES == choice.ENGINES
+    assert choices.FORMATS == tuple(FORMATS)
+    assert tuple(CONVERSIONS) == choices.PREPARED
+    assert tuple(CHECKS) == gpu_checks.CHECKS
+    assert (SPLITS, tuple(LEVELS), tuple(CLASS_SETS)) == (mini.SPLITS, mini.LEVELS, mini.CLASS_SETS)
 
 
 def test_importing_the_package_loads_nothing_heavy_and_its_names_are_there():

@@ -1,47 +1,9 @@
 #!/usr/bin/env python
-"""Check on this machine's GPU what cannot be checked without one, and write a page with the card's name.
+"""``err-seg gpu_checks``, from a checkout."""
 
-    python tools/gpu_checks.py                       on the GPU, within half an hour; the page goes to OUTPUT
-    python tools/gpu_checks.py --only compare waiting
-    python tools/gpu_checks.py --device cpu          a rehearsal: shortened, without what only CUDA has
-
-Nothing is downloaded: networks and pictures are the miniature world's. The exit status is 1 where a check failed.
-"""
-
-import argparse
-import logging
-import re
 import sys
-from pathlib import Path
 
-from err_seg.device import resolve_device
-from err_seg.files import atomic_write
-from err_seg.gpu_checks import CHECKS, Trial, run_checks
-
-
-def main() -> int:
-    """Do the checks and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="a CUDA device, or cpu for a rehearsal (cuda)")
-    names = list(CHECKS)
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="CHECK", help=", ".join(names))
-    parser.add_argument("--output", type=Path, default=Path("output/gpu_checks"), metavar="DIR", help="made anew")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="default: OUTPUT/<card>.md")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    try:
-        trial = Trial.prepare(resolve_device(arguments.device), arguments.output.absolute())
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    page, passed = run_checks(trial, arguments.only, print)
-    card = "rehearsal" if trial.rehearsal else re.sub(r"\W+", "_", trial.facts()["card"].split("×")[-1].strip())
-    file = arguments.page or arguments.output / f"{card}.md"
-    with atomic_write(file) as partial:
-        partial.write_text(page, encoding="utf-8")
-    print(f"Written to {file}")
-    return 0 if passed else 1
-
+from err_seg.commands.gpu_checks import main
 
 if __name__ == "__main__":
     sys.exit(main())

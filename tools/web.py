@@ -1,81 +1,9 @@
 #!/usr/bin/env python
-"""A web page on this machine: upload a picture, type words, see the labelled picture.
+"""``err-seg web``, from a checkout."""
 
-    pip install -e ".[web]"
-    python tools/web.py --model err-seg-b
-
-then open http://127.0.0.1:7860. --model mini needs no download; it knows the words of the miniature world alone.
-"""
-
-import argparse
-import os
-import signal
 import sys
-import tempfile
-from importlib.util import find_spec
-from pathlib import Path
 
-from err_seg.inference.cli import add_model_options, load_model
-from PIL import Image
-
-from err_seg.inference.inputs import collect_sources
-
-WORDS = "person, cat, dog, car, building, road, tree, grass, sky, table, cup, wall, floor"
-MINI_SAMPLES = 4
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=7860, help="(7860)")
-    parser.add_argument("--classes", metavar="NAMES", help="the words that the page starts with")
-    parser.add_argument("--samples", metavar="DIR", help="a folder of pictures to offer")
-    add_model_options(parser)
-    return parser.parse_args()
-
-
-def draw_samples(folder: Path) -> tuple[list[Path], str]:
-    """Draw scenes of the miniature world; return their files and some of its words."""
-    from err_seg.data.mini_vocabulary import VOCABULARY
-    from err_seg.data.mini_world import MiniScenes
-
-    scenes = MiniScenes("test", length=MINI_SAMPLES, seed=0)
-    files = [folder / f"scene_{i}.png" for i in range(MINI_SAMPLES)]
-    for i, file in enumerate(files):
-        Image.fromarray(scenes[i].image).save(file)
-    return files, ", ".join(VOCABULARY)
-
-
-def main() -> int:
-    """Load the model and serve the page."""
-    arguments = parse_arguments()
-    if find_spec("gradio") is None:
-        print("error: the web page needs Gradio: pip install 'err_seg[web]'", file=sys.stderr)
-        return 2
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    with tempfile.TemporaryDirectory(prefix="err_seg_web_") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        from err_seg.web import create_app, serve  # reads these settings when it is imported
-
-        try:
-            model = load_model(arguments)
-            samples, words = draw_samples(Path(folder)) if arguments.model == "mini" else ([], WORDS)
-            if arguments.samples:
-                found, _ = collect_sources([arguments.samples])
-                samples = [source.path for source in found if source.path]
-            app = create_app(model, arguments.classes or words, folder, samples)
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the folder with the uploads goes
-        print(f"open http://{arguments.host}:{arguments.port}", flush=True)
-        serve(app, arguments.host, arguments.port)
-    return 0
-
+from err_seg.commands.web import main
 
 if __name__ == "__main__":
     sys.exit(main())

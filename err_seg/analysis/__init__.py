@@ -12,7 +12,7 @@ them, and :mod:`~err_seg.analysis.redundancy_figure` draws the attention of both
 :mod:`~err_seg.analysis.picture_grid` sets pictures beside what is predicted for lists of words (Fig. 8 to 10), on the
 layout of :mod:`~err_seg.analysis.grid_layout`.
 
-The commands are ``tools/analyze_data.py`` and ``tools/paper_figures.py``.
+The commands are ``err-seg analyze`` and ``err-seg figures``.
 """
 
 from err_seg.analysis.attention_share import AttentionShare, measure_attention_share, share_table

@@ -12,16 +12,25 @@ from collections.abc import Sequence
 from err_seg.version import __version__
 
 COMMANDS = {
+    "predict": "label every pixel of your own pictures and videos with your own words",
+    "train": "train a network, then evaluate it",
+    "evaluate": "evaluate weights on any number of benchmarks",
+    "prepare": "convert the data sets' archives",
+    "sweep": "measure tables of variants and seeds",
+    "results": "write a page of what sweeps have measured on the miniature world",
+    "export": "write the network as ONNX or as a program of torch.export",
+    "web": "serve a web page that labels uploaded pictures",
     "analyze": "count a network's cost, the classes of pictures, CRM's recall, the likeness of words",
     "figures": "draw the paper's figures for your own pictures and words",
-    "results": "write a page of what sweeps have measured on the miniature world",
     "benchmark": "measure time and memory of prediction, training and reading",
+    "mini": "the whole system on a small drawn world, in minutes on a CPU",
+    "gpu_checks": "check on this machine's GPU what only a GPU can show",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, the first of the arguments; returns its exit status."""
-    listing = "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())
+    listing = "\n".join(f"  {name:11} {what}" for name, what in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="err-seg",
         description="Any picture plus any list of class names in, a label for every pixel out.",

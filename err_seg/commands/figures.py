@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import DEFAULT_MODEL, add_model_options, add_words_options, command_parser, positive
+from err_seg.choices import DEFAULT_MODEL
+from err_seg.commands.options import add_model_options, add_words_options, command_parser, positive
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -4,7 +4,7 @@ import argparse
 
 from err_seg import hub
 from err_seg.build import build_model
-from err_seg.commands.options import DEFAULT_MODEL
+from err_seg.choices import DEFAULT_MODEL
 from err_seg.config import get_cfg
 from err_seg.data import load_vocabulary
 from err_seg.device import own_device

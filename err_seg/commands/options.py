@@ -2,9 +2,7 @@
 
 import argparse
 
-DEFAULT_MODEL = "err-seg-b"
-MODEL_NAMES = ("err-seg-b", "err-seg-l", "mini")
-PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+from err_seg.choices import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
 
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:

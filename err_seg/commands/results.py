@@ -3,7 +3,7 @@
     err-seg results
     err-seg results --sweeps output/sweeps --page docs/results.md
 
-Nothing is trained here: err-seg sweep configs/ablations/*.yaml --mini does that. What has not been run is listed as such, with its command.
+Nothing is trained here, err-seg sweep --mini does that; what has not been run is listed as such, with its command.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Training and evaluation of ``tools/train_net.py`` by detectron2."""
+"""Training and evaluation of ``err-seg train`` by detectron2."""
 
 import logging
 import os

@@ -18,7 +18,6 @@ from err_seg.mini.world import shared_data
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = ROOT / "configs/mini/err_seg.yaml"
-TRAIN_NET = ROOT / "tools/train_net.py"
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Trial:
         """Return the command line that trains with a configuration, which is written beside its output folder."""
         file = Path(f"{cfg.OUTPUT_DIR}.yaml")
         file.write_text(cfg.dump(), encoding="utf-8")
-        return [sys.executable, str(TRAIN_NET), "--config-file", str(file), "--engine", "plain", *arguments]
+        return [sys.executable, "-m", "err_seg", "train", "--config-file", str(file), "--engine", "plain", *arguments]
 
     def environment(self) -> dict[str, str]:
         """Return the environment for commands, in which this package is found."""

@@ -15,7 +15,6 @@
 ``kept.py``       a figure of what CRM kept, and why
 ``attention.py``  a figure of what ESCF's attentions attend to
 ``processes.py``  several processes that share a job out
-``cli.py``        options that the commands share
 ================  ===================================================================
 """
 

@@ -8,13 +8,15 @@
 ``figures.py``      mIoU of seen and unseen classes, the training-free baseline, times
 ``grid.py``         the picture grid
 ``report.py``       table and result file
+``steps.py``        the steps of the command ``err-seg mini``
+``sheets.py``       sheets of the scenes and classes
 ==================  =========================================================================
 
 The weights in this package, ``clip.safetensors``, ``clip_vit.safetensors`` and ``err_seg.safetensors`` (what lies
 outside CLIP), all fp16, are made from nothing but drawn pictures; their metadata holds the settings. They are made anew
 by::
 
-    python tools/mini_world.py pretrain --package
-    python tools/mini_world.py pretrain --config-file configs/mini/err_seg_vit.yaml --package
-    python tools/mini_world.py train --package     # or: all --seeds 0 1 2 --package
+    err-seg mini pretrain --package
+    err-seg mini pretrain --config-file configs/mini/err_seg_vit.yaml --package
+    err-seg mini train --package     # or: all --seeds 0 1 2 --package
 """

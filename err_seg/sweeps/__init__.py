@@ -12,7 +12,7 @@
 ``plots.py``        figures over the swept value
 ==================  ================================================================================
 
-The command is ``tools/sweep.py``; ``configs/ablations`` holds the paper's.
+The command is ``err-seg sweep``; ``configs/ablations`` holds the paper's.
 """
 
 from err_seg.sweeps.definition import NoMiniSweep, Sweep, SweepError, Variant, load_sweep

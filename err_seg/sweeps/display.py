@@ -33,7 +33,7 @@ class State(NamedTuple):
 
 
 def state_of(folder: Path, iterations: int = 0) -> State | None:
-    """Read how far a process of ``tools/train_net.py`` is from the files in its folder.
+    """Read how far a process of ``err-seg train`` is from the files in its folder.
 
     Args:
         folder: its ``OUTPUT_DIR``, where ``output.txt`` holds what it prints.

@@ -1,11 +1,10 @@
-"""The steps of a run: each training and each evaluation is a process of ``tools/train_net.py``."""
+"""The steps of a run: each training and each evaluation is a process of ``err-seg train``."""
 
 from __future__ import annotations
 
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -14,8 +13,6 @@ from err_seg.identity import weights_file_digest
 from err_seg.sweeps.definition import SweepError
 from err_seg.sweeps.plan import Run, Task
 
-TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
-
 
 @dataclass(frozen=True)
 class Workers:
@@ -23,8 +20,8 @@ class Workers:
 
     Attributes:
         jobs: how many at a time.
-        num_gpus: processes of each, as ``tools/train_net.py --num-gpus``.
-        engine: as ``tools/train_net.py --engine``.
+        num_gpus: processes of each, as ``err-seg train --num-gpus``.
+        engine: as ``err-seg train --engine``.
     """
 
     jobs: int = 1
@@ -108,4 +105,4 @@ class Step:
         with atomic_write(file) as partial:
             partial.write_text(cfg.dump(), encoding="utf-8")
         how = ["--num-gpus", str(workers.num_gpus), "--engine", workers.engine]
-        return [sys.executable, str(TRAIN_NET), "--config-file", str(file), *how, *own]
+        return [sys.executable, "-m", "err_seg", "train", "--config-file", str(file), *how, *own]

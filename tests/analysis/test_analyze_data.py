@@ -75,7 +75,7 @@ def test_errors_are_one_line_that_names_the_cause(arguments, message, capsys, tm
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real samples")
 def test_real_label_maps(tmp_path, capsys):
-    from err_seg.data.preparation.command import main as prepare
+    from err_seg.commands.prepare import main as prepare
 
     source = SHARED / "samples" / "raw" / "ADEChallengeData2016"
     for file in source.glob("*/validation/*"):

@@ -1,6 +1,5 @@
 """The miniature world on disk: a data set that is drawn on first use; and the command that draws and shows it."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 from PIL import Image
 from toy_training import environment, wait_for
 
+from err_seg.commands.mini import main
 from err_seg.data import DatasetError, DatasetSpec, SegmentationPairs, dataset_names, get_dataset, register
 from err_seg.data import mini_world as files
 from err_seg.data.mini_world import MiniScenes, mini_world_name, mini_world_spec
@@ -146,26 +146,18 @@ def test_killed_while_it_is_drawn_and_drawn_by_two_at_once(tmp_path):
 # Command
 
 
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("render_mini_world", ROOT / "tools/render_mini_world.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_command_writes_what_the_data_set_of_that_name_reads(tool, tmp_path, capsys):
-    tool.main(["--output", str(tmp_path), "--split", "test", "--count", "3"])
+def test_command_writes_what_the_data_set_of_that_name_reads(tmp_path, capsys):
+    main(["draw", "--output", str(tmp_path), "--split", "test", "--count", "3"])
     assert "3 scenes of 60 classes are in" in capsys.readouterr().out
     before = stamps(tmp_path)
     assert len(SegmentationPairs(get_dataset("mini_world_test_3"), tmp_path)) == 3
     assert stamps(tmp_path) == before
-    tool.main(["--output", str(tmp_path), "--split", "test", "--count", "3", "--size", "64", "80"])
+    main(["draw", "--output", str(tmp_path), "--split", "test", "--count", "3", "--size", "64", "80"])
     assert len(stamps(tmp_path)) == 2 * len(before)
 
 
-def test_command_draws_sheets(tool, tmp_path):
-    tool.main(["--sheet", str(tmp_path / "sheet.png"), "--count", "2", "--size", "64", "64"])
+def test_command_draws_sheets(tmp_path):
+    main(["draw", "--sheet", str(tmp_path / "sheet.png"), "--count", "2", "--size", "64", "64"])
     for name in ("sheet.png", "sheet_classes.png"):
         with Image.open(tmp_path / name) as sheet:
             assert np.asarray(sheet).std() > 20
@@ -173,11 +165,11 @@ def test_command_draws_sheets(tool, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "nothing to do"), (["--output", "x", "--count", "0"], "length must be 1 or more")],
+    [([], "nothing to do"), (["--output", "x", "--count", "0"], "'0' is not a number of at least 1")],
 )
-def test_command_says_what_is_wrong(tool, tmp_path, monkeypatch, capsys, arguments, message):
+def test_command_says_what_is_wrong(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        tool.main(arguments)
+        raise SystemExit(main(["draw", *arguments]))
     assert message in capsys.readouterr().err + str(stopped.value)
     assert not list(tmp_path.iterdir())

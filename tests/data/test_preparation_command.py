@@ -9,9 +9,9 @@ from PIL import Image
 from pycocotools import mask as run_length_masks
 from scipy.io import savemat
 
+from err_seg.commands.prepare import main
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.data.preparation import parallel
-from err_seg.data.preparation.command import main
 
 CONTEXT_ID = "2008_000002"
 

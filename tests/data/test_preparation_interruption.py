@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from err_seg.data.preparation.command import main
+from err_seg.commands.prepare import main
 from err_seg.files import atomic_write, remove_partial_files
 
 COMMAND = Path(__file__).resolve().parents[2] / "datasets" / "prepare.py"

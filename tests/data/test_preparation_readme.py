@@ -9,10 +9,10 @@ import pytest
 import yaml
 from test_preparation_command import MAKERS, make_coco
 
+from err_seg.commands.prepare import main
 from err_seg.config import get_cfg
 from err_seg.data import SegmentationPairs, get_dataset, register, spec_from_dict, unregister
 from err_seg.data.catalog import BUILTIN
-from err_seg.data.preparation.command import main
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from err_seg.commands.prepare import main
 from err_seg.data.preparation import CONVERSIONS
-from err_seg.data.preparation.command import main
 
 RAW = Path(__file__).resolve().parents[3] / "shared" / "samples" / "raw"
 

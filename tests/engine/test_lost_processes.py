@@ -3,7 +3,6 @@
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from test_two_machines import join, start_machines
 from toy_training import one_thread, run_cfg, toy_data, toy_world, wait_for
 
 import err_seg
+from err_seg.commands import train
 from err_seg.config import ConfigError
 from err_seg.engine import launch as module
 from err_seg.engine import peers
@@ -33,16 +33,8 @@ GO_ON = "the same command does the evaluation where it was"
 GONE = "is gone: it was killed, or its machine went down"
 
 
-def train_net():
-    """Import tools/train_net.py."""
-    spec = importlib.util.spec_from_file_location("train_net", REPOSITORY / "tools/train_net.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
 def options(file, *opts, eval_only=False):
-    """Return what tools/train_net.py reads from its command line."""
+    """Return what err-seg train reads from its command line."""
     return argparse.Namespace(
         config_file=str(file), opts=list(opts), eval_only=eval_only, resume=False, engine="plain", engine_reason="here"
     )
@@ -76,7 +68,7 @@ FAULTS = {
 
 
 def faulty_work(argument):
-    """Do the work of tools/train_net.py in one of several processes, in some of which something happens."""
+    """Do the work of err-seg train in one of several processes, in some of which something happens."""
     arguments, fault, seconds = argument
     torch.set_num_threads(1)
     module.TIMEOUT = timedelta(seconds=seconds)
@@ -88,7 +80,7 @@ def faulty_work(argument):
         return (action if len(calls) == number else method)(*arguments, **keywords)
 
     setattr(cls, name, counted)
-    return train_net().work(arguments)
+    return train.work(arguments)
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 # ruff: noqa: F401, F811 (fixtures come by import)
-import importlib.util
 import json
 import sys
 
@@ -7,23 +6,21 @@ import pytest
 from conftest import REPOSITORY
 from toy_training import metrics, one_thread, run_cfg, toy_data, toy_world
 
+from err_seg.commands import train
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.run import TrainingRun
 
 
 @pytest.fixture
 def train_net(run_cfg, tmp_path, monkeypatch, capsys):
-    """Return a function that runs tools/train_net.py in this process; gives status, output, errors."""
+    """Return a function that runs err-seg train in this process; gives status, output, errors."""
     file = tmp_path / "run.yaml"
     file.write_text(run_cfg("SOLVER.MAX_ITER", 1).dump())
-    spec = importlib.util.spec_from_file_location("train_net", REPOSITORY / "tools/train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def call(*arguments):
-        line = ["train_net.py", "--config-file", str(file), "--engine", "plain", *map(str, arguments)]
+        line = ["train", "--config-file", str(file), "--engine", "plain", *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", line)
-        status = module.main()
+        status = train.main()
         return status, *capsys.readouterr()
 
     return call

@@ -9,6 +9,7 @@ import torch
 from conftest import REPOSITORY, VOCABULARY
 from PIL import ExifTags, Image
 
+from err_seg.commands import export, models
 from err_seg.export import (
     ExportableERRSeg,
     ExportError,
@@ -23,7 +24,6 @@ from err_seg.export.network import example_inputs
 from err_seg.export.parity import compare
 from err_seg.identity import weights_digest
 from err_seg.prompts import VocabularyError
-from tools import export
 
 
 @pytest.fixture
@@ -83,10 +83,10 @@ def test_fewer_words_than_the_network_ranks_are_refused(model, tmp_path):
 
 @pytest.fixture
 def command(model, monkeypatch, capsys):
-    """Return a function that runs tools/export.py with a model; gives exit status and error output."""
+    """Return a function that runs err-seg export with a model; gives exit status and error output."""
 
     def run(file, *arguments, model=model):
-        monkeypatch.setattr(export, "load_model", lambda _: model)
+        monkeypatch.setattr(models, "load_model", lambda _: model)
         monkeypatch.setattr("sys.argv", ["export.py", str(file), *arguments])
         return export.main(), capsys.readouterr().err
 

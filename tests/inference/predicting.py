@@ -1,4 +1,4 @@
-"""tools/predict.py on a toy network, for the tests of its parts."""
+"""err-seg predict on a toy network, for the tests of its parts."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from conftest import TOY, liven
 from PIL import Image
 
 import err_seg
-from tools import predict
+from err_seg.commands import models, predict
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def toy(toy_weights):
 
 @pytest.fixture
 def command(toy, toy_weights, monkeypatch, capsys, tmp_path):
-    """Return a function that runs tools/predict.py; gives exit status, standard output and error output."""
-    monkeypatch.setattr(predict, "load_model", lambda arguments: toy)
+    """Return a function that runs err-seg predict; gives exit status, standard output and error output."""
+    monkeypatch.setattr(models, "load_model", lambda arguments: toy)
 
     def run(*arguments, classes="cat, dog, grass", output=tmp_path / "out"):
         words = [] if classes is None else ["--classes", classes]

@@ -1,6 +1,5 @@
 """The miniature world end to end: the command at toy size, the packaged network, figures, table and picture grid."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from PIL import Image
 from safetensors import safe_open
 
 import err_seg
+from err_seg.commands.mini import main
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.data.mini_vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
-from err_seg.mini import world
+from err_seg.mini import steps, world
 from err_seg.mini.figures import GROUPS, evaluate_baseline, group_miou, seconds_per_picture
 from err_seg.mini.grid import prediction_grid
 from err_seg.mini.pretraining import PretrainingConfig
@@ -34,14 +34,6 @@ TOY = [
 
 
 @pytest.fixture(scope="module")
-def command():
-    spec = importlib.util.spec_from_file_location("mini_world_command", ROOT / "tools/mini_world.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def packaged():
     """Return the configuration and the network that the package brings."""
     cfg = err_seg.get_cfg(CONFIG, ["MODEL.DEVICE", "cpu"])
@@ -55,11 +47,11 @@ def test_every_configuration_builds(file):
     assert model.embed_vocabulary(VOCABULARY).shape == (60, 128)
 
 
-def test_the_command_leaves_table_figures_and_pictures(command, tmp_path, monkeypatch, capfd):
+def test_the_command_leaves_table_figures_and_pictures(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     output = tmp_path / "run"
     options = ["--output", str(output), "--scenes", "8", "4", "24", "--seeds", "3", "4"]
-    assert command.main(["all", *TOY, *options]) == 0
+    assert main(["all", *TOY, *options]) == 0
     printed = capfd.readouterr().out
     assert "unseen" in printed
     assert "ERR-Seg, K = 60" in printed
@@ -75,26 +67,26 @@ def test_the_command_leaves_table_figures_and_pictures(command, tmp_path, monkey
         assert grid.height > 1000
 
     first = document["runs"][0]["rows"]["ERR-Seg, K = 12"]["all"]
-    assert command.main(["evaluate", *TOY, *options[:-1]]) == 0
+    assert main(["evaluate", *TOY, *options[:-1]]) == 0
     assert "model_final.safetensors" in capfd.readouterr().out
     again = json.loads((output / "results.json").read_text())["runs"][0]["rows"]
     assert again["ERR-Seg, K = 12"]["all"] == pytest.approx(first, abs=1e-3)
 
 
-def test_the_command_pretrains(command, tmp_path, capsys, monkeypatch):
+def test_the_command_pretrains(tmp_path, capsys, monkeypatch):
     toy = PretrainingConfig(
         steps=2, crops=60, crop_sides=(32,), crop_batch=8, scenes=8, scene_sides=(32,), scene_batch=4
     )
-    monkeypatch.setitem(command.SETTINGS, "mini", toy)
-    assert command.main(["pretrain", "--output", str(tmp_path)]) == 0
+    monkeypatch.setitem(steps.SETTINGS, "mini", toy)
+    assert main(["pretrain", "--output", str(tmp_path)]) == 0
     assert "zero-shot accuracy" in capsys.readouterr().out
     with safe_open(tmp_path / "clip.safetensors", "pt") as file:
-        assert file.metadata()["command"].startswith("python tools/mini_world.py pretrain --output")
+        assert file.metadata()["command"].startswith("err-seg mini pretrain --output")
         assert "crop_batch=8" in file.metadata()["pretraining"]
 
 
-def test_an_unknown_key_is_reported(command, tmp_path, capsys):
-    assert command.main(["train", "--output", str(tmp_path), "SOLVER.MAX_ITERS", "3"]) == 1
+def test_an_unknown_key_is_reported(tmp_path, capsys):
+    assert main(["train", "--output", str(tmp_path), "SOLVER.MAX_ITERS", "3"]) == 1
     assert "did you mean SOLVER.MAX_ITER?" in capsys.readouterr().err
 
 
@@ -146,20 +138,20 @@ def test_groups_with_a_class_that_no_picture_shows_have_no_figure():
     assert group_miou(result) == {"seen": 100}
 
 
-def test_too_few_test_scenes_leave_figures_out(command, tmp_path, monkeypatch, capsys, caplog):
+def test_too_few_test_scenes_leave_figures_out(tmp_path, monkeypatch, capsys, caplog):
     """It used to fail after the training: "28 classes occur in none of the 8 pictures"."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    assert command.main(["all", *TOY, "--output", str(tmp_path / "run"), "--scenes", "4", "4", "4"]) == 0
+    assert main(["all", *TOY, "--output", str(tmp_path / "run"), "--scenes", "4", "4", "4"]) == 0
     assert "classes occur in none of the 4 pictures of mini_world_test_4" in caplog.messages[0]  # before all else
     assert "ERR-Seg, K = 60" in capsys.readouterr().out
     summary = json.loads((tmp_path / "run/results.json").read_text())["summary"]
     assert set(summary["ERR-Seg, K = 12"]) == {"ms", "fusion ms"}
 
 
-def test_what_cannot_be_measured_is_told_before_the_training(command, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_measured_is_told_before_the_training(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     for test in ("['mini_world_test_4', 'mini_world_val_4']", "['mini_world_train_4']"):
-        assert command.main(["all", *TOY, "--output", str(tmp_path), "DATASETS.TEST", test]) == 1
+        assert main(["all", *TOY, "--output", str(tmp_path), "DATASETS.TEST", test]) == 1
         assert "DATASETS.TEST must be one data set with the 60 names" in capsys.readouterr().err
     assert not list(tmp_path.glob("seed*"))
 

@@ -1,6 +1,5 @@
 """The tiny ViT CLIP: beside the ConvNeXt in size, words and use, with weights of its own."""
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +9,12 @@ from safetensors import safe_open
 from torch.nn import functional as F
 
 import err_seg
+from err_seg.commands.mini import main
 from err_seg.config import ConfigError
 from err_seg.data.mini_vocabulary import VOCABULARY
 from err_seg.data.mini_world import MiniCrops, MiniScenes
 from err_seg.mini import clip as mini
+from err_seg.mini import steps
 from err_seg.mini.pretraining import SETTINGS, PretrainingConfig, dense_encoder, pretrain, zero_shot_accuracy
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
 
@@ -29,14 +30,6 @@ def packaged():
     clip = build_clip("mini_vit")
     load_clip_weights(clip, "mini_vit", "mini_vit")
     return clip.eval()
-
-
-@pytest.fixture(scope="module")
-def command():
-    spec = importlib.util.spec_from_file_location("mini_world_vit_command", ROOT / "tools/mini_world.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def toy(**settings):
@@ -112,10 +105,10 @@ def test_pre_training_teaches_every_weight(name, scene_share):
     assert [key for key in after if after[key].equal(before[key])] == fixed
 
 
-def test_the_command_pre_trains_the_clip_of_the_configuration(command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(command.SETTINGS, "mini_vit", toy())
+def test_the_command_pre_trains_the_clip_of_the_configuration(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(steps.SETTINGS, "mini_vit", toy())
     options = ["--config-file", str(CONFIG), "--output", str(tmp_path), "MODEL.CLIP.PRETRAINED", ""]
-    assert command.main(["pretrain", *options]) == 0
+    assert main(["pretrain", *options]) == 0
     assert "zero-shot accuracy" in capsys.readouterr().out
     load_clip_weights(build_clip("mini_vit"), "mini_vit", str(tmp_path / "clip.safetensors"))
     with pytest.raises(CLIPConfigError, match="holds no weights of mini:"):
@@ -130,10 +123,10 @@ def test_the_command_pre_trains_the_clip_of_the_configuration(command, tmp_path,
         (["pretrain", "MODEL.CLIP.NAME", "RN50"], "mini and mini_vit can be pre-trained here, not 'RN50'"),
     ],
 )
-def test_what_the_package_has_no_room_for_is_refused(command, tmp_path, capsys, arguments, message):
+def test_what_the_package_has_no_room_for_is_refused(tmp_path, capsys, arguments, message):
     step, *rest = arguments
     options = ["--config-file", str(CONFIG), "--output", str(tmp_path), "--scenes", "1", "1", "1"]
-    assert command.main([step, *options, *rest]) == 1
+    assert main([step, *options, *rest]) == 1
     assert message in capsys.readouterr().err
 
 

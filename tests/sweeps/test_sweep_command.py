@@ -3,7 +3,6 @@
 
 import contextlib
 import fcntl
-import importlib.util
 import io
 import json
 import os
@@ -19,6 +18,7 @@ from conftest import REPOSITORY
 from safetensors.torch import save_file
 from toy_training import environment, one_thread, run, run_cfg, toy_data, toy_world, wait_for
 
+from err_seg.commands import sweep
 from err_seg.engine import evaluate
 from err_seg.sweeps import Display, SweepError, Workers, load_sweep, plan_runs, work_through
 from err_seg.sweeps import display as display_module
@@ -151,27 +151,19 @@ def test_a_table_that_cannot_be_written_is_told_and_the_runs_go_on(sweep_file, t
     assert all(run.is_evaluated() for run in runs)
 
 
-@pytest.fixture
-def sweep_command():
-    spec = importlib.util.spec_from_file_location("sweep_command", REPOSITORY / "tools/sweep.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_dry_run_lists_what_is_missing(sweep_command, sweep_file, tmp_path, capsys):
+def test_dry_run_lists_what_is_missing(sweep_file, tmp_path, capsys):
     arguments = [str(sweep_file), "SOLVER.MAX_ITER", "9", "--dry-run", "--output", str(tmp_path / "out")]
-    assert sweep_command.main(arguments) == 0
+    assert sweep.main(arguments) == 0
     output = capsys.readouterr().out
     assert output.count("missing: ") == 3
     assert "| no star" in output
     assert not (tmp_path / "out/runs").exists()
 
 
-def test_the_miniature_world_is_declared_to_every_run(sweep_command, tmp_path, capsys):
+def test_the_miniature_world_is_declared_to_every_run(tmp_path, capsys):
     file = REPOSITORY / "configs/ablations/table_ix.yaml"
     arguments = [str(file), "--mini", "--dry-run", "--output", str(tmp_path), "--scenes", "8", "4", "24"]
-    assert sweep_command.main(arguments) == 0
+    assert sweep.main(arguments) == 0
     assert capsys.readouterr().out.count("missing: ") == 6
 
 
@@ -195,10 +187,10 @@ def mini_file(tmp_path, monkeypatch):
     return file
 
 
-def test_too_few_scenes_are_told_first_and_leave_figures_blank(sweep_command, mini_file, tmp_path, capsys, caplog):
+def test_too_few_scenes_are_told_first_and_leave_figures_blank(mini_file, tmp_path, capsys, caplog):
     """It used to train everything, and then to fail: 28 classes occur in none of the 8 pictures."""
     scenes = ["--mini", "--scenes", "4", "4", "4", "--engine", "plain", "--output", str(tmp_path / "out")]
-    assert sweep_command.main([str(mini_file), *scenes]) == 0
+    assert sweep.main([str(mini_file), *scenes]) == 0
     assert "classes occur in none of the 4 pictures of mini_world_test_4" in caplog.text
     output = capsys.readouterr().out
     told = output[: output.index("training of full, seed 3 …")]
@@ -218,9 +210,9 @@ def test_too_few_scenes_are_told_first_and_leave_figures_blank(sweep_command, mi
         ("settings: {DATASETS.TEST: [mini_world_tset]}", "unknown data set 'mini_world_tset'"),
     ],
 )
-def test_what_would_fail_after_the_runs_is_told_before(sweep_command, mini_file, tmp_path, capsys, change, message):
+def test_what_would_fail_after_the_runs_is_told_before(mini_file, tmp_path, capsys, change, message):
     mini_file.write_text(mini_file.read_text().replace("mini: {}", f"mini: {{{change}}}"))
-    assert sweep_command.main([str(mini_file), "--mini", "--output", str(tmp_path / "out")]) == 1
+    assert sweep.main([str(mini_file), "--mini", "--output", str(tmp_path / "out")]) == 1
     output, errors = capsys.readouterr()
     assert message in errors
     assert "…" not in output
@@ -268,9 +260,9 @@ def test_progress_is_seen_elsewhere_in_lines(tmp_path, monkeypatch):
     ]
 
 
-def test_of_several_sweeps_those_of_the_real_data_alone_are_passed_over(sweep_command, tmp_path, capsys):
+def test_of_several_sweeps_those_of_the_real_data_alone_are_passed_over(tmp_path, capsys):
     files = [str(REPOSITORY / f"configs/ablations/{name}.yaml") for name in ("table_ii", "table_ix")]
-    assert sweep_command.main([*files, "--mini", "--dry-run", "--output", str(tmp_path)]) == 0
+    assert sweep.main([*files, "--mini", "--dry-run", "--output", str(tmp_path)]) == 0
     output = capsys.readouterr().out
     assert "passed over: " in output
     assert "table_ii.yaml has no entry 'mini'" in output
@@ -280,8 +272,8 @@ def test_of_several_sweeps_those_of_the_real_data_alone_are_passed_over(sweep_co
 @pytest.mark.parametrize(
     "line", ["a.yaml b.yaml", "a.yaml K.EY 1 --seeds 0 1", "a.yaml --mini", "a.yaml --weights w K.EY 1"]
 )
-def test_files_and_overrides_are_told_apart(sweep_command, line):
-    arguments = sweep_command.parse_arguments(line.split())
+def test_files_and_overrides_are_told_apart(line):
+    arguments = sweep.parse_arguments(line.split())
     assert [file.suffix for file in arguments.sweeps] == [".yaml"] * line.count(".yaml")
     assert arguments.opts == (["K.EY", "1"] if "K.EY" in line else [])
 
@@ -295,8 +287,8 @@ def test_files_and_overrides_are_told_apart(sweep_command, line):
         (["--mini"], "no entry 'mini'"),
     ],
 )
-def test_mistakes_are_one_line(sweep_command, sweep_file, tmp_path, capsys, arguments, message):
-    assert sweep_command.main([str(sweep_file), "--output", str(tmp_path / "out"), *arguments]) == 1
+def test_mistakes_are_one_line(sweep_file, tmp_path, capsys, arguments, message):
+    assert sweep.main([str(sweep_file), "--output", str(tmp_path / "out"), *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert message in line

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -24,14 +23,13 @@ _INTERRUPTED = 130
 _SHOWN = 20  # classes, and files with errors, that --check shows of each split
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+def run(options: argparse.Namespace) -> int:
+    """Convert or check what ``err-seg prepare`` names.
 
     Returns:
         The exit status: 0 all is well; 1 an archive or a picture's label map is missing, a file is damaged, or
-        (``--strict``) a count differs from the protocol's; 130 interrupted. Wrong usage exits with 2.
+        (``--strict``) a count differs from the protocol's; 130 interrupted.
     """
-    options = _parser().parse_args(arguments)
     root = datasets_root(options.root)
     names = list(CONVERSIONS) if "all" in options.names else list(dict.fromkeys(options.names))
     if not root.is_dir():
@@ -65,43 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="prepare.py",
-        description="Convert the data sets' archives to the label maps that training and evaluation read. "
-        "Files that are done are kept: an interrupted run is continued by the same command.",
-        epilog="datasets/README.md shows where each archive comes from and goes.",
-    )
-    parser.add_argument(
-        "names", nargs="+", choices=[*CONVERSIONS, "all"], metavar="NAME", help=f"{', '.join(CONVERSIONS)}, or all"
-    )
-    parser.add_argument(
-        "--root", metavar="DIR", help="folder of the archives (default: $DETECTRON2_DATASETS, else ./datasets)"
-    )
-    parser.add_argument(
-        "--workers", type=_positive, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
-    )
-    parser.add_argument("--force", action="store_true", help="write again what is there")
-    parser.add_argument("--strict", action="store_true", help="fail where a count differs from the protocol's")
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="convert nothing; read the converted files again and count every class's pixels",
-    )
-    return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {text}")
-    return number
-
-
 def _prepare(name: str, root: Path, options: argparse.Namespace) -> list[str]:
     """Convert, report, and return what makes the exit status non-zero."""
     start = time.perf_counter()
-    reports = prepare(name, root, workers=options.workers, force=options.force)
+    reports = prepare(name, root, workers=options.workers or default_workers(), force=options.force)
     seconds = time.perf_counter() - start
     failures = []
     for report in reports:
@@ -146,7 +111,7 @@ def _counts(report: SplitReport) -> str:
 
 def _check(name: str, root: Path, options: argparse.Namespace) -> list[str]:
     """Check, report, and return what makes the exit status non-zero."""
-    results = check(name, root, workers=options.workers)
+    results = check(name, root, workers=options.workers or default_workers())
     path = write_check(name, results)
     failures = []
     for result in results:

@@ -1,0 +1,10 @@
+"""The names that options and the code behind them both know: light, so that a help text can list them."""
+
+MODEL_NAMES = ("err-seg-b", "err-seg-l", "mini")
+DEFAULT_MODEL = "err-seg-b"
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+ENGINES = ("auto", "plain", "detectron2")
+FORMATS = ("overlay", "labels", "json", "rle", "kept", "attention")
+"""Of prediction's result files, see :mod:`err_seg.inference.formats`."""
+PREPARED = ("coco-stuff", "ade150", "ade847", "pc59", "pc459", "voc20", "voc20b")
+"""Data sets that can be prepared, see :mod:`err_seg.data.preparation.conversions`."""

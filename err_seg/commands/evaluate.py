@@ -1,0 +1,16 @@
+"""Evaluate weights on any number of benchmarks, without training.
+
+    err-seg evaluate --config-file configs/err_seg_convnext_b.yaml MODEL.WEIGHTS model_final.pth
+    err-seg evaluate --config-file configs/err_seg_convnext_b.yaml --num-gpus 4 DATASETS.TEST "['ade20k_150_val']"
+
+An evaluation that was killed goes on where it was: the same command skips the pictures done.
+"""
+
+from collections.abc import Sequence
+
+from err_seg.commands import train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return train.run(train.parse_arguments(argv, "evaluate", __doc__))

@@ -1,0 +1,204 @@
+"""Label every pixel of your own pictures and videos with your own words.
+
+    err-seg predict photo.jpg --classes "cat, sofa, wall"
+    err-seg predict holiday/ "clips/*.mp4" --classes-file ade20k_150 --output results --format overlay,labels
+
+Without further options the model is err-seg-b, fetched once from the Hugging Face hub. Running it again goes on where
+it stopped. Under torchrun or accelerate launch the pictures are shared out between processes. More: docs/using.md.
+
+Exit status: 0 all done; 1 some inputs could not be used, all others are done; 2 nothing was done, since options, words
+or weights are wrong; 3 results could not be written; 4 the device failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from err_seg.choices import FORMATS
+from err_seg.commands.options import add_model_options, add_words_options, command_parser, positive
+
+if TYPE_CHECKING:
+    from err_seg.inference import Report, Words
+    from err_seg.inference.inputs import Source
+    from err_seg.modeling.err_seg import ERRSeg
+
+ROWS = 30
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Read the value of --format."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names or (unknown := [name for name in names if name not in FORMATS]):
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown) if names else 'none'}: choose from {', '.join(FORMATS)}")
+    return names
+
+
+def coordinate(text: str) -> int:
+    """Read a place in a picture."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0, and so outside of every picture")
+    return int(text)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_parser("predict", __doc__)
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="pictures, videos, folders, globs, - (standard input)"
+    )
+    add_words_options(parser)
+    parser.add_argument(
+        "--background",
+        action="append",
+        default=[],
+        metavar="NAMES|THRESHOLD",
+        help='what is none of the classes: pixels of these further words ("wall, floor"), or, with a number in 0..1, '
+        "pixels whose highest probability is below it; may be given twice",
+    )
+    parser.add_argument("--num-kept", type=positive, metavar="K", help="how many of the classes a picture may show")
+    parser.add_argument("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
+    parser.add_argument("--format", type=formats, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)")
+    parser.add_argument(
+        "--point", type=coordinate, nargs=2, metavar=("X", "Y"), help="pixel that attention is shown for (middle)"
+    )
+    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="pictures at a time (1)")
+    parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
+    parser.add_argument(
+        "--force", action="store_true", help="forget what is done there, replace results of other settings"
+    )
+    add_model_options(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.point and "attention" not in arguments.format:
+        parser.error("--point is the pixel that attention is shown for: it needs --format attention")
+    return arguments
+
+
+def settings_of(arguments: argparse.Namespace, words: Words, model: ERRSeg) -> dict:
+    """Collect what results depend on besides the pictures."""
+    from err_seg.identity import weights_digest
+
+    return {
+        "classes": words.classes,
+        "background": words.background,
+        "threshold": words.threshold,
+        "num_kept": arguments.num_kept or model.num_kept,
+        "format": arguments.format,
+        "point": arguments.point,
+        "weights": weights_digest(model),
+        "precision": model.precision,
+        **model.settings,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predict, write the results, print the table of areas, and say what failed."""
+    arguments = parse_arguments(argv)
+    from err_seg.commands.models import load_model, read_names
+    from err_seg.inference import (
+        DeviceError,
+        OutputError,
+        Report,
+        collect_sources,
+        gather_reports,
+        iterate_items,
+        open_output,
+        parse_words,
+        process_rank,
+        run,
+    )
+    from err_seg.inference.attention import escf_with
+
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
+    try:
+        rank, world_size = process_rank()
+        words = parse_words(read_names(arguments), arguments.background)
+        sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
+        model = load_model(arguments)
+        model.embed_vocabulary(words.vocabulary)
+        if "attention" in arguments.format:
+            escf_with(model)
+        settings = settings_of(arguments, words, model)
+    except (ValueError, OSError) as error:
+        return complain(error, 2)
+
+    report = Report(problems=problems if rank == 0 else [])
+    with ExitStack() as stack:
+        try:
+            opened = open_output(arguments.output, settings, force=arguments.force, rank=rank, processes=world_size)
+            manifest = stack.enter_context(opened)
+        except OutputError as error:
+            return complain(error, 3)
+        try:
+            done = run(
+                model,
+                iterate_items(sources, rank=rank, world_size=world_size, every=arguments.every),
+                words,
+                manifest,
+                formats=arguments.format,
+                batch_size=arguments.batch_size,
+                num_kept=arguments.num_kept,
+                point=tuple(arguments.point) if arguments.point else None,
+                total=count_items(sources, rank, world_size),
+            )
+        except (OutputError, DeviceError) as error:
+            status = 3 if isinstance(error, OutputError) else 4
+            return complain(
+                f"{error}; what was done before is complete, and the same command goes on from there", status
+            )
+        except KeyboardInterrupt:
+            return complain("interrupted; the same command goes on from here", 130)
+    report.merge(done)
+    whole = gather_reports(report)
+    if whole is None:
+        return 0
+    summarize(whole, words, arguments.output)
+    for problem in whole.problems:
+        print(f"error: {problem.message}", file=sys.stderr)
+    return 1 if whole.problems else 0
+
+
+def count_items(sources: list[Source], rank: int, world_size: int) -> int | None:
+    """Return how many pictures are this process's, where no video makes that unknown."""
+    from err_seg.inference.video import is_video
+
+    if any(source.path and is_video(source.path) for source in sources):
+        return None
+    return len(range(rank, len(sources), world_size))
+
+
+def summarize(report: Report, words: Words, output: Path) -> None:
+    """Print which classes were found, and how much of the area they take."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from err_seg.inference.names import printable
+
+    if report.done:
+        total = sum(report.pixels.values()) + report.nothing
+        table = Table("class", title=f"{report.done} pictures, results in {printable(output)}")
+        table.add_column("pictures", justify="right")
+        table.add_column("share of all pixels", justify="right")
+        for name, pixels in report.pixels.most_common(ROWS):
+            table.add_row(name.split(", ")[0], str(report.pictures[name]), f"{pixels / total:.1%}")
+        if len(report.pixels) > ROWS:
+            rest = sum(pixels for _, pixels in report.pixels.most_common()[ROWS:])
+            table.add_row(f"{len(report.pixels) - ROWS} more", "", f"{rest / total:.1%}")
+        if report.nothing:
+            table.add_row("none of these", "", f"{report.nothing / total:.1%}")
+        Console().print(table)
+    for source, name in list(report.renamed.items())[:ROWS]:
+        print(f"{source}: results are named {name}, since those of another picture have the plain name")
+    if len(report.renamed) > ROWS:
+        print(f"and {len(report.renamed) - ROWS} more; all are in {printable(output)}/manifest*.jsonl")
+    print(f"{report.done} done, {report.skipped} were done before, {len(report.problems)} failed")
+
+
+def complain(message: object, status: int) -> int:
+    """Print an error and return the exit status."""
+    print(f"error: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,156 @@
+"""Measure tables of variants and seeds: what is missing is run, and each table is written after every run.
+
+    err-seg sweep configs/ablations/table_v.yaml --mini          on the miniature world, minutes to hours
+    err-seg sweep configs/ablations/table_v.yaml --num-gpus 4    on the real data
+    err-seg sweep configs/ablations/*.yaml --dry-run             what would be run
+    err-seg sweep configs/ablations/table_xiii.yaml --weights err-seg-b        evaluates, trains nothing
+    err-seg sweep my_sweep.yaml SOLVER.MAX_ITER 40000 --seeds 0 1 2
+
+A sweep is a YAML file; err_seg/sweeps/definition.py describes it. It may be stopped or killed at any moment: the same
+command goes on where it was. Runs with the same settings are shared by all sweeps of an --output. Tables (Markdown,
+CSV, JSON) and plots go to OUTPUT/<name of the sweep>/, runs to OUTPUT/runs/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from err_seg.choices import ENGINES
+from err_seg.commands.options import command_parser, positive
+
+if TYPE_CHECKING:
+    from err_seg.sweeps import Run, Sweep
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_parser("sweep", __doc__)
+    add = parser.add_argument
+    add("sweeps", nargs="+", type=Path, metavar="FILE", help="YAML files of sweeps, such as configs/ablations/*.yaml")
+    add("--mini", action="store_true", help="on the miniature world, which needs nothing downloaded")
+    add("--scenes", type=positive, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="of the miniature world")
+    add("--output", type=Path, default=Path("output/sweeps"), metavar="DIR", help="default: output/sweeps")
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="S",
+        help="only these; others than the file's are added to the table",
+    )
+    add("--variants", nargs="+", default=[], metavar="NAME", help="only these rows")
+    add("--weights", metavar="W", help="a file, or a released model's name, to evaluate instead of training")
+    add("--jobs", type=positive, default=1, metavar="N", help="runs at a time, each with its share of GPUs and cores")
+    add("--num-gpus", type=positive, default=1, metavar="N", help="processes of each run, as err-seg train")
+    add("--engine", default="auto", choices=ENGINES, help="as err-seg train")
+    add("--dry-run", action="store_true", help="list what is missing, and write the tables of what is there")
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of every variant's configuration, before the options")
+    arguments = parser.parse_intermixed_args(argv)
+    # files and overrides are told apart by their look: a setting's key is no file's name
+    first = next((i for i, item in enumerate(arguments.sweeps) if item.suffix not in (".yaml", ".yml")), None)
+    if first is not None:
+        arguments.opts = [str(item) for item in arguments.sweeps[first:]] + arguments.opts
+        arguments.sweeps = arguments.sweeps[:first]
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing and write the tables."""
+    arguments = parse_arguments(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    command = shlex.join(["err-seg", "sweep", *(sys.argv[1:] if argv is None else argv)])
+    try:
+        return do_sweeps(arguments, command)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
+    """Do the sweeps one after the other."""
+    from err_seg.data.mini_world import SCENES
+    from err_seg.hub import MODELS, find_weights
+    from err_seg.sweeps import Display, Workers, plan_runs, select_runs, work_through
+    from err_seg.sweeps.checks import check_sweep, open_data
+    from err_seg.sweeps.measured import measured_rows
+    from err_seg.sweeps.report import markdown_table, settings_text
+
+    sweeps = load_sweeps(arguments.sweeps, mini=arguments.mini)
+    scenes = dict(zip(SCENES, arguments.scenes or SCENES.values(), strict=True)) if arguments.mini else {}
+    weights = find_weights(arguments.weights) if arguments.weights in MODELS else arguments.weights
+    weights = None if weights is None else Path(weights)
+    plans = []
+    for sweep in sweeps:
+        store, given = arguments.output / "runs", {"seeds": arguments.seeds, "weights": weights, "scenes": scenes}
+        runs = plan_runs(sweep, store, arguments.opts, **given)
+        wanted = select_runs(runs, arguments.variants, [] if weights else arguments.seeds)
+        check_sweep(sweep, runs)
+        print(f"== {sweep.title}\n{settings_text(sweep, wanted)}", flush=True)
+        plans.append((sweep, runs, wanted))
+    if not arguments.dry_run:
+        for sweep, _, wanted in plans:
+            open_data(sweep, wanted)
+    workers, display = Workers(arguments.jobs, arguments.num_gpus, arguments.engine), Display()
+    failures = []
+    for sweep, runs, wanted in plans:
+        print(f"== {sweep.title}", flush=True)
+        folder = arguments.output / (f"{sweep.name}-{runs[0].training.folder.name}" if weights else sweep.name)
+        write_tables = functools.partial(write, sweep, runs, folder, command)
+        write_tables()  # what cannot be written is told before anything is run
+        try:
+            if arguments.dry_run:
+                list_missing(wanted)
+            else:
+                failures += work_through(wanted, workers, display, write_tables, sweep.title)
+        finally:
+            write_tables()
+            print(markdown_table(sweep, measured_rows(sweep, runs)))
+            print(f"Written to {folder}", flush=True)
+    for line in failures:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def list_missing(runs: list[Run]) -> None:
+    """Print what would be run."""
+    for run in runs:
+        if not run.is_evaluated():
+            print(f"missing: {run.title} ({run.evaluation.folder})")
+
+
+def load_sweeps(files: list[Path], *, mini: bool) -> list[Sweep]:
+    """Read the files; of several, those with nothing for the miniature world are passed over."""
+    from err_seg.sweeps import NoMiniSweep, load_sweep
+
+    sweeps = []
+    for file in files:
+        try:
+            sweeps.append(load_sweep(file, mini=mini))
+        except NoMiniSweep as error:
+            if len(files) == 1:
+                raise
+            print(f"passed over: {error}", flush=True)
+    return sweeps
+
+
+def write(sweep: Sweep, runs: list[Run], folder: Path, command: str) -> None:
+    """Write what is measured so far."""
+    from err_seg.analysis.figures import save_figure
+    from err_seg.sweeps.measured import measured_rows
+    from err_seg.sweeps.plots import draw_sweep
+    from err_seg.sweeps.report import save_tables
+
+    rows = measured_rows(sweep, runs)
+    save_tables(sweep, rows, folder, command)
+    if sweep.plot is not None:
+        save_figure(draw_sweep(sweep, rows), folder / "plot.png")

@@ -1,0 +1,199 @@
+"""Train ERR-Seg and evaluate it.
+
+    err-seg train --config-file configs/err_seg_convnext_b.yaml --num-gpus 4
+    err-seg train --config-file configs/err_seg_convnext_b.yaml --num-gpus 4 --resume
+    err-seg train --config-file configs/err_seg_convnext_b.yaml --eval-only MODEL.WEIGHTS model_final.pth
+
+Everything else is configuration: err_seg/defaults.py lists every key, and KEY VALUE pairs override the file's. SIGTERM
+and Ctrl-C save a checkpoint and exit with status 143 and 130; a mistake in the input is one line and status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from err_seg.choices import ENGINES
+from err_seg.commands.options import command_parser
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from err_seg.evaluation import BenchmarkResult
+
+NO_CLIP_WEIGHTS = (
+    "These figures mean nothing: CLIP started from random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a "
+    "file) or MODEL.WEIGHTS."
+)
+logger = logging.getLogger("train_net")
+LOG_FORMAT = "%(asctime)s %(name)s: %(message)s"
+
+
+def parse_arguments(
+    argv: Sequence[str] | None, name: str = "train", description: str | None = __doc__
+) -> argparse.Namespace:
+    """Read the command line of ``err-seg train``, or of ``err-seg evaluate``."""
+    parser = command_parser(name, description)
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="a YAML file of configs/")
+    if name == "train":
+        add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS without training")
+        add("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR, where there is one")
+    else:
+        parser.set_defaults(eval_only=True, resume=False)
+    add("--engine", choices=ENGINES, default="auto", help="auto: detectron2 where it can, else plain")
+    add("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine, each with a GPU (or the CPU)")
+    add("--num-machines", type=int, default=1, metavar="M", help="machines that run this same command")
+    add("--machine-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
+    add("--dist-url", default="auto", metavar="URL", help="tcp://<address>:<port> of the first machine")
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return run(parse_arguments(argv))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, evaluate, or both, in as many processes as asked for."""
+    from err_seg.config import get_cfg
+    from err_seg.engine.choice import choose_engine
+    from err_seg.engine.launch import launch
+
+    try:
+        cfg = get_cfg(arguments.config_file, arguments.opts)  # a mistake is told once, not by every process
+        begun = Path(cfg.OUTPUT_DIR) if arguments.resume and not arguments.eval_only else None
+        arguments.engine, arguments.engine_reason = choose_engine(
+            arguments.engine,
+            resume_from=begun,
+            training=None if arguments.eval_only else cfg,
+            processes=int(os.environ.get("WORLD_SIZE", arguments.num_gpus * arguments.num_machines)),
+        )
+        return launch(
+            work,
+            arguments,
+            processes=arguments.num_gpus,
+            machines=arguments.num_machines,
+            machine_rank=arguments.machine_rank,
+            dist_url=arguments.dist_url,
+        )
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def work(arguments: argparse.Namespace) -> int:
+    """Do one process's part: train unless told otherwise, evaluate, and print the table."""
+    from err_seg.config import get_cfg
+    from err_seg.data import register_entries
+    from err_seg.engine import RunError, TrainingInterrupted
+    from err_seg.engine.launch import join_processes
+    from err_seg.engine.parallel import process_share
+
+    rank = 0
+    try:
+        cfg = get_cfg(arguments.config_file, arguments.opts)
+        join_processes(cfg, on_loss=lambda loss: tell(f"error: {loss}; {what_is_left(arguments, cfg)}"))
+        rank, _ = process_share()
+        start_logging(Path(cfg.OUTPUT_DIR), rank)
+        logger.info("engine: %s, %s", arguments.engine, arguments.engine_reason)
+        register_entries(cfg.DATASETS.CUSTOM)
+        from_nothing = not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
+        check_benchmarks(cfg)
+        train, evaluate = open_engine(arguments.engine)
+        if not arguments.eval_only:
+            train(cfg, resume=arguments.resume)
+            cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.safetensors")
+        results = evaluate(cfg)
+    except RunError as error:
+        if rank == 0 or error.alone:  # else all processes stop together, for the same reason
+            tell(str(error) if isinstance(error, TrainingInterrupted) else f"error: {error}")
+        return error.status
+    except (ValueError, OSError) as error:
+        tell(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        tell(f"interrupted; {how_to_go_on(arguments)}")
+        return 130
+    if rank == 0:
+        print_results(results, Path(cfg.OUTPUT_DIR), from_nothing)
+    return 0
+
+
+def how_to_go_on(arguments: argparse.Namespace) -> str:
+    """Say what an interrupted command does when it is given again."""
+    evaluation = "the same command does the evaluation" + (" where it was" if arguments.engine == "plain" else " anew")
+    return evaluation if arguments.eval_only else f"{evaluation}, and with --resume goes on with the training"
+
+
+def what_is_left(arguments: argparse.Namespace, cfg: CfgNode) -> str:
+    """Say what an interrupted command has saved, and how to go on."""
+    from err_seg.engine.checkpoints import Checkpoints
+
+    newest = Checkpoints(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CHECKPOINTS_KEPT).newest_text()
+    return how_to_go_on(arguments) if arguments.eval_only else f"{newest}; {how_to_go_on(arguments)}"
+
+
+def open_engine(engine: str) -> tuple[Callable[..., None], Callable[[CfgNode], list[BenchmarkResult]]]:
+    """Return what trains, given a configuration and ``resume``, and what evaluates, given a configuration."""
+    if engine == "detectron2":
+        from err_seg.d2 import training  # optional
+
+        return training.train, training.evaluate
+    from err_seg import engine as plain
+    from err_seg.build import build_model
+
+    return (
+        lambda cfg, resume: plain.train(cfg, build_model(cfg), resume=resume),
+        lambda cfg: plain.evaluate(cfg, build_model(cfg)),
+    )
+
+
+def check_benchmarks(cfg: CfgNode) -> None:
+    """Check before the training what comes after it."""
+    from err_seg.data import DatasetError
+    from err_seg.engine import open_benchmarks
+
+    try:
+        open_benchmarks(cfg)
+    except DatasetError as error:
+        raise DatasetError(f'{error} (To evaluate on nothing: DATASETS.TEST "[]")') from error
+
+
+def start_logging(output: Path, rank: int) -> None:
+    """Log to the terminal and to OUTPUT_DIR/log.txt; of several processes all but the first tell warnings alone."""
+    from err_seg.engine.failures import LogFile
+
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if rank == 0:
+        output.mkdir(parents=True, exist_ok=True)
+        handlers.append(LogFile(output / "log.txt", encoding="utf-8"))
+    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format=LOG_FORMAT, handlers=handlers)
+
+
+def tell(message: str) -> None:
+    """Print what stopped this process; of several, say which one."""
+    from err_seg.engine.parallel import process_share
+
+    rank, processes = process_share()
+    print(message if processes == 1 else f"[process {rank}] {message}", file=sys.stderr)
+
+
+def print_results(results: list[BenchmarkResult], output: Path, from_nothing: bool) -> None:
+    """Print table and copypaste lines, where they were written, and whether they mean anything."""
+    if not results:
+        print("Evaluated on nothing, as DATASETS.TEST is empty")
+        return
+    from err_seg.evaluation import copypaste_lines, summary_table
+
+    print(summary_table(results))
+    print("\n".join(copypaste_lines(results)))
+    print(f"Written to {output / 'results.json'}")
+    if from_nothing:
+        print(NO_CLIP_WEIGHTS)

@@ -1,0 +1,76 @@
+"""Sheets of the miniature world to look at, and how fast it is drawn."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import distance_transform_edt
+
+from err_seg.colors import class_colors
+from err_seg.data.mini_world import (
+    SEEN,
+    UNSEEN_COMBINATIONS,
+    VOCABULARY,
+    MiniCrops,
+    MiniScenes,
+    render_crop,
+)
+
+
+def scene_sheet(scenes: MiniScenes, columns: int = 3, rows: int = 4, zoom: int = 2) -> Image.Image:
+    """Draw the first scenes of a data set, each picture beside its label map with the classes' names."""
+    side = scenes.sides[1] * zoom + 4
+    cell = side * 2, side
+    sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")
+    colours = class_colors(scenes.vocabulary)
+    for index in range(min(columns * rows, len(scenes))):
+        sample = scenes[index]
+        size = sample.label.shape[1] * zoom, sample.label.shape[0] * zoom
+        x, y = index % columns * cell[0], index // columns * cell[1]
+        overlay = (sample.image // 3 + colours[sample.label] // 3 * 2).astype(np.uint8)
+        sheet.paste(Image.fromarray(sample.image).resize(size, Image.Resampling.NEAREST), (x, y))
+        named = Image.fromarray(overlay).resize(size, Image.Resampling.NEAREST)
+        _write_names(named, sample.label, scenes.vocabulary, zoom)
+        sheet.paste(named, (x + cell[0] // 2, y))
+    return sheet
+
+
+def _write_names(picture: Image.Image, label: np.ndarray, vocabulary: tuple[str, ...], zoom: int) -> None:
+    """Write each class's name where its region is widest, the objects' after the walls'."""
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
+    for index in np.unique(label)[::-1]:
+        depth = distance_transform_edt(np.pad(label == index, 1))[1:-1, 1:-1]
+        y, x = np.array(np.unravel_index(depth.argmax(), label.shape)) * zoom
+        half = draw.textlength(vocabulary[index], font) / 2
+        place = min(max(float(x), half + 3), picture.width - half - 3), float(y)
+        draw.text(place, vocabulary[index], "white", font, "mm", stroke_width=2, stroke_fill="black")
+
+
+def class_sheet(level: str, seed: int, columns: int = 5, crops: int = 4, size: int = 64) -> Image.Image:
+    """Draw crops of all sixty classes under their names; a star marks a seen class, a plus an unseen combination."""
+    width, height = crops * (size + 2) + 12, size + 28
+    sheet = Image.new("RGB", (columns * width, -(-len(VOCABULARY) // columns) * height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    rng = np.random.default_rng(seed)
+    for index, name in enumerate(VOCABULARY):
+        x, y = index % columns * width, index // columns * height
+        mark = " *" if index in SEEN else " +" if index in UNSEEN_COMBINATIONS else ""
+        draw.text((x + 2, y + 3), name + mark, "black", font)
+        for place in range(crops):
+            crop = render_crop(index, rng, size, level)
+            sheet.paste(Image.fromarray(crop), (x + place * (size + 2), y + 24))
+    return sheet
+
+
+def benchmark(scenes: MiniScenes, crops: MiniCrops) -> str:
+    """Draw 300 scenes and 1200 crops on one thread and say how long it takes."""
+    lines = []
+    for name, data, count in (("scenes", scenes, 300), ("crops", crops, 1200)):
+        start = time.perf_counter()
+        for index in range(count):
+            data[index % len(data)]
+        seconds = (time.perf_counter() - start) / count
+        lines.append(f"{name}: {1e3 * seconds:.2f} ms each, {1 / seconds:.0f} a second")
+    return "\n".join(lines)
