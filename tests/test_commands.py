@@ -82,7 +82,7 @@ def test_the_choices_are_those_of_the_code():
     assert hub.model_names() == choices.MODEL_NAMES
     assert ("auto", *PRECISIONS) == choices.PRECISIONS
     assert choices.ENGINES == choice.ENGINES
-    assert choices.FORMATS == tuple(FORMATS)
+    assert tuple(FORMATS) == choices.FORMATS
     assert tuple(CONVERSIONS) == choices.PREPARED
     assert tuple(CHECKS) == gpu_checks.CHECKS
     assert (SPLITS, tuple(LEVELS), tuple(CLASS_SETS)) == (mini.SPLITS, mini.LEVELS, mini.CLASS_SETS)
