@@ -14,6 +14,7 @@ import yaml
 from conftest import REPOSITORY
 
 import err_seg
+from err_seg.commands import COMMANDS
 from err_seg.data import get_dataset
 from err_seg.defaults import default_cfg
 
@@ -57,38 +58,43 @@ def code_spans(text):
 
 
 def commands(text):
-    """List the command lines: those of ``bash`` blocks, and code spans that call Python or bash."""
+    """List the command lines: those of ``bash`` blocks, and code spans that call Python, bash or err-seg."""
     lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
-    lines += [span for span in code_spans(ours(text)) if re.match(r"(python|bash) \S+\.(py|sh)\b", span)]
+    lines += [span for span in code_spans(ours(text)) if re.match(r"(python|bash) \S+\.(py|sh)\b|err-seg \w", span)]
     parts = [part for line in lines for part in re.split(r" \| | && ", line.split(" #")[0])]
     return [part.strip() for part in parts if part.strip() and not part.startswith("#")]
 
 
 @functools.cache
-def help_of(script):
-    """Return what a program of the project says to ``--help``."""
+def help_of(*program):
+    """Return what a program of the project says to ``--help``: a script, or ``-m err_seg`` and the command's name."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, script, "--help"]
+    command = [sys.executable, *program, "--help"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def check_command(command):
-    """Check that a command's script exists, and has the options and the configuration that the command names."""
+    """Check that a command's program exists, and has the options and the configuration that the command names."""
     words = shlex.split(command)
     place = next((i for i, word in enumerate(words) if word.endswith((".py", ".sh"))), None)
-    if place is None:
+    if words[0] == "err-seg":
+        assert words[1] in [*COMMANDS, "--help"], command
+        program, arguments = ("-m", "err_seg", *words[1:2]), words[2:]
+    elif place is None:
         is_assignment = re.fullmatch(r"[A-Z_]+=.*", words[0]) is not None
         assert is_assignment or words[0] in OTHER_PROGRAMS, command
         return
-    script, arguments = REPOSITORY / words[place], words[place + 1 :]
-    assert script.is_file(), command
-    if script.suffix == ".sh":
-        subprocess.run(["bash", "-n", script], check=True)
+    else:
+        script, arguments = REPOSITORY / words[place], words[place + 1 :]
+        program = (str(script),)
+        assert script.is_file(), command
+    if program[0].endswith(".sh"):
+        subprocess.run(["bash", "-n", *program], check=True)
         config = arguments[0] if arguments and arguments[0].endswith(".yaml") else None
     else:
         options = {word.split("=")[0] for word in arguments if word.startswith("--")}
-        missing = options and options - set(re.findall(r"--[\w-]+", help_of(script)))
-        assert not missing, f"{script.name} has no option {missing}"
+        missing = options and options - set(re.findall(r"--[\w-]+", help_of(*program)))
+        assert not missing, f"{' '.join(program)} has no option {missing}"
         config = arguments[arguments.index("--config-file") + 1] if "--config-file" in arguments else None
     if config is not None and not config.isupper():  # FILE stands for any
         keys = [i for i, word in enumerate(arguments) if re.fullmatch(KEY, word) or word in SINGLE_KEYS]
