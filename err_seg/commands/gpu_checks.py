@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
-        trial = Trial.prepare(resolve_device(arguments.device), arguments.output.absolute())
+        trial = Trial(resolve_device(arguments.device), arguments.output.absolute())
+        trial.folder.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

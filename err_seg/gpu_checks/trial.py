@@ -12,9 +12,8 @@ import torch
 from fvcore.common.config import CfgNode
 
 from err_seg.config import get_cfg
-from err_seg.data import register_entries
+from err_seg.data.mini_world import mini_world_name
 from err_seg.engine.environment import git_state
-from err_seg.mini.world import shared_data
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = ROOT / "configs/mini/err_seg.yaml"
@@ -35,20 +34,10 @@ class Trial:
     Attributes:
         device: a CUDA device, or the CPU for a rehearsal.
         folder: for data and runs.
-        world: overrides that declare the pictures.
     """
 
     device: torch.device
     folder: Path
-    world: Sequence[Any]
-
-    @classmethod
-    def prepare(cls, device: torch.device, folder: Path) -> "Trial":
-        """Draw the pictures and declare them to this process."""
-        scenes = {"train": 64, "test": 16} if device.type == "cuda" else {"train": 8, "test": 2}
-        world = shared_data(folder / "data", scenes)
-        register_entries(dict(zip(world[::2], world[1::2], strict=True))["DATASETS.CUSTOM"])
-        return cls(device, folder, world)
 
     @property
     def rehearsal(self) -> bool:
@@ -57,9 +46,13 @@ class Trial:
 
     def cfg(self, name: str, *overrides: Any) -> CfgNode:
         """Return the miniature world's configuration with overrides, to run in a folder of its own."""
-        output = ("OUTPUT_DIR", str(self.folder / name), "MODEL.DEVICE", str(self.device))
-        small = ("INPUT.SIZE", 64, "INPUT.CROP_SIZE", 64, "INPUT.MIN_SIZE_TRAIN", [64], "SOLVER.IMS_PER_BATCH", 2)
-        common = (*self.world, *output, "DATASETS.TEST", ["mini_world_test"], "LOG.TENSORBOARD", False)
+        train, test = (64, 16) if not self.rehearsal else (8, 2)
+        common = [
+            *("OUTPUT_DIR", str(self.folder / name), "MODEL.DEVICE", str(self.device), "LOG.TENSORBOARD", False),
+            *("DATASETS.ROOT", str(self.folder / "data")),
+            *("DATASETS.TRAIN", [mini_world_name("train", train)], "DATASETS.TEST", [mini_world_name("test", test)]),
+        ]
+        small = ["INPUT.SIZE", 64, "INPUT.CROP_SIZE", 64, "INPUT.MIN_SIZE_TRAIN", [64], "SOLVER.IMS_PER_BATCH", 2]
         return get_cfg(MINI, [*common, *(small if self.rehearsal else ()), *overrides])
 
     def command(self, cfg: CfgNode, *arguments: str) -> list[str]:

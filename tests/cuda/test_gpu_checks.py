@@ -18,7 +18,7 @@ IN_THIS_PROCESS = ["compare", "precisions", "waiting", "profile", "memory"]
 @pytest.fixture
 def trial(tmp_path):
     torch.set_num_threads(1)
-    return Trial.prepare(torch.device("cpu"), tmp_path)
+    return Trial(torch.device("cpu"), tmp_path)
 
 
 def test_checks_in_one_process(trial):
