@@ -33,7 +33,7 @@ OUTPUT is the data sets' folder, the data sets mini_world_train, mini_world_val 
 sheet comes in two: FILE.png with scenes beside their labels, and FILE_classes.png with crops of all sixty classes.
 """
 STEPS = ("pretrain", "train", "evaluate", "all", "draw")
-SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "unseen", "all")
+SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "all")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

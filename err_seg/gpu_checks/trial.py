@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from fvcore.common.config import CfgNode
 
-from err_seg.config import get_cfg
+from err_seg.config import get_cfg, shipped_configs
 from err_seg.data.mini_world import mini_world_name
 from err_seg.engine.environment import git_state
 
 ROOT = Path(__file__).resolve().parents[2]
-MINI = ROOT / "configs/mini/err_seg.yaml"
+MINI = shipped_configs() / "mini/err_seg.yaml"
 
 
 @dataclass(frozen=True)
