@@ -201,7 +201,7 @@ def _add_training(keys: Keys) -> None:
     keys.add("SOLVER.ACCUMULATION_STEPS", 1, POSITIVE)
     keys.add("SOLVER.MAX_ITER", 80000, POSITIVE)
     # AdamW; CLIP's parameters get BASE_LR · CLIP_MULTIPLIER
-    keys.add("SOLVER.BASE_LR", 2e-4, POSITIVE)
+    keys.add("SOLVER.BASE_LR", 2e-4, at_least(0))
     keys.add("SOLVER.CLIP_MULTIPLIER", 0.01, at_least(0))
     keys.add("SOLVER.BETAS", [0.9, 0.999], numbers(PROBABILITY, 2))
     keys.add("SOLVER.EPS", 1e-8, POSITIVE)
