@@ -119,9 +119,10 @@ def test_words_of_other_weights_are_not_put_beside_a_network(command, model, toy
     assert str(np.load(words)["weights"]) == weights_digest(other)
 
 
-def test_command_refuses_other_endings(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("sys.argv", ["export.py", str(tmp_path / "net.tflite")])
-    assert export.main() == 2
+def test_command_refuses_other_endings(capsys, tmp_path):
+    with pytest.raises(SystemExit) as leaving:
+        export.main([str(tmp_path / "net.tflite")])
+    assert leaving.value.code == 2
     assert ".onnx, .pt2" in capsys.readouterr().err
 
 

@@ -17,11 +17,11 @@ from conftest import REPOSITORY
 from predicting import command, files, save, toy, toy_weights
 
 import err_seg
+from err_seg.commands import models
 from err_seg.evaluation import load_label_png
 from err_seg.identity import RESULT_FORMAT, file_digest
 from err_seg.inference import OutputError, inputs, open_output
 from err_seg.inference.inputs import FileContent
-from tools import predict
 
 WORDS = ["cat", "dog", "grass"]
 
@@ -85,20 +85,20 @@ def test_other_weights_of_equal_name_and_size_are_other_settings(command, tmp_pa
     model = err_seg.load(toy_weights, device="cpu")
     with torch.no_grad():
         model.gud.head.bias += 1
-    monkeypatch.setattr(predict, "load_model", lambda arguments: model)
+    monkeypatch.setattr(models, "load_model", lambda arguments: model)
     status, _, err = command(picture)
     assert status == 3
     assert "other settings (weights is" in err
     assert command(picture, "--force")[0] == 0
-    monkeypatch.setattr(predict, "load_model", lambda arguments: toy)
+    monkeypatch.setattr(models, "load_model", lambda arguments: toy)
     assert command(picture)[0] == 3
     # the same weights in another network
     model = err_seg.load(toy_weights, overrides=["INPUT.SIZE", 96], device="cpu")
-    monkeypatch.setattr(predict, "load_model", lambda arguments: model)
+    monkeypatch.setattr(models, "load_model", lambda arguments: model)
     status, _, err = command(picture, output=tmp_path / "out")
     assert status == 3
     command(picture, "--force", output=tmp_path / "out")
-    monkeypatch.setattr(predict, "load_model", lambda arguments: err_seg.load(toy_weights, device="cpu"))
+    monkeypatch.setattr(models, "load_model", lambda arguments: err_seg.load(toy_weights, device="cpu"))
     assert "INPUT.SIZE is 64 now and was 96" in command(picture)[2]
 
 
