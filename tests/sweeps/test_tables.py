@@ -126,5 +126,7 @@ def test_undefined_figures_stay_undefined(tmp_path):
     confusion.update(torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))
     result = BenchmarkResult.from_confusion("my_streets", confusion, ["a", "b"], 1)
     assert math.isnan(result.metrics["IoU-b"])
+    run.training.begin()
+    run.evaluation.begin()
     save_results([result], run.results)
     assert measured_rows(sweep, runs)[0].figures == {"my_streets": [100.0]}
