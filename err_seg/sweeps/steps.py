@@ -98,7 +98,7 @@ class Step:
             own = ["--eval-only", "MODEL.WEIGHTS", str(weights)]
         else:
             task.begin()
-            own = ["--resume", "DATASETS.TEST", "[]"]
+            own = ["--resume", "DATASETS.TEST", "[]", "TEST.EVAL_PERIOD", "0"]
         cfg = self.run.cfg.clone()
         cfg.OUTPUT_DIR = str(task.folder)
         file = task.folder / "settings.yaml"

@@ -18,7 +18,8 @@ variants:
   full: {}
   other training: {settings: {MODEL.CRM.NUM_KEPT_TRAIN: 3}}
   other K: {settings: {MODEL.CRM.NUM_KEPT: 3}}
-  other place: {settings: {MODEL.DEVICE: cpu, LOG.PERIOD: 3, DATASETS.ROOT: /data, SOLVER.ACCUMULATION_STEPS: 2}}
+  other place:
+    settings: {MODEL.DEVICE: cpu, LOG.PERIOD: 3, DATASETS.ROOT: /data, SOLVER.ACCUMULATION_STEPS: 2, TEST.EVAL_PERIOD: 9}
 """
 
 

@@ -27,6 +27,7 @@ SWEEP = """
 title: Two trainings, three rows
 base: base.yaml
 seeds: [0]
+settings: {TEST.EVAL_PERIOD: 1000}  # a sweep's trainings evaluate on nothing
 variants:
   full: {}
   K = 2: {settings: {MODEL.CRM.NUM_KEPT: 2}}
