@@ -19,7 +19,8 @@ variants:
   other training: {settings: {MODEL.CRM.NUM_KEPT_TRAIN: 3}}
   other K: {settings: {MODEL.CRM.NUM_KEPT: 3}}
   other place:
-    settings: {MODEL.DEVICE: cpu, LOG.PERIOD: 3, DATASETS.ROOT: /data, SOLVER.ACCUMULATION_STEPS: 2, TEST.EVAL_PERIOD: 9}
+    settings:
+      {MODEL.DEVICE: cpu, LOG.PERIOD: 3, DATASETS.ROOT: /data, SOLVER.ACCUMULATION_STEPS: 2, TEST.EVAL_PERIOD: 9}
 """
 
 
