@@ -134,11 +134,14 @@ class Peers:
         while len(peers) < self.processes - 1:
             try:
                 connection = listener.accept()
-                message = connection.recv_bytes()
+                # whoever else found the port may say nothing, or too much
+                message = connection.recv_bytes(len(key) + 16) if connection.poll(BEAT_SECONDS) else b""
             except (OSError, EOFError):
                 continue
-            if message.startswith(key):  # else it is none of ours
+            if message.startswith(key):
                 peers[int(message.removeprefix(key))] = connection
+            else:
+                connection.close()
 
     def _listen(self) -> None:
         """Hear the others and give signs of life, until the process ends."""

@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from datetime import timedelta
+from multiprocessing.connection import Client, Listener
 
 import psutil
 import pytest
@@ -175,6 +177,24 @@ def test_silent_process_is_lost_but_not_after_a_silence_of_all(capfd, monkeypatc
     assert launch(impatient_meeting, what, processes=2) == status
     errors = capfd.readouterr().err
     assert errors.count("error: process 1 has given no sign of life for 2 seconds") == status
+
+
+def test_strangers_on_the_port_neither_join_nor_stop_the_others(monkeypatch):
+    monkeypatch.setattr(peers, "BEAT_SECONDS", 0.2)
+    met, key = peers.Peers.__new__(peers.Peers), b"0123456789abcdef"
+    met.processes, found = 2, {}
+    with Listener(("127.0.0.1", 0)) as listener:
+        accepting = threading.Thread(target=met._accept, args=(listener, key, found), daemon=True)
+        accepting.start()
+        silent, wrong, long = (Client(listener.address) for _ in range(3))
+        wrong.send_bytes(b"somebody else" * 2)
+        long.send_bytes(b"x" * 10_000)
+        friend = Client(listener.address)
+        friend.send_bytes(key + b"1")
+        accepting.join(timeout=20)
+    assert list(found) == [1]
+    for connection in (silent, wrong, long, friend):
+        connection.close()
 
 
 @pytest.mark.parametrize("way", ["returns", "fails", "exits"])
