@@ -28,7 +28,8 @@ def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()
     """Load a configuration.
 
     Args:
-        config_file: a YAML file, or ``None`` for the defaults.
+        config_file: a YAML file, the name of one that is shipped ("err_seg_convnext_b", "mini/err_seg"), or ``None``
+            for the defaults.
         overrides: ``[key, value, key, value, ...]``; values are taken as they are, or parsed where they are text.
 
     Raises:
@@ -55,10 +56,16 @@ def shipped_configs() -> Path:
 
 
 def _load_yaml(file: Path) -> dict[str, Any]:
+    shipped = shipped_configs() / f"{file}.yaml"
+    if not file.is_file() and shipped.is_file():
+        file = shipped
     if not file.is_file():
         folder = file.parent if file.parent.is_dir() else Path()
         found = ", ".join(sorted(str(path) for path in folder.glob("*.yaml"))) or "no YAML file"
-        raise ConfigError(f"no configuration file {file}; {folder}/ holds {found}")
+        names = ", ".join(sorted(path.stem for path in shipped_configs().glob("err_seg_*.yaml")))
+        raise ConfigError(
+            f"no configuration file {file}; {folder}/ holds {found}; shipped are {names} and mini/err_seg"
+        )
     try:
         return CfgNode.load_yaml_with_base(str(file)) or {}
     except (yaml.YAMLError, AssertionError, OSError, TypeError) as error:

@@ -98,7 +98,7 @@ def load(
             its configuration into it), else the released model whose width the weights have.
         overrides: KEY VALUE pairs over the configuration.
         device: "auto", or a torch device.
-        precision: "fp32", "fp16", "bf16" or "auto" (fp16 on CUDA, else fp32); ``None``: the configuration's.
+        precision: "fp32", "fp16", "bf16" or "auto" (bf16 or fp16 on CUDA, else fp32); ``None``: the configuration's.
         sha256: the file's checksum in hexadecimal digits, to be checked before it is read.
         repository: another repository on the Hugging Face hub to fetch a named model from.
         filename: the file in the repository; by default the only one whose name is that of the model's size.

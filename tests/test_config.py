@@ -84,6 +84,16 @@ def test_files_inherit_and_are_refused_by_name(tmp_path):
         err_seg.get_cfg(tmp_path / "missing.yaml")
 
 
+def test_shipped_files_are_known_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("err_seg_convnext_l", "mini/err_seg"):
+        assert err_seg.get_cfg(name) == err_seg.get_cfg(REPOSITORY / "configs" / f"{name}.yaml")
+    with pytest.raises(
+        ConfigError, match=r"no configuration file err_seg_convnext_x.*shipped are err_seg_convnext_b, "
+    ):
+        err_seg.get_cfg("err_seg_convnext_x")
+
+
 def test_a_file_cannot_run_anything(tmp_path):
     (tmp_path / "evil.yaml").write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n")
     with pytest.raises(ConfigError):

@@ -25,7 +25,12 @@ def positive(text: str) -> int:
 def add_config_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Add ``--config-file`` and the overrides that end a command line."""
     default = "" if required else " (default: err_seg/defaults.py)"
-    parser.add_argument("--config-file", required=required, metavar="FILE", help=f"a YAML file of configs/{default}")
+    parser.add_argument(
+        "--config-file",
+        required=required,
+        metavar="FILE",
+        help=f"a YAML file, or a shipped name such as err_seg_convnext_b{default}",
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
 
 

@@ -40,7 +40,7 @@ def parse_arguments(
     """Read the command line of ``err-seg train``, or of ``err-seg evaluate``."""
     parser = command_parser(name, description)
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="a YAML file of configs/")
+    add("--config-file", required=True, metavar="FILE", help="a YAML file, or a shipped name: err_seg_convnext_b")
     if name == "train":
         add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS without training")
         add("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR, where there is one")
