@@ -5,6 +5,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
+from err_seg.choices import PRECISIONS
 from err_seg.prompts import DEFAULT_TEMPLATE
 from err_seg.ranges import (
     COMPILER,
@@ -31,7 +32,6 @@ from err_seg.ranges import (
 )
 
 TUNINGS = ("none", "weight", "full")
-PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
 class Keys:

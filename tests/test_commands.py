@@ -75,13 +75,11 @@ def test_the_choices_are_those_of_the_code():
     from err_seg.data.mini_vocabulary import CLASS_SETS
     from err_seg.data.preparation.conversions import CONVERSIONS
     from err_seg.device import PRECISIONS
-    from err_seg.engine import choice
     from err_seg.gpu_checks import CHECKS
     from err_seg.inference import FORMATS
 
     assert hub.model_names() == choices.MODEL_NAMES
     assert ("auto", *PRECISIONS) == choices.PRECISIONS
-    assert choices.ENGINES == choice.ENGINES
     assert tuple(FORMATS) == choices.FORMATS
     assert tuple(CONVERSIONS) == choices.PREPARED
     assert tuple(CHECKS) == gpu_checks.CHECKS

@@ -8,7 +8,6 @@ from fvcore.common.config import CfgNode
 from err_seg.config import ConfigError, settings_of
 from err_seg.device import resolve_device
 
-ENGINES = ("auto", "plain", "detectron2")
 INSTALL_DETECTRON2 = (
     "pip install --no-build-isolation "
     "'git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833'"
