@@ -1,7 +1,5 @@
 """One colour per class name, for label maps and overlays."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

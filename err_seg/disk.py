@@ -1,7 +1,5 @@
 """What disks refuse, told with the name of the file; and sizes for readers."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

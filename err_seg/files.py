@@ -1,7 +1,5 @@
 """Writing files so that each is complete or absent, even where the process is killed in between."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

@@ -10,8 +10,6 @@ a setting         :func:`fingerprint` of everything that results depend on, as J
 A result is reused only if it is of this picture, by these weights, under these settings, in this ``RESULT_FORMAT``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

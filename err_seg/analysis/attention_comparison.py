@@ -5,8 +5,6 @@ first layer's attention is the same however many are kept; from the second layer
 of all classes kept, redundant ones included.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ For a fixed P and bounded logits, the share thus tends to 1 as the vocabulary gr
 large in the right direction. :func:`measure_attention_share` measures what it did.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which of the classes in a picture are among the K that CRM keeps, for every K at once (why Table XIII saturates)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

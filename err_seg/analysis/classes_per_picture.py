@@ -1,7 +1,5 @@
 """Classes per picture, and the share of the vocabulary that a picture does not need (paper, Table I)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pictures of the analyses, drawn without any window."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The layout of picture grids: headings, rows of panels of one width, and legends below them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Picture grids: any pictures beside what is predicted for any lists of words, by any models (paper, Fig. 8 to 10)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

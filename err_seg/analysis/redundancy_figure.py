@@ -1,7 +1,5 @@
 """A picture of one class's attention with all classes kept and with K of them (paper, Fig. 2)."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """How much of an evaluation vocabulary is, in words or in meaning, in the training vocabulary (paper, Table IV)."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable, Sequence

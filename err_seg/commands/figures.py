@@ -10,8 +10,6 @@ attention-share: how much of CFM's attention goes to classes that a picture does
 pictures beside what is predicted for lists of words (Fig. 8 to 10). More: docs/figures.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys
@@ -128,7 +126,7 @@ def draw_grid(options: argparse.Namespace) -> Path:
     return options.output
 
 
-def truth_column(options: argparse.Namespace, pictures: Sequence) -> Column:
+def truth_column(options: argparse.Namespace, pictures: Sequence) -> "Column":
     """Read the column of label maps, each as large as its picture."""
     from err_seg.analysis.picture_grid import Column
     from err_seg.data import load_vocabulary
@@ -145,7 +143,7 @@ def truth_column(options: argparse.Namespace, pictures: Sequence) -> Column:
     return Column(load_vocabulary(options.truth_classes), labels, "ground truth", lists_names=False)
 
 
-def save_picture(image: Image.Image, path: Path, palette: bool) -> None:
+def save_picture(image: "Image.Image", path: Path, palette: bool) -> None:
     """Write a picture as PNG, with 256 colours where a small file matters more than every shade."""
     from err_seg.files import atomic_write
 

@@ -12,8 +12,6 @@ Pictures are drawn on first use, to mini_world in the data sets' folder (DATASET
 and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" left there, else the package's own.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import shlex

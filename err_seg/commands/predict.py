@@ -10,8 +10,6 @@ Exit status: 0 all done; 1 some inputs could not be used, all others are done; 2
 or weights are wrong; 3 results could not be written; 4 the device failed; 130 interrupted.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence
@@ -78,7 +76,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def settings_of(arguments: argparse.Namespace, words: Words, model: ERRSeg) -> dict:
+def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") -> dict:
     """Collect what results depend on besides the pictures."""
     from err_seg.identity import weights_digest
 
@@ -162,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if whole.problems else 0
 
 
-def count_items(sources: list[Source], rank: int, world_size: int) -> int | None:
+def count_items(sources: "list[Source]", rank: int, world_size: int) -> int | None:
     """Return how many pictures are this process's, where no video makes that unknown."""
     from err_seg.inference.video import is_video
 
@@ -171,7 +169,7 @@ def count_items(sources: list[Source], rank: int, world_size: int) -> int | None
     return len(range(rank, len(sources), world_size))
 
 
-def summarize(report: Report, words: Words, output: Path) -> None:
+def summarize(report: "Report", words: "Words", output: Path) -> None:
     """Print which classes were found, and how much of the area they take."""
     from rich.console import Console
     from rich.table import Table

@@ -11,8 +11,6 @@ command goes on where it was. Runs with the same settings are shared by all swee
 CSV, JSON) and plots go to OUTPUT/<name of the sweep>/, runs to OUTPUT/runs/.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import logging
@@ -121,14 +119,14 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     return 1 if failures else 0
 
 
-def list_missing(runs: list[Run]) -> None:
+def list_missing(runs: "list[Run]") -> None:
     """Print what would be run."""
     for run in runs:
         if not run.is_evaluated():
             print(f"missing: {run.title} ({run.evaluation.folder})")
 
 
-def load_sweeps(files: list[Path], *, mini: bool) -> list[Sweep]:
+def load_sweeps(files: list[Path], *, mini: bool) -> "list[Sweep]":
     """Read the files; of several, those with nothing for the miniature world are passed over."""
     from err_seg.sweeps import NoMiniSweep, load_sweep
 
@@ -143,7 +141,7 @@ def load_sweeps(files: list[Path], *, mini: bool) -> list[Sweep]:
     return sweeps
 
 
-def write(sweep: Sweep, runs: list[Run], folder: Path, command: str) -> None:
+def write(sweep: "Sweep", runs: "list[Run]", folder: Path, command: str) -> None:
     """Write what is measured so far."""
     from err_seg.analysis.figures import save_figure
     from err_seg.sweeps.measured import measured_rows

@@ -8,8 +8,6 @@ Everything else is configuration: err_seg/defaults.py lists every key, and KEY V
 and Ctrl-C save a checkpoint and exit with status 143 and 130; a mistake in the input is one line and status 1.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
@@ -132,7 +130,7 @@ def how_to_go_on(arguments: argparse.Namespace) -> str:
     return evaluation if arguments.eval_only else f"{evaluation}, and with --resume goes on with the training"
 
 
-def what_is_left(arguments: argparse.Namespace, cfg: CfgNode) -> str:
+def what_is_left(arguments: argparse.Namespace, cfg: "CfgNode") -> str:
     """Say what an interrupted command has saved, and how to go on."""
     from err_seg.engine.checkpoints import Checkpoints
 
@@ -140,7 +138,7 @@ def what_is_left(arguments: argparse.Namespace, cfg: CfgNode) -> str:
     return how_to_go_on(arguments) if arguments.eval_only else f"{newest}; {how_to_go_on(arguments)}"
 
 
-def open_engine(engine: str) -> tuple[Callable[..., None], Callable[[CfgNode], list[BenchmarkResult]]]:
+def open_engine(engine: str) -> tuple[Callable[..., None], "Callable[[CfgNode], list[BenchmarkResult]]"]:
     """Return what trains, given a configuration and ``resume``, and what evaluates, given a configuration."""
     if engine == "detectron2":
         from err_seg.d2 import training  # optional
@@ -155,7 +153,7 @@ def open_engine(engine: str) -> tuple[Callable[..., None], Callable[[CfgNode], l
     )
 
 
-def check_benchmarks(cfg: CfgNode) -> None:
+def check_benchmarks(cfg: "CfgNode") -> None:
     """Check before the training what comes after it."""
     from err_seg.data import DatasetError
     from err_seg.engine import open_benchmarks
@@ -185,7 +183,7 @@ def tell(message: str) -> None:
     print(message if processes == 1 else f"[process {rank}] {message}", file=sys.stderr)
 
 
-def print_results(results: list[BenchmarkResult], output: Path, from_nothing: bool) -> None:
+def print_results(results: "list[BenchmarkResult]", output: Path, from_nothing: bool) -> None:
     """Print table and copypaste lines, where they were written, and whether they mean anything."""
     if not results:
         print("Evaluated on nothing, as DATASETS.TEST is empty")

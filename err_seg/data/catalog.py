@@ -29,8 +29,6 @@ the argument ``root`` where there is one, else ``$DETECTRON2_DATASETS``, else ``
 each pixel, the index of a class of the vocabulary, or the ignore label.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """The pairs of picture and label map of one data set."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shlex

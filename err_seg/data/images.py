@@ -4,8 +4,6 @@ Pictures are what a viewer shows: upright, in RGB, eight bits. Label maps are wh
 never colours, never rescaled.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterator

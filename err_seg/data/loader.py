@@ -9,8 +9,6 @@ Between processes label maps travel in the smallest integers that hold them, thr
 be little; they are widened where they are used.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -81,7 +79,7 @@ class EvaluationItem:
     index: int
     size: tuple[int, int]
 
-    def pin_memory(self) -> EvaluationItem:
+    def pin_memory(self) -> "EvaluationItem":
         """Return the same in memory from which CUDA copies without waiting (what a loader calls)."""
         return replace(self, image=self.image.pin_memory(), label=self.label.pin_memory())
 

@@ -1,7 +1,5 @@
 """Scenes and crops of the miniature world: what they show and where, drawn on demand."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@ A shape is a signed distance: negative inside, positive outside, and measured in
 one distance come both the anti-aliased picture (a one-pixel ramp across the edge) and the hard label (its sign).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The sixty classes of the miniature world, the words in them, and which of them are seen in training."""
 
-from __future__ import annotations
-
 from err_seg.data.mini_shapes import OBJECT_COLOURS, SHAPES, TEXTURES, WALL_COLOURS
 
 _OBJECTS = [(colour, shape) for colour in OBJECT_COLOURS for shape in SHAPES]

@@ -14,8 +14,6 @@ scenes "mini_world_test_24" and so on. It is drawn when it is first opened, to a
 says in its name all that the pictures depend on.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

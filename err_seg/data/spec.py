@@ -1,7 +1,5 @@
 """The declaration of a data set: where it lies, what its labels mean, how it is evaluated."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Every random choice comes from a generator that the caller gives, so that a resu
 the number of loader processes, nor on what was drawn before.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 A name may hold synonyms, separated by ", " ("building, edifice"); they stay together here, as one class.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import os

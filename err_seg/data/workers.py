@@ -1,7 +1,5 @@
 """What to say of loader processes that fail: torch tells of them in stack traces, and of some by a signal."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import time

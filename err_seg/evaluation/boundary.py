@@ -1,7 +1,5 @@
 """Boundary IoU: how well the contours of the classes are met (Cheng et al., "Boundary IoU", CVPR 2021)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -109,7 +107,7 @@ class BoundaryConfusion:
             label = label.masked_fill(label == n, IGNORED)
         self.bands.update(prediction, label)
 
-    def merge(self, other: BoundaryConfusion) -> BoundaryConfusion:
+    def merge(self, other: "BoundaryConfusion") -> "BoundaryConfusion":
         """Add another one's counts in place; ValueError where the settings differ."""
         if (self.rule, self.dilation_ratio) != (other.rule, other.dilation_ratio):
             raise ValueError(
@@ -120,7 +118,7 @@ class BoundaryConfusion:
         self.bands.merge(other.bands)
         return self
 
-    def all_reduce(self) -> BoundaryConfusion:
+    def all_reduce(self) -> "BoundaryConfusion":
         """Sum over all processes, as :meth:`ConfusionMatrix.all_reduce`."""
         self.regions.all_reduce()
         self.bands.all_reduce()
@@ -136,7 +134,7 @@ class BoundaryConfusion:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> BoundaryConfusion:
+    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> "BoundaryConfusion":
         """Rebuild from :meth:`state`, exactly."""
         regions = ConfusionMatrix.from_state(state["regions"], device)
         boundary = cls(

@@ -1,7 +1,5 @@
 """Confusion matrix of semantic segmentation: exact, mergeable, on any device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -88,7 +86,7 @@ class ConfusionMatrix:
         counts = self._counts.new_zeros(n * n + 1)
         self._counts += counts.scatter_add_(0, cell, counts.new_ones(1).expand_as(cell))[:-1]
 
-    def merge(self, other: ConfusionMatrix) -> ConfusionMatrix:
+    def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
         """Add another matrix's counts to this one, in place, and return this one.
 
         Raises:
@@ -102,11 +100,11 @@ class ConfusionMatrix:
         self._counts += other._counts.to(self.device)
         return self
 
-    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+    def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
         total = ConfusionMatrix(**self._settings(), device=self.device)
         return total.merge(self).merge(other)
 
-    def all_reduce(self) -> ConfusionMatrix:
+    def all_reduce(self) -> "ConfusionMatrix":
         """Replace the counts by their sum over all processes (call it once, at the end), and return this matrix.
 
         Does nothing where ``torch.distributed`` is not initialised.
@@ -132,7 +130,7 @@ class ConfusionMatrix:
         return {**self._settings(), "entries": entries.tolist()}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> ConfusionMatrix:
+    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> "ConfusionMatrix":
         """Rebuild a matrix from :meth:`state`, exactly.
 
         Raises:

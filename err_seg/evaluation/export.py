@@ -1,7 +1,5 @@
 """Predictions as files: label maps in PNG, segments in COCO's run-length JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

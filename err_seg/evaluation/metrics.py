@@ -1,7 +1,5 @@
 """Figures of semantic segmentation from a confusion matrix, under detectron2's names and rules, in percent."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

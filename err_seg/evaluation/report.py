@@ -1,7 +1,5 @@
 """Results of benchmarks as JSON, CSV, readable tables and detectron2's copypaste lines."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -52,7 +50,7 @@ class BenchmarkResult:
         *,
         further_metrics: Mapping[str, float] | None = None,
         settings: Mapping[str, Any] | None = None,
-    ) -> BenchmarkResult:
+    ) -> "BenchmarkResult":
         """Compute a benchmark's figures; ``further_metrics`` (boundary IoU …) are put behind them."""
         return cls(
             benchmark=benchmark,

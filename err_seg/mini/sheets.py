@@ -1,7 +1,5 @@
 """Sheets of the miniature world to look at, and how fast it is drawn."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

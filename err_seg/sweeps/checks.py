@@ -1,7 +1,5 @@
 """What is checked before anything is run, so that no sweep fails after hours over what was known at its start."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from err_seg.data import SegmentationPairs, find_dataset

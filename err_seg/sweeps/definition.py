@@ -20,8 +20,6 @@
       seeds: [0, 1, 2]
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

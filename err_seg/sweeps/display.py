@@ -3,8 +3,6 @@
 On a terminal each process has a bar, below the sweep's own; elsewhere there is a line from time to time.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import re

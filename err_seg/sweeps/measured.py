@@ -1,7 +1,5 @@
 """The figures of a sweep's runs, as far as they are done."""
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The results page: every sweep's table on the miniature world, with its command, its plot and what there is to say."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ trainings: the full network of Tables V, VIII, IX, X and XI is trained once, and
 of one training. Each folder keeps those settings, and no other settings' results are taken from it.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A figure over the swept setting: the paper's Fig. 6 and 7, and whatever else a sweep asks for."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """What a sweep will run, and its table as Markdown, CSV and JSON: what was measured beside what the paper says."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """What sweeps have measured on the miniature world, collected for a page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from err_seg.analysis import measure_class_recall

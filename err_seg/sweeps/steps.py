@@ -1,7 +1,5 @@
 """The steps of a run: each training and each evaluation is a process of ``err-seg train``."""
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import dataclass

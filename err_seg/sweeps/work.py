@@ -5,8 +5,6 @@ was: trainings are resumed, evaluations skip the pictures that they have counted
 as long as its process lives, even where the sweep itself was killed, so that any number of sweeps can run side by side.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

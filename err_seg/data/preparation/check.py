@@ -1,7 +1,5 @@
 """Read converted files again: sizes, bit depth and values are right, and how often each class occurs."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,7 +1,5 @@
 """The command: convert or check any number of data sets, and report."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

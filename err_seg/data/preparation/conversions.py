@@ -3,8 +3,6 @@
 What the converted files are called, which classes they hold and how many there must be stands in the catalog.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

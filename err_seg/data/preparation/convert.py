@@ -1,7 +1,5 @@
 """From raw pairs to converted files: one runner for all data sets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ ValueError) any value that the data set does not define: a label map with such v
 taken for. The rules are tables over all values of the raw type, so a label map costs one look-up.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cache

@@ -1,7 +1,5 @@
 """One function over many items in a pool of processes, with a progress bar and a clean end."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,5 @@
 """Pictures and label maps as files: what is damaged is found and named, what is written is complete or absent."""
 
-from __future__ import annotations
-
 import io
 import shutil
 from collections.abc import Iterator

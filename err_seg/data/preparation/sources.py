@@ -1,7 +1,5 @@
 """The archives' own layouts: which raw picture belongs to which raw label map, and how a raw label map is read."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Collection, Mapping
