@@ -10,7 +10,7 @@
 Two further figures: :mod:`~err_seg.analysis.attention_comparison` runs a picture with all classes kept and with K of
 them, and :mod:`~err_seg.analysis.redundancy_figure` draws the attention of both (Fig. 2);
 :mod:`~err_seg.analysis.picture_grid` sets pictures beside what is predicted for lists of words (Fig. 8 to 10), on the
-layout of :mod:`~err_seg.analysis.grid_layout`.
+layout of :mod:`~err_seg.drawing.grid`.
 
 The commands are ``err-seg analyze`` and ``err-seg figures``.
 """

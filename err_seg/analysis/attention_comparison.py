@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from err_seg.drawing.overlay import first_synonym
 from err_seg.inference.attention import Attention, escf_with, recording
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.escf import CFM, SFM
 from err_seg.modeling.segmentation import Segmentation
-from err_seg.visualize import first_synonym
 
 # a class with a smaller share of the predicted pixels does not count as present
 LEAST_AREA = 0.01

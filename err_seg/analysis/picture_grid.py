@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from err_seg.analysis.grid_layout import CELL, Entry, Line, Row, fitting_size, lay_out
-from err_seg.colors import class_colors
-from err_seg.legend import LONGEST_NAME, drawable
+from err_seg.drawing.colors import class_colors
+from err_seg.drawing.grid import CELL, Entry, Line, Row, fitting_size, lay_out
+from err_seg.drawing.legend import LONGEST_NAME, drawable
+from err_seg.drawing.overlay import OPACITY, area_shares, first_synonym, overlay
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.visualize import OPACITY, area_shares, first_synonym, overlay
 
 TEXT, HEADING_TEXT = 13, 14
 HEADING_LINES = 4

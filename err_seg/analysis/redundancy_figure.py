@@ -8,10 +8,10 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from err_seg.analysis.attention_comparison import ClassAttention, Comparison
+from err_seg.drawing.legend import drawable
+from err_seg.drawing.overlay import first_synonym
 from err_seg.inference.attention import POINT_COLOR
 from err_seg.inference.kept import DPI, LONGEST_NAME, draw_heat, thumbnail, to_image
-from err_seg.legend import drawable
-from err_seg.visualize import first_synonym
 
 UNIFORM_MARKER = "v"
 OUTLINE_COLOR = "#ffffff"

@@ -94,11 +94,11 @@ def measure_shares(options: argparse.Namespace) -> Path:
 def draw_grid(options: argparse.Namespace) -> Path:
     """Fig. 8 to 10."""
     from err_seg import hub
-    from err_seg.analysis.grid_layout import CELL
     from err_seg.analysis.picture_grid import picture_grid, predict_column
     from err_seg.data import load_vocabulary
     from err_seg.data.images import read_image
     from err_seg.device import own_device
+    from err_seg.drawing.grid import CELL
     from err_seg.inference.words import split_names
     from err_seg.prompts import check_vocabulary
 

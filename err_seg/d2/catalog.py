@@ -9,7 +9,6 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from err_seg.colors import class_colors
 from err_seg.data import (
     DatasetError,
     DatasetSpec,
@@ -18,6 +17,7 @@ from err_seg.data import (
     get_dataset,
     register_entries,
 )
+from err_seg.drawing.colors import class_colors
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from err_seg.data import DatasetSpec, EvaluationItem, read_image
+from err_seg.drawing.overlay import overlay
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.files import atomic_write
-from err_seg.visualize import overlay
 
 
 class PredictionFiles:

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from err_seg.data import Batch
+from err_seg.drawing.overlay import overlay
 from err_seg.files import atomic_write
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.layers import resize
-from err_seg.visualize import overlay
 
 PICTURES = 4
 UNLABELLED = -1

@@ -10,7 +10,7 @@ import pycocotools.mask as mask_utils
 from numpy.typing import NDArray
 from PIL import Image
 
-from err_seg.colors import class_colors
+from err_seg.drawing.colors import class_colors
 from err_seg.files import atomic_write
 
 Labels = NDArray[np.integer[Any]]
@@ -23,9 +23,9 @@ def save_label_png(
 ) -> None:
     """Write a label map as a PNG file that holds class indices, complete or not at all.
 
-    Up to 255 classes: 8 bit with a palette of :func:`~err_seg.colors.class_colors`, so that viewers show colours and
-    programs read indices; 255, black, means nothing. More classes: 16-bit grey; 65535 means nothing. Both are the
-    conventions of the benchmarks' label files.
+    Up to 255 classes: 8 bit with a palette of :func:`~err_seg.drawing.colors.class_colors`, so that viewers show
+    colours and programs read indices; 255, black, means nothing. More classes: 16-bit grey; 65535 means nothing. Both
+    are the conventions of the benchmarks' label files.
 
     Args:
         labels: (H, W) integers, 0..N-1.

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from err_seg.drawing.overlay import overlay
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.files import atomic_write
 from err_seg.inference.attention import Attention, attention_figure
 from err_seg.inference.kept import kept_figure
 from err_seg.inference.words import NOTHING, Words
 from err_seg.modeling.segmentation import Segmentation
-from err_seg.visualize import overlay
 
 NOTHING_NAME = "none of these"
 

@@ -12,9 +12,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from err_seg.legend import drawable
+from err_seg.drawing.legend import drawable
+from err_seg.drawing.overlay import first_synonym
 from err_seg.modeling.segmentation import Segmentation
-from err_seg.visualize import first_synonym
 
 BARS, MAPS, MAP_COLUMNS = 24, 9, 3
 AT_CUT = 3  # kept classes right above the cut, where not all are drawn

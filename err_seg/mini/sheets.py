@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
-from err_seg.colors import class_colors
 from err_seg.data.mini_world import (
     SEEN,
     UNSEEN_COMBINATIONS,
@@ -15,6 +14,7 @@ from err_seg.data.mini_world import (
     MiniScenes,
     render_crop,
 )
+from err_seg.drawing.colors import class_colors
 
 
 def scene_sheet(scenes: MiniScenes, columns: int = 3, rows: int = 4, zoom: int = 2) -> Image.Image:

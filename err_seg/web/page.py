@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, StrictFloat, StrictInt, StrictStr, create_model
 
-from err_seg.colors import class_colors
 from err_seg.data import ImageReadError, read_image
+from err_seg.drawing.colors import class_colors
+from err_seg.drawing.overlay import OPACITY, area_shares, first_synonym
 from err_seg.inference.words import NOTHING, Words, WordsError, parse_words, split_names
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.segmentation import Segmentation
 from err_seg.prompts import VocabularyError
-from err_seg.visualize import OPACITY, area_shares, first_synonym
 from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, Picture
 from err_seg.web.uploads import NoSuchUpload, Uploads
 

@@ -11,7 +11,6 @@ from PIL import Image
 from toy_training import declaration, one_thread, run_cfg, toy_data, toy_world
 
 import err_seg
-from err_seg.colors import class_colors
 from err_seg.data import (
     DatasetError,
     SegmentationPairs,
@@ -22,6 +21,7 @@ from err_seg.data import (
     spec_from_dict,
     unregister,
 )
+from err_seg.drawing.colors import class_colors
 from err_seg.engine import evaluate
 from err_seg.engine.step import training_transform
 from err_seg.evaluation.report import load_results

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from err_seg.colors import class_colors
+from err_seg.drawing.colors import class_colors
 from err_seg.evaluation import (
     labels_from_rle,
     load_label_png,

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from err_seg.colors import BASE_COLORS, class_colors, oklab
+from err_seg.drawing.colors import BASE_COLORS, class_colors, oklab
 
 words = st.text("abcdefgh", min_size=1, max_size=4)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from err_seg import legend
-from err_seg.colors import class_colors
-from err_seg.legend import ROOM, SMALLEST
-from err_seg.visualize import OPACITY, area_shares, overlay
+from err_seg.drawing import legend
+from err_seg.drawing.colors import class_colors
+from err_seg.drawing.legend import ROOM, SMALLEST
+from err_seg.drawing.overlay import OPACITY, area_shares, overlay
 
 NAMES = ["sky", "grass", "cat"]
 

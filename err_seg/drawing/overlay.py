@@ -6,8 +6,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageFilter
 
-from err_seg.colors import class_colors
-from err_seg.legend import Entry, add_legend
+from err_seg.drawing.colors import class_colors
+from err_seg.drawing.legend import Entry, add_legend
 
 OPACITY = 0.55
 CONTOUR_LIGHT = 0.75
