@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from err_seg.build import build_model
     from err_seg.checkpoint import CheckpointError, load_weights, save_weights
     from err_seg.config import ConfigError, get_cfg
-    from err_seg.data.images import ImageReadError
+    from err_seg.data.images import ImageReadError, PictureError
     from err_seg.hub import HubError, load
     from err_seg.modeling.segmentation import Segmentation, TooLargeError
-    from err_seg.pictures import PictureError
     from err_seg.prompts import VocabularyError
 
 HOMES = {
@@ -30,7 +29,7 @@ HOMES = {
     "ConfigError": "config",
     "HubError": "hub",
     "ImageReadError": "data.images",
-    "PictureError": "pictures",
+    "PictureError": "data.images",
     "Segmentation": "modeling.segmentation",
     "TooLargeError": "modeling.segmentation",
     "VocabularyError": "prompts",

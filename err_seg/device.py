@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from err_seg.config import ConfigError
 
@@ -67,6 +68,14 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
     if torch.version.hip or torch.cuda.get_device_capability(device) >= NATIVE_BF16_SINCE:
         return Precision("bf16", "auto: this GPU computes bf16 natively")
     return Precision("fp16", "auto: this GPU would only emulate bf16")
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device; from the CPU to CUDA by way of pinned memory, so that nothing waits for the device."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    pinned = tensor if tensor.is_pinned() else torch.empty_like(tensor, pin_memory=True).copy_(tensor)
+    return pinned.to(device, non_blocking=True)
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:

@@ -23,13 +23,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from err_seg.data import SegmentationPairs
+from err_seg.data.images import picture_to_tensor
 from err_seg.evaluation.report import text_table
 from err_seg.files import atomic_write
 from err_seg.inference.attention import AttentionLayer, escf_with, recording
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.escf import CFM
-from err_seg.pictures import picture_to_tensor
 
 # what is measured of a layer and a picture, in this order
 FIGURES = ("redundant", "itself", "spread", "lower", "upper")

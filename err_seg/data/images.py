@@ -1,4 +1,4 @@
-"""Reading pictures and label maps from files.
+"""Reading pictures and label maps from files, and whatever else a user may call a picture.
 
 Pictures are what a viewer shows: upright, in RGB, eight bits. Label maps are what the file stores: class indices,
 never colours, never rescaled.
@@ -6,13 +6,18 @@ never colours, never rescaled.
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 # Pillow stretches shallow grey to 0..255, which is right for a picture and wrong for class indices.
 _GREY_STEP = {"L;2": 85, "L;4": 17}
@@ -20,6 +25,10 @@ _GREY_STEP = {"L;2": 85, "L;4": 17}
 
 class ImageReadError(ValueError):
     """A picture or label map that cannot be read; the message names the file and what is wrong with it."""
+
+
+class PictureError(ValueError):
+    """Something that is not a picture; the message names what was got and what was expected."""
 
 
 def read_image(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
@@ -65,6 +74,42 @@ def read_label(path: str | os.PathLike[str]) -> np.ndarray:
     """
     with _naming(os.fspath(path)), Image.open(path) as image:
         return _to_indices(image, os.fspath(path))
+
+
+def is_single(pictures: Any) -> bool:
+    """Whether this is one thing that may be a picture, and not a list, tuple, generator, ... of such things."""
+    return isinstance(pictures, str | bytes) or hasattr(pictures, "shape") or not isinstance(pictures, Iterable)
+
+
+def picture_to_tensor(picture: Any, name: str = "the picture") -> Tensor:
+    """Turn a picture into a (3, H, W) uint8 RGB tensor.
+
+    Args:
+        picture: a path, a PIL image, an H×W×3 uint8 RGB array (of any strides) or tensor, or a 3×H×W uint8 tensor.
+        name: what errors call it, where it is no file.
+
+    Raises:
+        PictureError: anything else.
+        ImageReadError: a file or PIL image that cannot be read as a picture.
+    """
+    if isinstance(picture, str | os.PathLike | Image.Image):
+        return torch.from_numpy(read_image(picture)).permute(2, 0, 1)
+    if not isinstance(picture, np.ndarray | Tensor):
+        raise PictureError(
+            f"{name} must be a path, a PIL image or an H×W×3 uint8 RGB array or tensor, not {type(picture).__name__}"
+        )
+    is_channels_last = picture.ndim == 3 and picture.shape[2] == 3
+    is_channels_first = isinstance(picture, Tensor) and picture.ndim == 3 and picture.shape[0] == 3
+    type_name = str(picture.dtype).removeprefix("torch.")
+    if type_name != "uint8" or not (is_channels_last or is_channels_first) or 0 in picture.shape:
+        raise PictureError(
+            f"{name} must be an H×W×3 uint8 array, RGB in 0..255; got shape {tuple(picture.shape)}, type {type_name}. "
+            "Grey or alpha: pass a PIL image or the file itself; floats in 0..1: multiply by 255 and convert; several "
+            "pictures in one array: list(array)"
+        )
+    # a copy, since torch knows neither negative strides nor arrays that are read-only
+    tensor = picture if isinstance(picture, Tensor) else torch.from_numpy(np.array(picture, order="C"))
+    return tensor.permute(2, 0, 1) if is_channels_last else tensor
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from err_seg.build import network_settings
 from err_seg.config import ConfigError
 from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, get_dataset
-from err_seg.device import Precision, resolve_precision
+from err_seg.device import Precision, resolve_precision, upload
 from err_seg.engine import peers
 from err_seg.engine.errors import EvaluationError
 from err_seg.engine.failures import told
@@ -31,7 +31,6 @@ from err_seg.evaluation import (
 )
 from err_seg.identity import file_signature, fingerprint, weights_digest
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.pictures import upload
 
 logger = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from err_seg.data import Batch, DatasetSpec, TrainingTransform
+from err_seg.device import upload
 from err_seg.engine.parallel import process_share, sum_over_processes
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.loss import count_pixels, segmentation_loss
-from err_seg.pictures import upload
 
 
 def training_transform(cfg: CfgNode, ignore_label: int) -> TrainingTransform:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from err_seg.arguments import ArgumentError, check_count, check_size
-from err_seg.device import PRECISIONS, autocast, tf32
+from err_seg.data.images import Picture, is_single, picture_to_tensor
+from err_seg.device import PRECISIONS, autocast, tf32, upload
 from err_seg.modeling.crm import CRM, count_class_pixels, select_classes
 from err_seg.modeling.escf import ESCF
 from err_seg.modeling.gud import GUD
@@ -20,7 +21,6 @@ from err_seg.modeling.hsm import CostEmbedding, CostMaps
 from err_seg.modeling.image_encoder import CLIPEncoder, Features
 from err_seg.modeling.layers import resize
 from err_seg.modeling.segmentation import Segmentation
-from err_seg.pictures import Picture, is_single, picture_to_tensor, upload
 from err_seg.prompts import PromptStyle, as_texts, check_vocabulary, tokenize_vocabulary
 from err_seg.text_embeddings import TextEmbeddings
 

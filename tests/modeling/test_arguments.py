@@ -10,7 +10,7 @@ from PIL import Image
 
 import err_seg
 from err_seg import ArgumentError, ImageReadError, PictureError, Segmentation, VocabularyError
-from err_seg.pictures import picture_to_tensor
+from err_seg.data.images import picture_to_tensor
 
 
 @pytest.fixture
