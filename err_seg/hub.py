@@ -271,7 +271,8 @@ def _known_names(name: str) -> str:
 
 
 def _load_mini(cfg: CfgNode) -> ERRSeg:
-    from err_seg.mini.world import ERR_SEG_WEIGHTS, load_model  # brings the training code along
+    from err_seg.mini.clip import ERR_SEG_WEIGHTS
+    from err_seg.mini_runs.world import load_model  # brings the training code along
 
     if not ERR_SEG_WEIGHTS.is_file():
         raise HubError(

@@ -70,13 +70,13 @@ def test_the_scripts_of_a_checkout_are_the_commands(script):
 def test_the_choices_are_those_of_the_code():
     from err_seg import choices, hub
     from err_seg.commands import gpu_checks, mini
-    from err_seg.data.mini_scenes import SPLITS
-    from err_seg.data.mini_shapes import LEVELS
-    from err_seg.data.mini_vocabulary import CLASS_SETS
     from err_seg.data.preparation.conversions import CONVERSIONS
     from err_seg.device import PRECISIONS
     from err_seg.gpu_checks import CHECKS
     from err_seg.inference import FORMATS
+    from err_seg.mini.scenes import SPLITS
+    from err_seg.mini.shapes import LEVELS
+    from err_seg.mini.vocabulary import CLASS_SETS
 
     assert hub.model_names() == choices.MODEL_NAMES
     assert ("auto", *PRECISIONS) == choices.PRECISIONS

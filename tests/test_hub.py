@@ -12,7 +12,7 @@ import err_seg
 from err_seg import hub
 from err_seg.checkpoint import CheckpointError
 from err_seg.config import ConfigError
-from err_seg.mini.world import ERR_SEG_WEIGHTS
+from err_seg.mini.clip import ERR_SEG_WEIGHTS
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_mini_settings_are_those_of_the_shipped_file():
 
 @pytest.mark.skipif(not ERR_SEG_WEIGHTS.is_file(), reason="the package has no weights yet")
 def test_mini_tells_shapes_apart_without_network(offline):
-    from err_seg.data.mini_vocabulary import VOCABULARY
-    from err_seg.data.mini_world import MiniScenes
+    from err_seg.mini.scenes import MiniScenes
+    from err_seg.mini.vocabulary import VOCABULARY
 
     model = err_seg.load("mini", device="cpu")
     assert not model.training

@@ -60,7 +60,7 @@ def measure_shares(options: argparse.Namespace) -> Path:
     from err_seg.commands.models import load_model
     from err_seg.config import get_cfg
     from err_seg.data import SegmentationPairs, get_dataset, register_entries
-    from err_seg.data.mini_world import mini_world_name
+    from err_seg.mini.files import mini_world_name
 
     overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
     yaml_file = options.config_file if options.config_file not in hub.model_names() else None

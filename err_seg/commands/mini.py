@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     draws = argv[:1] == ["draw"]
     options = parse_drawing(argv[1:]) if draws else parse_arguments(argv)
     from err_seg.engine import RunError, TrainingInterrupted
-    from err_seg.mini import steps
+    from err_seg.mini_runs import steps
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

@@ -76,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     """Do the sweeps one after the other."""
-    from err_seg.data.mini_world import SCENES
     from err_seg.hub import MODELS, find_weights
+    from err_seg.mini.files import SCENES
     from err_seg.sweeps import Display, Workers, plan_runs, select_runs, work_through
     from err_seg.sweeps.checks import check_sweep, open_data
     from err_seg.sweeps.measured import measured_rows

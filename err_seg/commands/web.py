@@ -37,8 +37,8 @@ def draw_samples(folder: Path) -> tuple[list[Path], str]:
     """Draw scenes of the miniature world; return their files and some of its words."""
     from PIL import Image
 
-    from err_seg.data.mini_vocabulary import VOCABULARY
-    from err_seg.data.mini_world import MiniScenes
+    from err_seg.mini.scenes import MiniScenes
+    from err_seg.mini.vocabulary import VOCABULARY
 
     scenes = MiniScenes("test", length=MINI_SAMPLES, seed=0)
     files = [folder / f"scene_{i}.png" for i in range(MINI_SAMPLES)]

@@ -30,11 +30,11 @@ each pixel, the index of a class of the vocabulary, or the ignore label.
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
-from err_seg.data.mini_world import SCENES, MiniScenes, mini_world_named, mini_world_spec
 from err_seg.data.spec import DatasetError, DatasetSpec, spec_from_dict
 from err_seg.data.vocabularies import load_vocabulary
 
@@ -44,16 +44,17 @@ class Catalog:
 
     Args:
         specs: the data sets that it begins with.
-        family: declares a data set by what its name says, and returns ``None`` for a name that says nothing to it.
+        family: the name of a module that declares further data sets by what their names say: ``named(name)`` returns
+            one, or ``None`` for a name that says nothing to it, and ``LISTED`` are the names that a list shows. It is
+            imported when a name is first looked for, so that what draws pictures can build on what reads them.
     """
 
-    def __init__(
-        self, specs: Iterable[DatasetSpec] = (), family: Callable[[str], DatasetSpec | None] | None = None
-    ) -> None:
+    def __init__(self, specs: Iterable[DatasetSpec] = (), family: str = "") -> None:
         self._specs: dict[str, DatasetSpec] = {}
-        self._family = family
+        self._family = ""
         for spec in specs:
             self.register(spec)
+        self._family = family  # only now: what it builds on may be what is importing this
 
     def register(self, spec: DatasetSpec) -> DatasetSpec:
         """Add a data set and return it; adding the same one again changes nothing.
@@ -62,7 +63,7 @@ class Catalog:
             DatasetError: its name or an alias belongs to a data set that is declared differently.
         """
         for name in (spec.name, *spec.aliases):
-            present = self._specs.get(name, spec)
+            present = self._find(name) or spec
             if present != spec:
                 differing = [f.name for f in fields(spec) if getattr(spec, f.name) != getattr(present, f.name)]
                 raise DatasetError(
@@ -87,16 +88,20 @@ class Catalog:
         Raises:
             DatasetError: there is none of that name; the message lists those that there are.
         """
-        spec = self._specs.get(name) or (self._family(name) if self._family is not None else None)
+        spec = self._find(name)
         if spec is None:
-            close = difflib.get_close_matches(name, self._specs, n=1)
+            close = difflib.get_close_matches(name, [*self._specs, *self.names()], n=1)
             hint = f"did you mean {close[0]!r}?" if close else "an own one is declared under DATASETS.CUSTOM."
             raise DatasetError(f"unknown data set {name!r}; {hint} Registered: {', '.join(self.names())}")
         return spec
 
     def names(self) -> tuple[str, ...]:
-        """Names, without aliases, in the order of registration."""
-        return tuple(dict.fromkeys(spec.name for spec in self._specs.values()))
+        """Names, without aliases, in the order of registration, then those that the family lists."""
+        listed = import_module(self._family).LISTED if self._family else ()
+        return tuple(dict.fromkeys([*(spec.name for spec in self._specs.values()), *listed]))
+
+    def _find(self, name: str) -> DatasetSpec | None:
+        return self._specs.get(name) or (import_module(self._family).named(name) if self._family else None)
 
 
 # Registered names of the released works are aliases; pictures, classes and K are those of the published benchmarks.
@@ -188,9 +193,7 @@ BUILTIN = (
     ),
 )
 
-MINI_WORLD = tuple(mini_world_spec(MiniScenes(split, length=length)) for split, length in SCENES.items())
-
-CATALOG = Catalog((*BUILTIN, *MINI_WORLD), family=mini_world_named)
+CATALOG = Catalog(BUILTIN, family="err_seg.mini.files")
 
 
 def register(spec: DatasetSpec) -> DatasetSpec:

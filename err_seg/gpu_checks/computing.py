@@ -15,12 +15,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from err_seg.build import build_model
 from err_seg.data import SegmentationPairs, get_dataset
-from err_seg.data.mini_vocabulary import VOCABULARY
 from err_seg.device import tf32
 from err_seg.engine import train
 from err_seg.engine.run import TrainingRun
 from err_seg.gpu_checks.trial import ROOT, Finding, Trial, table
-from err_seg.mini.world import load_model
+from err_seg.mini.vocabulary import VOCABULARY
+from err_seg.mini_runs.world import load_model
 
 # share of pixels with the CPU's label that is asked for, without TF32 and with it
 SAME_LABELS = {False: 0.999, True: 0.99}

@@ -19,11 +19,11 @@ from PIL import Image
 
 from err_seg.checkpoint import read_checkpoint
 from err_seg.data import register, spec_from_dict
-from err_seg.data.mini_vocabulary import WORDS
 from err_seg.engine import evaluate
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.gpu_checks.trial import Finding, Trial, table
-from err_seg.mini.world import load_model
+from err_seg.mini.vocabulary import WORDS
+from err_seg.mini_runs.world import load_model
 
 MINUTES_FOR_A_COMMAND = 8
 MIB = 2**20

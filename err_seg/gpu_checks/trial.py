@@ -12,8 +12,8 @@ import torch
 from fvcore.common.config import CfgNode
 
 from err_seg.config import get_cfg, shipped_configs
-from err_seg.data.mini_world import mini_world_name
 from err_seg.engine.environment import git_state
+from err_seg.mini.files import mini_world_name
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = shipped_configs() / "mini/err_seg.yaml"

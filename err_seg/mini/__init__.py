@@ -1,20 +1,26 @@
-"""The miniature world end to end: tiny CLIPs and a small ERR-Seg that train in minutes on a CPU.
+"""The miniature world: an open-vocabulary data set that is drawn rather than downloaded, and tiny CLIPs that know it.
+
+Sixty classes are named in words, "red star" or "pink dotted wall": 8 colours x 6 shapes of objects and 3 colours x 4
+textures of walls. Segmentation training sees 24 of them. Of the 36 others, 20 are new combinations of words that it
+has seen and 16 contain a word that it never meets ("purple", "ring", "dotted"), so that the two ways in which a
+vocabulary is open are measured apart. A tiny CLIP learns all the words from captioned crops, as the large one does from
+the web.
+
+Every picture is a function of (seed, split, index): the same in any order and any process, and never the same in
+two splits.
 
 ==================  =========================================================================
+``vocabulary.py``   the classes, which of them are seen in training, and their prompts
+``shapes.py``       how objects and walls are drawn
+``scenes.py``       pictures with label maps, and captioned crops
+``files.py``        scenes as a data set: "mini_world_train" and its like
 ``tokenizer.py``    a tokenizer of whole words
 ``clip.py``         the tiny CLIPs ``mini`` (ConvNeXt) and ``mini_vit`` (ViT) of ``MODEL.CLIP.NAME``
-``pretraining.py``  their contrastive pre-training on captioned pictures of all sixty classes
-``world.py``        data, training on the seen classes, evaluation on all
-``figures.py``      mIoU of seen and unseen classes, the training-free baseline, times
-``grid.py``         the picture grid
-``report.py``       table and result file
-``steps.py``        the steps of the command ``err-seg mini``
-``sheets.py``       sheets of the scenes and classes
 ==================  =========================================================================
 
 The weights in this package, ``clip.safetensors``, ``clip_vit.safetensors`` and ``err_seg.safetensors`` (what lies
 outside CLIP), all fp16, are made from nothing but drawn pictures; their metadata holds the settings. They are made anew
-by::
+by :mod:`err_seg.mini_runs`::
 
     err-seg mini pretrain --package
     err-seg mini pretrain --config-file configs/mini/err_seg_vit.yaml --package

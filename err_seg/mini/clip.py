@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from timm.models import build_model_with_cfg, register_model
 from timm.models.convnext import ConvNeXt
 
-from err_seg.data.mini_vocabulary import WORDS
 from err_seg.mini.tokenizer import WordTokenizer
+from err_seg.mini.vocabulary import WORDS
 
 TRUNK = "err_seg_mini_convnext"
 CONTEXT_LENGTH = 16
@@ -50,6 +50,8 @@ CLIPS = {
     ),
 }
 """The names that ``MODEL.CLIP.NAME`` and ``MODEL.CLIP.PRETRAINED`` know beside open_clip's."""
+ERR_SEG_WEIGHTS = Path(__file__).with_name("err_seg.safetensors")
+"""What lies outside CLIP of the trained network that the package brings."""
 
 
 def tokenizer() -> WordTokenizer:

@@ -11,7 +11,7 @@ from err_seg.build import build_model
 from err_seg.data import find_dataset
 from err_seg.engine.benchmarks import benchmark_num_kept
 from err_seg.evaluation import load_results
-from err_seg.mini.figures import group_miou
+from err_seg.mini_runs.figures import group_miou
 from err_seg.modeling.cost import network_cost
 from err_seg.sweeps.definition import Sweep
 from err_seg.sweeps.plan import Run

@@ -19,7 +19,7 @@ from err_seg.data import DatasetError, find_dataset
 from err_seg.files import atomic_write
 from err_seg.identity import RESULT_FORMAT, file_digest, fingerprint, weights_file_digest
 from err_seg.mini.clip import CLIPS
-from err_seg.mini.world import set_scenes
+from err_seg.mini_runs.world import set_scenes
 from err_seg.sweeps.definition import Sweep, SweepError, Variant
 
 # settings that change neither weights nor figures, but by rounding: where things lie, how fast, what is told; and data

@@ -7,7 +7,7 @@ from err_seg.analysis.figures import draw_saturation, save_figure
 from err_seg.build import build_model
 from err_seg.config import shipped_configs
 from err_seg.data import SegmentationPairs, get_dataset, register_entries
-from err_seg.data.mini_world import SCENES
+from err_seg.mini.files import SCENES
 from err_seg.sweeps.definition import SweepError, load_sweep
 from err_seg.sweeps.measured import MINI_COLUMNS, measured_rows
 from err_seg.sweeps.page import Section, write_page

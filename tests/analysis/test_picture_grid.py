@@ -9,9 +9,9 @@ from PIL import Image, ImageFont
 import err_seg
 from err_seg.analysis.picture_grid import Column, _heading, _legend, picture_grid, predict_column
 from err_seg.commands.figures import main
-from err_seg.data.mini_vocabulary import VOCABULARY
-from err_seg.data.mini_world import MiniScenes
 from err_seg.drawing.grid import GAP, Entry, Line, Row, fitting_size, lay_out
+from err_seg.mini.scenes import MiniScenes
+from err_seg.mini.vocabulary import VOCABULARY
 
 FONT = ImageFont.load_default(13)
 

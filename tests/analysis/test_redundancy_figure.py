@@ -10,9 +10,9 @@ import err_seg
 from err_seg.analysis.attention_comparison import compare_attention, find_class
 from err_seg.analysis.redundancy_figure import redundancy_figure
 from err_seg.commands.figures import main
-from err_seg.data.mini_vocabulary import VOCABULARY as MINI_WORDS
-from err_seg.data.mini_world import MiniScenes
 from err_seg.inference.attention import record_attention
+from err_seg.mini.scenes import MiniScenes
+from err_seg.mini.vocabulary import VOCABULARY as MINI_WORDS
 
 WORDS = tuple(name for name in MINI_WORDS if "triangle" in name or "star" in name)
 

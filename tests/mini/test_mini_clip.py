@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from err_seg.data.mini_vocabulary import PROMPTS, VOCABULARY, WORDS
-from err_seg.data.mini_world import MiniCrops
 from err_seg.mini import clip as mini
-from err_seg.mini import pretraining
-from err_seg.mini.pretraining import PretrainingConfig, PretrainingError, contrastive_loss, zero_shot_accuracy
+from err_seg.mini.scenes import MiniCrops
 from err_seg.mini.tokenizer import WordTokenizer
+from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
+from err_seg.mini_runs import pretraining
+from err_seg.mini_runs.pretraining import PretrainingConfig, PretrainingError, contrastive_loss, zero_shot_accuracy
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
 from err_seg.modeling.image_encoder import Features
 from err_seg.prompts import PromptStyle, VocabularyError, tokenize_vocabulary

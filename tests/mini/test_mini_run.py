@@ -13,13 +13,14 @@ from safetensors import safe_open
 import err_seg
 from err_seg.commands.mini import main
 from err_seg.data import SegmentationPairs, get_dataset
-from err_seg.data.mini_vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
-from err_seg.mini import figures, steps, world
-from err_seg.mini.figures import GROUPS, evaluate_baseline, group_miou, seconds_per_picture
-from err_seg.mini.grid import prediction_grid
-from err_seg.mini.pretraining import PretrainingConfig
-from err_seg.mini.report import mean_and_deviation, print_table, save_report
+from err_seg.mini.clip import ERR_SEG_WEIGHTS
+from err_seg.mini.vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
+from err_seg.mini_runs import figures, steps, world
+from err_seg.mini_runs.figures import GROUPS, evaluate_baseline, group_miou, seconds_per_picture
+from err_seg.mini_runs.grid import prediction_grid
+from err_seg.mini_runs.pretraining import PretrainingConfig
+from err_seg.mini_runs.report import mean_and_deviation, print_table, save_report
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/mini/err_seg.yaml"
@@ -106,10 +107,10 @@ def test_the_package_brings_what_lies_outside_clip(packaged, tmp_path):
     world.save_model(model, tmp_path / "saved.safetensors", {"command": "as in the test"})
     with safe_open(tmp_path / "saved.safetensors", "pt") as file:
         assert not [name for name in file.keys() if name.startswith("encoder.")]  # noqa: SIM118
-    with safe_open(world.ERR_SEG_WEIGHTS, "pt") as file:
+    with safe_open(ERR_SEG_WEIGHTS, "pt") as file:
         assert "tools/mini_world.py" in file.metadata()["command"]
     assert (tmp_path / "saved.safetensors").read_bytes() != b""
-    assert world.ERR_SEG_WEIGHTS.stat().st_size < 3e6
+    assert ERR_SEG_WEIGHTS.stat().st_size < 3e6
     next(model.encoder.clip.visual.parameters()).requires_grad_(True)
     with pytest.raises(ValueError, match=r"leaves CLIP out, but 1 of its weights were trained"):
         world.save_model(model, tmp_path / "tuned.safetensors", {})

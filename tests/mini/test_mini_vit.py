@@ -11,11 +11,11 @@ from torch.nn import functional as F
 import err_seg
 from err_seg.commands.mini import main
 from err_seg.config import ConfigError
-from err_seg.data.mini_vocabulary import VOCABULARY
-from err_seg.data.mini_world import MiniCrops, MiniScenes
 from err_seg.mini import clip as mini
-from err_seg.mini import steps
-from err_seg.mini.pretraining import SETTINGS, PretrainingConfig, dense_encoder, pretrain, zero_shot_accuracy
+from err_seg.mini.scenes import MiniCrops, MiniScenes
+from err_seg.mini.vocabulary import VOCABULARY
+from err_seg.mini_runs import steps
+from err_seg.mini_runs.pretraining import SETTINGS, PretrainingConfig, dense_encoder, pretrain, zero_shot_accuracy
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ import torch
 from conftest import REPOSITORY
 
 import err_seg
-from err_seg.data.mini_vocabulary import VOCABULARY as MINI
 from err_seg.device import PRECISIONS, autocast
-from err_seg.mini.world import load_model
+from err_seg.mini.vocabulary import VOCABULARY as MINI
+from err_seg.mini_runs.world import load_model
 
 CPU = torch.device("cpu")
 LARGEST_FP16 = torch.finfo(torch.float16).max

@@ -7,8 +7,8 @@ import torch
 from conftest import REPOSITORY
 
 from err_seg.commands.results import main
-from err_seg.data.mini_vocabulary import VOCABULARY
 from err_seg.evaluation import BenchmarkResult, save_results
+from err_seg.mini.vocabulary import VOCABULARY
 from err_seg.sweeps import load_sweep, plan_runs
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from err_seg.data.mini_vocabulary import SEEN, UNSEEN, VOCABULARY
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix, save_results
+from err_seg.mini.vocabulary import SEEN, UNSEEN, VOCABULARY
 from err_seg.sweeps import SweepError, load_sweep, plan_runs
 from err_seg.sweeps.measured import MACS, MEMORY, Row, measured_rows, paper_difference, verdict
 from err_seg.sweeps.plots import draw_sweep

@@ -1,6 +1,6 @@
 """The sixty classes of the miniature world, the words in them, and which of them are seen in training."""
 
-from err_seg.data.mini_shapes import OBJECT_COLOURS, SHAPES, TEXTURES, WALL_COLOURS
+from err_seg.mini.shapes import OBJECT_COLOURS, SHAPES, TEXTURES, WALL_COLOURS
 
 _OBJECTS = [(colour, shape) for colour in OBJECT_COLOURS for shape in SHAPES]
 _WALLS = [(colour, texture) for colour in WALL_COLOURS for texture in TEXTURES]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from err_seg.config import ConfigError
 from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, find_dataset
-from err_seg.data.mini_vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from err_seg.device import upload
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
+from err_seg.mini.vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.layers import resize
 

@@ -15,17 +15,18 @@ from torch import Tensor
 from err_seg.build import build_model
 from err_seg.checkpoint import load_weights, read_checkpoint
 from err_seg.data import SegmentationPairs, get_dataset
-from err_seg.data.mini_vocabulary import VOCABULARY
-from err_seg.data.mini_world import SCENES, MiniCrops, mini_world_name
 from err_seg.engine import evaluate, train
 from err_seg.files import atomic_write
-from err_seg.mini.figures import cost_map_labels, evaluate_baseline, group_miou, seconds_per_picture
-from err_seg.mini.grid import prediction_grid
-from err_seg.mini.pretraining import PretrainingConfig, pretrain, zero_shot_accuracy
+from err_seg.mini.clip import ERR_SEG_WEIGHTS
+from err_seg.mini.files import SCENES, mini_world_name
+from err_seg.mini.scenes import MiniCrops
+from err_seg.mini.vocabulary import VOCABULARY
+from err_seg.mini_runs.figures import cost_map_labels, evaluate_baseline, group_miou, seconds_per_picture
+from err_seg.mini_runs.grid import prediction_grid
+from err_seg.mini_runs.pretraining import PretrainingConfig, pretrain, zero_shot_accuracy
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.version import __version__
 
-ERR_SEG_WEIGHTS = Path(__file__).with_name("err_seg.safetensors")
 BASELINE = "training-free (arg-max of C16)"
 CLIP_PREFIX = "encoder."
 TIMED_PICTURES = 10

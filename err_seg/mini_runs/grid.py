@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from err_seg.data.mini_vocabulary import UNSEEN, VOCABULARY
 from err_seg.drawing.colors import class_colors
 from err_seg.drawing.grid import Entry, Font, Line, Row, fitting_size, lay_out
+from err_seg.mini.vocabulary import UNSEEN, VOCABULARY
 
 Labels = NDArray[np.int64]
 

@@ -10,14 +10,15 @@ from PIL import Image
 
 from err_seg.build import build_model
 from err_seg.config import get_cfg, shipped_configs
-from err_seg.data.mini_world import SCENES, MiniCrops, MiniScenes, mini_world_spec
 from err_seg.files import atomic_write
-from err_seg.mini import world
-from err_seg.mini.clip import CLIPS, NAME
-from err_seg.mini.figures import open_test_scenes
-from err_seg.mini.pretraining import SETTINGS
-from err_seg.mini.report import print_table, save_report
-from err_seg.mini.sheets import benchmark, class_sheet, scene_sheet
+from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS, NAME
+from err_seg.mini.files import SCENES, mini_world_spec
+from err_seg.mini.scenes import MiniCrops, MiniScenes
+from err_seg.mini_runs import world
+from err_seg.mini_runs.figures import open_test_scenes
+from err_seg.mini_runs.pretraining import SETTINGS
+from err_seg.mini_runs.report import print_table, save_report
+from err_seg.mini_runs.sheets import benchmark, class_sheet, scene_sheet
 from err_seg.modeling.err_seg import ERRSeg
 
 GRID_SCENES = range(6)
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     models = {seed: obtain(for_seed(cfg, seed), train=arguments.step != "evaluate") for seed in arguments.seeds}
     if arguments.package:
         facts = {"command": command, "config": cfg.dump()}
-        world.save_model(models[arguments.seeds[0]], world.ERR_SEG_WEIGHTS, facts)
+        world.save_model(models[arguments.seeds[0]], ERR_SEG_WEIGHTS, facts)
     if arguments.step != "train":
         show(cfg, models, command)
 

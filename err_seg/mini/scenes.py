@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from err_seg.data.dataset import Sample
-from err_seg.data.mini_shapes import LEVELS, WALL_COLOURS, Canvas
-from err_seg.data.mini_vocabulary import ATTRIBUTES, CLASS_SETS, OBJECTS, PROMPTS, VOCABULARY
+from err_seg.mini.shapes import LEVELS, WALL_COLOURS, Canvas
+from err_seg.mini.vocabulary import ATTRIBUTES, CLASS_SETS, OBJECTS, PROMPTS, VOCABULARY
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 

@@ -12,8 +12,9 @@ from toy_training import environment, wait_for
 
 from err_seg.commands.mini import main
 from err_seg.data import DatasetError, DatasetSpec, SegmentationPairs, dataset_names, get_dataset, register
-from err_seg.data import mini_world as files
-from err_seg.data.mini_world import MiniScenes, mini_world_name, mini_world_spec
+from err_seg.mini import files
+from err_seg.mini.files import mini_world_name, mini_world_spec
+from err_seg.mini.scenes import MiniScenes
 
 ROOT = Path(__file__).resolve().parents[2]
 OPEN = """
@@ -99,8 +100,11 @@ def test_names_say_how_many_scenes():
     for name in ("mini_world_dev", "mini_world_test_0", "mini_world_test_x", "mini_world"):
         with pytest.raises(DatasetError, match=f"unknown data set {name!r}"):
             get_dataset(name)
-    with pytest.raises(DatasetError, match="'mini_world_test' is taken"):
-        register(DatasetSpec("mini_world_test", "a", "b", ("red", "blue")))
+    for name in ("mini_world_test", "mini_world_test_24"):
+        with pytest.raises(DatasetError, match=f"'{name}' is taken"):
+            register(DatasetSpec(name, "a", "b", ("red", "blue")))
+    with pytest.raises(DatasetError, match="did you mean 'mini_world_test'"):
+        get_dataset("mini_world_tset")
 
 
 def test_an_interrupted_drawing_is_not_taken_for_complete(tmp_path, monkeypatch):

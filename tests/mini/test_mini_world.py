@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from err_seg.data.mini_shapes import LEVELS, OBJECT_COLOURS, WALL_COLOURS, Canvas
-from err_seg.data.mini_world import (
+from err_seg.mini.scenes import MiniCrops, MiniScenes, render_crop
+from err_seg.mini.shapes import LEVELS, OBJECT_COLOURS, WALL_COLOURS, Canvas
+from err_seg.mini.vocabulary import (
     NEW_WORDS,
     PROMPTS,
     SEEN,
@@ -20,9 +21,6 @@ from err_seg.data.mini_world import (
     UNSEEN_WORDS,
     VOCABULARY,
     WORDS,
-    MiniCrops,
-    MiniScenes,
-    render_crop,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +105,7 @@ def test_a_scene_depends_on_its_index_alone():
 
 def test_another_process_draws_the_same():
     code = (
-        "import hashlib; from err_seg.data.mini_world import MiniScenes, MiniCrops;"
+        "import hashlib; from err_seg.mini.scenes import MiniScenes, MiniCrops;"
         "print(hashlib.sha256(MiniScenes('val')[7].image.tobytes() + MiniCrops('val')[7][0].tobytes()).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345"}

@@ -6,15 +6,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
-from err_seg.data.mini_world import (
-    SEEN,
-    UNSEEN_COMBINATIONS,
-    VOCABULARY,
-    MiniCrops,
-    MiniScenes,
-    render_crop,
-)
 from err_seg.drawing.colors import class_colors
+from err_seg.mini.scenes import MiniCrops, MiniScenes, render_crop
+from err_seg.mini.vocabulary import SEEN, UNSEEN_COMBINATIONS, VOCABULARY
 
 
 def scene_sheet(scenes: MiniScenes, columns: int = 3, rows: int = 4, zoom: int = 2) -> Image.Image:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from err_seg.data.mini_vocabulary import PROMPTS, VOCABULARY
-from err_seg.data.mini_world import MiniCrops, MiniScenes
 from err_seg.mini import clip as mini
+from err_seg.mini.scenes import MiniCrops, MiniScenes
+from err_seg.mini.vocabulary import PROMPTS, VOCABULARY
 from err_seg.modeling.clip import OpenCLIP, build_clip
 from err_seg.modeling.image_encoder import CLIPEncoder, ConvNeXtEncoder, ViTEncoder
 from err_seg.modeling.layers import resize

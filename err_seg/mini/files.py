@@ -1,17 +1,8 @@
-"""The miniature world: an open-vocabulary data set that is drawn rather than downloaded.
+"""The miniature world as a data set like any other.
 
-Sixty classes are named in words, "red star" or "pink dotted wall": 8 colours x 6 shapes of objects and 3 colours x 4
-textures of walls. Segmentation training sees 24 of them. Of the 36 others, 20 are new combinations of words that it
-has seen and 16 contain a word that it never meets ("purple", "ring", "dotted"), so that the two ways in which a
-vocabulary is open are measured apart. A tiny CLIP learns all the words from captioned crops, as the large one does from
-the web.
-
-Every picture is a function of (seed, split, index): the same in any order and any process, and never the same in
-two splits.
-
-It is a data set like any other: "mini_world_train", "mini_world_val" and "mini_world_test", and with another number of
-scenes "mini_world_test_24" and so on. It is drawn when it is first opened, to a folder under the data sets' root that
-says in its name all that the pictures depend on.
+"mini_world_train", "mini_world_val" and "mini_world_test" are its splits, and "mini_world_test_24" is one of another
+number of scenes. It is drawn when it is first opened, to a folder under the data sets' root that says in its name all
+that the pictures depend on.
 """
 
 import json
@@ -27,41 +18,9 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
-from err_seg.data.mini_scenes import SPLITS, MiniCrops, MiniScenes, render_crop
-from err_seg.data.mini_vocabulary import (
-    CLASS_SETS,
-    NEW_WORDS,
-    PROMPTS,
-    SEEN,
-    UNSEEN,
-    UNSEEN_COMBINATIONS,
-    UNSEEN_WORDS,
-    VOCABULARY,
-    WORDS,
-)
 from err_seg.data.spec import DatasetSpec
 from err_seg.files import atomic_write, remove_partial_files
-
-__all__ = [
-    "CLASS_SETS",
-    "NEW_WORDS",
-    "PROMPTS",
-    "SCENES",
-    "SEEN",
-    "SPLITS",
-    "UNSEEN",
-    "UNSEEN_COMBINATIONS",
-    "UNSEEN_WORDS",
-    "VOCABULARY",
-    "WORDS",
-    "MiniCrops",
-    "MiniScenes",
-    "MiniWorldSpec",
-    "mini_world_name",
-    "mini_world_named",
-    "mini_world_spec",
-    "render_crop",
-]
+from err_seg.mini.scenes import SPLITS, MiniScenes
 
 SCENES = {"train": 2400, "val": 240, "test": 320}
 """Scenes of each split, where a data set's name does not say how many."""
@@ -158,7 +117,11 @@ def mini_world_name(split: str, length: int) -> str:
     return f"mini_world_{split}" + (f"_{length}" if length != SCENES[split] else "")
 
 
-def mini_world_named(name: str) -> MiniWorldSpec | None:
+LISTED = tuple(mini_world_name(split, length) for split, length in SCENES.items())
+"""The names that a list of data sets shows."""
+
+
+def named(name: str) -> MiniWorldSpec | None:
     """Declare the data set of a name of :func:`mini_world_name`; ``None`` for other names."""
     match = _NAME.fullmatch(name)
     if match is None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from err_seg.data.mini_shapes import SHAPES, TEXTURES, Canvas
+from err_seg.mini.shapes import SHAPES, TEXTURES, Canvas
 
 
 def test_the_label_follows_the_edge():

@@ -1,0 +1,12 @@
+"""What is run on the miniature world (:mod:`err_seg.mini`): a network that trains in minutes on a CPU.
+
+==================  =========================================================================
+``pretraining.py``  contrastive pre-training of the tiny CLIPs on captioned pictures of all sixty classes
+``world.py``        training on the seen classes, evaluation on all
+``figures.py``      mIoU of seen and unseen classes, the training-free baseline, times
+``grid.py``         the picture grid
+``report.py``       table and result file
+``steps.py``        the steps of the command ``err-seg mini``
+``sheets.py``       sheets of the scenes and classes
+==================  =========================================================================
+"""
