@@ -7,7 +7,7 @@ from fvcore.common.config import CfgNode
 
 from err_seg.device import deterministic, tf32
 from err_seg.engine.checkpoints import Checkpoints
-from err_seg.engine.errors import TrainingError, TrainingInterrupted
+from err_seg.engine.errors import TrainingError
 from err_seg.engine.failures import told
 from err_seg.engine.parallel import activation_checkpointing
 from err_seg.engine.run import TrainingRun
@@ -38,7 +38,7 @@ def train(cfg: CfgNode, model: ERRSeg, *, resume: bool = False) -> None:
             cannot be written, a pair cannot be read, or a loader process was killed; says what there is to resume from.
         TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
     """
-    solver, period = cfg.SOLVER, cfg.TEST.EVAL_PERIOD
+    solver = cfg.SOLVER
     kept = Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text
     with (
         told(TrainingError, kept, "--resume"),
@@ -48,20 +48,7 @@ def train(cfg: CfgNode, model: ERRSeg, *, resume: bool = False) -> None:
         activation_checkpointing(model, solver.ACTIVATION_CHECKPOINTING),
         closing(TrainingRun(cfg, model, resume=resume)) as run,
     ):
-        signum = 0
-        while run.iteration < solver.MAX_ITER and not signum:
-            signum = run.step(stop.signum)
-            if cfg.VIS_PERIOD and run.iteration % cfg.VIS_PERIOD == 0:
-                run.show()
-            if period and (run.iteration % period == 0 or run.iteration == solver.MAX_ITER):
-                run.evaluate()
-            if run.iteration % solver.CHECKPOINT_PERIOD == 0 or run.iteration == solver.MAX_ITER or signum:
-                run.save()
-        if run.iteration >= solver.MAX_ITER:
+        if run.iteration >= solver.MAX_ITER:  # it may have ended before its weights were written
             run.finish()
-        if signum:
-            raise TrainingInterrupted(
-                f"stopped after {run.iteration} iterations; --resume goes on from here: "
-                f"{run.checkpoints.newest_text()}",
-                signum,
-            )
+        while run.iteration < solver.MAX_ITER:
+            run.do_what_is_due(run.step(stop.signum))

@@ -11,9 +11,8 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from err_seg.checkpoint import save_weights
-from err_seg.config import ConfigError
 from err_seg.engine.benchmarks import evaluate, open_benchmarks
-from err_seg.engine.parallel import is_main_process, wait_for_all
+from err_seg.engine.parallel import is_main_process
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.metrics import SUMMARY_METRICS
 from err_seg.modeling.err_seg import ERRSeg
@@ -77,7 +76,7 @@ class BestWeights:
 
 
 class Trial:
-    """Evaluates a run's weights on ``DATASETS.TEST``, in a network of its own, and keeps the best of them.
+    """Evaluates a run's weights on ``DATASETS.TEST``, in a network of its own.
 
     What trains is left alone: its mode, its gradients, its random numbers and its place in the data.
 
@@ -85,25 +84,18 @@ class Trial:
         cfg: the configuration.
         model: the network, before it is shared out; it is copied, to the CPU.
 
-    Attributes:
-        best: who keeps the best weights.
-
     Raises:
-        ConfigError: there is nothing to evaluate on.
         DatasetError: a benchmark is unknown or not on disk.
     """
 
     def __init__(self, cfg: CfgNode, model: ERRSeg):
-        if not open_benchmarks(cfg):
-            raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
-        self.cfg, self.device, self.best = cfg, model.device, BestWeights(cfg)
+        open_benchmarks(cfg)
+        self.cfg, self.device = cfg, model.device
         self.model = copy.deepcopy(model).cpu().requires_grad_(False)
 
-    def __call__(self, weights: dict[str, Tensor], iterations: int) -> dict[str, float]:
-        """Evaluate weights after so many iterations; all processes must ask. Returns :func:`figures_of` the results."""
+    def __call__(self, weights: dict[str, Tensor], iterations: int) -> list[BenchmarkResult]:
+        """Evaluate weights after so many iterations; all processes must ask."""
         self.model.load_state_dict(weights)
         results = evaluate(trial_cfg(self.cfg, iterations), self.model.to(self.device))
         self.model.cpu()
-        self.best.offer(weights, iterations, results)
-        wait_for_all()
-        return figures_of(results)
+        return results

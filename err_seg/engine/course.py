@@ -1,0 +1,228 @@
+"""The course of a training run, whichever engine takes its steps: how far it is, what it keeps and what it tells."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+
+from err_seg.checkpoint import save_weights
+from err_seg.config import ConfigError
+from err_seg.data import Batch
+from err_seg.engine.averaging import WeightAverage
+from err_seg.engine.checkpoints import Checkpoints, TrainingState
+from err_seg.engine.damaged import DamagedPairs
+from err_seg.engine.errors import TrainingError, TrainingInterrupted
+from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
+from err_seg.engine.parallel import is_main_process, wait_for_all
+from err_seg.engine.report import Report, check_trackers
+from err_seg.engine.start import prepare_output
+from err_seg.engine.trial import BestWeights, figures_of
+from err_seg.engine.vis import compare, save_comparison
+from err_seg.engine.watch import Watch
+from err_seg.evaluation import BenchmarkResult
+from err_seg.modeling.err_seg import ERRSeg
+
+logger = logging.getLogger(__name__)
+
+
+class Course:
+    """What engines have in common; a derived class takes the steps, labels pictures and tries weights out.
+
+    Both engines write the same files by it, so that a run begun with one goes on with the other. In the order of a
+    run: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`do_what_is_due` after each iteration.
+
+    Args:
+        cfg: the configuration.
+        model: what is trained.
+
+    Raises:
+        ConfigError: there is nothing to evaluate on, or what the run is to be logged to is not installed.
+
+    Attributes:
+        iteration: iterations done.
+        pictures: pictures consumed by all processes together.
+        checkpoints: where they are saved.
+        best: who keeps the best weights.
+        report: who tells of the run, in the main process.
+    """
+
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+    watch: Watch
+    report: Report | None = None
+    average: WeightAverage | None = None
+
+    def __init__(self, cfg: CfgNode, model: ERRSeg):
+        check_trackers(cfg)
+        if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
+            raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
+        self.cfg, self.model, self.is_main = cfg, model, is_main_process()
+        self.output = Path(cfg.OUTPUT_DIR)
+        self.checkpoints = Checkpoints(self.output, cfg.SOLVER.CHECKPOINTS_KEPT)
+        self.damaged = DamagedPairs(self.output)
+        self.best = BestWeights(cfg)
+
+    def prepare(self, *, resume: bool) -> TrainingState:
+        """Check and tidy the output folder; load the weights of the state to start from, and return it.
+
+        Raises:
+            ConfigError, CheckpointError, TrainingError: see :func:`err_seg.engine.train`.
+        """
+        state = prepare_output(self.cfg, self.model, self.checkpoints, self.damaged, resume=resume)
+        self.iteration, self.pictures = state.iteration, state.pictures
+        self.best.mean = state.best
+        return state
+
+    def restore(
+        self, state: TrainingState, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None
+    ) -> None:
+        """Go on with what a state holds besides weights and counters.
+
+        Args:
+            state: of :meth:`prepare`.
+            optimizer: what steps.
+            scaler: fp16's.
+        """
+        self.optimizer, self.scaler = optimizer, scaler
+        if state.iteration:
+            restore_optimizer_state(optimizer, state.optimizer)
+        if self.average is not None:
+            self.average.restore(state.average)
+        if state.scaler and scaler is not None:
+            scaler.load_state_dict(state.scaler)
+
+    def open(self, state: TrainingState) -> None:
+        """Open the files that the run tells of itself in."""
+        self.report = Report(self.cfg, self.model.device, state.iteration, state.losses) if self.is_main else None
+        scale = self.scaler.get_scale() if self.scaler is not None else None
+        self.watch = Watch(self.checkpoints, self.report, state, scale)
+
+    def do_what_is_due(self, signum: int) -> None:
+        """Show, evaluate, save and finish when it is time to; all processes must ask.
+
+        Args:
+            signum: the signal by which any process was asked to stop, or 0.
+
+        Raises:
+            TrainingError: a file could not be written, or the loss or weights are not finite.
+            TrainingInterrupted: there was a signal; a checkpoint was written.
+        """
+        cfg, done, is_last = self.cfg, self.iteration, self.iteration == self.cfg.SOLVER.MAX_ITER
+        if cfg.VIS_PERIOD and done % cfg.VIS_PERIOD == 0:
+            self.show()
+        if cfg.TEST.EVAL_PERIOD and (done % cfg.TEST.EVAL_PERIOD == 0 or is_last):
+            self.evaluate()
+        if done % cfg.SOLVER.CHECKPOINT_PERIOD == 0 or is_last or signum:
+            self.save()
+        if is_last:
+            self.finish()
+        if signum:
+            newest = self.checkpoints.newest_text()
+            raise TrainingInterrupted(f"stopped after {done} iterations; --resume goes on from here: {newest}", signum)
+
+    def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
+        """Return the latest batch, (B, S, S) class indices of its first B pictures, and the names of the classes."""
+        raise NotImplementedError
+
+    def show(self) -> None:
+        """Write what the network now predicts for the latest batch, as a picture; all processes must ask."""
+        self.watch.settle()
+        batch, predictions, names = self.label_latest()
+        if self.report is not None:
+            image = compare(batch, predictions, names)
+            save_comparison(image, self.cfg, self.iteration)
+            self.report.picture(self.iteration - 1, np.asarray(image))
+
+    def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
+        """Return what weights reach on ``DATASETS.TEST``."""
+        raise NotImplementedError
+
+    def evaluate(self) -> None:
+        """Evaluate the weights (their moving average, with ``SOLVER.EMA``) and keep the best; all processes must ask.
+
+        Raises:
+            TrainingError: the loss or weights are not finite.
+        """
+        self.watch.settle()
+        weights = self.final_weights()
+        results = self.try_out(weights)
+        self.best.offer(weights, self.iteration, results)
+        if self.report is not None:
+            self.report.evaluation(self.iteration - 1, figures_of(results))
+        wait_for_all()
+
+    def save(self) -> None:
+        """Write a checkpoint; all processes must ask.
+
+        Raises:
+            TrainingError: it could not be written, or loss or weights are not finite; earlier ones are as before.
+        """
+        self.watch.settle()
+        if self._has_part:
+            weights, optimizer = self.weights(), gather_optimizer_state(self.optimizer)
+            average = self.average.state() if self.average is not None else {}
+        if self.report is not None:
+            state = TrainingState(
+                iteration=self.iteration,
+                pictures=self.pictures,
+                optimizer=optimizer,
+                scaler=self.scaler.state_dict() if self.scaler is not None else {},
+                losses=self.report.losses,
+                config=self.cfg.dump(),
+                average=average,
+                broken=self.watch.broken,
+                skipped=self.watch.skipped,
+                best=self.best.mean,
+            )
+            try:
+                path = self.checkpoints.save(weights, state)
+            except OSError as error:
+                raise TrainingError(
+                    f"could not write the checkpoint of iteration {self.iteration}: {error}; "
+                    f"{self.checkpoints.newest_text()}. Make space and --resume"
+                ) from error
+            logger.info("checkpoint %s", path)
+        wait_for_all()
+
+    def finish(self) -> None:
+        """Write ``model_final.safetensors``: the last weights, or with ``SOLVER.EMA`` their moving average."""
+        if self._has_part:
+            weights = self.final_weights()
+        if self.is_main:
+            facts = {"iteration": self.iteration, "config": self.cfg.dump()}
+            save_weights(weights, self.output / "model_final.safetensors", facts)
+        wait_for_all()
+
+    @property
+    def _has_part(self) -> bool:
+        """Whether this process is needed to put the weights together."""
+        return self.is_main or isinstance(self.model, FSDPModule)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the network's state, whole and on the CPU.
+
+        Raises:
+            TrainingError: some of it is not finite.
+        """
+        weights = {name: whole(tensor).detach().cpu() for name, tensor in self.model.state_dict().items()}
+        broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+        if broken:
+            raise TrainingError(
+                f"after {self.iteration} iterations weights are not finite, such as {broken[0]}, and are not "
+                f"saved; {self.checkpoints.newest_text()}. Lower SOLVER.BASE_LR or try another SOLVER.PRECISION"
+            )
+        return weights
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """Return :meth:`weights`, with ``SOLVER.EMA`` the averages in the place of those that train."""
+        return self.weights() | (self.average.state() if self.average is not None else {})
+
+    def close(self) -> None:
+        """Close the files."""
+        if self.report is not None:
+            self.report.close()
