@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from fvcore.common.config import CfgNode
 
-from err_seg.defaults import KEYS, default_cfg
+from err_seg.defaults import KEYS, Config, default_cfg
 
 # of the grid of cost maps
 STRIDE = 16
@@ -24,7 +24,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the key, what was expected and what was found."""
 
 
-def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()) -> CfgNode:
+def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()) -> Config:
     """Load a configuration.
 
     Args:
@@ -72,7 +72,7 @@ def _load_yaml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is not a usable configuration: {error}") from error
 
 
-def settings_of(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def settings_of(tree: Config | Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted key and value of each setting of a configuration, or of its YAML as loaded."""
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -125,7 +125,7 @@ def _converted(key: str, value: Any, default: Any, source: str) -> Any:
     return value
 
 
-def validate(cfg: CfgNode) -> None:
+def validate(cfg: Config) -> None:
     """Refuse values out of range and settings that contradict each other, naming the key.
 
     Raises:
@@ -138,7 +138,7 @@ def validate(cfg: CfgNode) -> None:
         if not condition:
             raise ConfigError(f"{key} must be {expected}, not {values[key]!r}")
 
-    for key, range_ in KEYS.ranges.items():
+    for key, (_, range_) in KEYS.items():
         require(range_.accepts(values[key]), key, range_.expected)
 
     escf = cfg.MODEL.ESCF

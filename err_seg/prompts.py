@@ -28,7 +28,7 @@ class PromptStyle:
     templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
     synonyms: str = "first"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what would not make prompts."""
         wrong = [text for text in self.templates if not isinstance(text, str) or text.count("{}") != 1]
         if wrong or not self.templates:

@@ -3,6 +3,7 @@
 import math
 import re
 
+import mypy.api
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -109,26 +110,43 @@ def test_dumped_configuration_loads_again(tmp_path):
 
 def test_every_key_is_documented():
     """Each line that declares a key, or its group of lines, stands under a comment."""
-    text = (REPOSITORY / "err_seg" / "defaults.py").read_text()
-    declared = re.finditer(r'^    keys\.(?:add|switch)\(\s*"([^"]+)"', text, re.MULTILINE)
-    lines, keys = text.splitlines(), {text.count("\n", 0, match.start()): match[1] for match in declared}
-    assert list(keys.values()) == list(KEYS.defaults)
+    lines = (REPOSITORY / "err_seg" / "defaults.py").read_text().splitlines()
+    declared = {i: match[1] for i, line in enumerate(lines) if (match := re.match(r" +([A-Z]\w*)\b.* = key\(", line))}
+    assert list(declared.values()) == [key.split(".")[-1] for key in KEYS]
     say_it_themselves = {"META_ARCHITECTURE", "NUM_LAYERS", "NUM_HEADS", "MAX_ITER", "OUTPUT_DIR"}
-    for i, key in keys.items():
+    for i, name in declared.items():
         above = i
-        while above in keys:
+        while above in declared:
             above -= 1
-        assert lines[above].strip().startswith("#") or key.split(".")[-1] in say_it_themselves, key
+        assert lines[above].strip().startswith("#") or name in say_it_themselves, name
 
 
 def test_every_default_is_in_its_range_and_every_key_refuses_something():
-    for key, range_ in KEYS.ranges.items():
-        assert range_.accepts(KEYS.defaults[key]), key
+    for key, (default, range_) in KEYS.items():
+        assert range_.accepts(default), key
     free = {"MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.TEXT.CACHE_DIR", "DATASETS.ROOT", "LOG.WANDB_PROJECT"}
     wrong = {float: [-1.0, 2.0, float("nan")], int: [-32, 31], str: ["", "nonsense/"], list: [["nonsense{}{}"], [-1.0]]}
-    for key, range_ in KEYS.ranges.items():
-        refused = [value for value in wrong[type(KEYS.defaults[key])] if not range_.accepts(value)]
-        assert bool(refused) == (key not in free), key
+    for key, (default, range_) in KEYS.items():
+        if type(default) is not bool:
+            refused = [value for value in wrong[type(default)] if not range_.accepts(value)]
+            assert bool(refused) == (key not in free), key
+
+
+def test_the_type_checker_refuses_a_mistyped_key(tmp_path, monkeypatch):
+    (tmp_path / "right.py").write_text(
+        "from err_seg.config import Config\n\n\ndef right(cfg: Config) -> float:\n"
+        "    cfg.SOLVER.MAX_ITER = 5\n    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = cfg.MODEL.HSM.ENABLED\n"
+        "    return cfg.clone().SOLVER.BASE_LR\n"
+    )
+    (tmp_path / "wrong.py").write_text(
+        "from err_seg.config import get_cfg\n\ncfg = get_cfg()\n"
+        "cfg.SOLVER.BASE_LRR\ncfg.SOLVER.MAX_ITR = 5\ncfg.SOLVER.MAX_ITER = 'many'\ncfg.SLOVER\n"
+    )
+    monkeypatch.chdir(REPOSITORY)
+    files = [str(tmp_path / "right.py"), str(tmp_path / "wrong.py"), "err_seg/config.py", "err_seg/defaults.py"]
+    report, *_ = mypy.api.run([f"--cache-dir={tmp_path}", "--follow-imports=skip", *files])
+    refused = [line.split(": ")[0] for line in report.splitlines()[:-1]]
+    assert refused == [f"{tmp_path / 'wrong.py'}:{line}" for line in (4, 5, 6, 7)], report
 
 
 def test_same_class_as_detectron2s_parent():

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.nn import functional as F
 
 from err_seg.build import build_model
+from err_seg.config import Config
 from err_seg.data import DatasetError, dataset_names, get_dataset, load_vocabulary, vocabulary_names
 from err_seg.device import resolve_device
 from err_seg.evaluation.report import text_table
@@ -92,7 +92,7 @@ def resolve_vocabulary(name: str) -> tuple[str, ...]:
         ) from error
 
 
-def build_embedder(cfg: CfgNode) -> Embedder:
+def build_embedder(cfg: Config) -> Embedder:
     """Build what embeds T class names to (T, D) float32 unit vectors.
 
     With ``MODEL.WEIGHTS`` this is the whole network's (fine-tuned) text tower, else that of the CLIP of

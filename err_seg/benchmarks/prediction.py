@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import numpy as np
 import psutil
 import torch
-from fvcore.common.config import CfgNode
 from rich.console import Console
 from rich.table import Table
 
 from err_seg.build import build_model
+from err_seg.config import Config
 
 SAMPLING_SECONDS = 0.005
 
@@ -44,7 +44,7 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
 
 
 def benchmark_prediction(
-    cfg: CfgNode, *, num_classes: int, num_kept: int | None, picture: tuple[int, int], repeat: int
+    cfg: Config, *, num_classes: int, num_kept: int | None, picture: tuple[int, int], repeat: int
 ) -> None:
     """Run the same prediction some times and print a table; the first one also encodes the vocabulary.
 

@@ -13,11 +13,11 @@ from multiprocessing import get_context
 
 import psutil
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.nn import functional as F
 
 from err_seg.build import build_model
+from err_seg.config import Config
 from err_seg.device import PRECISIONS, resolve_device, resolve_precision
 from err_seg.engine import build_optimizer
 from err_seg.engine.report import peak_memory
@@ -56,7 +56,7 @@ def blocks(batch_size: int, size: int, num_classes: int) -> Tensor:
     return rows.repeat_interleave(size // 2, dim=2)
 
 
-def measure_step(kind: str, cfg: CfgNode, vocabulary: tuple[str, ...], batch_size: int, steps: int) -> dict[str, float]:
+def measure_step(kind: str, cfg: Config, vocabulary: tuple[str, ...], batch_size: int, steps: int) -> dict[str, float]:
     """Measure whole steps: forward, loss, backward and AdamW."""
     device = resolve_device(cfg.MODEL.DEVICE)
     model = build_model(cfg).train()
@@ -81,7 +81,7 @@ def measure_step(kind: str, cfg: CfgNode, vocabulary: tuple[str, ...], batch_siz
     return timed(step, steps, device)
 
 
-def measure_loss(kind: str, cfg: CfgNode, vocabulary: tuple[str, ...], batch_size: int, steps: int) -> dict[str, float]:
+def measure_loss(kind: str, cfg: Config, vocabulary: tuple[str, ...], batch_size: int, steps: int) -> dict[str, float]:
     """Measure the loss alone, forward and backward, on random logits."""
     device, size = resolve_device(cfg.MODEL.DEVICE), cfg.INPUT.CROP_SIZE
     num_classes, num_kept = len(vocabulary), cfg.MODEL.CRM.NUM_KEPT_TRAIN
@@ -124,7 +124,7 @@ def timed(step: Callable[[], Tensor], steps: int, device: torch.device) -> dict[
 MEASUREMENTS = {"training step": measure_step, "loss alone": measure_loss}
 
 
-def benchmark_training(cfg: CfgNode, vocabulary: tuple[str, ...], *, batch_size: int, steps: int) -> Figures:
+def benchmark_training(cfg: Config, vocabulary: tuple[str, ...], *, batch_size: int, steps: int) -> Figures:
     """Measure every combination, and print the table as it grows.
 
     Args:

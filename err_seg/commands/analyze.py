@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from err_seg.commands.options import add_config_options, command_parser, positive
 
 if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
+    from err_seg.config import Config
 
 NO_CLIP_WEIGHTS = (
     "These figures mean nothing{}: CLIP has random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a file) "
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def analyze_model(options: argparse.Namespace, cfg: "CfgNode") -> None:
+def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
     """Parameters and multiply-adds."""
     import torch
     from rich.console import Console
@@ -122,7 +122,7 @@ def analyze_model(options: argparse.Namespace, cfg: "CfgNode") -> None:
     )
 
 
-def analyze_classes(options: argparse.Namespace, cfg: "CfgNode") -> None:
+def analyze_classes(options: argparse.Namespace, cfg: "Config") -> None:
     """Table I."""
     from err_seg.analysis.classes_per_picture import PAPER, class_counts_table, count_classes, save_class_counts
     from err_seg.analysis.figures import draw_class_counts, save_figure
@@ -136,7 +136,7 @@ def analyze_classes(options: argparse.Namespace, cfg: "CfgNode") -> None:
     save_figure(draw_class_counts(results), options.output / "classes_per_picture.png")
 
 
-def analyze_recall(options: argparse.Namespace, cfg: "CfgNode") -> None:
+def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
     """Recall of CRM."""
     from err_seg.analysis.class_recall import DEFAULT_NUM_KEPT, measure_class_recall, recall_table, save_class_recall
     from err_seg.analysis.figures import draw_class_recall, save_figure
@@ -154,7 +154,7 @@ def analyze_recall(options: argparse.Namespace, cfg: "CfgNode") -> None:
     _warn_of_random_weights(cfg)
 
 
-def analyze_vocabularies(options: argparse.Namespace, cfg: "CfgNode") -> None:
+def analyze_vocabularies(options: argparse.Namespace, cfg: "Config") -> None:
     """Table IV."""
     from err_seg.analysis import vocabulary_similarity as similarity
     from err_seg.analysis.figures import draw_similarities, save_figure
@@ -173,6 +173,6 @@ def analyze_vocabularies(options: argparse.Namespace, cfg: "CfgNode") -> None:
     _warn_of_random_weights(cfg, " but for the equal prompts (same)")
 
 
-def _warn_of_random_weights(cfg: "CfgNode", exception: str = "") -> None:
+def _warn_of_random_weights(cfg: "Config", exception: str = "") -> None:
     if not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS):
         print(NO_CLIP_WEIGHTS.format(exception))

@@ -20,8 +20,7 @@ from err_seg.choices import ENGINES
 from err_seg.commands.options import command_parser
 
 if TYPE_CHECKING:
-    from fvcore.common.config import CfgNode
-
+    from err_seg.config import Config
     from err_seg.evaluation import BenchmarkResult
 
 NO_CLIP_WEIGHTS = (
@@ -130,7 +129,7 @@ def how_to_go_on(arguments: argparse.Namespace) -> str:
     return evaluation if arguments.eval_only else f"{evaluation}, and with --resume goes on with the training"
 
 
-def what_is_left(arguments: argparse.Namespace, cfg: "CfgNode") -> str:
+def what_is_left(arguments: argparse.Namespace, cfg: "Config") -> str:
     """Say what an interrupted command has saved, and how to go on."""
     from err_seg.engine.checkpoints import Checkpoints
 
@@ -138,7 +137,7 @@ def what_is_left(arguments: argparse.Namespace, cfg: "CfgNode") -> str:
     return how_to_go_on(arguments) if arguments.eval_only else f"{newest}; {how_to_go_on(arguments)}"
 
 
-def open_engine(engine: str) -> tuple[Callable[..., None], "Callable[[CfgNode], list[BenchmarkResult]]"]:
+def open_engine(engine: str) -> tuple[Callable[..., None], "Callable[[Config], list[BenchmarkResult]]"]:
     """Return what trains, given a configuration and ``resume``, and what evaluates, given a configuration."""
     if engine == "detectron2":
         from err_seg.d2 import training  # optional
@@ -153,7 +152,7 @@ def open_engine(engine: str) -> tuple[Callable[..., None], "Callable[[CfgNode], 
     )
 
 
-def check_benchmarks(cfg: "CfgNode") -> None:
+def check_benchmarks(cfg: "Config") -> None:
     """Check before the training what comes after it."""
     from err_seg.data import DatasetError
     from err_seg.engine import open_benchmarks

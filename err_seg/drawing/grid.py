@@ -41,7 +41,9 @@ def fitting_size(size: tuple[int, int], cell: int = CELL) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def lay_out(headings: Sequence[Sequence[Line]], rows: Sequence[Row], note: Line | None = None, cell: int = CELL):
+def lay_out(
+    headings: Sequence[Sequence[Line]], rows: Sequence[Row], note: Line | None = None, cell: int = CELL
+) -> Image.Image:
     """Put a grid together.
 
     Args:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fvcore.common.config import CfgNode
 from tqdm import tqdm
 
 from err_seg.build import network_settings
-from err_seg.config import ConfigError
+from err_seg.config import Config, ConfigError
 from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, get_dataset
 from err_seg.device import Precision, resolve_precision, upload
 from err_seg.engine import peers
@@ -37,7 +36,7 @@ logger = logging.getLogger(__name__)
 GO_ON = "give the same command again (with --resume, if it trains first): it goes on from there"
 
 
-def evaluate(cfg: CfgNode, model: ERRSeg) -> list[BenchmarkResult]:
+def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:
     """Evaluate the model on ``DATASETS.TEST``.
 
     Writes ``results.json`` and ``results.csv`` to ``OUTPUT_DIR``, and ``classes.csv`` and the files that ``TEST.SAVE``
@@ -75,7 +74,7 @@ def save_benchmarks(results: Sequence[BenchmarkResult], output: Path) -> None:
     save_summary_csv(results, output / "results.csv")
 
 
-def open_benchmarks(cfg: CfgNode) -> list[SegmentationPairs]:
+def open_benchmarks(cfg: Config) -> list[SegmentationPairs]:
     """Find the pictures of ``DATASETS.TEST``.
 
     Raises:
@@ -90,7 +89,7 @@ def open_benchmarks(cfg: CfgNode) -> list[SegmentationPairs]:
     return benchmarks
 
 
-def benchmark_num_kept(cfg: CfgNode, spec: DatasetSpec) -> int | None:
+def benchmark_num_kept(cfg: Config, spec: DatasetSpec) -> int | None:
     """Return K for a benchmark: ``MODEL.CRM.NUM_KEPT`` where set, else the benchmark's own; ``None`` is the model's."""
     if not cfg.MODEL.CRM.ENABLED:
         return None
@@ -98,7 +97,7 @@ def benchmark_num_kept(cfg: CfgNode, spec: DatasetSpec) -> int | None:
 
 
 def evaluate_benchmark(
-    cfg: CfgNode, model: ERRSeg, pairs: SegmentationPairs, weights: str
+    cfg: Config, model: ERRSeg, pairs: SegmentationPairs, weights: str
 ) -> tuple[BenchmarkResult, EvaluationProgress]:
     """Evaluate the model on one benchmark: labels of each picture at its own size against the ground truth.
 
@@ -150,7 +149,7 @@ def evaluate_benchmark(
 
 @torch.no_grad()
 def count_pictures(
-    cfg: CfgNode,
+    cfg: Config,
     model: ERRSeg,
     pairs: SegmentationPairs,
     counts: ConfusionMatrix | BoundaryConfusion,
@@ -199,14 +198,14 @@ def count_pictures(
                 since_saved = 0
 
 
-def precision_of(cfg: CfgNode, model: ERRSeg) -> Precision:
+def precision_of(cfg: Config, model: ERRSeg) -> Precision:
     """Return the precision that the model evaluates at, and why: ``TEST.PRECISION`` unless the model has another."""
     configured = resolve_precision(cfg.TEST.PRECISION, model.device)
     return configured if configured.name == model.precision else Precision(model.precision, "the model's own")
 
 
 def evaluation_settings(
-    cfg: CfgNode, spec: DatasetSpec, *, num_kept: int | None, precision: Precision
+    cfg: Config, spec: DatasetSpec, *, num_kept: int | None, precision: Precision
 ) -> dict[str, Any]:
     """Return what a benchmark's figures depend on besides weights and data, to be kept with them.
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from err_seg.checkpoint import save_weights
-from err_seg.config import ConfigError
+from err_seg.config import Config, ConfigError
 from err_seg.data import Batch
 from err_seg.engine.averaging import WeightAverage
 from err_seg.engine.checkpoints import Checkpoints, TrainingState
@@ -57,7 +56,7 @@ class Course:
     report: Report | None = None
     average: WeightAverage | None = None
 
-    def __init__(self, cfg: CfgNode, model: ERRSeg):
+    def __init__(self, cfg: Config, model: ERRSeg):
         check_trackers(cfg)
         if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
             raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")

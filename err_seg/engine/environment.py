@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fvcore.common.config import CfgNode
 
+from err_seg.config import Config
 from err_seg.device import resolve_precision
 from err_seg.files import atomic_write
 from err_seg.version import __version__
@@ -18,7 +18,7 @@ from err_seg.version import __version__
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "accelerate", "numpy", "pillow", "safetensors")
 
 
-def save_environment(cfg: CfgNode, output: Path, device: torch.device, processes: int) -> None:
+def save_environment(cfg: Config, output: Path, device: torch.device, processes: int) -> None:
     """Write ``config.yaml`` (which ``get_cfg`` reads back) and ``environment.json`` to the output folder."""
     with atomic_write(output / "config.yaml") as partial:
         partial.write_text(cfg.dump(), encoding="utf-8")
@@ -26,7 +26,7 @@ def save_environment(cfg: CfgNode, output: Path, device: torch.device, processes
         partial.write_text(json.dumps(environment(cfg, device, processes), indent=1) + "\n", encoding="utf-8")
 
 
-def environment(cfg: CfgNode, device: torch.device, processes: int) -> dict[str, Any]:
+def environment(cfg: Config, device: torch.device, processes: int) -> dict[str, Any]:
     """Return the facts of ``environment.json``; the state of the code is ``None`` outside of a git repository."""
     is_cuda = device.type == "cuda"
     precision = resolve_precision(cfg.SOLVER.PRECISION, device)

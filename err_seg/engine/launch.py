@@ -12,10 +12,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from fvcore.common.config import CfgNode
 from torch.multiprocessing import ProcessExitedException, start_processes
 
-from err_seg.config import ConfigError
+from err_seg.config import Config, ConfigError
 from err_seg.device import own_device
 from err_seg.engine import peers
 
@@ -81,7 +80,7 @@ def launch(
     return 0
 
 
-def join_processes(cfg: CfgNode, on_loss: Callable[[str], None] | None = None) -> None:
+def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) -> None:
     """Meet the other processes of :func:`launch` or torchrun, and set ``MODEL.DEVICE`` to this process's own device.
 
     From then on the processes hear of one another (:mod:`err_seg.engine.peers`): when one is gone, all end. A single

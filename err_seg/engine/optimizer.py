@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
+from err_seg.config import Config
 from err_seg.engine.errors import TrainingError
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 CLIP_PREFIX = "encoder."
 
 
-def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, cfg: Config) -> list[dict[str, Any]]:
     """Group the trainable parameters by learning rate and weight decay.
 
     CLIP's parameters (HSM's convolution with them) get ``BASE_LR · CLIP_MULTIPLIER``, those of norm layers
@@ -43,7 +43,7 @@ def parameter_groups(model: nn.Module, cfg: CfgNode) -> list[dict[str, Any]]:
 class ClippedAdamW(torch.optim.AdamW):
     """AdamW that clips gradients before each step; see :func:`clip_gradients`."""
 
-    def __init__(self, groups: list[dict[str, Any]], clip: CfgNode, **options: Any):
+    def __init__(self, groups: list[dict[str, Any]], clip: type[Config.SOLVER.CLIP_GRADIENTS], **options: Any):
         super().__init__(groups, **options)
         self.clip = clip
 
@@ -60,7 +60,7 @@ class ClippedAdamW(torch.optim.AdamW):
         return super().step(closure)
 
 
-def clip_gradients(parameters: Sequence[Tensor], clip: CfgNode) -> None:
+def clip_gradients(parameters: Sequence[Tensor], clip: type[Config.SOLVER.CLIP_GRADIENTS]) -> None:
     """Clip gradients in place as ``SOLVER.CLIP_GRADIENTS`` says.
 
     ``CLIP_TYPE`` "value" cuts each number to ±``CLIP_VALUE``; "norm" scales each parameter's gradient down to a norm of
@@ -74,7 +74,7 @@ def clip_gradients(parameters: Sequence[Tensor], clip: CfgNode) -> None:
         clip_grad_norm_(together, clip.CLIP_VALUE, clip.NORM_TYPE)
 
 
-def build_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, cfg: Config) -> torch.optim.AdamW:
     """Build AdamW on the trainable parameters of the model; on CUDA its step is one kernel that never waits."""
     groups, solver = parameter_groups(model, cfg), cfg.SOLVER
     is_cuda = next(model.parameters()).device.type == "cuda"

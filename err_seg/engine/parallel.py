@@ -12,14 +12,13 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from err_seg.config import ConfigError
+from err_seg.config import Config, ConfigError
 from err_seg.device import resolve_precision
 from err_seg.engine import peers
 from err_seg.engine.optimizer import build_optimizer
@@ -27,7 +26,7 @@ from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.image_encoder import ConvNeXtEncoder
 
 
-def build_accelerator(cfg: CfgNode, device: torch.device) -> Accelerator:
+def build_accelerator(cfg: Config, device: torch.device) -> Accelerator:
     """Build accelerate's view of this process: its rank, precision and device (where the model lies already).
 
     Raises:
@@ -45,7 +44,7 @@ def build_accelerator(cfg: CfgNode, device: torch.device) -> Accelerator:
     )
 
 
-def pictures_at_a_time(cfg: CfgNode, processes: int) -> int:
+def pictures_at_a_time(cfg: Config, processes: int) -> int:
     """Return how many pictures a process runs through the network together.
 
     Raises:
@@ -62,7 +61,7 @@ def pictures_at_a_time(cfg: CfgNode, processes: int) -> int:
     return pictures // parts
 
 
-def distribute(cfg: CfgNode, accelerator: Accelerator, model: ERRSeg) -> tuple[nn.Module, torch.optim.AdamW]:
+def distribute(cfg: Config, accelerator: Accelerator, model: ERRSeg) -> tuple[nn.Module, torch.optim.AdamW]:
     """Wrap the model for training as ``SOLVER.PARALLEL`` and ``SOLVER.COMPILE`` say, and build its optimizer.
 
     Returns:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fvcore.common.config import CfgNode
 
-from err_seg.config import ConfigError
+from err_seg.config import Config, ConfigError
 from err_seg.disk import writing
 from err_seg.files import atomic_write
 
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 MEBIBYTE = 1 << 20
 
 
-def check_trackers(cfg: CfgNode) -> None:
+def check_trackers(cfg: Config) -> None:
     """Check that what the run is to be logged to is installed.
 
     Raises:
@@ -56,7 +55,7 @@ class Report:
         losses: losses of iterations before ``start`` that no line stands for yet.
     """
 
-    def __init__(self, cfg: CfgNode, device: torch.device, start: int, losses: list[float]):
+    def __init__(self, cfg: Config, device: torch.device, start: int, losses: list[float]):
         self.period, self.last = cfg.LOG.PERIOD, cfg.SOLVER.MAX_ITER
         self.device = device
         self.losses = list(losses)

@@ -8,10 +8,10 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from err_seg.config import Config
 from err_seg.data import Batch, SegmentationPairs, get_dataset
 from err_seg.data.loader import seed_of
 from err_seg.engine.averaging import WeightAverage
@@ -30,7 +30,7 @@ from err_seg.modeling.err_seg import ERRSeg
 class TrainingRun(Course):
     """A training run that can be stepped, shown, saved and finished; arguments and errors as ``train``."""
 
-    def __init__(self, cfg: CfgNode, model: ERRSeg, *, resume: bool):
+    def __init__(self, cfg: Config, model: ERRSeg, *, resume: bool):
         super().__init__(cfg, model)
         self.accelerator = build_accelerator(cfg, model.device)
         self.processes = self.accelerator.num_processes

@@ -3,10 +3,11 @@
 import math
 
 import torch
-from fvcore.common.config import CfgNode
+
+from err_seg.config import Config
 
 
-def lr_factor(iteration: int, cfg: CfgNode) -> float:
+def lr_factor(iteration: int, cfg: Config) -> float:
     """Learning rate of an iteration (from 0) over the group's own.
 
     ``SOLVER.LR_SCHEDULER_NAME`` names one of detectron2's curves from 1 to 0 at ``MAX_ITER``, whose first
@@ -26,7 +27,7 @@ def lr_factor(iteration: int, cfg: CfgNode) -> float:
     return cosine if is_warm else solver.WARMUP_FACTOR + (cosine - solver.WARMUP_FACTOR) * share
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, cfg: CfgNode, iteration: int) -> float:
+def set_learning_rates(optimizer: torch.optim.Optimizer, cfg: Config, iteration: int) -> float:
     """Give each group its learning rate for an iteration (from 0), and return the highest."""
     factor = lr_factor(iteration, cfg)
     for group in optimizer.param_groups:
@@ -35,7 +36,7 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, cfg: CfgNode, iteration
 
 
 def build_schedule(
-    optimizer: torch.optim.Optimizer, cfg: CfgNode, *, start: int = 0
+    optimizer: torch.optim.Optimizer, cfg: Config, *, start: int = 0
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Build the same as a schedule of torch, to be stepped once an iteration; ``start`` iterations are done already."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: lr_factor(start + iteration, cfg))

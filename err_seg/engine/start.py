@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 
 import torch
-from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader
 
+from err_seg.config import Config
 from err_seg.data import SegmentationPairs, training_loader
 from err_seg.device import resolve_precision
 from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, check_output_folder
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_output(
-    cfg: CfgNode, model: ERRSeg, checkpoints: Checkpoints, damaged: DamagedPairs, *, resume: bool
+    cfg: Config, model: ERRSeg, checkpoints: Checkpoints, damaged: DamagedPairs, *, resume: bool
 ) -> TrainingState:
     """Check and tidy the output folder; return the state to start from, its weights loaded into the model.
 
@@ -49,7 +49,7 @@ def prepare_output(
 
 
 def open_data(
-    cfg: CfgNode,
+    cfg: Config,
     pairs: SegmentationPairs,
     device: torch.device,
     batch_size: int,

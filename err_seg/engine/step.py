@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from err_seg.config import Config
 from err_seg.data import Batch, DatasetSpec, TrainingTransform
 from err_seg.device import upload
 from err_seg.engine.parallel import process_share, sum_over_processes
@@ -13,7 +13,7 @@ from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.loss import count_pixels, segmentation_loss
 
 
-def training_transform(cfg: CfgNode, ignore_label: int) -> TrainingTransform:
+def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
     """Translate ``cfg.INPUT`` into the training pictures' transform."""
     return TrainingTransform(
         crop_size=cfg.INPUT.CROP_SIZE,
@@ -58,7 +58,7 @@ def training_loss(
     batch: Batch,
     text: Tensor,
     spec: DatasetSpec,
-    cfg: CfgNode,
+    cfg: Config,
     num_pixels: Tensor | None = None,
 ) -> Tensor:
     """Run a batch through the network and return its loss.

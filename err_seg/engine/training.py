@@ -3,8 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from fvcore.common.config import CfgNode
-
+from err_seg.config import Config
 from err_seg.device import deterministic, tf32
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.errors import TrainingError
@@ -15,7 +14,7 @@ from err_seg.engine.signals import stop_request
 from err_seg.modeling.err_seg import ERRSeg
 
 
-def train(cfg: CfgNode, model: ERRSeg, *, resume: bool = False) -> None:
+def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
     """Train the model on ``DATASETS.TRAIN`` for ``SOLVER.MAX_ITER`` iterations.
 
     Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.report`), checkpoints every

@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from err_seg.checkpoint import save_weights
+from err_seg.config import Config
 from err_seg.engine.benchmarks import evaluate, open_benchmarks
 from err_seg.engine.parallel import is_main_process
 from err_seg.evaluation import BenchmarkResult
@@ -20,7 +20,7 @@ from err_seg.modeling.err_seg import ERRSeg
 logger = logging.getLogger(__name__)
 
 
-def trial_cfg(cfg: CfgNode, iterations: int) -> CfgNode:
+def trial_cfg(cfg: Config, iterations: int) -> Config:
     """Return the configuration by which weights are evaluated after some iterations, in a folder of their own."""
     cfg = cfg.clone()
     cfg.defrost()
@@ -57,7 +57,7 @@ class BestWeights:
         mean: the highest mean of ``TEST.BEST_METRIC`` over the benchmarks so far; ``None`` before the first.
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: Config):
         self.file, self.metric = Path(cfg.OUTPUT_DIR) / "model_best.safetensors", cfg.TEST.BEST_METRIC
         self.config = cfg.dump()
         self.mean: float | None = None
@@ -88,7 +88,7 @@ class Trial:
         DatasetError: a benchmark is unknown or not on disk.
     """
 
-    def __init__(self, cfg: CfgNode, model: ERRSeg):
+    def __init__(self, cfg: Config, model: ERRSeg):
         open_benchmarks(cfg)
         self.cfg, self.device = cfg, model.device
         self.model = copy.deepcopy(model).cpu().requires_grad_(False)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fvcore.common.config import CfgNode
 from PIL import Image
 from torch import Tensor, nn
 
+from err_seg.config import Config
 from err_seg.data import Batch
 from err_seg.drawing.overlay import overlay
 from err_seg.files import atomic_write
@@ -20,7 +20,7 @@ UNLABELLED = -1
 
 
 @torch.no_grad()
-def predict_batch(model: ERRSeg, network: nn.Module, batch: Batch, text: Tensor, cfg: CfgNode) -> np.ndarray:
+def predict_batch(model: ERRSeg, network: nn.Module, batch: Batch, text: Tensor, cfg: Config) -> np.ndarray:
     """Label the first pictures of a training batch as evaluation would, at the crop's size: (B, S, S) int64."""
     images = model.preprocess(batch.images[:PICTURES], cfg.INPUT.CROP_SIZE)
     network.eval()
@@ -49,7 +49,7 @@ def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Imag
     return overlay(np.concatenate([np.concatenate(list(pictures))] * 3, axis=1), label_sheet, names)
 
 
-def save_comparison(image: Image.Image, cfg: CfgNode, iterations: int) -> Path:
+def save_comparison(image: Image.Image, cfg: Config, iterations: int) -> Path:
     """Write ``OUTPUT_DIR/vis/iter_<iterations>.png``."""
     path = Path(cfg.OUTPUT_DIR) / "vis" / f"iter_{iterations:07d}.png"
     with atomic_write(path) as partial:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fvcore.common.config import CfgNode
 from torch.profiler import ProfilerActivity, profile
 
 from err_seg.build import build_model
+from err_seg.config import Config
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.device import tf32
 from err_seg.engine import train
@@ -59,14 +59,14 @@ def compare_devices(trial: Trial) -> Finding:
 
 
 @contextmanager
-def training(cfg: CfgNode) -> Iterator[TrainingRun]:
+def training(cfg: Config) -> Iterator[TrainingRun]:
     """Begin a training run, to be stepped by hand."""
     with tf32(cfg.SOLVER.TF32), closing(TrainingRun(cfg, build_model(cfg), resume=False)) as run:
         yield run
         run.watch.settle()
 
 
-def losses(cfg: CfgNode) -> list[dict[str, float]]:
+def losses(cfg: Config) -> list[dict[str, float]]:
     """Read the lines of ``metrics.json``."""
     return [json.loads(line) for line in Path(cfg.OUTPUT_DIR, "metrics.json").read_text().splitlines()]
 

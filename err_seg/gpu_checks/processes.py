@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from fvcore.common.config import CfgNode
 from PIL import Image
 
 from err_seg.checkpoint import read_checkpoint
+from err_seg.config import Config
 from err_seg.data import register, spec_from_dict
 from err_seg.engine import evaluate
 from err_seg.engine.checkpoints import Checkpoints
@@ -31,7 +31,7 @@ SHARED_MEMORY = 64 * MIB  # Docker's default
 SECONDS_TO_END = 120
 
 
-def start(trial: Trial, cfg: CfgNode, *arguments: str) -> subprocess.Popen:
+def start(trial: Trial, cfg: Config, *arguments: str) -> subprocess.Popen:
     """Start a training command; what it says goes to a file beside its output folder."""
     with open(f"{cfg.OUTPUT_DIR}.log", "a", encoding="utf-8") as log:
         return subprocess.Popen(
@@ -39,7 +39,7 @@ def start(trial: Trial, cfg: CfgNode, *arguments: str) -> subprocess.Popen:
         )
 
 
-def run(trial: Trial, cfg: CfgNode, *arguments: str) -> float:
+def run(trial: Trial, cfg: Config, *arguments: str) -> float:
     """Run a training command to its end; return the seconds it took.
 
     Raises:
@@ -52,12 +52,12 @@ def run(trial: Trial, cfg: CfgNode, *arguments: str) -> float:
     return time.perf_counter() - began
 
 
-def last_lines(cfg: CfgNode, count: int) -> str:
+def last_lines(cfg: Config, count: int) -> str:
     """Return the last things that a command said."""
     return "\n".join(Path(f"{cfg.OUTPUT_DIR}.log").read_text(encoding="utf-8").splitlines()[-count:])
 
 
-def wait_for_first_iteration(cfg: CfgNode, process: subprocess.Popen) -> None:
+def wait_for_first_iteration(cfg: Config, process: subprocess.Popen) -> None:
     """Wait until a training has done an iteration (``LOG.PERIOD`` must be 1).
 
     Raises:
@@ -102,7 +102,7 @@ def interrupt_and_repeat(trial: Trial) -> Finding:
     return Finding(passed, [note, "", *table(headings, rows)])
 
 
-def difference(first: CfgNode, second: CfgNode) -> float:
+def difference(first: Config, second: Config) -> float:
     """Return the largest difference of any weight of two finished trainings; 0 is bit by bit the same."""
     weights, others = (read_checkpoint(Path(cfg.OUTPUT_DIR) / "model_final.safetensors") for cfg in (first, second))
     if all(torch.equal(weights[name], others[name]) for name in weights):

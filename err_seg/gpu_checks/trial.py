@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fvcore.common.config import CfgNode
 
-from err_seg.config import get_cfg, shipped_configs
+from err_seg.config import Config, get_cfg, shipped_configs
 from err_seg.engine.environment import git_state
 from err_seg.mini.files import mini_world_name
 
@@ -44,7 +43,7 @@ class Trial:
         """Whether this is a rehearsal on the CPU."""
         return self.device.type != "cuda"
 
-    def cfg(self, name: str, *overrides: Any) -> CfgNode:
+    def cfg(self, name: str, *overrides: Any) -> Config:
         """Return the miniature world's configuration with overrides, to run in a folder of its own."""
         train, test = (64, 16) if not self.rehearsal else (8, 2)
         common = [
@@ -55,7 +54,7 @@ class Trial:
         small = ["INPUT.SIZE", 64, "INPUT.CROP_SIZE", 64, "INPUT.MIN_SIZE_TRAIN", [64], "SOLVER.IMS_PER_BATCH", 2]
         return get_cfg(MINI, [*common, *(small if self.rehearsal else ()), *overrides])
 
-    def command(self, cfg: CfgNode, *arguments: str) -> list[str]:
+    def command(self, cfg: Config, *arguments: str) -> list[str]:
         """Return the command line that trains with a configuration, which is written beside its output folder."""
         file = Path(f"{cfg.OUTPUT_DIR}.yaml")
         file.write_text(cfg.dump(), encoding="utf-8")

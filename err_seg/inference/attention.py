@@ -5,12 +5,13 @@ every place, from every kept class to all kept classes.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
@@ -154,7 +155,7 @@ def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM
             if threading.get_ident() == thread:
                 layer.grid = (inputs[0].shape[2] // ratio, inputs[0].shape[3] // ratio)
 
-        def keep(name: str):
+        def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
             def hook(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
                 if threading.get_ident() == thread:
                     setattr(layer, name, output[0].detach().float().cpu())
@@ -232,7 +233,7 @@ the last column, in white, is
 the sum of all others."""
 
 
-def _draw_shares(axis, shares: Tensor, result: Segmentation, place: int, title: str) -> None:
+def _draw_shares(axis: Axes, shares: Tensor, result: Segmentation, place: int, title: str) -> None:
     """Draw the part of a (K, K) matrix that belongs to the best classes, and the others' sum as a white column."""
     scores = result.class_scores.cpu()[result.kept.cpu()]
     best = scores.argsort(descending=True, stable=True).tolist()

@@ -9,6 +9,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -111,7 +112,7 @@ def _draw_scores(axis: Axes, result: Segmentation, rows: list[int | str], cut: i
     axis.text(1, cut - 0.5, "cut", transform=axis.get_yaxis_transform(), **style)
 
 
-def draw_heat(axis: Axes, picture: np.ndarray, heat: np.ndarray, highest: float | None = None):
+def draw_heat(axis: Axes, picture: np.ndarray, heat: np.ndarray, highest: float | None = None) -> AxesImage:
     """Draw a map (h, w), 0 to ``highest``, over a picture in grey, both scaled to the picture's sides."""
     grey = picture.mean(axis=2)
     extent = (0, picture.shape[1], picture.shape[0], 0)

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from err_seg.config import ConfigError
+from err_seg.config import Config, ConfigError
 from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, find_dataset
 from err_seg.device import upload
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
@@ -38,7 +37,7 @@ def group_miou(result: BenchmarkResult) -> dict[str, float]:
     return {group: sum(iou[i] for i in classes) / len(classes) for group, classes in groups.items()}
 
 
-def check_test_scenes(cfg: CfgNode) -> DatasetSpec:
+def check_test_scenes(cfg: Config) -> DatasetSpec:
     """Return what :func:`group_miou` is measured on.
 
     Raises:
@@ -54,7 +53,7 @@ def check_test_scenes(cfg: CfgNode) -> DatasetSpec:
     return specs[0]
 
 
-def open_test_scenes(cfg: CfgNode) -> SegmentationPairs:
+def open_test_scenes(cfg: Config) -> SegmentationPairs:
     """Open what :func:`group_miou` is measured on, and warn where it leaves figures out.
 
     Raises:
@@ -87,7 +86,7 @@ def cost_map_labels(model: ERRSeg, images: Sequence[Tensor], text: Tensor, sizes
     return [resize(cost.unsqueeze(0), size).argmax(1)[0] for cost, size in zip(costs, sizes, strict=True)]
 
 
-def evaluate_baseline(cfg: CfgNode, model: ERRSeg, pairs: SegmentationPairs) -> BenchmarkResult:
+def evaluate_baseline(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -> BenchmarkResult:
     """Evaluate :func:`cost_map_labels` on a data set."""
     spec = pairs.spec
     confusion = ConfusionMatrix(spec.num_evaluated_classes, spec.ignore_label, device=model.device)

@@ -5,11 +5,10 @@ import time
 from pathlib import Path
 
 import torch
-from fvcore.common.config import CfgNode
 from PIL import Image
 
 from err_seg.build import build_model
-from err_seg.config import get_cfg, shipped_configs
+from err_seg.config import Config, get_cfg, shipped_configs
 from err_seg.files import atomic_write
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS, NAME
 from err_seg.mini.files import SCENES, mini_world_spec
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace, command: str) -> None:
         show(cfg, models, command)
 
 
-def pretrain(cfg: CfgNode, file: Path | None, command: str) -> None:
+def pretrain(cfg: Config, file: Path | None, command: str) -> None:
     """Pre-train the configuration's CLIP and write it to a file, or to its place in the package."""
     name = cfg.MODEL.CLIP.NAME
     if name not in CLIPS:
@@ -60,14 +59,14 @@ def pretrain(cfg: CfgNode, file: Path | None, command: str) -> None:
     print(f"Pre-trained CLIP in {_minutes(start)}; zero-shot accuracy among 60 names: {shares}")
 
 
-def for_seed(cfg: CfgNode, seed: int) -> CfgNode:
+def for_seed(cfg: Config, seed: int) -> Config:
     """Copy a configuration for one seed, with a folder of its own."""
     settings = cfg.clone()
     settings.SEED, settings.OUTPUT_DIR = seed, str(Path(cfg.OUTPUT_DIR) / f"seed{seed}")
     return settings
 
 
-def obtain(cfg: CfgNode, *, train: bool) -> ERRSeg:
+def obtain(cfg: Config, *, train: bool) -> ERRSeg:
     """Train a network, or load the one that was trained in ``OUTPUT_DIR``, else the package's own."""
     if train:
         start = time.perf_counter()
@@ -85,7 +84,7 @@ def obtain(cfg: CfgNode, *, train: bool) -> ERRSeg:
     return build_model(cfg)
 
 
-def show(cfg: CfgNode, models: dict[int, ERRSeg], command: str) -> None:
+def show(cfg: Config, models: dict[int, ERRSeg], command: str) -> None:
     """Evaluate each seed's network, and leave table, figures and pictures."""
     output = Path(cfg.OUTPUT_DIR)
     runs = [world.measure(for_seed(cfg, seed), model) for seed, model in models.items()]

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from fvcore.common.config import CfgNode
 from safetensors.torch import save_file
 from torch import Tensor
 
 from err_seg.build import build_model
 from err_seg.checkpoint import load_weights, read_checkpoint
+from err_seg.config import Config
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.engine import evaluate, train
 from err_seg.files import atomic_write
@@ -32,14 +32,14 @@ CLIP_PREFIX = "encoder."
 TIMED_PICTURES = 10
 
 
-def set_scenes(cfg: CfgNode, scenes: Mapping[str, int]) -> None:
+def set_scenes(cfg: Config, scenes: Mapping[str, int]) -> None:
     """Change in a configuration how many scenes "mini_world_<split>" has, by split; other data sets stay."""
     sized = {mini_world_name(split, SCENES[split]): mini_world_name(split, count) for split, count in scenes.items()}
-    for key in ("TRAIN", "TEST"):
-        cfg.DATASETS[key] = [sized.get(name, name) for name in cfg.DATASETS[key]]
+    data_sets = cfg.DATASETS
+    data_sets.TRAIN, data_sets.TEST = ([sized.get(n, n) for n in names] for names in (data_sets.TRAIN, data_sets.TEST))
 
 
-def pretrain_clip(cfg: CfgNode, config: PretrainingConfig, file: Path, command: str) -> dict[str, float]:
+def pretrain_clip(cfg: Config, config: PretrainingConfig, file: Path, command: str) -> dict[str, float]:
     """Pre-train the CLIP of ``MODEL.CLIP.NAME``, write its weights, and return its zero-shot accuracy on test crops."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
     clip = pretrain(cfg.MODEL.CLIP.NAME, config, mean, std)
@@ -71,7 +71,7 @@ def save_model(model: ERRSeg, file: Path, facts: Mapping[str, str]) -> None:
     save_half(state, file, facts)
 
 
-def load_model(cfg: CfgNode, file: Path = ERR_SEG_WEIGHTS) -> ERRSeg:
+def load_model(cfg: Config, file: Path = ERR_SEG_WEIGHTS) -> ERRSeg:
     """Build the miniature ERR-Seg with the weights that the package brings, or with others of :func:`save_model`.
 
     Args:
@@ -84,14 +84,14 @@ def load_model(cfg: CfgNode, file: Path = ERR_SEG_WEIGHTS) -> ERRSeg:
     return model
 
 
-def train_model(cfg: CfgNode) -> ERRSeg:
+def train_model(cfg: Config) -> ERRSeg:
     """Train the network of a configuration; ``SEED`` decides initialisation, order and augmentation."""
     model = build_model(cfg)
     train(cfg, model)
     return model
 
 
-def measure(cfg: CfgNode, model: ERRSeg) -> dict[str, dict[str, float]]:
+def measure(cfg: Config, model: ERRSeg) -> dict[str, dict[str, float]]:
     """Evaluate the baseline, the model with its K, and the model with all classes kept.
 
     Returns:
@@ -113,7 +113,7 @@ def measure(cfg: CfgNode, model: ERRSeg) -> dict[str, dict[str, float]]:
     return rows
 
 
-def draw_grid(cfg: CfgNode, model: ERRSeg, indices: Sequence[int], file: Path) -> None:
+def draw_grid(cfg: Config, model: ERRSeg, indices: Sequence[int], file: Path) -> None:
     """Write the picture grid of some scenes of the test split, as far as there are so many."""
     pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
     samples = [pairs[i] for i in indices if i < len(pairs)]

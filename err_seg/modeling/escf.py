@@ -1,6 +1,7 @@
 """ESCF, efficient semantic context fusion: SFM within each class map, CFM between the classes of each place."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -54,7 +55,7 @@ class SFM(FusionModule):
     For stochastic depth a sample is one class map of one picture.
     """
 
-    def __init__(self, *, dim: int = 128, **options):
+    def __init__(self, *, dim: int = 128, **options: Any):
         super().__init__(dim=dim, **options)
         self.dwconv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
         self.apply(init_fusion_weights)
@@ -78,7 +79,7 @@ class CFM(FusionModule):
     place of one picture.
     """
 
-    def __init__(self, *, csr_ratio: int = 2, **options):
+    def __init__(self, *, csr_ratio: int = 2, **options: Any):
         super().__init__(**options)
         self.csr_ratio = csr_ratio
         self.apply(init_fusion_weights)

@@ -35,7 +35,7 @@ class GuidedLinear(nn.Linear):
 class GuidedConv2d(nn.Conv2d):
     """A convolution of ``[x; guidance]`` with the guidance shared by the N maps of a picture."""
 
-    def __init__(self, dim: int, guidance_dim: int, out_dim: int, kernel_size: int, **options):
+    def __init__(self, dim: int, guidance_dim: int, out_dim: int, kernel_size: int, **options: Any):
         super().__init__(dim + guidance_dim, out_dim, kernel_size, **options)
         self.dim = dim
 

@@ -12,9 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fvcore.common.config import CfgNode
-
-from err_seg.config import ConfigError, get_cfg, settings_of
+from err_seg.config import Config, ConfigError, get_cfg, settings_of
 from err_seg.data import DatasetError, find_dataset
 from err_seg.files import atomic_write
 from err_seg.identity import RESULT_FORMAT, file_digest, fingerprint, weights_file_digest
@@ -98,7 +96,7 @@ class Run:
 
     variant: Variant
     seed: int
-    cfg: CfgNode
+    cfg: Config
     training: Task
     evaluation: Task
 
@@ -209,7 +207,7 @@ def _plan_run(
     return Run(variant, seed, cfg, training, Task(folder, folder / "results.json", of_evaluation))
 
 
-def facts_of(cfg: CfgNode) -> dict[str, Any]:
+def facts_of(cfg: Config) -> dict[str, Any]:
     """List all settings that can change a figure, key to JSON-able value: data sets as declared, files by content.
 
     Raises:
