@@ -1,5 +1,4 @@
 """Device, precision, TF32 and determinism: what is chosen, why, and that it is put back."""
-# ruff: noqa: F401, F811 (fixtures come by import)
 
 import json
 import logging
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import one_thread, run, run_cfg, toy_data, toy_world
+from toy_training import run
 
 import err_seg
 from err_seg.device import deterministic, read_tf32, resolve_precision, tf32

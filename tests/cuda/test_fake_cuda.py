@@ -1,12 +1,11 @@
 """Everything that runs on a GPU, run on one that is not there: no device mismatch, no waiting, losses in float32."""
-# ruff: noqa: F401, F811 (fixtures come by import)
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import REPOSITORY
-from fake_cuda import CUDA, NoWaiting, build_shape, fake_cuda, move_to_fake
+from fake_cuda import CUDA, NoWaiting, build_shape, move_to_fake
 
 import err_seg
 from err_seg.data import Batch

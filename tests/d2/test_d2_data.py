@@ -1,4 +1,3 @@
-# ruff: noqa: E402, F401, F811 (detectron2 may be absent; fixtures come by import)
 """Catalogs, mapper and evaluators of detectron2 on our data sets."""
 
 import itertools
@@ -6,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import TOY, VOCABULARY, liven
+from conftest import VOCABULARY, liven
 from PIL import Image
-from toy_training import declaration, one_thread, run_cfg, toy_data, toy_world
+from toy_training import declaration
 
 import err_seg
 from err_seg.data import (
@@ -17,7 +16,6 @@ from err_seg.data import (
     TrainingDataset,
     dataset_names,
     get_dataset,
-    register,
     spec_from_dict,
     unregister,
 )
@@ -34,7 +32,7 @@ from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 
-from err_seg.checkpoint import load_weights, save_weights
+from err_seg.checkpoint import load_weights
 from err_seg.d2 import ERRSegEvaluator, ERRSegMapper, Trainer, register_datasets, to_detectron2
 
 

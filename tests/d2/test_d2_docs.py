@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 """What README.md and docs/detectron2.md show of detectron2 does what they say."""
 
 import re
@@ -7,7 +6,6 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, TOY
 from PIL import Image
-from toy_training import one_thread, run_cfg, toy_data, toy_world
 
 import err_seg
 from err_seg.checkpoint import save_weights

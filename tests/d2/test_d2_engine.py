@@ -1,4 +1,3 @@
-# ruff: noqa: E402, F401, F811 (detectron2 may be absent; fixtures come by import)
 """tools/train_net.py --engine detectron2 beside --engine plain: the same losses, weights, figures and files."""
 
 import json
@@ -8,20 +7,8 @@ import subprocess
 
 import pytest
 import torch
-from test_damaged_pairs import damaged_cfg
 from test_killed_workers import kill_a_loader_process
-from test_train_command import train_net
-from toy_training import (
-    assert_same_weights,
-    command,
-    environment,
-    lines,
-    metrics,
-    one_thread,
-    run_cfg,
-    toy_data,
-    toy_world,
-)
+from toy_training import assert_same_weights, command, environment, lines, metrics
 from toy_training import run as plain_train
 
 import err_seg

@@ -1,4 +1,3 @@
-# ruff: noqa: E402 (detectron2 may be absent)
 """ERR-Seg through detectron2's own front doors: build_model, checkpointer, DefaultPredictor, Visualizer."""
 
 import numpy as np

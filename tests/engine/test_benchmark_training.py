@@ -1,9 +1,6 @@
-# ruff: noqa: F401 (fixtures come by import)
-
 import pytest
 import torch
 from conftest import TOY
-from toy_training import one_thread
 
 from err_seg.benchmarks import training
 from err_seg.config import get_cfg

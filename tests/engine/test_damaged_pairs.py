@@ -1,37 +1,11 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 """DATALOADER.SKIP_DAMAGED: training goes on without what cannot be read, and resumes exactly."""
 
 import logging
-import shutil
-from pathlib import Path
 
 import pytest
-from toy_training import (
-    assert_same_weights,
-    declaration,
-    metrics,
-    one_thread,
-    run,
-    run_cfg,
-    stop_after,
-    toy_data,
-    toy_world,
-)
+from toy_training import assert_same_weights, metrics, run, stop_after
 
-from err_seg.data import register, spec_from_dict
 from err_seg.engine.damaged import DamagedPairs
-
-
-@pytest.fixture
-def damaged_cfg(run_cfg, toy_world, tmp_path):
-    """Return a function from overrides to the configuration of a run on ten pairs, two of them damaged."""
-    folder = tmp_path / "damaged_train"
-    shutil.copytree(Path(toy_world[0]["image_dir"]).parent, folder)
-    for file in ("images/p3.png", "labels/p7.png"):
-        (folder / file).write_bytes((folder / file).read_bytes()[:60])
-    register(spec_from_dict(declaration(tmp_path, "damaged_train")))
-    own = ("DATASETS.TRAIN", ["damaged_train"], "DATALOADER.SKIP_DAMAGED", True)
-    return lambda *overrides: run_cfg(*own, *overrides)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,6 +1,4 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 import csv
-import json
 import os
 import time
 from pathlib import Path
@@ -9,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCABULARY
-from toy_training import declaration, one_thread, run_cfg, toy_data, toy_world, write_pictures
+from toy_training import declaration, write_pictures
 
-import err_seg
 from err_seg.config import ConfigError
 from err_seg.data import SegmentationPairs, get_dataset, read_image, register, spec_from_dict, unregister
 from err_seg.engine import evaluate

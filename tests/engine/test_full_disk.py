@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 """A disk that fills up while a run is under way ends it with one sentence, and loses nothing."""
 
 import errno
@@ -7,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from toy_training import assert_same_weights, command, environment, one_thread, run, run_cfg, toy_data, toy_world
+from toy_training import assert_same_weights, command, environment, run
 
 from err_seg.checkpoint import save_weights
 from err_seg.disk import disk_error

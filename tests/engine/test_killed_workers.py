@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 """A loader process that is killed ends a run with one sentence, and loses nothing."""
 
 import os
@@ -12,20 +11,7 @@ import time
 import psutil
 import pytest
 import torch
-from conftest import REPOSITORY
-from toy_training import (
-    assert_same_weights,
-    command,
-    declaration,
-    environment,
-    metrics,
-    one_thread,
-    run,
-    run_cfg,
-    toy_data,
-    toy_world,
-    wait_for,
-)
+from toy_training import assert_same_weights, command, declaration, environment, run, wait_for
 
 from err_seg.data import ImageReadError, SegmentationPairs, WorkerError, get_dataset, register, spec_from_dict
 from err_seg.data.loader import training_loader

@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 """What becomes of processes that work together when one of them fails, is killed, falls silent or is merely late."""
 
 import argparse
@@ -17,9 +16,8 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import REPOSITORY
 from test_two_machines import join, start_machines
-from toy_training import one_thread, run_cfg, toy_data, toy_world, wait_for
+from toy_training import wait_for
 
 import err_seg
 from err_seg.commands import train

@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 """A global batch gives one step, however it is shared out over processes and parts, and whatever is wrapped around."""
 
 from contextlib import closing
@@ -10,7 +9,7 @@ import torch
 from conftest import VOCABULARY, liven
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from toy_training import declaration, metrics, one_thread, run_cfg, toy_data, write_pictures
+from toy_training import declaration, metrics, write_pictures
 
 import err_seg
 from err_seg.data import register, spec_from_dict

@@ -1,16 +1,5 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 import torch
-from toy_training import (
-    assert_resumes_exactly,
-    assert_same_weights,
-    metrics,
-    one_thread,
-    run,
-    run_cfg,
-    toy_data,
-    toy_world,
-    training_state,
-)
+from toy_training import assert_resumes_exactly, assert_same_weights, metrics, run, training_state
 
 import err_seg
 from err_seg.checkpoint import read_checkpoint

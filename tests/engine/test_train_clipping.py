@@ -1,7 +1,6 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 import pytest
 import torch
-from toy_training import assert_resumes_exactly, one_thread, run_cfg, toy_data, toy_world
+from toy_training import assert_resumes_exactly
 
 from err_seg.engine import build_optimizer
 

@@ -1,29 +1,10 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 import json
-import sys
 
 import pytest
-from conftest import REPOSITORY
-from toy_training import metrics, one_thread, run_cfg, toy_data, toy_world
+from toy_training import metrics
 
-from err_seg.commands import train
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.run import TrainingRun
-
-
-@pytest.fixture
-def train_net(run_cfg, tmp_path, monkeypatch, capsys):
-    """Return a function that runs err-seg train in this process; gives status, output, errors."""
-    file = tmp_path / "run.yaml"
-    file.write_text(run_cfg("SOLVER.MAX_ITER", 1).dump())
-
-    def call(*arguments):
-        line = ["train", "--config-file", str(file), "--engine", "plain", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", line)
-        status = train.main()
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def test_trains_then_evaluates_then_evaluates_the_file(train_net, tmp_path):

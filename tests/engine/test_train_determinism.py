@@ -1,5 +1,4 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
-from toy_training import assert_resumes_exactly, assert_same_weights, one_thread, run, run_cfg, toy_data, toy_world
+from toy_training import assert_resumes_exactly, assert_same_weights, run
 
 
 def test_deterministic_algorithms_train_and_evaluate_as_the_others_do(run_cfg, tmp_path):

@@ -1,20 +1,8 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 import json
 
 import pytest
 from safetensors import safe_open
-from toy_training import (
-    assert_resumes_exactly,
-    assert_same_weights,
-    lines,
-    metrics,
-    one_thread,
-    run,
-    run_cfg,
-    toy_data,
-    toy_world,
-    training_state,
-)
+from toy_training import assert_resumes_exactly, assert_same_weights, lines, run, training_state
 
 import err_seg
 from err_seg.config import ConfigError

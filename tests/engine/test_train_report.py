@@ -1,11 +1,10 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 import json
 import logging
 
 import pytest
 import torch
 from PIL import Image
-from toy_training import metrics, one_thread, run, run_cfg, toy_data, toy_world
+from toy_training import metrics, run
 
 import err_seg
 from err_seg.config import ConfigError

@@ -1,7 +1,6 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 import pytest
 from conftest import liven
-from toy_training import assert_same_weights, metrics, one_thread, run, run_cfg, stop_after, toy_data, toy_world
+from toy_training import assert_same_weights, metrics, run, stop_after
 
 import err_seg
 from err_seg.engine import TrainingError, train

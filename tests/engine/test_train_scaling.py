@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 """Loss scaling, tried on the CPU with torch's own scaler for it."""
 
 import logging
@@ -10,18 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from toy_training import (
-    assert_resumes_exactly,
-    assert_same_weights,
-    lines,
-    metrics,
-    one_thread,
-    run,
-    run_cfg,
-    toy_data,
-    toy_world,
-    training_state,
-)
+from toy_training import assert_resumes_exactly, assert_same_weights, lines, metrics, run, training_state
 
 import err_seg
 from err_seg.engine import TrainingError, optimizer

@@ -1,25 +1,12 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 import os
 import random
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from toy_training import (
-    assert_same_weights,
-    command,
-    environment,
-    metrics,
-    one_thread,
-    run,
-    run_cfg,
-    toy_data,
-    toy_world,
-    wait_for,
-)
+from toy_training import assert_same_weights, command, environment, metrics, run, wait_for
 
 import err_seg
 from err_seg.engine import TrainingInterrupted

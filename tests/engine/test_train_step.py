@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 import itertools
 import shutil
 from pathlib import Path
@@ -8,7 +7,7 @@ import pytest
 import torch
 from conftest import liven
 from PIL import Image
-from toy_training import assert_same_weights, declaration, metrics, one_thread, run, run_cfg, toy_data, toy_world
+from toy_training import assert_same_weights, declaration, metrics, run
 
 import err_seg
 from err_seg.config import ConfigError

@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 """Several machines, each with a command of its own; here they are processes that share nothing but a folder."""
 
 import json
@@ -9,17 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import (
-    command,
-    environment,
-    metrics,
-    one_thread,
-    run,
-    run_cfg,
-    toy_data,
-    toy_world,
-    wait_for,
-)
+from toy_training import command, environment, metrics, run, wait_for
 
 import err_seg
 from err_seg.checkpoint import read_checkpoint

@@ -1,11 +1,10 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from toy_training import command, environment, metrics, one_thread, run, run_cfg, toy_data, toy_world, wait_for
+from toy_training import command, environment, metrics, run, wait_for
 
 import err_seg
 from err_seg.checkpoint import read_checkpoint

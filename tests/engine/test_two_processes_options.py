@@ -1,10 +1,7 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
-import json
-
 import pytest
 import torch
 from conftest import liven
-from toy_training import lines, one_thread, run_cfg, toy_data, toy_world
+from toy_training import lines
 
 import err_seg
 from err_seg.checkpoint import read_checkpoint

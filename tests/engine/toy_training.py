@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 
 import err_seg
 from err_seg.checkpoint import read_checkpoint
+from err_seg.commands import train as train_command
 from err_seg.data import register, spec_from_dict, unregister
 from err_seg.engine import train
 from err_seg.engine.run import TrainingRun
@@ -60,12 +63,6 @@ def declaration(root, name, vocabulary=VOCABULARY, **more):
     }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Toy networks are too small for more, and sums keep their order."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def toy_world(tmp_path_factory):
     """Write data sets of 10 and 7 pictures; return their declarations."""
@@ -90,6 +87,33 @@ def run_cfg(toy_cfg, toy_data, tmp_path):
     """Return a function from overrides to the configuration of a short run in ``tmp_path / "out"``."""
     own = ("OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.CUSTOM", toy_data)
     return lambda *overrides: toy_cfg(*SHORT, *own, *overrides)
+
+
+@pytest.fixture
+def damaged_cfg(run_cfg, toy_world, tmp_path):
+    """Return a function from overrides to the configuration of a run on ten pairs, two of them damaged."""
+    folder = tmp_path / "damaged_train"
+    shutil.copytree(Path(toy_world[0]["image_dir"]).parent, folder)
+    for file in ("images/p3.png", "labels/p7.png"):
+        (folder / file).write_bytes((folder / file).read_bytes()[:60])
+    register(spec_from_dict(declaration(tmp_path, "damaged_train")))
+    own = ("DATASETS.TRAIN", ["damaged_train"], "DATALOADER.SKIP_DAMAGED", True)
+    return lambda *overrides: run_cfg(*own, *overrides)
+
+
+@pytest.fixture
+def train_net(run_cfg, tmp_path, monkeypatch, capsys):
+    """Return a function that runs err-seg train in this process; gives status, output, errors."""
+    file = tmp_path / "run.yaml"
+    file.write_text(run_cfg("SOLVER.MAX_ITER", 1).dump())
+
+    def call(*arguments):
+        line = ["train", "--config-file", str(file), "--engine", "plain", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", line)
+        status = train_command.main()
+        return status, *capsys.readouterr()
+
+    return call
 
 
 def metrics(folder, *keys):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from conftest import TOY, liven
 from PIL import Image
 
@@ -24,12 +23,11 @@ def toy_weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def toy(toy_weights):
     """Return the toy network."""
-    torch.set_num_threads(2)
     return err_seg.load(toy_weights, device="cpu")
 
 
 @pytest.fixture
-def command(toy, toy_weights, monkeypatch, capsys, tmp_path):
+def run_predict(toy, toy_weights, monkeypatch, capsys, tmp_path):
     """Return a function that runs err-seg predict; gives exit status, standard output and error output."""
     monkeypatch.setattr(models, "load_model", lambda arguments: toy)
 

@@ -1,5 +1,4 @@
 """tools/predict.py: every kind of input, every kind of trouble, and the exit status for each."""
-# ruff: noqa: F401, F811 (fixtures come by import)
 
 import io
 import json
@@ -11,16 +10,16 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, VOCABULARY
 from PIL import Image
-from predicting import command, files, save, toy, toy_weights
+from predicting import files, save
 
 from err_seg.evaluation import labels_from_rle, load_label_png, load_rle_json
 from err_seg.inference import formats as formats_module
 from err_seg.inference.words import NOTHING, parse_words
 
 
-def test_all_formats_agree(command, tmp_path, toy):
+def test_all_formats_agree(run_predict, tmp_path, toy):
     picture = save(tmp_path / "cat.png")
-    status, out, _ = command(picture, "--format", "overlay,labels,json,rle,kept,attention", "--num-kept", 2)
+    status, out, _ = run_predict(picture, "--format", "overlay,labels,json,rle,kept,attention", "--num-kept", 2)
     assert status == 0
     names = ["_attention.png", "_kept.png", "_labels.png", "_overlay.png", "_rle.json", ".json"]
     assert files(tmp_path / "out") == sorted(f"cat{name}" for name in names)
@@ -37,19 +36,19 @@ def test_all_formats_agree(command, tmp_path, toy):
     assert "1 done" in out
 
 
-def test_folders_globs_stdin_and_equal_names(command, tmp_path, monkeypatch):
+def test_folders_globs_stdin_and_equal_names(run_predict, tmp_path, monkeypatch):
     for name in ("in/a.png", "in/deep/a.png", "in/deep/a.jpg", "in/.hidden/b.png", "more/c1.png", "more/c2.png"):
         save(tmp_path / name)
     (tmp_path / "in/notes.txt").write_text("not a picture, and not asked for by name")
     stream = io.BytesIO((tmp_path / "in/a.png").read_bytes())
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
-    status, _, _ = command(tmp_path / "in", tmp_path / "more/c*.png", "-", "--format", "labels", "--batch-size", 4)
+    status, _, _ = run_predict(tmp_path / "in", tmp_path / "more/c*.png", "-", "--format", "labels", "--batch-size", 4)
     assert status == 0
     names = ["a", "deep/a.jpg", "deep/a.png", "c1", "c2", "stdin"]
     assert files(tmp_path / "out") == sorted(f"{name}_labels.png" for name in names)
 
 
-def test_trouble_is_reported_and_the_rest_done(command, tmp_path):
+def test_trouble_is_reported_and_the_rest_done(run_predict, tmp_path):
     good = [save(tmp_path / name) for name in ("1.png", "9.png")]
     (tmp_path / "2.jpg").write_text("this is text")
     save(tmp_path / "whole.jpg", size=(200, 200))
@@ -57,7 +56,7 @@ def test_trouble_is_reported_and_the_rest_done(command, tmp_path):
     (tmp_path / "4.png").write_bytes(b"")
     bad = [tmp_path / name for name in ("2.jpg", "3.jpg", "4.png", "missing.png")]
     for attempt in range(2):
-        status, out, err = command(*good, *bad, tmp_path / "no*.tif", "--batch-size", 3)
+        status, out, err = run_predict(*good, *bad, tmp_path / "no*.tif", "--batch-size", 3)
         assert status == 1
         lines = err.strip().splitlines()
         assert len(lines) == 5
@@ -73,8 +72,8 @@ def test_trouble_is_reported_and_the_rest_done(command, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20000, 10), (10, 20000)])
-def test_extreme_sizes(command, tmp_path, size):
-    status, _, _ = command(save(tmp_path / "p.png", size), "--format", "overlay,labels,json,rle,kept")
+def test_extreme_sizes(run_predict, tmp_path, size):
+    status, _, _ = run_predict(save(tmp_path / "p.png", size), "--format", "overlay,labels,json,rle,kept")
     assert status == 0
     assert load_label_png(tmp_path / "out/p_labels.png").shape == size[::-1]
     with Image.open(tmp_path / "out/p_overlay.png") as image:
@@ -91,61 +90,61 @@ def test_extreme_sizes(command, tmp_path, size):
         ("word " * 500, "exceed the 77 tokens"),
     ],
 )
-def test_words_that_cannot_be_used(command, tmp_path, classes, message):
-    status, _, err = command(save(tmp_path / "p.png"), classes=classes)
+def test_words_that_cannot_be_used(run_predict, tmp_path, classes, message):
+    status, _, err = run_predict(save(tmp_path / "p.png"), classes=classes)
     assert status == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_many_classes_in_any_script(command, tmp_path):
+def test_many_classes_in_any_script(run_predict, tmp_path):
     names = [*(f"thing {i}" for i in range(497)), "🐱 cat", "猫", "кошка"]
     (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
     options = ("--classes-file", tmp_path / "names.txt", "--format", "labels,json,overlay")
-    assert command(save(tmp_path / "p.png"), *options, classes=None)[0] == 0
+    assert run_predict(save(tmp_path / "p.png"), *options, classes=None)[0] == 0
     assert load_label_png(tmp_path / "out/p_labels.png").dtype == np.uint16
 
 
-def test_none_of_these(command, tmp_path):
+def test_none_of_these(run_predict, tmp_path):
     picture = save(tmp_path / "p.png")
     options = ("--format", "labels,json,rle,overlay")
-    assert command(picture, *options, "--background", "1.0")[0] == 0
+    assert run_predict(picture, *options, "--background", "1.0")[0] == 0
     assert (load_label_png(tmp_path / "out/p_labels.png") == 255).all()
     assert json.loads((tmp_path / "out/p.json").read_text())["nothing"]["share"] == 1
     assert load_rle_json(tmp_path / "out/p_rle.json") == []
-    status, _, err = command(picture, "--background", "1.5")
+    status, _, err = run_predict(picture, "--background", "1.5")
     assert (status, "1.5" in err) == (2, True)
 
 
-def test_output_of_other_settings_is_not_mixed(command, tmp_path):
+def test_output_of_other_settings_is_not_mixed(run_predict, tmp_path):
     picture = save(tmp_path / "p.png")
-    assert command(picture)[0] == 0
-    status, _, err = command(picture, classes="cat, sky")
+    assert run_predict(picture)[0] == 0
+    status, _, err = run_predict(picture, classes="cat, sky")
     assert status == 3
     assert "classes" in err
     assert "--force" in err
     before = (tmp_path / "out/p_overlay.png").stat().st_mtime_ns
-    assert command(picture, "--force", classes="cat, sky")[0] == 0
+    assert run_predict(picture, "--force", classes="cat, sky")[0] == 0
     assert (tmp_path / "out/p_overlay.png").stat().st_mtime_ns > before
 
 
-def test_results_inside_the_input_folder_are_no_input(command, tmp_path):
+def test_results_inside_the_input_folder_are_no_input(run_predict, tmp_path):
     save(tmp_path / "in/p.png")
     for _ in range(2):
-        assert command(tmp_path / "in", output=tmp_path / "in/out")[0] == 0
+        assert run_predict(tmp_path / "in", output=tmp_path / "in/out")[0] == 0
     assert files(tmp_path / "in/out") == ["p_overlay.png"]
 
 
-def test_output_that_cannot_be_written(command, tmp_path):
+def test_output_that_cannot_be_written(run_predict, tmp_path):
     picture = save(tmp_path / "p.png")
     (tmp_path / "file").write_text("in the way")
-    status, _, err = command(picture, output=tmp_path / "file/out")
+    status, _, err = run_predict(picture, output=tmp_path / "file/out")
     assert status == 3
     assert str(tmp_path / "file/out") in err
 
 
-def test_full_disk_leaves_nothing_half_written(command, tmp_path, monkeypatch):
+def test_full_disk_leaves_nothing_half_written(run_predict, tmp_path, monkeypatch):
     pictures = [save(tmp_path / f"{i}.png") for i in range(4)]
     write = formats_module.FORMATS["labels"][1]
 
@@ -158,24 +157,24 @@ def test_full_disk_leaves_nothing_half_written(command, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setitem(formats_module.FORMATS, "labels", ("_labels.png", fill_up))
-        status, _, err = command(*pictures, "--format", "labels")
+        status, _, err = run_predict(*pictures, "--format", "labels")
     assert status == 3
     assert "No space left on device" in err
     assert len(err.strip().splitlines()) == 1
     assert "2_labels.png" not in files(tmp_path / "out")
     assert not list((tmp_path / "out").glob(".*"))
-    assert command(*pictures, "--format", "labels")[0] == 0
+    assert run_predict(*pictures, "--format", "labels")[0] == 0
     assert len(files(tmp_path / "out")) == 4
 
 
-def test_processes_share_the_pictures_out(command, tmp_path, monkeypatch):
+def test_processes_share_the_pictures_out(run_predict, tmp_path, monkeypatch):
     for i in range(7):
         save(tmp_path / f"in/{i}.png")
     written = []
     for rank in (1, 0, 2):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "3")
-        assert command(tmp_path / "in", "--format", "labels")[0] == 0
+        assert run_predict(tmp_path / "in", "--format", "labels")[0] == 0
         written.append(set(files(tmp_path / "out")))
     assert written[0] == {"1_labels.png", "4_labels.png"}
     assert written[2] == {f"{i}_labels.png" for i in range(7)}

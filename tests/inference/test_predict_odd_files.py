@@ -1,18 +1,16 @@
 """No file ends the whole job by its name, its kind or what becomes of it; all others are done."""
-# ruff: noqa: F401, F811 (fixtures come by import)
 
 import errno
 import json
 import os
 import sys
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
-from predicting import command, files, save, toy, toy_weights
+from predicting import files, save
 
-from err_seg.inference import collect_sources, failures, lookalikes, runner
+from err_seg.inference import collect_sources, failures, lookalikes
 from err_seg.inference import formats as formats_module
 from err_seg.inference import video as video_module
 from err_seg.inference.inputs import name_sources
@@ -21,12 +19,12 @@ ALL = "overlay,labels,json,rle,kept,attention"
 ENDINGS = ("_attention.png", "_kept.png", "_labels.png", "_overlay.png", "_rle.json", ".json")
 
 
-def test_longest_names(command, tmp_path):
+def test_longest_names(run_predict, tmp_path):
     names = ["n" * 240, "n" * 239 + "m", "n" * 251, "é" * 122, "a" * 20]
     for seed, name in enumerate(names):
         save(tmp_path / f"in/{name}.png", seed=seed)
     for done in (5, 0):
-        status, out, _ = command(tmp_path / "in", "--format", ALL)
+        status, out, _ = run_predict(tmp_path / "in", "--format", ALL)
         assert (status, f"{done} done" in out) == (0, True)
     results = files(tmp_path / "out")
     assert len(results) == 5 * len(ENDINGS)
@@ -36,11 +34,11 @@ def test_longest_names(command, tmp_path):
     assert all("picture" in fact for fact in facts)
 
 
-def test_names_that_differ_in_case_only(command, tmp_path):
+def test_names_that_differ_in_case_only(run_predict, tmp_path):
     for seed, name in enumerate(("A.png", "a.png", "B.png", "b.jpg", "é.png", "e\N{COMBINING ACUTE ACCENT}.png")):
         save(tmp_path / "in" / name, seed=seed)
     for done in (6, 0):
-        status, out, _ = command(tmp_path / "in", "--format", "labels")
+        status, out, _ = run_predict(tmp_path / "in", "--format", "labels")
         assert (status, f"{done} done" in out) == (0, True)
     results = files(tmp_path / "out")
     assert len({name.casefold() for name in results}) == 6
@@ -58,13 +56,13 @@ def test_names_that_answer_each_other(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_names_that_are_not_utf8(command, tmp_path):
+def test_names_that_are_not_utf8(run_predict, tmp_path):
     folder = tmp_path / os.fsdecode(b"f\xf6lder")
     save(folder / os.fsdecode(b"caf\xe9.png"))
     (folder / os.fsdecode(b"damag\xe9.png")).write_bytes(b"no picture")
     (folder / os.fsdecode(b"\xe9.heic")).write_bytes(b"no picture")
     save(folder / "good.png", seed=1)
-    status, out, err = command(folder, "--format", ALL, output=folder / "out")
+    status, out, err = run_predict(folder, "--format", ALL, output=folder / "out")
     assert status == 1
     assert "2 done, 0 were done before, 2 failed" in out
     assert "damag" in err
@@ -72,29 +70,29 @@ def test_names_that_are_not_utf8(command, tmp_path):
     assert len(results) == 2 * len(ENDINGS)
     facts = json.loads((folder / "out" / os.fsdecode(b"caf\xe9.json")).read_text(encoding="utf-8"))
     assert facts["picture"].endswith(r"f\xf6lder/caf\xe9.png")
-    assert "2 were done before" in command(folder, "--format", ALL, output=folder / "out")[1]
+    assert "2 were done before" in run_predict(folder, "--format", ALL, output=folder / "out")[1]
 
 
 @pytest.mark.parametrize("library", ["av", "cv2"])
-def test_videos_whose_names_are_not_utf8(command, tmp_path, library, monkeypatch):
+def test_videos_whose_names_are_not_utf8(run_predict, tmp_path, library, monkeypatch):
     pytest.importorskip(library)
     monkeypatch.setattr(video_module, "find_spec", lambda name: name == library or None)
     (tmp_path / os.fsdecode(b"\xe9.mp4")).write_bytes(b"no video")
     save(tmp_path / "good.png")
-    status, out, err = command(tmp_path)
+    status, out, err = run_predict(tmp_path)
     assert (status, r"\xe9.mp4" in err, "1 done" in out) == (1, True, True)
 
 
-def test_result_that_a_file_system_refuses_is_the_pictures_problem(command, tmp_path):
+def test_result_that_a_file_system_refuses_is_the_pictures_problem(run_predict, tmp_path):
     (tmp_path / "out/b_labels.png").mkdir(parents=True)
     for name in "abc":
         save(tmp_path / f"in/{name}.png")
-    status, out, err = command(tmp_path / "in", "--format", "labels")
+    status, out, err = run_predict(tmp_path / "in", "--format", "labels")
     assert (status, "2 done" in out, "b.png" in err) == (1, True, True)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ValueError("cannot draw"), OSError(errno.ENAMETOOLONG, "too long")])
-def test_result_that_cannot_be_drawn_is_the_pictures_problem(command, tmp_path, monkeypatch, error):
+def test_result_that_cannot_be_drawn_is_the_pictures_problem(run_predict, tmp_path, monkeypatch, error):
     write = formats_module.FORMATS["labels"][1]
 
     def fail(result, path):
@@ -105,7 +103,7 @@ def test_result_that_cannot_be_drawn_is_the_pictures_problem(command, tmp_path, 
     monkeypatch.setitem(formats_module.FORMATS, "labels", ("_labels.png", fail))
     for name in "abc":
         save(tmp_path / f"in/{name}.png")
-    status, out, err = command(tmp_path / "in", "--format", "labels")
+    status, out, err = run_predict(tmp_path / "in", "--format", "labels")
     assert (status, "2 done, 0 were done before, 1 failed" in out, "b.png" in err) == (1, True, True)
 
 
@@ -125,7 +123,9 @@ def test_result_that_cannot_be_drawn_is_the_pictures_problem(command, tmp_path, 
         ("a.3gp", "pip install av"),
     ],
 )
-def test_what_looks_like_a_picture_or_video_is_named_with_what_it_needs(command, tmp_path, monkeypatch, name, advice):
+def test_what_looks_like_a_picture_or_video_is_named_with_what_it_needs(
+    run_predict, tmp_path, monkeypatch, name, advice
+):
     bare = {".jpg": "JPEG", ".png": "PNG", ".pdf": "PDF"}
     monkeypatch.setattr(lookalikes, "picture_suffixes", lambda: frozenset(bare) - {".pdf"})
     monkeypatch.setattr(video_module, "find_spec", lambda name: None)
@@ -135,7 +135,7 @@ def test_what_looks_like_a_picture_or_video_is_named_with_what_it_needs(command,
     for other in ("notes.txt", "paper.pdf", "model.onnx", "noending"):
         (tmp_path / "in" / other).write_text("neither")
     for argument in ("in", f"in/{name}"):
-        status, _, err = command(tmp_path / argument)
+        status, _, err = run_predict(tmp_path / argument)
         (line,) = err.strip().splitlines()
         assert status == 1
         assert name in line
@@ -143,15 +143,15 @@ def test_what_looks_like_a_picture_or_video_is_named_with_what_it_needs(command,
     assert files(tmp_path / "out") == ["good_overlay.png"]
 
 
-def test_heic_is_read_where_its_reader_is_installed(command, tmp_path):
+def test_heic_is_read_where_its_reader_is_installed(run_predict, tmp_path):
     pillow_heif = pytest.importorskip("pillow_heif")
     lookalikes.picture_suffixes.cache_clear()
     pillow_heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(tmp_path / "a.heic")
-    assert command(tmp_path)[0] == 0
+    assert run_predict(tmp_path)[0] == 0
     assert files(tmp_path / "out") == ["a_overlay.png"]
 
 
-def test_links_to_nowhere_and_closed_folders_are_told_and_pipes_are_not_waited_for(command, tmp_path, monkeypatch):
+def test_links_to_nowhere_and_closed_folders_are_told_and_pipes_are_not_waited_for(run_predict, tmp_path, monkeypatch):
     save(tmp_path / "in/good.png")
     (tmp_path / "in/link.png").symlink_to(tmp_path / "nowhere.png")
     os.mkfifo(tmp_path / "in/pipe.png")
@@ -162,34 +162,34 @@ def test_links_to_nowhere_and_closed_folders_are_told_and_pipes_are_not_waited_f
         return walk(folder)
 
     monkeypatch.setattr("err_seg.inference.inputs.os.walk", closed)
-    status, out, err = command(tmp_path / "in")
+    status, out, err = run_predict(tmp_path / "in")
     assert (status, "1 done" in out) == (1, True)
     closed_line, link_line = err.strip().splitlines()
     assert "closed: Permission denied" in closed_line
     assert "link.png: no such file" in link_line
 
 
-def test_nothing_but_the_results_own_folder_is_told(command, tmp_path):
+def test_nothing_but_the_results_own_folder_is_told(run_predict, tmp_path):
     picture = save(tmp_path / "a.png")
     for argument in (tmp_path, picture):
-        status, _, err = command(argument, output=tmp_path)
+        status, _, err = run_predict(argument, output=tmp_path)
         assert status == 1
         assert "the results' own folder" in err
 
 
-def test_a_point_outside_the_picture_is_refused(command, tmp_path):
+def test_a_point_outside_the_picture_is_refused(run_predict, tmp_path):
     save(tmp_path / "in/large.png", size=(60, 50))
     save(tmp_path / "in/small.png", size=(40, 30))
     options = ("--format", "attention", "--point")
-    status, out, err = command(tmp_path / "in", *options, 45, 35)
+    status, out, err = run_predict(tmp_path / "in", *options, 45, 35)
     assert (status, "1 done, 0 were done before, 1 failed" in out) == (1, True)
     assert "small.png: the point (45, 35) lies outside of this picture of 40x30" in err
     for x, y, outside in ((39, 29, False), (40, 29, True), (39, 30, True)):
-        status, _, err = command(tmp_path / "in/small.png", *options, x, y, output=tmp_path / f"{x}-{y}")
+        status, _, err = run_predict(tmp_path / "in/small.png", *options, x, y, output=tmp_path / f"{x}-{y}")
         assert status == outside
-    status, _, err = command(tmp_path / "in", *options, -1, 3)
+    status, _, err = run_predict(tmp_path / "in", *options, -1, 3)
     assert (status, "outside of every picture" in err or "expected 2 arguments" in err) == (2, True)
-    assert command(tmp_path / "in", "--point", 1, 3)[0] == 2
+    assert run_predict(tmp_path / "in", "--point", 1, 3)[0] == 2
 
 
 class Failing:
@@ -215,7 +215,7 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
-def test_lack_of_memory_is_answered_by_a_smaller_batch_once(command, toy, tmp_path, monkeypatch, caplog, error):
+def test_lack_of_memory_is_answered_by_a_smaller_batch_once(run_predict, toy, tmp_path, monkeypatch, caplog, error):
     for i in range(10):
         save(tmp_path / f"in/{i}.png", seed=i)
 
@@ -224,7 +224,7 @@ def test_lack_of_memory_is_answered_by_a_smaller_batch_once(command, toy, tmp_pa
             raise error
 
     network = Failing(toy, monkeypatch, fail)
-    status, out, _ = command(tmp_path / "in", "--format", "labels", "--batch-size", 5)
+    status, out, _ = run_predict(tmp_path / "in", "--format", "labels", "--batch-size", 5)
     assert (status, "10 done" in out) == (0, True)
     assert network.sizes == [5, 2, 2, 1, 2, 2, 1]
     assert [record.getMessage() for record in caplog.records] == [
@@ -232,7 +232,7 @@ def test_lack_of_memory_is_answered_by_a_smaller_batch_once(command, toy, tmp_pa
     ]
 
 
-def test_a_picture_too_large_for_the_memory_is_a_problem(command, toy, tmp_path, monkeypatch):
+def test_a_picture_too_large_for_the_memory_is_a_problem(run_predict, toy, tmp_path, monkeypatch):
     for i in range(3):
         save(tmp_path / f"in/{i}.png", size=(40, 31 if i == 1 else 30))
 
@@ -241,13 +241,13 @@ def test_a_picture_too_large_for_the_memory_is_a_problem(command, toy, tmp_path,
             raise OUT_OF_MEMORY[0]
 
     Failing(toy, monkeypatch, fail)
-    status, out, err = command(tmp_path / "in", "--batch-size", 3)
+    status, out, err = run_predict(tmp_path / "in", "--batch-size", 3)
     assert (status, "2 done, 0 were done before, 1 failed" in out) == (1, True)
     assert "1.png: too large for the memory: OutOfMemoryError: CUDA out of memory" in err
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), IndexError("out of range"), ValueError("odd")])
-def test_any_other_error_of_the_network_is_the_pictures_problem(command, toy, tmp_path, monkeypatch, caplog, error):
+def test_any_other_error_of_the_network_is_the_pictures_problem(run_predict, toy, tmp_path, monkeypatch, caplog, error):
     for i in range(4):
         save(tmp_path / f"in/{i}.png", size=(40, 31 if i == 1 else 30))
 
@@ -256,14 +256,14 @@ def test_any_other_error_of_the_network_is_the_pictures_problem(command, toy, tm
             raise error
 
     network = Failing(toy, monkeypatch, fail)
-    status, out, err = command(tmp_path / "in", "--batch-size", 2)
+    status, out, err = run_predict(tmp_path / "in", "--batch-size", 2)
     assert (status, "3 done, 0 were done before, 1 failed" in out) == (1, True)
     assert f"1.png: the network failed on it: {type(error).__name__}: {error}" in err
     assert network.sizes == [2, 1, 1, 2]
     assert not caplog.records
 
 
-def test_a_device_that_failed_ends_the_run_and_keeps_what_is_done(command, toy, tmp_path, monkeypatch):
+def test_a_device_that_failed_ends_the_run_and_keeps_what_is_done(run_predict, toy, tmp_path, monkeypatch):
     """As after a device-side assertion: a RuntimeError, and from then on every call fails."""
     for i in range(6):
         save(tmp_path / f"in/{i}.png", seed=i)
@@ -283,18 +283,20 @@ def test_a_device_that_failed_ends_the_run_and_keeps_what_is_done(command, toy, 
     monkeypatch.setattr(failures.torch, "ones", broken_ones)
     with monkeypatch.context() as patch:
         network = Failing(toy, patch, fail)
-        status, _, err = command(tmp_path / "in", "--format", "labels")
+        status, _, err = run_predict(tmp_path / "in", "--format", "labels")
     assert status == 4
     (line,) = err.strip().splitlines()
     assert "device cpu failed and computes nothing any more (RuntimeError: CUDA error: device-side assert" in line
     assert len(network.sizes) == 4, "the fourth picture's error ends the run"
     assert files(tmp_path / "out") == [f"{i}_labels.png" for i in range(3)]
     failed.clear()
-    assert "3 done, 3 were done before, 0 failed" in command(tmp_path / "in", "--format", "labels")[1]
+    assert "3 done, 3 were done before, 0 failed" in run_predict(tmp_path / "in", "--format", "labels")[1]
 
 
-def test_attention_of_a_network_without_escf_is_refused_before_anything_is_done(command, toy, tmp_path, monkeypatch):
+def test_attention_of_a_network_without_escf_is_refused_before_anything_is_done(
+    run_predict, toy, tmp_path, monkeypatch
+):
     monkeypatch.setattr(toy, "escf", None)
-    status, _, err = command(save(tmp_path / "a.png"), "--format", "attention")
+    status, _, err = run_predict(save(tmp_path / "a.png"), "--format", "attention")
     assert (status, "no ESCF" in err) == (2, True)
     assert not (tmp_path / "out").exists()

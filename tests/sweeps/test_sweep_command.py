@@ -1,4 +1,3 @@
-# ruff: noqa: F401, F811 (fixtures come by import)
 """The command itself: killed twice on the way, it leaves the table that an undisturbed run leaves."""
 
 import contextlib
@@ -16,7 +15,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from safetensors.torch import save_file
-from toy_training import environment, one_thread, run, run_cfg, toy_data, toy_world, wait_for
+from toy_training import environment, run, wait_for
 
 from err_seg.commands import sweep
 from err_seg.engine import evaluate

@@ -11,11 +11,11 @@ from PIL import Image
 
 gradio = pytest.importorskip("gradio")
 
-from serving import draw_photo, serving  # noqa: E402
+from serving import draw_photo, serving
 
-from err_seg.web import create_app  # noqa: E402
-from err_seg.web.guard import MAX_EVENT, MAX_UPLOAD  # noqa: E402
-from err_seg.web.uploads import NoSuchUpload, Uploads  # noqa: E402
+from err_seg.web import create_app
+from err_seg.web.guard import MAX_EVENT, MAX_UPLOAD
+from err_seg.web.uploads import NoSuchUpload, Uploads
 
 CALL, JOIN, RUN, UPLOAD = (f"/gradio_api/{name}" for name in ("call/label", "queue/join", "run/predict", "upload"))
 META = {"_type": "gradio.FileData"}

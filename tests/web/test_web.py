@@ -12,12 +12,12 @@ import pytest
 
 gradio = pytest.importorskip("gradio")
 
-from conftest import REPOSITORY  # noqa: E402
-from serving import draw_photo, free_port, serving  # noqa: E402
+from conftest import REPOSITORY
+from serving import draw_photo, free_port, serving
 
-from err_seg.data import ImageReadError  # noqa: E402
-from err_seg.inference import NOTHING, Words, WordsError  # noqa: E402
-from err_seg.web import create_app, page  # noqa: E402
+from err_seg.data import ImageReadError
+from err_seg.inference import NOTHING, Words, WordsError
+from err_seg.web import create_app, page
 
 CHROMIUM = shutil.which("chromium")
 QUIET = [
