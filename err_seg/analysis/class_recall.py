@@ -20,7 +20,7 @@ from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.layers import resize
 
 # most of Table XIII's
-DEFAULT_NUM_KEPT = (4, 8, 16, 24, 32, 48, 64, 80)
+NUM_KEPT_COLUMNS = (4, 8, 16, 24, 32, 48, 64, 80)
 
 
 @dataclass(frozen=True)

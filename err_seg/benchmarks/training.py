@@ -20,7 +20,7 @@ from err_seg.build import build_model
 from err_seg.config import Config
 from err_seg.device import PRECISIONS, resolve_device, resolve_precision
 from err_seg.engine import build_optimizer
-from err_seg.engine.report import peak_memory
+from err_seg.engine.run_log import peak_memory
 from err_seg.engine.step import vocabulary_input
 from err_seg.modeling.layers import resize
 from err_seg.modeling.loss import segmentation_loss

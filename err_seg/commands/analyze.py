@@ -138,7 +138,7 @@ def analyze_classes(options: argparse.Namespace, cfg: "Config") -> None:
 
 def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
     """Recall of CRM."""
-    from err_seg.analysis.class_recall import DEFAULT_NUM_KEPT, measure_class_recall, recall_table, save_class_recall
+    from err_seg.analysis.class_recall import NUM_KEPT_COLUMNS, measure_class_recall, recall_table, save_class_recall
     from err_seg.analysis.figures import draw_class_recall, save_figure
     from err_seg.build import build_model
     from err_seg.data import SegmentationPairs, get_dataset
@@ -148,7 +148,7 @@ def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
     model = build_model(cfg)
     results = [measure_class_recall(cfg, model, data) for data in pairs]
     print("Share of the classes present, and of the labelled pixels, that are among the K kept, in percent:")
-    print(recall_table(results, options.num_kept or DEFAULT_NUM_KEPT))
+    print(recall_table(results, options.num_kept or NUM_KEPT_COLUMNS))
     save_class_recall(results, options.output / "class_recall.json")
     save_figure(draw_class_recall(results), options.output / "class_recall.png")
     _warn_of_random_weights(cfg)

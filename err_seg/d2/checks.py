@@ -7,7 +7,7 @@ from fvcore.common.config import CfgNode
 from err_seg.config import ConfigError
 from err_seg.engine.choice import check_detectron2_can
 from err_seg.engine.parallel import pictures_at_a_time
-from err_seg.engine.report import check_trackers
+from err_seg.engine.run_log import check_trackers
 
 
 def check_settings(cfg: CfgNode) -> None:

@@ -19,7 +19,7 @@ from err_seg.data import Batch
 from err_seg.data.loader import seed_of
 from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.errors import TrainingError
-from err_seg.engine.report import Report
+from err_seg.engine.run_log import RunLog
 from err_seg.engine.trial import BestWeights, figures_of, trial_cfg
 from err_seg.engine.vis import compare, predict_batch, save_comparison
 from err_seg.evaluation.report import load_results
@@ -157,12 +157,12 @@ class WriteReport(HookBase):
 
     def __init__(self, cfg: CfgNode, device: torch.device):
         self.cfg, self.device = cfg, device
-        self.report: Report | None = None
+        self.report: RunLog | None = None
         self._losses: list[float] = []
 
     def before_train(self) -> None:
         """Open the files."""
-        self.report = Report(self.cfg, self.device, self.trainer.start_iter, self._losses)
+        self.report = RunLog(self.cfg, self.device, self.trainer.start_iter, self._losses)
 
     def before_step(self) -> None:
         """Start the clock."""

@@ -18,7 +18,7 @@ from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.errors import TrainingError, TrainingInterrupted
 from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
 from err_seg.engine.parallel import is_main_process, wait_for_all
-from err_seg.engine.report import Report, check_trackers
+from err_seg.engine.run_log import RunLog, check_trackers
 from err_seg.engine.start import prepare_output
 from err_seg.engine.trial import BestWeights, figures_of
 from err_seg.engine.vis import compare, save_comparison
@@ -47,13 +47,13 @@ class Course:
         pictures: pictures consumed by all processes together.
         checkpoints: where they are saved.
         best: who keeps the best weights.
-        report: who tells of the run, in the main process.
+        log: what the run writes about its progress; in the main process, else ``None``.
     """
 
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
     watch: Watch
-    report: Report | None = None
+    log: RunLog | None = None
     average: WeightAverage | None = None
 
     def __init__(self, cfg: Config, model: ERRSeg):
@@ -97,9 +97,9 @@ class Course:
 
     def open(self, state: TrainingState) -> None:
         """Open the files that the run tells of itself in."""
-        self.report = Report(self.cfg, self.model.device, state.iteration, state.losses) if self.is_main else None
+        self.log = RunLog(self.cfg, self.model.device, state.iteration, state.losses) if self.is_main else None
         scale = self.scaler.get_scale() if self.scaler is not None else None
-        self.watch = Watch(self.checkpoints, self.report, state, scale)
+        self.watch = Watch(self.checkpoints, self.log, state, scale)
 
     def do_what_is_due(self, signum: int) -> None:
         """Show, evaluate, save and finish when it is time to; all processes must ask.
@@ -132,10 +132,10 @@ class Course:
         """Write what the network now predicts for the latest batch, as a picture; all processes must ask."""
         self.watch.settle()
         batch, predictions, names = self.label_latest()
-        if self.report is not None:
+        if self.log is not None:
             image = compare(batch, predictions, names)
             save_comparison(image, self.cfg, self.iteration)
-            self.report.picture(self.iteration - 1, np.asarray(image))
+            self.log.picture(self.iteration - 1, np.asarray(image))
 
     def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
         """Return what weights reach on ``DATASETS.TEST``."""
@@ -151,8 +151,8 @@ class Course:
         weights = self.final_weights()
         results = self.try_out(weights)
         self.best.offer(weights, self.iteration, results)
-        if self.report is not None:
-            self.report.evaluation(self.iteration - 1, figures_of(results))
+        if self.log is not None:
+            self.log.evaluation(self.iteration - 1, figures_of(results))
         wait_for_all()
 
     def save(self) -> None:
@@ -165,13 +165,13 @@ class Course:
         if self._has_part:
             weights, optimizer = self.weights(), gather_optimizer_state(self.optimizer)
             average = self.average.state() if self.average is not None else {}
-        if self.report is not None:
+        if self.log is not None:
             state = TrainingState(
                 iteration=self.iteration,
                 pictures=self.pictures,
                 optimizer=optimizer,
                 scaler=self.scaler.state_dict() if self.scaler is not None else {},
-                losses=self.report.losses,
+                losses=self.log.losses,
                 config=self.cfg.dump(),
                 average=average,
                 broken=self.watch.broken,
@@ -223,5 +223,5 @@ class Course:
 
     def close(self) -> None:
         """Close the files."""
-        if self.report is not None:
-            self.report.close()
+        if self.log is not None:
+            self.log.close()

@@ -17,7 +17,7 @@ from err_seg.modeling.err_seg import ERRSeg
 def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
     """Train the model on ``DATASETS.TRAIN`` for ``SOLVER.MAX_ITER`` iterations.
 
-    Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.report`), checkpoints every
+    Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.run_log`), checkpoints every
     ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), pictures of predictions
     every ``VIS_PERIOD`` (:mod:`err_seg.engine.vis`), and ``model_final.safetensors``; every ``TEST.EVAL_PERIOD`` and at
     the end results on ``DATASETS.TEST``, in ``evaluations``, and the best weights so far, ``model_best.safetensors``.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from err_seg.engine.checkpoints import Checkpoints, TrainingState
 from err_seg.engine.errors import TrainingError
-from err_seg.engine.report import Report
+from err_seg.engine.run_log import RunLog
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +59,14 @@ class Iteration(NamedTuple):
 
 
 class Watch:
-    """Takes note of every iteration and reads it one later: reports it, and ends the run where its loss is broken.
+    """Takes note of every iteration and reads it one later: logs it, and ends the run where its loss is broken.
 
     With loss scaling, a loss that is not finite skips its step, as gradients that are not finite do, and only
     ``LOSSES_SKIPPED`` of them in a row are too many.
 
     Args:
         checkpoints: what messages name.
-        report: the main process's, else ``None``.
+        log: the main process's, else ``None``.
         state: where the run starts.
         scale: the loss scale there; ``None`` without loss scaling.
 
@@ -76,8 +76,8 @@ class Watch:
         asked_to_stop: whether any process was asked to stop; the same in all of them.
     """
 
-    def __init__(self, checkpoints: Checkpoints, report: Report | None, state: TrainingState, scale: float | None):
-        self.checkpoints, self.report, self.scale = checkpoints, report, scale
+    def __init__(self, checkpoints: Checkpoints, log: RunLog | None, state: TrainingState, scale: float | None):
+        self.checkpoints, self.log, self.scale = checkpoints, log, scale
         self.broken, self.skipped = state.broken, state.skipped
         self.asked_to_stop = False
         self._pending: Iteration | None = None
@@ -87,7 +87,7 @@ class Watch:
         self._pending = iteration
 
     def settle(self) -> None:
-        """Read and report what was noted; nothing where that is done.
+        """Read and log what was noted, if that has not happened yet.
 
         Raises:
             TrainingError: the loss is not a finite number, for too long; names iteration, pictures, last checkpoint.
@@ -106,9 +106,9 @@ class Watch:
         self.broken = 0 if math.isfinite(loss) else self.broken + 1
         if self.broken:
             self._complain(loss, iteration)
-        if self.report is not None:
+        if self.log is not None:
             seconds, data_seconds = iteration.seconds, iteration.data_seconds
-            self.report.iteration(iteration.number, loss, iteration.lr, seconds, data_seconds, scaling)
+            self.log.iteration(iteration.number, loss, iteration.lr, seconds, data_seconds, scaling)
 
     def _complain(self, loss: float, iteration: Iteration) -> None:
         files = gather_object([] if iteration.own_loss.isfinite() else iteration.files)

@@ -18,7 +18,7 @@ from err_seg.engine import build_optimizer, build_schedule
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.choice import began
 from err_seg.engine.errors import EvaluationError, TrainingError
-from err_seg.engine.report import Report
+from err_seg.engine.run_log import RunLog
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2
@@ -227,7 +227,7 @@ def test_command_says_which_engine_and_logs_what_detectron2_says(run_cfg, tmp_pa
 
 def test_nothing_to_evaluate(train_net, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(Report, "picture", lambda _, iteration, picture: shown.append((iteration, picture.shape[2])))
+    monkeypatch.setattr(RunLog, "picture", lambda _, iteration, picture: shown.append((iteration, picture.shape[2])))
     status, _, _ = train_net(*WITH, "DATASETS.TEST", "[]", "VIS_PERIOD", 1)
     assert status == 0
     assert shown == [(0, 3)]

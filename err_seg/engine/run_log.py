@@ -1,4 +1,4 @@
-"""What a training run tells while it runs: the log, metrics.json, TensorBoard, Weights & Biases."""
+"""What a training run writes while it runs: the log, metrics.json, TensorBoard, Weights & Biases."""
 
 import datetime
 import importlib
@@ -38,21 +38,21 @@ def check_trackers(cfg: Config) -> None:
             raise ConfigError(f"{key} = {value!r} needs the package {package}: pip install {package}, or switch it off")
 
 
-class Report:
-    """The voice of a run, in the main process.
+class RunLog:
+    """Everything that a run writes about its progress; the main process has one.
 
     Every ``LOG.PERIOD`` iterations there is a line in the log and one in ``metrics.json``, the latter in detectron2's
     format: a JSON object with ``iteration`` (from 0), ``total_loss`` (the mean since the last line), ``lr`` (the
     highest of the groups), ``time`` and ``data_time`` (seconds an iteration, median), ``eta_seconds`` and ``max_mem``
-    (MiB); with loss scaling also ``loss_scale`` and ``skipped_steps`` (of all up to here). Losses that are not finite
-    are left out of the mean, which is null where there is no other. An evaluation has a line of its own, with figures
-    such as ``sem_seg/mIoU``.
+    (MiB); with loss scaling also ``loss_scale`` and ``skipped_steps`` (since iteration 0). Losses that are not finite
+    are left out of the mean; it is null where none is finite. An evaluation has a line of its own, with metrics such as
+    ``sem_seg/mIoU``.
 
     Args:
         cfg: the configuration.
         device: where the network lies.
         start: iterations done before; what earlier runs wrote about later ones is removed.
-        losses: losses of iterations before ``start`` that no line stands for yet.
+        losses: of the iterations before ``start`` that are not in a line yet.
     """
 
     def __init__(self, cfg: Config, device: torch.device, start: int, losses: list[float]):
@@ -83,7 +83,7 @@ class Report:
         data_seconds: float,
         further: Mapping[str, float] | None = None,
     ) -> None:
-        """Take note of an iteration (from 0), and tell of it and those before when it is time to."""
+        """Note an iteration (from 0); every ``LOG.PERIOD`` iterations, and after the last, write a line."""
         if math.isfinite(loss):
             self.losses.append(loss)
         self._times.append((seconds, data_seconds))
@@ -111,9 +111,9 @@ class Report:
             "".join(f"  {name}: {value:g}" for name, value in (further or {}).items()),
         )
 
-    def evaluation(self, iteration: int, figures: Mapping[str, float]) -> None:
-        """Tell of an evaluation after an iteration (from 0)."""
-        self._write({"iteration": iteration, **figures})
+    def evaluation(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Write the line of an evaluation after an iteration (from 0)."""
+        self._write({"iteration": iteration, **metrics})
 
     def _write(self, line: dict[str, Any]) -> None:
         with writing(self._metrics.name):
@@ -141,7 +141,7 @@ class Report:
             self._metrics.close()
         if self._tensorboard is not None:
             with writing(self._tensorboard.log_dir):
-                self._tensorboard.flush()  # unlike close, it tells what could not be written
+                self._tensorboard.flush()  # unlike close, it raises what could not be written
                 self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()

@@ -8,16 +8,16 @@ from toy_training import metrics, run
 
 import err_seg
 from err_seg.config import ConfigError
-from err_seg.engine.report import Report, keep_lines_before
+from err_seg.engine.run_log import RunLog, keep_lines_before
 
 
 def test_metrics_are_lines_in_detectron2s_format(toy_cfg, tmp_path, caplog):
     cfg = toy_cfg("OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", 10, "LOG.PERIOD", 4, "LOG.TENSORBOARD", False)
-    report = Report(cfg, torch.device("cpu"), 0, [])
+    log = RunLog(cfg, torch.device("cpu"), 0, [])
     with caplog.at_level(logging.INFO):
         for iteration in range(10):
-            report.iteration(iteration, loss=float(iteration), lr=0.1, seconds=2.0, data_seconds=0.5)
-    report.close()
+            log.iteration(iteration, loss=float(iteration), lr=0.1, seconds=2.0, data_seconds=0.5)
+    log.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [3, 7, 9]
     assert [line["total_loss"] for line in lines] == [1.5, 5.5, 8.5]
