@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from err_seg.drawing.overlay import first_synonym
+from err_seg.drawing.text import first_synonym
 from err_seg.inference.attention import Attention, escf_with, recording
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.escf import CFM, SFM

@@ -1,7 +1,6 @@
 """Pictures of the analyses, drawn without any window."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +11,6 @@ from err_seg.analysis.attention_share import AttentionShare
 from err_seg.analysis.class_recall import ClassRecall
 from err_seg.analysis.classes_per_picture import ClassCounts
 from err_seg.analysis.vocabulary_similarity import NearestClasses
-from err_seg.files import atomic_write
 
 COLUMNS = 3
 
@@ -148,12 +146,6 @@ def draw_saturation(
     (lines, titles), (dashed, further) = (axis.get_legend_handles_labels() for axis in (left, right))
     figure.legend([*lines, *dashed], [*titles, *further], loc="outside lower center", ncols=2, frameon=False)
     return figure
-
-
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG."""
-    with atomic_write(path) as partial:
-        figure.savefig(partial, format="png", dpi=150)
 
 
 def _set_num_kept_axis(panel: Axes, num_kept: Sequence[int]) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 from PIL import Image
 
 from err_seg.drawing.colors import class_colors
-from err_seg.drawing.grid import CELL, Entry, Line, Row, fitting_size, lay_out
-from err_seg.drawing.legend import LONGEST_NAME, drawable
-from err_seg.drawing.overlay import OPACITY, area_shares, first_synonym, overlay
+from err_seg.drawing.grid import CELL, HEADING_TEXT, Row, fitting_size, lay_out
+from err_seg.drawing.legend import FAINT, Entry
+from err_seg.drawing.overlay import OPACITY, area_shares, overlay
+from err_seg.drawing.text import first_synonym, shortened, text_width
 from err_seg.modeling.err_seg import ERRSeg
 
-TEXT, HEADING_TEXT = 13, 14
 HEADING_LINES = 4
 # classes with a smaller share of the area are not named one by one
 LEAST_AREA = 0.005
@@ -102,7 +102,7 @@ def picture_grid(pictures: Sequence[np.ndarray], columns: Sequence[Column], cell
             panels.append(overlay(coat, labels, names, legend=False))
             legends.append(_legend(labels, names))
         rows.append(Row(panels, legends))
-    return lay_out([[_line("picture")], *(_heading(column, cell) for column in columns)], rows, cell=cell)
+    return lay_out([["picture"], *(_heading(column, cell) for column in columns)], rows, cell=cell)
 
 
 def _shown_names(columns: Sequence[Column]) -> tuple[str, ...]:
@@ -138,38 +138,25 @@ def _legend(labels: np.ndarray, names: tuple[str, ...]) -> list[Entry]:
     entries = []
     for index in shown:
         red, green, blue = (round((1 - BENEATH) * c + BENEATH * MIDDLE_GRAY) for c in colors[index].tolist())
-        entries.append(Entry((red, green, blue), *drawable(_shortened(names[index]), TEXT)))
+        entries.append(Entry((red, green, blue), names[index]))
     if rest := len(shares) - len(shown):
-        entries.append(Entry(OTHERS_COLOR, *drawable(f"{rest} more below {LEAST_AREA:.1%}", TEXT), "gray"))
+        entries.append(Entry(OTHERS_COLOR, f"{rest} more below {LEAST_AREA:.1%}", ink=FAINT))
     return entries
 
 
-def _heading(column: Column, cell: int) -> list[Line]:
+def _heading(column: Column, cell: int) -> list[str]:
     """Wrap a column's title and names into lines; the last one says how many names it leaves out."""
-    lines = [_line(column.title)] if column.title else []
+    lines = [column.title] if column.title else []
     if not column.lists_names:
         return lines
     room = HEADING_LINES + len(lines)
-    names = [_shortened(first_synonym(name)) for name in column.vocabulary]
+    names = [shortened(first_synonym(name)) for name in column.vocabulary]
     while names:
         taken = 1
-        while taken < len(names) and _width(", ".join(names[: taken + 1]) + ",") <= cell:
+        while taken < len(names) and text_width(", ".join(names[: taken + 1]) + ",", HEADING_TEXT) <= cell:
             taken += 1
         if len(lines) == room - 1 and taken < len(names):
-            return [*lines, _line(f"… {len(names)} more")]
-        lines.append(_line(", ".join(names[:taken]) + ("," if taken < len(names) else "")))
+            return [*lines, f"… {len(names)} more"]
+        lines.append(", ".join(names[:taken]) + ("," if taken < len(names) else ""))
         names = names[taken:]
     return lines
-
-
-def _line(text: str) -> Line:
-    return Line(*drawable(text, HEADING_TEXT))
-
-
-def _width(text: str) -> float:
-    line = _line(text)
-    return line.font.getlength(line.text)
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1].rstrip() + "…"

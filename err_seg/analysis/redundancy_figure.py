@@ -3,15 +3,12 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from err_seg.analysis.attention_comparison import ClassAttention, Comparison
-from err_seg.drawing.legend import drawable
-from err_seg.drawing.overlay import first_synonym
+from err_seg.drawing.plots import DPI, draw_heat, set_class_title, thumbnail, to_image
 from err_seg.inference.attention import POINT_COLOR
-from err_seg.inference.kept import DPI, LONGEST_NAME, draw_heat, thumbnail, to_image
 
 UNIFORM_MARKER = "v"
 OUTLINE_COLOR = "#ffffff"
@@ -60,8 +57,7 @@ def _kept(run: ClassAttention) -> str:
 def _draw_picture(axis: Axes, small: np.ndarray, c: Comparison) -> None:
     axis.imshow(small, extent=(0, small.shape[1], small.shape[0], 0))
     _mark(axis, small, c)
-    text, font = drawable(first_synonym(c.all.result.vocabulary[c.index])[:LONGEST_NAME], 10)
-    axis.set_title(text, fontproperties=FontProperties(fname=str(font.path)), fontsize=10)
+    set_class_title(axis, c.all.result.vocabulary[c.index], size=10)
 
 
 def _mark(axis: Axes, small: np.ndarray, c: Comparison) -> None:

@@ -125,9 +125,10 @@ def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
 def analyze_classes(options: argparse.Namespace, cfg: "Config") -> None:
     """Table I."""
     from err_seg.analysis.classes_per_picture import PAPER, class_counts_table, count_classes, save_class_counts
-    from err_seg.analysis.figures import draw_class_counts, save_figure
+    from err_seg.analysis.figures import draw_class_counts
     from err_seg.data import SegmentationPairs, get_dataset
     from err_seg.data.preparation.parallel import default_workers
+    from err_seg.drawing.plots import save_figure
 
     pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in options.datasets or PAPER]
     results = [count_classes(data, options.workers or default_workers()) for data in pairs]
@@ -139,9 +140,10 @@ def analyze_classes(options: argparse.Namespace, cfg: "Config") -> None:
 def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
     """Recall of CRM."""
     from err_seg.analysis.class_recall import NUM_KEPT_COLUMNS, measure_class_recall, recall_table, save_class_recall
-    from err_seg.analysis.figures import draw_class_recall, save_figure
+    from err_seg.analysis.figures import draw_class_recall
     from err_seg.build import build_model
     from err_seg.data import SegmentationPairs, get_dataset
+    from err_seg.drawing.plots import save_figure
 
     names = options.datasets or cfg.DATASETS.TEST
     pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
@@ -157,7 +159,8 @@ def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
 def analyze_vocabularies(options: argparse.Namespace, cfg: "Config") -> None:
     """Table IV."""
     from err_seg.analysis import vocabulary_similarity as similarity
-    from err_seg.analysis.figures import draw_similarities, save_figure
+    from err_seg.analysis.figures import draw_similarities
+    from err_seg.drawing.plots import save_figure
 
     vocabularies, thresholds = (
         options.vocabularies or similarity.PAPER,

@@ -56,10 +56,11 @@ def measure_shares(options: argparse.Namespace) -> Path:
     """Proposition 1."""
     from err_seg import hub
     from err_seg.analysis.attention_share import measure_attention_share, save_attention_share, share_table
-    from err_seg.analysis.figures import draw_attention_share, save_figure
+    from err_seg.analysis.figures import draw_attention_share
     from err_seg.commands.models import load_model
     from err_seg.config import get_cfg
     from err_seg.data import SegmentationPairs, get_dataset, register_entries
+    from err_seg.drawing.plots import save_figure
     from err_seg.mini.files import mini_world_name
 
     overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]

@@ -174,6 +174,7 @@ def summarize(report: "Report", words: "Words", output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from err_seg.drawing.text import first_synonym
     from err_seg.inference.names import printable
 
     if report.done:
@@ -182,7 +183,7 @@ def summarize(report: "Report", words: "Words", output: Path) -> None:
         table.add_column("pictures", justify="right")
         table.add_column("share of all pixels", justify="right")
         for name, pixels in report.pixels.most_common(ROWS):
-            table.add_row(name.split(", ")[0], str(report.pictures[name]), f"{pixels / total:.1%}")
+            table.add_row(first_synonym(name), str(report.pictures[name]), f"{pixels / total:.1%}")
         if len(report.pixels) > ROWS:
             rest = sum(pixels for _, pixels in report.pixels.most_common()[ROWS:])
             table.add_row(f"{len(report.pixels) - ROWS} more", "", f"{rest / total:.1%}")

@@ -143,7 +143,7 @@ def load_sweeps(files: list[Path], *, mini: bool) -> "list[Sweep]":
 
 def write(sweep: "Sweep", runs: "list[Run]", folder: Path, command: str) -> None:
     """Write what is measured so far."""
-    from err_seg.analysis.figures import save_figure
+    from err_seg.drawing.plots import save_figure
     from err_seg.sweeps.measured import measured_rows
     from err_seg.sweeps.plots import draw_sweep
     from err_seg.sweeps.report import save_tables

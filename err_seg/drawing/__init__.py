@@ -1,9 +1,12 @@
 """Whatever is drawn, in one place.
 
-==============  =======================================================================
+==============  =========================================================================
 ``colors.py``   one colour a class name
-``legend.py``   squares, names in any script and shares of the area below a picture
+``text.py``     names as they are drawn: short, and in a font that has their characters
+``legend.py``   coloured squares, names and shares of the area
 ``overlay.py``  labels laid over a picture
-``grid.py``     rows of pictures under headings
-==============  =======================================================================
+``grid.py``     pictures side by side: sheets, and grids with headings and legends
+``plots.py``    what figures drawn with Matplotlib share: heat maps, class names, files
+``saving.py``   pictures to files
+==============  =========================================================================
 """

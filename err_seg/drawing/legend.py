@@ -1,18 +1,16 @@
-"""A legend below a picture: coloured squares, names in any script, shares of the area."""
+"""A legend: coloured squares, names in any script, shares of the area."""
 
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-from matplotlib.font_manager import findSystemFonts
-from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
+
+from err_seg.drawing.text import drawable, shortened
+
+Color = tuple[int, int, int]
 
 BACKGROUND, INK, FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)
 OTHERS_COLOR = (200, 200, 200)
-LONGEST_NAME = 32
 MOST_NAMES = 24
 LINES_PER_PICTURE = 45  # the text is this fraction of the picture's width high, and no more than suits a flat picture
 SMALLEST, LARGEST = 12, 60
@@ -20,22 +18,46 @@ ROOM = 480  # pixels that a legend may be wide below a picture that is narrower
 
 
 class Entry(NamedTuple):
-    """An entry of a legend: the square's RGB colour, a name, and its share of the area in 0..1."""
+    """An entry of a legend.
 
-    color: tuple[int, int, int]
+    Attributes:
+        color: of the square, RGB.
+        name: cut where it is long.
+        share: of the area, in 0..1; ``None`` is not written.
+        ink: the name's colour.
+    """
+
+    color: Color
     name: str
-    share: float
+    share: float | None = None
+    ink: Color = INK
 
 
 class _Text(NamedTuple):
-    """An entry as it is drawn: its square's colour, name, font, share, and the pixels that the name and all take."""
+    """An entry as it is drawn: its name's font, its share as text, and the pixels that the name and all take."""
 
-    color: tuple[int, int, int]
+    color: Color
     name: str
     font: ImageFont.FreeTypeFont
+    ink: Color
     share: str
     name_width: float
     width: int
+
+
+def draw_legend(entries: Sequence[Entry], width: int, size: int) -> Image.Image:
+    """Draw a legend by itself, in as few lines as a width allows; a longer name makes it wider.
+
+    Args:
+        entries: at least one.
+        width: in pixels.
+        size: of the text, in pixels.
+    """
+    columns = _columns([_text(entry, size) for entry in entries], width)
+    own = max(width, sum(_widths(columns)))
+    image = Image.new("RGB", (own, len(columns[0]) * _line(size)), BACKGROUND)
+    _draw(image, columns, size, (0, 0))
+    return image
 
 
 def add_legend(image: Image.Image, entries: Sequence[Entry], last: Sequence[Entry] = ()) -> Image.Image:
@@ -52,23 +74,36 @@ def add_legend(image: Image.Image, entries: Sequence[Entry], last: Sequence[Entr
     if not entries and not last:
         return image
     size = min(max(SMALLEST, round(min(image.width, 1.5 * image.height) / LINES_PER_PICTURE)), LARGEST)
-    line, padding = round(size * 1.6), size
+    line, padding = _line(size), size
     most = max(1, (image.height - padding) // line)
     columns = _fit(entries, last, size, most, image.width - padding)
-    widths = [max(text.width for text in column) for column in columns]
-    width = max(image.width, sum(widths) + padding)
+    width = max(image.width, sum(_widths(columns)) + padding)
     canvas = Image.new("RGB", (width, image.height + len(columns[0]) * line + padding), BACKGROUND)
     canvas.paste(image, ((width - image.width) // 2, 0))
-    draw, plain = ImageDraw.Draw(canvas), font_for("", size)
+    _draw(canvas, columns, size, (padding // 2, image.height + padding // 2))
+    return canvas
+
+
+def _draw(image: Image.Image, columns: Sequence[Sequence[_Text]], size: int, corner: tuple[int, int]) -> None:
+    """Draw columns of entries from an upper left corner on."""
+    draw, (_, plain), widths = ImageDraw.Draw(image), drawable("", size), _widths(columns)
     for place, column in enumerate(columns):
-        x = padding // 2 + sum(widths[:place])
+        x = corner[0] + sum(widths[:place])
         for row, text in enumerate(column):
-            y = image.height + padding // 2 + row * line
+            y = corner[1] + row * _line(size)
+            middle = y + _line(size) / 2
             square = (x, y + round(0.3 * size), x + size, y + round(0.3 * size) + size)
             draw.rounded_rectangle(square, radius=size // 4, fill=text.color, outline=FAINT)
-            draw.text((x + 1.5 * size, y + line / 2), text.name, fill=INK, font=text.font, anchor="lm")
-            draw.text((x + 2.1 * size + text.name_width, y + line / 2), text.share, fill=FAINT, font=plain, anchor="lm")
-    return canvas
+            draw.text((x + 1.5 * size, middle), text.name, fill=text.ink, font=text.font, anchor="lm")
+            draw.text((x + 2.1 * size + text.name_width, middle), text.share, fill=FAINT, font=plain, anchor="lm")
+
+
+def _line(size: int) -> int:
+    return round(1.6 * size)
+
+
+def _widths(columns: Sequence[Sequence[_Text]]) -> list[int]:
+    return [max(text.width for text in column) for column in columns]
 
 
 def _fit(entries: Sequence[Entry], last: Sequence[Entry], size: int, most: int, room: int) -> list[list[_Text]]:
@@ -84,7 +119,7 @@ def _fit(entries: Sequence[Entry], last: Sequence[Entry], size: int, most: int, 
                 return columns
     for count in range(min(MOST_NAMES, len(texts) - 1), -1, -1):
         rest = entries[count:]
-        more = Entry(OTHERS_COLOR, f"… and {len(rest)} more", sum(entry.share for entry in rest))
+        more = Entry(OTHERS_COLOR, f"… and {len(rest)} more", sum(entry.share or 0.0 for entry in rest))
         for width in (room, max(room, ROOM)):
             if len((columns := _columns([*texts[:count], _text(more, size), *ends], width))[0]) <= most:
                 return columns
@@ -95,59 +130,14 @@ def _columns(texts: Sequence[_Text], room: int) -> list[list[_Text]]:
     """Set entries in as few lines as a width allows, in columns that are as wide as their own entries."""
     for lines in range(1, len(texts) + 1):
         columns = [list(texts[start : start + lines]) for start in range(0, len(texts), lines)]
-        if sum(max(text.width for text in column) for column in columns) <= room:
+        if sum(_widths(columns)) <= room:
             break
     return columns
 
 
 def _text(entry: Entry, size: int) -> _Text:
-    name, font = drawable(_shortened(entry.name), size)
-    share, name_width = f"{entry.share:.1%}", font.getlength(name)
-    width = round(name_width + font_for("", size).getlength(share) + 3.6 * size)
-    return _Text(entry.color, name, font, share, name_width, width)
-
-
-def drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """Return a text and a font that has all its characters; those that no font has are replaced by their codes."""
-    font, lacking = _best_font(text)
-    for character in lacking:
-        text = text.replace(character, f"U+{ord(character):04X} ")
-    return text.strip(), ImageFont.truetype(font, size)
-
-
-def font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """Return the font that :func:`drawable` takes for a text."""
-    return drawable(text, size)[1]
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1].rstrip() + "…"
-
-
-@lru_cache(maxsize=4096)
-def _best_font(text: str) -> tuple[str, frozenset[str]]:
-    """Find the font that has most of a text's characters (Matplotlib's own first), and those that it lacks."""
-    wanted = {character for character in text if character.isprintable() and not character.isspace()}
-    own = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
-    best, lacking = own, frozenset(wanted - _characters(own))
-    for path in _system_fonts() if lacking else ():
-        if len(found := frozenset(wanted - _characters(path))) < len(lacking):
-            best, lacking = path, found
-        if not lacking:
-            break
-    return best, lacking
-
-
-@lru_cache(maxsize=1)
-def _system_fonts() -> tuple[str, ...]:
-    return tuple(sorted(findSystemFonts()))
-
-
-@lru_cache(maxsize=1024)
-def _characters(path: str) -> frozenset[str]:
-    """Return the characters of a font file; none where it cannot be drawn at any size."""
-    try:
-        ImageFont.truetype(path, SMALLEST)
-        return frozenset(map(chr, FT2Font(path).get_charmap()))
-    except (OSError, RuntimeError):
-        return frozenset()
+    (name, font), (_, plain) = drawable(shortened(entry.name), size), drawable("", size)
+    share, name_width = "" if entry.share is None else f"{entry.share:.1%}", font.getlength(name)
+    margins = 3.6 if share else 2.5  # the square, and what is left blank, in sizes
+    width = round(name_width + plain.getlength(share) + margins * size)
+    return _Text(entry.color, name, font, entry.ink, share, name_width, width)

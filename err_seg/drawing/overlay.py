@@ -8,6 +8,7 @@ from PIL import Image, ImageFilter
 
 from err_seg.drawing.colors import class_colors
 from err_seg.drawing.legend import Entry, add_legend
+from err_seg.drawing.text import first_synonym
 
 OPACITY = 0.55
 CONTOUR_LIGHT = 0.75
@@ -79,11 +80,6 @@ def legend_entries(labels: np.ndarray, vocabulary: Sequence[str]) -> list[Entry]
     colors = _colors(tuple(vocabulary)).tolist()
     shares = area_shares(labels, len(vocabulary))
     return [Entry(tuple(colors[index]), first_synonym(vocabulary[index]), share) for index, share in shares]
-
-
-def first_synonym(name: str) -> str:
-    """Return what comes before the first ", " of a class name."""
-    return name.split(", ")[0].strip()
 
 
 def _draw_contours(image: Image.Image, labels: np.ndarray) -> None:

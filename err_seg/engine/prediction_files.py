@@ -10,6 +10,7 @@ import numpy as np
 
 from err_seg.data import DatasetSpec, EvaluationItem, read_image
 from err_seg.drawing.overlay import overlay
+from err_seg.drawing.saving import save_picture
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.files import atomic_write
 
@@ -44,8 +45,8 @@ class PredictionFiles:
             with atomic_write(self._segments / f"{item.index:07d}.json") as partial:
                 partial.write_text(json.dumps(segments), encoding="utf-8")
         if "overlay" in self.kinds:
-            with atomic_write(self.folder / "overlays" / f"{name}.png") as partial:
-                overlay(read_image(item.image_path), labels, classes).save(partial, format="PNG")
+            image = overlay(read_image(item.image_path), labels, classes)
+            save_picture(image, self.folder / "overlays" / f"{name}.png")
 
     def finish(self) -> None:
         """Put the segments of all pictures into one file (in one process, when all are done)."""

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from err_seg.config import Config
 from err_seg.data import Batch
-from err_seg.drawing.overlay import overlay
-from err_seg.files import atomic_write
+from err_seg.drawing.grid import sheet
+from err_seg.drawing.legend import add_legend
+from err_seg.drawing.overlay import legend_entries, overlay
+from err_seg.drawing.saving import save_picture
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.layers import resize
 
@@ -44,14 +46,15 @@ def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Imag
     pictures = batch.images[:count].permute(0, 2, 3, 1).numpy()  # B×S×S×3
     labels = batch.labels[:count].long().numpy()
     labels = np.where((labels >= 0) & (labels < len(names)), labels, UNLABELLED)
-    columns = (np.full_like(labels, UNLABELLED), labels, predictions)
-    label_sheet = np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)  # B·S×3·S
-    return overlay(np.concatenate([np.concatenate(list(pictures))] * 3, axis=1), label_sheet, names)
+    panels = []
+    for picture, *maps in zip(pictures, labels, predictions, strict=True):
+        panels += [Image.fromarray(picture), *(overlay(picture, shown, names, legend=False) for shown in maps)]
+    entries = legend_entries(np.stack([labels, predictions]), names)
+    return add_legend(sheet(panels, 3, panels[0].size), entries)
 
 
 def save_comparison(image: Image.Image, cfg: Config, iterations: int) -> Path:
     """Write ``OUTPUT_DIR/vis/iter_<iterations>.png``."""
     path = Path(cfg.OUTPUT_DIR) / "vis" / f"iter_{iterations:07d}.png"
-    with atomic_write(path) as partial:
-        image.save(partial, format="PNG")
+    save_picture(image, path)
     return path

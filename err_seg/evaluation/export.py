@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from err_seg.drawing.colors import class_colors
+from err_seg.drawing.saving import save_picture
 from err_seg.files import atomic_write
 
 Labels = NDArray[np.integer[Any]]
@@ -46,8 +47,7 @@ def save_label_png(
         image = Image.fromarray(np.where(nothing, np.uint16(NOTHING_16BIT), labels.astype(np.uint16)))
     else:
         raise ValueError(f"{path}: a PNG file holds at most {NOTHING_16BIT} classes, found {len(class_names)}")
-    with atomic_write(path) as temporary:
-        image.save(temporary, format="PNG")
+    save_picture(image, path)
 
 
 def load_label_png(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:

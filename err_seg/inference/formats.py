@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from err_seg.drawing.overlay import overlay
+from err_seg.drawing.saving import save_picture
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.files import atomic_write
 from err_seg.inference.attention import Attention, attention_figure
@@ -65,7 +65,7 @@ class Result:
 
 
 def _overlay(result: Result, path: Path) -> None:
-    _save_image(overlay(result.picture, result.labels, result.words.classes, nothing=NOTHING_NAME), path)
+    save_picture(overlay(result.picture, result.labels, result.words.classes, nothing=NOTHING_NAME), path)
 
 
 def _labels(result: Result, path: Path) -> None:
@@ -95,17 +95,12 @@ def _rle(result: Result, path: Path) -> None:
 
 
 def _kept(result: Result, path: Path) -> None:
-    _save_image(kept_figure(result.picture, result.segmentation), path)
+    save_picture(kept_figure(result.picture, result.segmentation), path)
 
 
 def _attention(result: Result, path: Path) -> None:
     assert result.attention is not None
-    _save_image(attention_figure(result.picture, result.segmentation, result.attention, result.point), path)
-
-
-def _save_image(image: Image.Image, path: Path) -> None:
-    with atomic_write(path) as partial:
-        image.save(partial, format="PNG")
+    save_picture(attention_figure(result.picture, result.segmentation, result.attention, result.point), path)
 
 
 FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {

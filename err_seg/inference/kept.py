@@ -1,29 +1,19 @@
 """A figure of CRM's choice: the scores of the classes, the kept ones marked, and where the kept ones are probable."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from err_seg.drawing.legend import drawable
-from err_seg.drawing.overlay import first_synonym
+from err_seg.drawing.plots import DPI, draw_heat, set_class_ticks, set_class_title, thumbnail, to_image
 from err_seg.modeling.segmentation import Segmentation
 
 BARS, MAPS, MAP_COLUMNS = 24, 9, 3
 AT_CUT = 3  # kept classes right above the cut, where not all are drawn
 KEPT_COLOR, DROPPED_COLOR, CUT_COLOR = "#0072b2", "#c8c8c8", "#d55e00"  # told apart with any colour vision
-HEAT = "magma"
-LONGEST_SIDE = 480
-DPI = 100
-LONGEST_NAME, TITLE = 24, 9
 
 
 def kept_figure(picture: np.ndarray, result: Segmentation) -> Image.Image:
@@ -110,41 +100,3 @@ def _draw_scores(axis: Axes, result: Segmentation, rows: list[int | str], cut: i
     axis.axhline(cut - 0.5, color=CUT_COLOR, linestyle="--", linewidth=1)
     style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 9, "color": CUT_COLOR}
     axis.text(1, cut - 0.5, "cut", transform=axis.get_yaxis_transform(), **style)
-
-
-def draw_heat(axis: Axes, picture: np.ndarray, heat: np.ndarray, highest: float | None = None) -> AxesImage:
-    """Draw a map (h, w), 0 to ``highest``, over a picture in grey, both scaled to the picture's sides."""
-    grey = picture.mean(axis=2)
-    extent = (0, picture.shape[1], picture.shape[0], 0)
-    axis.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=extent)
-    return axis.imshow(heat, cmap=HEAT, vmin=0, vmax=highest, alpha=0.7, extent=extent, interpolation="bilinear")
-
-
-def set_class_title(axis: Axes, name: str, suffix: str) -> None:
-    """Title a plot with a class name and what follows it, in a font that has the name's characters."""
-    text, font = drawable(first_synonym(name)[:LONGEST_NAME], TITLE)
-    axis.set_title(text + suffix, fontproperties=FontProperties(fname=str(font.path)), fontsize=TITLE)
-
-
-def set_class_ticks(axis: Axis, names: Sequence[str], size: int, extra: Sequence[str] = ()) -> None:
-    """Label the ticks 0, 1, ... with class names, each in a font that has its characters, and ``extra`` after them."""
-    drawn = [drawable(first_synonym(name)[:LONGEST_NAME], size) for name in names]
-    axis.set_ticks(range(len(names) + len(extra)), [*(text for text, _ in drawn), *extra])
-    for tick, (_, font) in zip(axis.get_ticklabels(), drawn, strict=False):
-        tick.set_fontproperties(FontProperties(fname=str(font.path)))
-    for tick in axis.get_ticklabels():
-        tick.set_fontsize(size)
-
-
-def thumbnail(picture: np.ndarray) -> np.ndarray:
-    """Shrink a picture so that its longest side is at most 480 pixels."""
-    scale = min(1.0, LONGEST_SIDE / max(picture.shape[:2]))
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return np.asarray(Image.fromarray(picture).resize(size))
-
-
-def to_image(figure: Figure) -> Image.Image:
-    """Render a Matplotlib figure to an RGB picture."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from err_seg.data.spec import DatasetSpec
+from err_seg.drawing.saving import save_picture
 from err_seg.files import atomic_write, remove_partial_files
 from err_seg.mini.scenes import SPLITS, MiniScenes
 
@@ -81,8 +82,8 @@ class MiniWorldSpec(DatasetSpec):
 
         def write(index: int) -> None:
             sample = self.scenes[index]
-            _write_png(folder / "images" / f"{index:05d}.png", sample.image)
-            _write_png(folder / "labels" / f"{index:05d}.png", sample.label.astype(np.uint8))
+            for kind, pixels in (("images", sample.image), ("labels", sample.label.astype(np.uint8))):
+                save_picture(Image.fromarray(pixels), folder / kind / f"{index:05d}.png", compress_level=1)
 
         with ThreadPoolExecutor(workers) as pool:
             try:
@@ -127,8 +128,3 @@ def named(name: str) -> MiniWorldSpec | None:
     if match is None:
         return None
     return mini_world_spec(MiniScenes(match[1], length=int(match[2] or SCENES[match[1]])))
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    with atomic_write(path) as partial:
-        Image.fromarray(pixels).save(partial, format="PNG", compress_level=1)

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFont
+from PIL import Image
 
 from err_seg.drawing.colors import class_colors
-from err_seg.drawing.grid import Entry, Font, Line, Row, fitting_size, lay_out
+from err_seg.drawing.grid import Row, fitting_size, lay_out
+from err_seg.drawing.legend import FAINT, INK, Entry
 from err_seg.mini.vocabulary import UNSEEN, VOCABULARY
 
 Labels = NDArray[np.int64]
@@ -29,7 +30,6 @@ def prediction_grid(
         The grid; classes that training did not see are marked "new" in the legend.
     """
     colors = class_colors(VOCABULARY)
-    font, bold = ImageFont.load_default(13), ImageFont.load_default(18)
     rows = []
     for i, (image, truth) in enumerate(zip(images, truths, strict=True)):
         maps = [truth, *(column[i] for column in predictions.values())]
@@ -38,18 +38,17 @@ def prediction_grid(
             Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
             for pixels in [image, *(colors[labels] for labels in maps)]
         ]
-        rows.append(Row(panels, [_legend(maps, colors, font)]))
-    headings = [[Line(title, bold)] for title in ("picture", "truth", *predictions)]
-    return lay_out(headings, rows, Line(NOTE, font))
+        rows.append(Row(panels, [_legend(maps, colors)]))
+    return lay_out([[title] for title in ("picture", "truth", *predictions)], rows, NOTE)
 
 
-def _legend(maps: Sequence[Labels], colors: NDArray[np.uint8], font: Font) -> list[Entry]:
+def _legend(maps: Sequence[Labels], colors: NDArray[np.uint8]) -> list[Entry]:
     """List every class that any of the maps shows, the truth's first."""
     entries = []
     for index in _shown_classes(maps):
         red, green, blue = colors[index].tolist()
         name = VOCABULARY[index] + (" (new)" if index in UNSEEN else "")
-        entries.append(Entry((red, green, blue), name, font, "black" if (maps[0] == index).any() else "gray"))
+        entries.append(Entry((red, green, blue), name, ink=INK if (maps[0] == index).any() else FAINT))
     return entries
 
 

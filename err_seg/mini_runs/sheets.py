@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
 from err_seg.drawing.colors import class_colors
+from err_seg.drawing.grid import sheet
 from err_seg.mini.scenes import MiniCrops, MiniScenes, render_crop
 from err_seg.mini.vocabulary import SEEN, UNSEEN_COMBINATIONS, VOCABULARY
 
@@ -14,19 +15,18 @@ from err_seg.mini.vocabulary import SEEN, UNSEEN_COMBINATIONS, VOCABULARY
 def scene_sheet(scenes: MiniScenes, columns: int = 3, rows: int = 4, zoom: int = 2) -> Image.Image:
     """Draw the first scenes of a data set, each picture beside its label map with the classes' names."""
     side = scenes.sides[1] * zoom + 4
-    cell = side * 2, side
-    sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")
+    panels = []
     colours = class_colors(scenes.vocabulary)
     for index in range(min(columns * rows, len(scenes))):
         sample = scenes[index]
         size = sample.label.shape[1] * zoom, sample.label.shape[0] * zoom
-        x, y = index % columns * cell[0], index // columns * cell[1]
         overlay = (sample.image // 3 + colours[sample.label] // 3 * 2).astype(np.uint8)
-        sheet.paste(Image.fromarray(sample.image).resize(size, Image.Resampling.NEAREST), (x, y))
-        named = Image.fromarray(overlay).resize(size, Image.Resampling.NEAREST)
+        picture, named = (
+            Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST) for pixels in (sample.image, overlay)
+        )
         _write_names(named, sample.label, scenes.vocabulary, zoom)
-        sheet.paste(named, (x + cell[0] // 2, y))
-    return sheet
+        panels += [picture, named]
+    return sheet(panels, 2 * columns, (side, side))
 
 
 def _write_names(picture: Image.Image, label: np.ndarray, vocabulary: tuple[str, ...], zoom: int) -> None:
@@ -43,17 +43,16 @@ def _write_names(picture: Image.Image, label: np.ndarray, vocabulary: tuple[str,
 def class_sheet(level: str, seed: int, columns: int = 5, crops: int = 4, size: int = 64) -> Image.Image:
     """Draw crops of all sixty classes under their names; a star marks a seen class, a plus an unseen combination."""
     width, height = crops * (size + 2) + 12, size + 28
-    sheet = Image.new("RGB", (columns * width, -(-len(VOCABULARY) // columns) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    panels, font = [], ImageFont.load_default(15)
     rng = np.random.default_rng(seed)
     for index, name in enumerate(VOCABULARY):
-        x, y = index % columns * width, index // columns * height
         mark = " *" if index in SEEN else " +" if index in UNSEEN_COMBINATIONS else ""
-        draw.text((x + 2, y + 3), name + mark, "black", font)
-        for place in range(crops):
-            crop = render_crop(index, rng, size, level)
-            sheet.paste(Image.fromarray(crop), (x + place * (size + 2), y + 24))
-    return sheet
+        drawn = [Image.fromarray(render_crop(index, rng, size, level)) for _ in range(crops)]
+        panel = Image.new("RGB", (width, height), "white")
+        ImageDraw.Draw(panel).text((2, 3), name + mark, "black", font)
+        panel.paste(sheet(drawn, crops, (size + 2, size)), (0, 24))
+        panels.append(panel)
+    return sheet(panels, columns, (width, height))
 
 
 def benchmark(scenes: MiniScenes, crops: MiniCrops) -> str:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from err_seg.build import build_model
 from err_seg.config import Config, get_cfg, shipped_configs
-from err_seg.files import atomic_write
+from err_seg.drawing.saving import save_picture
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS, NAME
 from err_seg.mini.files import SCENES, mini_world_spec
 from err_seg.mini.scenes import MiniCrops, MiniScenes
@@ -121,6 +121,5 @@ def draw(arguments: argparse.Namespace) -> None:
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    with atomic_write(path) as partial:
-        picture.save(partial, format="PNG")
+    save_picture(picture, path)
     print(f"wrote {path}")

@@ -15,6 +15,7 @@ from err_seg.build import build_model
 from err_seg.checkpoint import load_weights, read_checkpoint
 from err_seg.config import Config
 from err_seg.data import SegmentationPairs, get_dataset
+from err_seg.drawing.saving import save_picture
 from err_seg.engine import evaluate, train
 from err_seg.files import atomic_write
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
@@ -125,8 +126,7 @@ def draw_grid(cfg: Config, model: ERRSeg, indices: Sequence[int], file: Path) ->
         "ERR-Seg": [result.labels.cpu().numpy() for result in predicted],
     }
     grid = prediction_grid([s.image for s in samples], [s.label for s in samples], columns)
-    with atomic_write(file) as partial:
-        grid.save(partial, format="PNG")
+    save_picture(grid, file)
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from err_seg.analysis.figures import save_figure
+from err_seg.drawing.plots import save_figure
 from err_seg.files import atomic_write
 from err_seg.sweeps.definition import Sweep
 from err_seg.sweeps.measured import Row

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from err_seg.analysis import measure_class_recall
-from err_seg.analysis.figures import draw_saturation, save_figure
+from err_seg.analysis.figures import draw_saturation
 from err_seg.build import build_model
 from err_seg.config import shipped_configs
 from err_seg.data import SegmentationPairs, get_dataset, register_entries
+from err_seg.drawing.plots import save_figure
 from err_seg.mini.files import SCENES
 from err_seg.sweeps.definition import SweepError, load_sweep
 from err_seg.sweeps.measured import MINI_COLUMNS, measured_rows

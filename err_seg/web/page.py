@@ -12,7 +12,8 @@ from pydantic import Field, StrictFloat, StrictInt, StrictStr, create_model
 
 from err_seg.data import ImageReadError, read_image
 from err_seg.drawing.colors import class_colors
-from err_seg.drawing.overlay import OPACITY, area_shares, first_synonym
+from err_seg.drawing.overlay import OPACITY, area_shares
+from err_seg.drawing.text import first_synonym
 from err_seg.inference.words import NOTHING, Words, WordsError, parse_words, split_names
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.segmentation import Segmentation

@@ -20,9 +20,10 @@ from err_seg.analysis.attention_share import (
     share_table,
 )
 from err_seg.analysis.class_recall import ClassRecall
-from err_seg.analysis.figures import draw_attention_share, draw_saturation, save_figure
+from err_seg.analysis.figures import draw_attention_share, draw_saturation
 from err_seg.commands.figures import main
 from err_seg.data import DatasetSpec, SegmentationPairs
+from err_seg.drawing.plots import save_figure
 from err_seg.inference.attention import AttentionLayer
 
 CLASSES = ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light", "bus", "sea")

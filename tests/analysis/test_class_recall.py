@@ -7,8 +7,9 @@ from PIL import Image
 
 from err_seg.analysis import ClassRecall, measure_class_recall, recall_table
 from err_seg.analysis.class_recall import class_ranks, save_class_recall
-from err_seg.analysis.figures import draw_class_recall, save_figure
+from err_seg.analysis.figures import draw_class_recall
 from err_seg.data import DatasetSpec, SegmentationPairs
+from err_seg.drawing.plots import save_figure
 
 CLASSES = ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light", "bus", "sea")
 

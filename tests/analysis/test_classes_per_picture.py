@@ -6,8 +6,9 @@ from PIL import Image
 
 from err_seg.analysis import class_counts_table, count_classes
 from err_seg.analysis.classes_per_picture import save_class_counts
-from err_seg.analysis.figures import draw_class_counts, save_figure
+from err_seg.analysis.figures import draw_class_counts
 from err_seg.data import DatasetError, DatasetSpec, ImageReadError, SegmentationPairs
+from err_seg.drawing.plots import save_figure
 
 CLASSES = ("road", "sky", "car", "person", "dog")
 

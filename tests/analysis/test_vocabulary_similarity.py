@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 
 from err_seg.analysis import build_embedder, nearest_classes, resolve_vocabulary, similarity_table
-from err_seg.analysis.figures import draw_similarities, save_figure
+from err_seg.analysis.figures import draw_similarities
 from err_seg.analysis.vocabulary_similarity import save_similarities
 from err_seg.checkpoint import save_weights
 from err_seg.data import load_vocabulary
+from err_seg.drawing.plots import save_figure
 from err_seg.modeling.clip import CLIPConfigError
 
 ANGLES = {"cat": 0, "dog": 90, "kitten, cat": 10, "puppy": 85, "bird": 50}
