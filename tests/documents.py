@@ -127,6 +127,13 @@ def check_files(text):
         assert (REPOSITORY / name).exists(), f"there is no {name}"
 
 
+def check_paragraphs(text, longest=400):
+    """Check that no paragraph or point of a list has more characters than it should; tables and code aside."""
+    prose = re.sub(r"^```.*?^```|^\|.*?$", "", text, flags=re.DOTALL | re.MULTILINE)
+    for paragraph in re.split(r"\n\s*\n|\n(?=\* |- |\d+\. )", prose):
+        assert len(paragraph) <= longest, f"{len(paragraph)} characters are too many to read at once: {paragraph}"
+
+
 def check_data_sets(text):
     """Check that data sets that are named, by ours or other projects' names, are known."""
     for name in re.findall(r"`['\[]*(\w+_(?:train|val|val_all|sem_seg))\b", text):

@@ -14,7 +14,7 @@
         paper: {A-847: 13.3, PC-459: 19.3}
     plot: {x: MODEL.CRM.NUM_KEPT, label: K}   # a figure over a swept setting; default: none
     cost: ade20k_150_val                      # columns of cost, with this vocabulary and its K; default: none
-    note: What the reader of the results should know.
+    note: What the reader of the results should know, in Markdown.
     mini:                                     # the same on the miniature world: the keys above, but for those that
       base: ../mini/sweep.yaml                # are said anew here; of settings each key by itself
       seeds: [0, 1, 2]
@@ -80,7 +80,7 @@ class Sweep:
         seeds: each variant is trained once with each.
         plot: the figure, or ``None``.
         cost: the data set whose vocabulary and K multiply-adds are counted with, "" for no columns of cost.
-        note: what the reader of the results should know.
+        note: what the reader of the results should know, in Markdown.
         is_mini: on the miniature world.
     """
 
@@ -138,7 +138,7 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
         seeds=_seeds(entries.get("seeds", [0]), f"{file}: seeds"),
         plot=_plot(entries["plot"], f"{file}: plot") if entries.get("plot") else None,
         cost=str(entries.get("cost", "")),
-        note=" ".join(str(entries.get("note", "")).split()),
+        note=str(entries.get("note", "")).strip(),
         is_mini=mini,
     )
 

@@ -1,4 +1,4 @@
-"""The results page: every sweep's table on the miniature world, with its command, its plot and what there is to say."""
+"""The results page: every sweep's table on the miniature world, with its command, its plot and its note."""
 
 import json
 from collections.abc import Sequence
@@ -15,24 +15,28 @@ from err_seg.sweeps.report import markdown_table
 
 HEAD = """# Results
 
-This page is made by `python tools/results.py` from runs on the miniature world; nothing on it was not run. The
-miniature world is a drawn one, on which a training takes minutes on a CPU: 24 of its 60 classes are seen in training,
-36 are not. Its figures say nothing about photographs, and the paper's absolute figures cannot be reached on it. What it
-can show is whether a switch moves mIoU in the paper's direction.
+All numbers on this page were measured on the miniature world; `python tools/results.py` writes it from the runs. The
+miniature world is a set of drawn scenes, on which a training takes minutes on a CPU. 24 of its 60 classes are seen in
+training, 36 are not.
 
-The paper's tables on the real data are the same commands without `--mini`; with a released or an own checkpoint,
-`bash scripts/eval_all.sh b`. They need the CLIP weights, the data sets and GPUs.
+The numbers say nothing about photographs, and the paper's values cannot be reached here. What this world can show is
+whether a switch moves mIoU in the same direction as in the paper.
+
+For the paper's tables on the real data, run the same commands without `--mini`, or `bash scripts/eval_all.sh b` for a
+released checkpoint or your own. They need the CLIP weights, the data sets and GPUs.
 
 How to read the tables:
 
-* **seen**, **unseen**, **all**: mIoU in percent over the seen classes, the others, and all 60, on {scenes} test scenes;
-  mean ± standard deviation over the seeds. Each seed draws its own initial weights and its own order of pictures.
-* **difference**: to the first row, in the mIoU over all classes, between runs of the same seed: mean ± standard
+* **seen**, **unseen**, **all**: mIoU in percent over the seen classes, over the unseen ones, and over all 60, on
+  {scenes} test scenes: mean ± standard deviation over the seeds. Each seed draws its own initial weights and its own order
+  of training images.
+* **difference**: mIoU over all classes minus that of the first row, between runs of the same seed: mean ± standard
   deviation.
 * **paper**: mIoU of the same row in the paper; its **difference (mean)** is the mean over the benchmarks.
-* **direction**: "within the spread" where the mean of our differences is not larger than their standard deviation, and
-  else whether its sign is the paper's ("none in the paper": less than 0.1 points there). Three seeds are few: a
-  difference of one standard deviation is a hint, no proof.
+* **direction**: "within the spread" if the mean of our differences is not larger than their standard deviation;
+  otherwise whether the sign is the paper's. "none in the paper" means less than 0.1 points there.
+
+Three seeds are few: a difference of one standard deviation is a hint, not a proof.
 
 {facts}
 """
@@ -40,7 +44,7 @@ How to read the tables:
 
 @dataclass(frozen=True)
 class Section:
-    """One sweep: its rows as far as they are measured, its runs, and pictures in the place of its plot."""
+    """One sweep: the rows measured so far, its runs, and images that take the place of its plot."""
 
     sweep: Sweep
     rows: list[Row]
@@ -53,7 +57,7 @@ def write_page(sections: Sequence[Section], page: Path, scenes: int) -> None:
     """Write the page, and its plots to a folder of the page's name beside it.
 
     Args:
-        sections: the sweeps, in order; those without any figure are left out.
+        sections: the sweeps, in order; those without a measured value are listed as not run.
         page: the Markdown file.
         scenes: number of test scenes.
     """
@@ -81,13 +85,13 @@ def _render(section: Section, page: Path) -> str:
 
 
 def _facts(runs: Sequence[Run]) -> str:
-    """Say how many trainings the page rests on, with which versions and where they ran."""
+    """Say how many trainings the page is made from, with which versions, and on what device they ran."""
     found = set()
     for folder in {run.training.folder for run in runs if run.is_evaluated()}:
         facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
         found.add((folder, facts["err_seg"], facts["packages"]["torch"], facts["device"]))
     kinds = sorted({f"err_seg {version}, torch {torch}, {device.upper()}" for _, version, torch, device in found})
     iterations = sorted({run.cfg.SOLVER.MAX_ITER for run in runs})
-    pictures = sorted({run.cfg.SOLVER.IMS_PER_BATCH for run in runs})
-    amount = f"{' or '.join(map(str, iterations))} iterations of {' or '.join(map(str, pictures))} pictures"
+    images = sorted({run.cfg.SOLVER.IMS_PER_BATCH for run in runs})
+    amount = f"{' or '.join(map(str, iterations))} iterations with {' or '.join(map(str, images))} images each"
     return f"{len(found)} trainings of {amount}; {'; '.join(kinds)}."

@@ -42,7 +42,7 @@ def test_the_page_shows_what_was_run_and_names_what_was_not(tmp_path, capsys):
     for picture in re.findall(r"!\[.*\]\((.+)\)", text):
         assert (page.parent / picture).is_file()
     assert "(results/fig_7-mini.png)" in text
-    assert "10 trainings of 500 iterations of 2 pictures; err_seg 1.0, torch" in text
+    assert "10 trainings of 500 iterations with 2 images each; err_seg 1.0, torch" in text
 
 
 def test_without_any_run_it_says_what_to_do(tmp_path, capsys):
