@@ -28,8 +28,8 @@ released checkpoint or your own. They need the CLIP weights, the data sets and G
 How to read the tables:
 
 * **seen**, **unseen**, **all**: mIoU in percent over the seen classes, over the unseen ones, and over all 60, on
-  {scenes} test scenes: mean ± standard deviation over the seeds. Each seed draws its own initial weights and its own order
-  of training images.
+  {scenes} test scenes: mean ± standard deviation over the seeds. Each seed draws its own initial weights and its own
+  order of training images.
 * **difference**: mIoU over all classes minus that of the first row, between runs of the same seed: mean ± standard
   deviation.
 * **paper**: mIoU of the same row in the paper; its **difference (mean)** is the mean over the benchmarks.
