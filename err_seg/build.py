@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -10,18 +10,24 @@ from fvcore.common.config import CfgNode
 from err_seg.checkpoint import load_weights
 from err_seg.config import ConfigError, settings_of, validate
 from err_seg.device import resolve_device, resolve_precision
-from err_seg.modeling.clip import build_clip, build_tokenizer, load_clip_weights
+from err_seg.modeling.clip import OpenCLIP, build_clip, build_tokenizer, load_clip_weights
+from err_seg.modeling.convnext import ConvNeXtEncoder
 from err_seg.modeling.crm import CRM
+from err_seg.modeling.encoder import CLIPEncoder, FeatureMaps
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.escf import CFM, ESCF, SFM, ESCFLayer, ImageGuidance, TextGuidance
 from err_seg.modeling.gud import GUD, UpsamplingStage
+from err_seg.modeling.head import Head
 from err_seg.modeling.hsm import CostEmbedding
-from err_seg.modeling.image_encoder import CLIPEncoder, ConvNeXtEncoder, ViTEncoder
-from err_seg.modeling.tuning import set_trainable
+from err_seg.modeling.text_embeddings import TextEmbeddings, default_cache_dir
+from err_seg.modeling.vit import ViTEncoder
+from err_seg.modeling.words import Words
 from err_seg.prompts import PromptStyle
-from err_seg.text_embeddings import TextEmbeddings, default_cache_dir
 
 logger = logging.getLogger(__name__)
+
+ENCODERS: tuple[type[CLIPEncoder], ...] = (ConvNeXtEncoder, ViTEncoder)
+"""The kinds of image tower that can be read densely."""
 
 DEFAULT_NUM_KEPT = 32
 # where weights are from and things lie; weights are known by their digest, wherever they are from
@@ -40,9 +46,8 @@ def build_model(cfg: CfgNode) -> ERRSeg:
     validate(cfg)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.SEED)
-        model = ERRSeg(**model_arguments(cfg))
-    clip = cfg.MODEL.CLIP
-    set_trainable(model, image=clip.IMAGE_TUNING, text=clip.TEXT_TUNING, hsm_conv=cfg.MODEL.HSM.TRAIN_CONV)
+        encoder = build_encoder(cfg)
+        model = build_network(cfg, encoder, build_head(cfg, encoder.maps))
     if cfg.MODEL.WEIGHTS:
         load_weights(model, cfg.MODEL.WEIGHTS)
     elif not cfg.MODEL.CLIP.PRETRAINED and cfg.MODEL.DEVICE != "meta":  # which only counts
@@ -59,82 +64,76 @@ def network_settings(cfg: CfgNode) -> dict[str, Any]:
     return {key: value for key, value in of_network if key not in NOT_OF_THE_NETWORK}
 
 
-def model_arguments(cfg: CfgNode) -> dict[str, Any]:
-    """Translate the configuration into the keyword arguments of :class:`ERRSeg`."""
-    encoder = build_encoder(cfg)
-    num_maps = 2 if isinstance(encoder, ConvNeXtEncoder) and encoder.hsm is not None else 1
-    return {"encoder": encoder, **head_arguments(cfg, encoder, num_maps), **input_arguments(cfg)}
+def build_network(cfg: CfgNode, encoder: CLIPEncoder, head: Head) -> ERRSeg:
+    """Put the network together, with what decides how images and words enter it."""
+    return ERRSeg(
+        encoder=encoder,
+        head=head,
+        words=build_words(cfg, encoder.clip),
+        size=cfg.INPUT.SIZE,
+        pixel_mean=cfg.MODEL.PIXEL_MEAN,
+        pixel_std=cfg.MODEL.PIXEL_STD,
+        precision=resolve_precision(cfg.TEST.PRECISION, resolve_device(cfg.MODEL.DEVICE)).name,
+    )
 
 
-class FeatureDims(Protocol):
-    """What the parts behind CLIP must know of its features: channels of the embeddings and of the guidance maps."""
-
-    @property
-    def embedding_dim(self) -> int:
-        """D, of the embeddings of pixels and words."""
-
-    @property
-    def deep_dims(self) -> tuple[int, ...]:
-        """Channels of the guidance maps for ESCF, deepest first."""
-
-    @property
-    def shallow_dims(self) -> tuple[int, ...]:
-        """Channels of the guidance maps for GUD, deepest first."""
-
-
-def head_arguments(cfg: CfgNode, features: FeatureDims, num_maps: int) -> dict[str, Any]:
-    """Build the parts behind CLIP, for ``num_maps`` cost maps, and the number of classes to keep."""
-    model = cfg.MODEL
-    keep_all = not model.CRM.ENABLED
-    return {
-        "crm": CRM(num_ranks=model.CRM.NUM_RANKS, rank_decay=model.CRM.RANK_DECAY),
-        "cost_embedding": CostEmbedding(
-            num_maps=num_maps, hidden_dim=model.COST_EMBEDDING.HIDDEN_DIM, dim=model.COST_EMBEDDING.DIM
-        ),
-        "escf": build_escf(cfg, features) if model.ESCF.ENABLED else None,
-        "gud": build_gud(cfg, features),
-        "num_kept": None if keep_all else model.CRM.NUM_KEPT or DEFAULT_NUM_KEPT,
-        "num_kept_train": None if keep_all else model.CRM.NUM_KEPT_TRAIN,
-    }
-
-
-def input_arguments(cfg: CfgNode) -> dict[str, Any]:
-    """Translate what decides how pictures and words enter the network."""
-    model, cache = cfg.MODEL, cfg.MODEL.TEXT.CACHE_DIR
-    return {
-        "size": cfg.INPUT.SIZE,
-        "pixel_mean": model.PIXEL_MEAN,
-        "pixel_std": model.PIXEL_STD,
-        "tokenizer": build_tokenizer(model.CLIP.NAME),
-        "prompt_style": PromptStyle(tuple(model.TEXT.TEMPLATES), model.TEXT.SYNONYMS),
-        "text_embeddings": TextEmbeddings(None if cache == "none" else Path(cache) if cache else default_cache_dir()),
-        "precision": resolve_precision(cfg.TEST.PRECISION, resolve_device(model.DEVICE)).name,
-    }
+def build_words(cfg: CfgNode, clip: OpenCLIP) -> Words:
+    """Build what reads class names from ``MODEL.TEXT``."""
+    text, cache = cfg.MODEL.TEXT, cfg.MODEL.TEXT.CACHE_DIR
+    return Words(
+        build_tokenizer(cfg.MODEL.CLIP.NAME),
+        clip.context_length,
+        PromptStyle(tuple(text.TEMPLATES), text.SYNONYMS),
+        TextEmbeddings(None if cache == "none" else Path(cache) if cache else default_cache_dir()),
+    )
 
 
 def build_encoder(cfg: CfgNode) -> CLIPEncoder:
-    """Build CLIP, load its weights, and wrap it for dense reading."""
-    settings = cfg.MODEL.CLIP
+    """Build CLIP, load its weights, read it densely, and choose what of it trains."""
+    settings, hsm = cfg.MODEL.CLIP, cfg.MODEL.HSM
     clip = build_clip(settings.NAME, drop_path=settings.DROP_PATH, head_dropout=settings.HEAD_DROPOUT)
     if not cfg.MODEL.WEIGHTS:
         load_clip_weights(clip, settings.NAME, settings.PRETRAINED)
-    if hasattr(clip.visual, "trunk") and len(getattr(clip.visual.trunk, "stages", ())) == 4:
-        return ConvNeXtEncoder(clip, hsm=cfg.MODEL.HSM.ENABLED, stage4_gradient=cfg.MODEL.HSM.STAGE4_GRADIENT)
-    if not hasattr(clip.visual, "conv1") or not hasattr(clip.visual, "ln_pre"):
+    kind = encoder_of(clip)
+    if kind is None:
         raise ConfigError(f"MODEL.CLIP.NAME: {settings.NAME} is neither a ConvNeXt nor a ViT of open_clip's own")
-    if cfg.MODEL.HSM.ENABLED:
-        raise ConfigError(
-            f"MODEL.HSM.ENABLED must be False with {settings.NAME}: a ViT has no stage-3 features (Table XII)"
-        )
-    if cfg.MODEL.GUD.ENABLED and any(cfg.MODEL.GUD.GUIDANCE_DIMS):
-        raise ConfigError(
-            f"MODEL.GUD.GUIDANCE_DIMS must be [0, 0, 0] with {settings.NAME}: a ViT has no features at strides 4 to 16 "
-            "besides its output (Table XII)"
-        )
-    return ViTEncoder(clip)
+    if not kind.is_hierarchical:
+        lacks = f"with {settings.NAME}, which has no features at strides 4 to 16 besides its output (Table XII)"
+        if hsm.ENABLED:
+            raise ConfigError(f"MODEL.HSM.ENABLED must be False {lacks}")
+        if cfg.MODEL.GUD.ENABLED and any(cfg.MODEL.GUD.GUIDANCE_DIMS):
+            raise ConfigError(f"MODEL.GUD.GUIDANCE_DIMS must be [0, 0, 0] {lacks}")
+    options = {"hsm": hsm.ENABLED, "stage4_gradient": hsm.STAGE4_GRADIENT} if kind.is_hierarchical else {}
+    encoder = kind(clip, **options)
+    encoder.set_trainable(image=settings.IMAGE_TUNING, text=settings.TEXT_TUNING, hsm_conv=hsm.TRAIN_CONV)
+    return encoder
 
 
-def build_escf(cfg: CfgNode, features: FeatureDims) -> ESCF:
+def encoder_of(clip: OpenCLIP) -> type[CLIPEncoder] | None:
+    """Return the class that reads a CLIP's image tower, ``None`` where there is none."""
+    return next((kind for kind in ENCODERS if kind.reads(clip)), None)
+
+
+def build_head(cfg: CfgNode, maps: FeatureMaps) -> Head:
+    """Build the parts behind a CLIP that gives such maps."""
+    model = cfg.MODEL
+    keep_all = not model.CRM.ENABLED
+    return Head(
+        crm=CRM(
+            num_ranks=model.CRM.NUM_RANKS,
+            rank_decay=model.CRM.RANK_DECAY,
+            num_kept=None if keep_all else model.CRM.NUM_KEPT or DEFAULT_NUM_KEPT,
+            num_kept_train=None if keep_all else model.CRM.NUM_KEPT_TRAIN,
+        ),
+        cost_embedding=CostEmbedding(
+            num_maps=len(maps.embeddings), hidden_dim=model.COST_EMBEDDING.HIDDEN_DIM, dim=model.COST_EMBEDDING.DIM
+        ),
+        escf=build_escf(cfg, maps) if model.ESCF.ENABLED else None,
+        gud=build_gud(cfg, maps),
+    )
+
+
+def build_escf(cfg: CfgNode, maps: FeatureMaps) -> ESCF:
     """Build ESCF from ``MODEL.ESCF``."""
     escf = cfg.MODEL.ESCF
     shared = {
@@ -151,9 +150,11 @@ def build_escf(cfg: CfgNode, features: FeatureDims) -> ESCF:
         cfm = CFM(**shared, csr_ratio=escf.CSR_RATIO, drop_path_rate=rate) if escf.CFM else None
         layers.append(ESCFLayer(sfm=sfm, cfm=cfm))
     image_guidance = ImageGuidance(
-        in_dims=features.deep_dims, hidden_dim=escf.GUIDANCE_HIDDEN_DIM, dim=escf.GUIDANCE_DIM
+        in_dims=[deep.channels for deep in maps.deep],
+        hidden_dim=escf.GUIDANCE_HIDDEN_DIM,
+        dim=escf.GUIDANCE_DIM,
     )
-    text_guidance = TextGuidance(in_dim=features.embedding_dim, dim=escf.GUIDANCE_DIM)
+    text_guidance = TextGuidance(in_dim=maps.embeddings[0].channels, dim=escf.GUIDANCE_DIM)
     return ESCF(
         layers=layers,
         image_guidance=image_guidance if escf.SFM else None,
@@ -161,12 +162,12 @@ def build_escf(cfg: CfgNode, features: FeatureDims) -> ESCF:
     )
 
 
-def build_gud(cfg: CfgNode, features: FeatureDims) -> GUD:
+def build_gud(cfg: CfgNode, maps: FeatureMaps) -> GUD:
     """Build GUD from ``MODEL.GUD``; without it, the head alone on X."""
     gud, dim = cfg.MODEL.GUD, cfg.MODEL.COST_EMBEDDING.DIM
     if not gud.ENABLED:
         return GUD(stages=[], dim=dim)
-    feature_dims = features.shallow_dims or (0, 0, 0)
+    feature_dims = [shallow.channels for shallow in maps.shallow] or (0, 0, 0)
     in_dims = [dim, *gud.DIMS[:-1]]
     stages = [
         UpsamplingStage(

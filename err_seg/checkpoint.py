@@ -16,6 +16,7 @@ from err_seg.version import __version__
 
 RELEASED_PREFIX = "sem_seg_head."
 DETECTRON2_PREFIX = "network."  # what comes before our names in checkpoints that err_seg.d2 writes
+HEADLESS = ("cost_embedding.", "escf.", "gud.")  # how names began before the head was a module of its own
 DIFFERENCES_SHOWN = 8
 
 # released name → ours, first match wins; F4's and C16's projections are number 0 in both
@@ -23,13 +24,13 @@ RELEASED_NAMES = (
     (r"clip_model\.visual\.modify_downsample\.0\.", "encoder.hsm.norm."),
     (r"clip_model\.visual\.modify_downsample\.2\.", "encoder.hsm.conv."),
     (r"clip_model\.", "encoder.clip."),
-    (r"decoder\.corr_proj_convs\.(\d)\.0\.", r"cost_embedding.convs.\1."),
-    (r"decoder\.low_corr_fusion\.", "cost_embedding.fuse."),
-    (r"decoder\.img_guidance_projection_agg\.(\d)\.0\.", r"escf.image_guidance.projections.\1.0."),
-    (r"decoder\.low_img_fusion\.", "escf.image_guidance.fuse."),
-    (r"decoder\.text_guidance_projection\.0\.", "escf.text_guidance.project."),
-    (r"decoder\.img_guidance_projection_dec\.(\d)\.0\.", r"gud.stages.\1.guidance.0."),
-    (r"decoder\.head\.", "gud.head."),
+    (r"decoder\.corr_proj_convs\.(\d)\.0\.", r"head.cost_embedding.convs.\1."),
+    (r"decoder\.low_corr_fusion\.", "head.cost_embedding.fuse."),
+    (r"decoder\.img_guidance_projection_agg\.(\d)\.0\.", r"head.escf.image_guidance.projections.\1.0."),
+    (r"decoder\.low_img_fusion\.", "head.escf.image_guidance.fuse."),
+    (r"decoder\.text_guidance_projection\.0\.", "head.escf.text_guidance.project."),
+    (r"decoder\.img_guidance_projection_dec\.(\d)\.0\.", r"head.gud.stages.\1.guidance.0."),
+    (r"decoder\.head\.", "head.gud.head."),
 )
 RELEASED_FUSION_NAMES = (
     (r"attention\.sr_([kv])\.", r"attention.ssr.conv_\1."),
@@ -56,10 +57,10 @@ def rename_released(name: str) -> str:
         entry = layer[3]
         for pattern, ours in RELEASED_FUSION_NAMES:
             entry = re.sub("^" + pattern, ours, entry)
-        return f"escf.layers.{layer[1]}.{'sfm' if layer[2] == 'spatial' else 'cfm'}.{entry}"
+        return f"head.escf.layers.{layer[1]}.{'sfm' if layer[2] == 'spatial' else 'cfm'}.{entry}"
     stage = re.fullmatch(r"decoder\.up_decoder(\d)\.(up_conv|textual_fusion\.\d)\.(\w+)", rest)
     if stage and stage[2] in RELEASED_STAGE_NAMES:
-        return f"gud.stages.{int(stage[1]) - 1}.{RELEASED_STAGE_NAMES[stage[2]]}.{stage[3]}"
+        return f"head.gud.stages.{int(stage[1]) - 1}.{RELEASED_STAGE_NAMES[stage[2]]}.{stage[3]}"
     for pattern, ours in RELEASED_NAMES:
         renamed, count = re.subn("^" + pattern, ours, rest)
         if count:
@@ -67,9 +68,18 @@ def rename_released(name: str) -> str:
     return name
 
 
-def import_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the entries of a released checkpoint's ``model`` dictionary to ours; tensors stay as they are."""
-    return {rename_released(name): tensor for name, tensor in state.items()}
+def current_name(name: str) -> str:
+    """Translate the name of an entry in any checkpoint that can be read into that of today.
+
+    These are released checkpoints, detectron2's (``network.``), and those of version 0.1, whose head had no name.
+    """
+    name = rename_released(name) if name.startswith(RELEASED_PREFIX) else name.removeprefix(DETECTRON2_PREFIX)
+    return f"head.{name}" if name.startswith(HEADLESS) else name
+
+
+def current_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the entries of a dictionary by parameter; what they hold stays as it is."""
+    return {current_name(str(name)): value for name, value in state.items()}
 
 
 def save_weights(
@@ -103,21 +113,17 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> No
         CheckpointError: an unreadable file, or entries that differ from the model's, listed.
     """
     name = "the state dictionary" if isinstance(source, Mapping) else str(source)
-    loaded = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
-    state = loaded["model"] if isinstance(loaded.get("model"), Mapping) else loaded
+    state = _entries(source) if isinstance(source, Mapping) else read_checkpoint(Path(source))
     model.load_state_dict(fitting_state(model, state, name), strict=True)
 
 
 def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a state dictionary, of our names, err_seg.d2's or released ones, as one that fits the model.
+    """Return a state dictionary, under names of any kind (:func:`current_name`), as one that fits the model.
 
     Raises:
         CheckpointError: it does not fit; lists the differences, ``name`` saying where the entries are from.
     """
-    is_released = any(str(key).startswith(RELEASED_PREFIX) for key in state)
-    state = import_released(state) if is_released else state
-    state = {str(key).removeprefix(DETECTRON2_PREFIX): tensor for key, tensor in state.items()}
-
+    state = current_names(state)
     expected = model.state_dict()
     differences = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected.keys() - state.keys()]
     differences += [f"not in the model: {key}" for key in state.keys() - expected.keys()]
@@ -140,8 +146,16 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def read_checkpoint(file: Path) -> Mapping[str, Any]:
-    """Read a safetensors or torch file without executing anything in it.
+def _entries(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the weights of a checkpoint, which may hold other things beside its ``model``, under today's names."""
+    return current_names(checkpoint["model"] if isinstance(checkpoint.get("model"), Mapping) else checkpoint)
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Read the weights in a safetensors or torch file without executing anything in it.
+
+    Returns:
+        Today's name (:func:`current_name`) to tensor.
 
     Raises:
         CheckpointError: no such file, a damaged one, or a pickle that holds more than tensors and plain values.
@@ -150,7 +164,7 @@ def read_checkpoint(file: Path) -> Mapping[str, Any]:
         raise CheckpointError(f"no checkpoint {file}")
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
+            return current_names(load_file(file))
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -161,4 +175,4 @@ def read_checkpoint(file: Path) -> Mapping[str, Any]:
         raise CheckpointError(f"{file} is damaged or not a checkpoint: {_first_line(error)}") from error
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{file} holds a {type(loaded).__name__}, not a dictionary of tensors")
-    return loaded
+    return _entries(loaded)

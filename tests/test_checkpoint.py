@@ -10,7 +10,7 @@ from conftest import REPOSITORY, SHARED, VOCABULARY
 from safetensors import safe_open
 
 import err_seg
-from err_seg.checkpoint import CheckpointError, import_released, rename_released
+from err_seg.checkpoint import CheckpointError, current_name, current_names
 
 
 def test_saved_weights_give_the_same_predictions(toy_model, toy_cfg, pictures, tmp_path):
@@ -49,7 +49,7 @@ def released_state(model):
     names = {}
     for stem in back:
         for kind in ("weight", "bias"):
-            names[rename_released(f"sem_seg_head.{stem}.{kind}")] = f"sem_seg_head.{stem}.{kind}"
+            names[current_name(f"sem_seg_head.{stem}.{kind}")] = f"sem_seg_head.{stem}.{kind}"
     state = {}
     for name, value in model.state_dict().items():
         if name.startswith("encoder.hsm."):
@@ -81,7 +81,7 @@ def test_every_entry_of_a_released_checkpoint_has_its_place(size):
     config = REPOSITORY / "configs" / f"err_seg_convnext_{size}.yaml"
     with torch.device("meta"):
         model = err_seg.build_model(err_seg.get_cfg(config, ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "meta"]))
-    imported = import_released({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    imported = current_names({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
     assert {n: v.shape for n, v in imported.items()} == {n: v.shape for n, v in model.state_dict().items()}
     assert len(imported) == len(shapes)
 
@@ -90,16 +90,16 @@ def test_differences_are_listed_and_nothing_is_loaded(toy_model):
     model = toy_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = {name: value + 1 for name, value in before.items()}
-    state["gud.head.weight"] = torch.zeros(1, 9, 1, 1)
+    state["head.gud.head.weight"] = torch.zeros(1, 9, 1, 1)
     state["unheard.of"] = torch.zeros(1)
-    del state["gud.head.bias"]
+    del state["head.gud.head.bias"]
     with pytest.raises(CheckpointError) as caught:
         err_seg.load_weights(model, state)
     for part in (
         "3 differences",
-        "missing: gud.head.bias",
+        "missing: head.gud.head.bias",
         "not in the model: unheard.of",
-        "gud.head.weight: the model",
+        "head.gud.head.weight: the model",
     ):
         assert part in str(caught.value)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())

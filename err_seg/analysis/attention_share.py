@@ -156,7 +156,7 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
             features = model.encoder(model.preprocess([picture_to_tensor(sample.image)]))
             for k in kept_numbers:
                 with recording(escf, (CFM,)) as attention:
-                    kept = model.segment(features, text, k).kept[0].cpu()
+                    kept = model.head(features, text, k).kept[0].cpu()
                 is_present = pixels[kept] > 0
                 if is_present.any():
                     present[k].append(int(is_present.sum()))

@@ -17,7 +17,6 @@ from err_seg.evaluation.report import text_table
 from err_seg.files import atomic_write
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.modeling.layers import resize
 
 # most of Table XIII's
 NUM_KEPT_COLUMNS = (4, 8, 16, 24, 32, 48, 64, 80)
@@ -95,9 +94,8 @@ def class_ranks(model: ERRSeg, images: Tensor, text: Tensor) -> Tensor:
         (B, T) int64, a permutation of 0..T−1 in each row; CRM keeps the classes of rank 0..K−1.
     """
     features = model.encoder(images)
-    cost = model.cost_maps(features.embeddings[0], text)  # B×T×H×W
-    scores = model.crm.scores(resize(cost, features.deep[-1].shape[-2:]))
-    return scores.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
+    cost, *_ = model.head.cost_maps(features, text)  # B×T×H×W
+    return model.head.crm.ranking(cost).argsort(dim=1)
 
 
 def recall_table(results: Sequence[ClassRecall], num_kept: Sequence[int]) -> str:

@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from err_seg.build import build_model
+from err_seg.build import build_model, build_words
 from err_seg.config import Config
 from err_seg.data import DatasetError, dataset_names, get_dataset, load_vocabulary, vocabulary_names
 from err_seg.device import resolve_device
 from err_seg.evaluation.report import text_table
 from err_seg.files import atomic_write
-from err_seg.modeling.clip import build_clip, build_tokenizer, load_clip_weights
-from err_seg.modeling.image_encoder import CLIPEncoder
-from err_seg.prompts import PromptStyle, tokenize_vocabulary
-from err_seg.text_embeddings import encode_in_batches
+from err_seg.modeling.clip import build_clip, load_clip_weights
+from err_seg.modeling.text_embeddings import encode_in_batches
 
 # Table IV: shares of classes with a similarity of 1, and above two thresholds
 PAPER = {
@@ -109,13 +107,12 @@ def build_embedder(cfg: Config) -> Embedder:
         clip = build_clip(settings.NAME)
     load_clip_weights(clip, settings.NAME, settings.PRETRAINED)
     clip.visual = None
-    encoder = CLIPEncoder(clip.to(resolve_device(cfg.MODEL.DEVICE)).eval())
-    tokenizer = build_tokenizer(settings.NAME)
-    style = PromptStyle(tuple(cfg.MODEL.TEXT.TEMPLATES), cfg.MODEL.TEXT.SYNONYMS)
+    clip.to(resolve_device(cfg.MODEL.DEVICE)).eval()
+    words = build_words(cfg, clip)
 
     @torch.no_grad()
     def embed(vocabulary: Sequence[str]) -> Tensor:
-        return encode_in_batches(encoder, tokenize_vocabulary(vocabulary, style, tokenizer, clip.context_length))
+        return encode_in_batches(clip, words.tokenize(vocabulary))
 
     return embed
 

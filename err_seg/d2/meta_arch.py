@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from err_seg import modeling
-from err_seg.build import input_arguments
+from err_seg.build import build_network
 from err_seg.checkpoint import DETECTRON2_PREFIX, fitting_state
 from err_seg.config import ConfigError
 from err_seg.d2.backbone import CLIPBackbone
@@ -23,7 +23,7 @@ from err_seg.d2.sem_seg import CompactSemSeg
 from err_seg.data import DatasetSpec
 from err_seg.device import autocast, resolve_device, resolve_precision
 from err_seg.engine.benchmarks import benchmark_num_kept
-from err_seg.engine.step import mean_pixels
+from err_seg.engine.step import mean_pixels, vocabulary_input
 from err_seg.engine.views import View, evaluation_views, segment_views
 from err_seg.modeling.loss import segmentation_loss
 from err_seg.prompts import check_vocabulary
@@ -46,9 +46,7 @@ class ERRSeg(nn.Module):
     ``model.network.load_state_dict(..., strict=False)``.)
 
     Args:
-        backbone: CLIP.
-        sem_seg_head: everything behind it.
-        network_arguments: the other arguments of :class:`err_seg.modeling.ERRSeg`: pictures, words and precision.
+        network: the plain engine's network.
         crop_size: S in training.
         train_precision: "bf16" computes losses under autocast; that of fp16 is the trainer's business.
         ignored_are_negatives: see :func:`err_seg.modeling.loss.segmentation_loss`.
@@ -56,18 +54,14 @@ class ERRSeg(nn.Module):
         train_dataset, test_dataset: whose vocabulary counts for inputs that do not say.
         num_kept: a data set to its K in evaluation; ``None`` is the head's own.
 
-    Attributes:
-        network: the plain engine's network, made of both; ``model.network.predict("photo.jpg", ["cat", "sofa"])``
-            in evaluation mode.
+    In evaluation mode, ``model.network.predict("photo.jpg", ["cat", "sofa"])`` labels images.
     """
 
     @configurable
     def __init__(
         self,
         *,
-        backbone: CLIPBackbone,
-        sem_seg_head: ERRSegHead,
-        network_arguments: Mapping[str, Any],
+        network: modeling.ERRSeg,
         crop_size: int,
         train_precision: str = "fp32",
         ignored_are_negatives: bool = True,
@@ -77,24 +71,13 @@ class ERRSeg(nn.Module):
         num_kept: Callable[[DatasetSpec], int | None],
     ):
         super().__init__()
-        self.network = modeling.ERRSeg(
-            encoder=backbone.encoder,
-            crm=sem_seg_head.crm,
-            cost_embedding=sem_seg_head.cost_embedding,
-            escf=sem_seg_head.escf,
-            gud=sem_seg_head.gud,
-            num_kept=sem_seg_head.num_kept,
-            num_kept_train=sem_seg_head.num_kept_train,
-            **network_arguments,
-        )
-        self._parts = backbone, sem_seg_head  # in a tuple: their parameters are counted once, as the network's
+        self.network = network
         self.crop_size = crop_size
         self.train_precision = train_precision
         self.ignored_are_negatives = ignored_are_negatives
         self.views = list(views)
         self.train_dataset, self.test_dataset = train_dataset, test_dataset
         self.num_kept = num_kept
-        self._tokens: dict[tuple[str, ...], Tensor] = {}
         self.register_load_state_dict_pre_hook(_fit_names)
 
     @classmethod
@@ -112,9 +95,7 @@ class ERRSeg(nn.Module):
                 raise ConfigError(f"MODEL.{key}.NAME must be {expected.__name__} with ERRSeg, not {found}")
         train_dataset = spec_of(own.DATASETS.TRAIN[0])
         return {
-            "backbone": backbone,
-            "sem_seg_head": head,
-            "network_arguments": input_arguments(own),
+            "network": build_network(own, backbone.encoder, head.head),
             "crop_size": own.INPUT.CROP_SIZE,
             "train_precision": resolve_precision(own.SOLVER.PRECISION, resolve_device(own.MODEL.DEVICE)).name,
             "ignored_are_negatives": own.MODEL.LOSS.IGNORED_ARE_NEGATIVES,
@@ -132,12 +113,12 @@ class ERRSeg(nn.Module):
     @property
     def backbone(self) -> CLIPBackbone:
         """CLIP, the network's own."""
-        return self._parts[0]
+        return CLIPBackbone(encoder=self.network.encoder)
 
     @property
     def sem_seg_head(self) -> ERRSegHead:
         """Everything behind CLIP, the network's own."""
-        return self._parts[1]
+        return ERRSegHead(head=self.network.head)
 
     def forward(self, batched_inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Compute losses in training, results in evaluation.
@@ -170,7 +151,7 @@ class ERRSeg(nn.Module):
         pixels = self.network.preprocess(pad([x["image"] for x in batched_inputs], mean), self.crop_size)
         is_bf16 = self.train_precision == "bf16"
         with autocast(self.device, torch.bfloat16) if is_bf16 else contextlib.nullcontext():
-            prediction = self.network(pixels, self._training_text(vocabulary), labels=labels)
+            prediction = self.network(pixels, vocabulary_input(self.network, vocabulary), labels=labels)
         loss = segmentation_loss(
             prediction.logits,
             prediction.kept,
@@ -189,7 +170,7 @@ class ERRSeg(nn.Module):
                 inputs = list(group)
                 images = [x["image"] for x in inputs]
                 sizes = [(x.get("height", x["image"].shape[1]), x.get("width", x["image"].shape[2])) for x in inputs]
-                text = self.network.text_embeddings(self.network.encoder, self._tokenize(question.vocabulary))
+                text = self.network.embed_vocabulary(question.vocabulary)
                 results += [
                     {"sem_seg": CompactSemSeg(found, question.num_foreground), "segmentation": found}
                     for found in segment_views(
@@ -203,18 +184,6 @@ class ERRSeg(nn.Module):
             return Question(check_vocabulary(inputs["vocabulary"]), inputs.get("num_kept"), None)
         spec = spec_of(inputs["dataset_name"]) if "dataset_name" in inputs else self.test_dataset
         return Question(spec.vocabulary, inputs.get("num_kept", self.num_kept(spec)), spec.num_foreground)
-
-    def _tokenize(self, vocabulary: tuple[str, ...]) -> Tensor:
-        if vocabulary not in self._tokens:
-            self._tokens = {vocabulary: self.network.tokenize(vocabulary)}
-        return self._tokens[vocabulary]
-
-    def _training_text(self, vocabulary: tuple[str, ...]) -> Tensor:
-        """Return tokens where the text tower trains, else embeddings."""
-        encoder, tokens = self.network.encoder, self._tokenize(vocabulary)
-        if any(parameter.requires_grad for parameter in encoder.clip.transformer.parameters()):
-            return tokens.to(self.device)
-        return self.network.text_embeddings(encoder, tokens)
 
 
 def pad(images: list[Tensor], values: Sequence[float]) -> list[Tensor]:

@@ -20,7 +20,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from err_seg.checkpoint import CheckpointError, load_weights, save_weights
+from err_seg.checkpoint import CheckpointError, current_names, load_weights, save_weights
 from err_seg.config import settings_of
 from err_seg.disk import size_text, writing
 from err_seg.engine.errors import TrainingError
@@ -182,7 +182,9 @@ def read_checkpoint_folder(path: Path) -> TrainingState:
             found = _facts(path / name)
             if found != expected[name]:
                 raise CheckpointError(f"{path / name} is not as it was written: {found}, expected {expected[name]}")
-        return TrainingState(**torch.load(path / TRAINING, map_location="cpu", weights_only=True))
+        state = TrainingState(**torch.load(path / TRAINING, map_location="cpu", weights_only=True))
+        state.optimizer, state.average = current_names(state.optimizer), current_names(state.average)
+        return state
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         if isinstance(error, CheckpointError):
             raise

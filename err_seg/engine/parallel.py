@@ -23,7 +23,6 @@ from err_seg.device import resolve_precision
 from err_seg.engine import peers
 from err_seg.engine.optimizer import build_optimizer
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.modeling.image_encoder import ConvNeXtEncoder
 
 
 def build_accelerator(cfg: Config, device: torch.device) -> Accelerator:
@@ -160,16 +159,7 @@ def check_shared_folder(folder: Path) -> None:
 
 def repeated_blocks(model: ERRSeg) -> list[nn.Module]:
     """List the blocks that make up the CLIP towers and ESCF, each run as one call, its weights used nowhere else."""
-    clip = model.encoder.clip
-    blocks = list(clip.transformer.resblocks)
-    if isinstance(model.encoder, ConvNeXtEncoder):
-        *stages, last = clip.visual.trunk.stages
-        blocks += [block for stage in stages for block in stage.blocks]
-        if model.encoder.stage4_gradient == "both":  # else they also run with constants in the weights' place
-            blocks += last.blocks
-    else:
-        blocks += list(clip.visual.transformer.resblocks)[:-1]  # the last one is run in pieces
-    return blocks + list(model.escf.layers if model.escf is not None else ())
+    return model.encoder.blocks() + model.head.blocks()
 
 
 @contextmanager

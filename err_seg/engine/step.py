@@ -28,9 +28,8 @@ def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
 
 def vocabulary_input(model: ERRSeg, vocabulary: tuple[str, ...]) -> Tensor:
     """Return what the model's ``forward`` takes as text: tokens where the text tower trains, else fixed embeddings."""
-    text_tower = model.encoder.clip.transformer
-    if any(parameter.requires_grad for parameter in text_tower.parameters()):
-        return model.tokenize(vocabulary).to(model.device)
+    if model.encoder.trains_text:
+        return model.words.tokenize(vocabulary).to(model.device)
     return model.embed_vocabulary(vocabulary)
 
 
@@ -48,7 +47,7 @@ def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int) -> Te
         The mean over the parts of all processes, a float32 scalar on the model's device; never 0.
     """
     parts = [upload(part, model.device).long() for part in labels]
-    pixels = torch.stack([count_pixels(part, num_classes, model.num_kept_train) for part in parts]).sum()
+    pixels = torch.stack([count_pixels(part, num_classes, model.head.crm.num_kept_train) for part in parts]).sum()
     return sum_over_processes(pixels).clamp(min=1) / (len(parts) * process_share()[1])
 
 

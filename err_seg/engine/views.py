@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from err_seg.modeling.err_seg import STRIDE, ERRSeg, Prediction
+from err_seg.modeling.err_seg import STRIDE, ERRSeg
 from err_seg.modeling.layers import resize
 from err_seg.modeling.segmentation import Segmentation
 
@@ -58,26 +58,14 @@ def segment_views(
         One result a picture.
     """
     side = max(view.size for view in views) // 4
-    first = _see(model, images, text, num_kept, views[0])
-    total = resize(first.logits, (side, side))
-    for view in views[1:]:
-        # classes that occur in labels are kept before all others, so K of them are kept alone
-        seen = _see(model, images, text, first.kept.shape[1], view, labels=first.kept.unsqueeze(1))
-        total = total + resize(seen.logits, (side, side))
-    rows = zip(total / len(views), first.kept, sizes, first.class_scores, strict=True)
+    seen: list[Tensor] = []
+    for view in views:
+        pixels = model.preprocess(images, view.size)
+        features = model.encoder(pixels.flip(-1) if view.mirrored else pixels)
+        costs = model.head.cost_maps(features, text)
+        if not seen:
+            kept, class_scores = model.head.crm(costs[0], num_kept)
+        probabilities = model.head.segment(features, costs, kept, text).float().sigmoid()
+        seen.append(resize(probabilities.flip(-1) if view.mirrored else probabilities, (side, side)))
+    rows = zip(sum(seen[1:], start=seen[0]) / len(views), kept, sizes, class_scores, strict=True)
     return [Segmentation(maps, kept, vocabulary, size, scores) for maps, kept, size, scores in rows]
-
-
-def _see(
-    model: ERRSeg,
-    images: Sequence[Tensor],
-    text: Tensor,
-    num_kept: int | None,
-    view: View,
-    labels: Tensor | None = None,
-) -> Prediction:
-    """Run one view; gives a prediction with probabilities (B, K, size/4, size/4) in the logits' place, not mirrored."""
-    pixels = model.preprocess(images, view.size)
-    prediction = model(pixels.flip(-1) if view.mirrored else pixels, text, num_kept, labels)
-    probabilities = prediction.logits.float().sigmoid()
-    return prediction._replace(logits=probabilities.flip(-1) if view.mirrored else probabilities)

@@ -35,7 +35,7 @@ def trace(model: ERRSeg) -> ExportedProgram:
     network = ExportableERRSeg(model).eval()
     shapes: dict[str, Any] = {
         "image": {2: Dim("height", min=2, max=LARGEST_SIDE), 3: Dim("width", min=2, max=LARGEST_SIDE)},
-        "text": {0: Dim("classes", min=model.crm.num_ranks, max=LARGEST_VOCABULARY)},
+        "text": {0: Dim("classes", min=model.head.crm.num_ranks, max=LARGEST_VOCABULARY)},
         "ranks": {0: Dim("kept", min=2, max=LARGEST_VOCABULARY)},
     }
     with torch.no_grad(), _exporter():
@@ -93,7 +93,7 @@ def facts(model: ERRSeg) -> dict[str, Any]:
         "inputs": "image (1, 3, H, W) float32 RGB 0..255; text (T, D) float32 unit vectors; ranks 0..K-1 int64",
         "outputs": "probabilities (K, S/4, S/4) float32; kept (K,) int64 indices into text",
         "embedding_dim": model.encoder.embedding_dim,
-        "fewest_classes": model.crm.num_ranks,
+        "fewest_classes": model.head.crm.num_ranks,
         "num_kept": model.num_kept or 0,
         "size": model.size,
         "weights": weights_digest(model),

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.modeling.crm import select_classes
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.modeling.layers import resize
 
 INPUTS = ("image", "text", "ranks")
 OUTPUTS = ("probabilities", "kept")
@@ -41,16 +39,10 @@ class ExportableERRSeg(nn.Module):
         normalised = (image - model.pixel_mean) / model.pixel_std
         # not `resize`, whose short cut for equal sizes would fix them in the graph
         features = model.encoder(F.interpolate(normalised, self.size, mode="bilinear", align_corners=False))
-        costs = [model.cost_maps(pixels, text) for pixels in features.embeddings]
-        costs[0] = resize(costs[0], features.deep[-1].shape[-2:])
-
-        ranking = model.crm.scores(costs[0]).sort(dim=1, descending=True, stable=True).indices
-        kept = ranking.index_select(1, ranks).sort(dim=1).values
-        x = model.cost_embedding([select_classes(cost, kept) for cost in costs])
-        if model.escf is not None:
-            x = model.escf(x, features.deep, F.embedding(kept, text))
-        logits = model.gud(x, features.shallow)
-        return logits[:, 0].sigmoid(), kept[0]
+        costs = model.head.cost_maps(features, text)
+        kept = model.head.crm.ranking(costs[0]).index_select(1, ranks).sort(dim=1).values
+        logits = model.head.segment(features, costs, kept, text)
+        return logits[0].sigmoid(), kept[0]
 
 
 def example_inputs(model: ERRSeg, num_classes: int, num_kept: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

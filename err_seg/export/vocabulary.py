@@ -20,7 +20,7 @@ def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path) -> None:
     Raises:
         VocabularyError: names that the network cannot read, or fewer of them than CRM ranks (3).
     """
-    fewest = model.crm.num_ranks
+    fewest = model.head.crm.num_ranks
     if len(names) < fewest:
         raise VocabularyError(
             f"an exported network takes {fewest} classes or more, got {len(names)}; add some that the pictures do not "

@@ -125,15 +125,15 @@ def escf_with(model: ERRSeg, *modules: type[SFM] | type[CFM]) -> ESCF:
     Raises:
         ValueError: there is no ESCF (Table V), or it lacks a module (Table VIII).
     """
-    if model.escf is None:
+    if model.head.escf is None:
         raise ValueError("the network has no ESCF (MODEL.ESCF.ENABLED is False), hence no attention to show")
     for module in modules:
-        if not any(isinstance(part, module) for part in model.escf.modules()):
+        if not any(isinstance(part, module) for part in model.head.escf.modules()):
             name = module.__name__
             raise ValueError(
                 f"the network has no {name} (MODEL.ESCF.{name} is False), hence no attention of it to show"
             )
-    return model.escf
+    return model.head.escf
 
 
 @contextmanager

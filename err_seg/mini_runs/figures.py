@@ -82,7 +82,7 @@ def cost_map_labels(model: ERRSeg, images: Sequence[Tensor], text: Tensor, sizes
     Returns:
         A label map (H, W) int64 a picture.
     """
-    costs = model.cost_maps(model.encoder(model.preprocess(images)).embeddings[0], text)
+    costs, *_ = model.head.cost_maps(model.encoder(model.preprocess(images)), text)
     return [resize(cost.unsqueeze(0), size).argmax(1)[0] for cost, size in zip(costs, sizes, strict=True)]
 
 
@@ -107,7 +107,7 @@ def seconds_per_picture(model: ERRSeg, images: Sequence[Tensor], text: Tensor, n
     with model.evaluating():
         for image in [images[0], *images]:  # the first is a warm-up
             x = model.preprocess([image])
-            with _time_in(model, [m for m in (model.escf, model.gud) if m is not None]) as parts:
+            with _time_in(model, [m for m in (model.head.escf, model.head.gud) if m is not None]) as parts:
                 start = _now(model)
                 model(x, text, num_kept)
                 whole.append(_now(model) - start)

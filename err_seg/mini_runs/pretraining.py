@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from err_seg.build import encoder_of
 from err_seg.mini import clip as mini
 from err_seg.mini.scenes import MiniCrops, MiniScenes
 from err_seg.mini.vocabulary import PROMPTS, VOCABULARY
 from err_seg.modeling.clip import OpenCLIP, build_clip
-from err_seg.modeling.image_encoder import CLIPEncoder, ConvNeXtEncoder, ViTEncoder
+from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.modeling.layers import resize
 
 
@@ -111,7 +112,10 @@ def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std
 
 def dense_encoder(clip: OpenCLIP) -> CLIPEncoder:
     """Read a CLIP as ERR-Seg does; a ConvNeXt without HSM, whose branch is no part of CLIP."""
-    return ConvNeXtEncoder(clip, hsm=False) if hasattr(clip.visual, "trunk") else ViTEncoder(clip)
+    kind = encoder_of(clip)
+    assert kind is not None
+    options = {"hsm": False} if kind.is_hierarchical else {}
+    return kind(clip, **options)
 
 
 def init_weights(clip: OpenCLIP) -> None:

@@ -2,15 +2,19 @@
 
 ======================  =====================================================================
 ``clip.py``             CLIP: released open_clip models, text tower, loading
-``image_encoder.py``    ConvNeXt (or ViT) features F1..F4, E32 and HSM's E16
+``encoder.py``          what every image tower gives and says of itself
+``convnext.py``         ConvNeXt features F1..F4, E32 and HSM's E16
+``vit.py``              ViT tokens, for Table XII
+``words.py``            class names to text embeddings, cached by ``text_embeddings.py``
 ``hsm.py``              HSM: hierarchical cost maps, and their embedding X
 ``crm.py``              CRM: training-free choice of the K classes a picture needs
 ``escf.py``             ESCF: SFM (with SSR) and CFM (with CSR) under image and text guidance
 ``gud.py``              GUD: gradual upsampling decoder
+``head.py``             everything behind CLIP, of the parts above
 ``layers.py``           what SFM and CFM share: guided projections, attention, (star) MLP
 ``loss.py``             the training loss on the kept classes
 ``segmentation.py``     the compact result: K maps and their class indices
-``err_seg.py``          the whole: encode, cost maps, keep classes, embed, fuse, upsample
+``err_seg.py``          the whole network, and its use on pictures and words
 ======================  =====================================================================
 
 Axes, in every docstring and shape comment of this package:
@@ -21,9 +25,10 @@ P  prompts of a class           L  tokens of a prompt            R  ranks that C
 """
 
 from err_seg.modeling.crm import CRM
-from err_seg.modeling.err_seg import ERRSeg, Prediction
+from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.escf import ESCF
 from err_seg.modeling.gud import GUD
+from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.hsm import CostEmbedding, CostMaps
 from err_seg.modeling.loss import segmentation_loss
 from err_seg.modeling.segmentation import Segmentation
@@ -35,6 +40,7 @@ __all__ = [
     "CostEmbedding",
     "CostMaps",
     "ERRSeg",
+    "Head",
     "Prediction",
     "Segmentation",
     "segmentation_loss",

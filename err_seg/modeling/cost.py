@@ -46,8 +46,8 @@ def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size:
         model(images, text, num_kept)
 
     counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
-    parts = [name for name, _ in model.named_children() if f"ERRSeg.{name}" in counts]
-    macs = {name: counts[f"ERRSeg.{name}"] for name in parts}
+    parts = {"encoder": "ERRSeg.encoder", **{name: f"ERRSeg.head.{name}" for name, _ in model.head.named_children()}}
+    macs = {name: counts[module] for name, module in parts.items() if module in counts}
     # cost maps run outside of any counted sub-module of their own where they have no parameters
     macs["other"] = counts["Global"] - sum(macs.values())
     own = [(name, p.numel()) for name, p in model.named_parameters()]

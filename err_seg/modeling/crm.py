@@ -14,26 +14,39 @@ class CRM(nn.Module):
     Args:
         num_ranks: R, how many ranks score (Table VII). At most T count.
         rank_decay: λ's base b of λ = (1, b, b², ...) (Fig. 6).
+        num_kept: K in evaluation, and ``num_kept_train`` in training; ``None`` keeps all classes (Table V without CRM).
     """
 
-    def __init__(self, *, num_ranks: int = 3, rank_decay: float = 0.1):
+    def __init__(
+        self,
+        *,
+        num_ranks: int = 3,
+        rank_decay: float = 0.1,
+        num_kept: int | None = None,
+        num_kept_train: int | None = None,
+    ):
         super().__init__()
         self.num_ranks = num_ranks
         self.rank_decay = rank_decay
+        self.num_kept = num_kept
+        self.num_kept_train = num_kept_train
 
     @torch.no_grad()
-    def forward(self, cost: Tensor, num_kept: int | None, class_pixels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, cost: Tensor, num_kept: int | None = None, class_pixels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Choose the classes to keep, in ascending order of index.
 
         Args:
             cost: (B, T, H, W) cost maps, any real values.
-            num_kept: K; ``None`` keeps all T classes (the ablation without CRM).
+            num_kept: K, instead of the module's own.
             class_pixels: (B, T) labelled pixels of each class, in training. Present classes come before all others,
                 the most frequent first, so more than K of them lose the rarest.
 
         Returns:
             kept (B, min(K, T)) int64 class indices and scores (B, T) float32, in units of pixels of the grid.
         """
+        num_kept = num_kept or (self.num_kept_train if self.training else self.num_kept)
         num_classes = cost.shape[1]
         scores = self.scores(cost)
         if num_kept is None or num_kept >= num_classes:
@@ -42,9 +55,11 @@ class CRM(nn.Module):
         if class_pixels is not None:
             best_score = cost.shape[2] * cost.shape[3] * self.num_ranks * max(1.0, self.rank_decay**self.num_ranks)
             priority = torch.where(class_pixels > 0, best_score + class_pixels, scores)
-        # a stable sort, unlike topk, settles ties by index on every device
-        ranking = priority.sort(dim=1, descending=True, stable=True).indices
-        return ranking[:, :num_kept].sort(dim=1).values, scores
+        return ranked(priority)[:, :num_kept].sort(dim=1).values, scores
+
+    def ranking(self, cost: Tensor) -> Tensor:
+        """List all classes by score, best first: cost (B, T, H, W) to (B, T) int64 class indices."""
+        return ranked(self.scores(cost))
 
     def scores(self, cost: Tensor) -> Tensor:
         """Score every class: cost (B, T, H, W) to (B, T) float32."""
@@ -55,6 +70,12 @@ class CRM(nn.Module):
         counts.scatter_add_(2, winners, torch.ones_like(winners))
         weights = self.rank_decay ** torch.arange(ranks, device=cost.device, dtype=torch.float32)
         return (counts * weights[:, None]).sum(dim=1)
+
+
+def ranked(priority: Tensor) -> Tensor:
+    """List the indices of (B, T) numbers, highest first and equal ones by index."""
+    # a stable sort, unlike topk, settles ties by index on every device
+    return priority.sort(dim=1, descending=True, stable=True).indices
 
 
 def select_classes(maps: Tensor, kept: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,73 +14,25 @@ from tqdm import tqdm
 from err_seg.arguments import ArgumentError, check_count, check_size
 from err_seg.data.images import Picture, is_single, picture_to_tensor
 from err_seg.device import PRECISIONS, autocast, tf32, upload
-from err_seg.modeling.crm import CRM, count_class_pixels, select_classes
-from err_seg.modeling.escf import ESCF
-from err_seg.modeling.gud import GUD
-from err_seg.modeling.hsm import CostEmbedding, CostMaps
-from err_seg.modeling.image_encoder import CLIPEncoder, Features
+from err_seg.modeling.encoder import CLIPEncoder
+from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.layers import resize
 from err_seg.modeling.segmentation import Segmentation
-from err_seg.prompts import PromptStyle, as_texts, check_vocabulary, tokenize_vocabulary
-from err_seg.text_embeddings import TextEmbeddings
+from err_seg.modeling.words import Words
+from err_seg.prompts import PromptStyle, as_texts, check_vocabulary
 
 STRIDE = 16
 
 
-class Prediction(NamedTuple):
-    """The network's output: logits (B, K, S/4, S/4), kept (B, K) class indices, CRM's class_scores (B, T)."""
-
-    logits: Tensor
-    kept: Tensor
-    class_scores: Tensor
-
-
-class Head(nn.Module):
-    """Everything behind CLIP; the parts are those of :class:`ERRSeg`."""
-
-    cost_maps: CostMaps
-    crm: CRM
-    cost_embedding: CostEmbedding
-    escf: ESCF | None
-    gud: GUD
-    num_kept: int | None
-    num_kept_train: int | None
-
-    def segment(
-        self, features: Features, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
-    ) -> Prediction:
-        """Do everything behind CLIP: cost maps (HSM), choice of classes (CRM), embedding, ESCF and GUD."""
-        num_kept = num_kept or (self.num_kept_train if self.training else self.num_kept)
-        costs = [self.cost_maps(pixels, text) for pixels in features.embeddings]  # B×T×H×W, B×T×H/2×W/2
-        grid = features.deep[-1].shape[-2:]
-        costs[0] = resize(costs[0], grid)  # without HSM the only map is E32's
-
-        class_pixels = None if labels is None else count_class_pixels(labels, len(text))
-        kept, class_scores = self.crm(costs[0], num_kept, class_pixels)  # B×K
-        costs = [select_classes(cost, kept) for cost in costs]
-
-        x = self.cost_embedding(costs)  # B·K×C×H×W
-        if self.escf is not None:
-            x = self.escf(x, features.deep, text[kept])
-        logits = self.gud(x, features.shallow)  # B·K×1×S/4×S/4
-        return Prediction(logits.view(*kept.shape, *logits.shape[-2:]), kept, class_scores)
-
-
-class ERRSeg(Head):
+class ERRSeg(nn.Module):
     """Efficient redundancy reduction for open-vocabulary semantic segmentation.
 
     Args:
         encoder: CLIP, read densely.
-        crm: the choice of classes.
-        cost_embedding: cost maps to X.
-        escf: the fusion of X; ``None`` is the ablation without ESCF (Table V).
-        gud: the decoder.
-        num_kept: K in evaluation, and ``num_kept_train`` in training; ``None`` keeps all classes (Table V without CRM).
+        head: everything behind it.
+        words: how class names are read.
         size: S in evaluation, a multiple of 32.
         pixel_mean, pixel_std: statistics of the input, RGB in 0..255.
-        tokenizer: CLIP's tokenizer.
-        prompt_style: templates and synonyms used where a call names none.
-        text_embeddings: the cache of text embeddings.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` (autocast) in :meth:`predict`.
 
     Any number of threads may predict with one model, while nobody trains it, loads weights into it or moves it. Its
@@ -96,33 +48,18 @@ class ERRSeg(Head):
         self,
         *,
         encoder: CLIPEncoder,
-        crm: CRM,
-        cost_embedding: CostEmbedding,
-        escf: ESCF | None,
-        gud: GUD,
-        num_kept: int | None,
-        num_kept_train: int | None,
+        head: Head,
+        words: Words,
         size: int,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
-        tokenizer: Callable[..., Tensor],
-        prompt_style: PromptStyle,
-        text_embeddings: TextEmbeddings,
         precision: str = "fp32",
     ):
         super().__init__()
         self.encoder = encoder
-        self.cost_maps = CostMaps()
-        self.crm = crm
-        self.cost_embedding = cost_embedding
-        self.escf = escf
-        self.gud = gud
-        self.num_kept = num_kept
-        self.num_kept_train = num_kept_train
+        self.head = head
+        self.words = words
         self.size = size
-        self.tokenizer = tokenizer
-        self.prompt_style = prompt_style
-        self.text_embeddings = text_embeddings
         self.precision = precision
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
@@ -131,6 +68,11 @@ class ERRSeg(Head):
     def device(self) -> torch.device:
         """Where the model lies."""
         return self.pixel_mean.device
+
+    @property
+    def num_kept(self) -> int | None:
+        """K in evaluation; ``None`` keeps all classes."""
+        return self.head.crm.num_kept
 
     def forward(
         self, images: Tensor, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
@@ -146,16 +88,11 @@ class ERRSeg(Head):
         """
         text = text if text.is_floating_point() else self.encoder.encode_text(text)
         features = self.encoder(images)
-        return self.segment(features, text, num_kept, labels)
-
-    def tokenize(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
-        """Turn T class names into the tokens (T, P, L) of their prompts, on the CPU."""
-        context_length = self.encoder.clip.context_length
-        return tokenize_vocabulary(vocabulary, style or self.prompt_style, self.tokenizer, context_length)
+        return self.head(features, text, num_kept, labels)
 
     def embed_vocabulary(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
-        """Embed T class names to (T, D) unit vectors, without gradient; cached until the weights change."""
-        return self.text_embeddings(self.encoder, self.tokenize(vocabulary, style))
+        """Embed T class names to (T, D) unit vectors, without gradient; see :class:`Words`."""
+        return self.words.embed(self.encoder.clip, vocabulary, style)
 
     def preprocess(self, images: Sequence[Tensor] | Tensor, size: int | None = None) -> Tensor:
         """Normalise pictures and resize each to S×S (bilinear, not antialiased, aspect ratio not kept).
@@ -218,7 +155,7 @@ class ERRSeg(Head):
             ImageReadError: a file or PIL image that cannot be read; names it.
         """
         pictures = [images] if is_single(images) else images
-        names, style = check_vocabulary(vocabulary), self.prompt_style
+        names, style = check_vocabulary(vocabulary), self.words.style
         if templates is not None:
             style = replace(style, templates=as_texts("templates", templates))
         if synonyms is not None:

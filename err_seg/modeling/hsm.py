@@ -5,18 +5,34 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from err_seg.device import autocast
+from err_seg.modeling.encoder import Features
 from err_seg.modeling.layers import resize
 
 
 class CostMaps(nn.Module):
     """Cosine similarity of every pixel's CLIP embedding to every class's text embedding (paper, C16 and C32)."""
 
-    def forward(self, pixels: Tensor, text: Tensor) -> Tensor:
-        """Compare pixels (B, C, h, w) with text (T, C); gives (B, T, h, w) in [−1, 1], always float32."""
-        with autocast(pixels.device, None):
-            pixels = F.normalize(pixels.float(), dim=1)
-            text = F.normalize(text.float(), dim=1)
-            return torch.einsum("bchw,tc->bthw", pixels, text)
+    def forward(self, features: Features, text: Tensor) -> list[Tensor]:
+        """Compare all pixels with all classes.
+
+        Args:
+            features: those of B pictures.
+            text: (T, D) embeddings of the vocabulary, of any length.
+
+        Returns:
+            A cost map (B, T, h, w) for each map of embeddings, float32 in [−1, 1]; the first is on the grid (H, W).
+        """
+        costs = [cosine_similarity(pixels, text) for pixels in features.embeddings]
+        costs[0] = resize(costs[0], features.deep[-1].shape[-2:])  # without HSM the only map is E32's
+        return costs
+
+
+def cosine_similarity(pixels: Tensor, text: Tensor) -> Tensor:
+    """Compare pixels (B, D, h, w) with text (T, D); gives (B, T, h, w) in [−1, 1], always float32."""
+    with autocast(pixels.device, None):
+        pixels = F.normalize(pixels.float(), dim=1)
+        text = F.normalize(text.float(), dim=1)
+        return torch.einsum("bchw,tc->bthw", pixels, text)
 
 
 class CostEmbedding(nn.Module):

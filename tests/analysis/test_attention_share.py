@@ -138,7 +138,7 @@ def test_measurement_on_a_data_set(toy_model, own_folders, tmp_path):
 def test_uniform_attention_gives_the_uniform_share(toy_model, own_folders):
     """With keys that do not depend on the class, every class gets the same."""
     model = toy_model().eval()
-    for layer in model.escf.layers:
+    for layer in model.head.escf.layers:
         torch.nn.init.zeros_(layer.cfm.attention.k.weight)
     pairs = SegmentationPairs(DatasetSpec("toy", *own_folders, CLASSES, image_ext=".png"))
     (result,) = measure_attention_share(model, pairs, [9])

@@ -56,7 +56,7 @@ def test_tf32_blocks_are_put_back_in_whatever_order_they_end():
 
 def test_evaluating_is_fp32_whatever_torch_is_told(toy_model):
     model, seen = toy_model(), []
-    model.escf.register_forward_hook(lambda *_: seen.append(read_tf32()))
+    model.head.escf.register_forward_hook(lambda *_: seen.append(read_tf32()))
     image = torch.zeros(3, 64, 64, dtype=torch.uint8)
     with tf32(True):
         model.predict([image], ("cat", "dog"))

@@ -13,7 +13,7 @@ from err_seg.device import PRECISIONS, autocast
 from err_seg.engine.step import training_loss
 from err_seg.engine.views import View, segment_views
 from err_seg.evaluation import BoundaryConfusion, ConfusionMatrix
-from err_seg.text_embeddings import encode_in_batches
+from err_seg.modeling.text_embeddings import encode_in_batches
 
 SHIPPED = sorted(file for file in REPOSITORY.glob("configs/**/*.yaml") if file.parent.name != "ablations")
 SMALL = ["MODEL.CLIP.PRETRAINED", "", "MODEL.WEIGHTS", "", "INPUT.SIZE", 128, "INPUT.CROP_SIZE", 64]
@@ -65,7 +65,7 @@ def check_evaluation(model, monkeypatch):
     images = [torch.empty(3, *size, dtype=torch.uint8) for size in SIZES]
     vocabulary = tuple(f"class {i}" for i in range(T))
     with torch.no_grad(), model.evaluating():
-        some = encode_in_batches(model.encoder, torch.empty(20, 2, 9, dtype=torch.int64))
+        some = encode_in_batches(model.encoder.clip, torch.empty(20, 2, 9, dtype=torch.int64))
         assert (some.dtype, some.device, some.shape) == (torch.float32, CUDA, (20, model.encoder.embedding_dim))
         text = torch.empty(T, model.encoder.embedding_dim, device=CUDA)
         views = [View(128, False), View(128, True)]

@@ -159,11 +159,11 @@ def test_checkpoint_that_does_not_fit_is_an_error(cfg, tmp_path, broken):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = {name: tensor + 1 for name, tensor in before.items()}
     if broken == "missing":
-        del state["network.gud.head.bias"]
+        del state["network.head.gud.head.bias"]
     elif broken == "unexpected":
-        state["network.gud.foot.bias"] = state["network.gud.head.bias"]
+        state["network.head.gud.foot.bias"] = state["network.head.gud.head.bias"]
     else:
-        state["network.gud.head.bias"] = torch.zeros(7)
+        state["network.head.gud.head.bias"] = torch.zeros(7)
     torch.save({"model": state}, tmp_path / "broken.pth")
     with pytest.raises(CheckpointError, match=r"gud\.(head|foot)\.bias"):
         DetectionCheckpointer(model).load(str(tmp_path / "broken.pth"))

@@ -7,7 +7,7 @@ import torch
 from conftest import SHARED
 
 import err_seg
-from err_seg.checkpoint import rename_released
+from err_seg.checkpoint import current_name
 from err_seg.engine import build_optimizer, build_schedule, parameter_groups
 from err_seg.engine.schedule import lr_factor, set_learning_rates
 
@@ -28,7 +28,7 @@ def test_groups_are_the_published_ones(size, monkeypatch, request):
     model, cfg = model_on_no_device(size)
     file = json.loads((SHARED / "golden" / f"optimizer_{size}.json").read_text())
     published = file.get("params", file)
-    expected = {rename_released(name): value for name, value in published.items()}
+    expected = {current_name(name): value for name, value in published.items()}
     found = {name: None for name, _ in model.named_parameters()}
     for group in parameter_groups(model, cfg):
         found |= dict.fromkeys(group["names"], (group["lr"], group["weight_decay"]))

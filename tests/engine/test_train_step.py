@@ -61,7 +61,7 @@ def test_bf16_trains_nearly_the_same_and_leaves_the_model_as_it_was(run_cfg):
     assert low != high
     assert low == pytest.approx(high, rel=0.02)
     seen = {}
-    model.cost_embedding.register_forward_hook(lambda module, inputs, output: seen.update(dtype=output.dtype))
+    model.head.cost_embedding.register_forward_hook(lambda module, inputs, output: seen.update(dtype=output.dtype))
     model.eval()(torch.randn(1, 3, 64, 64), model.embed_vocabulary(["a", "b"]))
     assert seen["dtype"] == torch.float32
     assert all(p.dtype == torch.float32 for p in model.parameters())
@@ -84,7 +84,7 @@ def test_fp16_on_a_gpu_scales_the_loss_and_resumes(run_cfg, tmp_path):
 def gradients(model, labels):
     model.zero_grad()
     torch.manual_seed(0)
-    text = model.tokenize(["cat", "grass", "sky", "tree"])
+    text = model.words.tokenize(["cat", "grass", "sky", "tree"])
     prediction = model(torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32), text, labels=labels)
     prediction.logits.square().mean().backward()
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
@@ -161,7 +161,7 @@ def test_broken_weights_are_not_saved(run_cfg, tmp_path, monkeypatch):
     def breaking(run, *arguments):
         result = step(run, *arguments)
         if run.iteration == 4:
-            run.model.gud.head.weight.data[0] = float("nan")
+            run.model.head.gud.head.weight.data[0] = float("nan")
         return result
 
     monkeypatch.setattr(TrainingRun, "step", breaking)

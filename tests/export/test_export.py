@@ -54,7 +54,7 @@ def test_program(model, tmp_path):
     export_program(model, tmp_path / "net.pt2")
     assert check_program(model, tmp_path / "net.pt2").holds
     with torch.no_grad():
-        model.gud.head.bias += 1
+        model.head.gud.head.bias += 1
     assert not check_program(model, tmp_path / "net.pt2").holds
 
 
@@ -106,7 +106,7 @@ def test_words_of_other_weights_are_not_put_beside_a_network(command, model, toy
     before = words.read_bytes(), file.read_bytes()
     other, wider = toy_model().eval(), toy_model("INPUT.SIZE", 96).eval()
     with torch.no_grad():
-        other.gud.head.bias += 1
+        other.head.gud.head.bias += 1
     for network, key in ((other, "weights is"), (wider, "size is 96 now and was 64")):
         status, error = command(file, "--classes", "cat, dog, sky", model=network)
         assert status == 2

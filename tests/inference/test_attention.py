@@ -19,7 +19,7 @@ def model(toy_model):
 def test_weights_give_the_networks_own_result(model, pictures):
     """Attention recomputed from recorded queries and keys, applied to the values, is what reaches ``proj``."""
     seen = {}
-    module = model.escf.layers[1].cfm.attention
+    module = model.head.escf.layers[1].cfm.attention
     handles = [
         module.v.register_forward_hook(lambda _, __, output: seen.update(v=output[0])),
         module.proj.register_forward_pre_hook(lambda _, inputs: seen.update(attended=inputs[0])),

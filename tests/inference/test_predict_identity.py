@@ -83,7 +83,7 @@ def test_other_weights_of_equal_name_and_size_are_other_settings(run_predict, tm
     assert run_predict(picture)[0] == 0
     model = err_seg.load(toy_weights, device="cpu")
     with torch.no_grad():
-        model.gud.head.bias += 1
+        model.head.gud.head.bias += 1
     monkeypatch.setattr(models, "load_model", lambda arguments: model)
     status, _, err = run_predict(picture)
     assert status == 3

@@ -12,7 +12,7 @@ from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
 from err_seg.mini_runs import pretraining
 from err_seg.mini_runs.pretraining import PretrainingConfig, PretrainingError, contrastive_loss, zero_shot_accuracy
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
-from err_seg.modeling.image_encoder import Features
+from err_seg.modeling.encoder import Features
 from err_seg.prompts import PromptStyle, VocabularyError, tokenize_vocabulary
 
 MEAN, STD = torch.tensor([123.675, 116.280, 103.530]).view(3, 1, 1), torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)

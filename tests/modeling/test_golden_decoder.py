@@ -9,12 +9,11 @@ import torch
 from conftest import TESTS
 from synthetic import synthetic
 
-from err_seg.checkpoint import import_released, rename_released
-from err_seg.modeling import CRM, ESCF, GUD, CostEmbedding, ERRSeg, segmentation_loss
+from err_seg.checkpoint import current_name, current_names
+from err_seg.modeling import CRM, ESCF, GUD, CostEmbedding, Head, segmentation_loss
+from err_seg.modeling.encoder import Features
 from err_seg.modeling.escf import CFM, SFM, ESCFLayer, ImageGuidance, TextGuidance
 from err_seg.modeling.gud import UpsamplingStage
-from err_seg.modeling.image_encoder import Features
-from err_seg.prompts import PromptStyle
 
 
 def build_decoder(dims):
@@ -49,20 +48,11 @@ def build_decoder(dims):
             strict=True,
         )
     ]
-    return ERRSeg(
-        encoder=torch.nn.Identity(),
-        crm=CRM(),
+    return Head(
+        crm=CRM(num_kept=dims["sample_classes_num"], num_kept_train=dims["sample_classes_num"]),
         cost_embedding=CostEmbedding(hidden_dim=dims["corr_fpn_inter_dim"], dim=dim),
         escf=escf,
         gud=GUD(stages=stages, dim=decoder_dims[-1]),
-        num_kept=dims["sample_classes_num"],
-        num_kept_train=dims["sample_classes_num"],
-        size=32,
-        pixel_mean=(0, 0, 0),
-        pixel_std=(1, 1, 1),
-        tokenizer=None,
-        prompt_style=PromptStyle(),
-        text_embeddings=None,
     )
 
 
@@ -76,7 +66,7 @@ def golden(request):
         scale = next((scale for ending, scale in scales.items() if name.endswith(ending)), 1.0)
         state[f"sem_seg_head.decoder.{name}"] = scale * synthetic(f"{tag}decoder.{name}", shape)
     model = build_decoder(dims)
-    model.load_state_dict(import_released(state), strict=True)
+    torch.nn.ModuleDict({"head": model}).load_state_dict(current_names(state), strict=True)
 
     b, t, h, w = (facts[axis] for axis in "BTHW")
     channels = dims["text_guidance_dim"]
@@ -108,14 +98,14 @@ def test_every_stage_in_evaluation(golden):
         return x.permute(0, 1, 4, 2, 3).flatten(0, 1)
 
     model, reference = golden.model.eval(), golden.reference
-    model.cost_maps.register_forward_hook(lambda m, i, o: stages.setdefault("costs", []).append(o))
+    model.cost_maps.register_forward_hook(keep("costs"))
     model.cost_embedding.register_forward_hook(keep("sfm1_in"))
     model.escf.layers[0].sfm.register_forward_hook(keep("sfm1_out", class_maps))
     model.escf.layers[0].cfm.register_forward_hook(keep("cfm1_out", class_maps))
     model.escf.register_forward_hook(keep("gud_in"))
     model.gud.stages[-1].register_forward_hook(keep("gud_out"))
     with torch.no_grad():
-        out = model.segment(golden.features, golden.inputs["text"])
+        out = model(golden.features, golden.inputs["text"])
 
     assert_close(stages["costs"][0], reference["eval.cost16"])
     assert_close(stages["costs"][1], reference["eval.cost32"])
@@ -134,7 +124,7 @@ def test_training_loss_and_gradients(golden):
     # the reference fills the K places by ascending index: take its classes
     model.crm.forward = lambda cost, num_kept, class_pixels: (kept, None)
     labels = torch.from_numpy(reference["train.target"]).long()
-    out = model.segment(golden.features, inputs["text"], labels=labels)
+    out = model(golden.features, inputs["text"], labels=labels)
     loss = segmentation_loss(out.logits, out.kept, labels, golden.num_classes)
     loss.backward()
 
@@ -148,5 +138,5 @@ def test_training_loss_and_gradients(golden):
     norms = [key for key in reference.files if key.startswith("train.gradnorm.")]
     assert len(norms) == len(parameters)
     for key in norms:
-        name = rename_released("sem_seg_head.decoder." + key.removeprefix("train.gradnorm."))
+        name = current_name("sem_seg_head.decoder." + key.removeprefix("train.gradnorm.")).removeprefix("head.")
         assert parameters[name].grad.norm().item() == pytest.approx(float(reference[key]), rel=1e-4, abs=1e-6), name

@@ -26,12 +26,12 @@ def test_full_model(size, num_kept):
 
     stages = {}
     model.encoder.register_forward_hook(lambda m, i, out: stages.update(features=out))
-    model.cost_maps.register_forward_hook(lambda m, i, out: stages.setdefault("costs", []).append(out[0]))
-    model.cost_embedding.register_forward_hook(lambda m, i, out: stages.update(fused_cost=out))
-    model.escf.image_guidance.register_forward_hook(lambda m, i, out: stages.update(img_guidance=out[0]))
-    model.escf.text_guidance.register_forward_hook(lambda m, i, out: stages.update(text_guidance=out[0]))
-    model.escf.layers[0].register_forward_hook(lambda m, i, out: stages.update(layer1_out=out[0]))
-    model.gud.register_forward_hook(lambda m, i, out: stages.update(logits=out[:, 0]))
+    model.head.cost_maps.register_forward_hook(lambda m, i, out: stages.update(costs=[cost[0] for cost in out]))
+    model.head.cost_embedding.register_forward_hook(lambda m, i, out: stages.update(fused_cost=out))
+    model.head.escf.image_guidance.register_forward_hook(lambda m, i, out: stages.update(img_guidance=out[0]))
+    model.head.escf.text_guidance.register_forward_hook(lambda m, i, out: stages.update(text_guidance=out[0]))
+    model.head.escf.layers[0].register_forward_hook(lambda m, i, out: stages.update(layer1_out=out[0]))
+    model.head.gud.register_forward_hook(lambda m, i, out: stages.update(logits=out[:, 0]))
     vocabulary = load_vocabulary("pascal_voc_20")
     picture = np.array(Image.open(GOLDEN / f"full_{size}_image.png"))
     result = model.predict([picture], vocabulary, num_kept=num_kept)[0]

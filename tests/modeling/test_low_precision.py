@@ -19,12 +19,12 @@ def fuse(model, precision, *, scale=1.0):
     """Run ESCF on random maps; return its result and what every module hands on."""
     torch.manual_seed(0)
     x, text = scale * torch.randn(8, 16, 4, 4), torch.randn(2, 4, model.encoder.embedding_dim)
-    deep = [torch.randn(2, dim, side, side) for dim, side in zip(model.encoder.deep_dims, (2, 4), strict=True)]
+    deep = [torch.randn(2, dim, side, side) for (_, dim, _), side in zip(model.encoder.maps.deep, (2, 4), strict=True)]
     stream = []
-    modules = [module for layer in model.escf.layers for module in (layer.sfm, layer.cfm)]
+    modules = [module for layer in model.head.escf.layers for module in (layer.sfm, layer.cfm)]
     hooks = [module.register_forward_hook(lambda *args: stream.append(args[2])) for module in modules]
     with torch.no_grad(), autocast(CPU, PRECISIONS[precision]):
-        out = model.escf(x.to(PRECISIONS[precision] or torch.float32), deep, text)
+        out = model.head.escf(x.to(PRECISIONS[precision] or torch.float32), deep, text)
     for hook in hooks:
         hook.remove()
     return out, stream
@@ -39,7 +39,7 @@ def test_the_stream_is_fp32(toy_model, precision):
 def test_sums_beyond_the_range_of_fp16_stay_finite(toy_model):
     model = toy_model().eval()
     with torch.no_grad():
-        for layer in model.escf.layers:  # what a single branch adds fits
+        for layer in model.head.escf.layers:  # what a single branch adds fits
             layer.sfm.attention.proj.bias.fill_(0.4 * LARGEST_FP16)
             layer.cfm.attention.proj.bias.fill_(0.4 * LARGEST_FP16)
     exact, _ = fuse(model, "fp32")
@@ -54,7 +54,7 @@ def test_the_trained_network_stays_far_from_the_range_of_fp16(precision):
     overrides = ["MODEL.DEVICE", "cpu", "TEST.PRECISION", precision]
     model = load_model(err_seg.get_cfg(REPOSITORY / "configs/mini/err_seg.yaml", overrides))
     largest = []
-    for part in (*model.escf.layers, model.escf, *model.gud.stages, model.gud.head):
+    for part in (*model.head.escf.layers, model.head.escf, *model.head.gud.stages, model.head.gud.head):
         part.register_forward_hook(lambda *args: largest.append(args[2].float().abs().max().item()))
     picture = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     model.predict([picture], MINI[:12])

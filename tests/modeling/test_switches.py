@@ -60,7 +60,7 @@ def test_switch_builds_trains_and_predicts(name, toy_model, toy_cfg, pictures):
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
 
     model.train()
-    out = model(torch.randn(2, 3, 64, 64), model.tokenize(VOCABULARY), labels=labels)
+    out = model(torch.randn(2, 3, 64, 64), model.words.tokenize(VOCABULARY), labels=labels)
     segmentation_loss(out.logits, out.kept, labels, len(VOCABULARY)).backward()
     optimizer.step()
 
@@ -111,7 +111,7 @@ def test_stop_gradient_shields_the_trunk(toy_model):
     for stop in (True, False):
         model = toy_model("MODEL.GUD.STOP_GRADIENT", stop).train()
         maps = [torch.randn(1, c, s, s, requires_grad=True) for c, s in zip((48, 32, 24), (4, 8, 16), strict=True)]
-        model.gud(torch.randn(2, 16, 4, 4), maps).sum().backward()
+        model.head.gud(torch.randn(2, 16, 4, 4), maps).sum().backward()
         gradients[stop] = [f.grad for f in maps]
     assert gradients[True] == [None, None, None]
     assert all(gradient is not None for gradient in gradients[False])

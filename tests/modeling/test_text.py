@@ -9,10 +9,10 @@ import torch
 from conftest import VOCABULARY
 from torch.nn import functional as F
 
-from err_seg import text_embeddings
+from err_seg.modeling import text_embeddings
 from err_seg.modeling.clip import encode_tokens
+from err_seg.modeling.text_embeddings import TextEmbeddings
 from err_seg.prompts import PromptStyle, VocabularyError, check_vocabulary
-from err_seg.text_embeddings import TextEmbeddings
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def model(toy_model):
 
 def full_length(model, prompts):
     """Open_clip's own encoding of all 77 positions, normalised."""
-    return F.normalize(model.encoder.clip.encode_text(model.tokenizer(prompts)), dim=-1)
+    return F.normalize(model.encoder.clip.encode_text(model.words.tokenizer(prompts)), dim=-1)
 
 
 @torch.no_grad()
 def test_the_shortened_tower_gives_what_the_whole_gives(model):
-    tokens = model.tokenize(VOCABULARY)
+    tokens = model.words.tokenize(VOCABULARY)
     assert tokens.shape[2] < 20
     prompts = [f"A photo of a {name.split(', ')[0]} in the scene" for name in VOCABULARY]
     torch.testing.assert_close(model.embed_vocabulary(VOCABULARY), full_length(model, prompts))
@@ -129,13 +129,13 @@ def test_image_tower_and_temperature_do_not_matter(model, encodings):
 def test_cache_on_disk(toy_model, encodings, tmp_path):
     model = toy_model("MODEL.TEXT.CACHE_DIR", str(tmp_path / "cache"))
     first = model.embed_vocabulary(VOCABULARY)
-    model.text_embeddings = TextEmbeddings(tmp_path / "cache")  # as in another process
+    model.words.embeddings = TextEmbeddings(tmp_path / "cache")  # as in another process
     assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
     assert len(encodings) == 1
 
     (file,) = (tmp_path / "cache").glob("*.safetensors")
     file.write_bytes(b"damaged")
-    model.text_embeddings = TextEmbeddings(tmp_path / "cache")
+    model.words.embeddings = TextEmbeddings(tmp_path / "cache")
     assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
     assert len(encodings) == 2
 
@@ -166,11 +166,11 @@ def test_memory_holds_what_was_used_last(model, encodings, monkeypatch):
     assert len(encodings) == 4
     model.embed_vocabulary(["a", "c"])
     assert len(encodings) == 5
-    assert len(model.text_embeddings._memory) == 3
+    assert len(model.words.embeddings._memory) == 3
     model.embed_vocabulary(VOCABULARY)  # more than fits is kept alone
     model.embed_vocabulary(VOCABULARY)
     assert len(encodings) == 6
-    assert len(model.text_embeddings._memory) == 1
+    assert len(model.words.embeddings._memory) == 1
 
 
 def test_threads_share_the_memory(model, encodings):
@@ -187,7 +187,7 @@ def test_threads_share_the_memory(model, encodings):
 
 def test_copies_of_a_cache_have_its_folder_and_their_own_memory(tmp_path, model):
     cache = TextEmbeddings(tmp_path)
-    cache(model.encoder, model.tokenize(["a"]))
+    cache(model.encoder.clip, model.words.tokenize(["a"]))
     for twin in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
         assert twin.cache_dir == tmp_path
         assert twin._memory == {}

@@ -51,7 +51,7 @@ def test_a_call_that_ends_within_another_leaves_it_alone(toy_model, pictures):
         first_has_ended.set()
         return probabilities
 
-    model.escf.register_forward_pre_hook(meet)
+    model.head.escf.register_forward_pre_hook(meet)
     with ThreadPoolExecutor(2) as pool:
         assert all(torch.equal(found, expected) for found in pool.map(predict, range(2)))
     assert not model.training
@@ -59,7 +59,7 @@ def test_a_call_that_ends_within_another_leaves_it_alone(toy_model, pictures):
 
 def test_a_model_in_training_mode_is_refused_and_left_alone(toy_model, pictures):
     model = toy_model().train()
-    for part in (model, model.escf):
+    for part in (model, model.head.escf):
         part.train()
         with pytest.raises(ArgumentError, match=r"model\.eval\(\)"):
             model.predict(pictures[:1], VOCABULARY)
@@ -79,7 +79,7 @@ def test_settings_are_read_when_a_call_begins(toy_model, pictures, monkeypatch):
     forward = model.forward
 
     def meddle(*arguments, **options):
-        model.num_kept, model.size, model.precision = 2, 96, "bf16"
+        model.head.crm.num_kept, model.size, model.precision = 2, 96, "bf16"
         return forward(*arguments, **options)
 
     monkeypatch.setattr(model, "forward", meddle)

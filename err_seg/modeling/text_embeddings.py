@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from err_seg.device import autocast, tf32
 from err_seg.files import atomic_write, cache_dir
-from err_seg.modeling.clip import OpenCLIP
-from err_seg.modeling.image_encoder import CLIPEncoder
+from err_seg.modeling.clip import OpenCLIP, embed_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -70,31 +69,31 @@ class TextEmbeddings:
         return TextEmbeddings, (self.cache_dir,)
 
     @torch.no_grad()
-    def __call__(self, encoder: CLIPEncoder, tokens: Tensor) -> Tensor:
-        """Embed the tokens (T, P, L) of a vocabulary to (T, D) float32 unit vectors on the encoder's device."""
+    def __call__(self, clip: OpenCLIP, tokens: Tensor) -> Tensor:
+        """Embed the tokens (T, P, L) of a vocabulary to (T, D) float32 unit vectors on the CLIP's device."""
         prompts = hashlib.blake2b(
             f"{tuple(tokens.shape)}".encode() + tokens.numpy().tobytes(), digest_size=16
         ).hexdigest()
-        key = (prompts, weights_checksum(encoder.clip))
-        device = encoder.clip.positional_embedding.device
+        key = (prompts, weights_checksum(clip))
+        device = clip.positional_embedding.device
         with self._lock:
             embeddings = self._memory.pop(key, None)
             if embeddings is None:
-                embeddings = self._load_or_encode(encoder, tokens, prompts)
+                embeddings = self._load_or_encode(clip, tokens, prompts)
             self._memory[key] = embeddings = embeddings.to(device)
             while len(self._memory) > 1 and sum(known.nbytes for known in self._memory.values()) > MEMORY_BYTES:
                 del self._memory[next(iter(self._memory))]
         return embeddings
 
-    def _load_or_encode(self, encoder: CLIPEncoder, tokens: Tensor, prompts: str) -> Tensor:
+    def _load_or_encode(self, clip: OpenCLIP, tokens: Tensor, prompts: str) -> Tensor:
         if self.cache_dir is None:
-            return encode_in_batches(encoder, tokens)
-        file = self.cache_dir / f"{prompts}-{weights_digest(encoder.clip)}.safetensors"
+            return encode_in_batches(clip, tokens)
+        file = self.cache_dir / f"{prompts}-{weights_digest(clip)}.safetensors"
         try:
             return load_file(file)["text"]
         except (OSError, SafetensorError, KeyError):
             pass  # not there, or damaged: encode and write it (anew)
-        embeddings = encode_in_batches(encoder, tokens)
+        embeddings = encode_in_batches(clip, tokens)
         try:
             self._write(file, embeddings.cpu())
         except (OSError, SafetensorError) as error:
@@ -112,15 +111,15 @@ class TextEmbeddings:
             old.unlink(missing_ok=True)
 
 
-def encode_in_batches(encoder: CLIPEncoder, tokens: Tensor) -> Tensor:
+def encode_in_batches(clip: OpenCLIP, tokens: Tensor) -> Tensor:
     """Embed (T, P, L) tokens a batch of classes at a time, with a progress bar for long vocabularies; gives (T, D)."""
-    device = encoder.clip.positional_embedding.device
+    device = clip.positional_embedding.device
     batches = tokens.split(max(1, CLASSES_AT_A_TIME // tokens.shape[1]))
     is_short = tokens.shape[0] * tokens.shape[1] < PROGRESS_FROM
     progress = tqdm(total=len(tokens), desc="text embeddings", unit="class", leave=False, disable=is_short)
     embeddings = []
     with tf32(False), autocast(device, None), progress:
         for batch in batches:
-            embeddings.append(encoder.encode_text(batch.to(device)).float())
+            embeddings.append(embed_prompts(clip, batch.to(device)).float())
             progress.update(len(batch))
     return torch.cat(embeddings)
