@@ -1,7 +1,6 @@
 """Models by name or from a file: ``err_seg.load("err-seg-b")``, ``err_seg.load("model_final.safetensors")``.
 
-The configurations of named models live here as differences from the defaults, so that an installed package needs no
-folder of YAML files.
+A named model is a shipped configuration and a place of weights.
 """
 
 import difflib
@@ -14,14 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
-from fvcore.common.config import CfgNode
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
 
 from err_seg.build import build_model
 from err_seg.checkpoint import CheckpointError, read_checkpoint
-from err_seg.config import ConfigError, get_cfg
+from err_seg.config import get_cfg, settings_of
 from err_seg.files import cache_dir, file_sha256
+from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.modeling.err_seg import ERRSeg
 
 Overrides = tuple[Any, ...]
@@ -34,38 +33,27 @@ class HubError(ValueError):
 
 
 @dataclass(frozen=True)
-class HubModel:
-    """A released model.
+class NamedModel:
+    """A configuration and a place of weights.
 
     Attributes:
-        settings: its configuration, as KEY VALUE pairs over the defaults.
+        config: a shipped configuration.
+        packaged: the file of weights that the package brings, if it does.
         files: regular expression that finds its file among those of the repository, in any case.
         repository: the authors' repository on the Hugging Face hub.
     """
 
-    settings: Overrides
-    files: str
+    config: str
+    packaged: Path | None = None
+    files: str = ""
     repository: str = "lchen1019/ERR-Seg"
 
 
-MODELS: Mapping[str, HubModel] = {
-    "err-seg-b": HubModel(
-        settings=("MODEL.CLIP.NAME", "convnext_base_w_320", "INPUT.SIZE", 640),
-        files=r"convnext[-_]?b|base|[-_]b([-_./]|$)",
-    ),
-    "err-seg-l": HubModel(
-        settings=("MODEL.CLIP.NAME", "convnext_large_d_320", "INPUT.SIZE", 768),
-        files=r"convnext[-_]?l|large|[-_]l([-_./]|$)",
-    ),
+MODELS: Mapping[str, NamedModel] = {
+    "err-seg-b": NamedModel("err_seg_convnext_b", files=r"convnext[-_]?b|base|[-_]b([-_./]|$)"),
+    "err-seg-l": NamedModel("err_seg_convnext_l", files=r"convnext[-_]?l|large|[-_]l([-_./]|$)"),
+    "mini": NamedModel("mini/err_seg", packaged=ERR_SEG_WEIGHTS),
 }
-MINI = "mini"
-MINI_SETTINGS: Overrides = (
-    *("MODEL.CLIP.NAME", "mini", "MODEL.CLIP.PRETRAINED", "mini", "MODEL.TEXT.CACHE_DIR", "none"),
-    *("MODEL.CRM.NUM_KEPT", 12, "MODEL.COST_EMBEDDING.HIDDEN_DIM", 64, "MODEL.COST_EMBEDDING.DIM", 64),
-    *("MODEL.ESCF.NUM_LAYERS", 2, "MODEL.ESCF.GUIDANCE_DIM", 64, "MODEL.ESCF.GUIDANCE_HIDDEN_DIM", 64),
-    *("MODEL.GUD.DIMS", [32, 16, 16], "MODEL.GUD.GUIDANCE_DIMS", [16, 16, 8]),
-    *("INPUT.SIZE", 192, "INPUT.CROP_SIZE", 192),
-)
 
 # the width of the image tower's stem tells the released models apart
 STEM = "visual.trunk.stem.0.weight"
@@ -74,7 +62,7 @@ MODEL_OF_WIDTH = {128: "err-seg-b", 192: "err-seg-l"}
 
 def model_names() -> tuple[str, ...]:
     """Return the names that :func:`load` knows: the released models, and "mini", which the package brings."""
-    return (*MODELS, MINI)
+    return tuple(MODELS)
 
 
 def load(
@@ -94,8 +82,9 @@ def load(
     Args:
         model: a name of :func:`model_names` (fetched once, then found in the cache without network), or a file of
             weights: ours (``.safetensors``) or a released one (``.pth``). Nothing in a file is executed.
-        config: a name of :func:`model_names` or a YAML file; by default what the file itself says (training writes
-            its configuration into it), else the released model whose width the weights have.
+        config: a name of :func:`model_names`, a YAML file or the name of a shipped one; by default what the file
+            itself says (training writes its configuration into it), else that of the released model whose width the
+            weights have.
         overrides: KEY VALUE pairs over the configuration.
         device: "auto", or a torch device.
         precision: "fp32", "fp16", "bf16" or "auto" (bf16 or fp16 on CUDA, else fp32); ``None``: the configuration's.
@@ -111,38 +100,29 @@ def load(
     """
     name = os.fspath(model)
     options = [*overrides, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
-    if name == MINI:
-        if any(value is not None for value in (config, sha256, repository, filename, revision)):
-            raise HubError(f"{MINI!r} lies in the package, with a configuration of its own: give overrides alone")
-        return _load_mini(get_cfg(None, [*MINI_SETTINGS, *options]))
     if name in MODELS:
         file = find_weights(name, repository=repository, filename=filename, revision=revision)
-        base = base_settings(config if config is not None else name)
+        config = name if config is None else config
     else:
         file = Path(name).expanduser()
         if not file.is_file():
             raise HubError(f"no model {name!r}: there is no such file, {_known_names(name)}")
-        base = base_settings(config) if config is not None else settings_of_file(file)
     if sha256 is not None:
         check_sha256(file, sha256)
-    yaml_file, settings = base
-    return build_model(get_cfg(yaml_file, [*settings, *options, "MODEL.WEIGHTS", str(file)]))
+    base, settings = settings_of_file(file) if config is None else (config_of(config), ())
+    return build_model(get_cfg(base, [*settings, *options, "MODEL.WEIGHTS", str(file)]))
 
 
-def base_settings(config: str | os.PathLike[str]) -> tuple[Path | None, Overrides]:
-    """Return the YAML file to start from, if any, and the KEY VALUE pairs over it, of a model's name or a YAML file."""
-    name = os.fspath(config)
-    if name in MODELS:
-        return None, MODELS[name].settings
-    if name == MINI:
-        return None, MINI_SETTINGS
-    if Path(name).suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"no configuration {name!r}: not a YAML file, {_known_names(name)}")
-    return Path(name), ()
+def config_of(name: str | os.PathLike[str]) -> str:
+    """Return the shipped configuration of a named model; any other name is one for :func:`get_cfg` already."""
+    return MODELS[os.fspath(name)].config if os.fspath(name) in MODELS else os.fspath(name)
 
 
-def settings_of_file(file: Path) -> tuple[Path | None, Overrides]:
+def settings_of_file(file: Path) -> tuple[str | None, Overrides]:
     """Find out how to configure the network for a file of weights: by what is written in it, else by its width.
+
+    Returns:
+        A shipped configuration to start from, if any, and KEY VALUE pairs over it.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -157,15 +137,13 @@ def settings_of_file(file: Path) -> tuple[Path | None, Overrides]:
             raise CheckpointError(f"{file} is damaged or not a checkpoint: {error}") from error
     if text is not None:
         return None, tuple(_prediction_settings(text, file))
-    state = read_checkpoint(file)
-    state = state["model"] if isinstance(state.get("model"), Mapping) else state
-    widths = [len(tensor) for key, tensor in state.items() if str(key).endswith(STEM)]
+    widths = [len(tensor) for key, tensor in read_checkpoint(file).items() if key.endswith(STEM)]
     if len(widths) != 1 or widths[0] not in MODEL_OF_WIDTH:
         raise HubError(
             f"{file} does not say which network it belongs to; give its configuration: a YAML file, or one of "
             f"{', '.join(model_names())}"
         )
-    return None, MODELS[MODEL_OF_WIDTH[widths[0]]].settings
+    return MODELS[MODEL_OF_WIDTH[widths[0]]].config, ()
 
 
 def _prediction_settings(text: str, file: Path) -> Iterator[Any]:
@@ -176,13 +154,9 @@ def _prediction_settings(text: str, file: Path) -> Iterator[Any]:
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file}: the configuration stored in it cannot be read; give one: {error}") from error
 
-    def leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in tree.items():
-            yield from leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-
-    # a file from elsewhere has no say in where this machine writes its cache
-    for pair in leaves(sections, ""):
-        yield from () if pair[0] == "MODEL.TEXT.CACHE_DIR" else pair
+    # a file from elsewhere has no say in where this machine writes its cache, but in whether there is one
+    for key, value in settings_of(sections):
+        yield from () if key == "MODEL.TEXT.CACHE_DIR" and value != "none" else (key, value)
 
 
 def weights_dir() -> Path:
@@ -193,11 +167,21 @@ def weights_dir() -> Path:
 def find_weights(
     name: str, *, repository: str | None = None, filename: str | None = None, revision: str | None = None
 ) -> Path:
-    """Find the weights of a released model: put there by hand, in the hub's cache, or fetched now.
+    """Find the weights of a named model: in the package, put there by hand, in the hub's cache, or fetched now.
 
     Raises:
         HubError: they are nowhere; says which file to put where.
     """
+    packaged = MODELS[name].packaged
+    if packaged is not None:
+        if any(value is not None for value in (repository, filename, revision)):
+            raise HubError(f"{name!r} lies in the package: repository, filename and revision are for released models")
+        if not packaged.is_file():
+            raise HubError(
+                f"the package lacks {packaged.name} in {packaged.parent}; install it again, or make the weights with: "
+                "err-seg mini all --from-scratch --package"
+            )
+        return packaged
     by_hand = [weights_dir() / f"{name}{suffix}" for suffix in WEIGHT_SUFFIXES]
     if repository is None and filename is None and (found := [file for file in by_hand if file.is_file()]):
         return found[0]
@@ -268,15 +252,3 @@ def _known_names(name: str) -> str:
     close = difflib.get_close_matches(name, model_names(), n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"and the names are {', '.join(model_names())}{hint}"
-
-
-def _load_mini(cfg: CfgNode) -> ERRSeg:
-    from err_seg.mini.clip import ERR_SEG_WEIGHTS
-    from err_seg.mini_runs.world import load_model  # brings the training code along
-
-    if not ERR_SEG_WEIGHTS.is_file():
-        raise HubError(
-            f"the package lacks {ERR_SEG_WEIGHTS.name} in {ERR_SEG_WEIGHTS.parent}; install it again, or make the "
-            "weights with: err-seg mini all --from-scratch --package"
-        )
-    return load_model(cfg)

@@ -86,6 +86,31 @@ def test_every_entry_of_a_released_checkpoint_has_its_place(size):
     assert len(imported) == len(shapes)
 
 
+def first_names(state):
+    """Name entries as version 0.1 did, whose head was no module of its own."""
+    return {name.removeprefix("head."): value for name, value in state.items()}
+
+
+def test_checkpoints_of_the_first_version_load_from_files_dictionaries_and_with_detectron2s_prefix(
+    toy_model, toy_cfg, tmp_path
+):
+    state = toy_model().state_dict()
+    old = first_names(state)
+    assert old.keys() != state.keys()
+    err_seg.save_weights(old, tmp_path / "old.safetensors")
+    torch.save({"model": {f"network.{name}": value for name, value in old.items()}}, tmp_path / "old.pth")
+    for source in (old, tmp_path / "old.safetensors", tmp_path / "old.pth"):
+        model = err_seg.build_model(toy_cfg("SEED", 9))
+        err_seg.load_weights(model, source)
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, state[name]), name
+
+
+def test_todays_names_stay(toy_model):
+    state = toy_model().state_dict()
+    assert current_names(state).keys() == state.keys()
+
+
 def test_differences_are_listed_and_nothing_is_loaded(toy_model):
     model = toy_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -28,26 +28,11 @@ def offline(monkeypatch, tmp_path):
     return tmp_path / "cache/weights"
 
 
-@pytest.mark.parametrize(
-    ("name", "file"), [("err-seg-b", "err_seg_convnext_b.yaml"), ("err-seg-l", "err_seg_convnext_l.yaml")]
-)
-def test_released_settings_are_those_of_the_shipped_files(name, file):
-    shipped, named = err_seg.get_cfg(REPOSITORY / "configs" / file), err_seg.get_cfg(None, hub.MODELS[name].settings)
-    for cfg in (shipped, named):
-        # what only training reads
-        cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.CLIP.DROP_PATH, cfg.MODEL.CLIP.HEAD_DROPOUT = "", 0.0, 0.0
-    assert shipped.MODEL == named.MODEL
-    assert shipped.INPUT == named.INPUT
-
-
-def test_mini_settings_are_those_of_the_shipped_file():
-    shipped = err_seg.get_cfg(REPOSITORY / "configs/mini/err_seg.yaml")
-    named = err_seg.get_cfg(None, hub.MINI_SETTINGS)
-    for cfg in (shipped, named):
-        cfg.MODEL.CLIP.IMAGE_TUNING = cfg.MODEL.CLIP.TEXT_TUNING = "none"
-        cfg.MODEL.CRM.NUM_KEPT_TRAIN = 1
-    assert shipped.MODEL == named.MODEL
-    assert shipped.INPUT.SIZE == named.INPUT.SIZE
+@pytest.mark.parametrize("name", hub.MODELS)
+def test_a_named_model_is_a_shipped_configuration(name):
+    assert err_seg.get_cfg(hub.MODELS[name].config) == err_seg.get_cfg(
+        REPOSITORY / "configs" / f"{hub.MODELS[name].config}.yaml"
+    )
 
 
 @pytest.mark.skipif(not ERR_SEG_WEIGHTS.is_file(), reason="the package has no weights yet")
@@ -78,7 +63,7 @@ def test_width_tells_released_checkpoints_apart(tmp_path):
     for width, name in ((128, "err-seg-b"), (192, "err-seg-l")):
         file = tmp_path / f"{width}.pth"
         torch.save({"model": {"sem_seg_head.clip_model.visual.trunk.stem.0.weight": torch.zeros(width, 3, 4, 4)}}, file)
-        assert hub.settings_of_file(file) == (None, hub.MODELS[name].settings)
+        assert hub.settings_of_file(file) == (hub.MODELS[name].config, ())
 
 
 def test_file_without_configuration(toy_model, tmp_path):
@@ -167,7 +152,7 @@ def test_unknown_names(tmp_path):
     with pytest.raises(hub.HubError, match="did you mean 'err-seg-b'"):
         err_seg.load("er-seg-b")
     (tmp_path / "w.pth").write_bytes(b"")
-    with pytest.raises(hub.HubError, match="overrides alone"):
-        err_seg.load("mini", config="err-seg-b")
-    with pytest.raises(ConfigError, match="err-seg-l"):
+    with pytest.raises(hub.HubError, match="'mini' lies in the package"):
+        err_seg.load("mini", revision="main")
+    with pytest.raises(ConfigError, match="err_seg_convnext_l"):
         err_seg.load(tmp_path / "w.pth", config="no-such-thing")

@@ -64,8 +64,7 @@ def measure_shares(options: argparse.Namespace) -> Path:
     from err_seg.mini.files import mini_world_name
 
     overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
-    yaml_file = options.config_file if options.config_file not in hub.model_names() else None
-    cfg = get_cfg(yaml_file, overrides)
+    cfg = get_cfg(hub.config_of(options.config_file) if options.config_file else None, overrides)
     register_entries(cfg.DATASETS.CUSTOM)
     names = [*(options.datasets or ())]
     if options.mini:

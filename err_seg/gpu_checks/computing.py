@@ -19,8 +19,8 @@ from err_seg.device import tf32
 from err_seg.engine import train
 from err_seg.engine.run import TrainingRun
 from err_seg.gpu_checks.trial import ROOT, Finding, Trial, table
+from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import VOCABULARY
-from err_seg.mini_runs.world import load_model
 
 # share of pixels with the CPU's label that is asked for, without TF32 and with it
 SAME_LABELS = {False: 0.999, True: 0.99}
@@ -37,7 +37,7 @@ def compare_devices(trial: Trial) -> Finding:
     sizes = [(image.shape[1], image.shape[2]) for image in images]
 
     def see(device: str, allowed: bool) -> tuple[Any, torch.Tensor]:
-        model = load_model(trial.cfg("compare", "MODEL.DEVICE", device))
+        model = build_model(trial.cfg("compare", "MODEL.DEVICE", device, "MODEL.WEIGHTS", str(ERR_SEG_WEIGHTS)))
         text = model.embed_vocabulary(VOCABULARY)
         with torch.no_grad(), tf32(allowed):
             out = model(model.preprocess(images), text)

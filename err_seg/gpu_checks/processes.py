@@ -16,14 +16,15 @@ import psutil
 import torch
 from PIL import Image
 
+from err_seg.build import build_model
 from err_seg.checkpoint import read_checkpoint
 from err_seg.config import Config
 from err_seg.data import register, spec_from_dict
 from err_seg.engine import evaluate
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.gpu_checks.trial import Finding, Trial, table
+from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import WORDS
-from err_seg.mini_runs.world import load_model
 
 MINUTES_FOR_A_COMMAND = 8
 MIB = 2**20
@@ -155,9 +156,11 @@ def evaluate_in_little_shared_memory(trial: Trial) -> Finding:
         }
     )
     register(spec)
-    cfg = trial.cfg("little_memory", "DATASETS.TEST", [spec.name], "MODEL.CRM.NUM_KEPT", 48)
+    cfg = trial.cfg(
+        "little_memory", "DATASETS.TEST", [spec.name], "MODEL.CRM.NUM_KEPT", 48, "MODEL.WEIGHTS", str(ERR_SEG_WEIGHTS)
+    )
     cfg.DATALOADER.NUM_WORKERS, cfg.TEST.BATCH_SIZE = 4 if not trial.rehearsal else 1, 1
-    model = load_model(cfg)
+    model = build_model(cfg)
     with shared_memory_peak() as peak:
         began = time.perf_counter()
         (result,) = evaluate(cfg, model)

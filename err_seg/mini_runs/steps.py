@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     models = {seed: obtain(for_seed(cfg, seed), train=arguments.step != "evaluate") for seed in arguments.seeds}
     if arguments.package:
         facts = {"command": command, "config": cfg.dump()}
-        world.save_model(models[arguments.seeds[0]], ERR_SEG_WEIGHTS, facts)
+        world.save_half(models[arguments.seeds[0]].state_dict(), ERR_SEG_WEIGHTS, facts)
     if arguments.step != "train":
         show(cfg, models, command)
 
@@ -78,8 +78,9 @@ def obtain(cfg: Config, *, train: bool) -> ERRSeg:
         raise FileNotFoundError(f"no {trained}: train first (the package brings a trained network on {NAME} alone)")
     if not trained.is_file():
         print(f"No {trained}: evaluating the network that the package brings")
-        return world.load_model(cfg)
-    print(f"Evaluating {trained}")
+        trained = ERR_SEG_WEIGHTS
+    else:
+        print(f"Evaluating {trained}")
     cfg.MODEL.WEIGHTS = str(trained)
     return build_model(cfg)
 

@@ -1,6 +1,5 @@
 """The miniature world end to end: train on the seen classes, evaluate on all."""
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,17 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from err_seg.build import build_model
-from err_seg.checkpoint import load_weights, read_checkpoint
+from err_seg.checkpoint import save_weights
 from err_seg.config import Config
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.drawing.saving import save_picture
 from err_seg.engine import evaluate, train
 from err_seg.files import atomic_write
-from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.mini.files import SCENES, mini_world_name
 from err_seg.mini.scenes import MiniCrops
 from err_seg.mini.vocabulary import VOCABULARY
@@ -26,10 +23,8 @@ from err_seg.mini_runs.figures import cost_map_labels, evaluate_baseline, group_
 from err_seg.mini_runs.grid import prediction_grid
 from err_seg.mini_runs.pretraining import PretrainingConfig, pretrain, zero_shot_accuracy
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.version import __version__
 
 BASELINE = "training-free (arg-max of C16)"
-CLIP_PREFIX = "encoder."
 TIMED_PICTURES = 10
 
 
@@ -46,43 +41,15 @@ def pretrain_clip(cfg: Config, config: PretrainingConfig, file: Path, command: s
     clip = pretrain(cfg.MODEL.CLIP.NAME, config, mean, std)
     crops = MiniCrops("test", 600, config.seed, size=clip.visual.image_size[0])
     accuracy = zero_shot_accuracy(clip, crops, mean, std)
-    facts = {"command": command, "pretraining": repr(config), "accuracy": json.dumps(accuracy)}
+    facts = {"command": command, "pretraining": repr(config), "accuracy": accuracy}
     save_half(clip.state_dict(), file, facts)
     return accuracy
 
 
-def save_half(state: Mapping[str, Tensor], file: Path, facts: Mapping[str, str]) -> None:
+def save_half(state: Mapping[str, Tensor], file: Path, facts: Mapping[str, Any]) -> None:
     """Write weights as safetensors in fp16 (loading casts), with how they were made as metadata."""
-    versions = {"err_seg_version": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in state.items()}
-    with atomic_write(file) as temporary:
-        save_file(half, temporary, metadata={**facts, **versions})
-
-
-def save_model(model: ERRSeg, file: Path, facts: Mapping[str, str]) -> None:
-    """Write what lies outside CLIP, in fp16: CLIP is frozen and has a file of its own.
-
-    Raises:
-        ValueError: CLIP was trained along.
-    """
-    tuned = [n for n, p in model.named_parameters() if n.startswith(CLIP_PREFIX) and p.requires_grad]
-    if tuned:
-        raise ValueError(f"{file} leaves CLIP out, but {len(tuned)} of its weights were trained, such as {tuned[0]}")
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(CLIP_PREFIX)}
-    save_half(state, file, facts)
-
-
-def load_model(cfg: Config, file: Path = ERR_SEG_WEIGHTS) -> ERRSeg:
-    """Build the miniature ERR-Seg with the weights that the package brings, or with others of :func:`save_model`.
-
-    Args:
-        cfg: the miniature world's configuration, ``configs/mini/err_seg.yaml``; says where CLIP's weights are from.
-        file: weights outside CLIP.
-    """
-    model = build_model(cfg)
-    clip = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(CLIP_PREFIX)}
-    load_weights(model, {**clip, **read_checkpoint(file)})
-    return model
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    save_weights({name: tensor.half() for name, tensor in state.items()}, file, {**facts, **versions})
 
 
 def train_model(cfg: Config) -> ERRSeg:

@@ -1,9 +1,13 @@
+import json
+
 import pytest
+import torch
 from conftest import liven
+from safetensors.torch import load_file
 from toy_training import assert_same_weights, metrics, run, stop_after
 
 import err_seg
-from err_seg.engine import TrainingError, train
+from err_seg.engine import TrainingError, checkpoints, train
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -77,3 +81,31 @@ def test_a_new_run_sets_the_checkpoints_of_an_earlier_one_aside(run_cfg, tmp_pat
     assert (tmp_path / "out/checkpoints.old-1/iter_0000002").is_dir()
     run(run_cfg("SOLVER.MAX_ITER", 1), resume=True)
     assert metrics(tmp_path / "out", "iteration") == [0]
+
+
+def name_as_the_first_version_did(folder):
+    """Rewrite a checkpoint under the names of version 0.1, whose head was no module of its own."""
+
+    def renamed(entries):
+        return {name.removeprefix("head."): value for name, value in entries.items()}
+
+    err_seg.save_weights(renamed(load_file(folder / checkpoints.WEIGHTS)), folder / checkpoints.WEIGHTS)
+    state = torch.load(folder / checkpoints.TRAINING, weights_only=True)
+    assert any(name.startswith("head.") for name in state["optimizer"])
+    state |= {key: renamed(state[key]) for key in ("optimizer", "average")}
+    torch.save(state, folder / checkpoints.TRAINING)
+    facts = {name: checkpoints._facts(folder / name) for name in (checkpoints.WEIGHTS, checkpoints.TRAINING)}
+    (folder / checkpoints.HASHES).write_text(json.dumps(facts))
+
+
+def test_a_run_of_the_first_version_goes_on_bit_by_bit(run_cfg, tmp_path, monkeypatch):
+    run(run_cfg("SOLVER.EMA.ENABLED", True, "OUTPUT_DIR", str(tmp_path / "straight")))
+    cfg = run_cfg("SOLVER.EMA.ENABLED", True)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            run(cfg)
+    for folder in (tmp_path / "out/checkpoints").glob("iter_*"):
+        name_as_the_first_version_did(folder)
+    run(cfg, resume=True)
+    assert_same_weights(tmp_path / "straight/model_final.safetensors", tmp_path / "out/model_final.safetensors")

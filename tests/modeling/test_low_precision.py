@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
 
 import err_seg
 from err_seg.device import PRECISIONS, autocast
 from err_seg.mini.vocabulary import VOCABULARY as MINI
-from err_seg.mini_runs.world import load_model
 
 CPU = torch.device("cpu")
 LARGEST_FP16 = torch.finfo(torch.float16).max
@@ -51,8 +49,7 @@ def test_sums_beyond_the_range_of_fp16_stay_finite(toy_model):
 
 @pytest.mark.parametrize("precision", LOWER)
 def test_the_trained_network_stays_far_from_the_range_of_fp16(precision):
-    overrides = ["MODEL.DEVICE", "cpu", "TEST.PRECISION", precision]
-    model = load_model(err_seg.get_cfg(REPOSITORY / "configs/mini/err_seg.yaml", overrides))
+    model = err_seg.load("mini", device="cpu", precision=precision)
     largest = []
     for part in (*model.head.escf.layers, model.head.escf, *model.head.gud.stages, model.head.gud.head):
         part.register_forward_hook(lambda *args: largest.append(args[2].float().abs().max().item()))
