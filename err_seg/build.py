@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fvcore.common.config import CfgNode
 
 from err_seg.checkpoint import load_weights
-from err_seg.config import ConfigError, settings_of, validate
+from err_seg.config import Config, ConfigError, settings_of, validate
 from err_seg.device import resolve_device, resolve_precision
 from err_seg.modeling.clip import OpenCLIP, build_clip, build_tokenizer, load_clip_weights
 from err_seg.modeling.convnext import ConvNeXtEncoder
@@ -34,7 +33,7 @@ DEFAULT_NUM_KEPT = 32
 NOT_OF_THE_NETWORK = ("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR")
 
 
-def build_model(cfg: CfgNode) -> ERRSeg:
+def build_model(cfg: Config) -> ERRSeg:
     """Build ERR-Seg on ``cfg.MODEL.DEVICE``, in evaluation mode, seeded by ``cfg.SEED``.
 
     Weights come from ``MODEL.WEIGHTS`` (the whole network), else from ``MODEL.CLIP.PRETRAINED`` (CLIP alone); whatever
@@ -58,13 +57,13 @@ def build_model(cfg: CfgNode) -> ERRSeg:
     return model.to(resolve_device(cfg.MODEL.DEVICE)).eval()
 
 
-def network_settings(cfg: CfgNode) -> dict[str, Any]:
+def network_settings(cfg: Config) -> dict[str, Any]:
     """List the settings that predictions depend on besides weights: dotted key to value, JSON-able."""
     of_network = ((key, value) for key, value in settings_of(cfg) if key.startswith("MODEL.") or key == "INPUT.SIZE")
     return {key: value for key, value in of_network if key not in NOT_OF_THE_NETWORK}
 
 
-def build_network(cfg: CfgNode, encoder: CLIPEncoder, head: Head) -> ERRSeg:
+def build_network(cfg: Config, encoder: CLIPEncoder, head: Head) -> ERRSeg:
     """Put the network together, with what decides how images and words enter it."""
     return ERRSeg(
         encoder=encoder,
@@ -77,7 +76,7 @@ def build_network(cfg: CfgNode, encoder: CLIPEncoder, head: Head) -> ERRSeg:
     )
 
 
-def build_words(cfg: CfgNode, clip: OpenCLIP) -> Words:
+def build_words(cfg: Config, clip: OpenCLIP) -> Words:
     """Build what reads class names from ``MODEL.TEXT``."""
     text, cache = cfg.MODEL.TEXT, cfg.MODEL.TEXT.CACHE_DIR
     return Words(
@@ -88,7 +87,7 @@ def build_words(cfg: CfgNode, clip: OpenCLIP) -> Words:
     )
 
 
-def build_encoder(cfg: CfgNode) -> CLIPEncoder:
+def build_encoder(cfg: Config) -> CLIPEncoder:
     """Build CLIP, load its weights, read it densely, and choose what of it trains."""
     settings, hsm = cfg.MODEL.CLIP, cfg.MODEL.HSM
     clip = build_clip(settings.NAME, drop_path=settings.DROP_PATH, head_dropout=settings.HEAD_DROPOUT)
@@ -114,7 +113,7 @@ def encoder_of(clip: OpenCLIP) -> type[CLIPEncoder] | None:
     return next((kind for kind in ENCODERS if kind.reads(clip)), None)
 
 
-def build_head(cfg: CfgNode, maps: FeatureMaps) -> Head:
+def build_head(cfg: Config, maps: FeatureMaps) -> Head:
     """Build the parts behind a CLIP that gives such maps."""
     model = cfg.MODEL
     keep_all = not model.CRM.ENABLED
@@ -133,7 +132,7 @@ def build_head(cfg: CfgNode, maps: FeatureMaps) -> Head:
     )
 
 
-def build_escf(cfg: CfgNode, maps: FeatureMaps) -> ESCF:
+def build_escf(cfg: Config, maps: FeatureMaps) -> ESCF:
     """Build ESCF from ``MODEL.ESCF``."""
     escf = cfg.MODEL.ESCF
     shared = {
@@ -162,7 +161,7 @@ def build_escf(cfg: CfgNode, maps: FeatureMaps) -> ESCF:
     )
 
 
-def build_gud(cfg: CfgNode, maps: FeatureMaps) -> GUD:
+def build_gud(cfg: Config, maps: FeatureMaps) -> GUD:
     """Build GUD from ``MODEL.GUD``; without it, the head alone on X."""
     gud, dim = cfg.MODEL.GUD, cfg.MODEL.COST_EMBEDDING.DIM
     if not gud.ENABLED:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fvcore.common.config import CfgNode
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from err_seg.config import Config
 from err_seg.data import EvaluationTransform, SegmentationPairs, evaluation_loader
 from err_seg.evaluation.report import text_table
 from err_seg.files import atomic_write
@@ -53,7 +53,7 @@ class ClassRecall:
 
 
 @torch.no_grad()
-def measure_class_recall(cfg: CfgNode, model: ERRSeg, pairs: SegmentationPairs) -> ClassRecall:
+def measure_class_recall(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -> ClassRecall:
     """Rank the classes in every picture as evaluation does, without fusion and upsampling, with a progress bar.
 
     Of a data set with a background class (PAS-20b), which stands for many classes, only the others count.

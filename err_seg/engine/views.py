@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from err_seg.config import Config
 from err_seg.modeling.err_seg import STRIDE, ERRSeg
 from err_seg.modeling.layers import resize
 from err_seg.modeling.segmentation import Segmentation
@@ -19,7 +19,7 @@ class View(NamedTuple):
     mirrored: bool
 
 
-def evaluation_views(cfg: CfgNode) -> list[View]:
+def evaluation_views(cfg: Config) -> list[View]:
     """List the views that ``TEST.AUG`` asks for; the first is the picture as it is evaluated without augmentation."""
     size, aug = cfg.INPUT.SIZE, cfg.TEST.AUG
     if not aug.ENABLED:
