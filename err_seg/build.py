@@ -135,7 +135,7 @@ def build_head(cfg: Config, maps: FeatureMaps) -> Head:
 def build_escf(cfg: Config, maps: FeatureMaps) -> ESCF:
     """Build ESCF from ``MODEL.ESCF``."""
     escf = cfg.MODEL.ESCF
-    shared = {
+    shared: dict[str, Any] = {
         "dim": cfg.MODEL.COST_EMBEDDING.DIM,
         "guidance_dim": escf.GUIDANCE_DIM,
         "num_heads": escf.NUM_HEADS,
