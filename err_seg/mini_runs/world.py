@@ -15,7 +15,6 @@ from err_seg.config import Config
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.drawing.saving import save_picture
 from err_seg.engine import evaluate, train
-from err_seg.files import atomic_write
 from err_seg.mini.files import SCENES, mini_world_name
 from err_seg.mini.scenes import MiniCrops
 from err_seg.mini.vocabulary import VOCABULARY
