@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up, then runs linter, formatter, type checker and the quick tests; arguments go to pytest (-m slow, -k NAME, ...).
+# Sets up, then runs linters, formatter, type checker and the quick tests; arguments go to pytest (-m slow, -k NAME, ...).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
@@ -7,6 +7,7 @@ bin="${ERR_SEG_VENV:-.venv}/bin"
 "$bin/ruff" check .
 "$bin/ruff" format --check .
 "$bin/mypy"
+"$bin/lint-imports" --no-logo --no-cache
 if [ $# -eq 0 ]; then
     set -- -m "not slow"
 fi
