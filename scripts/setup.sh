@@ -12,6 +12,8 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
 fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 
+# setuptools warns of every editable installation that the folder may be imported instead of it: that is the intention
+export PYTHONWARNINGS="ignore:Editable installation"
 wanted="$(cat requirements.txt pyproject.toml | cksum)"
 if [ "$(cat "$venv/.installed" 2>/dev/null)" != "$wanted" ]; then
     echo "Installing ERR-Seg's requirements into $venv (several GB with PyTorch; only this once)"
