@@ -1,6 +1,5 @@
 """Text embeddings of vocabularies, encoded once and never stale."""
 
-import hashlib
 import logging
 import threading
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from err_seg.device import autocast, tf32
 from err_seg.files import atomic_write, cache_dir
+from err_seg.identity import content_digest, weights_digest
 from err_seg.modeling.clip import OpenCLIP, embed_prompts
 
 logger = logging.getLogger(__name__)
@@ -28,25 +28,18 @@ def default_cache_dir() -> Path:
     return cache_dir() / "text_embeddings"
 
 
-def text_parameters(clip: OpenCLIP) -> list[tuple[str, Tensor]]:
-    """Return the names and values of everything in a CLIP that its text embeddings depend on."""
-    return [(n, p.detach()) for n, p in clip.named_parameters() if not n.startswith("visual.") and n != "logit_scale"]
+def text_parameters(clip: OpenCLIP) -> dict[str, Tensor]:
+    """Return the values, by name, of everything in a CLIP that its text embeddings depend on."""
+    named = clip.named_parameters()
+    return {name: p.detach() for name, p in named if not name.startswith("visual.") and name != "logit_scale"}
 
 
 def weights_checksum(clip: OpenCLIP) -> str:
     """Sum the bits of each text weight as integers: cheap enough to ask before every use, different after any step."""
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    sums = [p.contiguous().view(integers[p.element_size()]).sum(dtype=torch.int64) for _, p in text_parameters(clip)]
-    return hashlib.blake2b(torch.stack(sums).cpu().numpy().tobytes(), digest_size=16).hexdigest()
-
-
-def weights_digest(clip: OpenCLIP) -> str:
-    """Hash the text weights, the key under which embeddings lie on disk."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, parameter in text_parameters(clip):
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(parameter.cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    parameters = text_parameters(clip).values()
+    sums = [p.contiguous().view(integers[p.element_size()]).sum(dtype=torch.int64) for p in parameters]
+    return content_digest(torch.stack(sums).cpu().numpy().tobytes())
 
 
 class TextEmbeddings:
@@ -71,9 +64,7 @@ class TextEmbeddings:
     @torch.no_grad()
     def __call__(self, clip: OpenCLIP, tokens: Tensor) -> Tensor:
         """Embed the tokens (T, P, L) of a vocabulary to (T, D) float32 unit vectors on the CLIP's device."""
-        prompts = hashlib.blake2b(
-            f"{tuple(tokens.shape)}".encode() + tokens.numpy().tobytes(), digest_size=16
-        ).hexdigest()
+        prompts = content_digest(f"{tuple(tokens.shape)}".encode() + tokens.numpy().tobytes())
         key = (prompts, weights_checksum(clip))
         device = clip.positional_embedding.device
         with self._lock:
@@ -88,7 +79,7 @@ class TextEmbeddings:
     def _load_or_encode(self, clip: OpenCLIP, tokens: Tensor, prompts: str) -> Tensor:
         if self.cache_dir is None:
             return encode_in_batches(clip, tokens)
-        file = self.cache_dir / f"{prompts}-{weights_digest(clip)}.safetensors"
+        file = self.cache_dir / f"{prompts}-{weights_digest(text_parameters(clip))}.safetensors"
         try:
             return load_file(file)["text"]
         except (OSError, SafetensorError, KeyError):
