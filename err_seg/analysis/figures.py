@@ -11,17 +11,13 @@ from err_seg.analysis.attention_share import AttentionShare
 from err_seg.analysis.class_recall import ClassRecall
 from err_seg.analysis.classes_per_picture import ClassCounts
 from err_seg.analysis.vocabulary_similarity import NearestClasses
-
-COLUMNS = 3
+from err_seg.drawing.plots import COLUMNS, panel_grid
 
 
 def draw_class_counts(results: Sequence[ClassCounts]) -> Figure:
     """Draw a histogram of the number of classes per picture, one panel for each data set, on one scale."""
-    columns = min(COLUMNS, len(results))
-    rows = -(-len(results) // columns)
-    figure = Figure(figsize=(4.2 * columns, 2.9 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).flatten()
-    for panel, result in zip(panels, results, strict=False):
+    figure, panels = panel_grid(len(results), (4.2, 2.9), sharex=True)
+    for panel, result in zip(panels, results, strict=True):
         values, pictures = np.unique(result.classes, return_counts=True)
         panel.bar(values, pictures / len(result.classes), width=1, color="tab:blue", edgecolor="white", linewidth=0.5)
         panel.margins(y=0.3)  # room for the legend
@@ -31,8 +27,6 @@ def draw_class_counts(results: Sequence[ClassCounts]) -> Figure:
         panel.yaxis.set_major_formatter(PercentFormatter(1))
         panel.tick_params(labelbottom=True)
         panel.legend(frameon=False)
-    for panel in panels[len(results) :]:
-        panel.set_axis_off()
     figure.supxlabel("classes in a picture")
     figure.supylabel("share of the pictures")
     return figure
@@ -82,11 +76,8 @@ def draw_attention_share(results: Sequence[AttentionShare]) -> Figure:
     by_dataset: dict[str, list[AttentionShare]] = {}
     for result in results:
         by_dataset.setdefault(result.dataset, []).append(result)
-    columns = min(COLUMNS, len(by_dataset))
-    rows = -(-len(by_dataset) // columns)
-    figure = Figure(figsize=(5.2 * columns + 1, 3.8 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
-    for panel, (dataset, group) in zip(panels, by_dataset.items(), strict=False):
+    figure, panels = panel_grid(len(by_dataset), (5.2, 3.8), margin=1, sharey=True)
+    for panel, (dataset, group) in zip(panels, by_dataset.items(), strict=True):
         group = sorted(group, key=lambda result: result.num_kept)
         num_kept = [result.num_kept for result in group]
         panel.plot(num_kept, [r.uniform for r in group], "o--", color="grey", label="R / K, uniform attention")
@@ -96,8 +87,6 @@ def draw_attention_share(results: Sequence[AttentionShare]) -> Figure:
         panel.set_title(f"{dataset} ({_pictures(len(group[0].present))})", fontsize="medium")
         _set_num_kept_axis(panel, num_kept)
         _finish(panel)
-    for panel in panels[len(by_dataset) :]:
-        panel.set_axis_off()
     figure.supylabel("attention paid to redundant classes", fontsize="medium")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=COLUMNS, frameon=False)
     return figure

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,10 +16,29 @@ from PIL import Image, ImageFont
 from err_seg.drawing.text import drawable, first_synonym, shortened
 from err_seg.files import atomic_write
 
+COLUMNS = 3
 HEAT = "magma"
 LONGEST_SIDE = 480
 DPI = 100
 LONGEST_NAME, TITLE = 24, 9
+
+
+def panel_grid(count: int, size: tuple[float, float], margin: float = 0, **sharing: Any) -> tuple[Figure, list[Axes]]:
+    """Make a figure of panels, at most three side by side.
+
+    Args:
+        count: of panels.
+        size: a panel's (width, height) in inches.
+        margin: what the figure is wider, in inches.
+        sharing: ``sharex``, ``sharey``: as for :meth:`matplotlib.figure.Figure.subplots`.
+    """
+    columns = min(COLUMNS, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns + margin, size[1] * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, **sharing).flatten().tolist()
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    return figure, panels[:count]
 
 
 def draw_heat(axis: Axes, picture: np.ndarray, heat: np.ndarray, highest: float | None = None) -> AxesImage:
