@@ -20,7 +20,7 @@ from err_seg.defaults import default_cfg
 
 KEY = r"[A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)+"
 SINGLE_KEYS = ("OUTPUT_DIR", "SEED", "VIS_PERIOD")
-OTHER_PROGRAMS = ("pip", "source", "export", "cd", "mkdir", "unzip", "tar", "cat")
+OTHER_PROGRAMS = ("pip", "source", "export", "cd", "mkdir", "unzip", "tar", "cat", "ruff", "mypy", "lint-imports")
 
 
 def blocks(text, language):
@@ -82,7 +82,7 @@ def check_command(command):
         program, arguments = ("-m", "err_seg", *words[1:2]), words[2:]
     elif place is None:
         is_assignment = re.fullmatch(r"[A-Z_]+=.*", words[0]) is not None
-        assert is_assignment or words[0] in OTHER_PROGRAMS, command
+        assert is_assignment or words[0] in OTHER_PROGRAMS or words[:3] == ["python", "-m", "pytest"], command
         return
     else:
         script, arguments = REPOSITORY / words[place], words[place + 1 :]

@@ -21,7 +21,7 @@ from err_seg.config import ConfigError
 from err_seg.data import DatasetError
 from err_seg.data.catalog import BUILTIN
 
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 MIGRATION = (REPOSITORY / "docs/migration.md").read_text(encoding="utf-8")
 TABLES = [(headings, cells) for headings, cells in table_rows(MIGRATION) if headings]
 
