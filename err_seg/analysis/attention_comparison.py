@@ -5,7 +5,6 @@ first layer's attention is the same however many are kept; from the second layer
 of all classes kept, redundant ones included.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from err_seg.drawing.text import first_synonym
 from err_seg.inference.attention import Attention, escf_with, recording
+from err_seg.messages import did_you_mean, listed
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.escf import CFM, SFM
 from err_seg.modeling.segmentation import Segmentation
@@ -159,8 +159,6 @@ def find_class(vocabulary: Sequence[str], name: str) -> int:
     names = {first_synonym(entry).casefold(): i for i, entry in reversed(list(enumerate(vocabulary)))}
     names |= {entry.strip().casefold(): i for i, entry in enumerate(vocabulary)}
     if wanted not in names:
-        near = difflib.get_close_matches(wanted, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(map(first_synonym, vocabulary[:12]))}"
-        hint += ", ..." if not near and len(vocabulary) > 12 else ""
+        hint = did_you_mean(wanted, names, f"they are {listed(map(first_synonym, vocabulary))}")
         raise ValueError(f"{name!r} is not one of the {len(vocabulary)} classes; {hint}")
     return names[wanted]

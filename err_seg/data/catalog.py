@@ -29,7 +29,6 @@ the argument ``root`` where there is one, else ``$DETECTRON2_DATASETS``, else ``
 each pixel, the index of a class of the vocabulary, or the ignore label.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from importlib import import_module
@@ -37,6 +36,7 @@ from typing import Any
 
 from err_seg.data.spec import DatasetError, DatasetSpec, spec_from_dict
 from err_seg.data.vocabularies import load_vocabulary
+from err_seg.messages import did_you_mean
 
 
 class Catalog:
@@ -90,8 +90,8 @@ class Catalog:
         """
         spec = self._find(name)
         if spec is None:
-            close = difflib.get_close_matches(name, [*self._specs, *self.names()], n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "an own one is declared under DATASETS.CUSTOM."
+            known = [*self._specs, *self.names()]
+            hint = did_you_mean(name, known, "an own one is declared under DATASETS.CUSTOM.")
             raise DatasetError(f"unknown data set {name!r}; {hint} Registered: {', '.join(self.names())}")
         return spec
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from err_seg.data.images import read_image, read_label
 from err_seg.data.spec import DatasetError, DatasetSpec, PairError, datasets_root
+from err_seg.messages import listed
 
 logger = logging.getLogger(__name__)
 
@@ -137,10 +138,9 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
     if label.dtype.kind == "i":
         strange |= (label < 0) & (label != spec.ignore_label)
     if strange.any():
-        values = np.unique(label[strange])
-        listed = ", ".join(map(str, values[:5])) + (", ..." if len(values) > 5 else "")
+        values = listed(np.unique(label[strange]), 5)
         raise PairError(
-            f"{path}: {np.count_nonzero(strange)} pixels hold {listed}; the data set {spec.name!r} allows "
+            f"{path}: {np.count_nonzero(strange)} pixels hold {values}; the data set {spec.name!r} allows "
             f"0..{spec.num_evaluated_classes - 1} and the ignore label {spec.ignore_label}. {advice}".rstrip()
         )
     return label.astype(np.int64)

@@ -1,6 +1,5 @@
 """The declaration of a data set: where it lies, what its labels mean, how it is evaluated."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from err_seg.data.vocabularies import check_vocabulary, load_vocabulary
+from err_seg.messages import did_you_mean
 
 Variant = Literal["standard", "background"]
 
@@ -147,8 +147,7 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     label = f"data set {entry.get('name', '(without a name)')!r}"
     for key in entry:
         if key not in keys:
-            close = difflib.get_close_matches(str(key), keys, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(keys)}"
+            hint = did_you_mean(key, keys, f"known keys: {', '.join(keys)}")
             raise DatasetError(f"{label}: unknown key {key!r}; {hint}")
     missing = [field.name for field in fields(DatasetSpec) if field.default is MISSING and field.name not in entry]
     if missing:

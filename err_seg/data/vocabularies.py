@@ -3,7 +3,6 @@
 A name may hold synonyms, separated by ", " ("building, edifice"); they stay together here, as one class.
 """
 
-import difflib
 import json
 import os
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from err_seg import prompts
+from err_seg.messages import did_you_mean
 
 _TABLES = {
     "coco_stuff": "vocabulary_coco.json",
@@ -52,8 +52,7 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
     readers = {".json": _from_json, ".txt": _from_text}
     path = Path(name)
     if path.suffix.lower() not in readers:
-        close = difflib.get_close_matches(name, _TABLES, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known names: {', '.join(_TABLES)};"
+        hint = did_you_mean(name, _TABLES, f"known names: {', '.join(_TABLES)};")
         raise ValueError(f"unknown vocabulary {name!r}; {hint} Own classes come in a .json or .txt file.")
     if not path.is_file():
         raise FileNotFoundError(f"no vocabulary file at {path.absolute()}")

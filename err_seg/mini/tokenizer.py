@@ -1,12 +1,12 @@
 """A tokenizer of whole words, for a CLIP that knows a few dozen of them."""
 
-import difflib
 import re
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from err_seg.messages import did_you_mean
 from err_seg.prompts import VocabularyError
 
 START = 1
@@ -46,8 +46,7 @@ class WordTokenizer:
     def _id(self, word: str, text: str) -> int:
         if word in self.ids:
             return self.ids[word]
-        near = difflib.get_close_matches(word, self.ids, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(self.ids)}."
+        hint = did_you_mean(word, self.ids, f"it knows {', '.join(self.ids)}.")
         raise VocabularyError(
             f"the miniature CLIP does not know the word {word!r} of {text!r}; {hint} Names with other words need a "
             "large CLIP: see configs/err_seg_convnext_b.yaml"

@@ -20,13 +20,14 @@
       seeds: [0, 1, 2]
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from err_seg.messages import did_you_mean
 
 COMMON_KEYS = ("base", "seeds", "settings", "variants", "plot", "cost", "note")
 SWEEP_KEYS = ("title", "mini", *COMMON_KEYS)
@@ -173,8 +174,7 @@ def _mapping(tree: Any, where: str, known: tuple[str, ...] = ()) -> dict[str, An
         raise SweepError(f"{where} must be a mapping, not {tree!r}")
     for key in tree if known else ():
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            hint = did_you_mean(key, known, f"known: {', '.join(known)}")
             raise SweepError(f"{where}: unknown key {key!r}; {hint}")
     return dict(tree)
 

@@ -16,6 +16,7 @@ from err_seg.config import Config, ConfigError, get_cfg, settings_of
 from err_seg.data import DatasetError, find_dataset
 from err_seg.files import atomic_write
 from err_seg.identity import RESULT_FORMAT, file_digest, fingerprint, weights_file_digest
+from err_seg.messages import listed
 from err_seg.mini.clip import CLIPS
 from err_seg.mini_runs.world import set_scenes
 from err_seg.sweeps.definition import Sweep, SweepError, Variant
@@ -35,7 +36,6 @@ OF_EVALUATION = (
 )
 RECORD = "identity.json"
 DIGITS = 12  # of a folder's name
-DIFFERENCES_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Task:
         if facts != wanted:
             differing = sorted(key for key in facts.keys() | wanted.keys() if facts.get(key) != wanted.get(key))
             raise SweepError(
-                f"{self.folder} holds results of other settings ({', '.join(differing[:DIFFERENCES_NAMED])}"
-                f"{', ...' * (len(differing) > DIFFERENCES_NAMED)}): move it away, or choose another --output"
+                f"{self.folder} holds results of other settings ({listed(differing, 5)}): move it away, or choose "
+                "another --output"
             )
         return found
 

@@ -15,6 +15,7 @@ from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.pictures import DamagedFileError, check_size, naming, picture_size
 from err_seg.data.preparation.sources import PreparationError
 from err_seg.files import atomic_write
+from err_seg.messages import listed
 
 
 @dataclass
@@ -108,7 +109,7 @@ def count_label(name: str, split_name: str, files: tuple[Path, Path]) -> _Counts
                 # The released works' evaluation of PC-459 ignores 459, so that a tree made for it may hold that label.
                 foreign = wrong.tolist() == [spec.num_evaluated_classes]
                 raise ValueError(
-                    f"holds values that are no class ({', '.join(map(str, wrong[:5]))}); expected 0 to "
+                    f"holds values that are no class ({listed(wrong, 5)}); expected 0 to "
                     f"{spec.num_evaluated_classes - 1}, or {spec.ignore_label} where ignored; "
                     + f"some trees made for other code store {wrong[0]} there; " * foreign
                     + f"write it again: {_command(name)} --force"

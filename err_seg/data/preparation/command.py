@@ -16,6 +16,7 @@ from err_seg.data.preparation.parallel import default_workers
 from err_seg.data.preparation.sources import PreparationError
 from err_seg.data.spec import datasets_root
 from err_seg.disk import is_disk_full
+from err_seg.messages import listed
 
 _INTERRUPTED = 130
 _SHOWN = 20  # classes, and files with errors, that --check shows of each split
@@ -81,9 +82,8 @@ def _prepare(name: str, root: Path, options: argparse.Namespace) -> list[str]:
 def _unlabelled(what: str, report: SplitReport) -> list[str]:
     if not report.unlabelled:
         return []
-    first, more = ", ".join(report.unlabelled[:3]), ", ..." * (len(report.unlabelled) > 3)
     count = f"{len(report.unlabelled):,} of its pictures"
-    return [f"{what}: no label map for {count} ({first}{more}); unpack the label maps again"]
+    return [f"{what}: no label map for {count} ({listed(report.unlabelled, 3)}); unpack the label maps again"]
 
 
 def _print_report(name: str, report: SplitReport) -> None:

@@ -14,6 +14,7 @@ from scipy.io import loadmat
 
 from err_seg.data.images import read_image, read_label
 from err_seg.data.spec import DatasetSpec
+from err_seg.messages import listed
 
 
 class PreparationError(RuntimeError):
@@ -178,11 +179,8 @@ def require(path: Path) -> Path:
         return path
     parent = next(folder for folder in path.parents if folder.is_dir())
     names = sorted(entry.name + "/" * entry.is_dir() for entry in parent.iterdir() if not entry.name.startswith("."))
-    more = f" and {len(names) - 8:,} more" if len(names) > 8 else ""
-    raise MissingFiles(
-        f"{path} does not exist; {parent} "
-        + (f"holds {', '.join(names[:8])}{more}" if names else "is the nearest folder there is, and it is empty")
-    )
+    held = f"holds {listed(names)}" if names else "is the nearest folder there is, and it is empty"
+    raise MissingFiles(f"{path} does not exist; {parent} {held}")
 
 
 def _files(folder: Path, suffix: str) -> dict[str, Path]:
