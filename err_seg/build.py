@@ -9,12 +9,13 @@ import torch
 from err_seg.checkpoint import load_weights
 from err_seg.config import Config, ConfigError, settings_of, validate
 from err_seg.device import resolve_device, resolve_precision
-from err_seg.modeling.clip import OpenCLIP, build_clip, build_tokenizer, load_clip_weights
+from err_seg.modeling.clip import OpenCLIP, build_clip, build_tokenizer, load_clip_weights, text_tower
 from err_seg.modeling.convnext import ConvNeXtEncoder
 from err_seg.modeling.crm import CRM
 from err_seg.modeling.encoder import CLIPEncoder, FeatureMaps
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.escf import CFM, ESCF, SFM, ESCFLayer, ImageGuidance, TextGuidance
+from err_seg.modeling.fastvit import FastViTEncoder
 from err_seg.modeling.gud import GUD, UpsamplingStage
 from err_seg.modeling.head import Head
 from err_seg.modeling.hsm import CostEmbedding
@@ -25,7 +26,7 @@ from err_seg.prompts import PromptStyle
 
 logger = logging.getLogger(__name__)
 
-ENCODERS: tuple[type[CLIPEncoder], ...] = (ConvNeXtEncoder, ViTEncoder)
+ENCODERS: tuple[type[CLIPEncoder], ...] = (ConvNeXtEncoder, FastViTEncoder, ViTEncoder)
 """The kinds of image tower that can be read densely."""
 
 DEFAULT_NUM_KEPT = 32
@@ -81,7 +82,7 @@ def build_words(cfg: Config, clip: OpenCLIP) -> Words:
     text, cache = cfg.MODEL.TEXT, cfg.MODEL.TEXT.CACHE_DIR
     return Words(
         build_tokenizer(cfg.MODEL.CLIP.NAME),
-        clip.context_length,
+        text_tower(clip).context_length,
         PromptStyle(tuple(text.TEMPLATES), text.SYNONYMS),
         TextEmbeddings(None if cache == "none" else Path(cache) if cache else default_cache_dir()),
     )
@@ -95,7 +96,9 @@ def build_encoder(cfg: Config) -> CLIPEncoder:
         load_clip_weights(clip, settings.NAME, settings.PRETRAINED)
     kind = encoder_of(clip)
     if kind is None:
-        raise ConfigError(f"MODEL.CLIP.NAME: {settings.NAME} is neither a ConvNeXt nor a ViT of open_clip's own")
+        raise ConfigError(
+            f"MODEL.CLIP.NAME: {settings.NAME} is neither a ConvNeXt, a FastViT nor a ViT of open_clip's own"
+        )
     if not kind.is_hierarchical:
         lacks = f"with {settings.NAME}, which has no features at strides 4 to 16 besides its output (Table XII)"
         if hsm.ENABLED:

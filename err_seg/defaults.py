@@ -78,13 +78,13 @@ class Config:
         class CLIP:
             """The two towers."""
 
-            # a model of open_clip (a ConvNeXt, or a ViT for Table XII), a JSON file in open_clip's format, "mini" or
-            # "mini_vit"
+            # a model of open_clip (a ConvNeXt, a FastViT such as MobileCLIP2's, or a ViT for Table XII), a JSON file in
+            # open_clip's format, "mini" or "mini_vit"
             NAME = key("convnext_base_w_320", SOME_TEXT)
             # CLIP weights: a tag of open_clip, a local file, "mini" or "mini_vit" for the package's own, or "" for
             # random ones
             PRETRAINED = key("", TEXT_OR_NONE)
-            # stochastic depth of the ConvNeXt trunk and dropout in its MLP head, in training
+            # stochastic depth of a ConvNeXt or FastViT, and dropout in a ConvNeXt's head, in training
             DROP_PATH = key(0.0, PROBABILITY)
             HEAD_DROPOUT = key(0.0, PROBABILITY)
             # what trains in each tower: "none", "weight" (the paper's choice of weights) or "full" (Table II)

@@ -4,16 +4,18 @@
 and ``mini_vit`` a ViT of about the same size (1.6 and 1.7 million parameters), for the comparison of Table XII.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from timm.models import build_model_with_cfg, register_model
 from timm.models.convnext import ConvNeXt
+from timm.models.fastvit import FastVit, RepConditionalPosEnc
 
 from err_seg.mini.tokenizer import WordTokenizer
 from err_seg.mini.vocabulary import WORDS
 
-TRUNK = "err_seg_mini_convnext"
+TRUNK, FASTVIT_TRUNK = "err_seg_mini_convnext", "err_seg_mini_fastvit"
 CONTEXT_LENGTH = 16
 NAME, VIT_NAME = "mini", "mini_vit"
 
@@ -81,3 +83,21 @@ def err_seg_mini_convnext(pretrained: bool = False, **options: Any) -> ConvNeXt:
     sizes = {"depths": (1, 1, 3, 1), "dims": (32, 64, 128, 256), "ls_init_value": 1.0}
     options["pretrained_cfg"] = {"architecture": TRUNK}  # timm warns where there is none
     return build_model_with_cfg(ConvNeXt, TRUNK, pretrained, feature_cfg=features, **sizes, **options)
+
+
+@register_model
+def err_seg_mini_fastvit(pretrained: bool = False, **options: Any) -> FastVit:
+    """A FastViT for timm with all that MobileCLIP2-S0's has: the ConvNeXt's strides, channels and blocks."""
+    sizes: dict[str, Any] = {
+        "layers": (1, 1, 3, 1),
+        "embed_dims": (32, 64, 128, 256),
+        "mlp_ratios": (3, 3, 3, 3),
+        "token_mixers": ("repmixer", "repmixer", "repmixer", "attention"),
+        "pos_embs": (None, None, None, partial(RepConditionalPosEnc, spatial_shape=(7, 7))),
+        "se_downsamples": (False, False, True, True),
+        "lkc_use_act": True,
+        "layer_scale_init_value": 1.0,
+    }
+    options["pretrained_cfg"] = {"architecture": FASTVIT_TRUNK, "classifier": "head.fc"}
+    features = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
+    return build_model_with_cfg(FastVit, FASTVIT_TRUNK, pretrained, feature_cfg=features, **sizes, **options)

@@ -54,14 +54,34 @@ def build_clip(name: str, *, drop_path: float = 0.0, head_dropout: float = 0.0) 
 
     Args:
         name: see :func:`clip_model_config`.
-        drop_path: stochastic depth of a ConvNeXt trunk in training (open_clip's own descriptions say 0.1).
+        drop_path: stochastic depth of a trunk of timm's in training (open_clip's own descriptions say 0.1).
         head_dropout: dropout in a ConvNeXt's projection head in training.
+
+    Raises:
+        CLIPConfigError: the name is unknown, the file unreadable, or the text tower of a kind that cannot be read.
     """
     config = clip_model_config(name)
+    text = config["text_cfg"]
+    if text.get("hf_model_name") or text.get("embed_cls") or text.get("pool_type", "argmax") != "argmax":
+        raise CLIPConfigError(
+            f"MODEL.CLIP.NAME: the text tower of {name} is not read at the end of the text, as that of CLIP is; use a "
+            "model whose text_cfg has no hf_model_name, no embed_cls and no pool_type but argmax"
+        )
     if "timm_model_name" in config["vision_cfg"]:
         config["vision_cfg"].update(timm_model_pretrained=False, timm_drop_path=drop_path, timm_drop=head_dropout)
+    kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
     fields = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
-    return open_clip.CLIP(**{key: config[key] for key in fields if key in config})
+    return kind(**{key: config[key] for key in fields if key in config})
+
+
+def text_tower(clip: OpenCLIP) -> Any:
+    """Return the module that holds a CLIP's text tower: the CLIP itself, or a part of it.
+
+    Returns:
+        A module with ``token_embedding``, ``positional_embedding``, ``transformer``, ``ln_final``, ``text_projection``,
+        ``context_length``, and ``attn_mask``, which is ``None`` where the tower is not causal.
+    """
+    return getattr(clip, "text", clip)
 
 
 def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
@@ -118,10 +138,10 @@ def build_tokenizer(name: str) -> Callable[..., Tensor]:
 
 
 def encode_tokens(clip: OpenCLIP, tokens: Tensor) -> Tensor:
-    """Run CLIP's text tower only as far as the prompts reach.
+    """Run CLIP's text tower, if it is causal only as far as the prompts reach.
 
-    The tower is causal and read at the end-of-text token, so positions behind it cannot matter: a vocabulary of short
-    names needs about 12 of the 77 positions.
+    A causal tower is read at the end-of-text token, so positions behind it cannot matter: a vocabulary of short names
+    needs about 12 of the 77 positions. In any other tower the empty positions take part.
 
     Args:
         clip: open_clip's CLIP.
@@ -130,12 +150,16 @@ def encode_tokens(clip: OpenCLIP, tokens: Tensor) -> Tensor:
     Returns:
         (N, D) embeddings, not normalised; equal to ``clip.encode_text`` of the tokens padded to the context length.
     """
+    tower = text_tower(clip)
+    if tower.attn_mask is None:
+        tokens = F.pad(tokens, (0, tower.context_length - tokens.shape[1]))
     length = tokens.shape[1]
-    x = clip.token_embedding(tokens) + clip.positional_embedding[:length]
-    x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
+    mask = None if tower.attn_mask is None else tower.attn_mask[:length, :length]
+    x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
+    x = tower.ln_final(tower.transformer(x, attn_mask=mask))
     end_of_text = tokens.argmax(dim=1)  # the end-of-text token has the largest id
     x = x[torch.arange(len(x), device=x.device), end_of_text]
-    projection = clip.text_projection
+    projection = tower.text_projection
     return projection(x) if isinstance(projection, nn.Module) else x @ projection
 
 

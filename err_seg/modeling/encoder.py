@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from err_seg.modeling.clip import OpenCLIP, embed_prompts
+from err_seg.modeling.clip import OpenCLIP, embed_prompts, text_tower
 
 GUIDANCE_BOUND = 16.0
 # what tuning "weight" trains in a transformer: attention inputs and first MLP layers
@@ -32,8 +32,8 @@ class FeatureMaps(NamedTuple):
 class Features(NamedTuple):
     """What the image tower hands to the rest of the network.
 
-    embeddings: CLIP embeddings of every pixel, (B, D, h, w), the map that CRM and the grid follow first: (E16, E32)
-        with HSM, (E32,) without, (E16,) of a ViT.
+    embeddings: CLIP embeddings of every pixel, (B, D, h, w), the map that CRM follows first: (E16, E32) with HSM,
+        (E32,) without, (E16,) of a ViT, (E32, E64) and (E64,) of a trunk in five stages.
     deep: guidance maps for ESCF, deepest first: (F4, F3), or a ViT's last map; within ±16.
     shallow: guidance maps for GUD's stages: (F3, F2, F1), or none; within ±16.
     """
@@ -58,7 +58,7 @@ class CLIPEncoder(nn.Module, ABC):
     is_hierarchical: ClassVar[bool]
     """Whether there are features at strides 4 to 16, which HSM and the guidance of GUD need.
 
-    Constructors of such encoders also take ``hsm`` and ``stage4_gradient``; see :class:`ConvNeXtEncoder`."""
+    Such encoders are :class:`err_seg.modeling.hierarchical.HierarchicalEncoder`, with what its constructor takes."""
 
     image_weights: ClassVar[re.Pattern[str]]
     """Matches the names of the parameters that tuning ``"weight"`` trains in the image tower."""
@@ -86,13 +86,13 @@ class CLIPEncoder(nn.Module, ABC):
     @property
     def embedding_dim(self) -> int:
         """D, the size of CLIP's joint embeddings."""
-        projection = self.clip.text_projection
+        projection = text_tower(self.clip).text_projection
         return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
 
     @property
     def trains_text(self) -> bool:
         """Whether a part of the text tower is trained, so that its embeddings change with every step."""
-        return any(parameter.requires_grad for parameter in self.clip.transformer.parameters())
+        return any(parameter.requires_grad for parameter in text_tower(self.clip).transformer.parameters())
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Embed the prompts of T classes, (T, P, L) tokens, to unit vectors (T, D)."""
@@ -100,7 +100,7 @@ class CLIPEncoder(nn.Module, ABC):
 
     def blocks(self) -> list[nn.Module]:
         """List the blocks of both towers that are each run as one call, their weights used nowhere else."""
-        return [*self.clip.transformer.resblocks, *self.image_blocks()]
+        return [*text_tower(self.clip).transformer.resblocks, *self.image_blocks()]
 
     def set_trainable(self, *, image: str, text: str, hsm_conv: bool) -> None:
         """Choose which parameters train (Table II), by ``requires_grad``.

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from err_seg.device import autocast, tf32
 from err_seg.files import atomic_write, cache_dir
 from err_seg.identity import content_digest, weights_digest
-from err_seg.modeling.clip import OpenCLIP, embed_prompts
+from err_seg.modeling.clip import OpenCLIP, embed_prompts, text_tower
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class TextEmbeddings:
         """Embed the tokens (T, P, L) of a vocabulary to (T, D) float32 unit vectors on the CLIP's device."""
         prompts = content_digest(f"{tuple(tokens.shape)}".encode() + tokens.numpy().tobytes())
         key = (prompts, weights_checksum(clip))
-        device = clip.positional_embedding.device
+        device = text_tower(clip).positional_embedding.device
         with self._lock:
             embeddings = self._memory.pop(key, None)
             if embeddings is None:
@@ -104,7 +104,7 @@ class TextEmbeddings:
 
 def encode_in_batches(clip: OpenCLIP, tokens: Tensor) -> Tensor:
     """Embed (T, P, L) tokens a batch of classes at a time, with a progress bar for long vocabularies; gives (T, D)."""
-    device = clip.positional_embedding.device
+    device = text_tower(clip).positional_embedding.device
     batches = tokens.split(max(1, CLASSES_AT_A_TIME // tokens.shape[1]))
     is_short = tokens.shape[0] * tokens.shape[1] < PROGRESS_FROM
     progress = tqdm(total=len(tokens), desc="text embeddings", unit="class", leave=False, disable=is_short)

@@ -13,6 +13,7 @@ VIT = (
     *("MODEL.HSM.ENABLED", False),
     *("MODEL.GUD.GUIDANCE_DIMS", [0, 0, 0]),
 )
+FASTVIT = ("MODEL.CLIP.NAME", str(TESTS / "toy_fastvit.json"))
 SWITCHES = {
     "all on": (),
     "V, no HSM": ("MODEL.HSM.ENABLED", False),
@@ -40,6 +41,11 @@ SWITCHES = {
     "XI, kernel 7": ("MODEL.GUD.KERNEL_SIZE", 7),
     "XII, ViT": VIT,
     "XII, ViT, no GUD": (*VIT, "MODEL.GUD.ENABLED", False),
+    "FastViT": FASTVIT,
+    "FastViT, no HSM": (*FASTVIT, "MODEL.HSM.ENABLED", False),
+    "FastViT, E16": (*FASTVIT, "MODEL.HSM.STAGE4_GRADIENT", "E16"),
+    "FastViT, full": (*FASTVIT, "MODEL.CLIP.TEXT_TUNING", "full", "MODEL.CLIP.IMAGE_TUNING", "full"),
+    "FastViT, drop-path": (*FASTVIT, "MODEL.CLIP.DROP_PATH", 0.2),
     "XIV, S = 96": ("INPUT.SIZE", 96),
     "II, image only": ("MODEL.CLIP.TEXT_TUNING", "none"),
     "II, frozen": ("MODEL.CLIP.TEXT_TUNING", "none", "MODEL.CLIP.IMAGE_TUNING", "none"),
@@ -94,11 +100,12 @@ def test_switches_of_the_gradient_leave_the_output_alone(name, toy_model):
     torch.testing.assert_close(output_of(toy_model(*SWITCHES[name])), output_of(toy_model()))
 
 
+@pytest.mark.parametrize("kind", [(), FASTVIT], ids=["ConvNeXt", "FastViT"])
 @pytest.mark.parametrize("branch", ["both", "E16", "E32"])
-def test_which_map_trains_stage_4(branch, toy_model):
+def test_which_map_trains_stage_4(branch, kind, toy_model):
     """Cutting the other map's contribution to the loss must not change stage 4's gradient."""
     torch.manual_seed(0)
-    model = toy_model("MODEL.HSM.STAGE4_GRADIENT", branch).train()
+    model = toy_model("MODEL.HSM.STAGE4_GRADIENT", branch, *kind).train()
     e16, e32 = model.encoder(torch.randn(1, 3, 64, 64)).embeddings
     weight = model.encoder.clip.visual.trunk.stages[3].blocks[0].mlp.fc1.weight
     for name, embeddings in (("E16", e16), ("E32", e32)):
