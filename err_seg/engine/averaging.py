@@ -1,4 +1,4 @@
-"""A moving average of the weights, which is what is evaluated and kept in the end."""
+"""A moving average of the weights; it is what is evaluated, and what is kept at the end."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,11 @@ from err_seg.engine.optimizer import shared_like, whole
 
 
 class WeightAverage:
-    """The exponential moving average of a model's trainable weights, shared out over processes as they are.
+    """The exponential moving average of a model's trainable weights, divided over processes as these are.
 
     Args:
-        model: whose weights now are where the average begins.
-        decay: share of the average that stays when the weights of another iteration come in.
+        model: its present weights are the first value of the average.
+        decay: share of the old average in the new one, after each iteration.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -22,7 +22,7 @@ class WeightAverage:
         self._update = get_ema_multi_avg_fn(decay)
 
     def update(self) -> None:
-        """Let the present weights in."""
+        """Update the average with the present weights."""
         averages, parameters = (
             [t.to_local() if isinstance(t, DTensor) else t for t in tensors.values()]
             for tensors in (self._averages, self._parameters)
@@ -35,6 +35,6 @@ class WeightAverage:
         return {name: whole(average).cpu() for name, average in self._averages.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from a :meth:`state`; where it is empty, from the weights as they are."""
+        """Continue from a :meth:`state`; if it is empty, from the present weights."""
         for name, value in state.items():
             self._averages[name].copy_(shared_like(value, self._parameters[name]))

@@ -40,9 +40,10 @@ def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:
     """Evaluate the model on ``DATASETS.TEST``.
 
     Writes ``results.json`` and ``results.csv`` to ``OUTPUT_DIR``, and ``classes.csv`` and the files that ``TEST.SAVE``
-    asks for to ``OUTPUT_DIR/inference/<benchmark>``. Where ``torch.distributed`` is initialised all its processes must
-    call it; each takes a share of the pictures, and all get the results of the whole, as exact as those of one. A run
-    that was killed goes on where it was: the same call, with the same weights and settings, skips the pictures done.
+    asks for to ``OUTPUT_DIR/inference/<benchmark>``. If ``torch.distributed`` is initialised, all its processes must
+    call this. Each takes a share of the pictures, and all return the same results, which are exactly those of one
+    process. After a kill, the same call with the same weights and settings continues: it skips the pictures that are
+    done.
 
     Raises:
         ArgumentError: the model is in training mode.
@@ -108,7 +109,7 @@ def evaluate_benchmark(
         weights: hash of the model's weights.
 
     Returns:
-        The result, and the record of what was done, to be removed when the result is safe.
+        The result, and the record of progress, to be removed when the result is written.
     """
     spec = pairs.spec
     folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
@@ -156,7 +157,7 @@ def count_pictures(
     progress: EvaluationProgress,
     files: PredictionFiles,
 ) -> None:
-    """Segment this process's share of a benchmark's pictures, less those done, and count each."""
+    """Segment and count this process's share of a benchmark's pictures, except those that are done."""
     spec, views, num_kept = pairs.spec, evaluation_views(cfg), benchmark_num_kept(cfg, pairs.spec)
     rank, processes = process_share()
     loader = evaluation_loader(
@@ -207,12 +208,12 @@ def precision_of(cfg: Config, model: ERRSeg) -> Precision:
 def evaluation_settings(
     cfg: Config, spec: DatasetSpec, *, num_kept: int | None, precision: Precision
 ) -> dict[str, Any]:
-    """Return what a benchmark's figures depend on besides weights and data, to be kept with them.
+    """Return what a benchmark's metrics depend on besides weights and data; it is stored with them.
 
     Args:
         cfg: the configuration.
         spec: the benchmark.
-        num_kept: the model's own K, where the benchmark has none.
+        num_kept: the model's own K, for a benchmark that has none.
         precision: the model's, see :func:`precision_of`.
     """
     return {

@@ -1,8 +1,8 @@
-"""Checkpoints of a training run: each complete or absent, the last few kept, damaged ones noticed and passed over.
+"""Checkpoints of a training run: each is complete or absent, the newest few are kept, and damaged ones are skipped.
 
 ``OUTPUT_DIR/checkpoints/iter_0005000/`` holds ``model.safetensors`` (usable wherever weights are), ``training.pt`` (all
-else that the run needs to go on) and ``files.json`` (sizes and hashes of both). A checkpoint is written in a hidden
-folder that is renamed at the end, so that a run killed at any moment leaves complete ones only.
+else that the run needs to continue) and ``files.json`` (sizes and hashes of both). A checkpoint is written in a hidden
+folder that is renamed at the end, so that a run that is killed at any moment leaves only complete ones.
 """
 
 import hashlib
@@ -33,19 +33,20 @@ WEIGHTS, TRAINING, HASHES = "model.safetensors", "training.pt", "files.json"
 
 @dataclass
 class TrainingState:
-    """What a run needs besides the weights to go on as if it had never stopped.
+    """What a run needs besides the weights to continue as if it had never stopped.
 
-    Random numbers need no place here: those of an iteration follow from seed, iteration and process.
+    Random numbers are not stored: those of an iteration follow from seed, iteration and process.
 
     Attributes:
         iteration: iterations done.
         pictures: pictures consumed by all processes together: the position in the stream of training pictures.
         optimizer: parameter name to its optimizer state.
         scaler: state of fp16's loss scaling; empty at other precisions.
-        losses: the latest losses that no line of the log stands for yet.
+        losses: the latest losses that are not in a line of the log yet.
         config: the configuration as YAML.
         average: parameter name to the moving average of its weights; empty without ``SOLVER.EMA``.
-        broken, skipped: losses in a row that were not finite, and steps that loss scaling has skipped so far.
+        broken, skipped: how many of the last losses in a row were not finite; steps that loss scaling has skipped so
+            far.
         best: the best result of an evaluation so far.
     """
 
@@ -137,7 +138,7 @@ class Checkpoints:
         return final
 
     def load_newest(self, model: nn.Module) -> TrainingState | None:
-        """Load the newest checkpoint that is whole into the model, and return the rest; ``None`` where there is none.
+        """Load the newest complete checkpoint into the model, and return its training state; ``None`` if there is none.
 
         Raises:
             CheckpointError: its weights do not fit the model.
@@ -162,7 +163,7 @@ class Checkpoints:
         return None
 
     def tidy(self, iteration: int) -> None:
-        """Rename what is newer than the checkpoint that a run goes on from, being damaged; sweep up after kills."""
+        """Rename checkpoints newer than the one resumed from, as they are damaged; remove what kills left."""
         for path in self.newest_first():
             if _iteration(path) > iteration:
                 os.replace(path, path.with_name(f"{path.name}.damaged"))
@@ -214,7 +215,7 @@ def check_output_folder(
         checkpoints: how many will lie on disk together at most, the one being written included.
         averaged: whether they also hold an average of each.
         best: whether the best weights are kept beside the final ones.
-        resume: count those that are there already among them.
+        resume: count the checkpoints that are there already among them.
 
     Raises:
         TrainingError: the folder cannot be written to, or its disk has too little space.

@@ -1,4 +1,4 @@
-"""The course of a training run, whichever engine takes its steps: how far it is, what it keeps and what it tells."""
+"""The course of a training run, with either engine: how far it is, what it keeps, and what it writes."""
 
 import logging
 from collections.abc import Sequence
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 class Course:
-    """What engines have in common; a derived class takes the steps, labels pictures and tries weights out.
+    """What both engines share; a derived class takes the steps, labels pictures and evaluates weights.
 
-    Both engines write the same files by it, so that a run begun with one goes on with the other. In the order of a
-    run: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`do_what_is_due` after each iteration.
+    It makes both engines write the same files, so that a run begun with one can be resumed with the other. In the order
+    of a run: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`do_what_is_due` after each iteration.
 
     Args:
         cfg: the configuration.
@@ -46,7 +46,7 @@ class Course:
         iteration: iterations done.
         pictures: pictures consumed by all processes together.
         checkpoints: where they are saved.
-        best: who keeps the best weights.
+        best: keeps the best weights.
         log: what the run writes about its progress; in the main process, else ``None``.
     """
 
@@ -80,11 +80,11 @@ class Course:
     def restore(
         self, state: TrainingState, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None
     ) -> None:
-        """Go on with what a state holds besides weights and counters.
+        """Restore what a state holds besides weights and counters.
 
         Args:
             state: of :meth:`prepare`.
-            optimizer: what steps.
+            optimizer: the run's optimizer.
             scaler: fp16's.
         """
         self.optimizer, self.scaler = optimizer, scaler
@@ -96,13 +96,13 @@ class Course:
             scaler.load_state_dict(state.scaler)
 
     def open(self, state: TrainingState) -> None:
-        """Open the files that the run tells of itself in."""
+        """Open the files of the log."""
         self.log = RunLog(self.cfg, self.model.device, state.iteration, state.losses) if self.is_main else None
         scale = self.scaler.get_scale() if self.scaler is not None else None
         self.watch = Watch(self.checkpoints, self.log, state, scale)
 
     def do_what_is_due(self, signum: int) -> None:
-        """Show, evaluate, save and finish when it is time to; all processes must ask.
+        """Draw predictions, evaluate, save and finish, each when it is due; all processes must call this.
 
         Args:
             signum: the signal by which any process was asked to stop, or 0.
@@ -129,7 +129,7 @@ class Course:
         raise NotImplementedError
 
     def show(self) -> None:
-        """Write what the network now predicts for the latest batch, as a picture; all processes must ask."""
+        """Draw what the network now predicts for the latest batch; all processes must call this."""
         self.watch.settle()
         batch, predictions, names = self.label_latest()
         if self.log is not None:
@@ -138,11 +138,11 @@ class Course:
             self.log.picture(self.iteration - 1, np.asarray(image))
 
     def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
-        """Return what weights reach on ``DATASETS.TEST``."""
+        """Evaluate weights on ``DATASETS.TEST``."""
         raise NotImplementedError
 
     def evaluate(self) -> None:
-        """Evaluate the weights (their moving average, with ``SOLVER.EMA``) and keep the best; all processes must ask.
+        """Evaluate the weights (with ``SOLVER.EMA`` their average) and keep the best; all processes must call this.
 
         Raises:
             TrainingError: the loss or weights are not finite.
@@ -156,7 +156,7 @@ class Course:
         wait_for_all()
 
     def save(self) -> None:
-        """Write a checkpoint; all processes must ask.
+        """Write a checkpoint; all processes must call this.
 
         Raises:
             TrainingError: it could not be written, or loss or weights are not finite; earlier ones are as before.
@@ -199,7 +199,7 @@ class Course:
 
     @property
     def _has_part(self) -> bool:
-        """Whether this process is needed to put the weights together."""
+        """Whether this process is needed to collect the weights."""
         return self.is_main or isinstance(self.model, FSDPModule)
 
     def weights(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The pairs that training passes over, ``DATALOADER.SKIP_DAMAGED``, listed."""
+"""The list of pairs that training skips with ``DATALOADER.SKIP_DAMAGED``."""
 
 import logging
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class DamagedPairs:
-    """``OUTPUT_DIR/damaged.txt``: what is wrong with each pair that was passed over, once, a line each.
+    """``OUTPUT_DIR/damaged.txt``: one line for each skipped pair, which says what is wrong with it.
 
     Args:
         output: ``OUTPUT_DIR``, which the run's processes may share.
@@ -22,7 +22,7 @@ class DamagedPairs:
         self.file = output / "damaged.txt"
 
     def note(self, problems: Sequence[str]) -> None:
-        """List pairs, and tell of those that are new."""
+        """Add pairs to the list, and log the new ones."""
         if not problems:
             return
         with FileLock(self.file.with_name(f".{self.file.name}.lock")):

@@ -8,7 +8,7 @@ class RunError(RuntimeError):
 
     Attributes:
         status: the exit status for it.
-        alone: whether it stops this one of several processes, and the others do not know why.
+        alone: whether it stops only this one of several processes, so that the others have to be told.
     """
 
     status = 1

@@ -1,4 +1,4 @@
-"""What ends a run from outside, told in one sentence: the disk, a loader process, a damaged pair."""
+"""Errors from outside that end a run, each in one sentence: the disk, a loader process, a damaged pair."""
 
 import logging
 import sys
@@ -15,15 +15,15 @@ from err_seg.engine.errors import RunError, TrainingError
 
 @contextmanager
 def told(kind: type[RunError], kept: Callable[[], str], go_on: str) -> Iterator[None]:
-    """Let such an end be an error that says what happened, what is kept, and how to go on.
+    """Turn such an error into one that says what happened, what is kept, and how to continue.
 
     Args:
         kind: of the error.
-        kept: says what is kept, when it is asked; such as "the last good checkpoint is ...".
-        go_on: how to go on when the cause is cured; such as "--resume".
+        kept: returns what is kept, such as "the last good checkpoint is ..."; called when an error occurs.
+        go_on: how to continue once the cause is removed, such as "--resume".
 
     Raises:
-        RunError: of that kind, ``alone``: the run's other processes know nothing of it.
+        RunError: of that kind, with ``alone`` set: the run's other processes do not know of it.
     """
     try:
         with worker_failures(), _quiet_threads():
@@ -58,7 +58,7 @@ def _sentence(error: Exception, kind: type[RunError]) -> tuple[str, str] | None:
 
 @contextmanager
 def _quiet_threads() -> Iterator[None]:
-    """Print no stack trace of a thread that could not write: TensorBoard's raises the error again at the next write."""
+    """Print no stack trace of a thread that could not write; TensorBoard's raises the error again at its next write."""
     before = threading.excepthook
 
     def hook(arguments: Any) -> None:
@@ -73,7 +73,7 @@ def _quiet_threads() -> Iterator[None]:
 
 
 class LogFile(logging.FileHandler):
-    """A log that ends the run where it cannot be written, as any other file does, instead of a stack trace a line."""
+    """A log file that ends the run if it cannot be written, instead of printing a stack trace for every line."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Raise what the disk refused.

@@ -19,8 +19,8 @@ from err_seg.device import own_device
 from err_seg.engine import peers
 
 GRACE_SECONDS = 10.0
-# of what processes do together: they are apart by a step of training, before which one may wait for a slow disk. What
-# takes longer, such as unequal shares of an evaluation, they wait for otherwise (err_seg.engine.peers)
+# for what processes do together: between two of these lies one step of training, and perhaps a wait for a slow disk.
+# For what takes longer, such as unequal shares of an evaluation, they wait in another way (err_seg.engine.peers)
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -39,7 +39,7 @@ def launch(
 
     Args:
         program: what to run; it must be importable by name, and call :func:`join_processes` before any other work. It
-            is taken out of the group of processes again when it ends, however that comes.
+            leaves the group of processes when it ends, for whatever reason.
         argument: what to hand to it.
         processes: how many on this machine.
         machines: how many machines run this same command.
@@ -83,13 +83,13 @@ def launch(
 def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) -> None:
     """Meet the other processes of :func:`launch` or torchrun, and set ``MODEL.DEVICE`` to this process's own device.
 
-    From then on the processes hear of one another (:mod:`err_seg.engine.peers`): when one is gone, all end. A single
-    process has but its device to take.
+    From then on the processes watch one another (:mod:`err_seg.engine.peers`): if one is lost, all end. A single
+    process only takes its device.
 
     Args:
         cfg: the configuration.
-        on_loss: what to call with a sentence when another process is gone, in one process of each machine; it is
-            printed where there is nothing to call.
+        on_loss: called with a sentence when another process is lost, in one process of each machine; by default the
+            sentence is printed.
 
     Raises:
         ConfigError: fewer GPUs than processes.
@@ -117,7 +117,7 @@ def _run(local_rank: int, program: Callable[[Any], int], argument: Any, common: 
 
 
 def _run_program(program: Callable[[Any], int], argument: Any) -> int:
-    """Run a program, and leave the other processes after it."""
+    """Run a program, then leave the group of processes."""
     status = 1
     try:
         status = program(argument)

@@ -85,21 +85,21 @@ def build_optimizer(model: nn.Module, cfg: Config) -> torch.optim.AdamW:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor in one piece; all processes must ask where it is shared out."""
+    """Return a tensor in one piece; if it is divided over processes, all must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shared_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """Share a whole tensor out over the processes as a parameter of its shape is; the inverse of :func:`whole`."""
+    """Divide a whole tensor over the processes like a parameter of its shape; the inverse of :func:`whole`."""
     if isinstance(parameter, DTensor) and value.shape == parameter.shape:
         return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
     return value
 
 
 def gather_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """Return each parameter's optimizer state by name, whole and on the CPU; all processes must ask.
+    """Return each parameter's optimizer state by name, whole and on the CPU; all processes must call this.
 
-    It is empty for a parameter that no step was taken with yet, as where loss scaling has skipped them all.
+    It is empty for a parameter that has taken no step yet, as when loss scaling has skipped all steps.
     """
     return {
         name: {key: whole(value).cpu() for key, value in optimizer.state.get(parameter, {}).items()}

@@ -1,4 +1,4 @@
-"""The network in several processes, in parts and at low precision: what accelerate and torch.distributed are told."""
+"""The network in several processes, in parts and at low precision, by accelerate and torch.distributed."""
 
 import functools
 import os
@@ -26,7 +26,7 @@ from err_seg.modeling.err_seg import ERRSeg
 
 
 def build_accelerator(cfg: Config, device: torch.device) -> Accelerator:
-    """Build accelerate's view of this process: its rank, precision and device (where the model lies already).
+    """Build accelerate's object for this process: its rank, precision and device (where the model already is).
 
     Raises:
         ConfigError: fp16 on the CPU.
@@ -85,7 +85,7 @@ def distribute(cfg: Config, accelerator: Accelerator, model: ERRSeg) -> tuple[nn
 
 @contextmanager
 def without_sync(accelerator: Accelerator, model: ERRSeg, network: nn.Module) -> Iterator[None]:
-    """Keep gradients in the process for the time of a ``with`` block: more are to be added before they are shared."""
+    """Keep gradients in this process during a ``with`` block; more are added before processes sum theirs."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(False)
         try:
@@ -98,7 +98,7 @@ def without_sync(accelerator: Accelerator, model: ERRSeg, network: nn.Module) ->
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes files and talks."""
+    """Whether this is the process that writes files and logs."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
@@ -108,19 +108,19 @@ def process_share() -> tuple[int, int]:
 
 
 def wait_for_all() -> None:
-    """Wait until every process has come here, however long that takes while all live (:mod:`err_seg.engine.peers`)."""
+    """Wait until every process is here, as long as all are alive (:mod:`err_seg.engine.peers`)."""
     peers.meet()
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Add up a tensor over all processes, in place, and return it; on the device that the processes talk through."""
+    """Sum a tensor over all processes, in place, and return it; it must be on the device that they communicate with."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
 
 
 def of_main_process(text: str) -> str:
-    """Return the main process's text in all processes; theirs may differ where each has a copy of its own of a file."""
+    """Return the main process's text in all processes; their own may differ if each has its own copy of a file."""
     texts = [text]
     if dist.is_initialized():
         dist.broadcast_object_list(texts)
@@ -130,10 +130,10 @@ def of_main_process(text: str) -> str:
 def check_shared_folder(folder: Path) -> None:
     """Check that all processes, on whichever machine, see one and the same output folder; it is made.
 
-    One process writes checkpoints and all read them; what each has evaluated is put together from files.
+    One process writes checkpoints and all read them; results of an evaluation are collected through files.
 
     Raises:
-        ConfigError: some do not; raised in all processes, and names them.
+        ConfigError: some do not; raised in all processes, and names those.
     """
     rank, processes = process_share()
     if processes == 1:

@@ -1,8 +1,8 @@
-"""Processes that work together hear of one another, so that none waits in vain for one that is gone.
+"""Processes that work together watch one another, so that none waits for one that is lost.
 
-Every process has a connection to process 0, which passes on what it hears. A process that ends ends its connection, and
-a machine that falls silent no longer gives signs of life. What waits by :func:`meet` waits as long as all others
-live, be it for days, and no longer.
+Every process has a connection to process 0, which passes messages on. When a process ends, its connection closes; when
+a machine goes down, its signs of life stop. :func:`meet` waits as long as all other processes are alive, even for days,
+and no longer.
 """
 
 import logging
@@ -20,7 +20,8 @@ import torch.distributed as dist
 
 logger = logging.getLogger(__name__)
 
-# between two signs of life, and how long none may come: a process that swaps or holds Python's lock is not dead yet
+# time between two signs of life, and without any before a process counts as lost: one that swaps, or holds Python's
+# lock, is not lost yet
 BEAT_SECONDS, SILENCE_SECONDS = 5.0, 120.0
 # from the news to the end of a process that hangs in a library, or still writes what can be kept, such as a checkpoint
 GRACE_SECONDS = 30.0
@@ -37,21 +38,21 @@ ENDS = {
 
 
 class LostProcessError(RuntimeError):
-    """Another process is gone, and this one cannot go on without it; the message says which."""
+    """Another process is lost, and this one cannot continue without it; the message says which."""
 
 
 class Peers:
-    """What this process knows of the others. All of them make one, together.
+    """What this process knows of the others. All processes must create theirs at the same time.
 
     Args:
-        on_loss: what to call with a sentence when another process is gone before its time; only one process of each
-            machine calls it, and ends.
+        on_loss: called with a sentence when another process is lost; only one process of each machine calls it, and
+            then ends.
 
     Attributes:
-        loss: which process is gone before its time; "" while none is.
+        loss: which process is lost, and how; "" while none is.
 
     Raises:
-        OSError: a process cannot reach process 0; raised in all.
+        OSError: a process cannot reach process 0; raised in all processes.
     """
 
     def __init__(self, on_loss: Callable[[str], None]):
@@ -67,10 +68,10 @@ class Peers:
         threading.Thread(target=self._listen, name="peers", daemon=True).start()
 
     def meet(self) -> None:
-        """Wait until every process has come here.
+        """Wait until every process is here.
 
         Raises:
-            LostProcessError: one never will.
+            LostProcessError: one is lost.
         """
         if self.rank == 0:
             self._arrive(0)
@@ -81,7 +82,7 @@ class Peers:
             raise LostProcessError(answer.decode())
 
     def explains(self, error: RuntimeError) -> bool:
-        """Whether an error comes from the loss of another process; the news of that may take a moment to arrive."""
+        """Whether an error was caused by the loss of another process; waits a moment for the message about it."""
         if isinstance(error, LostProcessError):
             return True
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
@@ -92,7 +93,7 @@ class Peers:
             return False
 
     def tell(self) -> None:
-        """Say which process is lost, once, and in one process of each machine."""
+        """Say which process is lost, once, in one process of each machine."""
         first = self.rank - int(os.environ.get("LOCAL_RANK", self.rank))
         teller = first + 1 if self._lost == first else first
         if self._told.acquire(blocking=False) and self.rank == teller:
@@ -144,7 +145,7 @@ class Peers:
                 connection.close()
 
     def _listen(self) -> None:
-        """Hear the others and give signs of life, until the process ends."""
+        """Receive messages and send signs of life, until the process ends."""
         silence = dict.fromkeys(self._connections, 0.0)
         before = beaten = time.monotonic()
         while self._connections and not self._stopped.is_set():
@@ -190,7 +191,7 @@ class Peers:
                 self._send(GO)
 
     def _lose(self, rank: int, how: str) -> None:
-        """Take note of the first process that is lost, pass it on, and see to it that this one ends too."""
+        """Record the first process that is lost, pass the message on, and end this process."""
         if self.loss or self._stopped.is_set():
             return
         self._lost, self.loss = rank, f"process {rank} {how}"
@@ -226,7 +227,7 @@ _peers: Peers | None = None
 
 
 def start(on_loss: Callable[[str], None]) -> None:
-    """Let the processes of the default group hear of one another, see :class:`Peers`; all must ask."""
+    """Let the processes of the default group watch one another, see :class:`Peers`; all must call this."""
     global _peers
     try:
         _peers = Peers(on_loss)
@@ -235,10 +236,10 @@ def start(on_loss: Callable[[str], None]) -> None:
 
 
 def meet() -> None:
-    """Wait until every process has come here, for as long as all others live.
+    """Wait until every process is here, as long as all others are alive.
 
     Raises:
-        LostProcessError: one is gone.
+        LostProcessError: one is lost.
     """
     if _peers is not None:
         _peers.meet()
@@ -247,17 +248,17 @@ def meet() -> None:
 
 
 def check() -> None:
-    """Check in the middle of long work that it is not in vain.
+    """Check during long work that no other process is lost.
 
     Raises:
-        LostProcessError: another process is gone.
+        LostProcessError: another process is lost.
     """
     if _peers is not None and _peers.loss:
         raise LostProcessError(_peers.loss)
 
 
 def explains(error: RuntimeError) -> bool:
-    """Whether an error comes from the loss of another process; if so, it has been told."""
+    """Whether an error was caused by the loss of another process; if so, that has been reported."""
     if _peers is None or not _peers.explains(error):
         return False
     _peers.tell()

@@ -22,7 +22,7 @@ class PredictionFiles:
     - ``"rle"``: ``sem_seg_predictions.json``, COCO's run-length segments of all pictures;
     - ``"overlay"``: ``overlays/<name>.png``, the classes' colours over the picture, with a legend.
 
-    Classes are those that labels stand for: with a background variant all other words are "background".
+    Classes are those of the labels: with a background variant, all other words become "background".
 
     Args:
         folder: the benchmark's.

@@ -1,7 +1,7 @@
-"""What an evaluation has done, on disk, so that one that was killed goes on instead of starting again.
+"""The progress of an evaluation, on disk, so that it continues after a kill.
 
 Each process keeps a file ``partial-<rank>.json`` in the benchmark's folder: the pictures that it counted and the
-counts. A file counts only for the evaluation that it belongs to: weights, settings and pictures have a fingerprint.
+counts. A file is used only for the evaluation that it belongs to, by a fingerprint of weights, settings and pictures.
 """
 
 import json
@@ -42,7 +42,7 @@ class EvaluationProgress:
         self._is_whole = True
 
     def restore(self, counts: Counts) -> None:
-        """Take up what killed processes left: ``done`` is what they did, and their counts go to the first process."""
+        """Read what killed processes left: ``done`` is what they did, and the first process takes their counts."""
         files = sorted(self.folder.glob("partial-*.json"))
         states = [state for file in files if (state := self._read(file))]
         # a file that repeats pictures of a larger one was merged into that one before a kill
@@ -69,7 +69,7 @@ class EvaluationProgress:
 
     @contextmanager
     def counting(self, pictures: list[int]) -> Iterator[None]:
-        """Note pictures that are counted in the block; where it fails, counts and pictures are no longer the same."""
+        """Record pictures that are counted in the block; if it fails, counts and pictures no longer agree."""
         self._is_whole = False
         yield
         self.add(pictures)
@@ -77,7 +77,7 @@ class EvaluationProgress:
 
     @contextmanager
     def kept(self, counts: Counts) -> Iterator[None]:
-        """Write down what was done in the block, also where an error ends it, unless in the middle of counting."""
+        """Save what was done in the block, even if an error ends it, unless that happens while counting."""
         try:
             yield
         except Exception:
@@ -88,7 +88,7 @@ class EvaluationProgress:
         self.save(counts)
 
     def save(self, counts: Counts) -> None:
-        """Write down what this process has done."""
+        """Save what this process has done."""
         state = {"fingerprint": self.fingerprint, "done": sorted(self._own), "counts": counts.state()}
         with atomic_write(self._file) as partial:
             partial.write_text(json.dumps(state), encoding="utf-8")

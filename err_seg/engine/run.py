@@ -51,13 +51,14 @@ class TrainingRun(Course):
         self._latest: Batch | None = None
 
     def step(self, signum: int = 0) -> int:
-        """Do one iteration; the host does not wait for what the device makes of it, but for the one before.
+        """Do one iteration; the host waits for the device's results of the iteration before, not of this one.
 
         Args:
             signum: the signal by which this process was asked to stop, or 0.
 
         Returns:
-            The signal by which any process was asked to stop, or 0: the same everywhere, up to which of several it is.
+            The signal by which any process was asked to stop, or 0. Processes agree whether there was one; if there
+            were several, not which.
 
         Raises:
             TrainingError: the loss of the iteration before is not a finite number; see :class:`Watch`.

@@ -10,10 +10,10 @@ from err_seg.config import Config
 def lr_factor(iteration: int, cfg: Config) -> float:
     """Learning rate of an iteration (from 0) over the group's own.
 
-    ``SOLVER.LR_SCHEDULER_NAME`` names one of detectron2's curves from 1 to 0 at ``MAX_ITER``, whose first
-    ``WARMUP_ITERS`` iterations rise linearly from ``WARMUP_FACTOR`` on: "WarmupCosineLR" is half a cosine, which the
-    rise meets; "WarmupPolyLR" is ``(1 - iteration / MAX_ITER) ** POLY_LR_POWER``, by which the rise is multiplied, and
-    afterwards at least ``POLY_LR_CONSTANT_ENDING``.
+    ``SOLVER.LR_SCHEDULER_NAME`` names one of detectron2's curves, which fall from 1 to 0 at ``MAX_ITER`` after a linear
+    warm-up from ``WARMUP_FACTOR`` over ``WARMUP_ITERS`` iterations. "WarmupCosineLR" is half a cosine, and the warm-up
+    ends on it. "WarmupPolyLR" is ``(1 - iteration / MAX_ITER) ** POLY_LR_POWER``; the warm-up is multiplied by it, and
+    afterwards it is at least ``POLY_LR_CONSTANT_ENDING``.
     """
     solver = cfg.SOLVER
     warmup = min(solver.WARMUP_ITERS, solver.MAX_ITER)
@@ -38,5 +38,5 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, cfg: Config, iteration:
 def build_schedule(
     optimizer: torch.optim.Optimizer, cfg: Config, *, start: int = 0
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Build the same as a schedule of torch, to be stepped once an iteration; ``start`` iterations are done already."""
+    """Build the same curve as a scheduler of torch, to be stepped once an iteration; ``start`` iterations are done."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: lr_factor(start + iteration, cfg))

@@ -22,7 +22,7 @@ class StopRequest:
         self._process = os.getpid()
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
-        """Remember the signal (a handler for :mod:`signal`)."""
+        """Record the signal (a handler for :mod:`signal`)."""
         # a loader process that was forked from this one must live on: the last batches come from it
         if os.getpid() == self._process:
             self.signum = self.signum or signum
@@ -32,7 +32,7 @@ class StopRequest:
 def stop_request() -> Iterator[StopRequest]:
     """Turn SIGTERM and Ctrl-C into a :class:`StopRequest` for the time of a ``with`` block.
 
-    Outside of the main thread, where Python allows no handlers, signals keep their meaning.
+    Outside the main thread Python allows no handlers; signals then keep their usual effect.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

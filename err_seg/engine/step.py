@@ -34,9 +34,9 @@ def vocabulary_input(model: ERRSeg, vocabulary: tuple[str, ...]) -> Tensor:
 
 
 def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int) -> Tensor:
-    """Return the ``num_pixels`` of :func:`segmentation_loss` that make parts of an iteration average to its own loss.
+    """Return the ``num_pixels`` of :func:`segmentation_loss` with which the mean over an iteration's parts is its loss.
 
-    It follows from labels alone, so that it is there before the first part's backward pass; all processes must ask.
+    It depends on labels alone, so it is known before the first part's backward pass; all processes must call this.
 
     Args:
         labels: those of this process's parts, each (B, H, W) of any integer type.
@@ -63,7 +63,7 @@ def training_loss(
     """Run a batch through the network and return its loss.
 
     Args:
-        network: what to call: the model, or what it was wrapped in for several processes.
+        network: the model, or its wrapper for several processes.
         model: the model itself.
         batch: B pictures and label maps.
         text: see :func:`vocabulary_input`.
@@ -72,7 +72,7 @@ def training_loss(
         num_pixels: see :func:`mean_pixels`; ``None`` where ignored pixels are negatives, or the batch stands alone.
 
     Returns:
-        A float32 scalar: the mean over B·T·pixels, so that the losses of equal parts of a batch average to its own.
+        A float32 scalar: the mean over B·T·pixels, so that the mean over equal parts of a batch is the batch's loss.
     """
     labels = upload(batch.labels, model.device).long()
     prediction = network(model.preprocess(batch.images, cfg.INPUT.CROP_SIZE), text, labels=labels)

@@ -22,14 +22,14 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
     every ``VIS_PERIOD`` (:mod:`err_seg.engine.vis`), and ``model_final.safetensors``; every ``TEST.EVAL_PERIOD`` and at
     the end results on ``DATASETS.TEST``, in ``evaluations``, and the best weights so far, ``model_best.safetensors``.
 
-    Where ``torch.distributed`` is initialised all its processes must call it, and a global batch is the same pictures
-    and the same step whatever their number. The global random state is set anew in every iteration.
+    If ``torch.distributed`` is initialised, all its processes must call this. A global batch has the same pictures and
+    gives the same step with any number of processes. The global random state is set in every iteration.
 
     Args:
         cfg: the configuration.
         model: the network, on its device; it is trained in place and left in evaluation mode. (With ``SOLVER.PARALLEL``
             "fsdp" each process is left with its part of it: load ``model_final.safetensors`` into a new one.)
-        resume: go on from the newest checkpoint in ``OUTPUT_DIR``, where there is one.
+        resume: continue from the newest checkpoint in ``OUTPUT_DIR``, if there is one.
 
     Raises:
         ConfigError: settings that cannot be trained with; names the key.

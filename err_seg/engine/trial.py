@@ -30,7 +30,7 @@ def trial_cfg(cfg: Config, iterations: int) -> Config:
 
 
 def figures_of(results: Sequence[BenchmarkResult]) -> dict[str, float]:
-    """Name the figures as detectron2's ``metrics.json`` does: "sem_seg/mIoU", behind "<benchmark>/" if there are more.
+    """Name the metrics as detectron2's ``metrics.json`` does: "sem_seg/mIoU", behind "<benchmark>/" if there are more.
 
     Those of single classes, and undefined ones, are left out.
     """
@@ -43,7 +43,7 @@ def figures_of(results: Sequence[BenchmarkResult]) -> dict[str, float]:
 
 
 def mean_figure(results: Sequence[BenchmarkResult], name: str) -> float:
-    """Average one figure over benchmarks; NaN where one of them has none."""
+    """Average one metric over benchmarks; NaN if one of them has none."""
     return statistics.fmean(result.metrics[name] for result in results)
 
 
@@ -76,13 +76,13 @@ class BestWeights:
 
 
 class Trial:
-    """Evaluates a run's weights on ``DATASETS.TEST``, in a network of its own.
+    """Evaluates a run's weights on ``DATASETS.TEST``, in a separate network.
 
-    What trains is left alone: its mode, its gradients, its random numbers and its place in the data.
+    The training network keeps its mode, gradients, random numbers and place in the data.
 
     Args:
         cfg: the configuration.
-        model: the network, before it is shared out; it is copied, to the CPU.
+        model: the network, before it is divided over processes; it is copied to the CPU.
 
     Raises:
         DatasetError: a benchmark is unknown or not on disk.
@@ -94,7 +94,7 @@ class Trial:
         self.model = copy.deepcopy(model).cpu().requires_grad_(False)
 
     def __call__(self, weights: dict[str, Tensor], iterations: int) -> list[BenchmarkResult]:
-        """Evaluate weights after so many iterations; all processes must ask."""
+        """Evaluate weights after some iterations; all processes must call this."""
         self.model.load_state_dict(weights)
         results = evaluate(trial_cfg(self.cfg, iterations), self.model.to(self.device))
         self.model.cpu()

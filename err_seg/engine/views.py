@@ -42,8 +42,8 @@ def segment_views(
 ) -> list[Segmentation]:
     """Segment pictures in every view and average the probabilities.
 
-    All views keep the classes that the first one chose, so that their maps stand for the same classes. The average is
-    held at the resolution of the largest view.
+    All views keep the classes that the first one chose, so that their maps stand for the same classes. The average
+    has the resolution of the largest view.
 
     Args:
         model: the network, in evaluation mode.
@@ -52,7 +52,7 @@ def segment_views(
         num_kept: K; ``None`` is the model's own.
         vocabulary: the T class names.
         sizes: (H, W) of the B results.
-        views: at least one, of which the first chooses the classes.
+        views: at least one; the first one chooses the classes.
 
     Returns:
         One result a picture.

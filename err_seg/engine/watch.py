@@ -1,4 +1,4 @@
-"""An eye on the loss that never makes the host wait: what an iteration gave is read while the next one runs."""
+"""Checks the loss without making the host wait: an iteration's numbers are read while the next one runs."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from err_seg.engine.run_log import RunLog
 logger = logging.getLogger(__name__)
 
 NAMED_FILES = 8
-LOSSES_SKIPPED = 10  # in a row, before a run with loss scaling ends; such numbers pass, or never do
+LOSSES_SKIPPED = 10  # in a row, before a run with loss scaling ends: a few are normal, more do not stop by themselves
 
 
 class LateNumbers:
@@ -31,14 +31,14 @@ class LateNumbers:
         self._numbers = numbers
 
     def read(self) -> list[float]:
-        """Return the numbers; waits for them where they are not here yet."""
+        """Return the numbers; waits until they have arrived."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._numbers.tolist()
 
 
 class Iteration(NamedTuple):
-    """What there is to tell of an iteration.
+    """What is known of an iteration.
 
     Attributes:
         number: which one, from 0.
@@ -46,7 +46,7 @@ class Iteration(NamedTuple):
         own_loss: this process's loss, a scalar on the device.
         numbers: mean over the processes of loss and signal, and the loss scale behind them where there is one.
         lr: the learning rate.
-        seconds, data_seconds: what it took, and of that the wait for data.
+        seconds, data_seconds: how long it took, and how much of that was waiting for data.
     """
 
     number: int
@@ -59,13 +59,13 @@ class Iteration(NamedTuple):
 
 
 class Watch:
-    """Takes note of every iteration and reads it one later: logs it, and ends the run where its loss is broken.
+    """Records every iteration and reads it one iteration later: logs it, and ends the run if its loss is not finite.
 
-    With loss scaling, a loss that is not finite skips its step, as gradients that are not finite do, and only
-    ``LOSSES_SKIPPED`` of them in a row are too many.
+    With loss scaling, a loss that is not finite only skips its step, as gradients that are not finite do; more than
+    ``LOSSES_SKIPPED`` in a row end the run.
 
     Args:
-        checkpoints: what messages name.
+        checkpoints: named in messages.
         log: the main process's, else ``None``.
         state: where the run starts.
         scale: the loss scale there; ``None`` without loss scaling.
@@ -83,14 +83,14 @@ class Watch:
         self._pending: Iteration | None = None
 
     def note(self, iteration: Iteration) -> None:
-        """Take note of an iteration; the one before must have been settled."""
+        """Record an iteration; the one before must have been settled."""
         self._pending = iteration
 
     def settle(self) -> None:
         """Read and log what was noted, if that has not happened yet.
 
         Raises:
-            TrainingError: the loss is not a finite number, for too long; names iteration, pictures, last checkpoint.
+            TrainingError: the loss was not finite for too long; names iteration, pictures and last checkpoint.
         """
         iteration, self._pending = self._pending, None
         if iteration is None:

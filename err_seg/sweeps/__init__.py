@@ -1,18 +1,18 @@
 """Sweeps: tables of variants and seeds, each measured once, resumable at any moment.
 
 ==================  ================================================================================
-``definition.py``   a sweep's YAML file: variants, seeds, the paper's figures, what is plotted
-``plan.py``         variant and seed to configuration, and to folders that sweeps share
-``checks.py``       what is checked before anything is run
-``steps.py``        the trainings and evaluations, as processes
-``work.py``         doing those that are missing; they survive or are gone on with
-``display.py``      what is told meanwhile
-``measured.py``     the figures of what is done
-``report.py``       what will be run; Markdown, CSV and JSON
-``plots.py``        figures over the swept value
+``definition.py``   a sweep's YAML file: variants, seeds, the paper's values, the plot
+``plan.py``         from variant and seed to a configuration, and to folders that sweeps share
+``checks.py``       checks before anything is run
+``steps.py``        trainings and evaluations, as processes
+``work.py``         runs the missing ones; killed ones continue
+``display.py``      progress on the screen
+``measured.py``     reads the results that are there
+``report.py``       the plan as text; tables in Markdown, CSV and JSON
+``plots.py``        mIoU over the swept value
 ==================  ================================================================================
 
-The command is ``err-seg sweep``; ``configs/ablations`` holds the paper's.
+The command is ``err-seg sweep``; ``configs/ablations`` holds the paper's sweeps.
 """
 
 from err_seg.sweeps.definition import NoMiniSweep, Sweep, SweepError, Variant, load_sweep

@@ -1,4 +1,4 @@
-"""What is checked before anything is run, so that no sweep fails after hours over what was known at its start."""
+"""Checks before anything is run, so that no sweep fails after hours for a reason known at its start."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from err_seg.sweeps.plots import swept_values
 
 
 def check_sweep(sweep: Sweep, runs: Sequence[Run]) -> None:
-    """Check that a sweep's runs can be taken up, and that its table and its plot can be made of them.
+    """Check that a sweep's runs can be made, and that its table and its plot can be made from them.
 
     Raises:
         SweepError: a swept value is no number, the data set of ``cost`` is unknown, a run of the miniature world is
-            evaluated on something else, or a folder holds what is of other settings.
+            evaluated on something else, or a folder belongs to other settings.
     """
     if sweep.plot is not None:
         swept_values(sweep, sweep.plot)
@@ -30,7 +30,7 @@ def check_sweep(sweep: Sweep, runs: Sequence[Run]) -> None:
 
 
 def open_data(sweep: Sweep, runs: Sequence[Run]) -> None:
-    """Open the data sets of the runs that are not done; the miniature world's are drawn, and too few scenes told.
+    """Open the data sets of the missing runs; the miniature world's are drawn, with a warning if scenes are too few.
 
     Raises:
         DatasetError: one is not on disk.

@@ -1,4 +1,4 @@
-"""A sweep's YAML file: variants of a configuration, seeds, and what the paper says of each.
+"""A sweep's YAML file: variants of a configuration, seeds, and the paper's values.
 
 ::
 
@@ -8,15 +8,15 @@
     settings: {MODEL.TEXT.SYNONYMS: average}  # of all variants; default: none
     variants:                                 # the first is what the others are compared with
       ERR-Seg:
-        paper: {A-847: 13.9, PC-459: 20.5}    # the paper's figures, default: none
+        paper: {A-847: 13.9, PC-459: 20.5}    # the paper's values, default: none
       w/o HSM:
         settings: {MODEL.HSM.ENABLED: False}
         paper: {A-847: 13.3, PC-459: 19.3}
     plot: {x: MODEL.CRM.NUM_KEPT, label: K}   # a figure over a swept setting; default: none
     cost: ade20k_150_val                      # columns of cost, with this vocabulary and its K; default: none
     note: What the reader of the results should know, in Markdown.
-    mini:                                     # the same on the miniature world: the keys above, but for those that
-      base: ../mini/sweep.yaml                # are said anew here; of settings each key by itself
+    mini:                                     # the same on the miniature world; keys given here replace those above,
+      base: ../mini/sweep.yaml                # and single keys of settings
       seeds: [0, 1, 2]
 """
 
@@ -50,7 +50,7 @@ class Variant:
     Attributes:
         name: the row's title.
         settings: configuration key to value, on top of the sweep's.
-        paper: column to the paper's figure.
+        paper: column to the paper's value.
     """
 
     name: str
@@ -103,7 +103,7 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
 
     Args:
         file: the file; see this module's description.
-        mini: what its ``mini`` says comes before its own keys, of ``settings`` key by key.
+        mini: let the keys of its ``mini`` section replace its own; of ``settings``, single keys.
 
     Raises:
         SweepError: no such file, an unknown or missing key, a value of the wrong kind; names it.
@@ -145,7 +145,7 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
 
 
 def _variants(tree: Any, where: str, published: tuple[Variant, ...] = ()) -> tuple[Variant, ...]:
-    """Read the rows; a row that says nothing of the paper takes the figures of the published one of its name."""
+    """Read the rows; one without values of the paper takes those of the published row of the same name."""
     known = {variant.name: variant.paper for variant in published}
     variants = []
     for name, entry in _mapping(tree, where).items():

@@ -1,6 +1,6 @@
-"""What a sweep tells while it works: a line for whatever begins or ends, and how far the processes are.
+"""What a sweep shows while it works: a line when a step begins or ends, and the progress of each process.
 
-On a terminal each process has a bar, below the sweep's own; elsewhere there is a line from time to time.
+On a terminal each process has a bar below the sweep's own. Elsewhere a line is printed from time to time.
 """
 
 import datetime
@@ -23,7 +23,7 @@ _COUNT = re.compile(r"(?:(?P<name>[^:]*): +\d+%\|.*\| *|done )(?P<done>\d+)/(?P<
 
 
 class State(NamedTuple):
-    """How far a process is: things done, of how many, and what else there is to say."""
+    """The progress of a process: how much is done, of how much, and further text."""
 
     done: int
     total: int
@@ -31,21 +31,21 @@ class State(NamedTuple):
 
 
 def state_of(folder: Path, iterations: int = 0) -> State | None:
-    """Read how far a process of ``err-seg train`` is from the files in its folder.
+    """Read the progress of an ``err-seg train`` process from the files in its folder.
 
     Args:
         folder: its ``OUTPUT_DIR``, where ``output.txt`` holds what it prints.
-        iterations: of its training; 0 where it evaluates.
+        iterations: of its training; 0 for an evaluation.
 
     Returns:
-        Iterations with loss and time left, from ``metrics.json``; else what its last line counts, such as the pictures
-        of an evaluation or the scenes that are drawn; ``None`` where there is neither.
+        Iterations with loss and remaining time, from ``metrics.json``; else the counts in its last line, such as the
+        pictures of an evaluation or the scenes drawn; ``None`` if there is neither.
     """
     try:
         line = json.loads(_last_line(folder / "metrics.json")) if iterations else None
     except (OSError, ValueError):  # none yet, or half of one
         line = None
-    if line is not None and line.get("total_loss") is not None:  # an evaluation has a line without
+    if line is not None and line.get("total_loss") is not None:  # the line of an evaluation has none
         left = datetime.timedelta(seconds=round(line["eta_seconds"]))
         return State(line["iteration"] + 1, iterations, f"loss {line['total_loss']:.4f}, {left} left")
     try:
@@ -64,10 +64,10 @@ def _last_line(file: Path) -> str:
 
 
 class Display:
-    """The voice of a sweep; may be used by several threads.
+    """Shows the progress of a sweep; may be used by several threads.
 
     Args:
-        stream: where to; by default standard output as it is now.
+        stream: to write to; by default the present standard output.
     """
 
     def __init__(self, stream: TextIO | None = None):
@@ -81,16 +81,16 @@ class Display:
 
     @contextmanager
     def whole(self, title: str, total: int, done: int) -> Iterator[Callable[[], None]]:
-        """Show the sweep's own bar for the time of a ``with`` block; yields what is called when a run is done."""
+        """Show the sweep's own bar during a ``with`` block; yields a function to call when a run is done."""
         with self._bar(title, 0, total=total, initial=done) as bar:
             yield bar.update
 
     @contextmanager
     def process(self, title: str, folder: Path, iterations: int, place: int) -> Iterator[Callable[[], None]]:
-        """Show how far a process is for the time of a ``with`` block; yields what is called now and then.
+        """Show the progress of a process during a ``with`` block; yields a function to call now and then.
 
         Args:
-            title: what it is.
+            title: of the process.
             folder: see :func:`state_of`.
             iterations: see :func:`state_of`.
             place: of the bar, from 0.

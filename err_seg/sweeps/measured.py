@@ -1,4 +1,4 @@
-"""The figures of a sweep's runs, as far as they are done."""
+"""The results of a sweep's runs, as far as they are done."""
 
 import json
 import statistics
@@ -33,33 +33,33 @@ NEGLIGIBLE = 0.1
 
 @dataclass(frozen=True)
 class Row:
-    """One variant's figures.
+    """One variant's values.
 
     Attributes:
         name: the variant's.
-        figures: column to one figure a seed, in the order of ``seeds``.
+        values: column to one value for each seed, in the order of ``seeds``.
         seeds: those that are done.
-        paper: column to the paper's figure.
+        paper: column to the paper's value.
     """
 
     name: str
     seeds: list[int] = field(default_factory=list)
-    figures: dict[str, list[float]] = field(default_factory=dict)
+    values: dict[str, list[float]] = field(default_factory=dict)
     paper: dict[str, float] = field(default_factory=dict)
 
     def mean(self, column: str) -> float | None:
-        """Average over the seeds; ``None`` where nothing is done."""
-        values = self.figures.get(column)
+        """Average over the seeds; ``None`` if nothing is done."""
+        values = self.values.get(column)
         return statistics.fmean(values) if values else None
 
     def deviation(self, column: str) -> float | None:
         """Sample standard deviation over the seeds; ``None`` for fewer than two."""
-        values = self.figures.get(column, ())
+        values = self.values.get(column, ())
         return statistics.stdev(values) if len(values) > 1 else None
 
 
 def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[Row]:
-    """Collect the figures of the runs that are done: a row a variant, in the sweep's order."""
+    """Collect the values of the runs that are done: one row per variant, in the sweep's order."""
     rows = {variant.name: Row(variant.name, paper=variant.paper) for variant in sweep.variants}
     for run in runs:
         row = rows[run.variant.name]
@@ -67,12 +67,12 @@ def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[Row]:
             continue
         row.seeds.append(run.seed)
         for column, value in {**accuracies(run, is_mini=sweep.is_mini), **costs(run, sweep.cost)}.items():
-            row.figures.setdefault(column, []).append(value)
+            row.values.setdefault(column, []).append(value)
     return list(rows.values())
 
 
 def accuracies(run: Run, *, is_mini: bool) -> dict[str, float]:
-    """Read a run's mIoU, in percent: of each benchmark, or of those groups of the miniature world that have one."""
+    """Read a run's mIoU, in percent: for each benchmark, or for each group of the miniature world that has one."""
     results = load_results(run.results)
     if is_mini:
         (result,) = results
@@ -84,11 +84,11 @@ def accuracies(run: Run, *, is_mini: bool) -> dict[str, float]:
 def costs(run: Run, dataset: str) -> dict[str, float]:
     """Count a run's multiply-adds in ESCF, on one picture with a data set's vocabulary and K.
 
-    Where the run was trained on a GPU, add what the training took of its memory.
+    If the run was trained on a GPU, add the memory that the training took.
 
     Args:
         run: which.
-        dataset: the data set's name, "" for no figures of cost.
+        dataset: the data set's name, "" for no columns of cost.
     """
     if not dataset:
         return {}
@@ -104,7 +104,7 @@ def costs(run: Run, dataset: str) -> dict[str, float]:
 
 
 def training_memory(run: Run) -> dict[str, float]:
-    """Read the most memory that a training took of one GPU, in GiB; nothing where it ran on none, or elsewhere."""
+    """Read the peak memory of a training on a GPU, in GiB; nothing if it ran on no GPU, or elsewhere."""
     try:
         facts = json.loads((run.training.folder / "environment.json").read_text(encoding="utf-8"))
         lines = (run.training.folder / "metrics.json").read_text(encoding="utf-8").splitlines()
@@ -117,9 +117,9 @@ def verdict(row: Row, reference: Row, column: str) -> str:
     """Compare a row with the reference: seed by seed as measured, and by the mean over the columns in the paper.
 
     Returns:
-        "within the spread" where the mean of the differences between runs of the same seed is not larger than their
-        standard deviation; else "as in the paper" or "other way round", or "none in the paper" where the paper has next
-        to no difference; "" where either side has no figures, or fewer than two seeds.
+        "within the spread" if the mean of the differences between runs of the same seed is not larger than their
+        standard deviation; else "as in the paper", "other way round", or "none in the paper" if the paper has next to
+        no difference; "" if either side has no values, or fewer than two seeds.
     """
     paper = paper_difference(row, reference)
     differences = seed_differences(row, reference, column)
@@ -135,12 +135,12 @@ def verdict(row: Row, reference: Row, column: str) -> str:
 
 def seed_differences(row: Row, reference: Row, column: str) -> list[float]:
     """List row minus reference for each seed that both have."""
-    ours, theirs = (dict(zip(r.seeds, r.figures.get(column, ()), strict=False)) for r in (row, reference))
+    ours, theirs = (dict(zip(r.seeds, r.values.get(column, ()), strict=False)) for r in (row, reference))
     return [ours[seed] - theirs[seed] for seed in row.seeds if seed in ours and seed in theirs]
 
 
 def paper_difference(row: Row, reference: Row) -> float | None:
-    """Average row minus reference over the paper's benchmarks; ``None`` for the reference and without figures."""
+    """Average row minus reference over the paper's benchmarks; ``None`` for the reference and without values."""
     shared = [name for name in BENCHMARKS.values() if name in row.paper and name in reference.paper]
     if row is reference or not shared:
         return None

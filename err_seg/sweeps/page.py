@@ -61,7 +61,7 @@ def write_page(sections: Sequence[Section], page: Path, scenes: int) -> None:
         page: the Markdown file.
         scenes: number of test scenes.
     """
-    shown = [section for section in sections if any(row.figures for row in section.rows)]
+    shown = [section for section in sections if any(row.values for row in section.rows)]
     facts = _facts([run for section in shown for run in section.runs])
     parts = [HEAD.format(scenes=scenes, facts=facts).rstrip(), *(_render(section, page) for section in shown)]
     missing = [section for section in sections if section not in shown]

@@ -1,8 +1,8 @@
 """From variant and seed to a configuration, and to the folders of its training and its evaluation.
 
-Folders are named after a hash of all settings that matter and of the version of the results, so that sweeps share
-trainings: the full network of Tables V, VIII, IX, X and XI is trained once, and the rows of Table XIII are evaluations
-of one training. Each folder keeps those settings, and no other settings' results are taken from it.
+A folder's name is a hash of all settings that matter and of the version of the results. Sweeps thus share trainings:
+the full network of Tables V, VIII, IX, X and XI is trained once, and the rows of Table XIII are evaluations of one
+training. Each folder stores those settings; results of other settings in it are refused.
 """
 
 import functools
@@ -21,8 +21,8 @@ from err_seg.mini.clip import CLIPS
 from err_seg.mini_runs.world import set_scenes
 from err_seg.sweeps.definition import Sweep, SweepError, Variant
 
-# settings that change neither weights nor figures, but by rounding: where things lie, how fast, what is told; and data
-# sets that are declared, of which those in use count by their declaration
+# settings that change neither weights nor metrics, except by rounding: places, speed, logging; and declared data sets,
+# of which those in use count by their declaration
 INDIFFERENT = (
     *("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.CUSTOM", "DATALOADER.NUM_WORKERS", "LOG", "VIS_PERIOD"),
     *("MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR"),
@@ -44,8 +44,8 @@ class Task:
 
     Attributes:
         folder: where it is done.
-        product: the file that is written last.
-        facts: all that the product depends on, key to JSON-able value; in an evaluation the weights besides.
+        product: the file that it writes last.
+        facts: all that the product depends on, key to JSON-able value; for an evaluation, except the weights.
     """
 
     folder: Path
@@ -53,16 +53,16 @@ class Task:
     facts: dict[str, Any]
 
     def begin(self, weights: str = "") -> None:
-        """Write down what the folder is of, with the digest of the weights that are evaluated."""
+        """Write the facts to the folder, with the digest of the weights that are evaluated."""
         document = {"format": RESULT_FORMAT, "weights": weights, "facts": self.facts}
         with atomic_write(self.folder / RECORD) as partial:
             partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     def begun_with(self) -> str | None:
-        """Return the digest that :meth:`begin` has written down; ``None`` where nothing was begun.
+        """Return the digest that :meth:`begin` has written; ``None`` if nothing was begun.
 
         Raises:
-            SweepError: the folder holds what is of other facts, or of none that are known.
+            SweepError: the folder belongs to other facts, or to unknown ones.
         """
         if not self.folder.is_dir() or self.product.parent != self.folder:  # the product is nothing of a sweep's
             return None
@@ -90,7 +90,7 @@ class Run:
     Attributes:
         variant, seed: which.
         cfg: its configuration, ``OUTPUT_DIR`` aside.
-        training: shared by runs that differ in evaluation only; its product may be weights that are there already.
+        training: shared by runs that differ only in evaluation; its product may be given weights.
         evaluation: of the training's product.
     """
 
@@ -107,25 +107,25 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """What the training leaves, or weights that are there already, which spare it."""
+        """The product of the training, or given weights that replace it."""
         return self.training.product
 
     @property
     def results(self) -> Path:
-        """What the evaluation leaves."""
+        """The product of the evaluation."""
         return self.evaluation.product
 
     def is_trained(self) -> bool:
         """Whether the weights are there.
 
         Raises:
-            SweepError: the folder holds what is of other settings; so do all that follow.
+            SweepError: the folder belongs to other settings; so for all methods below.
         """
         self.training.begun_with()
         return self.weights.is_file()
 
     def is_evaluated(self) -> bool:
-        """Whether the results are there, and of the weights that are there, which may have been removed since."""
+        """Whether the results are there and belong to the present weights, which may be gone by now."""
         trained, evaluated = self.is_trained(), self.evaluation.begun_with()
         if evaluated is None or not self.results.is_file():
             return False
@@ -141,7 +141,7 @@ def plan_runs(
     weights: Path | None = None,
     scenes: Mapping[str, int] | None = None,
 ) -> list[Run]:
-    """List the runs of a sweep, seed by seed, so that an interrupted sweep has whole tables of the first seeds.
+    """List the runs of a sweep, seed by seed, so that an interrupted sweep has complete tables for the first seeds.
 
     Args:
         sweep: the table.
@@ -149,7 +149,7 @@ def plan_runs(
         overrides: ``[key, value, ...]`` for all variants, on top of their own settings.
         seeds: further ones than the sweep's.
         weights: a file to evaluate every variant with, once, instead of training any.
-        scenes: how many the splits of the miniature world have, where not its own numbers.
+        scenes: sizes of the miniature world's splits, instead of the usual ones.
 
     Raises:
         SweepError: a variant whose configuration is refused (names it), or an override of what the variants differ in.
@@ -167,7 +167,7 @@ def plan_runs(
 
 
 def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[int]) -> list[Run]:
-    """List those of some variants and some seeds; none of either: all.
+    """List the runs of some variants and some seeds; without any, of all.
 
     Raises:
         SweepError: a variant that no run has.
@@ -201,14 +201,14 @@ def _plan_run(
         of_training = {key: value for key, value in facts.items() if not _is_under(key, OF_EVALUATION)}
         folder = store / fingerprint(of_training)[:DIGITS]
         training = Task(folder, folder / "model_final.safetensors", of_training)
-    # weights that are given do not tell what network they are of
+    # given weights do not say which network they belong to
     of_evaluation = {key: value for key, value in facts.items() if key not in training.facts}
     folder = training.folder / "evaluations" / fingerprint(of_evaluation)[:DIGITS]
     return Run(variant, seed, cfg, training, Task(folder, folder / "results.json", of_evaluation))
 
 
 def facts_of(cfg: Config) -> dict[str, Any]:
-    """List all settings that can change a figure, key to JSON-able value: data sets as declared, files by content.
+    """List all settings that can change a metric, key to JSON-able value: data sets as declared, files by content.
 
     Raises:
         DatasetError: an unknown data set.

@@ -1,4 +1,4 @@
-"""A figure over the swept setting: the paper's Fig. 6 and 7, and whatever else a sweep asks for."""
+"""mIoU over the swept setting: the paper's Fig. 6 and 7, and any other sweep with a plot."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
     """Draw mIoU over the swept setting, a line a column with bars of one standard deviation; dashed: the paper's.
 
     Raises:
-        SweepError: the sweep asks for no figure, or the swept setting is not a number.
+        SweepError: the sweep has no plot, or the swept setting is not a number.
     """
     if sweep.plot is None:
         raise SweepError(f"{sweep.file} has no entry 'plot'")
@@ -38,8 +38,8 @@ def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
                 capsize=3,
             )
         if published:
-            figures = [rows[i].paper[column] for i in published]
-            panel.plot([places[i] for i in published], figures, "--", color=line.get_color(), alpha=0.5)
+            values = [rows[i].paper[column] for i in published]
+            panel.plot([places[i] for i in published], values, "--", color=line.get_color(), alpha=0.5)
     if sweep.plot.log:
         panel.set_xscale("log")
     panel.set_xticks(sorted(set(places)), [f"{value:g}" for value in sorted(set(places))])

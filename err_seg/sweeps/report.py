@@ -54,9 +54,9 @@ def _pairs(settings: Mapping[str, Any]) -> str:
 
 
 def columns_of(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
-    """List the columns of figures, those of the paper included where nothing is measured yet."""
+    """List the columns of values; those of the paper too, if nothing is measured yet."""
     known = MINI_COLUMNS if sweep.is_mini else tuple(BENCHMARKS.values())
-    named = {column for row in rows for column in [*row.figures, *(() if sweep.is_mini else row.paper)]}
+    named = {column for row in rows for column in [*row.values, *(() if sweep.is_mini else row.paper)]}
     shown = [column for column in known if column in named or sweep.is_mini] or list(known)
     shown += sorted(named - set(shown) - {MACS, MEMORY})
     return shown + [column for column in (MACS, MEMORY) if column in named]
@@ -65,8 +65,8 @@ def columns_of(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
 def markdown_table(sweep: Sweep, rows: Sequence[Row]) -> str:
     """Lay the table out.
 
-    On the real data a cell is "measured (paper)". The miniature world's figures are no one's but its own: there the
-    paper's figures of the same row stand beside them, and the differences to the first row are compared.
+    On the real data a cell is "measured (paper)". Values of the miniature world cannot be compared with the paper's:
+    its tables show the paper's values of the same row in a column, and compare the differences to the first row.
     """
     columns, reference = columns_of(sweep, rows), rows[0]
     header = ["", *columns, "seeds"]
@@ -106,10 +106,10 @@ def _difference(row: Row, reference: Row) -> str:
 
 
 def _published(row: Row, names: Sequence[str]) -> str:
-    """The paper's figures of a row, in one cell."""
-    figures = [f"{row.paper[name]:.1f}" if name in row.paper else "–" for name in names]
+    """The paper's values of a row, in one cell."""
+    values = [f"{row.paper[name]:.1f}" if name in row.paper else "–" for name in names]
     further = [f"{row.paper[name]:g} {name.split()[-1]}" for name in (MACS, MEMORY) if name in row.paper]
-    return ", ".join([" ".join(figures), *further]) if row.paper else "–"
+    return ", ".join([" ".join(values), *further]) if row.paper else "–"
 
 
 def _comparison(row: Row, reference: Row) -> list[str]:
@@ -119,11 +119,11 @@ def _comparison(row: Row, reference: Row) -> list[str]:
 
 
 def save_tables(sweep: Sweep, rows: Sequence[Row], folder: Path, command: str) -> None:
-    """Write ``table.md``, ``table.csv`` and ``results.json`` to a folder; figures that are not there are left empty.
+    """Write ``table.md``, ``table.csv`` and ``results.json`` to a folder; missing values are left empty.
 
     Args:
         sweep: the table.
-        rows: its figures.
+        rows: its values.
         folder: where to.
         command: the command line that measured them.
     """
@@ -142,14 +142,14 @@ def save_tables(sweep: Sweep, rows: Sequence[Row], folder: Path, command: str) -
     for row in rows:
         cells: list[Any] = [row.name, len(row.seeds)]
         for column in columns:
-            figures = row.mean(column), row.deviation(column), row.paper.get(column)
-            cells += [math.nan if figure is None else figure for figure in figures]
+            values = row.mean(column), row.deviation(column), row.paper.get(column)
+            cells += [math.nan if value is None else value for value in values]
         lines.append(cells)
     write_csv(folder / "table.csv", header, lines)
     document = {
         "title": sweep.title,
         "command": command,
-        "rows": [{"name": r.name, "seeds": r.seeds, "figures": r.figures, "paper": r.paper} for r in rows],
+        "rows": [{"name": r.name, "seeds": r.seeds, "figures": r.values, "paper": r.paper} for r in rows],
     }
     with atomic_write(folder / "results.json") as partial:
         partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What sweeps have measured on the miniature world, collected for a page."""
+"""Collects what sweeps have measured on the miniature world, for a page."""
 
 from pathlib import Path
 
@@ -23,23 +23,23 @@ FIRST = "python tools/sweep.py configs/ablations/*.yaml --mini"
 
 
 def write_results(store: Path, page: Path) -> None:
-    """Write the page of what the shipped sweeps have measured.
+    """Write the page with the results of the shipped sweeps.
 
     Args:
-        store: what ``err-seg sweep --mini`` wrote.
-        page: a Markdown file; its pictures go to a folder of the same name.
+        store: the folder that ``err-seg sweep --mini`` wrote to.
+        page: a Markdown file; its plots go to a folder of the same name.
 
     Raises:
         SweepError: nothing was measured.
     """
     sections = [make_section(name, store, page) for name in SWEEPS]
-    if not any(row.figures for section in sections for row in section.rows):
+    if not any(row.values for section in sections for row in section.rows):
         raise SweepError(f"{store} holds no run; first: {FIRST}")
     write_page(sections, page, SCENES["test"])
 
 
 def make_section(name: str, store: Path, page: Path) -> Section:
-    """Collect what is measured of one sweep."""
+    """Collect the results of one sweep."""
     sweep = load_sweep(shipped_configs() / "ablations" / f"{name}.yaml", mini=True)
     runs = plan_runs(sweep, store / "runs")
     command = f"python tools/sweep.py configs/ablations/{name}.yaml --mini"
@@ -49,7 +49,7 @@ def make_section(name: str, store: Path, page: Path) -> Section:
 
 def add_saturation(section: Section, page: Path) -> Section:
     """Draw Table XIII's mIoU over K together with the share of the classes present that CRM keeps."""
-    done = [(run, row) for run, row in zip(section.runs, section.rows, strict=False) if row.figures]
+    done = [(run, row) for run, row in zip(section.runs, section.rows, strict=False) if row.values]
     if len(done) < 2:  # no curve
         return section
     done.sort(key=lambda pair: pair[0].cfg.MODEL.CRM.NUM_KEPT)

@@ -27,7 +27,7 @@ class Workers:
     engine: str = "auto"
 
     def environment(self, slot: int) -> dict[str, str]:
-        """Return the environment of the step in one of the ``jobs`` slots: its share of the GPUs and of the cores."""
+        """Return a step's environment in one of the ``jobs`` slots, with its share of GPUs and cores."""
         environment = dict(os.environ)
         if self.jobs > 1:
             cores = os.cpu_count() or 1
@@ -37,7 +37,7 @@ class Workers:
         return environment
 
     def check(self) -> None:
-        """Check that there are GPUs for all jobs, or none at all.
+        """Check that there are enough GPUs for all jobs, or none at all.
 
         Raises:
             SweepError: there are some, but too few.
@@ -71,24 +71,24 @@ class Step:
 
     @property
     def task(self) -> Task:
-        """What it does, and where."""
+        """The training or the evaluation."""
         return self.run.evaluation if self.evaluates else self.run.training
 
     @property
     def iterations(self) -> int:
-        """Those of a training, 0 of an evaluation."""
+        """The iterations of a training; 0 for an evaluation."""
         return 0 if self.evaluates else self.run.cfg.SOLVER.MAX_ITER
 
     def is_done(self) -> bool:
-        """Whether there is nothing left to do.
+        """Whether the step is done.
 
         Raises:
-            SweepError: the folder holds what is of other settings.
+            SweepError: the folder belongs to other settings.
         """
         return self.run.is_evaluated() if self.evaluates else self.run.is_trained()
 
     def begin(self, workers: Workers) -> list[str]:
-        """Write down what the folder is of, and the configuration; return the command line of the process."""
+        """Write the facts and the configuration to the folder; return the command line of the process."""
         task, weights = self.task, self.run.weights
         if self.evaluates:
             task.product.unlink(missing_ok=True)  # of other weights

@@ -1,8 +1,8 @@
-"""Doing the steps that are missing.
+"""Running the missing steps.
 
-A step is done if the file is there that it writes last, and is of its settings. A step that was killed goes on where it
-was: trainings are resumed, evaluations skip the pictures that they have counted. A step holds a lock on its folder for
-as long as its process lives, even where the sweep itself was killed, so that any number of sweeps can run side by side.
+A step is done if the file that it writes last is there and belongs to its settings. A killed step continues where it
+was: trainings are resumed, and evaluations skip the pictures that they have counted. A step locks its folder for as
+long as its process lives, even if the sweep itself was killed, so that any number of sweeps can run side by side.
 """
 
 import os
@@ -28,13 +28,13 @@ LINES_SHOWN = 4
 
 @dataclass
 class Stop:
-    """A request to stop, and the processes to tell of it."""
+    """A request to stop, and the processes that it is passed on to."""
 
     signum: int = 0
     processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
 
     def __call__(self, signum: int, frame: object = None) -> None:
-        """Take note of a signal, and pass it on; a process that trains saves a checkpoint first."""
+        """Record a signal and pass it on; a process that trains saves a checkpoint before it ends."""
         self.signum = signum
         for process in list(self.processes):
             process.send_signal(signum)
@@ -43,21 +43,21 @@ class Stop:
 def work_through(
     runs: Sequence[Run], workers: Workers, display: Display, finished: Callable[[], None], title: str = ""
 ) -> list[str]:
-    """Do the steps of the runs that are not done yet.
+    """Run the steps that are not done yet.
 
     Args:
         runs: what is wanted.
         workers: how steps are run.
-        display: shows how far they are.
-        finished: is called after each run that was finished; an error of it is one of the lines returned.
+        display: shows their progress.
+        finished: called after each finished run; if it fails, its error is one of the lines returned.
         title: of the whole.
 
     Returns:
-        A line about each step that failed; the others are done.
+        One line for each step that failed; all others are done.
 
     Raises:
-        SweepError: there are fewer GPUs than the jobs need, or a folder holds what is of other settings.
-        KeyboardInterrupt: Ctrl-C or SIGTERM came; what was under way has saved what it had.
+        SweepError: there are fewer GPUs than the jobs need, or a folder holds results of other settings.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the running steps have saved what they had.
     """
     workers.check()
     missing = [run for run in runs if not run.is_evaluated()]
@@ -121,13 +121,13 @@ def _finish_run(run: Run, workers: Workers, slot: int, stop: Stop, display: Disp
 
 
 def _do(step: Step, workers: Workers, slot: int, stop: Stop, display: Display) -> int:
-    """Run a step unless it is done, waiting for whoever is at it already; return its exit status."""
+    """Run a step unless it is done, or wait for another process that runs it; return its exit status."""
     waiting = False
     while not stop.signum and not step.is_done():
         with _claim(step.task.folder) as lock:
             if lock is None:
                 if not waiting:
-                    display.tell(f"{step.title}: another process is at it, waiting")
+                    display.tell(f"{step.title}: another process runs it, waiting")
                 waiting = True
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 continue
@@ -171,7 +171,7 @@ def _run(step: Step, workers: Workers, slot: int, lock: int, stop: Stop, display
 
 @contextmanager
 def _claim(folder: Path) -> Iterator[int | None]:
-    """Lock a folder; yields a descriptor that keeps the lock wherever it is open, or ``None`` where it is locked."""
+    """Lock a folder; yields a descriptor that holds the lock while it is open, ``None`` if another holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
     try:
@@ -182,7 +182,7 @@ def _claim(folder: Path) -> Iterator[int | None]:
 
 @contextmanager
 def _listening(stop: Stop) -> Iterator[None]:
-    """Have SIGTERM and Ctrl-C handed to ``stop`` for the time of a ``with`` block."""
+    """Hand SIGTERM and Ctrl-C to ``stop`` during a ``with`` block."""
     handlers = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield

@@ -58,7 +58,7 @@ def write_result(run, name, miou=0.0):
 def test_tables_of_the_real_data_hold_the_paper_beside_what_was_measured(tmp_path):
     sweep = load_sweep(SWEEPS / "table_xiii.yaml")
     runs = plan_runs(sweep, tmp_path / "runs")
-    assert not any(r.figures for r in measured_rows(sweep, runs))
+    assert not any(r.values for r in measured_rows(sweep, runs))
     write_result(runs[1], "ade20k_847_val", 14.25)
     rows = measured_rows(sweep, runs)
     save_tables(sweep, rows, tmp_path, "the command")
@@ -95,7 +95,7 @@ def test_tables_of_the_miniature_world_compare_with_the_first_row(tmp_path):
     (runs[0].training.folder / "environment.json").write_text('{"cuda": "12.8"}')
     first, second, *_ = measured_rows(sweep, runs)
     (runs[0].training.folder / "environment.json").write_text('{"cuda": null}')
-    assert MEMORY not in measured_rows(sweep, runs)[0].figures, "a process's memory says nothing of the network's"
+    assert MEMORY not in measured_rows(sweep, runs)[0].values, "a process's memory says nothing of the network's"
     assert first.mean("seen") == pytest.approx(80)
     assert first.mean("unseen") == pytest.approx(40)
     assert first.mean("all") == pytest.approx((80 * len(SEEN) + 40 * len(UNSEEN)) / len(VOCABULARY))
@@ -129,4 +129,4 @@ def test_undefined_figures_stay_undefined(tmp_path):
     run.training.begin()
     run.evaluation.begin()
     save_results([result], run.results)
-    assert measured_rows(sweep, runs)[0].figures == {"my_streets": [100.0]}
+    assert measured_rows(sweep, runs)[0].values == {"my_streets": [100.0]}
