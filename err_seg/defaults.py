@@ -306,11 +306,11 @@ class Config:
         PRECISION = key("fp32", one_of(*PRECISIONS))
         # iterations of a training after which it is evaluated on DATASETS.TEST, as it is at the end; 0 is off
         EVAL_PERIOD = key(0, at_least(0))
-        # the figure whose mean over the benchmarks is highest for model_best.safetensors
+        # the metric whose mean over the benchmarks chooses model_best.safetensors
         BEST_METRIC = key("mIoU", one_of("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC"))
         # pictures of a process after which it writes down what is done, to go on from there after an interruption
         PROGRESS_PERIOD = key(50, POSITIVE)
-        # boundary IoU besides the usual figures
+        # boundary IoU besides the usual metrics
         BOUNDARY_IOU = key(False)
         # files to write of every prediction, in OUTPUT_DIR/inference: any of "png" (label maps), "rle", "overlay"
         SAVE: list[str] = key([], any_of("png", "rle", "overlay"))

@@ -43,10 +43,10 @@ class Catalog:
     """Data sets by name and alias.
 
     Args:
-        specs: the data sets that it begins with.
-        family: the name of a module that declares further data sets by what their names say: ``named(name)`` returns
-            one, or ``None`` for a name that says nothing to it, and ``LISTED`` are the names that a list shows. It is
-            imported when a name is first looked for, so that what draws pictures can build on what reads them.
+        specs: the first data sets.
+        family: the name of a module that declares further data sets by their names: ``named(name)`` returns one, or
+            ``None`` for other names, and ``LISTED`` are the names that a list shows. It is imported when a name is
+            first looked up, so that it can import this package.
     """
 
     def __init__(self, specs: Iterable[DatasetSpec] = (), family: str = "") -> None:
@@ -91,7 +91,7 @@ class Catalog:
         spec = self._find(name)
         if spec is None:
             known = [*self._specs, *self.names()]
-            hint = did_you_mean(name, known, "an own one is declared under DATASETS.CUSTOM.")
+            hint = did_you_mean(name, known, "declare one of your own under DATASETS.CUSTOM.")
             raise DatasetError(f"unknown data set {name!r}; {hint} Registered: {', '.join(self.names())}")
         return spec
 

@@ -1,4 +1,4 @@
-"""Reading pictures and label maps from files, and whatever else a user may call a picture.
+"""Reading pictures and label maps from files, and pictures in memory.
 
 Pictures are what a viewer shows: upright, in RGB, eight bits. Label maps are what the file stores: class indices,
 never colours, never rescaled.
@@ -28,7 +28,7 @@ class ImageReadError(ValueError):
 
 
 class PictureError(ValueError):
-    """Something that is not a picture; the message names what was got and what was expected."""
+    """Something that is not a picture; the message says what was found and what was expected."""
 
 
 def read_image(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:

@@ -1,12 +1,12 @@
-"""Batches for training and evaluation, the same whatever the number of processes that make them.
+"""Batches for training and evaluation, the same for any number of processes.
 
 Training runs through one global stream of pictures: position p is picture ``permutation(epoch)[p % length]`` of epoch
 ``p // length``, transformed by random choices that depend on (seed, epoch, index) alone. With n ranks, position p goes
 to rank ``p % n``, so that a global batch holds the same pictures on one process as on n, and a run resumes at any p.
 A pair that cannot be read may be replaced by the next one in the data set: positions are consumed all the same.
 
-Between processes label maps travel in the smallest integers that hold them, through shared memory, of which there may
-be little; they are widened where they are used.
+Label maps travel between processes through shared memory, of which there may be little. They therefore have the
+smallest integer type that fits, and are widened where they are used.
 """
 
 import errno
@@ -36,7 +36,7 @@ class TrainingItem(NamedTuple):
         image: (3, S, S) uint8, RGB.
         label: (S, S), of :func:`label_dtype`.
         path: the picture's file.
-        damaged: what is wrong with the pairs that this one stands in for.
+        damaged: what is wrong with the pairs that this one replaces.
     """
 
     image: Tensor
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
         images: (B, 3, S, S) uint8, RGB.
         labels: (B, S, S) of the data set's :func:`label_dtype`, class indices and the ignore label.
         paths: the B picture files.
-        damaged: what is wrong with the pairs that were passed over for it.
+        damaged: what is wrong with the pairs that were skipped for it.
     """
 
     images: Tensor
@@ -80,7 +80,7 @@ class EvaluationItem:
     size: tuple[int, int]
 
     def pin_memory(self) -> "EvaluationItem":
-        """Return the same in memory from which CUDA copies without waiting (what a loader calls)."""
+        """Return the same in pinned memory (called by torch's loader)."""
         return replace(self, image=self.image.pin_memory(), label=self.label.pin_memory())
 
 
@@ -127,7 +127,7 @@ def read_or_next(
 
 
 def _is_the_systems_fault(error: Exception) -> bool:
-    """Whether a file could not be read for a reason that may pass, and leave another stream of pictures."""
+    """Whether a file could not be read for a reason that may pass; skipping it would change the order of pictures."""
     number = getattr(error.__cause__, "errno", None)
     return number not in (None, errno.ENOENT)
 
@@ -201,9 +201,9 @@ class TrainingSampler(Sampler):
 
 
 class PictureLoader(DataLoader):
-    """A ``DataLoader`` whose processes' failures read like those of this one."""
+    """A ``DataLoader`` that reports its processes' failures in one sentence."""
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # what torch returns is of no more use
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is enough
         """Yield the batches.
 
         Raises:

@@ -34,7 +34,7 @@ class DatasetSpec:
     ``_leftImg8bit.png`` and ``_gtFine_labelTrainIds.png``.
 
     Attributes:
-        name: what it is asked for by.
+        name: by which it is found.
         image_dir, label_dir: folders, absolute or under the data sets' root.
         vocabulary: the class names that the model chooses from, in label order.
         image_ext, label_ext: endings of the file names (one, or several for pictures); upper or lower case.
@@ -111,7 +111,7 @@ class DatasetSpec:
         return datasets_root(root) / Path(self.label_dir).expanduser()
 
     def make_available(self, root: str | os.PathLike[str] | None = None) -> None:
-        """Make the files where that needs nothing from outside; those of most data sets are there or are not."""
+        """Create the files, if that needs nothing else; does nothing for most data sets."""
 
     def _check_strings(self, key: str, entries: object) -> None:
         if not isinstance(entries, tuple) or not all(isinstance(entry, str) and entry for entry in entries):

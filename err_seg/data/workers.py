@@ -1,4 +1,4 @@
-"""What to say of loader processes that fail: torch tells of them in stack traces, and of some by a signal."""
+"""One sentence for loader processes that fail; torch reports them by stack traces, and some by a signal."""
 
 import re
 import shutil
@@ -21,14 +21,14 @@ MEMORY = (
 
 
 class WorkerError(ChildProcessError):
-    """A loader process that can do no more; the message says why, and what to do about it."""
+    """A loader process that failed; the message says why, and what to do about it."""
 
 
 @contextmanager
 def worker_failures() -> Iterator[None]:
-    """Put what torch says of failing loader processes into one sentence.
+    """Turn torch's reports of failing loader processes into one sentence.
 
-    That a process was killed may be told between any two lines of the block, not only where a batch is asked for.
+    The report that a process was killed may come between any two lines of the block, not only where a batch is read.
 
     Raises:
         WorkerError: a process was killed, or its memory or shared memory did not suffice.
@@ -53,7 +53,7 @@ def worker_failures() -> Iterator[None]:
 
 
 def _news_on_their_way() -> str | None:
-    """Wait for the signal that tells of a killed process: left to itself, it would end the program some time later."""
+    """Wait for the signal about a killed process, which would otherwise end the program some time later."""
     try:
         time.sleep(SECONDS_TO_DIE)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Whatever is drawn, in one place.
+"""Everything that is drawn.
 
 ==============  =========================================================================
 ``colors.py``   one colour a class name

@@ -47,7 +47,7 @@ class BoundaryConfusion:
     - ``"paper"``: the boundary IoU of the paper. Both maps are cut to their boundary bands; a class's boundary IoU is
       the IoU of its bands. Ignored pixels are cut out of both maps first and count as outside of every region. Like
       the IoU, it is NaN for classes without ground truth.
-    - ``"detectron2"``: the numbers of detectron2's evaluator, for comparing with figures made by it. It subtracts
+    - ``"detectron2"``: the numbers of detectron2's evaluator, for comparing with its results. It subtracts
       a grey-value erosion from the *label map*, so that its band holds differences of labels and class 0 takes in
       all interiors; it is defined where either map has the value.
 
@@ -150,7 +150,7 @@ class BoundaryConfusion:
         return boundary
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, float]:
-        """Compute the boundary figures, in percent, under detectron2's names.
+        """Compute the boundary metrics, in percent, under detectron2's names.
 
         Returns:
             ``mBoundaryIoU`` (mean over the classes that have a value), then for each class ``BoundaryIoU-<class>``

@@ -1,4 +1,4 @@
-"""Figures of semantic segmentation from a confusion matrix, under detectron2's names and rules, in percent."""
+"""Metrics of semantic segmentation from a confusion matrix, under detectron2's names and rules, in percent."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ SUMMARY_METRICS = ("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC")
 
 
 def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_names: Sequence[str]) -> dict[str, float]:
-    """Compute every figure of a benchmark, in float64.
+    """Compute every metric of a benchmark, in float64.
 
     With tp, gt and pred the pixels of a class that are right, in the ground truth, and predicted:
 
@@ -22,7 +22,7 @@ def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_name
     - ``fwIoU``: IoU weighted by the classes' share of the ground truth;
     - ``mACC``: mean ACC over the classes with ground truth; ``pACC``: share of all pixels that are right.
 
-    Where no pixel was counted every figure is NaN (detectron2 differs in fwIoU alone, which is 0 there).
+    If no pixel was counted, every metric is NaN (detectron2 differs in fwIoU alone, which is 0 there).
 
     Args:
         confusion: (N, N) integer counts, [prediction, ground truth] as in
@@ -69,7 +69,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
     """Tell equal names apart by their index: ["bag", "cup", "bag"] gives ["bag (0)", "cup", "bag (2)"].
 
     Names that occur once stay as they are. Vocabularies of first synonyms (A-847) hold equal names, which must not
-    overwrite each other's figures.
+    overwrite each other's metrics.
     """
     unique = list(names)
     while len(set(unique)) < len(unique):

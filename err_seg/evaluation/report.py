@@ -25,12 +25,12 @@ class BenchmarkResult:
 
     Attributes:
         benchmark: its name, as "A-150".
-        metrics: figure name to percent, NaN where undefined: see
-            :func:`~err_seg.evaluation.metrics.segmentation_metrics`; further figures may follow.
+        metrics: name to percent, NaN where undefined: see
+            :func:`~err_seg.evaluation.metrics.segmentation_metrics`; further metrics may follow.
         class_names: N names, as written in the vocabulary.
         class_pixels: N counts of ground-truth pixels.
         pictures: number of pictures evaluated.
-        settings: what the figures depend on (checkpoint, K, sizes …), JSON-able; not interpreted.
+        settings: what the metrics depend on (checkpoint, K, sizes …), JSON-able; not interpreted.
     """
 
     benchmark: str
@@ -51,7 +51,7 @@ class BenchmarkResult:
         further_metrics: Mapping[str, float] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> "BenchmarkResult":
-        """Compute a benchmark's figures; ``further_metrics`` (boundary IoU …) are put behind them."""
+        """Compute a benchmark's metrics; ``further_metrics`` (boundary IoU …) are appended."""
         return cls(
             benchmark=benchmark,
             metrics=segmentation_metrics(confusion.matrix, class_names) | dict(further_metrics or {}),
@@ -74,7 +74,7 @@ def save_results(results: Sequence[BenchmarkResult], path: str | Path) -> None:
     """Write results as one JSON file, complete or not at all.
 
     The file is an object {"benchmarks": {name: {"pictures", "metrics", "class_names", "class_pixels", "settings"}}};
-    undefined figures are null.
+    undefined metrics are null.
 
     Raises:
         ValueError: where two results have the same benchmark name.
@@ -92,7 +92,7 @@ def save_results(results: Sequence[BenchmarkResult], path: str | Path) -> None:
 
 
 def load_results(path: str | Path) -> list[BenchmarkResult]:
-    """Read a file of :func:`save_results`; null figures become NaN.
+    """Read a file of :func:`save_results`; null metrics become NaN.
 
     Raises:
         ValueError: where the file is not such a JSON file; the message names the file and what is wrong.
@@ -111,13 +111,13 @@ def load_results(path: str | Path) -> list[BenchmarkResult]:
 
 
 def save_summary_csv(results: Sequence[BenchmarkResult], path: str | Path) -> None:
-    """Write one row per benchmark: benchmark, the five summary figures in percent, pictures; undefined: empty cell."""
+    """Write one row per benchmark: benchmark, the five summary metrics in percent, pictures; undefined: empty cell."""
     rows = [[r.benchmark, *(r.metrics[name] for name in SUMMARY_METRICS), r.pictures] for r in results]
     write_csv(path, ["benchmark", *SUMMARY_METRICS, "pictures"], rows)
 
 
 def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
-    """Write one row per class: class, IoU, ACC in percent, pixels of ground truth; undefined figures: empty cell."""
+    """Write one row per class: class, IoU, ACC in percent, pixels of ground truth; undefined metrics: empty cell."""
     write_csv(path, ["class", "IoU", "ACC", "pixels"], result.class_rows())
 
 
@@ -136,7 +136,7 @@ def copypaste_lines(results: Sequence[BenchmarkResult]) -> list[str]:
     """Give the lines that detectron2 prints for spreadsheets, three for each benchmark.
 
     With one benchmark the first line is detectron2's own, "copypaste: Task: sem_seg"; with several the task is the
-    benchmark's name. Figures whose names hold a dash (per class, mIoU-v0.6) are left out as detectron2 does.
+    benchmark's name. Metrics whose names hold a dash (per class, mIoU-v0.6) are left out, as in detectron2.
     """
     lines = []
     for result in results:

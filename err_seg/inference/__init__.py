@@ -2,19 +2,19 @@
 
 ================  ===================================================================
 ``inputs.py``     pictures, folders, globs, videos and standard input, as one list
-``lookalikes.py`` what looks like a picture and cannot be read here, and what to do about it
+``lookalikes.py`` files that look like pictures but cannot be read, and what to do about it
 ``names.py``      names of result files, for every file system
 ``video.py``      frames of a video
-``words.py``      the classes, and what counts as none of them
+``words.py``      the classes, and which pixels belong to none
 ``formats.py``    result files: overlay, labels, json, rle, kept, attention
 ``output.py``     the folder of results: for one set of weights, one set of settings, one job at a time
-``manifest.py``   what is done there
-``runner.py``     the loop: read, predict, write, go on after what cannot be read
-``failures.py``   what an error of the network means: this picture, this batch, or the end
-``report.py``     what was done, found, and could not be done
+``manifest.py``   which results are in that folder
+``runner.py``     the loop: read, predict, write, skip what cannot be read
+``failures.py``   whether an error of the network concerns a picture, a batch or everything
+``report.py``     what was done and found, and what failed
 ``kept.py``       a figure of what CRM kept, and why
 ``attention.py``  a figure of what ESCF's attentions attend to
-``processes.py``  several processes that share a job out
+``processes.py``  several processes that divide a job
 ================  ===================================================================
 """
 

@@ -1,4 +1,4 @@
-"""What ESCF's attentions attend to, recorded by hooks while the network runs, and a figure of it (paper, Fig. 2).
+"""What ESCF attends to: recorded by hooks while the network runs, and drawn (paper, Fig. 2).
 
 SFM attends, within the map of one class, from every pixel to all pixels (with SSR: of a coarser grid). CFM attends, at
 every place, from every kept class to all kept classes.
@@ -83,7 +83,7 @@ class Attention:
         return weights.unflatten(0, (height // ratio, width // ratio))
 
     def to_classes(self, layer: int, point: tuple[float, float]) -> Tensor:
-        """Return how CFM shares each kept class's attention out between the kept classes, at a point.
+        """Return how CFM divides each kept class's attention between the kept classes, at a point.
 
         Returns:
             (K, K) float32; row i is what class i attends to, and sums to 1.
@@ -126,21 +126,21 @@ def escf_with(model: ERRSeg, *modules: type[SFM] | type[CFM]) -> ESCF:
         ValueError: there is no ESCF (Table V), or it lacks a module (Table VIII).
     """
     if model.head.escf is None:
-        raise ValueError("the network has no ESCF (MODEL.ESCF.ENABLED is False), hence no attention to show")
+        raise ValueError("the network has no ESCF (MODEL.ESCF.ENABLED is False), so there is no attention to show")
     for module in modules:
         if not any(isinstance(part, module) for part in model.head.escf.modules()):
             name = module.__name__
             raise ValueError(
-                f"the network has no {name} (MODEL.ESCF.{name} is False), hence no attention of it to show"
+                f"the network has no {name} (MODEL.ESCF.{name} is False), so there is no attention of it to show"
             )
     return model.head.escf
 
 
 @contextmanager
 def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM, CFM)) -> Iterator[Attention]:
-    """Collect, while a ``with`` block lasts, what the attentions of an ESCF compute of the first picture of a batch.
+    """During a ``with`` block, collect the attentions of an ESCF for the first picture of a batch.
 
-    What other threads compute with the same ESCF is left out.
+    Computations of other threads with the same ESCF are left out.
 
     Args:
         escf: the ESCF.
@@ -226,7 +226,7 @@ the class at the point; bright
 pixels are attended to.
 
 Right: CFM, at the point. A row
-is a class, and shares out 100 %
+is a class, and divides 100 %
 of its attention between the
 kept classes of the columns;
 the last column, in white, is

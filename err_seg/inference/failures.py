@@ -1,21 +1,21 @@
-"""Telling apart what an error of the network means: this picture, this batch, or the end."""
+"""Whether an error of the network concerns one picture, the batch, or everything."""
 
 import torch
 
 
 class DeviceError(RuntimeError):
-    """A device that failed and computes nothing any more; the message names it and the reason."""
+    """A device that failed and no longer computes; the message names it and the reason."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory was lacking, of the machine or of a device."""
+    """Whether an error says that the machine or a device is out of memory."""
     signs = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")
     is_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     return is_memory or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs))
 
 
 def check_device(device: torch.device, reason: str) -> None:
-    """Check after an error whether a device still computes; after some, such as a failed assertion, it never does.
+    """Check after an error that a device still computes; after a failed assertion, for example, it never does.
 
     Raises:
         DeviceError: it does not.
@@ -24,7 +24,7 @@ def check_device(device: torch.device, reason: str) -> None:
         torch.ones(1, device=device).add_(1).item()
     except Exception as error:
         if not is_out_of_memory(error):
-            raise DeviceError(f"the device {device} failed and computes nothing any more ({reason})") from error
+            raise DeviceError(f"the device {device} failed and no longer computes ({reason})") from error
 
 
 def reason_of(error: Exception) -> str:

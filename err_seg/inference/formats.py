@@ -23,10 +23,10 @@ NOTHING_NAME = "none of these"
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """All that is known about one picture.
+    """One picture and its prediction.
 
     Attributes:
-        name: of its files, without ending; a relative path.
+        name: of its files, a relative path without ending.
         source: where it came from.
         picture: (H, W, 3) uint8 RGB.
         segmentation: the network's result.

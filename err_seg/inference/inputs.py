@@ -1,4 +1,4 @@
-"""What to predict: pictures, folders, globs, videos and standard input, in one order that all processes share."""
+"""The inputs: pictures, folders, globs, videos and standard input, in the same order for all processes."""
 
 import glob
 import io
@@ -26,13 +26,13 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Source:
-    """A picture or video; ``path`` is ``None`` for standard input, ``relative`` its name as far as the user gave it."""
+    """A picture or video. ``path`` is ``None`` for standard input; ``relative`` is its path below the input."""
 
     path: Path | None
     relative: Path
 
     def name(self, level: int) -> str:
-        """Return the name of its results: the longer the higher the level, from "cat" to "home/me/pictures/cat.jpg"."""
+        """Return a name for its results, longer with each level: from "cat" to "home/me/pictures/cat.jpg"."""
         if self.path is None:
             return "stdin"
         if level == 0:
@@ -48,9 +48,9 @@ class Item:
     """A picture to predict.
 
     Attributes:
-        name: of the results of its file, unique among the sources, a relative path without ending.
-        frame: its number, if the file is a video.
-        source: what to call it in messages.
+        name: of the results, a relative path without ending, unique among the sources.
+        frame: number of the frame, if the file is a video.
+        source: its name in messages.
         content: what identifies the file.
         read: returns (H, W, 3) uint8 RGB; raises ``ImageReadError``.
     """
@@ -71,27 +71,27 @@ class Problem:
 
 
 class FileContent:
-    """A file, as it is when it is first asked about; see :class:`~err_seg.inference.manifest.Content`."""
+    """A file, as it is at the first call; see :class:`~err_seg.inference.manifest.Content`."""
 
     def __init__(self, path: Path):
         self.path = str(path.absolute())
 
     def signature(self) -> list[int] | None:
-        """Return the file's, if it is settled."""
+        """Return the file's signature, if it cannot change unnoticed any more."""
         return self._signature if self._is_settled else None
 
     def digest(self) -> str:
-        """Return that of the file's content."""
+        """Return the digest of the file's content."""
         return self._digest
 
     def check(self) -> None:
-        """Check that the file is the one that was asked about.
+        """Check that the file has not changed since.
 
         Raises:
-            ImageReadError: somebody writes to it at this moment.
+            ImageReadError: it has; another program may be writing to it.
         """
         if file_signature(self.path) != self._signature:
-            raise ImageReadError(f"{printable(self.path)}: was changed while it was read; run this again")
+            raise ImageReadError(f"{printable(self.path)}: changed while it was read; run this again")
 
     @cached_property
     def _signature(self) -> list[int]:
@@ -107,16 +107,16 @@ class FileContent:
 
 
 class StandardInput:
-    """A picture on standard input, read once; whatever comes next takes the place of what came before."""
+    """A picture on standard input, read once; each new one replaces the one before."""
 
     path = STDIN
 
     def signature(self) -> list[int] | None:
-        """Return nothing: only its content says what it is."""
+        """Return ``None``: only its content identifies it."""
         return None
 
     def digest(self) -> str:
-        """Return that of all that is there."""
+        """Return the digest of all bytes."""
         return content_digest(self._data)
 
     def read(self) -> np.ndarray:
@@ -139,14 +139,14 @@ class StandardInput:
 
 
 def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple[list[Source], list[Problem]]:
-    """Resolve what the user named; each file counts once.
+    """Resolve the user's inputs; each file counts once.
 
     Args:
         inputs: files, folders (with all pictures and videos below), glob patterns, or "-" for standard input.
-        exclude: a folder that nothing is taken from, the results' own.
+        exclude: a folder to leave out, that of the results.
 
     Returns:
-        The sources, in order, and what is missing, empty, or cannot be read here though it looks like a picture.
+        The sources, in order, and the problems: what is missing or empty, or looks like a picture but cannot be read.
     """
     sources: dict[Path | None, Source] = {}
     problems: list[Problem] = []
@@ -180,7 +180,7 @@ def _expand(text: str, problems: list[Problem]) -> list[Source]:
 
 
 def _pictures_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
-    """Yield what looks like a picture or video and is not hidden; folders that may not be read become problems."""
+    """Yield files that look like a picture or video and are not hidden; folders without permission become problems."""
 
     def complain(error: OSError) -> None:
         problems.append(Problem(str(error.filename), f"{printable(error.filename)}: {error.strerror}"))
@@ -189,16 +189,17 @@ def _pictures_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(below, name) for name in names if not name.startswith(".")):
             looks_so = path.suffix.lower() in picture_suffixes() or is_video(path) or why_unreadable(path)
-            if looks_so and (path.is_file() or not path.exists()):  # neither a pipe nor silent on a link to nowhere
+            # a link to nowhere is reported later, a pipe is left out
+            if looks_so and (path.is_file() or not path.exists()):
                 yield path
 
 
 def name_sources(sources: Sequence[Source]) -> list[str]:
-    """Give each source a name of its own, no longer than needed: "cat", or "cat.jpg" and "cat.png", or "a/cat.jpg".
+    """Give each source a different name, no longer than needed: "cat", or "cat.jpg" and "cat.png", or "a/cat.jpg".
 
-    Names differ on every file system: of paths that differ in case only, all but the first get a digest at the end, and
-    names that are too long for a file are cut and get one. The frames of a video get a folder with the video's whole
-    name, which no picture's results can have.
+    The names differ on every file system. Of paths that differ only in case, all but the first get a digest at the end.
+    Names that are too long for a file are cut and get one as well. The frames of a video get a folder with the video's
+    whole name, which the results of a picture never have.
     """
     first: dict[str, Source] = {}
     endings = []

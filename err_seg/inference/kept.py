@@ -12,7 +12,7 @@ from err_seg.drawing.plots import DPI, draw_heat, set_class_ticks, set_class_tit
 from err_seg.modeling.segmentation import Segmentation
 
 BARS, MAPS, MAP_COLUMNS = 24, 9, 3
-AT_CUT = 3  # kept classes right above the cut, where not all are drawn
+AT_CUT = 3  # kept classes drawn right above the cut, if not all are drawn
 KEPT_COLOR, DROPPED_COLOR, CUT_COLOR = "#0072b2", "#c8c8c8", "#d55e00"  # told apart with any colour vision
 
 
@@ -57,8 +57,8 @@ def bar_rows(result: Segmentation, most: int = BARS) -> tuple[list[int | str], i
         most: how many rows there may be; a third of them is for dropped classes, if there are so many.
 
     Returns:
-        Class indices and what stands for classes that are left out, kept ones first, each side with the highest score
-        first; and the number of rows above the cut.
+        Class indices, and text in place of classes that are left out: kept classes first, each side by falling score;
+        and the number of rows above the cut.
     """
     scores, kept_classes = result.class_scores.float().cpu(), set(result.kept.tolist())
     order = scores.argsort(descending=True, stable=True).tolist()

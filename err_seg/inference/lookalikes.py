@@ -55,14 +55,14 @@ def picture_suffixes() -> frozenset[str]:
 
 
 def why_unreadable(path: Path) -> str | None:
-    """Say what is needed to read a file that looks like a picture or video; ``None``: it can be read, or is neither."""
+    """Say what is needed to read what looks like a picture or video; ``None`` if it can be read, or is neither."""
     suffix = path.suffix.lower()
     if suffix in picture_suffixes() or is_video(path):
         return None
     if suffix in HEIC_SUFFIXES:
         return "HEIC pictures need pillow-heif: pip install pillow-heif"
     if suffix in RAW_SUFFIXES:
-        return "camera's raw files hold no finished picture; develop it to TIFF or JPEG, for example with darktable-cli"
+        return "a camera's raw files must be developed first, to TIFF or JPEG, for example with darktable-cli"
     if suffix in OTHERS:
         return OTHERS[suffix]
     kind = _builtin_types().guess_type(f"file{suffix}")[0] or ""

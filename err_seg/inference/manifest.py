@@ -1,11 +1,11 @@
-"""What is done in a folder of results, noted so that neither a kill nor another process can make it untrue.
+"""A record of the results in a folder, which stays correct after kills and with several processes.
 
-A process notes what it has done in a manifest of its own, ``manifest.jsonl`` (the first or only one) or
-``manifest-<rank>.jsonl``: a line of settings, then a line a result, written when all its files are complete. Lines are
-only ever added, so that a kill at any moment costs the line being written, and no process waits for another.
+Each process has its own manifest: ``manifest.jsonl`` for the first or only one, ``manifest-<rank>.jsonl`` for the
+others. It is a line of settings, then one line for each result, written when all files of the result are complete.
+Lines are only added. A kill therefore costs at most the line being written, and no process waits for another.
 
-The name of a result belongs to one picture, known by its content. A picture whose name belongs to another one gets a
-name of its own, with its digest at the end; one that replaces the picture at the same path takes the name over.
+The name of a result belongs to one picture, known by its content. If the name already belongs to another
+picture, a digest is added at the end. A picture that replaces another at the same path takes over its name.
 """
 
 import errno
@@ -25,12 +25,12 @@ class OutputError(OSError):
 
 
 class Content(Protocol):
-    """What a picture or video is: where it lies, and what identifies it."""
+    """A picture or video: its path, and what identifies its content."""
 
     path: str
 
     def signature(self) -> list[int] | None:
-        """Return what proves that a file is the same as before, see :mod:`err_seg.identity`; ``None``: nothing does."""
+        """Return a signature by which an unchanged file is known, see :mod:`err_seg.identity`, or ``None``."""
 
     def digest(self) -> str:
         """Return the digest of the content."""
@@ -38,14 +38,14 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where the results of one picture belong.
+    """The place of one picture's results.
 
     Attributes:
-        name: of the picture's or video's results, which belongs to it.
+        name: of the picture's or video's results; it belongs to this content.
         frame: of the video.
         source: path of the picture or video.
-        digest, signature: of its content, and what may spare the digest next time.
-        version: how many pictures had the name, this one included.
+        digest, signature: of its content; the signature may save computing the digest next time.
+        version: how many pictures have had the name, including this one.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Place:
 
 @dataclass
 class _Owner:
-    """The picture that a name belongs to; ``digest`` is ``None`` where manifests disagree, and nothing is done."""
+    """The picture that a name belongs to; ``digest`` is ``None`` if manifests disagree, and no result counts then."""
 
     source: str
     digest: str | None
@@ -72,7 +72,7 @@ class _Owner:
 
 
 class Manifest:
-    """What is done in a folder of results, and what is noted there from now on; see ``open_output``.
+    """The results in a folder, including those added from now on; see ``open_output``.
 
     Args:
         folder: where results go.
@@ -87,7 +87,7 @@ class Manifest:
         self._lock = threading.Lock()
 
     def place(self, wanted: str, frame: int | None, content: Content) -> Place:
-        """Find out where the results of a picture belong, reading it only where nothing else identifies it.
+        """Find the place of a picture's results, reading the picture only if nothing else identifies it.
 
         Args:
             wanted: the name for its results, unless that belongs to another picture.
@@ -116,17 +116,17 @@ class Manifest:
             return Place(name, frame, content.path, digest, signature, owner.version)
 
     def is_done(self, place: Place, files: Iterable[Path]) -> bool:
-        """Whether the results are noted as done, and all these files of them are there."""
+        """Whether the results are recorded as done, and these files of them are all there."""
         with self._lock:
             noted = place.frame in self._owners[name_key(place.name)].frames
         if not noted or not all(file.is_file() for file in files):
             return False
         if place.signature and (place.source, *place.signature) not in self._digests:
-            self.add(place)  # next time the digest is spared
+            self.add(place)  # next time the digest is not needed
         return True
 
     def add(self, place: Place) -> None:
-        """Note that the results of a picture are complete.
+        """Record that the results of a picture are complete.
 
         Raises:
             OutputError: the manifest cannot be written.
@@ -137,7 +137,7 @@ class Manifest:
             self._note(**line)
 
     def read(self, lines: Iterable[bytes]) -> None:
-        """Take up the lines of a manifest."""
+        """Read the lines of a manifest."""
         for line in lines:
             try:
                 self._note(**json.loads(line))
@@ -154,11 +154,11 @@ class Manifest:
         version: int,
         done: bool = True,
     ) -> None:
-        """Take up a line; which of two lines about a name counts does not depend on their order."""
+        """Read a line; which of two lines about a name counts does not depend on their order."""
         owner = self._owners.get(name_key(name))
         if owner is None or owner.version < version:
             owner = self._owners[name_key(name)] = _Owner(source, digest, version)
-        if owner.version == version and owner.digest != digest:  # jobs that knew nothing of each other
+        if owner.version == version and owner.digest != digest:  # by jobs that ran at the same time
             owner.digest, owner.frames = None, set()
         elif owner.version == version and done:
             owner.frames.add(frame)
@@ -177,4 +177,4 @@ def write_line(descriptor: int, line: Mapping[str, Any]) -> None:
         if os.write(descriptor, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise OutputError(f"cannot note what is done in the results' manifest: {error}") from error
+        raise OutputError(f"cannot write to the results' manifest: {error}") from error

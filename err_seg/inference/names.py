@@ -10,12 +10,12 @@ DIGITS = 8
 
 
 def name_key(name: str) -> str:
-    """Return what two names have in common that some file system takes for one."""
+    """Return a key that two names share if some file system takes them for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def fitting_name(name: str, ending: str = "") -> str:
-    """Append an ending to a name; one that is too long for a file system is cut, and has a digest of the whole."""
+    """Append an ending to a name; a name that is too long for a file system is cut, and gets a digest."""
     folder, _, last = name.rpartition("/")
     if len(os.fsencode(last + ending)) > LONGEST:
         ending = f"-{content_digest(os.fsencode(name))[:DIGITS]}{ending}"
@@ -24,5 +24,5 @@ def fitting_name(name: str, ending: str = "") -> str:
 
 
 def printable(text: str | os.PathLike[str]) -> str:
-    r"""Return a file's name, or text with one, as every program can print it: what is not UTF-8 becomes \xe9 or so."""
+    r"""Return a file's name, or text with one, that every program can print: bytes outside UTF-8 become \xe9."""
     return os.fspath(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -11,24 +11,24 @@ from err_seg.files import remove_partial_files, try_lock
 from err_seg.identity import RESULT_FORMAT
 from err_seg.inference.manifest import Manifest, OutputError, write_line
 
-EARLIER_SETTINGS = "settings.json"  # of versions that told by files' times what is done
+EARLIER_SETTINGS = "settings.json"  # of versions that recognised finished results by the times of files
 
 
 @contextmanager
 def open_output(
     folder: Path, settings: Mapping[str, Any], *, force: bool = False, rank: int = 0, processes: int = 1
 ) -> Iterator[Manifest]:
-    """Open a folder for the results of some settings, by some weights, for the time of a ``with`` block.
+    """Open a folder for the results of some weights and settings, during a ``with`` block.
 
     Args:
-        folder: made if it is missing.
+        folder: created if it is missing.
         settings: all that results depend on besides pictures, JSON-able.
-        force: forget what is there; files of the same names are replaced.
-        rank, processes: this process of a job, and how many there are.
+        force: ignore the results that are there; files of the same names are replaced.
+        rank, processes: number of this process, and of all processes of the job.
 
     Raises:
-        OutputError: the folder holds results of other settings (names one), of another version, or is being written
-            to by another job; or it cannot be written.
+        OutputError: the folder holds results of other settings (names one) or of another version, another job is
+            writing to it, or it cannot be written.
     """
     settings = json.loads(json.dumps(settings))
     own = folder / (f"manifest-{rank}.jsonl" if rank else "manifest.jsonl")
@@ -62,7 +62,7 @@ def open_output(
 
 
 def _forget(folder: Path, descriptor: int, processes: int | None) -> None:
-    """Empty this process's manifest; the first one also removes those of processes that this job does not have."""
+    """Empty this process's manifest; the first process also removes manifests of processes that this job lacks."""
     os.ftruncate(descriptor, 0)
     if processes is None:
         return
@@ -83,7 +83,7 @@ def _take_up(manifest: Manifest, settings: Mapping[str, Any]) -> None:
     folder, remedy = manifest.folder, "choose another --output, or replace them with --force"
     if _is_earlier(folder / EARLIER_SETTINGS):
         raise OutputError(
-            f"{folder} holds results of an earlier version, which did not note what pictures they are of; {remedy}"
+            f"{folder} holds results of an earlier version, which did not record which pictures they are of; {remedy}"
         )
     for file in sorted(folder.glob("manifest*.jsonl")):
         with file.open("rb") as lines:
@@ -102,7 +102,7 @@ def _take_up(manifest: Manifest, settings: Mapping[str, Any]) -> None:
 
 
 def _begin(file: Path, descriptor: int, settings: Mapping[str, Any]) -> None:
-    """Write the line of settings, unless it is there; go to a new line where a kill cut the last one short."""
+    """Write the line of settings unless it is there; begin a new line if a kill cut the last one short."""
     with file.open("rb") as lines:
         if _settings_in(next(lines, b"")) is None:
             os.ftruncate(descriptor, 0)
@@ -114,7 +114,7 @@ def _begin(file: Path, descriptor: int, settings: Mapping[str, Any]) -> None:
 
 
 def _settings_in(line: bytes) -> dict[str, Any] | None:
-    """Read a manifest's first line; ``None``: it was killed before that was written."""
+    """Read a manifest's first line; ``None`` if a kill came before it was written."""
     try:
         found = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Several processes that share a job out, as torchrun and accelerate launch start them."""
+"""Several processes that divide a job, started by torchrun or accelerate launch."""
 
 import os
 from datetime import timedelta
@@ -7,7 +7,7 @@ from torch import distributed
 
 from err_seg.inference.report import Report
 
-# a process that is through waits for all others, however much longer theirs takes
+# a process that is done waits for all others, however long they take
 PATIENCE = timedelta(days=30)
 
 
@@ -24,16 +24,17 @@ def process_rank() -> tuple[int, int]:
 
 
 def gather_reports(report: Report) -> Report | None:
-    """Wait until all processes are through, and add up what they did.
+    """Wait until all processes are done, and add up their reports.
 
-    Launchers end all processes when one of them leaves with an error, so that a process with a picture that it could
-    not read must not leave before the others are done.
+    Launchers stop all processes when one of them exits with an error. A process with an unreadable picture must
+    therefore not exit before the others are done.
 
     Args:
         report: this process's.
 
     Returns:
-        The whole job's in process 0 and ``None`` in the others; this process's where no launcher connects them.
+        The report of the whole job in process 0, ``None`` in the others; this process's own if no launcher connects
+        them.
     """
     rank, world_size = process_rank()
     if world_size == 1 or "MASTER_ADDR" not in os.environ:

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 class Predictor:
-    """A worker of Ray Data: holds the network, takes batches of encoded pictures, gives rows of labels.
+    """A worker of Ray Data: holds the network, takes batches of encoded pictures, returns rows of labels.
 
     Args:
         model: a name or file for :func:`err_seg.load`, which every machine can read.
@@ -83,15 +83,15 @@ def predict_rows(
         classes: class names.
         background: as the command's ``--background``.
         num_kept: K, instead of the model's own.
-        concurrency: workers, each with a network of its own.
+        concurrency: number of workers, each with its own network.
         batch_size: pictures that a worker takes at a time.
-        num_cpus, num_gpus: what a worker needs; reading the pictures needs a CPU besides those of the workers.
+        num_cpus, num_gpus: of each worker; reading the pictures needs one more CPU.
         options: further keyword arguments of :func:`err_seg.load`.
 
     Returns:
-        A row a picture: "path", "height", "width", "classes" (names that occur), "labels" (their indices), "pixels"
-        and "counts" (the mask, COCO's compressed run-length coding), "nothing" (pixels of no class), and "error", text
-        where the picture could not be read and empty elsewhere.
+        One row per picture: "path", "height", "width", "classes" (names that occur), "labels" (their indices), "pixels"
+        and "counts" (the masks in COCO's compressed run-length coding), "nothing" (pixels of no class), and "error",
+        which is empty unless the picture could not be read.
 
     Raises:
         WordsError: words that cannot be used.

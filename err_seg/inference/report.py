@@ -15,11 +15,11 @@ class Report:
     """What a run did.
 
     Attributes:
-        done: pictures whose results were written, and ``skipped``: whose results were there.
-        pixels: of the pictures done, by class name; :attr:`nothing` are those of no class.
+        done: pictures whose results were written; ``skipped``: those whose results were already there.
+        pixels: number of pixels in the pictures done, by class name; :attr:`nothing`: those of no class.
         pictures: in how many of the pictures done a class occurs.
         problems: what could not be used, in order.
-        renamed: picture or video to the name of its results, where another one's have the name that it would have had.
+        renamed: picture or video to the name of its results, if its usual name belongs to another one.
     """
 
     done: int = 0
@@ -42,7 +42,7 @@ class Report:
                 self.pictures[result.words.classes[label]] += 1
 
     def merge(self, other: "Report") -> None:
-        """Add what another process did."""
+        """Add another process's report."""
         self.done += other.done
         self.skipped += other.skipped
         self.nothing += other.nothing

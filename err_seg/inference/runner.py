@@ -1,4 +1,4 @@
-"""The loop over pictures: read ahead, predict in batches, write beside, and go on after what cannot be done."""
+"""The loop over pictures: reads ahead, predicts in batches, writes in the background, and skips what fails."""
 
 import errno
 import itertools
@@ -41,27 +41,27 @@ def run(
     point: tuple[int, int] | None = None,
     total: int | None = None,
 ) -> Report:
-    """Predict pictures and write their results; what cannot be read or done is reported and left out.
+    """Predict pictures and write their results; pictures that fail are reported and left out.
 
-    Where the memory does not suffice for a batch, it is done in smaller ones from then on.
+    If memory is too small for a batch, all later batches are smaller.
 
     Args:
         model: see :func:`err_seg.load`.
         items: see :func:`~err_seg.inference.iterate_items`.
         words: the classes.
-        manifest: of the folder of the results, see :func:`~err_seg.inference.open_output`; what is done is skipped.
+        manifest: of the results' folder, see :func:`~err_seg.inference.open_output`; finished pictures are skipped.
         formats: of :data:`~err_seg.inference.FORMATS`.
         batch_size: pictures that go through the network together.
         num_kept: K, instead of the model's own.
-        point: (x, y), the pixel that attention is shown for; pictures without it are reported.
-        total: number of items for the progress bar, where it is known.
+        point: (x, y), the pixel that attention is shown for; pictures that do not contain it are reported.
+        total: number of items for the progress bar, if known.
 
     Raises:
         OutputError: a result cannot be written; all earlier ones are complete.
         DeviceError: the model's device failed; all earlier results are complete.
         VocabularyError: words that the network cannot read.
     """
-    model.embed_vocabulary(words.vocabulary)  # words that cannot be used are found before anything is read
+    model.embed_vocabulary(words.vocabulary)  # so that unusable words are found before anything is read
     job = _Job(model, words, manifest, formats, batch_size, num_kept, point)
     progress = tqdm(total=total, unit="picture", disable=None)
     written: list[Future[Result | Problem]] = []
@@ -89,7 +89,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Opened:
-    """A picture to predict; without ``pixels`` its results are there."""
+    """A picture to predict; ``pixels`` is ``None`` if its results are there."""
 
     item: Item
     place: Place
@@ -98,7 +98,7 @@ class _Opened:
 
 @dataclass
 class _Job:
-    """What :func:`run` was asked to do, and how far it is."""
+    """A call of :func:`run`: its arguments and its progress."""
 
     model: ERRSeg
     words: Words
@@ -112,7 +112,7 @@ class _Job:
     def read_ahead(
         self, items: Iterable[Item | Problem], readers: ThreadPoolExecutor, progress: tqdm
     ) -> Iterator[_Opened]:
-        """Yield the pictures that are to be done, read in threads, some ahead of their use; count the others."""
+        """Yield the pictures to predict, read ahead in threads; count the finished ones."""
         coming, waiting = iter(items), list[Future[_Opened | Problem]]()
         while True:
             more = itertools.islice(coming, max(0, 2 * self.batch_size - len(waiting)))
@@ -130,7 +130,7 @@ class _Job:
             progress.update()
 
     def _open(self, item: Item | Problem) -> _Opened | Problem:
-        """Find out whether a picture is done, else read it."""
+        """Read a picture unless it is done."""
         if isinstance(item, Problem):
             return item
         try:
@@ -139,7 +139,7 @@ class _Job:
             except OutputError:
                 raise
             except OSError:
-                item.read()  # knows better what is wrong
+                item.read()  # its own message says more
                 raise
             if self.manifest.is_done(place, result_paths(place.files, self.formats, self.manifest.folder)):
                 return _Opened(item, place, None)
@@ -158,7 +158,7 @@ class _Job:
             return Problem(item.source, printable(f"{item.source}: cannot be read ({reason_of(error)})"))
 
     def predict(self, batch: list[_Opened]) -> list[tuple[Result, Place]]:
-        """Predict a batch; where that fails, smaller ones, so that one picture cannot take others with it.
+        """Predict a batch; if that fails, smaller ones, so that one picture does not affect the others.
 
         Raises:
             DeviceError: the model's device failed.
@@ -190,7 +190,7 @@ class _Job:
             assert pixels is not None
             shown = record_attention(model, pixels, names, self.num_kept) if "attention" in self.formats else None
             labels, name = self.words.labels(prediction), opened.place.files
-            # the writers' queue shall not fill the device's memory
+            # so that the writers' queue does not fill the device's memory
             result = Result(name, opened.item.source, pixels, prediction.cpu(), labels, self.words, shown, self.point)
             results.append((result, opened.place))
             if opened.place.name != opened.item.name:
@@ -198,7 +198,7 @@ class _Job:
         return results
 
     def write(self, result: Result, place: Place) -> Result | Problem:
-        """Write the results of a picture, and note that they are complete.
+        """Write the results of a picture, and record that they are complete.
 
         Raises:
             OutputError: nothing can be written any more.

@@ -31,7 +31,7 @@ def is_video(path: Path) -> bool:
 
 
 def video_frames(path: Path) -> Iterator[Frame]:
-    """Yield the frames of a video in order; turning one into RGB waits until it is asked for.
+    """Yield the frames of a video in order; each is converted to RGB only when it is called for.
 
     Raises:
         VideoError: no library, no such file, not a video, or damaged (after the frames before the damage).

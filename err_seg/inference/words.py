@@ -1,4 +1,4 @@
-"""The words of a prediction: the classes, and what counts as none of them."""
+"""The words of a prediction: the classes, and which pixels belong to none of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Words:
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
-        """What the network chooses from: classes, then background."""
+        """All words that the network chooses from: classes, then background."""
         return (*self.classes, *self.background)
 
     def labels(self, result: Segmentation) -> np.ndarray:
@@ -49,7 +49,7 @@ class Words:
 
 
 def split_names(text: str) -> tuple[str, ...]:
-    """Split "cat, dog, grass" at commas; where there is a ";" or a line break, at these, and commas join synonyms."""
+    """Split "cat, dog, grass" at commas; or at ";" and line breaks, if there are any: commas then join synonyms."""
     separators = "\n;" if "\n" in text or ";" in text else ","
     for separator in separators:
         text = text.replace(separator, "\n")
@@ -58,10 +58,10 @@ def split_names(text: str) -> tuple[str, ...]:
 
 
 def parse_words(classes: Sequence[str], background: Iterable[str] = ()) -> Words:
-    """Put classes and the values of ``--background`` together.
+    """Combine classes and the values of ``--background``.
 
     Args:
-        classes: class names; those that ``background`` names move there.
+        classes: class names; names that are also in ``background`` count as background.
         background: each a number in 0..1 (a threshold) or names, separated as in :func:`split_names`.
 
     Raises:

@@ -1,8 +1,8 @@
-"""What of Gradio's server a client reaches: the page's parts and its events, with checked values.
+"""The part of Gradio's server that a client can reach: the page and its events, with checked values.
 
-Gradio answers some eighty routes and, as a part of another application, takes any path that a client names for a file
-of its own. So nothing reaches it but what is listed here; and what a client sends is not handed on as it came but
-written anew from the checked values, so that there are no two ways to read it.
+Gradio answers some eighty routes. As a part of another application, it also accepts any path that a client sends as one
+of its own files. Therefore only the requests listed here reach it, and a client's data are not passed on as they came:
+they are written again from the checked values, so that there is only one way to read them.
 """
 
 import json
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MAX_UPLOAD = 20 * 2**20
-MAX_FRAME = 2**16  # what surrounds an upload in its request
+MAX_FRAME = 2**16  # for what surrounds an upload in its request
 MAX_EVENT = 2**20
 LABEL, SAMPLE = "label", "load_example"
 CALL, UPLOAD, PROGRESS = f"/gradio_api/call/{LABEL}", "/gradio_api/upload", "/gradio_api/upload_progress"
@@ -36,13 +36,13 @@ HEADERS = {
 
 
 class Picture(BaseModel):
-    """Where an upload lies. Whatever else a client says of it counts for nothing."""
+    """The path of an upload. Everything else that a client says about it is ignored."""
 
     path: StrictStr
 
 
 class Event(BaseModel):
-    """An event as a client tells it: which, the values of its fields, and to what session the answer goes."""
+    """An event as a client sends it: its kind, the values of its fields, and the session that gets the answer."""
 
     data: list[Any]
     fn_index: StrictInt | None = None
@@ -96,7 +96,7 @@ class Guard:
             except RuntimeError as error:
                 if not isinstance(error.__cause__, HTTPException):
                     raise
-                # nobody began such an event, as Gradio has told the client before it fell over that
+                # no such event was begun; Gradio has told the client so before it failed
                 await send({"type": "http.response.body", "body": b""})
         elif scope["method"] == "POST" and path == UPLOAD:
             await self._hand_on(scope, await _read(receive, MAX_UPLOAD + MAX_FRAME), receive, send)
@@ -117,10 +117,10 @@ class Guard:
         await self.app({**scope, "query_string": b"", "headers": headers}, replay, send)
 
     def _checked(self, path: str, body: bytes) -> bytes:
-        """Check an event's values and write it anew.
+        """Check an event's values and write it again.
 
         Raises:
-            HTTPException: 422 for what is of a wrong kind, 403 for a path that the client may not have.
+            HTTPException: 422 for a value of the wrong type, 403 for a path that is not allowed.
         """
         try:
             number = Event.model_validate_json(body).fn_index
@@ -149,7 +149,7 @@ async def _read(receive: Receive, most: int) -> bytes:
     """Read a request's body.
 
     Raises:
-        HTTPException: 413, it has more than so many bytes.
+        HTTPException: 413 if it has more than ``most`` bytes.
     """
     body = bytearray()
     while True:

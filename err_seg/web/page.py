@@ -1,4 +1,4 @@
-"""The page: its parts, and what happens when the button is pressed."""
+"""The page: its parts, and the labelling when the button is pressed."""
 
 import time
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Pa
 
     Args:
         model: see :func:`err_seg.load`.
-        words: what the field for class names holds at first.
+        words: first content of the field for class names.
         uploads: the files that may be labelled.
-        samples: some of them, to try.
+        samples: some of these, to try.
     """
     page = gr.Blocks(title="ERR-Seg", analytics_enabled=False, delete_cache=(10 * MINUTE, 60 * MINUTE))
     with page:
@@ -75,7 +75,7 @@ def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Pa
 
 
 def event_kinds(page: gr.Blocks, num_samples: int) -> dict[str, Kind]:
-    """Return what the page's events are: their fields' types and ranges, as laid out above."""
+    """Return the page's events: the types and ranges of their fields, as laid out above."""
     numbers = {event["api_name"]: event["id"] for event in page.config["dependencies"]}
     fields: dict[str, Any] = {LABEL: tuple[Picture | None, StrictStr, StrictStr, Share, NumKept]}
     if num_samples:
@@ -84,7 +84,7 @@ def event_kinds(page: gr.Blocks, num_samples: int) -> dict[str, Kind]:
 
 
 def uploaded_path(payload: Any) -> str | None:
-    """Hand on the path of an upload, which Gradio would otherwise decode itself, with errors of its own."""
+    """Pass on the path of an upload, which Gradio would otherwise decode itself, with its own errors."""
     return None if payload is None else payload.path
 
 
@@ -120,7 +120,7 @@ def check_size(path: str) -> None:
     """Look at a picture's header.
 
     Raises:
-        ImageReadError: it is no picture, or has more pixels than this page takes.
+        ImageReadError: it is not a picture, or has more pixels than this page takes.
     """
     try:
         with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""The server of the page: on this machine alone unless told otherwise, and without any other server's help."""
+"""The server of the page: only for this machine by default, and without contacting other servers."""
 
 import os
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from err_seg.web.uploads import NoSuchUpload, Uploads, media_type
 def create_app(model: ERRSeg, words: str, folder: str | Path, samples: Sequence[str | Path] = ()) -> FastAPI:
     """Make the web application.
 
-    Only uploads of at most 20 MB, their results, and the samples are ever served; no other file of the machine is.
+    It serves only uploads of at most 20 MB, their results and the samples, and no other file of the machine.
 
     Args:
         model, words: see :func:`build_page`.
         folder: an existing folder for uploads, results and copies of the samples; it should hold nothing else, since
-            all of it can be had. ``GRADIO_TEMP_DIR`` is set to it, which is how Gradio learns of it.
+            everything in it can be downloaded. ``GRADIO_TEMP_DIR`` is set to it, so that Gradio uses it.
         samples: pictures to try.
     """
     uploads = Uploads(folder)
@@ -38,7 +38,7 @@ def create_app(model: ERRSeg, words: str, folder: str | Path, samples: Sequence[
     @app.post(UPLOAD)
     def upload(files: UploadFile) -> list[str]:
         path = uploads.store(files.filename or "", files.file)
-        page.upload_file_set.add(str(path))  # which Gradio clears of old ones
+        page.upload_file_set.add(str(path))  # from which Gradio removes old ones
         return [str(path)]
 
     @app.get(PROGRESS)

@@ -9,35 +9,36 @@ from pathlib import Path
 from typing import BinaryIO
 
 LONGEST_NAME = 60
-# what a browser may show; anything else, a page with scripts say, is handed out as a download
+# what a browser may show; anything else, such as a page with scripts, is only offered as a download
 SHOWN = {"image/avif", "image/bmp", "image/gif", "image/jpeg", "image/png", "image/tiff", "image/webp"}
 
 
 class NoSuchUpload(LookupError):
-    """A path that a client may not have: outside the folder or absent, which the message does not tell apart."""
+    """A path that is not allowed: outside the folder, or absent. The message does not say which."""
 
     def __init__(self) -> None:
         super().__init__("There is no such upload; choose the picture again.")
 
 
 class Uploads:
-    """A folder of this server's own.
+    """The server's folder.
 
     Args:
-        folder: an existing folder. Links in its own path are followed, links in it lead to files in it or nowhere.
+        folder: an existing folder. Links in its own path are followed; links inside it may only lead to files inside
+            it.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder).resolve()
 
     def find(self, path: str) -> Path:
-        """Return the file, links resolved, that a client means; nothing outside the folder is looked at.
+        """Return the file that a client names, with links resolved; nothing outside the folder is looked at.
 
         Raises:
             NoSuchUpload: it is not in the folder, absent, or no file.
         """
         try:
-            # first by the letters alone: whether a file outside is there cannot be told even from the time taken
+            # first by the text alone, so that not even the time taken tells whether a file outside exists
             if not Path(os.path.normpath(path)).is_relative_to(self.folder):
                 raise NoSuchUpload
             found = Path(path).resolve(strict=True)
