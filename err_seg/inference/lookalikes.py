@@ -62,7 +62,7 @@ def why_unreadable(path: Path) -> str | None:
     if suffix in HEIC_SUFFIXES:
         return "HEIC pictures need pillow-heif: pip install pillow-heif"
     if suffix in RAW_SUFFIXES:
-        return "a camera's raw files must be developed first, to TIFF or JPEG, for example with darktable-cli"
+        return "this is a raw file of a camera; develop it to TIFF or JPEG, for example with darktable-cli"
     if suffix in OTHERS:
         return OTHERS[suffix]
     kind = _builtin_types().guess_type(f"file{suffix}")[0] or ""

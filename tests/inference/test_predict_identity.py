@@ -282,7 +282,7 @@ def test_a_picture_that_changes_while_it_is_read_is_a_problem(run_predict, tmp_p
 
     monkeypatch.setattr(inputs, "read_image", change)
     status, out, err = run_predict(picture, other)
-    assert (status, "a.png: was changed while it was read" in err, "1 done" in out) == (1, True, True)
+    assert (status, "a.png: changed while it was read" in err, "1 done" in out) == (1, True, True)
 
 
 def test_full_disk_is_told_of_when_a_result_is_noted(run_predict, tmp_path, monkeypatch):

@@ -286,7 +286,7 @@ def test_a_device_that_failed_ends_the_run_and_keeps_what_is_done(run_predict, t
         status, _, err = run_predict(tmp_path / "in", "--format", "labels")
     assert status == 4
     (line,) = err.strip().splitlines()
-    assert "device cpu failed and computes nothing any more (RuntimeError: CUDA error: device-side assert" in line
+    assert "device cpu failed and no longer computes (RuntimeError: CUDA error: device-side assert" in line
     assert len(network.sizes) == 4, "the fourth picture's error ends the run"
     assert files(tmp_path / "out") == [f"{i}_labels.png" for i in range(3)]
     failed.clear()
