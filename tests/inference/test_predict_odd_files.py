@@ -296,7 +296,7 @@ def test_a_device_that_failed_ends_the_run_and_keeps_what_is_done(run_predict, t
 def test_attention_of_a_network_without_escf_is_refused_before_anything_is_done(
     run_predict, toy, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(toy, "escf", None)
+    monkeypatch.setattr(toy.head, "escf", None)
     status, _, err = run_predict(save(tmp_path / "a.png"), "--format", "attention")
     assert (status, "no ESCF" in err) == (2, True)
     assert not (tmp_path / "out").exists()
