@@ -4,6 +4,7 @@ import math
 import re
 
 import mypy.api
+import open_clip
 import pytest
 import torch
 from conftest import REPOSITORY
@@ -160,3 +161,11 @@ def test_every_shipped_configuration_builds(file):
     with torch.device("meta"):
         model = err_seg.build_model(cfg)
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+@pytest.mark.parametrize("name", ["err_seg_mobileclip2_s0", "err_seg_mobileclip2_s2", "err_seg_convnext_xxl"])
+def test_statistics_are_those_that_the_weights_were_trained_with(name):
+    model = err_seg.get_cfg(name).MODEL
+    trained = open_clip.get_pretrained_cfg(model.CLIP.NAME, model.CLIP.PRETRAINED)
+    for ours, theirs in ((model.PIXEL_MEAN, trained["mean"]), (model.PIXEL_STD, trained["std"])):
+        assert ours == pytest.approx([255 * value for value in theirs], abs=1e-3)

@@ -3,7 +3,9 @@
 ======================  =====================================================================
 ``clip.py``             CLIP: released open_clip models, text tower, loading
 ``encoder.py``          what every image tower gives and says of itself
-``convnext.py``         ConvNeXt features F1..F4, E32 and HSM's E16
+``hierarchical.py``     features F1..F4, E32 and HSM's E16 of a trunk in stages
+``convnext.py``         ConvNeXt's head and HSM's branch
+``fastvit.py``          FastViT's, for real time
 ``vit.py``              ViT tokens, for Table XII
 ``words.py``            class names to text embeddings, cached by ``text_embeddings.py``
 ``hsm.py``              HSM: hierarchical cost maps, and their embedding X

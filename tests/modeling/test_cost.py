@@ -1,4 +1,6 @@
-"""The count of parameters and multiply-adds against the published figures."""
+"""The count of parameters and multiply-adds against the published figures, and those that configurations state."""
+
+import re
 
 import pytest
 import torch
@@ -8,8 +10,8 @@ import err_seg
 from err_seg.modeling.cost import network_cost
 
 
-def build(*overrides):
-    config = REPOSITORY / "configs" / "err_seg_convnext_b.yaml"
+def build(*overrides, name="err_seg_convnext_b"):
+    config = REPOSITORY / "configs" / f"{name}.yaml"
     cfg = err_seg.get_cfg(config, ["MODEL.CLIP.PRETRAINED", "", "MODEL.DEVICE", "meta", *overrides])
     with torch.device("meta"):
         return err_seg.build_model(cfg)
@@ -34,3 +36,18 @@ def test_reductions_save_what_they_promise(switch):
     without = network_cost(build(*switch), num_classes=150, num_kept=32, size=640)
     assert without.macs["escf"] > 1.2 * with_reductions.macs["escf"]
     assert without.macs["encoder"] == with_reductions.macs["encoder"]
+
+
+@pytest.mark.parametrize("name", ["err_seg_mobileclip2_s0", "err_seg_mobileclip2_s2", "err_seg_convnext_xxl"])
+def test_a_configuration_states_what_it_costs(name):
+    opening = (REPOSITORY / "configs" / f"{name}.yaml").read_text().split("_BASE_")[0]
+    stated = [float(figure) for figure in re.findall(r"\d+\.\d", opening.split("costs")[1])]
+    costs = [network_cost(build(name=name), num_classes=150, num_kept=kept, size=640) for kept in (8, 32)]
+    counted = [*(sum(cost.macs.values()) for cost in costs), costs[0].macs["encoder"]]
+    assert stated == [round(macs / 1e9, 1) for macs in counted]
+    assert "has not been measured" in opening.replace("\n# ", " ")
+
+
+def test_real_time_is_within_its_goal():
+    cost = network_cost(build(name="err_seg_mobileclip2_s0"), num_classes=150, num_kept=8, size=640)
+    assert sum(cost.macs.values()) <= 45e9
