@@ -1,4 +1,4 @@
-"""What callers may pass, checked before any work begins."""
+"""Checks of callers' arguments, before any work begins."""
 
 from numbers import Integral
 from typing import Any

@@ -26,7 +26,7 @@ def resolve_device(device: str) -> torch.device:
     """Turn ``MODEL.DEVICE`` into a device; "auto" is CUDA, else MPS, else the CPU.
 
     Raises:
-        ConfigError: the device is not a device, or not there.
+        ConfigError: no such device, or it is not available.
     """
     if device == "auto":
         return torch.device(
@@ -41,10 +41,10 @@ def resolve_device(device: str) -> torch.device:
 
 
 def own_device(device: str) -> str:
-    """Return this process's own device, for a command to take before anything lies on a GPU.
+    """Return this process's own device; a command calls this before anything is on a GPU.
 
-    A process of several on a machine gets a GPU of its own where "auto" or "cuda" leaves the choice. It becomes CUDA's
-    current one: whatever else CUDA is asked for, such as pinned memory, would take a few 100 MB of the first GPU.
+    With "auto" or "cuda", each of several processes on a machine gets its own GPU. It becomes CUDA's current device,
+    since otherwise pinned memory and the like would take a few 100 MB of the first GPU.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and count:
@@ -71,7 +71,7 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device; from the CPU to CUDA by way of pinned memory, so that nothing waits for the device."""
+    """Copy a tensor to a device; from the CPU to CUDA through pinned memory, so that nothing waits for the device."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     pinned = tensor if tensor.is_pinned() else torch.empty_like(tensor, pin_memory=True).copy_(tensor)
@@ -137,7 +137,7 @@ def _write_tf32(values: tuple[Any, Any]) -> None:
 
 @contextmanager
 def deterministic(enabled: bool) -> Iterator[None]:
-    """Take torch's deterministic algorithms for a ``with`` block; ``False`` leaves everything as it is."""
+    """Use torch's deterministic algorithms during a ``with`` block; ``False`` changes nothing."""
     if not enabled:
         yield
         return

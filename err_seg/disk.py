@@ -1,4 +1,4 @@
-"""What disks refuse, told with the name of the file; and sizes for readers."""
+"""Errors of disks, with the name of the file; and sizes in readable form."""
 
 import errno
 import os
@@ -15,9 +15,9 @@ _NEXT_TO_NOTHING = 1 << 16  # bytes
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let whatever the disk refuses in the block be an ``OSError`` that names the file.
+    """Turn errors of the disk in the block into an ``OSError`` that names the file.
 
-    Opening a file names it, writing to it does not; and libraries that write by themselves raise errors of their own.
+    Errors when opening a file name it, those when writing do not; and some libraries raise errors of their own.
 
     Raises:
         OSError: the disk is full or broken; ``filename`` is ``path``.
@@ -32,7 +32,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def disk_error(error: BaseException | None) -> OSError | None:
-    """Return the disk's refusal that an error is or came from; ``None`` where it has nothing to do with the disk."""
+    """Return the disk's error that an error is or comes from; ``None`` if it has nothing to do with the disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _REFUSALS:
             return error
@@ -44,12 +44,12 @@ def disk_error(error: BaseException | None) -> OSError | None:
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Tell whether a file could not be written for lack of space."""
+    """Whether a file could not be written for lack of space."""
     return error.errno in _FULL
 
 
 def size_text(size: int) -> str:
-    """Write a number of bytes for readers, to three digits: "812 bytes", "48.3 MB"."""
+    """Format a number of bytes, to three digits: "812 bytes", "48.3 MB"."""
     for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if size >= unit:
             value = size / unit
@@ -58,7 +58,7 @@ def size_text(size: int) -> str:
 
 
 def _silent_refusal(error: Exception, folder: Path) -> OSError | None:
-    """Return what a library's error means that says no more than that not all was written."""
+    """Return the meaning of a library's error that says only that not everything was written."""
     if not isinstance(error, OSError) or error.errno is not None:
         return None
     full = shutil.disk_usage(folder).free < _NEXT_TO_NOTHING

@@ -119,14 +119,14 @@ def config_of(name: str | os.PathLike[str]) -> str:
 
 
 def settings_of_file(file: Path) -> tuple[str | None, Overrides]:
-    """Find out how to configure the network for a file of weights: by what is written in it, else by its width.
+    """Find the configuration for a file of weights: the one written in it, else by the width of its tensors.
 
     Returns:
         A shipped configuration to start from, if any, and KEY VALUE pairs over it.
 
     Raises:
         CheckpointError: the file cannot be read.
-        HubError: neither helps.
+        HubError: neither gives one.
     """
     text = None
     if file.suffix == ".safetensors":
@@ -147,20 +147,20 @@ def settings_of_file(file: Path) -> tuple[str | None, Overrides]:
 
 
 def _prediction_settings(text: str, file: Path) -> Iterator[Any]:
-    """Yield KEY and VALUE of what a stored configuration says about the network; the rest is the training's own."""
+    """Yield KEY and VALUE of a stored configuration's settings of the network; those of training are left out."""
     try:
         config = yaml.safe_load(json.loads(text))
         sections = {name: config[name] for name in ("MODEL", "INPUT")}
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file}: the configuration stored in it cannot be read; give one: {error}") from error
 
-    # a file from elsewhere has no say in where this machine writes its cache, but in whether there is one
+    # a file from elsewhere must not decide where this machine writes its cache, only whether there is one
     for key, value in settings_of(sections):
         yield from () if key == "MODEL.TEXT.CACHE_DIR" and value != "none" else (key, value)
 
 
 def weights_dir() -> Path:
-    """Return where files put there by hand are looked for: ``$ERR_SEG_CACHE/weights``, else in ``~/.cache/err_seg``."""
+    """Return the folder for files put there by hand: ``$ERR_SEG_CACHE/weights``, else in ``~/.cache/err_seg``."""
     return cache_dir() / "weights"
 
 
@@ -170,7 +170,7 @@ def find_weights(
     """Find the weights of a named model: in the package, put there by hand, in the hub's cache, or fetched now.
 
     Raises:
-        HubError: they are nowhere; says which file to put where.
+        HubError: they are not found; says which file to put where.
     """
     packaged = MODELS[name].packaged
     if packaged is not None:

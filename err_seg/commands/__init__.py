@@ -1,7 +1,7 @@
-"""The commands: ``err-seg NAME ...``, one file a command, each a function ``main`` of its arguments.
+"""The commands: ``err-seg NAME ...``. Each has a file with a function ``main``, which takes the arguments.
 
-Reading the arguments imports nothing heavy: help, the version and a mistake are answered at once. What a command needs
-is imported when it starts to work.
+Reading the arguments imports nothing heavy, so that help, version and mistakes are answered at once. A command imports
+what it needs when it starts to work.
 """
 
 import argparse
@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from err_seg.version import __version__
 
 COMMANDS = {
-    "predict": "label every pixel of your own pictures and videos with your own words",
+    "predict": "label every pixel of your own images and videos with your own words",
     "train": "train a network, then evaluate it",
     "evaluate": "evaluate weights on any number of benchmarks",
     "prepare": "convert the data sets' archives",
     "sweep": "measure tables of variants and seeds",
     "results": "write a page of what sweeps have measured on the miniature world",
     "export": "write the network as ONNX or as a program of torch.export",
-    "web": "serve a web page that labels uploaded pictures",
-    "analyze": "count a network's cost, the classes of pictures, CRM's recall, the likeness of words",
-    "figures": "draw the paper's figures for your own pictures and words",
+    "web": "serve a web page that labels uploaded images",
+    "analyze": "count a network's cost and the classes of images; measure CRM's recall and how similar words are",
+    "figures": "draw the paper's figures for your own images and words",
     "benchmark": "measure time and memory of prediction, training and reading",
     "mini": "the whole system on a small drawn world, in minutes on a CPU",
     "gpu_checks": "check on this machine's GPU what only a GPU can show",
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing = "\n".join(f"  {name:11} {what}" for name, what in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="err-seg",
-        description="Any picture plus any list of class names in, a label for every pixel out.",
-        epilog=f"commands:\n{listing}\n\nerr-seg COMMAND --help tells the rest.",
+        description="Any image plus any list of class names in, a label for every pixel out.",
+        epilog=f"commands:\n{listing}\n\nerr-seg COMMAND --help explains the options.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -1,4 +1,4 @@
-"""Count and measure what the paper's Tables I, III, IV and XIII rest on, for any network, data sets and CLIP.
+"""Measure what the paper's Tables I, III, IV and XIII are based on, for any network, data sets and CLIP.
 
     err-seg analyze model --config-file configs/err_seg_convnext_b.yaml --num-classes 150 --num-kept 32
     err-seg analyze classes --datasets ade20k_150_val pascal_voc_20_val
@@ -6,10 +6,10 @@
         --opts MODEL.WEIGHTS model_final.pth
     err-seg analyze vocabularies --config-file configs/err_seg_convnext_b.yaml
 
-model: parameters and multiply-adds (Table III); nothing is computed, so it takes a second. classes: how many classes a
-picture shows, and how much of the vocabulary it does not need (Table I). recall: which share of them is among the K
-classes that CRM keeps. vocabularies: how similar classes are to those of training (Table IV). The last three print a
-table and write the figures and a picture to --output. Data sets of your own are declared under DATASETS.CUSTOM of
+model: parameters and multiply-adds (Table III), counted in a second without computing anything. classes: how many
+classes an image shows, and how much of the vocabulary it does not need (Table I). recall: the share of these classes
+that is among the K that CRM keeps. vocabularies: how similar classes are to those of training (Table IV). The last
+three print a table and write its numbers and a plot to --output. Declare data sets of your own under DATASETS.CUSTOM in
 --config-file.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from err_seg.config import Config
 
 NO_CLIP_WEIGHTS = (
-    "These figures mean nothing{}: CLIP has random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a file) "
+    "These numbers mean nothing{}: CLIP has random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a file) "
     "or MODEL.WEIGHTS."
 )
 
@@ -112,7 +112,7 @@ def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
     table.add_section()
     table.add_row("a picture, as computed here", f"{total / 1e9:.1f}")
     repeated = total + cost.repeated_guidance_macs
-    table.add_row("with the guidance projected anew for every class", f"{repeated / 1e9:.1f}")
+    table.add_row("with the guidance projected for every class", f"{repeated / 1e9:.1f}")
     console = Console()
     console.print(table)
     console.print(

@@ -3,7 +3,7 @@
     err-seg evaluate --config-file configs/err_seg_convnext_b.yaml MODEL.WEIGHTS model_final.pth
     err-seg evaluate --config-file configs/err_seg_convnext_b.yaml --num-gpus 4 DATASETS.TEST "['ade20k_150_val']"
 
-An evaluation that was killed goes on where it was: the same command skips the pictures done.
+An evaluation that was killed continues with the same command, which skips the finished images.
 """
 
 from collections.abc import Sequence

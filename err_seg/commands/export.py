@@ -4,11 +4,11 @@
     err-seg export err_seg.pt2 --weights model_final.safetensors
     python examples/run_exported.py err_seg.onnx err_seg.npz photo.jpg
 
-Picture size, vocabulary and K are inputs of the file. Words become text embeddings here, in a file beside it (.npz);
-run the command again with other --classes, and the network's file is left as it is, if it is of the same weights. The
-file is compared with the network.
+Image size, vocabulary and K are inputs of the file. The words are written as text embeddings to a file beside it
+(.npz). For other words run the command again with other --classes: the network's file stays as it is if it has the same
+weights. The file is compared with the network.
 
-Exit status: 0 written and equal; 1 it computes something else; 2 nothing was written, since options are wrong.
+Exit status: 0 written and equal to the network; 1 not equal; 2 wrong options, nothing written.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--classes", metavar="NAMES", help='also write FILE.npz with the embeddings of "cat, sofa, wall"'
     )
-    parser.add_argument("--force", action="store_true", help="write the network's file anew if it is there")
+    parser.add_argument("--force", action="store_true", help="replace the network's file if it exists")
     add_model_options(parser)
     arguments = parser.parse_args(argv)
     if arguments.file.suffix not in ENDINGS:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             export.save_vocabulary(model, names, vocabulary)
             print(f"{vocabulary}: {len(names)} classes")
         if is_there:
-            print(f"{arguments.file} is there already; --force writes it anew")
+            print(f"{arguments.file} exists already; --force replaces it")
             return 0
         write(model, arguments.file)
         parity = check(model, arguments.file)
@@ -71,6 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{parity.largest_difference:.1e}, the same classes were kept in {parity.same_kept}"
     )
     if not parity.holds:
-        print("error: the file computes something else than the network; do not use it", file=sys.stderr)
+        print("error: the file's results differ from the network's; do not use it", file=sys.stderr)
         return 1
     return 0

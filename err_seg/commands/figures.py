@@ -1,4 +1,4 @@
-"""Draw what the paper shows besides its tables, for your own pictures, words, data sets and models.
+"""Draw the paper's figures for your own images, words, data sets and models.
 
     err-seg figures attention photo.jpg --classes-file ade20k_150 --class sky --point 120 80
     err-seg figures attention-share --datasets ade20k_150_val --num-kept 32 150
@@ -6,8 +6,8 @@
     err-seg figures grid a.jpg b.jpg --classes "dog, grass" --classes "brown dog, white dog, grass"
 
 attention: where SFM looks within the map of a class, with all classes kept and with K of them (Fig. 2).
-attention-share: how much of CFM's attention goes to classes that a picture does not show (Proposition 1). grid:
-pictures beside what is predicted for lists of words (Fig. 8 to 10). More: docs/figures.md.
+attention-share: how much of CFM's attention goes to classes that an image does not show (Proposition 1). grid: images
+beside the predictions for lists of words (Fig. 8 to 10). More: docs/figures.md.
 """
 
 import argparse
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from err_seg.analysis.picture_grid import Column
 
 OUTPUT = Path("output/paper_figures")
-NO_WEIGHTS = "These figures mean nothing: the network has random weights. Set MODEL.WEIGHTS."
+NO_WEIGHTS = "These results mean nothing: the network has random weights. Set MODEL.WEIGHTS."
 
 
 def draw_attention(options: argparse.Namespace) -> Path:
@@ -79,7 +79,7 @@ def measure_shares(options: argparse.Namespace) -> Path:
         results += measure_attention_share(
             model, data, options.num_kept or (model.num_kept or num_classes, num_classes)
         )
-    print("Attention that classes in the picture pay to others, by the number of classes kept, shares in percent:")
+    print("Attention that the classes in the image pay to others, by the number of classes kept, in percent:")
     print(share_table(results))
     print(
         "(present : redundant: how many times as much one gets as the other; bounds: what the logits' spread Δ allows)"

@@ -4,12 +4,12 @@
     err-seg mini all --seeds 0 1 2             mean and spread of three
     err-seg mini all --from-scratch            pre-train CLIP as well
     err-seg mini all --config-file configs/mini/err_seg_vit.yaml    the same on a ViT
-    err-seg mini evaluate                      the trained network that the package brings
+    err-seg mini evaluate                      the trained network in the package
     err-seg mini train SOLVER.MAX_ITER 100     any key of the configuration, before the options
-    err-seg mini draw --sheet sheet.png        pictures of it, to look at
+    err-seg mini draw --sheet sheet.png        a sheet of its images, to look at
 
-Pictures are drawn on first use, to mini_world in the data sets' folder (DATASETS.ROOT); trained networks, results.json
-and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" left there, else the package's own.
+Images are drawn on first use, to mini_world in the data sets' folder (DATASETS.ROOT). Trained networks, results.json
+and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" wrote there, else the one in the package.
 """
 
 import argparse
@@ -26,9 +26,9 @@ DRAWING = """Draw the miniature world: write a split, look at it, or measure how
     err-seg mini draw --split val --count 240 --output datasets
     err-seg mini draw --split val --sheet sheet.png
 
-Pictures and label maps go to a folder of OUTPUT/mini_world that is named by split, number and the other settings; where
-OUTPUT is the data sets' folder, the data sets mini_world_train, mini_world_val and mini_world_test are found there. A
-sheet comes in two: FILE.png with scenes beside their labels, and FILE_classes.png with crops of all sixty classes.
+Images and label maps go to a folder in OUTPUT/mini_world, named by split, number and the other settings. If OUTPUT is
+the data sets' folder, the data sets mini_world_train, mini_world_val and mini_world_test are found there. --sheet
+writes two files: FILE.png with scenes beside their labels, and FILE_classes.png with crops of all sixty classes.
 """
 STEPS = ("pretrain", "train", "evaluate", "all", "draw")
 SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "all")

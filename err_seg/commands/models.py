@@ -13,7 +13,7 @@ from err_seg.modeling.err_seg import ERRSeg
 
 
 def load_model(arguments: argparse.Namespace) -> ERRSeg:
-    """Load the model that the options name; a configuration file alone gives the weights that it names.
+    """Load the model that the options name; with --config-file alone, the weights are those of the configuration.
 
     Raises:
         ValueError: see :func:`err_seg.load`.
@@ -33,7 +33,7 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
 
 
 def read_names(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """Return the class names that the options give, unchecked where they are typed.
+    """Return the class names that the options give; typed ones are not checked.
 
     Raises:
         ValueError, OSError: a file that cannot be read or holds no class names.

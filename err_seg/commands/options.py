@@ -1,4 +1,4 @@
-"""What the commands' options have in common."""
+"""Options that several commands share."""
 
 import argparse
 
@@ -44,9 +44,11 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False)
     else:
         group.add_argument("--model", metavar="NAME", help=f"{names} ({DEFAULT_MODEL})")
         group.add_argument("--weights", metavar="FILE", help="our own (.safetensors) or a released (.pth) checkpoint")
-    group.add_argument("--config-file", metavar="FILE", help="a YAML file, where the weights do not say what they fit")
+    group.add_argument(
+        "--config-file", metavar="FILE", help="a YAML file, for weights that do not hold their configuration"
+    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
-    group.add_argument("--precision", choices=PRECISIONS, help="the configuration's, which is mostly fp32")
+    group.add_argument("--precision", choices=PRECISIONS, help="default: the configuration's, usually fp32")
     group.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
 
 

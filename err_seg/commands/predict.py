@@ -1,13 +1,13 @@
-"""Label every pixel of your own pictures and videos with your own words.
+"""Label every pixel of your own images and videos with your own words.
 
     err-seg predict photo.jpg --classes "cat, sofa, wall"
     err-seg predict holiday/ "clips/*.mp4" --classes-file ade20k_150 --output results --format overlay,labels
 
-Without further options the model is err-seg-b, fetched once from the Hugging Face hub. Running it again goes on where
-it stopped. Under torchrun or accelerate launch the pictures are shared out between processes. More: docs/using.md.
+The default model is err-seg-b, fetched once from the Hugging Face hub. The same command continues an interrupted job.
+Under torchrun or accelerate launch, the processes divide the images. More: docs/using.md.
 
-Exit status: 0 all done; 1 some inputs could not be used, all others are done; 2 nothing was done, since options, words
-or weights are wrong; 3 results could not be written; 4 the device failed; 130 interrupted.
+Exit status: 0 all done; 1 some inputs could not be used, all others are done; 2 wrong options, words or weights,
+nothing done; 3 results could not be written; 4 the device failed; 130 interrupted.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def formats(text: str) -> tuple[str, ...]:
 
 
 def coordinate(text: str) -> int:
-    """Read a place in a picture."""
+    """Read a position in a picture."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0, and so outside of every picture")
     return int(text)
@@ -55,8 +55,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAMES|THRESHOLD",
-        help='what is none of the classes: pixels of these further words ("wall, floor"), or, with a number in 0..1, '
-        "pixels whose highest probability is below it; may be given twice",
+        help='pixels that belong to none of the classes: those of further words ("wall, floor") or, given a number, '
+        "those whose highest probability is below it; may be given twice",
     )
     parser.add_argument("--num-kept", type=positive, metavar="K", help="how many of the classes a picture may show")
     parser.add_argument("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
@@ -67,7 +67,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="pictures at a time (1)")
     parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
     parser.add_argument(
-        "--force", action="store_true", help="forget what is done there, replace results of other settings"
+        "--force", action="store_true", help="ignore finished results and replace those of other settings"
     )
     add_model_options(parser)
     arguments = parser.parse_args(argv)
@@ -77,7 +77,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") -> dict:
-    """Collect what results depend on besides the pictures."""
+    """Collect all settings that results depend on."""
     from err_seg.identity import weights_digest
 
     return {
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def count_items(sources: "list[Source]", rank: int, world_size: int) -> int | None:
-    """Return how many pictures are this process's, where no video makes that unknown."""
+    """Return this process's number of pictures; ``None`` if videos make it unknown."""
     from err_seg.inference.video import is_video
 
     if any(source.path and is_video(source.path) for source in sources):

@@ -1,9 +1,9 @@
-"""Write a page of the ablations that sweeps have measured on the miniature world, beside the paper's figures.
+"""Write a page of the ablations that sweeps have measured on the miniature world, beside the paper's values.
 
     err-seg results
     err-seg results --sweeps output/sweeps --page docs/results.md
 
-Nothing is trained here, err-seg sweep --mini does that; what has not been run is listed as such, with its command.
+Nothing is trained here; err-seg sweep --mini does that. Sweeps that have not been run are listed with their command.
 """
 
 import argparse

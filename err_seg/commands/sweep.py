@@ -1,4 +1,4 @@
-"""Measure tables of variants and seeds: what is missing is run, and each table is written after every run.
+"""Measure tables of variants and seeds. Missing runs are made, and the table is written after each.
 
     err-seg sweep configs/ablations/table_v.yaml --mini          on the miniature world, minutes to hours
     err-seg sweep configs/ablations/table_v.yaml --num-gpus 4    on the real data
@@ -6,8 +6,8 @@
     err-seg sweep configs/ablations/table_xiii.yaml --weights err-seg-b        evaluates, trains nothing
     err-seg sweep my_sweep.yaml SOLVER.MAX_ITER 40000 --seeds 0 1 2
 
-A sweep is a YAML file; err_seg/sweeps/definition.py describes it. It may be stopped or killed at any moment: the same
-command goes on where it was. Runs with the same settings are shared by all sweeps of an --output. Tables (Markdown,
+A sweep is a YAML file; err_seg/sweeps/definition.py describes it. It may be stopped or killed at any moment; the same
+command continues it. All sweeps with the same --output share runs of equal settings. Tables (Markdown,
 CSV, JSON) and plots go to OUTPUT/<name of the sweep>/, runs to OUTPUT/runs/.
 """
 
@@ -51,7 +51,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dry-run", action="store_true", help="list what is missing, and write the tables of what is there")
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of every variant's configuration, before the options")
     arguments = parser.parse_intermixed_args(argv)
-    # files and overrides are told apart by their look: a setting's key is no file's name
+    # files and overrides differ by their form: no key of a setting is a file's name
     first = next((i for i, item in enumerate(arguments.sweeps) if item.suffix not in (".yaml", ".yml")), None)
     if first is not None:
         arguments.opts = [str(item) for item in arguments.sweeps[first:]] + arguments.opts
@@ -70,12 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on where it was", file=sys.stderr)
+        print("stopped; the same command continues", file=sys.stderr)
         return 130
 
 
 def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
-    """Do the sweeps one after the other."""
+    """Run the sweeps one after the other."""
     from err_seg.hub import MODELS, find_weights
     from err_seg.mini.files import SCENES
     from err_seg.sweeps import Display, Workers, plan_runs, select_runs, work_through
@@ -104,7 +104,7 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
         print(f"== {sweep.title}", flush=True)
         folder = arguments.output / (f"{sweep.name}-{runs[0].training.folder.name}" if weights else sweep.name)
         write_tables = functools.partial(write, sweep, runs, folder, command)
-        write_tables()  # what cannot be written is told before anything is run
+        write_tables()  # so that errors in writing show before anything is run
         try:
             if arguments.dry_run:
                 list_missing(wanted)
@@ -127,7 +127,7 @@ def list_missing(runs: "list[Run]") -> None:
 
 
 def load_sweeps(files: list[Path], *, mini: bool) -> "list[Sweep]":
-    """Read the files; of several, those with nothing for the miniature world are passed over."""
+    """Read the files; if there are several, those with nothing for the miniature world are skipped."""
     from err_seg.sweeps import NoMiniSweep, load_sweep
 
     sweeps = []

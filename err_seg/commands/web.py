@@ -1,10 +1,10 @@
-"""A web page on this machine: upload a picture, type words, see the labelled picture.
+"""A web page on this machine: upload an image, type words, see the labelled image.
 
     pip install -e ".[web]"
     err-seg web --model err-seg-b
     err-seg web --model mini --port 8000
 
-then open http://127.0.0.1:7860. --model mini needs no download; it knows the words of the miniature world alone.
+then open http://127.0.0.1:7860. --model mini needs no download, but knows only the words of the miniature world.
 """
 
 import argparse
@@ -27,8 +27,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser("web", __doc__)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (127.0.0.1)")
     parser.add_argument("--port", type=positive, default=7860, help="(7860)")
-    parser.add_argument("--classes", metavar="NAMES", help="the words that the page starts with")
-    parser.add_argument("--samples", metavar="DIR", help="a folder of pictures to offer")
+    parser.add_argument("--classes", metavar="NAMES", help="words that the page shows at first")
+    parser.add_argument("--samples", metavar="DIR", help="a folder of sample images")
     add_model_options(parser)
     return parser.parse_args(argv)
 

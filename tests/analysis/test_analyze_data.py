@@ -43,7 +43,7 @@ def test_recall_warns_of_random_weights(own_dataset, tmp_path, capsys):
     assert main(arguments) == 0
     output = capsys.readouterr().out
     assert "K = 2" in output
-    assert "These figures mean nothing: CLIP has random weights" in output
+    assert "These numbers mean nothing: CLIP has random weights" in output
     assert written(tmp_path / "out") == ["class_recall.json", "class_recall.png"]
 
 

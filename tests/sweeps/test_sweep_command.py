@@ -70,7 +70,7 @@ def test_killed_twice_it_leaves_the_same_table(sweep_file, tmp_path):
     output_, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "| no star" in output_
-    assert "the same command goes on where it was" in errors
+    assert "the same command continues" in errors
     assert full.results.is_file()
     assert "SIGTERM: stopped after" in (no_star.training.folder / "output.txt").read_text()
     assert figures(output)["no star"] == {}
