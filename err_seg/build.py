@@ -126,6 +126,9 @@ def build_head(cfg: Config, maps: FeatureMaps) -> Head:
             rank_decay=model.CRM.RANK_DECAY,
             num_kept=None if keep_all else model.CRM.NUM_KEPT or DEFAULT_NUM_KEPT,
             num_kept_train=None if keep_all else model.CRM.NUM_KEPT_TRAIN,
+            min_score=0.0 if keep_all else model.CRM.MIN_SCORE,
+            min_score_train=0.0 if keep_all else model.CRM.MIN_SCORE_TRAIN,
+            min_kept=model.CRM.MIN_KEPT,
         ),
         cost_embedding=CostEmbedding(
             num_maps=len(maps.embeddings), hidden_dim=model.COST_EMBEDDING.HIDDEN_DIM, dim=model.COST_EMBEDDING.DIM

@@ -9,7 +9,7 @@ from torch import Tensor
 from err_seg.config import Config
 from err_seg.modeling.err_seg import STRIDE, ERRSeg
 from err_seg.modeling.layers import resize
-from err_seg.modeling.segmentation import Segmentation
+from err_seg.modeling.segmentation import Segmentation, split_results
 
 
 class View(NamedTuple):
@@ -67,5 +67,5 @@ def segment_views(
             kept, class_scores = model.head.crm(costs[0], num_kept)
         probabilities = model.head.segment(features, costs, kept, text).float().sigmoid()
         seen.append(resize(probabilities.flip(-1) if view.mirrored else probabilities, (side, side)))
-    rows = zip(sum(seen[1:], start=seen[0]) / len(views), kept, sizes, class_scores, strict=True)
-    return [Segmentation(maps, kept, vocabulary, size, scores) for maps, kept, size, scores in rows]
+    average = sum(seen[1:], start=seen[0]) / len(views)
+    return split_results(average, kept, class_scores, vocabulary, sizes, model.head.crm.is_adaptive)

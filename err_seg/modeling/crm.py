@@ -2,19 +2,25 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+NOT_KEPT = -1
+"""Fills up the row of an image that keeps fewer classes than others of its batch."""
 
 
 class CRM(nn.Module):
     """Training-free choice of classes (paper, "Channel Reduction Module"): no parameters and no gradient.
 
     At every pixel the classes are ranked by cost; rank r = 1..R earns a class the weight ``rank_decay**(r - 1)``. The
-    sum over the pixels is the class's score, and the K classes with the highest scores are kept.
+    sum over the pixels is the class's score, and the K classes with the highest scores are kept. With a minimum score,
+    K is the most that are kept, and each image keeps as many as it needs.
 
     Args:
         num_ranks: R, how many ranks score (Table VII). At most T count.
         rank_decay: λ's base b of λ = (1, b, b², ...) (Fig. 6).
         num_kept: K in evaluation, and ``num_kept_train`` in training; ``None`` keeps all classes (Table V without CRM).
+        min_score: the score that a class needs in evaluation, and ``min_score_train`` in training, as a share of the
+            grid's pixels; 0 keeps K classes of every image, as published. Classes in the labels need none.
+        min_kept: how many of the best classes are kept whatever their score.
     """
 
     def __init__(
@@ -24,12 +30,23 @@ class CRM(nn.Module):
         rank_decay: float = 0.1,
         num_kept: int | None = None,
         num_kept_train: int | None = None,
+        min_score: float = 0.0,
+        min_score_train: float = 0.0,
+        min_kept: int = 1,
     ):
         super().__init__()
         self.num_ranks = num_ranks
         self.rank_decay = rank_decay
         self.num_kept = num_kept
         self.num_kept_train = num_kept_train
+        self.min_score = min_score
+        self.min_score_train = min_score_train
+        self.min_kept = min_kept
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether images may keep unequal numbers of classes."""
+        return (self.min_score_train if self.training else self.min_score) > 0
 
     @torch.no_grad()
     def forward(
@@ -44,18 +61,38 @@ class CRM(nn.Module):
                 the most frequent first, so more than K of them lose the rarest.
 
         Returns:
-            kept (B, min(K, T)) int64 class indices and scores (B, T) float32, in units of pixels of the grid.
+            kept (B, min(K, T)) int64 class indices and scores (B, T) float32, in units of pixels of the grid. With a
+            minimum score ``kept`` is as wide as the image that keeps most needs, and ``NOT_KEPT`` fills up the others.
         """
-        num_kept = num_kept or (self.num_kept_train if self.training else self.num_kept)
         num_classes = cost.shape[1]
+        num_kept = num_kept or (self.num_kept_train if self.training else self.num_kept) or num_classes
         scores = self.scores(cost)
-        if num_kept is None or num_kept >= num_classes:
+        if num_kept >= num_classes and not self.is_adaptive:
             return torch.arange(num_classes, device=cost.device).expand(cost.shape[0], -1), scores
         priority = scores
         if class_pixels is not None:
             best_score = cost.shape[2] * cost.shape[3] * self.num_ranks * max(1.0, self.rank_decay**self.num_ranks)
             priority = torch.where(class_pixels > 0, best_score + class_pixels, scores)
-        return ranked(priority)[:, :num_kept].sort(dim=1).values, scores
+        best = ranked(priority)[:, :num_kept]
+        if not self.is_adaptive:
+            return best.sort(dim=1).values, scores
+        return self.needed(best, priority / (cost.shape[2] * cost.shape[3])), scores
+
+    def needed(self, best: Tensor, share: Tensor) -> Tensor:
+        """Drop the classes that an image does not need.
+
+        Args:
+            best: (B, K) indices of the classes with the highest scores, best first.
+            share: (B, T) scores as shares of the grid's pixels.
+
+        Returns:
+            (B, K') ascending indices of those with the minimum score, the others' places at the end ``NOT_KEPT``.
+        """
+        needed = share.gather(1, best) >= (self.min_score_train if self.training else self.min_score)
+        needed[:, : self.min_kept] = True
+        last = share.shape[1]
+        kept = torch.where(needed, best, last).sort(dim=1).values[:, : int(needed.sum(dim=1).max())]
+        return torch.where(kept < last, kept, NOT_KEPT)
 
     def ranking(self, cost: Tensor) -> Tensor:
         """List all classes by score, best first: cost (B, T, H, W) to (B, T) int64 class indices."""
@@ -97,14 +134,14 @@ def kept_class_labels(labels: Tensor, kept: Tensor, num_classes: int) -> Tensor:
 
     Args:
         labels: (B, h, w) int64 class indices; anything outside 0..T−1 is ignored.
-        kept: (B, K) class indices.
+        kept: (B, K) class indices, or ``NOT_KEPT``.
         num_classes: T.
 
     Returns:
         (B, h, w) int64 places 0..K−1, and −1 where the pixel is ignored or its class was not kept.
     """
-    places = F.pad(torch.full_like(kept[:, :1], -1).expand(-1, num_classes), (0, 1), value=-1)
+    places = torch.full_like(kept[:, :1], -1).expand(-1, num_classes + 2)  # one for ignored pixels, one for NOT_KEPT
     order = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
-    places = places.scatter(1, kept, order)
+    places = places.scatter(1, kept % (num_classes + 2), order)
     slots = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes)
     return places.gather(1, slots.flatten(1)).view_as(labels)

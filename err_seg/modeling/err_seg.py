@@ -17,7 +17,7 @@ from err_seg.device import PRECISIONS, autocast, tf32, upload
 from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.layers import resize
-from err_seg.modeling.segmentation import Segmentation
+from err_seg.modeling.segmentation import Segmentation, split_results
 from err_seg.modeling.words import Words
 from err_seg.prompts import PromptStyle, as_texts, check_vocabulary
 
@@ -175,14 +175,12 @@ class ERRSeg(nn.Module):
                 bar.update(len(batch))
         return results[0] if pictures is not images else results
 
-    @staticmethod
     def compact(
-        prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]
+        self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]
     ) -> list[Segmentation]:
         """Split a prediction into one compact result a picture, each at its size (H, W)."""
-        probabilities = prediction.logits.float().sigmoid()
-        rows = zip(probabilities, prediction.kept, sizes, prediction.class_scores, strict=True)
-        return [Segmentation(maps, kept, vocabulary, size, scores) for maps, kept, size, scores in rows]
+        probabilities, adaptive = prediction.logits.float().sigmoid(), self.head.crm.is_adaptive
+        return split_results(probabilities, prediction.kept, prediction.class_scores, vocabulary, sizes, adaptive)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

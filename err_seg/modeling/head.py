@@ -2,17 +2,26 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from err_seg.modeling.crm import CRM, count_class_pixels, select_classes
+from err_seg.modeling.crm import CRM, NOT_KEPT, count_class_pixels, select_classes
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.escf import ESCF
 from err_seg.modeling.gud import GUD
 from err_seg.modeling.hsm import CostEmbedding, CostMaps
 
+ABSENT = -1e4
+"""A logit that no pixel has: probability and loss are exactly 0 in every precision."""
+
 
 class Prediction(NamedTuple):
-    """The network's output: logits (B, K, S/4, S/4), kept (B, K) class indices, CRM's class_scores (B, T)."""
+    """The network's output: logits (B, K, S/4, S/4), kept (B, K) class indices, CRM's class_scores (B, T).
+
+    Where images keep unequal numbers of classes, K is the largest, ``NOT_KEPT`` fills up ``kept``, and ``ABSENT`` the
+    logits.
+    """
 
     logits: Tensor
     kept: Tensor
@@ -54,17 +63,33 @@ class Head(nn.Module):
         return Prediction(self.segment(features, costs, kept, text), kept, class_scores)
 
     def segment(self, features: Features, costs: list[Tensor], kept: Tensor, text: Tensor) -> Tensor:
-        """Segment chosen classes.
+        """Segment chosen classes; of images that keep unequal numbers of them, those with equal numbers together.
+
+        Nothing is padded, so that what an image gives does not depend on the others of its batch.
 
         Args:
             features: those of B pictures.
             costs: the cost maps of all T classes, see :class:`CostMaps`.
-            kept: (B, K) int64 indices of the chosen ones.
+            kept: (B, K) int64 indices of the chosen ones; ``NOT_KEPT`` fills up a row, at its end.
             text: (T, D) embeddings of all.
 
         Returns:
-            (B, K, S/4, S/4) logits.
+            (B, K, S/4, S/4) logits, ``ABSENT`` where a row is filled up.
         """
+        if not self.crm.is_adaptive:
+            return self.segment_equal(features, costs, kept, text)
+        numbers = (kept != NOT_KEPT).sum(dim=1)
+        rows: dict[int, Tensor] = {}
+        for number in numbers.unique().tolist():
+            places = (numbers == number).nonzero()[:, 0]
+            some = Features(*(tuple(maps[places] for maps in use) for use in features))
+            logits = self.segment_equal(some, [cost[places] for cost in costs], kept[places, :number], text)
+            filled = F.pad(logits, (0, 0, 0, 0, 0, kept.shape[1] - number), value=ABSENT)
+            rows |= dict(zip(places.tolist(), filled, strict=True))
+        return torch.stack([rows[row] for row in range(len(kept))])
+
+    def segment_equal(self, features: Features, costs: list[Tensor], kept: Tensor, text: Tensor) -> Tensor:
+        """Do :meth:`segment` for images that all keep K classes."""
         x = self.cost_embedding([select_classes(cost, kept) for cost in costs])  # B·K×C×H×W
         if self.escf is not None:
             x = self.escf(x, features.deep, text[kept])

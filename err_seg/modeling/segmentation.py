@@ -1,6 +1,6 @@
 """The compact result of a picture: the K kept classes' maps and their indices, at any size on request."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from err_seg.arguments import check_size
+from err_seg.modeling.crm import NOT_KEPT
 from err_seg.modeling.layers import resize
 
 CLASSES_AT_A_TIME = 8
@@ -126,6 +127,32 @@ class Segmentation:
                 f"more than half of the {free / 1e9:.1f} GB that are free on {device}; {advice}, and resized() makes "
                 "results of fewer pixels"
             )
+
+
+def split_results(
+    probabilities: Tensor,
+    kept: Tensor,
+    class_scores: Tensor,
+    vocabulary: tuple[str, ...],
+    sizes: Sequence[tuple[int, int]],
+    is_adaptive: bool,
+) -> list[Segmentation]:
+    """Make one result an image of a batch.
+
+    Args:
+        probabilities: (B, K, S/4, S/4).
+        kept: (B, K) class indices.
+        class_scores: (B, T).
+        vocabulary: the T class names.
+        sizes: (H, W) of the B results.
+        is_adaptive: whether ``kept`` may be filled up (see :class:`err_seg.modeling.CRM`); such places are left out.
+    """
+    numbers = (kept != NOT_KEPT).sum(dim=1).tolist() if is_adaptive else [kept.shape[1]] * len(kept)
+    rows = zip(numbers, probabilities, kept, class_scores, sizes, strict=True)
+    return [
+        Segmentation(maps[:number], classes[:number], vocabulary, size, scores)
+        for number, maps, classes, scores, size in rows
+    ]
 
 
 def label_type(num_classes: int) -> torch.dtype:

@@ -32,7 +32,8 @@ INDIFFERENT = (
 )
 # settings that a training does not read
 OF_EVALUATION = (
-    *("TEST", "DATASETS.TEST", "INPUT.SIZE", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST", "MODEL.CRM.NUM_KEPT"),
+    *("TEST", "DATASETS.TEST", "INPUT.SIZE", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
+    *("MODEL.CRM.NUM_KEPT", "MODEL.CRM.MIN_SCORE"),
 )
 RECORD = "identity.json"
 DIGITS = 12  # of a folder's name
