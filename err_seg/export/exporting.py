@@ -95,6 +95,7 @@ def facts(model: ERRSeg) -> dict[str, Any]:
         "embedding_dim": model.encoder.embedding_dim,
         "fewest_classes": model.head.crm.num_ranks,
         "num_kept": model.num_kept or 0,
+        "min_score": model.head.crm.min_score,
         "size": model.size,
         "weights": weights_digest(model),
         "format": RESULT_FORMAT,

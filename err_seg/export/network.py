@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from err_seg.modeling.crm import ranked
 from err_seg.modeling.err_seg import ERRSeg
 
 INPUTS = ("image", "text", "ranks")
@@ -30,7 +31,8 @@ class ExportableERRSeg(nn.Module):
         Args:
             image: (1, 3, H, W) float32 RGB in 0..255.
             text: (T, D) float32 text embeddings, T at least CRM's R (3).
-            ranks: (K,) int64, 0, 1, ..., K - 1: which places of CRM's ranking are kept; K at most T.
+            ranks: (K,) int64, 0, 1, ..., K - 1: which places of CRM's ranking are kept; K at most T. With a minimum
+                score, as many of them as the picture needs.
 
         Returns:
             Probabilities (K, S/4, S/4) in 0..1, and the vocabulary indices (K,) of their classes, ascending.
@@ -40,9 +42,29 @@ class ExportableERRSeg(nn.Module):
         # not `resize`, whose short cut for equal sizes would fix them in the graph
         features = model.encoder(F.interpolate(normalised, self.size, mode="bilinear", align_corners=False))
         costs = model.head.cost_maps(features, text)
-        kept = model.head.crm.ranking(costs[0]).index_select(1, ranks).sort(dim=1).values
-        logits = model.head.segment(features, costs, kept, text)
+        kept = self.choose(costs[0], ranks)
+        logits = model.head.segment_equal(features, costs, kept, text)
         return logits[0].sigmoid(), kept[0]
+
+    def choose(self, cost: Tensor, ranks: Tensor) -> Tensor:
+        """Keep the classes in the first places, of which the picture needs all but where CRM asks for a minimum score.
+
+        Args:
+            cost: (1, T, H, W) cost map.
+            ranks: (K,) int64, 0, 1, ..., K - 1.
+
+        Returns:
+            (1, K') int64 class indices, ascending; K' is K, or as many as are needed.
+        """
+        crm = self.model.head.crm
+        scores = crm.scores(cost)
+        best = ranked(scores).index_select(1, ranks)
+        if not crm.is_adaptive:
+            return best.sort(dim=1).values
+        needed = crm.needed(best, scores / (cost.shape[2] * cost.shape[3]))
+        kept = best[needed].sort().values
+        torch._check(kept.shape[0] >= 1)  # what an exporter cannot see
+        return kept.unsqueeze(0)
 
 
 def example_inputs(model: ERRSeg, num_classes: int, num_kept: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

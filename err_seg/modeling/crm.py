@@ -76,23 +76,20 @@ class CRM(nn.Module):
         best = ranked(priority)[:, :num_kept]
         if not self.is_adaptive:
             return best.sort(dim=1).values, scores
-        return self.needed(best, priority / (cost.shape[2] * cost.shape[3])), scores
+        needed = self.needed(best, priority / (cost.shape[2] * cost.shape[3]))
+        kept = torch.where(needed, best, num_classes).sort(dim=1).values[:, : int(needed.sum(dim=1).max())]
+        return torch.where(kept < num_classes, kept, NOT_KEPT), scores
 
-    def needed(self, best: Tensor, share: Tensor) -> Tensor:
-        """Drop the classes that an image does not need.
+    def needed(self, best: Tensor, shares: Tensor) -> Tensor:
+        """Tell which of the best classes an image needs: (B, K) bool.
 
         Args:
-            best: (B, K) indices of the classes with the highest scores, best first.
-            share: (B, T) scores as shares of the grid's pixels.
-
-        Returns:
-            (B, K') ascending indices of those with the minimum score, the others' places at the end ``NOT_KEPT``.
+            best: (B, K) class indices, best first.
+            shares: (B, T) scores as shares of the grid's pixels.
         """
-        needed = share.gather(1, best) >= (self.min_score_train if self.training else self.min_score)
-        needed[:, : self.min_kept] = True
-        last = share.shape[1]
-        kept = torch.where(needed, best, last).sort(dim=1).values[:, : int(needed.sum(dim=1).max())]
-        return torch.where(kept < last, kept, NOT_KEPT)
+        min_score = self.min_score_train if self.training else self.min_score
+        places = torch.arange(best.shape[1], device=best.device)
+        return (shares.gather(1, best) >= min_score) | (places < self.min_kept)
 
     def ranking(self, cost: Tensor) -> Tensor:
         """List all classes by score, best first: cost (B, T, H, W) to (B, T) int64 class indices."""

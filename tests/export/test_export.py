@@ -49,6 +49,37 @@ def test_function_of_tensors_equals_the_network(model):
     assert not compare(model, wrong).holds
 
 
+@pytest.fixture
+def adaptive(toy_model):
+    """A network that keeps as many classes as a picture needs; as many of all as asked for, and fewer."""
+    return toy_model("MODEL.CRM.MIN_SCORE", 0.08).eval()
+
+
+def test_as_many_classes_as_needed(adaptive):
+    network, numbers = ExportableERRSeg(adaptive).eval(), []
+
+    def run(*inputs):
+        with torch.no_grad():
+            probabilities, kept = network(*inputs)
+        numbers.append((len(kept), len(inputs[2])))
+        return probabilities.numpy(), kept.numpy()
+
+    assert compare(adaptive, run).holds
+    assert any(kept < most for kept, most in numbers)
+    assert facts(adaptive)["min_score"] == 0.08
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_as_many_classes_as_needed_in_a_file(adaptive, tmp_path, ending):
+    if ending == "onnx":
+        for library in ("onnx", "onnxscript", "onnxruntime"):
+            pytest.importorskip(library)
+    write, check = {"pt2": (export_program, check_program), "onnx": (export_onnx, check_onnx)}[ending]
+    write(adaptive, tmp_path / f"net.{ending}")
+    assert check(adaptive, tmp_path / f"net.{ending}").holds
+
+
 @pytest.mark.slow
 def test_program(model, tmp_path):
     export_program(model, tmp_path / "net.pt2")
