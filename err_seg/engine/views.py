@@ -62,10 +62,9 @@ def segment_views(
     for view in views:
         pixels = model.preprocess(images, view.size)
         features = model.encoder(pixels.flip(-1) if view.mirrored else pixels)
-        costs = model.head.cost_maps(features, text)
         if not seen:
-            kept, class_scores = model.head.crm(costs[0], num_kept)
-        probabilities = model.head.segment(features, costs, kept, text).float().sigmoid()
+            kept, class_scores = model.head.choose(features, text, num_kept)
+        probabilities = model.head.segment(features, text, kept).float().sigmoid()
         seen.append(resize(probabilities.flip(-1) if view.mirrored else probabilities, (side, side)))
     average = sum(seen[1:], start=seen[0]) / len(views)
     return split_results(average, kept, class_scores, vocabulary, sizes, model.head.crm.is_adaptive)

@@ -41,9 +41,9 @@ class ExportableERRSeg(nn.Module):
         normalised = (image - model.pixel_mean) / model.pixel_std
         # not `resize`, whose short cut for equal sizes would fix them in the graph
         features = model.encoder(F.interpolate(normalised, self.size, mode="bilinear", align_corners=False))
-        costs = model.head.cost_maps(features, text)
-        kept = self.choose(costs[0], ranks)
-        logits = model.head.segment_equal(features, costs, kept, text)
+        cost, *_ = model.head.cost_maps(features, text)  # in one part: a graph does not know how many there are
+        kept = self.choose(cost, ranks)
+        logits = model.head.segment_equal(features, text[kept])
         return logits[0].sigmoid(), kept[0]
 
     def choose(self, cost: Tensor, ranks: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class ExportableERRSeg(nn.Module):
             (1, K') int64 class indices, ascending; K' is K, or as many as are needed.
         """
         crm = self.model.head.crm
-        scores = crm.scores(cost)
+        scores = crm.scores(*crm.winners([cost]))
         best = ranked(scores).index_select(1, ranks)
         if not crm.is_adaptive:
             return best.sort(dim=1).values

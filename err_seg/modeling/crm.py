@@ -1,5 +1,7 @@
 """CRM, the class redundancy module: which K classes of the vocabulary does this picture need?"""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -50,12 +52,12 @@ class CRM(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, cost: Tensor, num_kept: int | None = None, class_pixels: Tensor | None = None
+        self, cost: Iterable[Tensor], num_kept: int | None = None, class_pixels: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Choose the classes to keep, in ascending order of index.
 
         Args:
-            cost: (B, T, H, W) cost maps, any real values.
+            cost: parts (B, t, H, W) of the cost map of T classes, in their order; any real values.
             num_kept: K, instead of the module's own.
             class_pixels: (B, T) labelled pixels of each class, in training. Present classes come before all others,
                 the most frequent first, so more than K of them lose the rarest.
@@ -64,19 +66,19 @@ class CRM(nn.Module):
             kept (B, min(K, T)) int64 class indices and scores (B, T) float32, in units of pixels of the grid. With a
             minimum score ``kept`` is as wide as the image that keeps most needs, and ``NOT_KEPT`` fills up the others.
         """
-        num_classes = cost.shape[1]
+        winners, num_classes = self.winners(cost)
+        scores, pixels = self.scores(winners, num_classes), winners.shape[2]
         num_kept = num_kept or (self.num_kept_train if self.training else self.num_kept) or num_classes
-        scores = self.scores(cost)
         if num_kept >= num_classes and not self.is_adaptive:
-            return torch.arange(num_classes, device=cost.device).expand(cost.shape[0], -1), scores
+            return torch.arange(num_classes, device=scores.device).expand(len(scores), -1), scores
         priority = scores
         if class_pixels is not None:
-            best_score = cost.shape[2] * cost.shape[3] * self.num_ranks * max(1.0, self.rank_decay**self.num_ranks)
+            best_score = pixels * self.num_ranks * max(1.0, self.rank_decay**self.num_ranks)
             priority = torch.where(class_pixels > 0, best_score + class_pixels, scores)
         best = ranked(priority)[:, :num_kept]
         if not self.is_adaptive:
             return best.sort(dim=1).values, scores
-        needed = self.needed(best, priority / (cost.shape[2] * cost.shape[3]))
+        needed = self.needed(best, priority / pixels)
         kept = torch.where(needed, best, num_classes).sort(dim=1).values[:, : int(needed.sum(dim=1).max())]
         return torch.where(kept < num_classes, kept, NOT_KEPT), scores
 
@@ -91,18 +93,38 @@ class CRM(nn.Module):
         places = torch.arange(best.shape[1], device=best.device)
         return (shares.gather(1, best) >= min_score) | (places < self.min_kept)
 
-    def ranking(self, cost: Tensor) -> Tensor:
-        """List all classes by score, best first: cost (B, T, H, W) to (B, T) int64 class indices."""
-        return ranked(self.scores(cost))
+    def ranking(self, cost: Iterable[Tensor]) -> Tensor:
+        """List all classes by score, best first: parts (B, t, H, W) of a cost map to (B, T) int64 class indices."""
+        return ranked(self.scores(*self.winners(cost)))
 
-    def scores(self, cost: Tensor) -> Tensor:
-        """Score every class: cost (B, T, H, W) to (B, T) float32."""
-        ranks = min(self.num_ranks, cost.shape[1])
-        winners = cost.flatten(2).topk(ranks, dim=1).indices  # B×R×HW
+    def winners(self, cost: Iterable[Tensor]) -> tuple[Tensor, int]:
+        """Find the first R classes at every pixel, in memory that does not grow with T·H·W.
+
+        Args:
+            cost: parts (B, t, H, W) of the cost map of T classes, in their order.
+
+        Returns:
+            (B, min(R, T), H·W) int64 class indices, and T.
+        """
+        costs, winners, num_classes = None, None, 0
+        for part in cost:
+            found, classes = part.flatten(2).topk(min(self.num_ranks, part.shape[1]), dim=1)
+            classes = classes + num_classes
+            if costs is not None and winners is not None:
+                found, classes = torch.cat([costs, found], dim=1), torch.cat([winners, classes], dim=1)
+                found, places = found.topk(min(self.num_ranks, found.shape[1]), dim=1)
+                classes = classes.gather(1, places)
+            costs, winners, num_classes = found, classes, num_classes + part.shape[1]
+        assert winners is not None
+        return winners, num_classes
+
+    def scores(self, winners: Tensor, num_classes: int) -> Tensor:
+        """Score every class by what it has won: winners (B, R, H·W) to (B, T) float32."""
+        batch, ranks, _ = winners.shape
         # integer counts add up exactly in any order, so scores are the same on every run and device
-        counts = winners.new_zeros(cost.shape[0], ranks, cost.shape[1])
+        counts = winners.new_zeros(batch, ranks, num_classes)
         counts.scatter_add_(2, winners, torch.ones_like(winners))
-        weights = self.rank_decay ** torch.arange(ranks, device=cost.device, dtype=torch.float32)
+        weights = self.rank_decay ** torch.arange(ranks, device=winners.device, dtype=torch.float32)
         return (counts * weights[:, None]).sum(dim=1)
 
 
@@ -110,12 +132,6 @@ def ranked(priority: Tensor) -> Tensor:
     """List the indices of (B, T) numbers, highest first and equal ones by index."""
     # a stable sort, unlike topk, settles ties by index on every device
     return priority.sort(dim=1, descending=True, stable=True).indices
-
-
-def select_classes(maps: Tensor, kept: Tensor) -> Tensor:
-    """Gather the kept classes: maps (B, T, ...) and kept (B, K) give (B, K, ...)."""
-    index = kept.reshape(*kept.shape, *[1] * (maps.dim() - 2))
-    return maps.gather(1, index.expand(-1, -1, *maps.shape[2:]))
 
 
 def count_class_pixels(labels: Tensor, num_classes: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.modeling.crm import CRM, NOT_KEPT, count_class_pixels, select_classes
+from err_seg.modeling.crm import CRM, NOT_KEPT, count_class_pixels
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.escf import ESCF
 from err_seg.modeling.gud import GUD
@@ -49,7 +49,7 @@ class Head(nn.Module):
     def forward(
         self, features: Features, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
     ) -> Prediction:
-        """Compare pixels and words, choose K of the T classes, and segment these.
+        """Choose K of the T classes, and segment these.
 
         Args:
             features: those of B pictures.
@@ -57,44 +57,49 @@ class Head(nn.Module):
             num_kept: K, instead of CRM's own.
             labels: (B, H, W) int64, in training: the classes in it are kept before all others.
         """
-        costs = self.cost_maps(features, text)  # B×T×H×W, B×T×H/2×W/2
-        class_pixels = None if labels is None else count_class_pixels(labels, len(text))
-        kept, class_scores = self.crm(costs[0], num_kept, class_pixels)  # B×K
-        return Prediction(self.segment(features, costs, kept, text), kept, class_scores)
+        kept, class_scores = self.choose(features, text, num_kept, labels)
+        return Prediction(self.segment(features, text, kept), kept, class_scores)
 
-    def segment(self, features: Features, costs: list[Tensor], kept: Tensor, text: Tensor) -> Tensor:
+    def choose(
+        self, features: Features, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Choose classes by their cost maps; arguments as above. Gives kept (B, K) and class_scores (B, T)."""
+        class_pixels = None if labels is None else count_class_pixels(labels, len(text))
+        return self.crm(self.cost_maps.of_vocabulary(features, text), num_kept, class_pixels)
+
+    def segment(self, features: Features, text: Tensor, kept: Tensor) -> Tensor:
         """Segment chosen classes; of images that keep unequal numbers of them, those with equal numbers together.
 
         Nothing is padded, so that what an image gives does not depend on the others of its batch.
 
         Args:
             features: those of B pictures.
-            costs: the cost maps of all T classes, see :class:`CostMaps`.
-            kept: (B, K) int64 indices of the chosen ones; ``NOT_KEPT`` fills up a row, at its end.
-            text: (T, D) embeddings of all.
+            text: (T, D) embeddings of the vocabulary.
+            kept: (B, K) int64 indices of the chosen classes; ``NOT_KEPT`` fills up a row, at its end.
 
         Returns:
             (B, K, S/4, S/4) logits, ``ABSENT`` where a row is filled up.
         """
         if not self.crm.is_adaptive:
-            return self.segment_equal(features, costs, kept, text)
+            return self.segment_equal(features, text[kept])
         numbers = (kept != NOT_KEPT).sum(dim=1)
         rows: dict[int, Tensor] = {}
         for number in numbers.unique().tolist():
             places = (numbers == number).nonzero()[:, 0]
             some = Features(*(tuple(maps[places] for maps in use) for use in features))
-            logits = self.segment_equal(some, [cost[places] for cost in costs], kept[places, :number], text)
+            logits = self.segment_equal(some, text[kept[places, :number]])
             filled = F.pad(logits, (0, 0, 0, 0, 0, kept.shape[1] - number), value=ABSENT)
             rows |= dict(zip(places.tolist(), filled, strict=True))
         return torch.stack([rows[row] for row in range(len(kept))])
 
-    def segment_equal(self, features: Features, costs: list[Tensor], kept: Tensor, text: Tensor) -> Tensor:
-        """Do :meth:`segment` for images that all keep K classes."""
-        x = self.cost_embedding([select_classes(cost, kept) for cost in costs])  # B·K×C×H×W
+    def segment_equal(self, features: Features, text: Tensor) -> Tensor:
+        """Segment the K classes with the embeddings (B, K, D); gives (B, K, S/4, S/4) logits."""
+        costs = self.cost_maps(features, text)  # B×K×H×W, B×K×H/2×W/2
+        x = self.cost_embedding(costs)  # B·K×C×H×W
         if self.escf is not None:
-            x = self.escf(x, features.deep, text[kept])
+            x = self.escf(x, features.deep, text)
         logits = self.gud(x, features.shallow)  # B·K×1×S/4×S/4
-        return logits.unflatten(0, kept.shape)[:, :, 0]
+        return logits.unflatten(0, text.shape[:2])[:, :, 0]
 
     def blocks(self) -> list[nn.Module]:
         """List the blocks that are each run as one call, their weights used nowhere else."""

@@ -1,5 +1,7 @@
 """HSM, the hierarchical semantic module: cost maps of two strides, and their embedding X."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,31 +10,50 @@ from err_seg.device import autocast
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.layers import resize
 
+CLASSES_AT_A_TIME = 1024
+"""Of a vocabulary that is ranked, so that memory does not grow with T·H·W."""
+
 
 class CostMaps(nn.Module):
-    """Cosine similarity of every pixel's CLIP embedding to every class's text embedding (paper, C16 and C32)."""
+    """Cosine similarity of every pixel's CLIP embedding to the text embedding of classes (paper, C16 and C32)."""
 
     def forward(self, features: Features, text: Tensor) -> list[Tensor]:
-        """Compare all pixels with all classes.
+        """Compare all pixels with some classes.
 
         Args:
             features: those of B pictures.
-            text: (T, D) embeddings of the vocabulary, of any length.
+            text: embeddings of any length, (T, D) of the same classes for all pictures, or (B, K, D).
 
         Returns:
-            A cost map (B, T, h, w) for each map of embeddings, float32 in [−1, 1]; the first is on the grid (H, W).
+            A cost map (B, T, h, w), or of K classes, for each map of embeddings, float32 in [−1, 1]; the first is on
+            the grid (H, W).
         """
-        costs = [cosine_similarity(pixels, text) for pixels in features.embeddings]
-        costs[0] = resize(costs[0], features.deep[-1].shape[-2:])  # without HSM the only map is E32's
+        costs = [cosine_similarity(unit_pixels(maps), text) for maps in features.embeddings]
+        costs[0] = on_grid(costs[0], features)
         return costs
+
+    def of_vocabulary(self, features: Features, text: Tensor) -> Iterator[Tensor]:
+        """Yield the first cost map of T classes, (T, D), a part (B, t, H, W) of them at a time; in their order."""
+        pixels = unit_pixels(features.embeddings[0])
+        for classes in text.split(CLASSES_AT_A_TIME):
+            yield on_grid(cosine_similarity(pixels, classes), features)
+
+
+def unit_pixels(embeddings: Tensor) -> Tensor:
+    """Bring the embeddings of pixels (B, D, h, w) to length 1, in float32."""
+    return F.normalize(embeddings.float(), dim=1)
+
+
+def on_grid(cost: Tensor, features: Features) -> Tensor:
+    """Resize a cost map to the grid (H, W), on which it is but without HSM, where the only map is E32's."""
+    return resize(cost, features.deep[-1].shape[-2:])
 
 
 def cosine_similarity(pixels: Tensor, text: Tensor) -> Tensor:
-    """Compare pixels (B, D, h, w) with text (T, D); gives (B, T, h, w) in [−1, 1], always float32."""
+    """Compare unit pixels (B, D, h, w) with text (T, D) or (B, K, D); (B, T or K, h, w) in [−1, 1], always float32."""
     with autocast(pixels.device, None):
-        pixels = F.normalize(pixels.float(), dim=1)
-        text = F.normalize(text.float(), dim=1)
-        return torch.einsum("bchw,tc->bthw", pixels, text)
+        text = F.normalize(text.float(), dim=-1)
+        return torch.einsum("bchw,tc->bthw" if text.dim() == 2 else "bchw,btc->bthw", pixels, text)
 
 
 class CostEmbedding(nn.Module):

@@ -25,7 +25,7 @@ def needed_by_hand(scores, pixels, min_score, num_kept, min_kept):
 def test_choice(min_score, num_kept, min_kept):
     cost = torch.randn(5, 12, 4, 6, generator=torch.Generator().manual_seed(1)) + torch.arange(12).view(12, 1, 1) / 4
     crm = CRM(num_kept=num_kept, min_score=min_score, min_kept=min_kept).eval()
-    kept, scores = crm(cost)
+    kept, scores = crm([cost])
     for row, row_scores in zip(kept.tolist(), scores, strict=True):
         expected = needed_by_hand(row_scores, 24, min_score, num_kept, min_kept)
         assert row == expected + [NOT_KEPT] * (kept.shape[1] - len(expected))
@@ -36,9 +36,9 @@ def test_classes_in_the_labels_are_kept_without_a_score():
     crm = CRM(num_kept_train=3, min_score_train=0.5).train()
     cost = torch.zeros(2, 6, 4, 4)
     cost[:, 5] = 1
-    kept, _ = crm(cost, None, torch.tensor([[0, 7, 0, 0, 0, 0], [1, 1, 1, 5, 0, 0]]))
+    kept, _ = crm([cost], None, torch.tensor([[0, 7, 0, 0, 0, 0], [1, 1, 1, 5, 0, 0]]))
     assert kept.tolist() == [[1, 5, NOT_KEPT], [0, 1, 3]]
-    assert (crm.eval()(cost, 2)[0] != NOT_KEPT).all()  # the minimum in evaluation is another
+    assert (crm.eval()([cost], 2)[0] != NOT_KEPT).all()  # the minimum in evaluation is another
 
 
 def test_places_filled_up_stand_for_no_label():

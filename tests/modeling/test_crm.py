@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from err_seg.modeling.crm import CRM, count_class_pixels, kept_class_labels, select_classes
+from err_seg.modeling.crm import CRM, count_class_pixels, kept_class_labels
 
 
 def brute_force_scores(cost, weights):
@@ -19,9 +19,10 @@ def brute_force_scores(cost, weights):
 
 
 @pytest.mark.parametrize(("num_ranks", "rank_decay"), [(1, 0.1), (3, 0.1), (5, 0.5), (3, 1.0), (3, 0.0), (20, 0.9)])
-def test_scores_and_choice(num_ranks, rank_decay):
+@pytest.mark.parametrize("parts", [9, 4, 1])
+def test_scores_and_choice(num_ranks, rank_decay, parts):
     cost = torch.randn(2, 9, 4, 5, generator=torch.Generator().manual_seed(num_ranks))
-    kept, scores = CRM(num_ranks=num_ranks, rank_decay=rank_decay)(cost, 4)
+    kept, scores = CRM(num_ranks=num_ranks, rank_decay=rank_decay)(cost.split(parts, dim=1), 4)
     for picture in range(2):
         expected = brute_force_scores(cost[picture], [rank_decay**r for r in range(num_ranks)])
         torch.testing.assert_close(scores[picture], expected, rtol=1e-5, atol=1e-5)
@@ -30,13 +31,13 @@ def test_scores_and_choice(num_ranks, rank_decay):
 
 
 def test_fewer_classes_than_kept_or_than_ranks():
-    kept, scores = CRM(num_ranks=3)(torch.randn(2, 2, 3, 3), 16)
+    kept, scores = CRM(num_ranks=3)([torch.randn(2, 2, 3, 3)], 16)
     assert kept.tolist() == [[0, 1], [0, 1]]
     torch.testing.assert_close(scores.sum(dim=1), torch.full((2,), 9 * 1.1))
 
 
 def test_ties_go_to_the_lower_index():
-    kept, _ = CRM(num_ranks=1)(torch.zeros(1, 6, 1, 1).index_fill(1, torch.tensor([4]), 1.0), 3)
+    kept, _ = CRM(num_ranks=1)([torch.zeros(1, 6, 1, 1).index_fill(1, torch.tensor([4]), 1.0)], 3)
     assert kept.tolist() == [[0, 1, 4]]
 
 
@@ -44,29 +45,21 @@ def test_present_classes_come_first_in_training():
     cost = torch.zeros(1, 6, 4, 4)
     cost[0, 5], cost[0, 4], cost[0, 3] = 3, 2, 1  # scores favour 5, 4, 3
     pixels = torch.tensor([[2, 0, 1, 0, 0, 0]])
-    kept, _ = CRM()(cost, 4, pixels)
+    kept, _ = CRM()([cost], 4, pixels)
     assert kept.tolist() == [[0, 2, 4, 5]]
 
 
 def test_more_present_classes_than_places_keeps_the_most_frequent():
     pixels = torch.tensor([[10, 400_001, 400_000, 3, 0, 7]])
-    kept, _ = CRM()(torch.randn(1, 6, 2, 2), 3, pixels)
+    kept, _ = CRM()([torch.randn(1, 6, 2, 2)], 3, pixels)
     assert kept.tolist() == [[0, 1, 2]]
 
 
 def test_no_gradient_and_no_parameters():
     crm = CRM()
     cost = torch.randn(1, 5, 2, 2, requires_grad=True)
-    assert not crm(cost, 2)[1].requires_grad
+    assert not crm([cost], 2)[1].requires_grad
     assert list(crm.parameters()) == []
-
-
-def test_select_classes():
-    maps = torch.arange(2 * 4 * 2 * 2).view(2, 4, 2, 2)
-    kept = torch.tensor([[0, 3], [1, 2]])
-    selected = select_classes(maps, kept)
-    assert torch.equal(selected[0], maps[0, [0, 3]])
-    assert torch.equal(selected[1], maps[1, [1, 2]])
 
 
 def test_counting_and_renumbering_labels():

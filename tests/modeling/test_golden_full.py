@@ -26,7 +26,6 @@ def test_full_model(size, num_kept):
 
     stages = {}
     model.encoder.register_forward_hook(lambda m, i, out: stages.update(features=out))
-    model.head.cost_maps.register_forward_hook(lambda m, i, out: stages.update(costs=[cost[0] for cost in out]))
     model.head.cost_embedding.register_forward_hook(lambda m, i, out: stages.update(fused_cost=out))
     model.head.escf.image_guidance.register_forward_hook(lambda m, i, out: stages.update(img_guidance=out[0]))
     model.head.escf.text_guidance.register_forward_hook(lambda m, i, out: stages.update(text_guidance=out[0]))
@@ -45,8 +44,10 @@ def test_full_model(size, num_kept):
     e16, e32 = stages["features"].embeddings
     close(e16[0, :, ::4, ::4], "os16_dense")
     close(e32[0, :, ::2, ::2], "os32_dense")
-    close(stages["costs"][0], "cost16")
-    close(stages["costs"][1], "cost32")
+    for cost, stride in zip(
+        model.head.cost_maps(stages["features"], model.embed_vocabulary(vocabulary)), (16, 32), strict=True
+    ):
+        close(cost[0], f"cost{stride}")
     close(result.class_scores, "scores")
     assert np.array_equal(result.kept, reference["indices"])
     close(stages["img_guidance"].permute(2, 0, 1)[:, ::4, ::4], "img_guidance")

@@ -111,6 +111,6 @@ def test_pixels_that_count_follow_from_labels_alone(num_kept):
     labels = torch.randint(0, 9, (3, 8, 8), generator=generator).where(
         torch.rand(3, 8, 8, generator=generator) < 0.7, 255
     )
-    kept, _ = CRM()(torch.randn(3, 7, 4, 4, generator=generator), num_kept, count_class_pixels(labels, 7))
+    kept, _ = CRM()([torch.randn(3, 7, 4, 4, generator=generator)], num_kept, count_class_pixels(labels, 7))
     expected = (kept_class_labels(labels, kept, 7) >= 0).sum()
     assert count_pixels(labels, 7, num_kept) == expected

@@ -1,0 +1,51 @@
+"""Vocabularies of any length in the same memory."""
+
+import pytest
+import torch
+
+from err_seg.modeling import hsm
+from err_seg.modeling.crm import CRM
+from err_seg.modeling.encoder import Features
+from err_seg.modeling.hsm import CostMaps
+
+
+def features(side, dim, generator):
+    pixels = torch.randn(1, dim, side, side, generator=generator)
+    return Features((pixels, pixels[..., ::2, ::2]), deep=(pixels[..., ::2, ::2], pixels), shallow=())
+
+
+@pytest.mark.parametrize("at_a_time", [1, 7, 40, 1000])
+def test_parts_choose_as_the_whole(monkeypatch, at_a_time):
+    generator = torch.Generator().manual_seed(0)
+    image, text = features(8, 16, generator), torch.randn(100, 16, generator=generator)
+    crm, maps = CRM(num_kept=20).eval(), CostMaps()
+    kept, scores = crm([maps(image, text)[0]])
+    monkeypatch.setattr(hsm, "CLASSES_AT_A_TIME", at_a_time)
+    parts = list(maps.of_vocabulary(image, text))
+    assert max(part.shape[1] for part in parts) == min(at_a_time, 100)
+    again, same_scores = crm(parts)
+    assert torch.equal(kept, again)
+    assert torch.equal(scores, same_scores)
+
+
+def test_memory_does_not_grow_with_the_vocabulary():
+    """The largest tensor that is made while choosing, for vocabularies of 2,000 and of 20,000 classes."""
+
+    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple | list) else (result,):
+                if isinstance(tensor, torch.Tensor):
+                    self.size = max(self.size, tensor.numel())
+            return result
+
+    sizes = []
+    for num_classes in (2_000, 20_000):
+        image = features(40, 8, torch.Generator().manual_seed(0))
+        text = torch.randn(num_classes, 8)
+        with Largest() as largest:
+            CRM(num_kept=32).eval()(CostMaps().of_vocabulary(image, text))
+        sizes.append(largest.size)
+    assert sizes[0] == sizes[1] == hsm.CLASSES_AT_A_TIME * 40 * 40
