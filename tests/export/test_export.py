@@ -108,7 +108,7 @@ def test_fewer_words_than_the_network_ranks_are_refused(model, tmp_path):
     assert not list(tmp_path.iterdir())
     save_vocabulary(model, VOCABULARY[:3], tmp_path / "words.npz")
     text = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
-    assert "vocabulary of three classes or more" in text
+    assert "any vocabulary of three or more classes" in text
     assert facts(model)["fewest_classes"] == 3
 
 
