@@ -1,4 +1,4 @@
-"""Pictures of the analyses, drawn without any window."""
+"""Figures of the analyses, drawn without a window."""
 
 from collections.abc import Mapping, Sequence
 

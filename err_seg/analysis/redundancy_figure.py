@@ -1,4 +1,4 @@
-"""A picture of one class's attention with all classes kept and with K of them (paper, Fig. 2)."""
+"""Draws one class's attention with all classes kept and with K of them (paper, Fig. 2)."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -91,7 +91,7 @@ def _write_explanation(axis: Axes, c: Comparison) -> None:
 
 
 def _draw_class_shares(axis: Axes, c: Comparison) -> None:
-    """Draw one bar for each CFM and run: how it shares the class's attention out, and what uniform attention would."""
+    """Draw one bar for each CFM and run: how it divides the class's attention, and how uniform attention would."""
     labels: list[tuple[float, str]] = []
     for layer in range(len(c.few.attention.category)):
         for run in (c.all, c.few):
@@ -113,5 +113,5 @@ def _draw_class_shares(axis: Axes, c: Comparison) -> None:
     axis.xaxis.set_major_formatter(PercentFormatter(1))
     axis.spines[["top", "right"]].set_visible(False)
     number = f"{int(c.present.sum())} of the {len(c.present)} classes are present"
-    axis.set_title(f"How CFM shares the attention of this class out at the point ({number})", fontsize=10)
+    axis.set_title(f"How CFM divides the attention of this class at the point ({number})", fontsize=10)
     axis.figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)

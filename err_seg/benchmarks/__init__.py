@@ -1,8 +1,8 @@
-"""What prediction, training and reading cost, measured.
+"""Measures what prediction, training and reading cost.
 
 =================  ======================================================================
 ``prediction.py``  time and memory of predictions
-``training.py``    time and memory of training steps, against the textbook's loss
-``data.py``        training pictures read, and label maps prepared, a second a core
+``training.py``    time and memory of training steps, compared with the dense loss
+``data.py``        training pictures read, or label maps prepared, per second and core
 =================  ======================================================================
 """

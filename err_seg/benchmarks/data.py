@@ -1,7 +1,7 @@
 """How fast training pictures are read and transformed, or label maps prepared.
 
-One process reads, as each worker of the loader does, so that the figure is pictures a second a core. A profile names
-what the time goes into.
+One process reads, as each worker of the loader does, so the result is pictures per second and core. A profile lists the
+most expensive functions.
 """
 
 import cProfile
@@ -61,7 +61,7 @@ def benchmark_reading(
         seconds = _time(dataset, positions)
         costs = _profile(lambda: [dataset[position] for position in positions])
     rows = [
-        ("pictures a second a core", f"{len(seconds) / sum(seconds):.1f}"),
+        ("pictures per second and core", f"{len(seconds) / sum(seconds):.1f}"),
         ("milliseconds a picture, median", f"{np.median(seconds) * 1e3:.1f}"),
         ("milliseconds a picture, 95th percentile", f"{np.percentile(seconds, 95) * 1e3:.1f}"),
     ]
@@ -70,7 +70,7 @@ def benchmark_reading(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Have torch compute in one thread, for the time of a ``with`` block."""
+    """Let torch compute in one thread during a ``with`` block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -96,7 +96,7 @@ def benchmark_preparation(count: int) -> None:
         seconds = time.perf_counter() - start
         written = sum(report.written for report in reports)
         costs = _profile(lambda: prepare("coco-stuff", Path(folder), force=True))
-    rows = [("files a second a core", f"{written / seconds:.0f}")]
+    rows = [("files per second and core", f"{written / seconds:.0f}")]
     _print(f"Preparation: generated COCO-Stuff, {written} label maps", rows, costs)
 
 
@@ -150,7 +150,7 @@ def generate(folder: Path) -> DatasetSpec:
 
 
 def _time(dataset: TrainingDataset, positions: list[tuple[int, int]]) -> list[float]:
-    """Seconds of each picture, after one that warms up."""
+    """Seconds of each picture, after one to warm up."""
     dataset[positions[0]]
     seconds = []
     for position in positions:
@@ -161,7 +161,7 @@ def _time(dataset: TrainingDataset, positions: list[tuple[int, int]]) -> list[fl
 
 
 def _profile(work: Callable[[], object]) -> list[tuple[str, float]]:
-    """The functions that take the most time themselves, and their shares of all of it."""
+    """The functions that take the most time themselves, and their shares of the total."""
     profile = cProfile.Profile()
     with profile:
         work()

@@ -1,4 +1,4 @@
-"""What a prediction costs: time, and memory above that of the loaded model."""
+"""Measures what a prediction costs: time, and memory above that of the loaded model."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ SAMPLING_SECONDS = 0.005
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
-    """Watch the memory in use, on the device or (CPU) by the process; gives a function for the peak in bytes."""
+    """Watch the memory in use, of the device or (CPU) the process; yields a function that returns the peak in bytes."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -46,7 +46,7 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
 def benchmark_prediction(
     cfg: Config, *, num_classes: int, num_kept: int | None, picture: tuple[int, int], repeat: int
 ) -> None:
-    """Run the same prediction some times and print a table; the first one also encodes the vocabulary.
+    """Run the same prediction several times and print a table; the first run also encodes the vocabulary.
 
     Args:
         cfg: the configuration; weights do not matter.

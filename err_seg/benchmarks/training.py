@@ -1,8 +1,8 @@
-"""What a training step costs with the loss on the kept classes, against the dense loss over all classes.
+"""Compares the cost of a training step with the loss on the kept classes and with the dense loss over all classes.
 
 The dense loss is the textbook one: logits of all T classes, those not kept at -100, against one-hot targets. Both give
-the same number (which is checked). Every row is measured in a process of its own, so that peaks of memory are its own:
-allocated on a CUDA device, resident on the CPU.
+the same number, which is checked. Every row is measured in a separate process, so that its peak memory is its own:
+allocated memory on a CUDA device, resident memory on the CPU.
 """
 
 import statistics
@@ -32,7 +32,7 @@ Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 class BenchmarkError(ValueError):
-    """A comparison of things that are not the same; the message says which."""
+    """The compared losses are not the same; the message gives them."""
 
 
 def dense_loss(logits: Tensor, kept: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The ``sem_seg`` of detectron2's outputs, T×H×W to whoever asks, and K small maps until somebody does."""
+"""The ``sem_seg`` of detectron2's outputs: a T×H×W tensor for its users, stored as K small maps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map_only
 from err_seg.modeling.segmentation import Segmentation
 
 ARGMAX = (torch.argmax, Tensor.argmax)
-# what is answered without values: T×H×W float32 at 847 classes and 12 megapixels is 41 GB
+# computed without the values: T×H×W float32 at 847 classes and 12 megapixels is 41 GB
 FACTS = (
     *(Tensor.size, Tensor.dim, Tensor.ndimension, Tensor.numel, Tensor.nelement, Tensor.__len__, Tensor.stride),
     *(Tensor.is_floating_point, Tensor.is_complex, Tensor.element_size, Tensor.get_device, Tensor.__hash__),
@@ -23,15 +23,15 @@ FACTS = (
 
 
 class CompactSemSeg(Tensor):
-    """A (T, H, W) float32 tensor of probabilities whose values are only computed when they are used.
+    """A (T, H, W) float32 tensor of probabilities whose values are computed only when they are used.
 
-    ``argmax(dim=0)``, which evaluators and visualizers ask for, is answered from the K kept maps; any other use takes
-    an ordinary tensor in its place, made for that use.
+    ``argmax(dim=0)``, which evaluators and visualizers call, is computed from the K kept maps. For any other use an
+    ordinary tensor is made.
 
     Args:
-        segmentation: the result that it stands for.
-        num_foreground: where given, all classes of the vocabulary from this index on are one class, "background",
-            whose probability is the highest of theirs; T is then ``num_foreground + 1``.
+        segmentation: the result that it represents.
+        num_foreground: if given, all classes of the vocabulary from this index on are one class, "background", with the
+            highest of their probabilities; T is then ``num_foreground + 1``.
     """
 
     segmentation: Segmentation
@@ -71,7 +71,7 @@ class CompactSemSeg(Tensor):
     def __torch_function__(
         cls, func: Callable, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Answer ``argmax(dim=0)`` and questions about the shape; do all else on dense tensors."""
+        """Compute ``argmax(dim=0)`` and properties of the shape from the maps; do all else on dense tensors."""
         kwargs = kwargs or {}
         if func in ARGMAX and isinstance(args[0], cls) and _is_over_classes(*args[1:], **kwargs):
             return args[0].labels()
@@ -84,7 +84,7 @@ class CompactSemSeg(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Callable, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Do on dense tensors what reaches PyTorch without passing ``__torch_function__``."""
+        """Do operations that reach PyTorch without passing ``__torch_function__`` on dense tensors."""
         return func(*_dense(args), **_dense(kwargs or {}))
 
 

@@ -1,4 +1,4 @@
-"""The list of checks, and the page that they become."""
+"""The list of checks, and the page that is made of them."""
 
 import time
 import traceback
@@ -20,12 +20,12 @@ VERDICTS = {True: "passed", False: "**failed**", None: "left out"}
 
 
 def run_checks(trial: Trial, names: Sequence[str], tell: Callable[[str], None]) -> tuple[str, bool]:
-    """Do the checks; one that raises has failed, and the others follow.
+    """Run the checks; one that raises has failed, and the others still run.
 
     Args:
-        trial: where.
+        trial: the folder and the device.
         names: which of ``CHECKS``.
-        tell: takes a line about each as it ends.
+        tell: called with a line about each check when it ends.
 
     Returns:
         The page, in Markdown, and whether no check failed.

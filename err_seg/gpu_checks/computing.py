@@ -22,7 +22,7 @@ from err_seg.gpu_checks.trial import ROOT, Finding, Trial, table
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import VOCABULARY
 
-# share of pixels with the CPU's label that is asked for, without TF32 and with it
+# required share of pixels with the CPU's label, without TF32 and with it
 SAME_LABELS = {False: 0.999, True: 0.99}
 MOST_SKIPPED = 20
 # of the network and its loss, none of which may wait
@@ -93,9 +93,9 @@ def train_at_each_precision(trial: Trial) -> Finding:
 
 
 def find_waiting(trial: Trial) -> Finding:
-    """The network and its loss never make the host wait (``torch.cuda.set_sync_debug_mode``); who else does."""
+    """The network and its loss never make the host wait (``torch.cuda.set_sync_debug_mode``); lists what else does."""
     if trial.rehearsal:
-        return Finding(None, ["Left out: only CUDA tells of waiting."])
+        return Finding(None, ["Left out: only CUDA reports waiting."])
     steps = 5
     cfg = trial.cfg("waiting", "SOLVER.PRECISION", "fp16", "SOLVER.MAX_ITER", steps + 3, "LOG.PERIOD", 1000)
     with training(cfg) as run:
@@ -142,7 +142,7 @@ def profile_training(trial: Trial) -> Finding:
     line = losses(cfg)[-1]
     lines = [
         f"An iteration takes {1e3 * seconds / steps:.1f} ms, of which the {on} is busy {busy / seconds:.0%}; "
-        f"{1e3 * line['data_time']:.1f} ms (median) are waited for pictures.",
+        f"{1e3 * line['data_time']:.1f} ms (median) are spent waiting for pictures.",
         "",
     ]
     return Finding(True, [*lines, *table(["most of the time", "calls", "an iteration"], rows)])

@@ -3,8 +3,8 @@
 Sixty classes are named in words, "red star" or "pink dotted wall": 8 colours x 6 shapes of objects and 3 colours x 4
 textures of walls. Segmentation training sees 24 of them. Of the 36 others, 20 are new combinations of words that it
 has seen and 16 contain a word that it never meets ("purple", "ring", "dotted"), so that the two ways in which a
-vocabulary is open are measured apart. A tiny CLIP learns all the words from captioned crops, as the large one does from
-the web.
+vocabulary is open can be measured separately. A tiny CLIP learns all the words from captioned crops, as the large one
+does from the web.
 
 Every picture is a function of (seed, split, index): the same in any order and any process, and never the same in
 two splits.
@@ -19,8 +19,8 @@ two splits.
 ==================  =========================================================================
 
 The weights in this package, ``clip.safetensors``, ``clip_vit.safetensors`` and ``err_seg.safetensors`` (what lies
-outside CLIP), all fp16, are made from nothing but drawn pictures; their metadata holds the settings. They are made anew
-by :mod:`err_seg.mini_runs`::
+outside CLIP), all fp16, are made from nothing but drawn pictures; their metadata holds the settings.
+:mod:`err_seg.mini_runs` makes them again::
 
     err-seg mini pretrain --package
     err-seg mini pretrain --config-file configs/mini/err_seg_vit.yaml --package

@@ -7,7 +7,7 @@ from err_seg.commands.benchmark import main
 def test_table_holds_speed_and_three_costs(capsys):
     main(["data", "--pictures", "2", "--crop-size", "64"])
     output = capsys.readouterr().out
-    assert "pictures a second a core" in output
+    assert "pictures per second and core" in output
     assert output.count("time in ") == 3
 
 
@@ -20,7 +20,7 @@ def test_wrong_number_is_refused(capsys):
 def test_preparation(capsys):
     main(["data", "--preparation", "--pictures", "4"])
     output = capsys.readouterr().out
-    assert "files a second a core" in output
+    assert "files per second and core" in output
     assert "4 label maps" in output
     assert output.count("time in ") == 3
 

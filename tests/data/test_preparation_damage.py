@@ -99,7 +99,7 @@ def test_full_disk_is_named_and_the_same_command_goes_on(tmp_path, small_disk, c
     assert prepare(disk, name, "coco-stuff") == 1
     errors = capfd.readouterr().err
     assert re.search(rf"\[Errno 28\] No space left on device: '{disk}/VOCdevkit/.*{re.escape(file)}'", errors)
-    assert errors.endswith("make space there; files that are done are kept, the same command goes on from here\n")
+    assert errors.endswith("make space there; finished files are kept, the same command continues\n")
     assert "coco-stuff" not in errors, "it would find the disk full, too"
     assert "Traceback" not in errors
     assert "TIFF" not in errors

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """Convert or check what ``err-seg prepare`` names.
 
     Returns:
-        The exit status: 0 all is well; 1 an archive or a picture's label map is missing, a file is damaged, or
+        The exit status: 0 everything is fine; 1 an archive or a picture's label map is missing, a file is damaged, or
         (``--strict``) a count differs from the protocol's; 130 interrupted.
     """
     root = datasets_root(options.root)
@@ -49,12 +49,10 @@ def run(options: argparse.Namespace) -> int:
             except OSError as error:
                 failures.append(str(error))
                 if is_disk_full(error):  # for the other data sets, too
-                    failures.append(
-                        "make space there; files that are done are kept, the same command goes on from here"
-                    )
+                    failures.append("make space there; finished files are kept, the same command continues")
                     break
     except KeyboardInterrupt:
-        print("\ninterrupted; files that are done are kept, the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted; finished files are kept, the same command continues", file=sys.stderr)
         return _INTERRUPTED
     if failures:
         print("\nerrors:", file=sys.stderr)

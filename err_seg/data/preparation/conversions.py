@@ -1,6 +1,6 @@
 """The seven data sets: where the archives come from, what they hold, and how they are converted.
 
-What the converted files are called, which classes they hold and how many there must be stands in the catalog.
+The names, classes and numbers of the converted files are in the catalog.
 """
 
 from collections.abc import Callable
