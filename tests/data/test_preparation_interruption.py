@@ -83,7 +83,7 @@ def test_interrupted_ends_cleanly(tmp_path, capfd):
     process.join()
     assert process.exitcode == 130
     error = capfd.readouterr().err
-    assert "interrupted; files that are done are kept" in error
+    assert "interrupted; finished files are kept" in error
     assert "Traceback" not in error
     assert not list((tmp_path / LABELS).glob("*.partial"))
     assert 3 <= len(list((tmp_path / LABELS).glob("*.png"))) < 200
