@@ -158,13 +158,22 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         Today's name (:func:`current_name`) to tensor.
 
     Raises:
+        CheckpointError: see :func:`read_whole`.
+    """
+    return _entries(read_whole(file))
+
+
+def read_whole(file: Path) -> Mapping[str, Any]:
+    """Read all that a safetensors or torch file holds, as it is, without executing anything in it.
+
+    Raises:
         CheckpointError: no such file, a damaged one, or a pickle that holds more than tensors and plain values.
     """
     if not file.is_file():
         raise CheckpointError(f"no checkpoint {file}")
     try:
         if file.suffix == ".safetensors":
-            return current_names(load_file(file))
+            return load_file(file)
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -175,4 +184,4 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} is damaged or not a checkpoint: {_first_line(error)}") from error
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{file} holds a {type(loaded).__name__}, not a dictionary of tensors")
-    return _entries(loaded)
+    return loaded

@@ -12,7 +12,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,16 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, evaluate, or both, in as many processes as asked for."""
+    from err_seg.commands.engines import choose_engine
     from err_seg.config import get_cfg
-    from err_seg.engine.choice import choose_engine
     from err_seg.engine.launch import launch
 
     try:
         cfg = get_cfg(arguments.config_file, arguments.opts)  # a mistake is told once, not by every process
-        begun = Path(cfg.OUTPUT_DIR) if arguments.resume and not arguments.eval_only else None
         arguments.engine, arguments.engine_reason = choose_engine(
             arguments.engine,
-            resume_from=begun,
             training=None if arguments.eval_only else cfg,
             processes=int(os.environ.get("WORLD_SIZE", arguments.num_gpus * arguments.num_machines)),
         )
@@ -87,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def work(arguments: argparse.Namespace) -> int:
     """Do one process's part: train unless told otherwise, evaluate, and print the table."""
+    from err_seg.commands.engines import open_engine
     from err_seg.config import get_cfg
     from err_seg.data import register_entries
     from err_seg.engine import RunError, TrainingInterrupted
@@ -135,21 +134,6 @@ def what_is_left(arguments: argparse.Namespace, cfg: "Config") -> str:
 
     newest = Checkpoints(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CHECKPOINTS_KEPT).newest_text()
     return how_to_go_on(arguments) if arguments.eval_only else f"{newest}; {how_to_go_on(arguments)}"
-
-
-def open_engine(engine: str) -> tuple[Callable[..., None], "Callable[[Config], list[BenchmarkResult]]"]:
-    """Return what trains, given a configuration and ``resume``, and what evaluates, given a configuration."""
-    if engine == "detectron2":
-        from err_seg.d2 import training  # optional
-
-        return training.train, training.evaluate
-    from err_seg import engine as plain
-    from err_seg.build import build_model
-
-    return (
-        lambda cfg, resume: plain.train(cfg, build_model(cfg), resume=resume),
-        lambda cfg: plain.evaluate(cfg, build_model(cfg)),
-    )
 
 
 def check_benchmarks(cfg: "Config") -> None:

@@ -6,9 +6,11 @@ Importing it registers the meta-architecture, backbone and head, and the data se
 try:
     import detectron2  # noqa: F401
 except ImportError as error:
-    from err_seg.engine.choice import INSTALL_DETECTRON2
-
-    raise ImportError(f"err_seg.d2 needs detectron2 ({error}): {INSTALL_DETECTRON2}") from error
+    install = (
+        "pip install --no-build-isolation "
+        "'git+https://github.com/facebookresearch/detectron2.git@02b5c4e295e990042a714712c21dc79b731e8833'"
+    )
+    raise ImportError(f"err_seg.d2 needs detectron2 ({error}): {install}") from error
 
 from err_seg.d2.backbone import CLIPBackbone
 from err_seg.d2.catalog import register_datasets

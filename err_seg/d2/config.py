@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from detectron2.config import CfgNode as DetectronNode
+from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron_defaults
-from fvcore.common.config import CfgNode
 
-from err_seg.config import ConfigError, get_cfg, settings_of
+from err_seg.config import Config, ConfigError, get_cfg, settings_of
+from err_seg.d2.catalog import register_datasets
 from err_seg.d2.weights import checked_weights, readable_weights
 from err_seg.defaults import default_cfg
 from err_seg.device import resolve_device, resolve_precision
@@ -14,65 +14,72 @@ from err_seg.device import resolve_device, resolve_precision
 NOTHING: tuple[tuple[str, Any], ...] = (("SEED", -1), ("DATASETS.TRAIN", ()), ("DATASETS.TRAIN", []))
 
 
-def add_err_seg_config(cfg: DetectronNode) -> None:
+def add_err_seg_config(cfg: CfgNode) -> None:
     """Add ERR-Seg's keys and defaults (:mod:`err_seg.defaults`) to the tree of ``detectron2.config.get_cfg()``.
 
     Afterwards ``cfg.merge_from_file`` takes the YAML files of ``configs/``. ``MODEL.DEVICE`` becomes the best device
     there is, since detectron2 knows no "auto". ``INPUT.CROP``, which detectron2's own mapper reads, becomes a crop of
     ``INPUT.CROP_SIZE``.
     """
-    for key, value in settings_of(default_cfg()):
-        _set(cfg, key, value)
-    cfg.MODEL.DEVICE = str(resolve_device("auto"))
+    _fill(cfg, default_cfg())
     cfg.MODEL.BACKBONE.NAME = "CLIPBackbone"
     cfg.MODEL.SEM_SEG_HEAD.NAME = "ERRSegHead"
     cfg.INPUT.FORMAT = "RGB"
-    _set_crop(cfg)
 
 
-def to_detectron2(cfg: CfgNode) -> DetectronNode:
+def to_detectron2(cfg: Config) -> CfgNode:
     """Translate a configuration of :func:`err_seg.get_cfg` into one for detectron2."""
     translated = detectron_defaults()
     add_err_seg_config(translated)
-    for key, value in settings_of(cfg):
-        _set(translated, key, value)
-    _set_crop(translated)
-    device = resolve_device(cfg.MODEL.DEVICE)
-    translated.MODEL.DEVICE = str(device)
+    _fill(translated, cfg)
     translated.MODEL.WEIGHTS = readable_weights(cfg.MODEL.WEIGHTS)
-    translated.SOLVER.AMP.ENABLED = resolve_precision(cfg.SOLVER.PRECISION, device).name == "fp16"
+    precision = resolve_precision(cfg.SOLVER.PRECISION, resolve_device(cfg.MODEL.DEVICE))
+    translated.SOLVER.AMP.ENABLED = precision.name == "fp16"
     return translated
 
 
-def from_detectron2(cfg: CfgNode) -> CfgNode:
-    """Take ERR-Seg's keys out of a configuration for detectron2, validated.
+def both(cfg: Config | CfgNode) -> tuple[Config, CfgNode]:
+    """Return a configuration as the plain engine's and as one for detectron2, the latter to be changed at will."""
+    theirs = cfg.clone() if isinstance(cfg, CfgNode) else to_detectron2(cfg)
+    theirs.defrost()
+    return opened(cfg), theirs
+
+
+def opened(cfg: Config | CfgNode) -> Config:
+    """Do :func:`from_detectron2`, and register the data sets under the names that the configuration uses."""
+    own = from_detectron2(cfg)
+    register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
+    return own
+
+
+def from_detectron2(cfg: Config | CfgNode) -> Config:
+    """Take ERR-Seg's keys out of a configuration for detectron2, validated; one of ours comes back as it is.
 
     detectron2's ``SEED: -1`` and ``DATASETS.TRAIN: ()``, which say nothing, become our defaults.
 
     Raises:
         ConfigError: a key is missing or its value is wrong; names it.
     """
-    pairs: list[Any] = []
+    if not isinstance(cfg, CfgNode):
+        return cfg
+    theirs, pairs = dict(settings_of(cfg)), []
     for key, _ in settings_of(default_cfg()):
-        value: Any = cfg
-        for name in key.split("."):
-            if name not in value:
-                raise ConfigError(f"the configuration has no {key}: call err_seg.d2.add_err_seg_config(cfg) first")
-            value = value[name]
-        if (key, value) in NOTHING:
-            continue
-        pairs += [key, checked_weights(value) if key == "MODEL.WEIGHTS" else value]
+        if key not in theirs:
+            raise ConfigError(f"the configuration has no {key}: call err_seg.d2.add_err_seg_config(cfg) first")
+        value = theirs[key]
+        if (key, value) not in NOTHING:
+            pairs += [key, checked_weights(value) if key == "MODEL.WEIGHTS" else value]
     return get_cfg(None, pairs)
 
 
-def _set_crop(cfg: DetectronNode) -> None:
+def _fill(cfg: CfgNode, own: Config) -> None:
+    """Put our settings into detectron2's tree."""
+    for key, value in settings_of(own):
+        *path, leaf = key.split(".")
+        node = cfg
+        for name in path:
+            node = node.setdefault(name, CfgNode())
+        node[leaf] = value
+    cfg.MODEL.DEVICE = str(resolve_device(own.MODEL.DEVICE))
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, "absolute"
-    cfg.INPUT.CROP.SIZE = [cfg.INPUT.CROP_SIZE, cfg.INPUT.CROP_SIZE]
-
-
-def _set(cfg: DetectronNode, key: str, value: Any) -> None:
-    *path, leaf = key.split(".")
-    node = cfg
-    for name in path:
-        node = node.setdefault(name, DetectronNode())
-    node[leaf] = value
+    cfg.INPUT.CROP.SIZE = [own.INPUT.CROP_SIZE, own.INPUT.CROP_SIZE]

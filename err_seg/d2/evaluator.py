@@ -12,10 +12,10 @@ from detectron2.utils import comm
 from err_seg.d2.catalog import open_pairs
 from err_seg.data import EvaluationItem
 from err_seg.engine import peers
-from err_seg.engine.benchmarks import save_benchmarks
+from err_seg.engine.benchmarks import benchmark_result, new_counts, save_benchmarks
 from err_seg.engine.parallel import is_main_process, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
-from err_seg.evaluation import BenchmarkResult, BoundaryConfusion, ConfusionMatrix
+from err_seg.evaluation import BenchmarkResult
 
 
 class ERRSegEvaluator(DatasetEvaluator):
@@ -60,7 +60,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         self.output = None if output_dir is None else Path(output_dir)
         self.settings = dict(settings or {})
         self.result: BenchmarkResult | None = None
-        self._counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
+        self._boundary_iou = boundary_iou
         if save and self.output is None:
             raise ValueError("files of the predictions (save) need an output_dir")
         folder = (self.output or Path()) / "inference" / self.spec.name
@@ -70,9 +70,7 @@ class ERRSegEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget all counts."""
-        self._counts: ConfusionMatrix | BoundaryConfusion = self._counter(
-            self.spec.num_evaluated_classes, self.spec.ignore_label, background=self.spec.num_foreground
-        )
+        self._counts = new_counts(self.spec, "cpu", boundary_iou=self._boundary_iou)
         self._pictures = 0
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -95,25 +93,14 @@ class ERRSegEvaluator(DatasetEvaluator):
         Returns:
             ``{"sem_seg": figures}``; ``None`` in all processes but the first.
         """
-        counts = self._counts
         if self.distributed:
             wait_for_all()  # which may take hours where shares are unequal, unlike what follows
-            counts.all_reduce()
+            self._counts.all_reduce()
             self._pictures = sum(comm.all_gather(self._pictures))
         if not is_main_process():
             return None
         self._files.finish()
-        further: dict[str, float] = {}
-        if isinstance(counts, BoundaryConfusion):
-            further, counts = counts.metrics(self.spec.evaluated_classes), counts.regions
-        self.result = BenchmarkResult.from_confusion(
-            self.spec.name,
-            counts,
-            self.spec.evaluated_classes,
-            self._pictures,
-            further_metrics=further,
-            settings=self.settings,
-        )
+        self.result = benchmark_result(self.spec, self._counts, self._pictures, self.settings)
         if self.output is not None and self.write_results:
             save_benchmarks([self.result], self.output)
         return OrderedDict(sem_seg=self.result.metrics)

@@ -1,76 +1,70 @@
 """detectron2's default trainer, with ERR-Seg's data, optimizer, evaluation and files."""
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from fvcore.common.config import CfgNode
 
 from err_seg.build import DEFAULT_NUM_KEPT
-from err_seg.config import ConfigError
-from err_seg.d2.catalog import records_of, register_datasets
-from err_seg.d2.checks import check_detectron2_keys, check_schedule_keys, check_settings
-from err_seg.d2.config import from_detectron2
+from err_seg.d2.catalog import open_pairs, records_of
+from err_seg.d2.checks import check_detectron2_can, check_keys, check_schedule_keys
+from err_seg.d2.config import both, opened
+from err_seg.d2.course import Stopped, TrainerCourse
 from err_seg.d2.evaluator import ERRSegEvaluator
-from err_seg.d2.hooks import (
-    EvaluateAndKeepBest,
-    LatestBatch,
-    ListDamagedPairs,
-    SaveCheckpoints,
-    SaveComparisons,
-    SaveFinalWeights,
-    SeedIterations,
-    StopOnSignal,
-    Stopped,
-    WriteReport,
-)
-from err_seg.d2.mapper import ERRSegMapper, SeededDataset, in_shared_memory
+from err_seg.d2.mapper import BatchesOfRecords, ERRSegMapper
 from err_seg.d2.meta_arch import ERRSeg
-from err_seg.data import TrainingSampler
+from err_seg.d2.weights import load_configured
 from err_seg.device import deterministic, resolve_device, resolve_precision, tf32
-from err_seg.engine.benchmarks import evaluation_settings, save_benchmarks
-from err_seg.engine.errors import TrainingError, TrainingInterrupted
+from err_seg.engine.benchmarks import check_once, evaluation_settings, save_benchmarks
+from err_seg.engine.damaged import DamagedPairs
+from err_seg.engine.errors import TrainingError
 from err_seg.engine.failures import told
 from err_seg.engine.optimizer import build_optimizer
-from err_seg.engine.parallel import activation_checkpointing, process_share
+from err_seg.engine.parallel import activation_checkpointing
 from err_seg.engine.schedule import build_schedule
 from err_seg.engine.signals import StopRequest, stop_request
+from err_seg.engine.start import open_data
+from err_seg.messages import listed
 
 
 class Trainer(DefaultTrainer):
-    """``DefaultTrainer`` that trains ERR-Seg as the plain engine does: the same batches, losses and weights.
+    """``DefaultTrainer`` that trains ERR-Seg as the plain engine does: the same batches, losses, weights and files.
 
-    Checkpoints are detectron2's (``model_0004999.pth``, ``last_checkpoint``); the last weights are also written as
-    ``model_final.safetensors``. It evaluates by itself only where ``TEST.EVAL_PERIOD`` is set; call
-    ``Trainer.test(cfg, trainer.model)`` at the end. ``LOG`` keys take the place of detectron2's writers.
+    Checkpoints are the plain engine's, too (:mod:`err_seg.engine.checkpoints`): either goes on with the other's runs.
+    It evaluates by itself only where ``TEST.EVAL_PERIOD`` is set; call ``Trainer.test(cfg, trainer.model)`` at the end.
+    ``LOG`` keys take the place of detectron2's writers.
 
     Args:
-        cfg: a configuration with :func:`err_seg.d2.add_err_seg_config` or of :func:`err_seg.d2.to_detectron2`.
+        cfg: a configuration with :func:`err_seg.d2.add_err_seg_config`, or one of :func:`err_seg.get_cfg`.
+
+    Attributes:
+        own: the plain engine's configuration.
+        course: what the run keeps and tells.
 
     Raises:
         ConfigError: see :mod:`err_seg.d2.checks`.
     """
 
     def __init__(self, cfg: CfgNode):
-        self.own = from_detectron2(cfg)
-        check_settings(self.own)
-        check_detectron2_keys(cfg)
-        register_datasets(self.own.DATASETS.ROOT, self.own.DATASETS.CUSTOM)
+        self.own, cfg = both(cfg)
+        check_detectron2_can(self.own, comm.get_world_size())
+        check_keys(cfg)
         self.stopping = StopRequest()
-        cfg = cfg.clone()
-        cfg.defrost()
         precision = resolve_precision(self.own.SOLVER.PRECISION, resolve_device(self.own.MODEL.DEVICE))
         cfg.SOLVER.AMP.ENABLED = precision.name == "fp16"
         cfg.freeze()
-        if comm.is_main_process():
-            Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
         super().__init__(cfg)
+        names = {parameter: name for name, parameter in self.meta_arch.network.named_parameters()}
+        for group in self.optimizer.param_groups:  # a derived class may build another optimizer
+            group.setdefault("names", [names[parameter] for parameter in group["params"]])
 
     @property
     def meta_arch(self) -> ERRSeg:
@@ -80,7 +74,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: ERRSeg) -> torch.optim.Optimizer:
         """Build AdamW with the published parameter groups, and ``SOLVER.CLIP_GRADIENTS`` where it is enabled."""
-        return build_optimizer(model.network, from_detectron2(cfg))
+        return build_optimizer(model.network, opened(cfg))
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
@@ -90,7 +84,7 @@ class Trainer(DefaultTrainer):
             ConfigError: see :func:`err_seg.d2.checks.check_schedule_keys`.
         """
         check_schedule_keys(cfg)
-        return build_schedule(optimizer, from_detectron2(cfg))
+        return build_schedule(optimizer, opened(cfg))
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, start: int = 0) -> Any:
@@ -100,30 +94,18 @@ class Trainer(DefaultTrainer):
             cfg: the configuration.
             start: pictures that all processes together have consumed.
         """
-        own = from_detectron2(cfg)
-        register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
-        records = records_of(own.DATASETS.TRAIN[0], own.DATASETS.ROOT)
-        rank, processes = process_share()
-        return build_detection_train_loader(
-            SeededDataset(records, ERRSegMapper(cfg, is_train=True), own.SEED, own.DATALOADER.SKIP_DAMAGED),
-            mapper=None,
-            sampler=TrainingSampler(len(records), own.SEED, rank, processes, start),
-            collate_fn=in_shared_memory,
-            total_batch_size=own.SOLVER.IMS_PER_BATCH,
-            aspect_ratio_grouping=False,
-            num_workers=own.DATALOADER.NUM_WORKERS,
-            pin_memory=torch.cuda.is_available(),
-            seed=own.SEED,  # of the workers: not from the global random state
-        )
+        own = opened(cfg)
+        name = own.DATASETS.TRAIN[0]
+        pairs, device = open_pairs(name, own.DATASETS.ROOT), resolve_device(own.MODEL.DEVICE)
+        return BatchesOfRecords(open_data(own, pairs, device, start), name, DamagedPairs(Path(own.OUTPUT_DIR)))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Build the loader of one data set's pictures, ``TEST.BATCH_SIZE`` at a time."""
-        own = from_detectron2(cfg)
-        register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
+        own = opened(cfg)
         return build_detection_test_loader(
             records_of(dataset_name, own.DATASETS.ROOT),
-            mapper=ERRSegMapper(cfg, is_train=False),
+            mapper=ERRSegMapper(own, is_train=False),
             batch_size=own.TEST.BATCH_SIZE,
             num_workers=own.DATALOADER.NUM_WORKERS,
         )
@@ -131,7 +113,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ERRSegEvaluator:
         """Build the evaluator of one data set."""
-        own = from_detectron2(cfg)
+        own = opened(cfg)
         evaluator = ERRSegEvaluator(
             dataset_name,
             output_dir=own.OUTPUT_DIR,
@@ -156,70 +138,40 @@ class Trainer(DefaultTrainer):
 
         An evaluation that was interrupted starts again: ``TEST.PROGRESS_PERIOD`` is the plain engine's.
         """
-        own = from_detectron2(cfg)
-        register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
         if evaluators is None:  # all of them now: a benchmark that is not there is told before the first one runs
-            evaluators = [cls.build_evaluator(cfg, name) for name in own.DATASETS.TEST]
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
         elif isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
         of_ours = [evaluator for evaluator in evaluators if isinstance(evaluator, ERRSegEvaluator)]
-        names = [evaluator.spec.name for evaluator in of_ours]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(f"DATASETS.TEST names {', '.join(repeated)} more than once")
+        check_once([evaluator.spec for evaluator in of_ours])
         figures = super().test(cfg, model, evaluators)
-        save_benchmarks([e.result for e in of_ours if e.result is not None], Path(own.OUTPUT_DIR))
+        save_benchmarks([e.result for e in of_ours if e.result is not None], Path(cfg.OUTPUT_DIR))
         return figures
 
     def build_hooks(self) -> list[HookBase | None]:
-        """List the hooks; of those that write, only the main process has any."""
-        own, cfg = self.own, self.cfg
-        output, model = Path(own.OUTPUT_DIR), self.meta_arch
-        self._latest = LatestBatch(model)
-        built: list[HookBase | None] = [hooks.IterationTimer(), SeedIterations(own.SEED), self._latest]
-        writer = WriteReport(own, model.device)
-        if comm.is_main_process():
-            built.append(writer)
-        built.append(hooks.LRScheduler())
-        if own.TEST.EVAL_PERIOD:
-            built.append(EvaluateAndKeepBest(own, cfg, self.test, model, writer))
-        if comm.is_main_process():
-            solver = own.SOLVER
-            built.append(
-                SaveCheckpoints(self.checkpointer, solver.CHECKPOINT_PERIOD, max_to_keep=solver.CHECKPOINTS_KEPT)
-            )
-            built.append(SaveComparisons(own, model, self._latest, writer) if own.VIS_PERIOD else None)
-            built.append(SaveFinalWeights(output, model.network))
-        if own.DATALOADER.SKIP_DAMAGED:
-            built.append(ListDamagedPairs(output, self._latest))
-        built.append(StopOnSignal())
-        return built
+        """List the hooks: detectron2's clock, the plain engine's course, detectron2's schedule."""
+        self.course = TrainerCourse(self.own, self.meta_arch)
+        return [hooks.IterationTimer(), self.course, hooks.LRScheduler()]
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint in ``OUTPUT_DIR`` where there is one, else start from ``MODEL.WEIGHTS``."""
-        configured = [dict(group) for group in self.optimizer.param_groups]
-        super().resume_or_load(resume=resume)
-        if self.start_iter:
-            self._keep_settings(configured)
-            for hook in self._hooks:
-                if isinstance(hook, hooks.PeriodicCheckpointer):  # to be counted among those that are kept
-                    files = Path(self.own.OUTPUT_DIR).glob("model_[0-9]*.pth")
-                    hook.recent_checkpoints = sorted(map(str, files))
-            consumed = self.start_iter * self.own.SOLVER.IMS_PER_BATCH
-            self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, consumed))
+        """Go on from the newest checkpoint in ``OUTPUT_DIR`` where there is one, else start from ``MODEL.WEIGHTS``.
 
-    def _keep_settings(self, configured: Sequence[dict[str, Any]]) -> None:
-        """Put the configuration's learning rates, decays and betas in the place of those that a checkpoint holds."""
-        schedule = self.scheduler
-        if not isinstance(schedule, torch.optim.lr_scheduler.LambdaLR):  # of a derived class, which knows its own
+        Learning rates, decays and betas are those of the configuration. Without ``resume``, checkpoints of an earlier
+        run are set aside.
+
+        Raises:
+            CheckpointError, TrainingError: there is none that can be read or fits.
+        """
+        state = self.course.begin(resume=resume)
+        if not state.iteration:
+            load_configured(self.meta_arch.network, self.own.MODEL.WEIGHTS)
             return
-        for group, own in zip(self.optimizer.param_groups, configured, strict=True):
-            group.update({key: value for key, value in own.items() if key != "params"})
-        schedule.base_lrs = [group["initial_lr"] for group in configured]
-        for group, factor in zip(self.optimizer.param_groups, schedule.lr_lambdas, strict=True):
-            group["lr"] = group["initial_lr"] * factor(schedule.last_epoch)
-
-    def _last_checkpoint(self) -> str:
-        return self.checkpointer.get_checkpoint_file() or "there is none yet"
+        self.start_iter = self.iter = state.iteration
+        with warnings.catch_warnings():  # torch's, of a schedule that steps before its optimizer
+            warnings.simplefilter("ignore")
+            self.scheduler.last_epoch = state.iteration - 1
+            self.scheduler.step()
+        self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, state.pictures))
 
     def train(self) -> Any:
         """Train to ``SOLVER.MAX_ITER``.
@@ -229,10 +181,12 @@ class Trainer(DefaultTrainer):
                 read, or a loader process was killed.
             TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
         """
-        solver = self.own.SOLVER
+        solver, newest = self.own.SOLVER, self.course.checkpoints.newest_text
+        if self.course.state is None:
+            self.course.begin(resume=False)
         try:
             with (
-                told(TrainingError, lambda: f"the last checkpoint: {self._last_checkpoint()}", "--resume"),
+                told(TrainingError, newest, "--resume"),
                 stop_request() as self.stopping,
                 tf32(solver.TF32),
                 deterministic(solver.DETERMINISTIC),
@@ -240,16 +194,11 @@ class Trainer(DefaultTrainer):
             ):
                 return super().train()
         except Stopped as stop:
-            raise TrainingInterrupted(
-                f"stopped after {self.iter + 1} iterations; --resume goes on from here: "
-                f"{self.checkpointer.get_checkpoint_file()}",
-                stop.signum,
-            ) from None
+            raise stop.args[0] from None
         except FloatingPointError as error:
             reason = str(error).splitlines()[0]
             raise TrainingError(
-                f"{reason} Its pictures (of this process): {self._latest.text()}; the last checkpoint: "
-                f"{self._last_checkpoint()}. Look at "
-                "these pictures and their labels; else lower SOLVER.BASE_LR or try SOLVER.PRECISION "
-                '"bf16" or "fp32", and --resume'
+                f"{reason} Its pictures (of this process): {listed(self.course.files())}; {newest()}. Look at these "
+                'pictures and their labels; else lower SOLVER.BASE_LR or try SOLVER.PRECISION "bf16" or "fp32", and '
+                "--resume"
             ) from error

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from detectron2.utils.file_io import PathHandler, PathManager
+from torch import nn
 
-from err_seg.checkpoint import read_checkpoint
+from err_seg.checkpoint import load_weights, read_checkpoint
 from err_seg.config import ConfigError
 
 PREFIX = "safetensors:"
@@ -37,6 +38,16 @@ class SafetensorsHandler(PathHandler):
 
 
 PathManager.register_handler(SafetensorsHandler())
+
+
+def load_configured(network: nn.Module, weights: str) -> None:
+    """Load ``MODEL.WEIGHTS``, where it names any, from wherever detectron2 can fetch it.
+
+    Raises:
+        CheckpointError: see :func:`err_seg.checkpoint.load_weights`.
+    """
+    if weights:
+        load_weights(network, PathManager.get_local_path(weights))
 
 
 def readable_weights(weights: str) -> str:

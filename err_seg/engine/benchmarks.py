@@ -18,7 +18,7 @@ from err_seg.engine.errors import EvaluationError
 from err_seg.engine.failures import told
 from err_seg.engine.parallel import check_shared_folder, is_main_process, of_main_process, process_share, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
-from err_seg.engine.progress import EvaluationProgress
+from err_seg.engine.progress import Counts, EvaluationProgress
 from err_seg.engine.views import evaluation_views, segment_views
 from err_seg.evaluation import (
     BenchmarkResult,
@@ -83,11 +83,20 @@ def open_benchmarks(cfg: Config) -> list[SegmentationPairs]:
         DatasetError: a benchmark is unknown or not on disk.
     """
     benchmarks = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in cfg.DATASETS.TEST]
-    names = [pairs.spec.name for pairs in benchmarks]
+    check_once([pairs.spec for pairs in benchmarks])
+    return benchmarks
+
+
+def check_once(benchmarks: Sequence[DatasetSpec]) -> None:
+    """Check that each benchmark is named once: the files of the second would take the place of the first's.
+
+    Raises:
+        ConfigError: one is named twice.
+    """
+    names = [spec.name for spec in benchmarks]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigError(f"DATASETS.TEST names {', '.join(repeated)} more than once; each benchmark is evaluated once")
-    return benchmarks
 
 
 def benchmark_num_kept(cfg: Config, spec: DatasetSpec) -> int | None:
@@ -126,10 +135,7 @@ def evaluate_benchmark(
         *(len(pairs), spec.name, settings["precision"], settings["precision_reason"], model.device),
     )
     progress = EvaluationProgress(folder, of_main_process(fingerprint({**settings, **facts})))
-    counter = BoundaryConfusion if cfg.TEST.BOUNDARY_IOU else ConfusionMatrix
-    counts: ConfusionMatrix | BoundaryConfusion = counter(
-        spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=model.device
-    )
+    counts = new_counts(spec, model.device, boundary_iou=cfg.TEST.BOUNDARY_IOU)
     files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
     with told(EvaluationError, lambda: f"{progress.saved} pictures of {spec.name} are done and kept", GO_ON):
         progress.restore(counts)
@@ -138,14 +144,23 @@ def evaluate_benchmark(
     counts.all_reduce()
     if is_main_process():
         files.finish()
+    return benchmark_result(spec, counts, len(pairs), settings), progress
+
+
+def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool) -> Counts:
+    """Return a counter of a benchmark's pixels that has seen none."""
+    counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
+    return counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
+
+
+def benchmark_result(spec: DatasetSpec, counts: Counts, pictures: int, settings: dict[str, Any]) -> BenchmarkResult:
+    """Turn a benchmark's counts into its result."""
     further: dict[str, float] = {}
     if isinstance(counts, BoundaryConfusion):
         further, counts = counts.metrics(spec.evaluated_classes), counts.regions
-    classes = spec.evaluated_classes
-    result = BenchmarkResult.from_confusion(
-        spec.name, counts, classes, len(pairs), further_metrics=further, settings=settings
+    return BenchmarkResult.from_confusion(
+        spec.name, counts, spec.evaluated_classes, pictures, further_metrics=further, settings=settings
     )
-    return result, progress
 
 
 @torch.no_grad()
@@ -153,7 +168,7 @@ def count_pictures(
     cfg: Config,
     model: ERRSeg,
     pairs: SegmentationPairs,
-    counts: ConfusionMatrix | BoundaryConfusion,
+    counts: Counts,
     progress: EvaluationProgress,
     files: PredictionFiles,
 ) -> None:

@@ -29,6 +29,7 @@ from err_seg.files import atomic_write
 logger = logging.getLogger(__name__)
 
 WEIGHTS, TRAINING, HASHES = "model.safetensors", "training.pt", "files.json"
+POINTER = "last_checkpoint"  # names the newest checkpoint of a run that version 0.1 trained with detectron2
 
 
 @dataclass
@@ -80,8 +81,8 @@ class Checkpoints:
         return sorted((path for path in found if re.fullmatch(r"iter_\d{7,}", path.name)), key=_iteration, reverse=True)
 
     def newest_text(self) -> str:
-        """Name the newest checkpoint, for messages; of a run of detectron2 that which it names itself."""
-        newest, named = self.newest_first(), self.folder.with_name("last_checkpoint")
+        """Name the newest checkpoint, for messages."""
+        newest, named = self.newest_first(), self.folder.with_name(POINTER)
         if not newest and named.is_file():
             newest = [named.with_name(named.read_text(encoding="utf-8").strip())]
         return f"the last good checkpoint is {newest[0]}" if newest else "there is no checkpoint yet"
@@ -89,11 +90,11 @@ class Checkpoints:
     def set_aside(self) -> None:
         """Rename the checkpoints of an earlier run in the same place, so that this run is never resumed from them.
 
-        Of a run of detectron2 it is the file that names the last one of them.
+        Where a file names the last one of them, it is that file.
         """
-        last = self.folder.with_name("last_checkpoint")
+        last = self.folder.with_name(POINTER)
         if last.exists():
-            renamed = last.with_name("last_checkpoint.old")
+            renamed = last.with_name(f"{POINTER}.old")
             os.replace(last, renamed)
             logger.warning("OUTPUT_DIR held checkpoints of an earlier run; what named the last of them is %s", renamed)
         if not self.newest_first():

@@ -17,7 +17,7 @@ from err_seg.engine.checkpoints import Checkpoints, TrainingState
 from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.errors import TrainingError, TrainingInterrupted
 from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
-from err_seg.engine.parallel import is_main_process, wait_for_all
+from err_seg.engine.parallel import is_main_process, pictures_at_a_time, process_share, wait_for_all
 from err_seg.engine.run_log import RunLog, check_trackers
 from err_seg.engine.start import prepare_output
 from err_seg.engine.trial import BestWeights, figures_of
@@ -40,7 +40,8 @@ class Course:
         model: what is trained.
 
     Raises:
-        ConfigError: there is nothing to evaluate on, or what the run is to be logged to is not installed.
+        ConfigError: pictures cannot be shared out evenly, there is nothing to evaluate on, or what the run is to be
+            logged to is not installed.
 
     Attributes:
         iteration: iterations done.
@@ -58,6 +59,7 @@ class Course:
 
     def __init__(self, cfg: Config, model: ERRSeg):
         check_trackers(cfg)
+        pictures_at_a_time(cfg, process_share()[1])
         if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
             raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
         self.cfg, self.model, self.is_main = cfg, model, is_main_process()

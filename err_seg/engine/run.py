@@ -16,9 +16,9 @@ from err_seg.data import Batch, SegmentationPairs, get_dataset
 from err_seg.data.loader import seed_of
 from err_seg.engine.averaging import WeightAverage
 from err_seg.engine.course import Course
-from err_seg.engine.parallel import build_accelerator, distribute, pictures_at_a_time, without_sync
+from err_seg.engine.parallel import build_accelerator, distribute, without_sync
 from err_seg.engine.schedule import set_learning_rates
-from err_seg.engine.start import open_data
+from err_seg.engine.start import open_data, tell_of_start
 from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
 from err_seg.engine.trial import Trial
 from err_seg.engine.vis import predict_batch
@@ -34,7 +34,6 @@ class TrainingRun(Course):
         super().__init__(cfg, model)
         self.accelerator = build_accelerator(cfg, model.device)
         self.processes = self.accelerator.num_processes
-        self.batch_size = pictures_at_a_time(cfg, self.processes)
         self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
         self.trial = Trial(cfg, model) if cfg.TEST.EVAL_PERIOD else None
@@ -46,8 +45,8 @@ class TrainingRun(Course):
         self.restore(state, optimizer, self.accelerator.scaler)
         self.network.train()
         self.open(state)
-        share = self.accelerator.process_index, self.processes
-        self._batches = iter(open_data(cfg, pairs, model.device, self.batch_size, share, start=state))
+        tell_of_start(cfg, pairs, model.device, self.iteration)
+        self._batches = iter(open_data(cfg, pairs, model.device, self.pictures))
         self._latest: Batch | None = None
 
     def step(self, signum: int = 0) -> int:

@@ -11,8 +11,15 @@ from err_seg.data import SegmentationPairs, training_loader
 from err_seg.device import resolve_precision
 from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, check_output_folder
 from err_seg.engine.damaged import DamagedPairs
+from err_seg.engine.earlier import load_earlier
 from err_seg.engine.environment import save_environment
-from err_seg.engine.parallel import check_shared_folder, is_main_process, process_share, wait_for_all
+from err_seg.engine.parallel import (
+    check_shared_folder,
+    is_main_process,
+    pictures_at_a_time,
+    process_share,
+    wait_for_all,
+)
 from err_seg.engine.step import training_transform
 from err_seg.modeling.err_seg import ERRSeg
 
@@ -38,7 +45,10 @@ def prepare_output(
         checkpoints.set_aside()
         damaged.forget()
     wait_for_all()
-    state = (checkpoints.load_newest(model) if resume else None) or TrainingState()
+    state = checkpoints.load_newest(model) if resume else None
+    if resume and state is None:
+        state = load_earlier(output, model, solver.IMS_PER_BATCH)
+    state = state or TrainingState()
     wait_for_all()
     if is_main:
         checkpoints.tidy(state.iteration)
@@ -48,43 +58,38 @@ def prepare_output(
     return state
 
 
-def open_data(
-    cfg: Config,
-    pairs: SegmentationPairs,
-    device: torch.device,
-    batch_size: int,
-    share: tuple[int, int],
-    *,
-    start: TrainingState,
-) -> DataLoader:
-    """Open the endless stream of training batches where a state says.
+def open_data(cfg: Config, pairs: SegmentationPairs, device: torch.device, start: int) -> DataLoader:
+    """Open the endless stream of this process's training batches.
 
     Args:
         cfg: the configuration.
         pairs: the training pictures.
         device: that the batches go to.
-        batch_size: pictures that a process runs through the network together.
-        share: number of this process, and of all of them.
-        start: what is done.
+        start: pictures that all processes together have consumed.
     """
-    rank, processes = share
-    logger.info(
-        "training on %d pictures of %s: iterations %d to %d of %d pictures each (%d processes × %d parts × %d), "
-        "precision %s (%s), TF32 %s, device %s",
-        *(len(pairs), pairs.spec.name, start.iteration, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH),
-        *(processes, cfg.SOLVER.ACCUMULATION_STEPS, batch_size),
-        *resolve_precision(cfg.SOLVER.PRECISION, device),
-        *("allowed" if cfg.SOLVER.TF32 else "off", device),
-    )
+    rank, processes = process_share()
     return training_loader(
         pairs,
         training_transform(cfg, pairs.spec.ignore_label),
-        batch_size,
+        pictures_at_a_time(cfg, processes),
         seed=cfg.SEED,
         workers=cfg.DATALOADER.NUM_WORKERS,
-        start=start.pictures,
+        start=start,
         rank=rank,
         world_size=processes,
         skip_damaged=cfg.DATALOADER.SKIP_DAMAGED,
         pinned=device.type == "cuda",
+    )
+
+
+def tell_of_start(cfg: Config, pairs: SegmentationPairs, device: torch.device, iteration: int) -> None:
+    """Log what a run trains, from which iteration on and how."""
+    processes = process_share()[1]
+    logger.info(
+        "training on %d pictures of %s: iterations %d to %d of %d pictures each (%d processes × %d parts × %d), "
+        "precision %s (%s), TF32 %s, device %s",
+        *(len(pairs), pairs.spec.name, iteration, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH),
+        *(processes, cfg.SOLVER.ACCUMULATION_STEPS, pictures_at_a_time(cfg, processes)),
+        *resolve_precision(cfg.SOLVER.PRECISION, device),
+        *("allowed" if cfg.SOLVER.TF32 else "off", device),
     )

@@ -11,10 +11,10 @@ from torch import Tensor
 from err_seg.engine.checkpoints import Checkpoints, TrainingState
 from err_seg.engine.errors import TrainingError
 from err_seg.engine.run_log import RunLog
+from err_seg.messages import listed
 
 logger = logging.getLogger(__name__)
 
-NAMED_FILES = 8
 LOSSES_SKIPPED = 10  # in a row, before a run with loss scaling ends: a few are normal, more do not stop by themselves
 
 
@@ -112,8 +112,7 @@ class Watch:
 
     def _complain(self, loss: float, iteration: Iteration) -> None:
         files = gather_object([] if iteration.own_loss.isfinite() else iteration.files)
-        more = f" and {len(files) - NAMED_FILES} more" if len(files) > NAMED_FILES else ""
-        what = f"the loss is {loss} at iteration {iteration.number}, pictures {', '.join(files[:NAMED_FILES])}{more}"
+        what = f"the loss is {loss} at iteration {iteration.number}, pictures {listed(files)}"
         if self.scale is not None and self.broken <= LOSSES_SKIPPED:
             logger.warning("%s; its step is skipped (%d in a row, of at most %d)", what, self.broken, LOSSES_SKIPPED)
             return

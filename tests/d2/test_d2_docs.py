@@ -6,17 +6,23 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, TOY
 from PIL import Image
+from test_engine_choice import hide_detectron2
 
 import err_seg
 from err_seg.checkpoint import save_weights
-from err_seg.engine.choice import INSTALL_DETECTRON2
+from err_seg.commands.engines import choose_engine
+from err_seg.config import ConfigError
 
 pytestmark = pytest.mark.d2
 PAGE = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
-def test_install_line_is_the_one_of_the_error():
-    assert INSTALL_DETECTRON2 in PAGE.splitlines()
+def test_install_line_is_the_one_of_the_error(monkeypatch):
+    hide_detectron2(monkeypatch)
+    with pytest.raises(ConfigError) as told:
+        choose_engine("detectron2")
+    install = re.search(r"pip install .*?detectron2\.git@\w{40}'", str(told.value))[0]
+    assert install in PAGE.splitlines()
 
 
 def test_ten_lines(tmp_path, monkeypatch):
@@ -42,5 +48,6 @@ def test_program_that_trains(run_cfg, tmp_path):
     page = (REPOSITORY / "docs/detectron2.md").read_text(encoding="utf-8")
     program = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Trainer(cfg)" in block)
     exec(program, {"cfg": to_detectron2(run_cfg("SOLVER.MAX_ITER", 2, "VIS_PERIOD", 2))})
-    for file in ("model_final.pth", "model_final.safetensors", "metrics.json", "results.json", "vis/iter_0000002.png"):
+    files = ("checkpoints/iter_0000002/training.pt", "model_final.safetensors", "metrics.json", "results.json")
+    for file in (*files, "vis/iter_0000002.png"):
         assert (tmp_path / "out" / file).is_file()

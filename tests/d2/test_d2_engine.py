@@ -11,12 +11,9 @@ from test_killed_workers import kill_a_loader_process
 from toy_training import assert_same_weights, command, environment, lines, metrics
 from toy_training import run as plain_train
 
-import err_seg
-from err_seg.checkpoint import CheckpointError, read_checkpoint
+from err_seg.checkpoint import read_checkpoint
 from err_seg.config import ConfigError
 from err_seg.engine import build_optimizer, build_schedule
-from err_seg.engine.checkpoints import Checkpoints
-from err_seg.engine.choice import began
 from err_seg.engine.errors import EvaluationError, TrainingError
 from err_seg.engine.run_log import RunLog
 
@@ -57,10 +54,8 @@ def test_same_losses_weights_figures_and_files_as_the_plain_engine(train_net, tm
     for name in first:
         torch.testing.assert_close(second[name], first[name], rtol=1e-5, atol=1e-7)
     assert results(other) == results(plain)
-    only_plain = {"checkpoints"}
-    only_other = {"last_checkpoint", "model_0000006.pth", "model_0000013.pth", "model_final.pth"}
-    names = [{path.name for path in folder.iterdir()} for folder in (plain, other)]
-    assert names[0] - only_plain == names[1] - only_other
+    files = [{str(path.relative_to(folder)) for path in folder.rglob("*")} for folder in (plain, other)]
+    assert files[0] == files[1]
     assert (other / "inference/toy_val/classes.csv").read_text() == (
         plain / "inference/toy_val/classes.csv"
     ).read_text()
@@ -70,6 +65,7 @@ def test_clipping_schedule_determinism_and_evaluation_are_the_plain_engines(trai
     clip = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model")
     clip += ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.01, "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR")
     options = (*clip, "SOLVER.DETERMINISTIC", True, "TEST.EVAL_PERIOD", 4, "SOLVER.MAX_ITER", 6)
+    options += ("VIS_PERIOD", 4)
     loss, modes = d2.meta_arch.segmentation_loss, set()
 
     def looking(*arguments, **more):
@@ -89,6 +85,8 @@ def test_clipping_schedule_determinism_and_evaluation_are_the_plain_engines(trai
         first, second = (read_checkpoint(tmp_path / engine / name) for engine in ("plain", "detectron2"))
         for key in first:
             torch.testing.assert_close(second[key], first[key], rtol=1e-5, atol=1e-7)
+    pictures = [(tmp_path / engine / "vis/iter_0000004.png").read_bytes() for engine in ("plain", "detectron2")]
+    assert pictures[0] == pictures[1]
     for iterations in (4, 6):
         file = f"evaluations/iter_{iterations:07d}/results.json"
         written = [json.loads((tmp_path / engine / file).read_text()) for engine in ("plain", "detectron2")]
@@ -124,7 +122,7 @@ def test_poly_schedule_is_that_of_detectron2s_project(toy_cfg, toy_model):
 
 def test_stopped_run_goes_on_where_it_was(train_net, tmp_path, monkeypatch):
     assert train_net(*WITH, *STOCHASTIC, "LOG.PERIOD", 3, *in_out(tmp_path, "straight"))[0] == 0
-    seed = d2.trainer.SeedIterations.before_step
+    seed = d2.course.TrainerCourse.before_step
 
     def stop_in_iteration_10(hook):
         seed(hook)
@@ -133,18 +131,18 @@ def test_stopped_run_goes_on_where_it_was(train_net, tmp_path, monkeypatch):
 
     arguments = (*WITH, *STOCHASTIC, "LOG.PERIOD", 3, "DATALOADER.NUM_WORKERS", 2, *in_out(tmp_path, "stopped"))
     with monkeypatch.context() as patch:
-        patch.setattr(d2.trainer.SeedIterations, "before_step", stop_in_iteration_10)
+        patch.setattr(d2.course.TrainerCourse, "before_step", stop_in_iteration_10)
         status, _, errors = train_net(*arguments)
     assert status == 143
     assert "stopped after 11 iterations" in errors
     assert not (tmp_path / "stopped/model_final.safetensors").exists()
-    assert train_net("--engine", "auto", "--resume", *arguments[2:])[0] == 0  # the engine that began it
+    assert train_net("--engine", "auto", "--resume", *arguments[2:])[0] == 0
     assert_same_weights(tmp_path / "straight/model_final.safetensors", tmp_path / "stopped/model_final.safetensors")
     keys = ("iteration", "total_loss", "lr")
     assert metrics(tmp_path / "stopped", *keys) == metrics(tmp_path / "straight", *keys)
     assert results(tmp_path / "stopped") == results(tmp_path / "straight")
-    left = sorted(path.name for path in (tmp_path / "stopped").glob("model_*.pth"))
-    assert left == ["model_0000010.pth", "model_0000013.pth", "model_final.pth"]
+    left = sorted(path.name for path in (tmp_path / "stopped/checkpoints").iterdir())
+    assert left == ["iter_0000014", "iter_0000020"]
 
 
 def test_damaged_pairs_are_passed_over_as_by_the_plain_engine(damaged_cfg, tmp_path):
@@ -170,7 +168,7 @@ def test_damaged_pair_ends_training_and_evaluation_with_one_sentence(damaged_cfg
 
 def test_killed_loader_process_ends_training_with_one_sentence(run_cfg, tmp_path, monkeypatch):
     cfg = run_cfg("DATALOADER.NUM_WORKERS", 2, "SOLVER.MAX_ITER", 12)
-    seed = d2.trainer.SeedIterations.before_step
+    seed = d2.course.TrainerCourse.before_step
 
     def kill_in_iteration_3(hook):
         seed(hook)
@@ -178,9 +176,9 @@ def test_killed_loader_process_ends_training_with_one_sentence(run_cfg, tmp_path
             kill_a_loader_process()
 
     with monkeypatch.context() as patch:
-        patch.setattr(d2.trainer.SeedIterations, "before_step", kill_in_iteration_3)
+        patch.setattr(d2.course.TrainerCourse, "before_step", kill_in_iteration_3)
         with pytest.raises(
-            TrainingError, match=r"^a loader process .*; the last checkpoint: .*model_\d+\.pth\. Then --re"
+            TrainingError, match=r"^a loader process .*; the last good checkpoint is .*iter_\d+\. Then --re"
         ):
             training.train(cfg)
     training.train(cfg, resume=True)
@@ -191,7 +189,7 @@ def test_engines_evaluate_each_others_weights(train_net, tmp_path):
     for trained, evaluated in (("plain", "detectron2"), ("detectron2", "plain")):
         out = in_out(tmp_path, trained)
         assert train_net("--engine", trained, *out)[0] == 0
-        file = "model_final.safetensors" if trained == "plain" else "model_final.pth"
+        file = "model_final.safetensors"
         again = in_out(tmp_path, f"{evaluated} again")
         status, output, _ = train_net(
             *("--engine", evaluated, "--eval-only"), "MODEL.WEIGHTS", tmp_path / trained / file, *again
@@ -235,34 +233,6 @@ def test_nothing_to_evaluate(train_net, tmp_path, monkeypatch):
     assert (tmp_path / "out/vis/iter_0000001.png").is_file()
 
 
-def test_runs_begun_by_one_engine_are_not_resumed_by_the_other(train_net, tmp_path):
-    for first, other in (("plain", "detectron2"), ("detectron2", "plain")):
-        out = in_out(tmp_path, first)
-        assert train_net("--engine", first, "DATASETS.TEST", "[]", *out)[0] == 0
-        status, _, errors = train_net("--engine", other, "--resume", *out)
-        assert status == 1
-        assert f"was begun by --engine {first}" in errors
-
-
-def test_new_run_is_never_resumed_from_an_old_one(train_net, tmp_path):
-    assert train_net(*WITH, "DATASETS.TEST", "[]", "SOLVER.MAX_ITER", 2)[0] == 0
-    Checkpoints(tmp_path / "out", 2).set_aside()
-    assert (
-        training.Trainer(d2.to_detectron2(err_seg.get_cfg(tmp_path / "run.yaml"))).checkpointer.has_checkpoint()
-        is False
-    )
-
-
-def test_fresh_run_of_either_engine_sets_the_others_checkpoints_aside(train_net, tmp_path):
-    for old, new in (("plain", "detectron2"), ("detectron2", "plain")):
-        out = in_out(tmp_path, new)
-        for engine in (old, new):
-            assert train_net("--engine", engine, "DATASETS.TEST", "[]", *out)[0] == 0
-        assert began(tmp_path / new) == new
-        assert (tmp_path / new / "checkpoints").exists() == (new == "plain")
-        assert (tmp_path / new / "last_checkpoint").exists() == (new == "detectron2")
-
-
 def test_resumed_run_takes_the_configurations_learning_rate_and_says_so(run_cfg, tmp_path, caplog):
     rates = {}
     for name, train in {"detectron2": training.train, "plain": plain_train}.items():
@@ -274,8 +244,9 @@ def test_resumed_run_takes_the_configurations_learning_rate_and_says_so(run_cfg,
         rates[name] = metrics(tmp_path / name, "lr")
     assert rates["detectron2"] == pytest.approx(rates["plain"], rel=1e-12)
     assert 0 < rates["detectron2"][3] < 1e-5
-    groups = torch.load(tmp_path / "detectron2/model_final.pth", weights_only=False)["trainer"]["_trainer"]["optimizer"]
-    assert {group["weight_decay"] for group in groups["param_groups"]} == {0.0, 0.5}
+    trainer = d2.Trainer(run_cfg("SOLVER.WEIGHT_DECAY", 0.25, *in_out(tmp_path, "detectron2")))
+    trainer.resume_or_load()
+    assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.0, 0.25}
 
 
 def test_failure_in_the_last_iteration_leaves_no_final_weights(run_cfg, tmp_path, monkeypatch):
@@ -307,14 +278,7 @@ def test_weights_that_are_not_finite_are_not_saved(run_cfg, tmp_path, monkeypatc
     monkeypatch.setattr(torch.optim.AdamW, "step", break_a_weight)
     with pytest.raises(TrainingError, match="weights are not finite"):
         training.train(run_cfg("SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 1))
-    assert not [*(tmp_path / "out").glob("model_*")]
-
-
-def test_memory_that_runs_out_is_no_fault_of_the_checkpoint():
-    with pytest.raises(torch.OutOfMemoryError), training.readable("model.pth"):
-        raise torch.OutOfMemoryError
-    with pytest.raises(CheckpointError, match=r"model\.pth: torn$"), training.readable("model.pth"):
-        raise RuntimeError("torn")
+    assert not [*(tmp_path / "out").glob("**/*.safetensors")]
 
 
 @pytest.mark.parametrize(
@@ -348,9 +312,9 @@ def test_settings_that_cannot_be_honoured_are_refused(train_net, key, value):
 
 
 def test_two_processes_on_the_processor_are_refused(run_cfg, monkeypatch):
-    monkeypatch.setattr(d2.checks.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(d2.trainer.comm, "get_world_size", lambda: 2)
     with pytest.raises(ConfigError, match="--engine plain"):
-        d2.checks.check_settings(run_cfg())
+        d2.Trainer(run_cfg())
 
 
 def test_precision_and_recomputation_count(run_cfg, tmp_path):

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPOSITORY
 
+from err_seg.commands.engines import choose_engine
 from err_seg.config import ConfigError
-from err_seg.engine.choice import choose_engine
 
 
 def hide_detectron2(monkeypatch):
@@ -29,21 +30,6 @@ def test_without_detectron2_auto_is_plain_and_detectron2_an_error_with_the_insta
     assert "\n" not in str(caught.value)
 
 
-def test_auto_goes_on_with_the_engine_that_began_a_run(monkeypatch, tmp_path):
-    hide_detectron2(monkeypatch)
-    (tmp_path / "checkpoints/iter_0000002").mkdir(parents=True)
-    assert choose_engine("auto", resume_from=tmp_path) == ("plain", "which began this run")
-    with pytest.raises(ConfigError, match="was begun by --engine plain"):
-        choose_engine("detectron2", resume_from=tmp_path)
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "last_checkpoint").write_text("model_0000001.pth")
-    with pytest.raises(ConfigError, match="was begun by --engine detectron2"):
-        choose_engine("plain", resume_from=other)
-    with pytest.raises(ConfigError, match="pip install"):
-        choose_engine("auto", resume_from=other)
-
-
 @pytest.mark.parametrize(
     ("settings", "processes", "words"),
     [
@@ -54,17 +40,25 @@ def test_auto_goes_on_with_the_engine_that_began_a_run(monkeypatch, tmp_path):
         ((), 2, "2 processes"),
     ],
 )
-def test_auto_is_plain_for_what_detectron2_cannot_do(monkeypatch, toy_cfg, tmp_path, settings, processes, words):
-    monkeypatch.setitem(sys.modules, "err_seg.d2", sys)  # as if it could be imported
+def test_auto_is_plain_for_what_detectron2_cannot_do(toy_cfg, settings, processes, words):
+    pytest.importorskip("err_seg.d2", exc_type=ImportError)
     cfg = toy_cfg(*settings)
     engine, reason = choose_engine("auto", training=cfg, processes=processes)
     assert engine == "plain"
     assert words in reason
     assert choose_engine("auto", training=toy_cfg()) == ("detectron2", "which is installed")
     assert choose_engine("detectron2", training=cfg, processes=processes)[0] == "detectron2"  # refuses by itself
-    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
-    begun = choose_engine("auto", resume_from=tmp_path, training=cfg, processes=processes)
-    assert begun == ("detectron2", "which began this run")
+
+
+def test_auto_asks_whether_detectron2_can(monkeypatch, toy_cfg):
+    def refuse(cfg, processes):
+        raise ConfigError(f"not in {processes} processes")
+
+    monkeypatch.setitem(sys.modules, "err_seg.d2", sys)  # as if it could be imported
+    monkeypatch.setitem(sys.modules, "err_seg.d2.checks", SimpleNamespace(check_detectron2_can=refuse))
+    reason = "since with detectron2: not in 3 processes"
+    assert choose_engine("auto", training=toy_cfg(), processes=3) == ("plain", reason)
+    assert choose_engine("auto") == ("detectron2", "which is installed")
 
 
 def test_nothing_but_its_own_package_imports_detectron2():

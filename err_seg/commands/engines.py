@@ -1,0 +1,53 @@
+"""Which engine trains and evaluates: detectron2's loop or the plain one."""
+
+import importlib
+from collections.abc import Callable
+
+from err_seg import engine as plain
+from err_seg.build import build_model
+from err_seg.config import Config, ConfigError
+from err_seg.evaluation import BenchmarkResult
+
+
+def choose_engine(wanted: str, *, training: Config | None = None, processes: int = 1) -> tuple[str, str]:
+    """Choose the engine of a run; both go on with either's runs.
+
+    Args:
+        wanted: "plain", "detectron2", or "auto": detectron2 where it can be imported and train so.
+        training: the configuration of a run that trains.
+        processes: in how many.
+
+    Returns:
+        "plain" or "detectron2", and why, for the log.
+
+    Raises:
+        ConfigError: detectron2 is wanted and not there.
+    """
+    if wanted == "plain":
+        return wanted, "as asked for"
+    try:
+        importlib.import_module("err_seg.d2")
+    except ImportError as error:
+        if wanted == "detectron2":
+            raise ConfigError(f"--engine detectron2: {error}") from error
+        return "plain", "since detectron2 is not installed"
+    if wanted == "detectron2":
+        return wanted, "as asked for"
+    if training is not None:
+        try:
+            importlib.import_module("err_seg.d2.checks").check_detectron2_can(training, processes)
+        except ConfigError as error:
+            return "plain", f"since with detectron2: {error}"
+    return "detectron2", "which is installed"
+
+
+def open_engine(engine: str) -> tuple[Callable[..., None], Callable[[Config], list[BenchmarkResult]]]:
+    """Return what trains, given a configuration and ``resume``, and what evaluates, given a configuration."""
+    if engine == "detectron2":
+        from err_seg.d2 import training  # optional
+
+        return training.train, training.evaluate
+    return (
+        lambda cfg, resume: plain.train(cfg, build_model(cfg), resume=resume),
+        lambda cfg: plain.evaluate(cfg, build_model(cfg)),
+    )

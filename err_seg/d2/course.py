@@ -1,0 +1,116 @@
+"""A run of detectron2's trainer keeps and tells what one of the plain engine does."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from torch import Tensor
+
+from err_seg.config import Config
+from err_seg.data import Batch
+from err_seg.data.loader import seed_of
+from err_seg.engine.checkpoints import TrainingState
+from err_seg.engine.course import Course
+from err_seg.engine.errors import TrainingInterrupted
+from err_seg.engine.parallel import wait_for_all
+from err_seg.engine.trial import trial_cfg
+from err_seg.engine.vis import predict_batch
+from err_seg.engine.watch import Iteration, LateNumbers
+from err_seg.evaluation import BenchmarkResult
+from err_seg.evaluation.report import load_results
+
+
+class Stopped(BaseException):
+    """A ``TrainingInterrupted`` on its way through detectron2's loop, which would print a stack trace of exceptions."""
+
+
+class TrainerCourse(Course, HookBase):
+    """A hook that does around detectron2's steps what the plain engine does around its own.
+
+    Args:
+        cfg: the plain engine's configuration.
+        meta_arch: the model, without what it was wrapped in.
+
+    Attributes:
+        state: what the run starts from, less the large part of it; ``None`` before that is known.
+        inputs: what the model was given last in training, a dictionary a picture.
+    """
+
+    def __init__(self, cfg: Config, meta_arch: Any):
+        super().__init__(cfg, meta_arch.network)
+        self.meta_arch = meta_arch
+        self.state: TrainingState | None = None
+        self.inputs: Sequence[Mapping[str, Any]] = ()
+
+    def begin(self, *, resume: bool) -> TrainingState:
+        """Find the state to start from, and take up all of it but the place in the data."""
+        self.state = self.prepare(resume=resume)
+        self.restore(self.state, self.trainer.optimizer, getattr(self.trainer._trainer, "grad_scaler", None))
+        self.state.optimizer = {}
+        return self.state
+
+    def before_train(self) -> None:
+        """Open the files; write the final weights where no iteration is left: it may have ended before that."""
+        assert self.state is not None
+        self.open(self.state)
+        self._handle = self.meta_arch.register_forward_pre_hook(self._remember)
+        if self.iteration >= self.cfg.SOLVER.MAX_ITER:
+            self.finish()
+
+    def before_step(self) -> None:
+        """Let the random numbers of the iteration follow from its place in the run alone; start the clock."""
+        set_seed(seed_of(self.cfg.SEED, self.iteration, comm.get_rank()) % 2**32)
+        self._start = time.perf_counter()
+
+    def after_step(self) -> None:
+        """Take note of the iteration, and do what is due after it."""
+        if self.log is not None:
+            self._note(self.trainer.storage.latest(), time.perf_counter() - self._start)
+        self.iteration += 1
+        self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
+        try:
+            self.do_what_is_due(max(comm.all_gather(self.trainer.stopping.signum)))
+        except TrainingInterrupted as stop:
+            raise Stopped(stop) from None
+
+    def after_train(self) -> None:
+        """Close the files and look no longer at what the model is given."""
+        self.close()
+        self._handle.remove()
+
+    def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
+        """Label the first pictures of the last batch."""
+        images, labels = (torch.stack([x[key] for x in self.inputs]) for key in ("image", "sem_seg"))
+        batch = Batch(images, labels, self.files())
+        names = self.meta_arch.train_dataset.vocabulary
+        text = self.model.embed_vocabulary(names)
+        return batch, predict_batch(self.model, self.model, batch, text, self.cfg), names
+
+    def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
+        """Evaluate the model, whose weights they are, with the trainer's own evaluation."""
+        cfg = trial_cfg(self.trainer.cfg, self.iteration)
+        self.trainer.test(cfg, self.meta_arch)
+        wait_for_all()
+        return load_results(Path(cfg.OUTPUT_DIR) / "results.json")
+
+    def files(self) -> list[str]:
+        """List the pictures of the last batch."""
+        return [x.get("file_name", "without a name") for x in self.inputs]
+
+    def _note(self, values: Mapping[str, tuple[float, int]], seconds: float) -> None:
+        loss, data_seconds = values["total_loss"][0], values["data_time"][0]
+        numbers = [loss, 0.0] + ([self.scaler.get_scale()] if self.scaler is not None else [])
+        late = LateNumbers(torch.tensor(numbers, dtype=torch.float64))
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        self.watch.note(Iteration(self.iteration, [], torch.tensor(loss), late, lr, seconds, data_seconds))
+        self.watch.settle()
+
+    def _remember(self, model: Any, arguments: tuple[Any, ...]) -> None:
+        if model.training:
+            self.inputs = arguments[0]

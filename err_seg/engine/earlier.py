@@ -1,0 +1,50 @@
+"""Runs that version 0.1 trained with detectron2 go on from the checkpoints that they left."""
+
+import logging
+from pathlib import Path
+
+from torch import nn
+
+from err_seg.checkpoint import CheckpointError, current_names, load_weights, read_whole
+from err_seg.engine.checkpoints import POINTER, TrainingState
+
+logger = logging.getLogger(__name__)
+
+
+def load_earlier(output: Path, model: nn.Module, pictures: int) -> TrainingState | None:
+    """Load the newest checkpoint of such a run into the model, and return the rest; ``None`` where there is none.
+
+    Args:
+        output: ``OUTPUT_DIR``.
+        model: what is trained.
+        pictures: consumed in an iteration.
+
+    Raises:
+        CheckpointError: the file cannot be read, is not one of :class:`err_seg.d2.Trainer`'s, or does not fit.
+    """
+    pointer = output / POINTER
+    if not pointer.is_file():
+        return None
+    file = output / pointer.read_text(encoding="utf-8").strip()
+    saved = read_whole(file)
+    try:
+        trainer, hooks = saved["trainer"], saved["trainer"].get("hooks", {})
+        inner, iteration = trainer["_trainer"], trainer["iteration"] + 1
+        groups, moments = inner["optimizer"]["param_groups"], inner["optimizer"]["state"]
+        places = {name: place for group in groups for name, place in zip(group["names"], group["params"], strict=True)}
+        state = TrainingState(
+            iteration=iteration,
+            pictures=iteration * pictures,
+            optimizer=current_names({name: moments.get(place, {}) for name, place in places.items()}),
+            scaler=inner.get("grad_scaler", {}),
+            losses=hooks.get("WriteReport", {}).get("losses", []),
+            best=hooks.get("EvaluateAndKeepBest", {}).get("mean"),
+        )
+    except (KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f"{file}, which {pointer} names, is not a checkpoint of err_seg.d2.Trainer ({error!r}); to start from its "
+            "weights, leave out --resume and set MODEL.WEIGHTS"
+        ) from error
+    load_weights(model, saved)
+    logger.info("resuming from %s", file)
+    return state
