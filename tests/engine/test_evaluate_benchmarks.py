@@ -88,7 +88,7 @@ def count_seen(model, seen, stop_at=None):
         if stop_at is not None and len(seen) > stop_at:
             raise KeyboardInterrupt
 
-    return model.register_forward_pre_hook(note)
+    return model.encoder.register_forward_pre_hook(note)
 
 
 @pytest.mark.parametrize("boundary", [False, True])
@@ -215,7 +215,7 @@ def test_views_change_scale_and_mirror(toy_cfg):
     assert evaluation_views(cfg) == [View(128, False), View(128, True), View(192, False), View(192, True)]
 
 
-def test_views_keep_the_classes_of_the_first_and_average_their_probabilities(toy_model):
+def test_views_keep_the_classes_of_the_first_and_average_their_probabilities(toy_model, monkeypatch):
     model = toy_model().eval()
     generator = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, 50, 70), generator=generator, dtype=torch.uint8) for _ in range(2)]
@@ -223,17 +223,21 @@ def test_views_keep_the_classes_of_the_first_and_average_their_probabilities(toy
     with torch.no_grad():
         text = model.embed_vocabulary(VOCABULARY)
         plain = segment_views(model, images, text, 3, VOCABULARY, sizes, [View(64, False)])
-        hook = model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        outputs = []
-        hook2 = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        model.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        segment, outputs = model.head.segment, []
+
+        def note(features, costs, kept, text):
+            outputs.append((kept, segment(features, costs, kept, text)))
+            return outputs[-1][1]
+
+        monkeypatch.setattr(model.head, "segment", note)
         views = [View(64, False), View(64, True), View(96, False)]
         results = segment_views(model, images, text, 3, VOCABULARY, sizes, views)
-        hook.remove()
-        hook2.remove()
     assert [tuple(pixels.shape[-2:]) for pixels in seen] == [(64, 64), (64, 64), (96, 96)]
     assert torch.equal(seen[1], seen[0].flip(-1))
-    assert all(torch.equal(output.kept, outputs[0].kept) for output in outputs)
-    maps = [outputs[0].logits.sigmoid(), outputs[1].logits.sigmoid().flip(-1), outputs[2].logits.sigmoid()]
+    assert all(torch.equal(kept, outputs[0][0]) for kept, _ in outputs)
+    first, mirrored, larger = (logits.sigmoid() for _, logits in outputs)
+    maps = [first, mirrored.flip(-1), larger]
     maps = [torch.nn.functional.interpolate(m, size=(24, 24), mode="bilinear") for m in maps]
     for index, (result, alone) in enumerate(zip(results, plain, strict=True)):
         assert torch.equal(result.kept, alone.kept)
@@ -243,7 +247,7 @@ def test_views_keep_the_classes_of_the_first_and_average_their_probabilities(toy
 
 def test_views_reach_the_figures(run_cfg, toy_model):
     model, seen = toy_model(), []
-    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
+    model.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
     (result,) = evaluate(run_cfg("TEST.AUG.ENABLED", True, "TEST.AUG.SCALES", [1.0, 1.5]), model)
     assert seen[:4] == [64, 64, 96, 96]
     assert {"size": 96, "mirrored": True} in result.settings["views"]

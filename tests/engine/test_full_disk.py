@@ -104,7 +104,7 @@ def test_evaluation_keeps_what_is_done_and_goes_on(run_cfg, toy_model, small_dis
         if len(seen) == 5:
             fill()
 
-    hook = model.register_forward_pre_hook(count)
+    hook = model.encoder.register_forward_pre_hook(count)
     with pytest.raises(EvaluationError) as stop:
         evaluate(cfg, model)
     hook.remove()
@@ -114,7 +114,7 @@ def test_evaluation_keeps_what_is_done_and_goes_on(run_cfg, toy_model, small_dis
     )
     (disk / "ballast").unlink()
     seen.clear()
-    model.register_forward_pre_hook(lambda *_: seen.append(None))
+    model.encoder.register_forward_pre_hook(lambda *_: seen.append(None))
     (result,) = evaluate(cfg, model)
     assert len(seen) == 3
     assert result.metrics == pytest.approx(expected.metrics, nan_ok=True)

@@ -73,7 +73,7 @@ def test_evaluation_keeps_what_is_done_and_goes_on(run_cfg, toy_model):
         if len(seen) == 1:
             kill_a_loader_process()
 
-    hook = model.register_forward_pre_hook(count)
+    hook = model.encoder.register_forward_pre_hook(count)
     ending = r"a loader process .*; (\d) pictures of toy_val are done and kept\. Then give the same command again"
     with pytest.raises(EvaluationError, match=ending) as stop:
         evaluate(cfg, model)
@@ -81,7 +81,7 @@ def test_evaluation_keeps_what_is_done_and_goes_on(run_cfg, toy_model):
     kept = int(re.search(ending, str(stop.value))[1])
     assert len(seen) - 1 <= kept <= len(seen), "all but a picture that was under way"
     seen.clear()
-    model.register_forward_pre_hook(lambda *_: seen.append(None))
+    model.encoder.register_forward_pre_hook(lambda *_: seen.append(None))
     (result,) = evaluate(cfg, model)
     assert len(seen) == 7 - kept
     assert result.metrics == pytest.approx(expected.metrics, nan_ok=True)
