@@ -2,12 +2,14 @@
 
 import functools
 import hashlib
+import json
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from err_seg.disk import writing
 
@@ -27,8 +29,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     folders are made. Threads and processes that write the same path do not disturb each other: the last one wins.
     What killed processes left in the folder is removed, see :func:`remove_partial_files`.
 
-        with atomic_write("results.json") as partial:
-            partial.write_text(json.dumps(results))
+        with atomic_write("picture.png") as partial:
+            picture.save(partial, format="PNG")
 
     Args:
         path: the file to write.
@@ -50,6 +52,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text in UTF-8, complete or not at all, see :func:`atomic_write`."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], document: Any, **options: Any) -> None:
+    """Write a document as JSON, complete or not at all; ``options`` are those of :func:`json.dumps`."""
+    write_text(path, json.dumps(document, **{"indent": 1, **options}) + "\n")
 
 
 @functools.cache

@@ -15,6 +15,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from err_seg.checkpoint import read_checkpoint
-from err_seg.files import atomic_write, cache_dir, read_blocks
+from err_seg.files import cache_dir, read_blocks, write_text
 
 RESULT_FORMAT = 2
 """Version of results. Raise it whenever the same picture, weights and settings would give another result, or a file of
@@ -120,11 +121,8 @@ def weights_file_digest(file: str | os.PathLike[str]) -> str:
     except (OSError, ValueError):
         digest = weights_digest(read_checkpoint(Path(file)))  # the name says the format, which a link's target may not
     if is_settled(signature) and file_signature(path) == signature:
-        try:
-            with atomic_write(known) as partial:
-                partial.write_text(digest, encoding="ascii")
-        except OSError:
-            pass  # it only costs time
+        with suppress(OSError):  # it only costs time
+            write_text(known, digest)
     return digest
 
 

@@ -11,7 +11,6 @@ For a fixed P and bounded logits, the share thus tends to 1 as the vocabulary gr
 large in the right direction. :func:`measure_attention_share` measures what it did.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from tqdm import tqdm
 from err_seg.data import SegmentationPairs
 from err_seg.data.images import picture_to_tensor
 from err_seg.evaluation.report import text_table
-from err_seg.files import atomic_write
+from err_seg.files import write_json
 from err_seg.inference.attention import AttentionLayer, escf_with, recording
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.modeling.err_seg import ERRSeg
@@ -206,5 +205,4 @@ def save_attention_share(results: Sequence[AttentionShare], path: str | Path) ->
         }
         for result in results
     ]
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, entries, ensure_ascii=False)

@@ -1,6 +1,5 @@
 """Which of the classes in a picture are among the K that CRM keeps, for every K at once (why Table XIII saturates)."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from err_seg.config import Config
 from err_seg.data import EvaluationTransform, SegmentationPairs, evaluation_loader
 from err_seg.evaluation.report import text_table
-from err_seg.files import atomic_write
+from err_seg.files import write_json
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.modeling.err_seg import ERRSeg
 
@@ -119,8 +118,7 @@ def save_class_recall(results: Sequence[ClassRecall], path: str | Path) -> None:
         }
         for result in results
     }
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, entries, ensure_ascii=False, indent=None)
 
 
 def _cumulative_share(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,6 +1,5 @@
 """Classes per picture, and the share of the vocabulary that a picture does not need (paper, Table I)."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from err_seg.data import SegmentationPairs, read_label
 from err_seg.data.preparation.parallel import for_each
 from err_seg.evaluation.report import text_table
-from err_seg.files import atomic_write
+from err_seg.files import write_json
 
 # classes per picture, Table I
 PAPER = {
@@ -111,8 +110,7 @@ def save_class_counts(results: Sequence[ClassCounts], path: str | Path) -> None:
         }
         for result in results
     }
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, entries, ensure_ascii=False)
 
 
 def _values(path: str) -> NDArray:

@@ -1,7 +1,6 @@
 """How much of an evaluation vocabulary is, in words or in meaning, in the training vocabulary (paper, Table IV)."""
 
 import csv
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from err_seg.config import Config
 from err_seg.data import DatasetError, dataset_names, get_dataset, load_vocabulary, vocabulary_names
 from err_seg.device import resolve_device
 from err_seg.evaluation.report import text_table
-from err_seg.files import atomic_write
+from err_seg.files import atomic_write, write_json
 from err_seg.modeling.clip import build_clip, load_clip_weights
 from err_seg.modeling.text_embeddings import encode_in_batches
 
@@ -156,9 +155,7 @@ def save_similarities(results: Sequence[NearestClasses], json_path: str | Path, 
         for result in results
         for name, nearest, similarity in zip(result.names, result.nearest, result.similarity.tolist(), strict=True)
     ]
-    with atomic_write(json_path) as partial:
-        entries = [dict(zip(keys, row, strict=True)) for row in rows]
-        partial.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(json_path, [dict(zip(keys, row, strict=True)) for row in rows], ensure_ascii=False)
     with atomic_write(csv_path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([keys, *rows])
 

@@ -12,7 +12,6 @@ second a core, and what the time goes into. Weights do not matter for any of thi
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,6 +88,7 @@ def training_costs(options: argparse.Namespace) -> None:
     from err_seg.benchmarks.training import benchmark_training
     from err_seg.config import get_cfg
     from err_seg.data import load_vocabulary
+    from err_seg.files import write_json
 
     quick = [] if options.config_file else QUICK
     sizes = ["INPUT.CROP_SIZE", options.size, "INPUT.SIZE", options.size] if options.size else []
@@ -96,7 +96,7 @@ def training_costs(options: argparse.Namespace) -> None:
     vocabulary = load_vocabulary(options.vocabulary)
     figures = benchmark_training(cfg, vocabulary, batch_size=options.batch_size, steps=options.steps)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(options.json, figures)
 
 
 def data_costs(options: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do the checks and write the page."""
     arguments = parse_arguments(argv)
     from err_seg.device import resolve_device
-    from err_seg.files import atomic_write
+    from err_seg.files import write_text
     from err_seg.gpu_checks import Trial, run_checks
 
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
@@ -46,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     page, passed = run_checks(trial, arguments.only, print)
     card = "rehearsal" if trial.rehearsal else re.sub(r"\W+", "_", trial.facts()["card"].split("×")[-1].strip())
     file = arguments.page or arguments.output / f"{card}.md"
-    with atomic_write(file) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(file, page)
     print(f"Written to {file}")
     return 0 if passed else 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from err_seg.files import atomic_write
+from err_seg.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,7 @@ class DamagedPairs:
             new = list(dict.fromkeys(line for line in lines if line not in listed))
             if not new:
                 return
-            with atomic_write(self.file) as partial:
-                partial.write_text("".join(f"{line}\n" for line in (*listed, *new)), encoding="utf-8")
+            write_text(self.file, "".join(f"{line}\n" for line in (*listed, *new)))
         for line in new:
             logger.warning("passing over a damaged pair, the next one takes its place: %s", line)
         logger.warning("damaged pairs so far: %d, listed in %s", len(listed) + len(new), self.file)

@@ -1,6 +1,5 @@
 """What a run is made of: configuration, versions, seed and the state of the code, written beside its results."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import torch
 
 from err_seg.config import Config
 from err_seg.device import resolve_precision
-from err_seg.files import atomic_write
+from err_seg.files import write_json, write_text
 from err_seg.version import __version__
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "accelerate", "numpy", "pillow", "safetensors")
@@ -20,10 +19,8 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "accelerate", "nu
 
 def save_environment(cfg: Config, output: Path, device: torch.device, processes: int) -> None:
     """Write ``config.yaml`` (which ``get_cfg`` reads back) and ``environment.json`` to the output folder."""
-    with atomic_write(output / "config.yaml") as partial:
-        partial.write_text(cfg.dump(), encoding="utf-8")
-    with atomic_write(output / "environment.json") as partial:
-        partial.write_text(json.dumps(environment(cfg, device, processes), indent=1) + "\n", encoding="utf-8")
+    write_text(output / "config.yaml", cfg.dump())
+    write_json(output / "environment.json", environment(cfg, device, processes))
 
 
 def environment(cfg: Config, device: torch.device, processes: int) -> dict[str, Any]:

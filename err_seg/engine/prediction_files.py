@@ -12,7 +12,7 @@ from err_seg.data import DatasetSpec, EvaluationItem, read_image
 from err_seg.drawing.overlay import overlay
 from err_seg.drawing.saving import save_picture
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
-from err_seg.files import atomic_write
+from err_seg.files import write_text
 
 
 class PredictionFiles:
@@ -42,8 +42,7 @@ class PredictionFiles:
             save_label_png(labels, self.folder / "labels" / f"{name}.png", classes)
         if "rle" in self.kinds:
             segments = rle_segments(labels, item.image_path, classes)
-            with atomic_write(self._segments / f"{item.index:07d}.json") as partial:
-                partial.write_text(json.dumps(segments), encoding="utf-8")
+            write_text(self._segments / f"{item.index:07d}.json", json.dumps(segments))
         if "overlay" in self.kinds:
             image = overlay(read_image(item.image_path), labels, classes)
             save_picture(image, self.folder / "overlays" / f"{name}.png")

@@ -13,7 +13,7 @@ from typing import Any
 
 from err_seg.engine.parallel import process_share, wait_for_all
 from err_seg.evaluation import BoundaryConfusion, ConfusionMatrix
-from err_seg.files import atomic_write
+from err_seg.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +90,7 @@ class EvaluationProgress:
     def save(self, counts: Counts) -> None:
         """Save what this process has done."""
         state = {"fingerprint": self.fingerprint, "done": sorted(self._own), "counts": counts.state()}
-        with atomic_write(self._file) as partial:
-            partial.write_text(json.dumps(state), encoding="utf-8")
+        write_text(self._file, json.dumps(state))
         self.saved = len(self._own)
 
     def remove(self) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from err_seg.config import Config, ConfigError
 from err_seg.disk import writing
-from err_seg.files import atomic_write
+from err_seg.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +159,7 @@ def keep_lines_before(file: Path, iteration: int) -> None:
             continue
         if is_before:
             kept.append(line + "\n")
-    with atomic_write(file) as partial:
-        partial.write_text("".join(kept), encoding="utf-8")
+    write_text(file, "".join(kept))
 
 
 def peak_memory(device: torch.device) -> float:

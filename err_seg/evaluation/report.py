@@ -16,7 +16,7 @@ from rich.text import Text
 
 from err_seg.evaluation.confusion import ConfusionMatrix
 from err_seg.evaluation.metrics import SUMMARY_METRICS, class_pixels, segmentation_metrics, unique_names
-from err_seg.files import atomic_write
+from err_seg.files import atomic_write, write_json
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,7 @@ def save_results(results: Sequence[BenchmarkResult], path: str | Path) -> None:
         entry = asdict(result)
         entry["metrics"] = {name: None if math.isnan(value) else value for name, value in result.metrics.items()}
         benchmarks[entry.pop("benchmark")] = entry
-    text = json.dumps({"benchmarks": benchmarks}, indent=1, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(path, {"benchmarks": benchmarks}, ensure_ascii=False, allow_nan=False)
 
 
 def load_results(path: str | Path) -> list[BenchmarkResult]:

@@ -1,6 +1,5 @@
 """Result files of one picture: what each format holds, and how it is written."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ import numpy as np
 from err_seg.drawing.overlay import overlay
 from err_seg.drawing.saving import save_picture
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
-from err_seg.files import atomic_write
+from err_seg.files import write_json
 from err_seg.inference.attention import Attention, attention_figure
 from err_seg.inference.kept import kept_figure
 from err_seg.inference.words import NOTHING, Words
@@ -84,8 +83,7 @@ def _json(result: Result, path: Path) -> None:
         "nothing": {"pixels": nothing, "share": round(nothing / result.labels.size, 6)},
         "kept": [{"name": vocabulary[i], "crm_score": round(scores[i].item(), 3)} for i in kept],
     }
-    with atomic_write(path) as partial:
-        partial.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, facts, ensure_ascii=False)
 
 
 def _rle(result: Result, path: Path) -> None:

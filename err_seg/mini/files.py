@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from err_seg.data.spec import DatasetSpec
 from err_seg.drawing.saving import save_picture
-from err_seg.files import atomic_write, remove_partial_files
+from err_seg.files import remove_partial_files, write_json
 from err_seg.mini.scenes import SPLITS, MiniScenes
 
 SCENES = {"train": 2400, "val": 240, "test": 320}
@@ -93,8 +93,7 @@ class MiniWorldSpec(DatasetSpec):
             finally:
                 pool.shutdown(cancel_futures=True)
         for name, document in (("vocabulary", self.vocabulary), ("scenes", self._facts())):
-            with atomic_write(folder / f"{name}.json") as partial:
-                partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            write_json(folder / f"{name}.json", document)
 
 
 def mini_world_spec(scenes: MiniScenes) -> MiniWorldSpec:

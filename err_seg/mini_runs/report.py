@@ -1,6 +1,5 @@
 """The miniature world's table and result file, over one seed or several."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from err_seg.files import atomic_write
+from err_seg.files import write_json
 
 Rows = Mapping[str, Mapping[str, float]]
 COLUMNS = {"seen": "seen", "unseen": "unseen", "all": "all", "ms": "ms / picture", "fusion ms": "ESCF + GUD ms"}
@@ -59,5 +58,4 @@ def save_report(runs: Sequence[Rows], seeds: Sequence[int], settings: Mapping[st
         "runs": [{"seed": seed, "rows": rows} for seed, rows in zip(seeds, runs, strict=True)],
         "settings": settings,
     }
-    with atomic_write(file) as partial:
-        partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(file, document)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from err_seg.drawing.plots import save_figure
-from err_seg.files import atomic_write
+from err_seg.files import write_text
 from err_seg.sweeps.definition import Sweep
 from err_seg.sweeps.measured import Row
 from err_seg.sweeps.plan import Run
@@ -68,8 +68,7 @@ def write_page(sections: Sequence[Section], page: Path, scenes: int) -> None:
     if missing:
         titles = "\n".join(f"* {section.sweep.title}: `{section.command}`" for section in missing)
         parts.append(f"## Not run\n\n{titles}")
-    with atomic_write(page) as partial:
-        partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(page, "\n\n".join(parts) + "\n")
 
 
 def _render(section: Section, page: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from err_seg.config import Config, ConfigError, get_cfg, settings_of
 from err_seg.data import DatasetError, find_dataset
-from err_seg.files import atomic_write
+from err_seg.files import write_json
 from err_seg.identity import RESULT_FORMAT, file_digest, fingerprint, weights_file_digest
 from err_seg.messages import listed
 from err_seg.mini.clip import CLIPS
@@ -56,8 +56,7 @@ class Task:
     def begin(self, weights: str = "") -> None:
         """Write the facts to the folder, with the digest of the weights that are evaluated."""
         document = {"format": RESULT_FORMAT, "weights": weights, "facts": self.facts}
-        with atomic_write(self.folder / RECORD) as partial:
-            partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_json(self.folder / RECORD, document)
 
     def begun_with(self) -> str | None:
         """Return the digest that :meth:`begin` has written; ``None`` if nothing was begun.

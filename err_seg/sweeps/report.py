@@ -1,6 +1,5 @@
 """What a sweep will run, and its table as Markdown, CSV and JSON: what was measured beside what the paper says."""
 
-import json
 import math
 import os
 import statistics
@@ -10,7 +9,7 @@ from typing import Any
 
 from err_seg.config import get_cfg, settings_of
 from err_seg.evaluation.report import text_table, write_csv
-from err_seg.files import atomic_write
+from err_seg.files import write_json, write_text
 from err_seg.sweeps.definition import Sweep
 from err_seg.sweeps.measured import (
     BENCHMARKS,
@@ -133,8 +132,7 @@ def save_tables(sweep: Sweep, rows: Sequence[Row], folder: Path, command: str) -
         text.append(
             "mIoU in percent (detectron2's main branch; results.json of each run has both); in brackets: the paper's."
         )
-    with atomic_write(folder / "table.md") as partial:
-        partial.write_text("\n\n".join([*text, *([sweep.note] if sweep.note else [])]) + "\n", encoding="utf-8")
+    write_text(folder / "table.md", "\n\n".join([*text, *([sweep.note] if sweep.note else [])]) + "\n")
     header = ["variant", "seeds"]
     for column in columns:
         header += [column, f"{column} deviation", f"{column} paper"]
@@ -151,5 +149,4 @@ def save_tables(sweep: Sweep, rows: Sequence[Row], folder: Path, command: str) -
         "command": command,
         "rows": [{"name": r.name, "seeds": r.seeds, "figures": r.values, "paper": r.paper} for r in rows],
     }
-    with atomic_write(folder / "results.json") as partial:
-        partial.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / "results.json", document, ensure_ascii=False)

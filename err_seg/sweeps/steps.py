@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from err_seg.files import atomic_write
+from err_seg.files import write_text
 from err_seg.identity import weights_file_digest
 from err_seg.sweeps.definition import SweepError
 from err_seg.sweeps.plan import Run, Task
@@ -100,7 +100,6 @@ class Step:
         cfg = self.run.cfg.clone()
         cfg.OUTPUT_DIR = str(task.folder)
         file = task.folder / "settings.yaml"
-        with atomic_write(file) as partial:
-            partial.write_text(cfg.dump(), encoding="utf-8")
+        write_text(file, cfg.dump())
         how = ["--num-gpus", str(workers.num_gpus), "--engine", workers.engine]
         return [sys.executable, "-m", "err_seg", "train", "--config-file", str(file), *how, *own]

@@ -1,6 +1,5 @@
 """Read converted files again: sizes, bit depth and values are right, and how often each class occurs."""
 
-import json
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from err_seg.data.preparation.labels import IGNORE_8_BIT
 from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.pictures import DamagedFileError, check_size, naming, picture_size
 from err_seg.data.preparation.sources import PreparationError
-from err_seg.files import atomic_write
+from err_seg.files import write_json
 from err_seg.messages import listed
 
 
@@ -137,9 +136,7 @@ def _command(name: str) -> str:
 def write_check(name: str, results: list[SplitCheck]) -> Path:
     """Write the results beside the first split's label folder, as ``<name>_check.json``, and return that path."""
     path = results[0].folder.parent / f"{name}_check.json"
-    with atomic_write(path) as partial_path:
-        content = {"name": name, "splits": [_as_json(result) for result in results]}
-        partial_path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(path, {"name": name, "splits": [_as_json(result) for result in results]})
     return path
 
 
