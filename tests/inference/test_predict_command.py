@@ -13,6 +13,7 @@ from PIL import Image
 from predicting import files, save
 
 from err_seg.evaluation import labels_from_rle, load_label_png, load_rle_json
+from err_seg.files import atomic_write
 from err_seg.inference import formats as formats_module
 from err_seg.inference.words import NOTHING, parse_words
 
@@ -150,7 +151,7 @@ def test_full_disk_leaves_nothing_half_written(run_predict, tmp_path, monkeypatc
 
     def fill_up(result, path):
         if result.name == "2":
-            with formats_module.atomic_write(path) as partial:
+            with atomic_write(path) as partial:
                 partial.write_bytes(b"half a file")
                 raise OSError(28, os.strerror(28))
         write(result, path)
