@@ -18,12 +18,13 @@ from err_seg.engine.errors import EvaluationError
 from err_seg.engine.failures import told
 from err_seg.engine.parallel import check_shared_folder, is_main_process, of_main_process, process_share, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
-from err_seg.engine.progress import Counts, EvaluationProgress
+from err_seg.engine.progress import EvaluationProgress
 from err_seg.engine.views import evaluation_views, segment_views
 from err_seg.evaluation import (
     BenchmarkResult,
     BoundaryConfusion,
     ConfusionMatrix,
+    Counts,
     save_class_csv,
     save_results,
     save_summary_csv,
@@ -155,12 +156,7 @@ def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: b
 
 def benchmark_result(spec: DatasetSpec, counts: Counts, pictures: int, settings: dict[str, Any]) -> BenchmarkResult:
     """Turn a benchmark's counts into its result."""
-    further: dict[str, float] = {}
-    if isinstance(counts, BoundaryConfusion):
-        further, counts = counts.metrics(spec.evaluated_classes), counts.regions
-    return BenchmarkResult.from_confusion(
-        spec.name, counts, spec.evaluated_classes, pictures, further_metrics=further, settings=settings
-    )
+    return BenchmarkResult.from_counts(spec.name, counts, spec.evaluated_classes, pictures, settings)
 
 
 @torch.no_grad()

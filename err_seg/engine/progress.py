@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from err_seg.engine.parallel import process_share, wait_for_all
-from err_seg.evaluation import BoundaryConfusion, ConfusionMatrix
+from err_seg.evaluation import Counts
 from err_seg.files import write_text
 
 logger = logging.getLogger(__name__)
-
-Counts = ConfusionMatrix | BoundaryConfusion
 
 
 class EvaluationProgress:
@@ -50,8 +48,7 @@ class EvaluationProgress:
             if self.done.isdisjoint(state["done"]):
                 self.done.update(state["done"])
                 if self.rank == 0:
-                    merge: Any = counts.merge
-                    merge(type(counts).from_state(state["counts"]))
+                    counts.merge(type(counts).from_state(state["counts"]))
         wait_for_all()  # all have read the files
         if self.rank == 0:
             self._own = set(self.done)

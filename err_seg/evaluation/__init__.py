@@ -1,7 +1,7 @@
 """Evaluation of semantic segmentation: confusion matrix → metrics → result files; predictions → files."""
 
 from err_seg.evaluation.boundary import BoundaryConfusion
-from err_seg.evaluation.confusion import ConfusionMatrix
+from err_seg.evaluation.confusion import ConfusionMatrix, Counts
 from err_seg.evaluation.export import (
     labels_from_rle,
     load_label_png,
@@ -27,6 +27,7 @@ __all__ = [
     "BenchmarkResult",
     "BoundaryConfusion",
     "ConfusionMatrix",
+    "Counts",
     "class_pixels",
     "class_table",
     "copypaste_lines",

@@ -150,24 +150,23 @@ class BoundaryConfusion:
         return boundary
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, float]:
-        """Compute the boundary metrics, in percent, under detectron2's names.
+        """Compute the metrics, in percent, under detectron2's names.
 
         Returns:
-            ``mBoundaryIoU`` (mean over the classes that have a value), then for each class ``BoundaryIoU-<class>``
-            and ``min(IoU, B-Iou)-<class>``, the smaller one of it and the IoU; NaN as the class doc says, and NaN
-            in the minimum wherever the IoU is NaN.
+            Those of ``regions``, then ``mBoundaryIoU`` (mean over the classes that have a value), then for each class
+            ``BoundaryIoU-<class>`` and ``min(IoU, B-Iou)-<class>``, the smaller one of it and the IoU; NaN as the
+            class doc says, and NaN in the minimum wherever the IoU is NaN.
         """
-        if len(class_names) != self.regions.num_classes:
-            raise ValueError(f"expected {self.regions.num_classes} class names, found {len(class_names)}")
+        metrics = self.regions.metrics(class_names)
         boundary_iou = _iou(self.bands, need_label=self.rule == "paper")[:-1]
         iou = _iou(self.regions, need_label=True)
         smaller = np.where(np.isnan(iou), np.nan, np.fmin(iou, boundary_iou))
         valid = boundary_iou[~np.isnan(boundary_iou)]
-        metrics = {"mBoundaryIoU": float(valid.mean()) if len(valid) else float("nan")}
+        metrics["mBoundaryIoU"] = 100 * float(valid.mean()) if len(valid) else float("nan")
         for name, band_value, minimum in zip(unique_names(class_names), boundary_iou, smaller, strict=True):
-            metrics[f"BoundaryIoU-{name}"] = float(band_value)
-            metrics[f"min(IoU, B-Iou)-{name}"] = float(minimum)
-        return {name: 100 * value for name, value in metrics.items()}
+            metrics[f"BoundaryIoU-{name}"] = 100 * float(band_value)
+            metrics[f"min(IoU, B-Iou)-{name}"] = 100 * float(minimum)
+        return metrics
 
 
 def _iou(confusion: ConfusionMatrix, need_label: bool) -> np.ndarray:

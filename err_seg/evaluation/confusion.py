@@ -1,10 +1,42 @@
 """Confusion matrix of semantic segmentation: exact, mergeable, on any device."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from err_seg.evaluation.metrics import segmentation_metrics
+
+C = TypeVar("C", bound="Counts")
+
+
+class Counts(Protocol):
+    """What predictions are counted in, each method as in :class:`ConfusionMatrix`."""
+
+    @property
+    def regions(self) -> "ConfusionMatrix":
+        """The counts of pixels by class."""
+
+    def update(self, prediction: Tensor, label: Tensor) -> None:
+        """Count one picture or a batch."""
+
+    def merge(self: C, other: C) -> C:
+        """Add another one's counts, in place."""
+
+    def all_reduce(self: C) -> C:
+        """Replace the counts by their sum over all processes."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything as plain JSON-able values."""
+
+    @classmethod
+    def from_state(cls: type[C], state: dict[str, Any], device: torch.device | str = "cpu") -> C:
+        """Rebuild from :meth:`state`, exactly."""
+
+    def metrics(self, class_names: Sequence[str]) -> dict[str, float]:
+        """Compute the metrics, in percent."""
 
 
 class ConfusionMatrix:
@@ -49,6 +81,11 @@ class ConfusionMatrix:
     def matrix(self) -> Tensor:
         """The counts: (N, N) int64 on this matrix's device, [prediction, ground truth]; a view, not a copy."""
         return self._counts.view(self.num_classes, self.num_classes)
+
+    @property
+    def regions(self) -> "ConfusionMatrix":
+        """These counts: there are no others."""
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -116,6 +153,10 @@ class ConfusionMatrix:
             dist.all_reduce(counts)
             self._counts = counts.to(self.device)
         return self
+
+    def metrics(self, class_names: Sequence[str]) -> dict[str, float]:
+        """Compute the metrics, in percent: see :func:`~err_seg.evaluation.metrics.segmentation_metrics`."""
+        return segmentation_metrics(self.matrix, class_names)
 
     def state(self) -> dict[str, Any]:
         """Settings and non-zero counts as plain JSON-able Python values.

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from err_seg.evaluation.confusion import ConfusionMatrix
-from err_seg.evaluation.metrics import SUMMARY_METRICS, class_pixels, segmentation_metrics, unique_names
+from err_seg.evaluation.confusion import Counts
+from err_seg.evaluation.metrics import SUMMARY_METRICS, class_pixels, unique_names
 from err_seg.files import atomic_write, write_json
 
 
@@ -41,22 +41,20 @@ class BenchmarkResult:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_confusion(
+    def from_counts(
         cls,
         benchmark: str,
-        confusion: ConfusionMatrix,
+        counts: Counts,
         class_names: Sequence[str],
         pictures: int,
-        *,
-        further_metrics: Mapping[str, float] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> "BenchmarkResult":
-        """Compute a benchmark's metrics; ``further_metrics`` (boundary IoU …) are appended."""
+        """Compute a benchmark's metrics."""
         return cls(
             benchmark=benchmark,
-            metrics=segmentation_metrics(confusion.matrix, class_names) | dict(further_metrics or {}),
+            metrics=counts.metrics(class_names),
             class_names=list(class_names),
-            class_pixels=class_pixels(confusion.matrix),
+            class_pixels=class_pixels(counts.regions.matrix),
             pictures=pictures,
             settings=dict(settings or {}),
         )

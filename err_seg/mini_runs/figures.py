@@ -97,7 +97,7 @@ def evaluate_baseline(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -> B
             labels = cost_map_labels(model, [item.image for item in items], text, [item.size for item in items])
             for item, label in zip(items, labels, strict=True):
                 confusion.update(label, upload(item.label, model.device))
-    return BenchmarkResult.from_confusion(spec.name, confusion, spec.evaluated_classes, len(pairs))
+    return BenchmarkResult.from_counts(spec.name, confusion, spec.evaluated_classes, len(pairs))
 
 
 @torch.no_grad()

@@ -226,8 +226,8 @@ def test_views_keep_the_classes_of_the_first_and_average_their_probabilities(toy
         model.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         segment, outputs = model.head.segment, []
 
-        def note(features, costs, kept, text):
-            outputs.append((kept, segment(features, costs, kept, text)))
+        def note(features, text, kept):
+            outputs.append((kept, segment(features, text, kept)))
             return outputs[-1][1]
 
         monkeypatch.setattr(model.head, "segment", note)

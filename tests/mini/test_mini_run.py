@@ -124,7 +124,7 @@ def test_figures_are_means_over_the_groups():
     predicted = truth.clone()
     predicted[0, UNSEEN_WORDS[0]] = SEEN[0]
     confusion.update(predicted, truth)
-    result = BenchmarkResult.from_confusion("world", confusion, VOCABULARY, 1)
+    result = BenchmarkResult.from_counts("world", confusion, VOCABULARY, 1)
     figures = group_miou(result)
     assert figures["seen"] == pytest.approx(100 * (23 + 2 / 3) / 24)
     assert figures["unseen"] == pytest.approx(100 * (35 + 1 / 2) / 36)
@@ -136,7 +136,7 @@ def test_groups_with_a_class_that_no_picture_shows_have_no_figure():
     confusion = ConfusionMatrix(60, 255)
     truth = torch.tensor([SEEN])
     confusion.update(truth, truth)
-    result = BenchmarkResult.from_confusion("world", confusion, VOCABULARY, 1)
+    result = BenchmarkResult.from_counts("world", confusion, VOCABULARY, 1)
     assert group_miou(result) == {"seen": 100}
 
 

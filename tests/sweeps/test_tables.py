@@ -124,7 +124,7 @@ def test_undefined_figures_stay_undefined(tmp_path):
     (run, *_) = runs = plan_runs(sweep, tmp_path / "runs")
     confusion = ConfusionMatrix(2, 255)
     confusion.update(torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))
-    result = BenchmarkResult.from_confusion("my_streets", confusion, ["a", "b"], 1)
+    result = BenchmarkResult.from_counts("my_streets", confusion, ["a", "b"], 1)
     assert math.isnan(result.metrics["IoU-b"])
     run.training.begin()
     run.evaluation.begin()
