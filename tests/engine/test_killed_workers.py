@@ -23,7 +23,8 @@ from err_seg.engine.run import TrainingRun
 
 def kill_a_loader_process(signum=signal.SIGKILL):
     children = psutil.Process().children()
-    worker = next(c for c in children if c.name().startswith("pt_data_worker") and c.status() != psutil.STATUS_ZOMBIE)
+    workers = [c for c in children if c.name().startswith("pt_data_worker") and c.status() != psutil.STATUS_ZOMBIE]
+    worker = max(workers, key=psutil.Process.create_time)  # an earlier loader's may still be ending
     worker.send_signal(signum)
     while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:  # the news come here, or some time after
         time.sleep(0.01)
