@@ -106,14 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         iterate_items,
         open_output,
         parse_words,
-        process_rank,
         run,
     )
     from err_seg.inference.attention import escf_with
+    from err_seg.processes import launched_share
 
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
     try:
-        rank, world_size = process_rank()
+        rank, world_size = launched_share()
         words = parse_words(read_names(arguments), arguments.background)
         sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
         model = load_model(arguments)

@@ -90,7 +90,7 @@ def work(arguments: argparse.Namespace) -> int:
     from err_seg.data import register_entries
     from err_seg.engine import RunError, TrainingInterrupted
     from err_seg.engine.launch import join_processes
-    from err_seg.engine.parallel import process_share
+    from err_seg.processes import process_share
 
     rank = 0
     try:
@@ -160,7 +160,7 @@ def start_logging(output: Path, rank: int) -> None:
 
 def tell(message: str) -> None:
     """Print what stopped this process; of several, say which one."""
-    from err_seg.engine.parallel import process_share
+    from err_seg.processes import process_share
 
     rank, processes = process_share()
     print(message if processes == 1 else f"[process {rank}] {message}", file=sys.stderr)

@@ -13,9 +13,10 @@ from err_seg.d2.catalog import open_pairs
 from err_seg.data import EvaluationItem
 from err_seg.engine import peers
 from err_seg.engine.benchmarks import benchmark_result, new_counts, save_benchmarks
-from err_seg.engine.parallel import is_main_process, wait_for_all
+from err_seg.engine.parallel import wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.evaluation import BenchmarkResult
+from err_seg.processes import is_main_process
 
 
 class ERRSegEvaluator(DatasetEvaluator):

@@ -13,9 +13,10 @@ from err_seg.d2.trainer import Trainer
 from err_seg.d2.weights import load_configured
 from err_seg.engine.errors import EvaluationError
 from err_seg.engine.failures import told
-from err_seg.engine.parallel import check_shared_folder, process_share, wait_for_all
+from err_seg.engine.parallel import check_shared_folder, wait_for_all
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.report import load_results
+from err_seg.processes import process_share
 
 
 def train(cfg: Config, *, resume: bool = False) -> None:

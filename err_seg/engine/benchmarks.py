@@ -16,7 +16,7 @@ from err_seg.device import Precision, resolve_precision, upload
 from err_seg.engine import peers
 from err_seg.engine.errors import EvaluationError
 from err_seg.engine.failures import told
-from err_seg.engine.parallel import check_shared_folder, is_main_process, of_main_process, process_share, wait_for_all
+from err_seg.engine.parallel import check_shared_folder, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.engine.progress import EvaluationProgress
 from err_seg.engine.views import evaluation_views, segment_views
@@ -31,6 +31,7 @@ from err_seg.evaluation import (
 )
 from err_seg.identity import file_signature, fingerprint, weights_digest
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.processes import is_main_process, of_main_process, process_share
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from err_seg.engine.checkpoints import Checkpoints, TrainingState
 from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.errors import TrainingError, TrainingInterrupted
 from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
-from err_seg.engine.parallel import is_main_process, pictures_at_a_time, process_share, wait_for_all
+from err_seg.engine.parallel import pictures_at_a_time, wait_for_all
 from err_seg.engine.run_log import RunLog, check_trackers
 from err_seg.engine.start import prepare_output
 from err_seg.engine.trial import BestWeights, figures_of
@@ -25,6 +25,7 @@ from err_seg.engine.vis import compare, save_comparison
 from err_seg.engine.watch import Watch
 from err_seg.evaluation import BenchmarkResult
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.processes import is_main_process, process_share
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -23,6 +23,7 @@ from err_seg.device import resolve_precision
 from err_seg.engine import peers
 from err_seg.engine.optimizer import build_optimizer
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.processes import process_share
 
 
 def build_accelerator(cfg: Config, device: torch.device) -> Accelerator:
@@ -97,34 +98,9 @@ def without_sync(accelerator: Accelerator, model: ERRSeg, network: nn.Module) ->
             yield
 
 
-def is_main_process() -> bool:
-    """Whether this is the process that writes files and logs."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def process_share() -> tuple[int, int]:
-    """Return this process's rank and the number of processes."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
 def wait_for_all() -> None:
     """Wait until every process is here, as long as all are alive (:mod:`err_seg.engine.peers`)."""
     peers.meet()
-
-
-def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Sum a tensor over all processes, in place, and return it; it must be on the device that they communicate with."""
-    if dist.is_initialized():
-        dist.all_reduce(tensor)
-    return tensor
-
-
-def of_main_process(text: str) -> str:
-    """Return the main process's text in all processes; their own may differ if each has its own copy of a file."""
-    texts = [text]
-    if dist.is_initialized():
-        dist.broadcast_object_list(texts)
-    return texts[0]
 
 
 def check_shared_folder(folder: Path) -> None:

@@ -11,9 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from err_seg.engine.parallel import process_share, wait_for_all
+from err_seg.engine.parallel import wait_for_all
 from err_seg.evaluation import Counts
 from err_seg.files import write_text
+from err_seg.processes import process_share
 
 logger = logging.getLogger(__name__)
 

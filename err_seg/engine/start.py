@@ -13,15 +13,10 @@ from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_setti
 from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.earlier import load_earlier
 from err_seg.engine.environment import save_environment
-from err_seg.engine.parallel import (
-    check_shared_folder,
-    is_main_process,
-    pictures_at_a_time,
-    process_share,
-    wait_for_all,
-)
+from err_seg.engine.parallel import check_shared_folder, pictures_at_a_time, wait_for_all
 from err_seg.engine.step import training_transform
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.processes import is_main_process, process_share
 
 logger = logging.getLogger(__name__)
 

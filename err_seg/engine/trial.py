@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from err_seg.checkpoint import save_weights
 from err_seg.config import Config
 from err_seg.engine.benchmarks import evaluate, open_benchmarks
-from err_seg.engine.parallel import is_main_process
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.metrics import SUMMARY_METRICS
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.processes import is_main_process
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@
 ``report.py``     what was done and found, and what failed
 ``kept.py``       a figure of what CRM kept, and why
 ``attention.py``  a figure of what ESCF's attentions attend to
-``processes.py``  several processes that divide a job
 ================  ===================================================================
 """
 
@@ -23,8 +22,7 @@ from err_seg.inference.formats import FORMATS, Result
 from err_seg.inference.inputs import Item, Problem, collect_sources, iterate_items
 from err_seg.inference.manifest import Manifest, OutputError
 from err_seg.inference.output import open_output
-from err_seg.inference.processes import gather_reports, process_rank
-from err_seg.inference.report import Report
+from err_seg.inference.report import Report, gather_reports
 from err_seg.inference.runner import run
 from err_seg.inference.words import NOTHING, Words, WordsError, parse_words, split_names
 
@@ -45,7 +43,6 @@ __all__ = [
     "iterate_items",
     "open_output",
     "parse_words",
-    "process_rank",
     "run",
     "split_names",
 ]

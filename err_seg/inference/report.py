@@ -8,6 +8,7 @@ import numpy as np
 from err_seg.inference.formats import Result
 from err_seg.inference.inputs import Problem
 from err_seg.inference.words import NOTHING
+from err_seg.processes import gather_launched
 
 
 @dataclass
@@ -50,3 +51,14 @@ class Report:
         self.pictures.update(other.pictures)
         self.problems += other.problems
         self.renamed.update(other.renamed)
+
+
+def gather_reports(report: Report) -> Report | None:
+    """Add up what all processes did; in process 0, and ``None`` in the others."""
+    reports = gather_launched(report)
+    if reports is None:
+        return None
+    whole = Report()
+    for part in reports:
+        whole.merge(part)
+    return whole

@@ -24,7 +24,7 @@ from detectron2.utils.visualizer import Visualizer
 
 from err_seg.d2 import CompactSemSeg, add_err_seg_config, from_detectron2, to_detectron2
 from err_seg.engine.launch import join_processes, launch
-from err_seg.engine.parallel import process_share
+from err_seg.processes import process_share
 
 SMALL = (*TOY, "DATASETS.TEST", ["pascal_voc_20_val"])
 
