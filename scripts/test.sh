@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up, then runs linters, formatter, type checker and the quick tests; arguments go to pytest (-m slow, -k NAME, ...).
+# Sets up, then runs linters, formatter, type checker and the quick tests, these in two processes of one thread each.
+# Arguments go to pytest instead (-m slow, -k NAME, ...), which then runs in one process.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
@@ -9,6 +10,7 @@ bin="${ERR_SEG_VENV:-.venv}/bin"
 "$bin/mypy"
 "$bin/lint-imports" --no-logo --no-cache
 if [ $# -eq 0 ]; then
-    set -- -m "not slow"
+    set -- -n 2 --dist worksteal -m "not slow"
 fi
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 "$bin/python" -m pytest "$@"

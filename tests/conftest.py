@@ -1,6 +1,7 @@
 """Toy networks that the whole test set shares, and a small disk."""
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -38,6 +39,12 @@ TOY = [
     *("DATALOADER.NUM_WORKERS", 0),
 ]
 VOCABULARY = ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light")
+
+
+def pytest_configure(config):
+    """Heed Ctrl-C: xdist's workers ignore it, and so would the processes that tests start and interrupt."""
+    if hasattr(config, "workerinput"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

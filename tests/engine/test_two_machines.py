@@ -19,7 +19,7 @@ from err_seg.engine.checkpoints import Checkpoints, read_checkpoint_folder
 from err_seg.engine.launch import join_processes, launch
 
 # pictures of an iteration are summed in another order than by one machine: nothing else may differ
-ITERATIONS = 40
+ITERATIONS = 20
 SAME = ("MODEL.ESCF.DROP_PATH", 0.0, "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.CHECKPOINT_PERIOD", 3)
 
 
