@@ -110,7 +110,7 @@ def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
         table.add_row(name, f"{macs / 1e9:.1f}")
     total = sum(cost.macs.values())
     table.add_section()
-    table.add_row("a picture, as computed here", f"{total / 1e9:.1f}")
+    table.add_row("an image, as computed here", f"{total / 1e9:.1f}")
     repeated = total + cost.repeated_guidance_macs
     table.add_row("with the guidance projected for every class", f"{repeated / 1e9:.1f}")
     console = Console()

@@ -7,7 +7,7 @@
 
 prediction: seconds, and memory above that of the loaded model. training: a step with the loss on the kept classes,
 against the dense loss over all classes; without --config-file it is the base network at a small size with the text
-tower frozen, so that two processor cores need about a minute. data: training pictures read, or label maps prepared, a
+tower frozen, so that two processor cores need about a minute. data: training images read, or label maps prepared, a
 second a core, and what the time goes into. Weights do not matter for any of this, so random ones will do.
 """
 
@@ -49,7 +49,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     data.set_defaults(run=data_costs)
     data.add_argument("--preparation", action="store_true", help="measure the preparation of label maps instead")
     data.add_argument("--decoders", type=Path, metavar="DIR", help="compare Pillow and OpenCV on its JPEGs instead")
-    data.add_argument("--dataset", metavar="NAME", help="a registered data set (default: a few generated pictures)")
+    data.add_argument("--dataset", metavar="NAME", help="a registered data set (default: a few generated images)")
     data.add_argument("--root", metavar="DIR", help="the data sets' root (default: $DETECTRON2_DATASETS)")
     data.add_argument("--pictures", type=positive, default=64, metavar="N", help="how many to read (%(default)s)")
     data.add_argument("--crop-size", type=positive, default=640, metavar="S", help="side in pixels (%(default)s)")
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prediction_costs(options: argparse.Namespace) -> None:
-    """Predict a picture of noise."""
+    """Predict an image of noise."""
     from err_seg.benchmarks.prediction import benchmark_prediction
     from err_seg.config import get_cfg
 
@@ -100,7 +100,7 @@ def training_costs(options: argparse.Namespace) -> None:
 
 
 def data_costs(options: argparse.Namespace) -> None:
-    """Read training pictures, or prepare label maps."""
+    """Read training images, or prepare label maps."""
     from err_seg.benchmarks.data import benchmark_preparation, benchmark_reading, compare_decoders
 
     if options.preparation:

@@ -10,7 +10,7 @@ from err_seg.evaluation import BenchmarkResult
 
 
 def choose_engine(wanted: str, *, training: Config | None = None, processes: int = 1) -> tuple[str, str]:
-    """Choose the engine of a run; both go on with either's runs.
+    """Choose the engine of a run; both continue with either's runs.
 
     Args:
         wanted: "plain", "detectron2", or "auto": detectron2 where it can be imported and train so.

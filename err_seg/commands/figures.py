@@ -127,7 +127,7 @@ def draw_grid(options: argparse.Namespace) -> Path:
 
 
 def truth_column(options: argparse.Namespace, pictures: Sequence) -> "Column":
-    """Read the column of label maps, each as large as its picture."""
+    """Read the column of label maps, each as large as its image."""
     from err_seg.analysis.picture_grid import Column
     from err_seg.data import load_vocabulary
     from err_seg.data.images import read_label
@@ -135,16 +135,16 @@ def truth_column(options: argparse.Namespace, pictures: Sequence) -> "Column":
     if options.truth_classes is None:
         raise ValueError("--truth needs --truth-classes, the file of the label maps' class names")
     if len(options.truth) != len(pictures):
-        raise ValueError(f"--truth names {len(options.truth)} label maps for {len(pictures)} pictures; give one each")
+        raise ValueError(f"--truth names {len(options.truth)} label maps for {len(pictures)} images; give one each")
     labels = [read_label(path) for path in options.truth]
     for path, picture, label in zip(options.truth, pictures, labels, strict=True):
         if label.shape != picture.shape[:2]:
-            raise ValueError(f"{path}: the label map is {label.shape} (H, W), its picture {picture.shape[:2]}")
+            raise ValueError(f"{path}: the label map is {label.shape} (H, W), its image {picture.shape[:2]}")
     return Column(load_vocabulary(options.truth_classes), labels, "ground truth", lists_names=False)
 
 
 def save_picture(image: "Image.Image", path: Path, palette: bool) -> None:
-    """Write a picture as PNG, with 256 colours where a small file matters more than every shade."""
+    """Write an image as PNG, with 256 colours where a small file matters more than every shade."""
     from err_seg.files import atomic_write
 
     with atomic_write(path) as partial:
@@ -164,7 +164,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def _add_attention(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=draw_attention)
-    parser.add_argument("picture", metavar="PICTURE")
+    parser.add_argument("picture", metavar="IMAGE")
     add_words_options(parser)
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="(the one predicted at the point)")
     parser.add_argument("--point", type=int, nargs=2, metavar=("X", "Y"), help="in pixels (the middle)")
@@ -186,7 +186,7 @@ def _add_attention_share(parser: argparse.ArgumentParser) -> None:
 
 def _add_grid(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=draw_grid)
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE")
+    parser.add_argument("pictures", nargs="+", metavar="IMAGE")
     words = parser.add_argument_group("columns, in the order given")
     words.add_argument(
         "--classes",
@@ -203,7 +203,7 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=".txt (a class a line), .json, or ade20k_150, ...; several times, too",
     )
-    words.add_argument("--truth", nargs="+", metavar="FILE", help="a column of label maps, one a picture")
+    words.add_argument("--truth", nargs="+", metavar="FILE", help="a column of label maps, one an image")
     words.add_argument("--truth-classes", metavar="FILE", help="their class names, as for --classes-file")
     parser.add_argument("--num-kept", type=positive, metavar="K", help="(the model's own)")
     parser.add_argument("--cell", type=positive, metavar="PIXELS", help="width of a column")

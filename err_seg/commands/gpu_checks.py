@@ -4,7 +4,7 @@
     err-seg gpu_checks --only compare waiting
     err-seg gpu_checks --device cpu          a rehearsal: shortened, without what only CUDA has
 
-Nothing is downloaded: networks and pictures are the miniature world's. The exit status is 1 where a check failed.
+Nothing is downloaded: networks and images are the miniature world's. The exit status is 1 where a check failed.
 """
 
 import argparse

@@ -37,9 +37,9 @@ def formats(text: str) -> tuple[str, ...]:
 
 
 def coordinate(text: str) -> int:
-    """Read a position in a picture."""
+    """Read a position in an image."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0, and so outside of every picture")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0, and so outside of every image")
     return int(text)
 
 
@@ -58,7 +58,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help='pixels that belong to none of the classes: those of further words ("wall, floor") or, given a number, '
         "those whose highest probability is below it; may be given twice",
     )
-    parser.add_argument("--num-kept", type=positive, metavar="K", help="how many of the classes a picture may show")
+    parser.add_argument("--num-kept", type=positive, metavar="K", help="how many of the classes an image may show")
     parser.add_argument("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
     parser.add_argument("--format", type=formats, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)")
     parser.add_argument(
@@ -146,10 +146,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (OutputError, DeviceError) as error:
             status = 3 if isinstance(error, OutputError) else 4
             return complain(
-                f"{error}; what was done before is complete, and the same command goes on from there", status
+                f"{error}; what was done before is complete, and the same command continues from there", status
             )
         except KeyboardInterrupt:
-            return complain("interrupted; the same command goes on from here", 130)
+            return complain("interrupted; the same command continues from here", 130)
     report.merge(done)
     whole = gather_reports(report)
     if whole is None:
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def count_items(sources: "list[Source]", rank: int, world_size: int) -> int | None:
-    """Return this process's number of pictures; ``None`` if videos make it unknown."""
+    """Return this process's number of images; ``None`` if videos make it unknown."""
     from err_seg.inference.video import is_video
 
     if any(source.path and is_video(source.path) for source in sources):
@@ -179,8 +179,8 @@ def summarize(report: "Report", words: "Words", output: Path) -> None:
 
     if report.done:
         total = sum(report.pixels.values()) + report.nothing
-        table = Table("class", title=f"{report.done} pictures, results in {printable(output)}")
-        table.add_column("pictures", justify="right")
+        table = Table("class", title=f"{report.done} images, results in {printable(output)}")
+        table.add_column("images", justify="right")
         table.add_column("share of all pixels", justify="right")
         for name, pixels in report.pixels.most_common(ROWS):
             table.add_row(first_synonym(name), str(report.pictures[name]), f"{pixels / total:.1%}")
@@ -191,7 +191,7 @@ def summarize(report: "Report", words: "Words", output: Path) -> None:
             table.add_row("none of these", "", f"{report.nothing / total:.1%}")
         Console().print(table)
     for source, name in list(report.renamed.items())[:ROWS]:
-        print(f"{source}: results are named {name}, since those of another picture have the plain name")
+        print(f"{source}: results are named {name}, since those of another image have the plain name")
     if len(report.renamed) > ROWS:
         print(f"and {len(report.renamed) - ROWS} more; all are in {printable(output)}/manifest*.jsonl")
     print(f"{report.done} done, {report.skipped} were done before, {len(report.problems)} failed")

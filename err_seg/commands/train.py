@@ -125,11 +125,11 @@ def work(arguments: argparse.Namespace) -> int:
 def how_to_go_on(arguments: argparse.Namespace) -> str:
     """Say what an interrupted command does when it is given again."""
     evaluation = "the same command does the evaluation" + (" where it was" if arguments.engine == "plain" else " anew")
-    return evaluation if arguments.eval_only else f"{evaluation}, and with --resume goes on with the training"
+    return evaluation if arguments.eval_only else f"{evaluation}, and with --resume continues with the training"
 
 
 def what_is_left(arguments: argparse.Namespace, cfg: "Config") -> str:
-    """Say what an interrupted command has saved, and how to go on."""
+    """Say what an interrupted command has saved, and how to continue."""
     from err_seg.engine.checkpoints import Checkpoints
 
     newest = Checkpoints(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CHECKPOINTS_KEPT).newest_text()

@@ -138,7 +138,7 @@ class Guard:
 
     def _file(self, picture: Picture | None) -> dict[str, Any]:
         if picture is None:
-            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose a picture first.")
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose an image first.")
         try:
             return {"path": str(self.uploads.find(picture.path)), "meta": {"_type": "gradio.FileData"}}
         except NoSuchUpload as error:

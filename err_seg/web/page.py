@@ -43,10 +43,10 @@ def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Pa
     """
     page = gr.Blocks(title="ERR-Seg", analytics_enabled=False, delete_cache=(10 * MINUTE, 60 * MINUTE))
     with page:
-        gr.Markdown("# ERR-Seg\nA picture and your words in, a label for every pixel out.")
+        gr.Markdown("# ERR-Seg\nAn image and your words in, a label for every pixel out.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                upload = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Picture", height=300)
+                upload = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Image", height=300)
                 upload.preprocess = uploaded_path
                 names = gr.Textbox(
                     words, label="Classes", info="with commas between, or one a line", lines=3, max_lines=8
@@ -54,7 +54,7 @@ def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Pa
                 background = gr.Textbox(label="None of these", info="further words; their pixels stay unpainted")
                 threshold = gr.Slider(0, 1, 0, step=0.01, label="Least probability", info="below it: none of these")
                 kept = gr.Slider(1, MOST_KEPT, model.num_kept or MOST_KEPT, step=1, label="Classes kept (K)")
-                button = gr.Button("Label the picture", variant="primary")
+                button = gr.Button("Label the image", variant="primary")
             with gr.Column(scale=3, min_width=400):
                 note = gr.Markdown()
                 picture = gr.AnnotatedImage(label="Result: point at a class to see it alone", buttons=["fullscreen"])
@@ -91,14 +91,14 @@ def uploaded_path(payload: Any) -> str | None:
 def label_upload(
     model: ERRSeg, path: str | None, names: str, background: str, threshold: float, num_kept: int
 ) -> tuple[Any, str, list[list[str]]]:
-    """Label an uploaded picture: the annotated picture, a line with the time taken, and the kept classes' table.
+    """Label an uploaded image: the annotated image, a line with the time taken, and the kept classes' table.
 
     Raises:
-        ImageReadError: no picture, a damaged one, or one of too many pixels.
+        ImageReadError: no image, a damaged one, or one of too many pixels.
         WordsError, VocabularyError: words that cannot be used.
     """
     if path is None:
-        raise ImageReadError("Choose a picture first.")
+        raise ImageReadError("Choose an image first.")
     words = parse_words(split_names(names), [background, str(threshold)])
     if len(words.vocabulary) > MAX_CLASSES:
         raise WordsError(f"{len(words.vocabulary)} classes; this page takes up to {MAX_CLASSES}")
@@ -117,16 +117,16 @@ def label_upload(
 
 
 def check_size(path: str) -> None:
-    """Look at a picture's header.
+    """Look at an image's header.
 
     Raises:
-        ImageReadError: it is not a picture, or has more pixels than this page takes.
+        ImageReadError: it is not an image, or has more pixels than this page takes.
     """
     try:
         with Image.open(path) as image:
             width, height = image.size
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageReadError(f"{path}: is not a picture in a format that can be read, or too large") from error
+        raise ImageReadError(f"{path}: is not an image in a format that can be read, or too large") from error
     if width * height > MAX_PIXELS:
         raise ImageReadError(
             f"{path}: has {width}×{height} pixels; this page takes up to {MAX_PIXELS // 10**6} million"

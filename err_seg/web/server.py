@@ -25,7 +25,7 @@ def create_app(model: ERRSeg, words: str, folder: str | Path, samples: Sequence[
         model, words: see :func:`build_page`.
         folder: an existing folder for uploads, results and copies of the samples; it should hold nothing else, since
             everything in it can be downloaded. ``GRADIO_TEMP_DIR`` is set to it, so that Gradio uses it.
-        samples: pictures to try.
+        samples: images to try.
     """
     uploads = Uploads(folder)
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)

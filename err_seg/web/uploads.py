@@ -17,7 +17,7 @@ class NoSuchUpload(LookupError):
     """A path that is not allowed: outside the folder, or absent. The message does not say which."""
 
     def __init__(self) -> None:
-        super().__init__("There is no such upload; choose the picture again.")
+        super().__init__("There is no such upload; choose the image again.")
 
 
 class Uploads:
@@ -59,6 +59,6 @@ class Uploads:
 
 
 def media_type(path: Path) -> str | None:
-    """Return a picture's media type for a browser to show it, ``None`` for what it should not."""
+    """Return an image's media type for a browser to show it, ``None`` for what it should not."""
     guessed = mimetypes.guess_type(path.name)[0]
     return guessed if guessed in SHOWN else None

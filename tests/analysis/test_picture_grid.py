@@ -112,11 +112,11 @@ def test_command(scenes, tmp_path):
         (lambda files, words: ["--classes", "circle", "--truth", files["labels"][0]], "needs --truth-classes"),
         (
             lambda files, words: ["--classes", "circle", "--truth", files["labels"][0], "--truth-classes", words],
-            "names 1 label maps for 2 pictures",
+            "names 1 label maps for 2 images",
         ),
         (
             lambda files, words: ["--classes", "ring", "--truth", *files["labels"][::-1], "--truth-classes", words],
-            "its picture",
+            "its image",
         ),
         (lambda files, words: ["--classes-file", "nowhere.txt"], "nowhere.txt"),
         (lambda files, words: ["--classes", "circle", "--model", "nowhere"], "no model 'nowhere'"),

@@ -188,7 +188,7 @@ def test_a_point_outside_the_picture_is_refused(run_predict, tmp_path):
         status, _, err = run_predict(tmp_path / "in/small.png", *options, x, y, output=tmp_path / f"{x}-{y}")
         assert status == outside
     status, _, err = run_predict(tmp_path / "in", *options, -1, 3)
-    assert (status, "outside of every picture" in err or "expected 2 arguments" in err) == (2, True)
+    assert (status, "outside of every image" in err or "expected 2 arguments" in err) == (2, True)
     assert run_predict(tmp_path / "in", "--point", 1, 3)[0] == 2
 
 

@@ -124,7 +124,7 @@ def test_every_way_in_has_the_same_answer(site, folder, photo, secret, capfd):
                 answers[name, "file"] = site.ask("GET", f"/gradio_api/file={quoted(path)}")
                 answers[name, "range"] = site.ask("GET", f"/gradio_api/file={quoted(path)}", range="bytes=0-9")
         assert {(answer.status, answer.body) for answer in answers.values()} == {
-            (403, b'{"detail":"There is no such upload; choose the picture again."}')
+            (403, b'{"detail":"There is no such upload; choose the image again."}')
         }
         with pytest.raises(TimeoutError):
             listener.accept()  # no address was asked for anything

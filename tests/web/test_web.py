@@ -64,7 +64,7 @@ def test_masks_cover_every_pixel_once():
 
 def test_wrong_input(model, photo, tmp_path, monkeypatch):
     (tmp_path / "text.png").write_text("text")
-    for path, message in ((None, "Choose a picture"), (str(tmp_path / "text.png"), "not a picture")):
+    for path, message in ((None, "Choose an image"), (str(tmp_path / "text.png"), "not an image")):
         with pytest.raises(ImageReadError, match=message):
             page.label_upload(model, path, "cat, dog", "", 0.0, 2)
     with pytest.raises(WordsError, match="no class names"):
@@ -103,10 +103,10 @@ def test_in_a_browser(model, photo, folder, tmp_path):
         tab.on("request", lambda request: hosts.add(request.url.split("/")[2]))
         tab.on("response", lambda response: complaints.append(response.url) if response.status >= 400 else None)
         tab.goto(f"http://127.0.0.1:{site.port}/")
-        button = tab.get_by_role("button", name="Label the picture")
+        button = tab.get_by_role("button", name="Label the image")
         button.wait_for(timeout=60_000)
         button.click()
-        tab.get_by_text("Choose a picture first").wait_for()
+        tab.get_by_text("Choose an image first").wait_for()
         assert [url.split("?")[0].split("/")[-1] for url in complaints] == ["join"]
         tab.set_input_files("input[type=file]", photo)
         tab.get_by_label("Classes").first.fill("cup, spoon, saucer")
