@@ -31,7 +31,10 @@ ENCODERS: tuple[type[CLIPEncoder], ...] = (ConvNeXtEncoder, FastViTEncoder, ViTE
 
 DEFAULT_NUM_KEPT = 32
 # where weights are from and things lie; weights are known by their digest, wherever they are from
-NOT_OF_THE_NETWORK = ("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR")
+NOT_OF_THE_NETWORK = (
+    *("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR"),
+    *("MODEL.DISTILL.WEIGHTS", "MODEL.DISTILL.WEIGHT"),
+)
 
 
 def build_model(cfg: Config) -> ERRSeg:

@@ -181,6 +181,15 @@ class Config:
             # the mean over the other pixels of the whole batch, however many processes and parts share it
             IGNORED_ARE_NEGATIVES = key(True)
 
+        class DISTILL:
+            """Learning from a trained network, the teacher, besides the labels."""
+
+            # the teacher: a file of weights that holds its configuration, as training writes it, or a name that
+            # err_seg.load knows; "" for none
+            WEIGHTS = key("", TEXT_OR_NONE)
+            # what its loss counts beside that of the labels
+            WEIGHT = key(1.0, POSITIVE)
+
     class INPUT:
         """How pictures are resized, cropped and augmented."""
 

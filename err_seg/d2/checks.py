@@ -13,6 +13,7 @@ ONLY: dict[str, Any] = {
     "SOLVER.ACCUMULATION_STEPS": 1,
     "SOLVER.COMPILE": "",
     "SOLVER.EMA.ENABLED": False,
+    "MODEL.DISTILL.WEIGHTS": "",
 }
 
 

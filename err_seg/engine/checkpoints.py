@@ -49,6 +49,7 @@ class TrainingState:
         broken, skipped: how many of the last losses in a row were not finite; steps that loss scaling has skipped so
             far.
         best: the best result of an evaluation so far.
+        teacher: digest of the weights of ``MODEL.DISTILL``'s teacher; "" without one.
     """
 
     iteration: int = 0
@@ -61,6 +62,7 @@ class TrainingState:
     broken: int = 0
     skipped: int = 0
     best: float | None = None
+    teacher: str = ""
 
 
 class Checkpoints:

@@ -15,6 +15,7 @@ from err_seg.data import Batch
 from err_seg.engine.averaging import WeightAverage
 from err_seg.engine.checkpoints import Checkpoints, TrainingState
 from err_seg.engine.damaged import DamagedPairs
+from err_seg.engine.distillation import Teacher
 from err_seg.engine.errors import TrainingError, TrainingInterrupted
 from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
 from err_seg.engine.parallel import pictures_at_a_time, wait_for_all
@@ -57,6 +58,7 @@ class Course:
     watch: Watch
     log: RunLog | None = None
     average: WeightAverage | None = None
+    teacher: Teacher | None = None
 
     def __init__(self, cfg: Config, model: ERRSeg):
         check_trackers(cfg)
@@ -180,6 +182,7 @@ class Course:
                 broken=self.watch.broken,
                 skipped=self.watch.skipped,
                 best=self.best.mean,
+                teacher=self.teacher.digest if self.teacher is not None else "",
             )
             try:
                 path = self.checkpoints.save(weights, state)

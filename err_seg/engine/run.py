@@ -16,6 +16,7 @@ from err_seg.data import Batch, SegmentationPairs, get_dataset
 from err_seg.data.loader import seed_of
 from err_seg.engine.averaging import WeightAverage
 from err_seg.engine.course import Course
+from err_seg.engine.distillation import Teacher
 from err_seg.engine.parallel import build_accelerator, distribute, without_sync
 from err_seg.engine.schedule import set_learning_rates
 from err_seg.engine.start import open_data, tell_of_start
@@ -37,7 +38,11 @@ class TrainingRun(Course):
         self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
         self.trial = Trial(cfg, model) if cfg.TEST.EVAL_PERIOD else None
+        if cfg.MODEL.DISTILL.WEIGHTS:
+            self.teacher = Teacher(cfg.MODEL.DISTILL.WEIGHTS, self.spec.vocabulary, model.device)
         state = self.prepare(resume=resume)
+        if self.teacher is not None:
+            self.teacher.compare(state.teacher)
 
         self.text = vocabulary_input(model, self.spec.vocabulary)
         self.network, optimizer = distribute(cfg, self.accelerator, model)
@@ -94,7 +99,9 @@ class TrainingRun(Course):
             is_last = number == len(batches)
             with nullcontext() if is_last else without_sync(self.accelerator, self.model, self.network):
                 with self.accelerator.autocast():
-                    loss = training_loss(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels)
+                    loss = training_loss(
+                        *(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels, self.teacher)
+                    )
                 loss = loss / len(batches)
                 total += loss.detach()
                 if self.scaler is not None:  # steps with gradients that are not finite are skipped; so is this one then

@@ -1,6 +1,7 @@
 """From a batch to its loss: what any training loop shares."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +9,9 @@ from torch import Tensor, nn
 from err_seg.config import Config
 from err_seg.data import Batch, DatasetSpec, TrainingTransform
 from err_seg.device import upload
+from err_seg.engine.distillation import Teacher
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.modeling.loss import count_pixels, segmentation_loss
+from err_seg.modeling.loss import count_pixels, distillation_loss, segmentation_loss
 from err_seg.processes import process_share, sum_over_processes
 
 
@@ -59,6 +61,7 @@ def training_loss(
     spec: DatasetSpec,
     cfg: Config,
     num_pixels: Tensor | None = None,
+    teacher: Teacher | None = None,
 ) -> Tensor:
     """Run a batch through the network and return its loss.
 
@@ -70,17 +73,20 @@ def training_loss(
         spec: the data set, of T classes.
         cfg: the configuration.
         num_pixels: see :func:`mean_pixels`; ``None`` where ignored pixels are negatives, or the batch stands alone.
+        teacher: the network whose class maps are to be learned as well, as much as ``MODEL.DISTILL.WEIGHT`` says.
 
     Returns:
         A float32 scalar: the mean over B·T·pixels, so that the mean over equal parts of a batch is the batch's loss.
     """
     labels = upload(batch.labels, model.device).long()
     prediction = network(model.preprocess(batch.images, cfg.INPUT.CROP_SIZE), text, labels=labels)
-    return segmentation_loss(
-        prediction.logits,
-        prediction.kept,
-        labels,
-        len(spec.vocabulary),
-        ignored_are_negatives=cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES,
-        num_pixels=num_pixels,
-    )
+    of_pixels: dict[str, Any] = {
+        "ignored_are_negatives": cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES,
+        "num_pixels": num_pixels,
+    }
+    logits, kept, num_classes = prediction.logits, prediction.kept, len(spec.vocabulary)
+    loss = segmentation_loss(logits, kept, labels, num_classes, **of_pixels)
+    if teacher is None:
+        return loss
+    targets = teacher(batch.images, kept, is_filled=model.head.crm.is_adaptive)
+    return loss + cfg.MODEL.DISTILL.WEIGHT * distillation_loss(logits, targets, kept, labels, num_classes, **of_pixels)

@@ -67,7 +67,7 @@ class Head(nn.Module):
         class_pixels = None if labels is None else count_class_pixels(labels, len(text))
         return self.crm(self.cost_maps.of_vocabulary(features, text), num_kept, class_pixels)
 
-    def segment(self, features: Features, text: Tensor, kept: Tensor) -> Tensor:
+    def segment(self, features: Features, text: Tensor, kept: Tensor, *, is_filled: bool | None = None) -> Tensor:
         """Segment chosen classes; of images that keep unequal numbers of them, those with equal numbers together.
 
         Nothing is padded, so that what an image gives does not depend on the others of its batch.
@@ -76,11 +76,12 @@ class Head(nn.Module):
             features: those of B pictures.
             text: (T, D) embeddings of the vocabulary.
             kept: (B, K) int64 indices of the chosen classes; ``NOT_KEPT`` fills up a row, at its end.
+            is_filled: whether rows may be filled up; ``None`` where this head's CRM chose the classes.
 
         Returns:
             (B, K, S/4, S/4) logits, ``ABSENT`` where a row is filled up.
         """
-        if not self.crm.is_adaptive:
+        if not (self.crm.is_adaptive if is_filled is None else is_filled):
             return self.segment_equal(features, text[kept])
         numbers = (kept != NOT_KEPT).sum(dim=1)
         rows: dict[int, Tensor] = {}

@@ -1,5 +1,9 @@
-"""The training loss: binary cross-entropy of every class at every pixel, computed on the kept classes alone."""
+"""The training losses of every class at every pixel, computed on the kept classes alone.
 
+The loss against labels is binary cross-entropy; that against a teacher is the divergence from its probabilities.
+"""
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -47,6 +51,45 @@ def segmentation_loss(
     if num_pixels is None:
         num_pixels = labelled.sum().clamp(min=1)
     return total / (num_classes * num_pixels)
+
+
+def distillation_loss(
+    logits: Tensor,
+    targets: Tensor,
+    kept: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    ignored_are_negatives: bool = True,
+    num_pixels: Tensor | None = None,
+) -> Tensor:
+    """Mean Kullback-Leibler divergence of class maps from a teacher's, over the B·T·pixels of the loss against labels.
+
+    With logits x and the teacher's probabilities p it is the cross-entropy softplus(x) − p·x less the entropy of p, so
+    that it is 0 where both agree; the gradient is σ(x) − p.
+
+    Args:
+        logits: (B, K, h, w) of the kept classes, any float type.
+        targets: (B, K, h', w') float32 in [0, 1], without gradient; resized bilinearly to the logits' size.
+        kept, labels, num_classes, ignored_are_negatives, num_pixels: as for :func:`segmentation_loss`; pixels that are
+            ignored there are ignored here.
+
+    Returns:
+        The loss, a float32 scalar; 0 where no pixel counts.
+    """
+    logits, size = logits.float(), logits.shape[-2:]
+    targets = resize(targets, size)
+    entropy = -torch.special.xlogy(targets, targets) - torch.special.xlogy(1 - targets, 1 - targets)
+    divergence = F.softplus(logits) - targets * logits - entropy  # B×K×h×w
+    if ignored_are_negatives:
+        return divergence.sum() / (num_classes * len(labels) * size.numel())
+    nearest = F.interpolate(labels.unsqueeze(1).float(), size, mode="nearest-exact")[:, 0].long()
+    labelled = kept_class_labels(nearest, kept, num_classes).unsqueeze(1) >= 0  # B×1×h×w
+    if num_pixels is None:
+        counted = labelled.sum().clamp(min=1)
+    else:
+        counted = num_pixels * size.numel() / labels.shape[-2:].numel()
+    return (divergence * labelled).sum() / (num_classes * counted)
 
 
 def count_pixels(labels: Tensor, num_classes: int, num_kept: int | None) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 from err_seg.config import Config, ConfigError, get_cfg, settings_of
 from err_seg.data import DatasetError, find_dataset
 from err_seg.files import write_json
+from err_seg.hub import MODELS
 from err_seg.identity import RESULT_FORMAT, file_digest, fingerprint, weights_file_digest
 from err_seg.messages import listed
 from err_seg.mini.clip import CLIPS
@@ -35,6 +36,12 @@ OF_EVALUATION = (
     *("TEST", "DATASETS.TEST", "INPUT.SIZE", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
     *("MODEL.CRM.NUM_KEPT", "MODEL.CRM.MIN_SCORE"),
 )
+# settings that name files of weights, with the names of those in the package
+PACKAGED: dict[str, dict[str, Path]] = {
+    "MODEL.WEIGHTS": {},
+    "MODEL.CLIP.PRETRAINED": {name: clip.weights for name, clip in CLIPS.items()},
+    "MODEL.DISTILL.WEIGHTS": {name: model.packaged for name, model in MODELS.items() if model.packaged},
+}
 RECORD = "identity.json"
 DIGITS = 12  # of a folder's name
 
@@ -217,10 +224,10 @@ def facts_of(cfg: Config) -> dict[str, Any]:
     facts = {key: value for key, value in settings_of(cfg) if not _is_under(key, INDIFFERENT)}
     for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
         facts[key] = [asdict(find_dataset(name, cfg.DATASETS.CUSTOM)) for name in facts[key]]
-    for key in ("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED"):
+    for key, packaged in PACKAGED.items():
         file = Path(facts[key])
-        if not file.is_file() and facts[key] in CLIPS:
-            file = CLIPS[facts[key]].weights
+        if not file.is_file():
+            file = packaged.get(facts[key], file)
         if file.is_file():  # else: none, or a tag of open_clip
             facts[key] = weights_file_digest(file)
     if Path(cfg.MODEL.CLIP.NAME).is_file():

@@ -37,6 +37,7 @@ def test_without_detectron2_auto_is_plain_and_detectron2_an_error_with_the_insta
         (("SOLVER.PARALLEL", "fsdp"), 1, "SOLVER.PARALLEL"),
         (("SOLVER.COMPILE", "eager"), 1, "SOLVER.COMPILE"),
         (("SOLVER.EMA.ENABLED", True), 1, "SOLVER.EMA.ENABLED"),
+        (("MODEL.DISTILL.WEIGHTS", "mini"), 1, "MODEL.DISTILL.WEIGHTS"),
         ((), 2, "2 processes"),
     ],
 )

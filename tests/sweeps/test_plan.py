@@ -65,13 +65,16 @@ def test_a_changed_default_is_another_run(sweep, tmp_path, monkeypatch):
 def test_files_and_data_sets_count_by_what_they_hold(sweep, tmp_path):
     weights, words = tmp_path / "weights.safetensors", tmp_path / "words.txt"
     custom = [{"name": "own", "image_dir": "a", "label_dir": "b", "vocabulary": str(words)}]
-    overrides = ["MODEL.WEIGHTS", str(weights), "DATASETS.CUSTOM", custom, "DATASETS.TEST", ["own"]]
-    seen = []
+    own = ["DATASETS.CUSTOM", custom, "DATASETS.TEST", ["own"]]
+    taught = ["MODEL.DISTILL.WEIGHTS", str(weights), *own]
+    overrides, seen, taught_by = ["MODEL.WEIGHTS", str(weights), *own], [], []
     for value, text in ((0, "cat\ndog\n"), (1, "cat\ndog\n"), (1, "cat\nsky\n")):
         save_file({"weight": torch.full((1,), value)}, weights)
         words.write_text(text)
         (run, *_) = plan_runs(sweep, tmp_path, overrides)
         seen.append((run.training.folder, run.evaluation.folder))
+        taught_by.append(plan_runs(sweep, tmp_path, taught)[0].training.folder)
+    assert taught_by[0] != taught_by[1] == taught_by[2]
     assert seen[0][0] != seen[1][0] == seen[2][0]
     assert seen[1][1] != seen[2][1]
     with pytest.raises(SweepError, match="variant 'full': unknown data set 'owm'"):
