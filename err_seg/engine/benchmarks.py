@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,8 @@ def evaluate_benchmark(
     counts.all_reduce()
     if is_main_process():
         files.finish()
-    return benchmark_result(spec, counts, len(pairs), settings), progress
+    result = benchmark_result(spec, counts, len(pairs), settings)
+    return replace(result, mean_kept=progress.mean_kept(model.device)), progress
 
 
 def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool) -> Counts:
@@ -201,7 +202,8 @@ def count_pictures(
             if cfg.TEST.SAVE:
                 for item, result in zip(items, results, strict=True):
                     files.save(item, result.labels.cpu().numpy())
-            with progress.counting([item.index for item in items]):
+            numbers = [len(result.kept) for result in results]
+            with progress.counting(dict(zip([item.index for item in items], numbers, strict=True))):
                 for item, result in zip(items, results, strict=True):
                     counts.update(result.labels, upload(item.label, model.device))
             bar.update(len(items))

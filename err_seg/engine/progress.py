@@ -1,17 +1,20 @@
 """The progress of an evaluation, on disk, so that it continues after a kill.
 
-Each process keeps a file ``partial-<rank>.json`` in the benchmark's folder: the pictures that it counted and the
-counts. A file is used only for the evaluation that it belongs to, by a fingerprint of weights, settings and pictures.
+Each process keeps a file ``partial-<rank>.json`` in the benchmark's folder: the pictures that it counted, with the
+number of classes that each kept, and the counts. A file is used only for the evaluation that it belongs to, by a
+fingerprint of weights, settings and pictures.
 """
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from err_seg.engine.parallel import wait_for_all
+import torch
+
+from err_seg.engine.parallel import sum_over_processes, wait_for_all
 from err_seg.evaluation import Counts
 from err_seg.files import write_text
 from err_seg.processes import process_share
@@ -37,22 +40,24 @@ class EvaluationProgress:
         self.rank, self.processes = process_share()
         self.done: set[int] = set()
         self.saved = 0
-        self._own: set[int] = set()
+        self._own: dict[int, int] = {}
         self._is_whole = True
 
     def restore(self, counts: Counts) -> None:
         """Read what killed processes left: ``done`` is what they did, and the first process takes their counts."""
         files = sorted(self.folder.glob("partial-*.json"))
         states = [state for file in files if (state := self._read(file))]
+        kept: dict[int, int] = {}
         # a file that repeats pictures of a larger one was merged into that one before a kill
         for state in sorted(states, key=lambda state: len(state["done"]), reverse=True):
             if self.done.isdisjoint(state["done"]):
                 self.done.update(state["done"])
+                kept |= dict(zip(state["done"], state["kept"], strict=True))
                 if self.rank == 0:
                     counts.merge(type(counts).from_state(state["counts"]))
         wait_for_all()  # all have read the files
         if self.rank == 0:
-            self._own = set(self.done)
+            self._own = kept
             if self.done:
                 logger.info("going on after %d pictures that an interrupted evaluation has done", len(self.done))
             self.save(counts)
@@ -61,12 +66,18 @@ class EvaluationProgress:
                     file.unlink(missing_ok=True)
         wait_for_all()
 
-    def add(self, pictures: list[int]) -> None:
-        """Note pictures as done by this process."""
+    def add(self, pictures: Mapping[int, int]) -> None:
+        """Note pictures as done by this process: index to the number of classes kept."""
         self._own.update(pictures)
 
+    def mean_kept(self, device: torch.device) -> float:
+        """Average the number of classes kept over the pictures of all processes, which communicate with ``device``."""
+        total = torch.tensor([sum(self._own.values()), len(self._own)], device=device)
+        kept, pictures = sum_over_processes(total).tolist()
+        return kept / pictures
+
     @contextmanager
-    def counting(self, pictures: list[int]) -> Iterator[None]:
+    def counting(self, pictures: Mapping[int, int]) -> Iterator[None]:
         """Record pictures that are counted in the block; if it fails, counts and pictures no longer agree."""
         self._is_whole = False
         yield
@@ -87,13 +98,17 @@ class EvaluationProgress:
 
     def save(self, counts: Counts) -> None:
         """Save what this process has done."""
-        state = {"fingerprint": self.fingerprint, "done": sorted(self._own), "counts": counts.state()}
+        state = {"fingerprint": self.fingerprint, **self._pictures(), "counts": counts.state()}
         write_text(self._file, json.dumps(state))
         self.saved = len(self._own)
 
     def remove(self) -> None:
         """Remove this process's file, once the results are written."""
         self._file.unlink(missing_ok=True)
+
+    def _pictures(self) -> dict[str, list[int]]:
+        done = sorted(self._own)
+        return {"done": done, "kept": [self._own[picture] for picture in done]}
 
     @property
     def _file(self) -> Path:

@@ -31,6 +31,7 @@ class BenchmarkResult:
         class_pixels: N counts of ground-truth pixels.
         pictures: number of pictures evaluated.
         settings: what the metrics depend on (checkpoint, K, sizes …), JSON-able; not interpreted.
+        mean_kept: how many classes of the vocabulary an image kept on average; ``None`` where nobody counted.
     """
 
     benchmark: str
@@ -39,6 +40,7 @@ class BenchmarkResult:
     class_pixels: list[int]
     pictures: int
     settings: dict[str, Any] = field(default_factory=dict)
+    mean_kept: float | None = None
 
     @classmethod
     def from_counts(
@@ -71,8 +73,8 @@ class BenchmarkResult:
 def save_results(results: Sequence[BenchmarkResult], path: str | Path) -> None:
     """Write results as one JSON file, complete or not at all.
 
-    The file is an object {"benchmarks": {name: {"pictures", "metrics", "class_names", "class_pixels", "settings"}}};
-    undefined metrics are null.
+    The file is an object {"benchmarks": {name: {"pictures", "metrics", "class_names", "class_pixels", "settings",
+    "mean_kept"}}}; undefined metrics are null.
 
     Raises:
         ValueError: where two results have the same benchmark name.

@@ -26,7 +26,8 @@ BENCHMARKS = {
 }
 """The paper's names; other benchmarks are called by their own."""
 MINI_COLUMNS = ("seen", "unseen", "all")
-MACS, MEMORY = "ESCF GMAC", "training GiB"
+KEPT, MACS, MEMORY = "classes kept", "ESCF GMAC", "training GiB"
+MIN_SCORE = "MODEL.CRM.MIN_SCORE"
 NEGLIGIBLE = 0.1
 """Points of mIoU below which the paper's mean difference counts as none."""
 
@@ -66,7 +67,8 @@ def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[Row]:
         if not run.is_evaluated():
             continue
         row.seeds.append(run.seed)
-        for column, value in {**accuracies(run, is_mini=sweep.is_mini), **costs(run, sweep.cost)}.items():
+        values = {**accuracies(run, is_mini=sweep.is_mini), **classes_kept(sweep, run), **costs(run, sweep.cost)}
+        for column, value in values.items():
             row.values.setdefault(column, []).append(value)
     return list(rows.values())
 
@@ -79,6 +81,16 @@ def accuracies(run: Run, *, is_mini: bool) -> dict[str, float]:
         groups = group_miou(result)
         return {column: groups[column] for column in MINI_COLUMNS if column in groups}
     return {BENCHMARKS.get(result.benchmark, result.benchmark): result.metrics["mIoU"] for result in results}
+
+
+def classes_kept(sweep: Sweep, run: Run) -> dict[str, float]:
+    """Read how many classes images kept on average, if the sweep is about that."""
+    if not any(MIN_SCORE in variant.settings for variant in sweep.variants):
+        return {}
+    results = load_results(run.results)
+    names = [""] if sweep.is_mini else [f", {BENCHMARKS.get(result.benchmark, result.benchmark)}" for result in results]
+    pairs = zip(names, results, strict=True)
+    return {KEPT + name: result.mean_kept for name, result in pairs if result.mean_kept is not None}
 
 
 def costs(run: Run, dataset: str) -> dict[str, float]:

@@ -1,12 +1,14 @@
 """mIoU over the swept setting: the paper's Fig. 6 and 7, and any other sweep with a plot."""
 
+import statistics
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from err_seg.config import get_cfg
 from err_seg.sweeps.definition import Plot, Sweep, SweepError
-from err_seg.sweeps.measured import Row
+from err_seg.sweeps.measured import KEPT, MACS, MEMORY, Row
 from err_seg.sweeps.report import columns_of
 
 
@@ -22,7 +24,8 @@ def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
     order = sorted(range(len(rows)), key=places.__getitem__)
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     panel = figure.subplots()
-    for column in columns_of(sweep, rows):
+    columns = columns_of(sweep, rows)
+    for column in (column for column in columns if column not in (MACS, MEMORY) and not column.startswith(KEPT)):
         done = [i for i in order if rows[i].mean(column) is not None]
         published = [i for i in order if column in rows[i].paper]
         if not done and not published:
@@ -40,8 +43,11 @@ def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
         if published:
             values = [rows[i].paper[column] for i in published]
             panel.plot([places[i] for i in published], values, "--", color=line.get_color(), alpha=0.5)
+    if kept := [column for column in columns if column.startswith(KEPT)]:
+        draw_classes_kept(panel.twinx(), rows, places, kept)
     if sweep.plot.log:
-        panel.set_xscale("log")
+        nonzero = [place for place in places if place]
+        panel.set_xscale("log") if len(nonzero) == len(places) else panel.set_xscale("symlog", linthresh=min(nonzero))
     panel.set_xticks(sorted(set(places)), [f"{value:g}" for value in sorted(set(places))])
     panel.minorticks_off()
     panel.set_xlabel(sweep.plot.label)
@@ -51,6 +57,19 @@ def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
     if panel.get_lines():
         panel.legend(frameon=False)
     return figure
+
+
+def draw_classes_kept(panel: Axes, rows: Sequence[Row], places: Sequence[float], columns: Sequence[str]) -> None:
+    """Draw on an axis of its own, dotted, how many classes images keep; with more than one benchmark, their mean."""
+    means = [[row.mean(column) for column in columns] for row in rows]
+    points = sorted(
+        (place, statistics.fmean(known))
+        for place, values in zip(places, means, strict=True)
+        if (known := [value for value in values if value is not None])
+    )
+    panel.plot([x for x, _ in points], [y for _, y in points], "k:", marker=".", alpha=0.6)
+    panel.set_ylabel("classes kept (dotted)")
+    panel.set_ylim(bottom=0)
 
 
 def swept_values(sweep: Sweep, plot: Plot) -> list[float]:

@@ -167,11 +167,11 @@ def test_partial_counts_of_several_processes_are_merged_once(tmp_path):
     for rank, pictures in enumerate(([0, 2, 4], [1, 3])):
         progress = EvaluationProgress(tmp_path, "same")
         progress.rank = rank
-        progress.add(pictures)
+        progress.add({picture: picture + 1 for picture in pictures})
         progress.save(counts_of(pictures))
     foreign = EvaluationProgress(tmp_path, "other")
     foreign.rank = 2
-    foreign.add([5])
+    foreign.add({5: 1})
     foreign.save(counts_of([5]))
     (tmp_path / "partial-3.json").write_text("{")
     kept_aside = (tmp_path / "partial-1.json").read_text()
@@ -179,6 +179,7 @@ def test_partial_counts_of_several_processes_are_merged_once(tmp_path):
         progress, counts = EvaluationProgress(tmp_path, "same"), counts_of([])
         progress.restore(counts)
         assert progress.done == {0, 1, 2, 3, 4}
+        assert progress.mean_kept(torch.device("cpu")) == 3
         assert torch.equal(counts.matrix, counts_of([0, 1, 2, 3, 4]).matrix)
         assert [file.name for file in tmp_path.iterdir()] == ["partial-0.json"]
         # killed after the merge was written, before the merged file was removed
@@ -263,3 +264,16 @@ def test_benchmark_named_twice_is_refused(run_cfg, toy_model):
 def test_scales_are_checked(toy_cfg, scales):
     with pytest.raises(ConfigError, match=r"TEST\.AUG\.SCALES"):
         toy_cfg("TEST.AUG.SCALES", scales)
+
+
+def test_a_minimum_score_keeps_fewer_classes_and_says_how_many(run_cfg, toy_model):
+    (fixed,) = evaluate(run_cfg("MODEL.CRM.NUM_KEPT", 4), toy_model("MODEL.CRM.NUM_KEPT", 4))
+    assert fixed.mean_kept == 4
+    options = ("MODEL.CRM.NUM_KEPT", 4, "MODEL.CRM.MIN_SCORE", 0.3)
+    results = [
+        evaluate(run_cfg(*options, "TEST.BATCH_SIZE", batch, "OUTPUT_DIR", run_cfg().OUTPUT_DIR + str(batch)), model)[0]
+        for batch, model in ((1, toy_model(*options)), (3, toy_model(*options)))
+    ]
+    assert 1 <= results[0].mean_kept < 4
+    assert results[0].mean_kept == results[1].mean_kept
+    assert results[0].metrics == pytest.approx(results[1].metrics, nan_ok=True)
