@@ -46,13 +46,13 @@ def test_differences_are_taken_seed_by_seed():
     assert paper_difference(REFERENCE, REFERENCE) is None
 
 
-def write_result(run, name, miou=0.0):
+def write_result(run, name, miou=0.0, kept=None):
     """Write what an evaluation leaves."""
     metrics = {"mIoU": miou, **{f"IoU-{n}": 80.0 if i in SEEN else 40.0 for i, n in enumerate(VOCABULARY)}}
     names = list(VOCABULARY)
     run.training.begin()
     run.evaluation.begin()
-    save_results([BenchmarkResult(name, metrics, names, [5] * len(names), 3)], run.results)
+    save_results([BenchmarkResult(name, metrics, names, [5] * len(names), 3, mean_kept=kept)], run.results)
 
 
 def test_tables_of_the_real_data_hold_the_paper_beside_what_was_measured(tmp_path):
@@ -107,6 +107,21 @@ def test_tables_of_the_miniature_world_compare_with_the_first_row(tmp_path):
     assert "13.9 20.5 35.8 56.9, 95.3 GMAC, 4.2 GiB" in table
     with pytest.raises(SweepError, match="no entry 'plot'"):
         draw_sweep(sweep, [first, second])
+
+
+def test_a_sweep_over_the_minimum_score_shows_how_many_classes_are_kept(tmp_path):
+    sweep = load_sweep(SWEEPS / "adaptive_k.yaml", mini=True)
+    runs = [run for run in plan_runs(sweep, tmp_path / "runs") if run.seed == 0]
+    for run, kept in zip(runs, (12.0, 9.5, 7.25), strict=False):
+        write_result(run, "mini_world_test", kept=kept)
+    rows = measured_rows(sweep, runs)
+    assert [row.mean("classes kept") for row in rows[:4]] == [12.0, 9.5, 7.25, None]
+    assert "classes kept" in markdown_table(sweep, rows).splitlines()[0]
+    miou, kept = draw_sweep(sweep, rows).axes
+    assert miou.get_xscale() == "symlog"
+    assert [text.get_text() for text in miou.get_legend().get_texts()] == ["seen", "unseen", "all"]
+    (line,) = kept.get_lines()
+    assert line.get_xydata().tolist() == [[0.0, 12.0], [0.0025, 9.5], [0.005, 7.25]]
 
 
 def test_costs_are_counted_with_the_papers_vocabulary_and_k(tmp_path):
