@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from err_seg.engine.parallel import sum_over_processes, wait_for_all
+from err_seg.engine.parallel import wait_for_all
 from err_seg.evaluation import Counts
 from err_seg.files import write_text
-from err_seg.processes import process_share
+from err_seg.processes import process_share, sum_over_processes
 
 logger = logging.getLogger(__name__)
 
