@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 CLASSES_AT_A_TIME = 64
 PROGRESS_FROM = 256
+CLASSES_IN_A_PART = 1000
 FILES_KEPT = 64
 MEMORY_BYTES = 64 * 2**20
 
@@ -63,9 +64,22 @@ class TextEmbeddings:
 
     @torch.no_grad()
     def __call__(self, clip: OpenCLIP, tokens: Tensor) -> Tensor:
-        """Embed the tokens (T, P, L) of a vocabulary to (T, D) float32 unit vectors on the CLIP's device."""
+        """Embed the tokens (T, P, L) of a vocabulary to (T, D) float32 unit vectors on the CLIP's device.
+
+        A long vocabulary is embedded in parts of prompts of about equal length, so that short ones are not padded to the
+        longest. Each part is cached by itself: after an interruption, the same call goes on where it was.
+        """
+        checksum = weights_checksum(clip)
+        if len(tokens) <= CLASSES_IN_A_PART:
+            return self._embed_part(clip, tokens, checksum)
+        lengths = tokens.argmax(dim=2).amax(dim=1) + 1  # the end-of-text token has the largest id
+        order = lengths.argsort(stable=True)
+        parts = [tokens[rows, :, : int(lengths[rows].max())] for rows in order.split(CLASSES_IN_A_PART)]
+        return torch.cat([self._embed_part(clip, part, checksum) for part in parts])[order.argsort()]
+
+    def _embed_part(self, clip: OpenCLIP, tokens: Tensor, checksum: str) -> Tensor:
         prompts = content_digest(f"{tuple(tokens.shape)}".encode() + tokens.numpy().tobytes())
-        key = (prompts, weights_checksum(clip))
+        key = (prompts, checksum)
         device = text_tower(clip).positional_embedding.device
         with self._lock:
             embeddings = self._memory.pop(key, None)

@@ -191,3 +191,37 @@ def test_copies_of_a_cache_have_its_folder_and_their_own_memory(tmp_path, model)
     for twin in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
         assert twin.cache_dir == tmp_path
         assert twin._memory == {}
+
+
+LONG = [f"{'very ' * (i % 4)}thing {i}" for i in range(11)]
+
+
+def test_a_long_vocabulary_is_embedded_in_parts_of_about_equal_length(model, monkeypatch):
+    whole, lengths = model.embed_vocabulary(LONG), []
+    monkeypatch.setattr(text_embeddings, "CLASSES_IN_A_PART", 4)
+    encode = text_embeddings.encode_in_batches
+    monkeypatch.setattr(text_embeddings, "encode_in_batches", lambda *a: lengths.append(a[1].shape[::2]) or encode(*a))
+    torch.testing.assert_close(model.embed_vocabulary(LONG), whole, rtol=0, atol=1e-6)
+    assert [count for count, _ in lengths] == [4, 4, 3]
+    assert sorted({length for _, length in lengths}) == [length for _, length in lengths]
+
+
+def test_an_interrupted_long_vocabulary_goes_on_where_it_was(model, tmp_path, encodings, monkeypatch):
+    monkeypatch.setattr(text_embeddings, "CLASSES_IN_A_PART", 4)
+    model.words.embeddings = TextEmbeddings(tmp_path)
+    with monkeypatch.context() as patch:
+        counting, done = text_embeddings.encode_in_batches, []
+
+        def stopping(*arguments):
+            if len(done) == 2:
+                raise KeyboardInterrupt
+            done.append(None)
+            return counting(*arguments)
+
+        patch.setattr(text_embeddings, "encode_in_batches", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            model.embed_vocabulary(LONG)
+    assert len(encodings) == 2
+    model.words.embeddings = TextEmbeddings(tmp_path)  # as in another process
+    model.embed_vocabulary(LONG)
+    assert len(encodings) == 3
