@@ -66,8 +66,8 @@ class TextEmbeddings:
     def __call__(self, clip: OpenCLIP, tokens: Tensor) -> Tensor:
         """Embed the tokens (T, P, L) of a vocabulary to (T, D) float32 unit vectors on the CLIP's device.
 
-        A long vocabulary is embedded in parts of prompts of about equal length, so that short ones are not padded to the
-        longest. Each part is cached by itself: after an interruption, the same call goes on where it was.
+        A long vocabulary is embedded in parts of prompts of about equal length, so that short ones are not padded to
+        the longest. Each part is cached by itself: after an interruption, the same call goes on where it was.
         """
         checksum = weights_checksum(clip)
         if len(tokens) <= CLASSES_IN_A_PART:
