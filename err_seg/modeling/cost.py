@@ -36,13 +36,13 @@ def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size:
     Args:
         model: an ``ERRSeg`` on any device, in evaluation mode; on "meta" counting takes no time and no memory.
         num_classes: T.
-        num_kept: K; ``None`` is the model's own.
+        num_kept: K; ``None`` is the model's own. So many are kept, whatever CRM's minimum score.
         size: S.
     """
     images = torch.empty(1, 3, size, size, device=model.device)
     text = torch.empty(num_classes, model.encoder.embedding_dim, device=model.device)
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), model.evaluating(), repeated_guidance(model) as repeated, counter:
+    with torch.no_grad(), model.evaluating(), fixed_number(model), repeated_guidance(model) as repeated, counter:
         model(images, text, num_kept)
 
     counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
@@ -58,6 +58,17 @@ def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size:
         macs={name: count for name, count in macs.items() if count},
         repeated_guidance_macs=sum(repeated),
     )
+
+
+@contextmanager
+def fixed_number(model: ERRSeg) -> Iterator[None]:
+    """Keep K classes, while the model runs, not as many as an image needs."""
+    crm = model.head.crm
+    min_score, crm.min_score = crm.min_score, 0.0
+    try:
+        yield
+    finally:
+        crm.min_score = min_score
 
 
 @contextmanager
