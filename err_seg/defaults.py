@@ -79,10 +79,10 @@ class Config:
             """The two towers."""
 
             # a model of open_clip (a ConvNeXt, a FastViT such as MobileCLIP2's, or a ViT for Table XII), a JSON file in
-            # open_clip's format, "mini" or "mini_vit"
+            # open_clip's format, "mini", "mini_vit" or "mini_fastvit"
             NAME = key("convnext_base_w_320", SOME_TEXT)
-            # CLIP weights: a tag of open_clip, a local file, "mini" or "mini_vit" for the package's own, or "" for
-            # random ones
+            # CLIP weights: a tag of open_clip, a local file, the names "mini" and its like for the package's own, or ""
+            # for random ones
             PRETRAINED = key("", TEXT_OR_NONE)
             # stochastic depth of a ConvNeXt or FastViT, and dropout in a ConvNeXt's head, in training
             DROP_PATH = key(0.0, PROBABILITY)

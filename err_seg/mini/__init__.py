@@ -15,7 +15,7 @@ two splits.
 ``scenes.py``       pictures with label maps, and captioned crops
 ``files.py``        scenes as a data set: "mini_world_train" and its like
 ``tokenizer.py``    a tokenizer of whole words
-``clip.py``         the tiny CLIPs ``mini`` (ConvNeXt) and ``mini_vit`` (ViT) of ``MODEL.CLIP.NAME``
+``clip.py``         the tiny CLIPs ``mini`` (ConvNeXt), ``mini_vit`` and ``mini_fastvit`` of ``MODEL.CLIP.NAME``
 ==================  =========================================================================
 
 The weights in this package, ``clip.safetensors``, ``clip_vit.safetensors`` and ``err_seg.safetensors`` (what lies

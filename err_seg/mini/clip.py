@@ -1,7 +1,8 @@
 """The tiny CLIPs of the miniature world: their towers, their words, and where their weights lie.
 
 ``MODEL.CLIP.NAME: mini`` with ``MODEL.CLIP.PRETRAINED: mini`` is a ConvNeXt with the weights that the package brings,
-and ``mini_vit`` a ViT of about the same size (1.6 and 1.7 million parameters), for the comparison of Table XII.
+and ``mini_vit`` a ViT of about the same size (1.6 and 1.7 million parameters), for the comparison of Table XII;
+``mini_fastvit`` is a FastViT (1.7 million), the trunk for real time.
 """
 
 from functools import partial
@@ -17,7 +18,7 @@ from err_seg.mini.vocabulary import WORDS
 
 TRUNK, FASTVIT_TRUNK = "err_seg_mini_convnext", "err_seg_mini_fastvit"
 CONTEXT_LENGTH = 16
-NAME, VIT_NAME = "mini", "mini_vit"
+NAME, VIT_NAME, FASTVIT_NAME = "mini", "mini_vit", "mini_fastvit"
 
 
 class MiniCLIP(NamedTuple):
@@ -49,6 +50,16 @@ CLIPS = {
             "pool_type": "avg",  # the patches are what pre-training teaches
         },
         weights=Path(__file__).with_name("clip_vit.safetensors"),
+    ),
+    FASTVIT_NAME: MiniCLIP(
+        vision={
+            "timm_model_name": FASTVIT_TRUNK,
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": None,  # the trunk's own head, as in MobileCLIP2
+            "image_size": 64,
+        },
+        weights=Path(__file__).with_name("clip_fastvit.safetensors"),
     ),
 }
 """The names that ``MODEL.CLIP.NAME`` and ``MODEL.CLIP.PRETRAINED`` know beside open_clip's."""

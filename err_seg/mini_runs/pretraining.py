@@ -68,8 +68,9 @@ SETTINGS = {
     # Larger pictures, in which a patch of 16 pixels shows a part of an object; and a lower rate, since each of AdamW's
     # steps changes a patch's embedding by the sum over 768 values, and a shape is not learned while colours jump.
     mini.VIT_NAME: PretrainingConfig(crop_sides=(96,), scene_size=128, scene_sides=(96, 128, 160), adam_lr=2e-4),
+    mini.FASTVIT_NAME: PretrainingConfig(),
 }
-"""What the weights that the package brings were made with, by name; both saw as many pictures in as many steps."""
+"""What the weights that the package brings were made with, by name; all saw as many pictures in as many steps."""
 
 
 def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std: Tensor) -> OpenCLIP:
@@ -142,11 +143,27 @@ def build_optimizers(clip: OpenCLIP, config: PretrainingConfig) -> list[torch.op
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in clip.named_parameters():
-        (matrices if parameter.ndim == 2 and "blocks" in name else rest).append(parameter)
+        is_inside = "blocks" in name
+        if is_inside and parameter.ndim == 4 and parameter.shape[1] > 1 and parameter[0, 0].numel() == 1:
+            matrices.append(as_matrix(parameter))
+        else:
+            (matrices if is_inside and parameter.ndim == 2 else rest).append(parameter)
     return [
         torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay),
         torch.optim.AdamW(rest, lr=config.adam_lr, weight_decay=config.weight_decay),
     ]
+
+
+def as_matrix(weight: nn.Parameter) -> nn.Parameter:
+    """Return a 1×1 convolution's weight as the matrix that it is, in the same memory; it takes over the gradients."""
+    matrix = nn.Parameter(weight.detach().flatten(1))
+
+    def take_over(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        matrix.grad, parameter.grad = parameter.grad.flatten(1), None
+
+    weight.register_post_accumulate_grad_hook(take_over)
+    return matrix
 
 
 def batches(config: PretrainingConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

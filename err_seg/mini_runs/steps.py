@@ -10,6 +10,7 @@ from PIL import Image
 from err_seg.build import build_model
 from err_seg.config import Config, get_cfg, shipped_configs
 from err_seg.drawing.saving import save_picture
+from err_seg.messages import listed
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS, NAME
 from err_seg.mini.files import SCENES, mini_world_spec
 from err_seg.mini.scenes import MiniCrops, MiniScenes
@@ -52,7 +53,7 @@ def pretrain(cfg: Config, file: Path | None, command: str) -> None:
     """Pre-train the configuration's CLIP and write it to a file, or to its place in the package."""
     name = cfg.MODEL.CLIP.NAME
     if name not in CLIPS:
-        raise ValueError(f"MODEL.CLIP.NAME: {' and '.join(CLIPS)} can be pre-trained here, not {name!r}")
+        raise ValueError(f"MODEL.CLIP.NAME: {listed(CLIPS)} can be pre-trained here, not {name!r}")
     start = time.perf_counter()
     accuracy = world.pretrain_clip(cfg, SETTINGS[name], file or CLIPS[name].weights, command)
     shares = ", ".join(f"{kind} {share:.2f}" for kind, share in accuracy.items())

@@ -48,7 +48,8 @@ def pretrain_clip(cfg: Config, config: PretrainingConfig, file: Path, command: s
 def save_half(state: Mapping[str, Tensor], file: Path, facts: Mapping[str, Any]) -> None:
     """Write weights as safetensors in fp16 (loading casts), with how they were made as metadata."""
     versions = {"torch": torch.__version__, "python": platform.python_version()}
-    save_weights({name: tensor.half() for name, tensor in state.items()}, file, {**facts, **versions})
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    save_weights(half, file, {**facts, **versions})
 
 
 def train_model(cfg: Config) -> ERRSeg:

@@ -25,8 +25,8 @@ def clip_model_config(name: str) -> dict:
     """Return open_clip's description (``embed_dim``, ``vision_cfg``, ``text_cfg``) of a model.
 
     Args:
-        name: a model name of open_clip, "mini" or "mini_vit" (see :mod:`err_seg.mini.clip`), or the path of a JSON
-            file in open_clip's own format.
+        name: a model name of open_clip or of :data:`err_seg.mini.clip.CLIPS`, or the path of a JSON file in its own
+            format.
 
     Raises:
         CLIPConfigError: the name is unknown or the file unreadable.
@@ -91,7 +91,7 @@ def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
         clip: what :func:`build_clip` returned.
         name: the model's name, which tags belong to.
         pretrained: a tag of open_clip (downloaded once to the Hugging Face cache), the model's own name for the
-            weights that the package brings for "mini" and "mini_vit", or the path of a weights file.
+            weights that the package brings for "mini" and its like, or the path of a weights file.
 
     Raises:
         CLIPConfigError: unknown tag, no file, no network, or weights of another model; says which file to put where.
