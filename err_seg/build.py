@@ -119,6 +119,11 @@ def encoder_of(clip: OpenCLIP) -> type[CLIPEncoder] | None:
     return next((kind for kind in ENCODERS if kind.reads(clip)), None)
 
 
+def default_num_kept(cfg: Config) -> int | None:
+    """Return the network's own K in evaluation, for vocabularies that bring none; ``None`` keeps all classes."""
+    return cfg.MODEL.CRM.NUM_KEPT or DEFAULT_NUM_KEPT if cfg.MODEL.CRM.ENABLED else None
+
+
 def build_head(cfg: Config, maps: FeatureMaps) -> Head:
     """Build the parts behind a CLIP that gives such maps."""
     model = cfg.MODEL
@@ -127,7 +132,7 @@ def build_head(cfg: Config, maps: FeatureMaps) -> Head:
         crm=CRM(
             num_ranks=model.CRM.NUM_RANKS,
             rank_decay=model.CRM.RANK_DECAY,
-            num_kept=None if keep_all else model.CRM.NUM_KEPT or DEFAULT_NUM_KEPT,
+            num_kept=default_num_kept(cfg),
             num_kept_train=None if keep_all else model.CRM.NUM_KEPT_TRAIN,
             min_score=0.0 if keep_all else model.CRM.MIN_SCORE,
             min_score_train=0.0 if keep_all else model.CRM.MIN_SCORE_TRAIN,

@@ -9,16 +9,10 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from err_seg.data import (
-    DatasetError,
-    DatasetSpec,
-    SegmentationPairs,
-    dataset_names,
-    get_dataset,
-    register_entries,
-)
+from err_seg.data import DatasetError, DatasetSpec, SegmentationPairs, dataset_names, get_dataset, register_entries
 from err_seg.drawing.colors import class_colors
 
+FILES = "file_name", "sem_seg_file_name"
 logger = logging.getLogger(__name__)
 
 
@@ -42,9 +36,7 @@ class Records:
         """
         pairs = SegmentationPairs(self.spec, self.root)
         files = (pairs.paths(index) for index in range(len(pairs)))
-        return [
-            {"file_name": image, "sem_seg_file_name": label, "dataset_name": self.spec.name} for image, label in files
-        ]
+        return [{**dict(zip(FILES, paths, strict=True)), "dataset_name": self.spec.name} for paths in files]
 
 
 def register_datasets(root: str = "", custom: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -64,17 +56,16 @@ def register_datasets(root: str = "", custom: Iterable[Mapping[str, Any]] = ()) 
 
 
 def _register(name: str, records: Records) -> None:
-    present = DatasetCatalog.data.get(name)
+    present, spec = DatasetCatalog.data.get(name), records.spec
     if present == records:
         return
-    if present is not None and not isinstance(present, Records):
-        logger.info("the data set name %r is registered by other code and stays so", name)
-        return
-    if present is not None:
+    if isinstance(present, Records):
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)
+    elif present is not None:
+        logger.info("the data set name %r is registered by other code and stays so", name)
+        return
     DatasetCatalog.register(name, records)
-    spec = records.spec
     MetadataCatalog.get(name).set(
         stuff_classes=list(spec.evaluated_classes),
         stuff_colors=class_colors(spec.evaluated_classes).tolist(),
@@ -140,7 +131,7 @@ class RecordedPairs(SegmentationPairs):
     def __init__(self, spec: DatasetSpec, records: Iterable[Mapping[str, Any]]):
         self.spec, self._advice = spec, "Labels must be the indices of stuff_classes, and ignore_label."
         try:
-            self._paths = [(record["file_name"], record["sem_seg_file_name"]) for record in records]
+            self._paths = [(record[FILES[0]], record[FILES[1]]) for record in records]
         except KeyError as error:
             raise DatasetError(f"data set {spec.name!r}: a record of DatasetCatalog has no {error}") from error
         if not self._paths:
@@ -160,6 +151,6 @@ def open_pairs(name: str, root: str | None = None) -> SegmentationPairs:
         DatasetError: the data set is unknown or not on disk.
     """
     spec, registered = spec_of(name), DatasetCatalog.data.get(name)
-    if name in dataset_names() or isinstance(registered, Records) or registered is None:
-        return SegmentationPairs(spec, registered.root if root is None and isinstance(registered, Records) else root)
-    return RecordedPairs(spec, DatasetCatalog.get(name))
+    if isinstance(registered, Records):
+        return SegmentationPairs(spec, registered.root if root is None else root)
+    return SegmentationPairs(spec, root) if registered is None else RecordedPairs(spec, registered())

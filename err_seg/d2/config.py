@@ -33,16 +33,13 @@ def to_detectron2(cfg: Config) -> CfgNode:
     add_err_seg_config(translated)
     _fill(translated, cfg)
     translated.MODEL.WEIGHTS = readable_weights(cfg.MODEL.WEIGHTS)
-    precision = resolve_precision(cfg.SOLVER.PRECISION, resolve_device(cfg.MODEL.DEVICE))
-    translated.SOLVER.AMP.ENABLED = precision.name == "fp16"
+    translated.SOLVER.AMP.ENABLED = is_fp16(cfg)
     return translated
 
 
-def both(cfg: Config | CfgNode) -> tuple[Config, CfgNode]:
-    """Return a configuration as the plain engine's and as one for detectron2, the latter to be changed at will."""
-    theirs = cfg.clone() if isinstance(cfg, CfgNode) else to_detectron2(cfg)
-    theirs.defrost()
-    return opened(cfg), theirs
+def is_fp16(cfg: Config) -> bool:
+    """Whether detectron2's trainer must scale losses."""
+    return resolve_precision(cfg.SOLVER.PRECISION, resolve_device(cfg.MODEL.DEVICE)).name == "fp16"
 
 
 def opened(cfg: Config | CfgNode) -> Config:

@@ -39,14 +39,12 @@ class TrainerCourse(Course, HookBase):
 
     Attributes:
         state: what the run starts from, less the large part of it; ``None`` before that is known.
-        inputs: what the model was given last in training, a dictionary a picture.
     """
 
     def __init__(self, cfg: Config, meta_arch: Any):
         super().__init__(cfg, meta_arch.network)
         self.meta_arch = meta_arch
         self.state: TrainingState | None = None
-        self.inputs: Sequence[Mapping[str, Any]] = ()
 
     def begin(self, *, resume: bool) -> TrainingState:
         """Find the state to start from, and take up all of it but the place in the data."""
@@ -59,7 +57,6 @@ class TrainerCourse(Course, HookBase):
         """Open the files; write the final weights where no iteration is left: it may have ended before that."""
         assert self.state is not None
         self.open(self.state)
-        self._handle = self.meta_arch.register_forward_pre_hook(self._remember)
         if self.iteration >= self.cfg.SOLVER.MAX_ITER:
             self.finish()
 
@@ -80,15 +77,12 @@ class TrainerCourse(Course, HookBase):
             raise Stopped(stop) from None
 
     def after_train(self) -> None:
-        """Close the files and look no longer at what the model is given."""
+        """Close the files."""
         self.close()
-        self._handle.remove()
 
     def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
         """Label the first pictures of the last batch."""
-        images, labels = (torch.stack([x[key] for x in self.inputs]) for key in ("image", "sem_seg"))
-        batch = Batch(images, labels, self.files())
-        names = self.meta_arch.train_dataset.vocabulary
+        batch, names = self.meta_arch.latest, self.meta_arch.train_dataset.vocabulary
         text = self.model.embed_vocabulary(names)
         return batch, predict_batch(self.model, self.model, batch, text, self.cfg), names
 
@@ -99,10 +93,6 @@ class TrainerCourse(Course, HookBase):
         wait_for_all()
         return load_results(Path(cfg.OUTPUT_DIR) / "results.json")
 
-    def files(self) -> list[str]:
-        """List the pictures of the last batch."""
-        return [x.get("file_name", "without a name") for x in self.inputs]
-
     def _note(self, values: Mapping[str, tuple[float, int]], seconds: float) -> None:
         loss, data_seconds = values["total_loss"][0], values["data_time"][0]
         numbers = [loss, 0.0] + ([self.scaler.get_scale()] if self.scaler is not None else [])
@@ -110,7 +100,3 @@ class TrainerCourse(Course, HookBase):
         lr = max(group["lr"] for group in self.optimizer.param_groups)
         self.watch.note(Iteration(self.iteration, [], torch.tensor(loss), late, lr, seconds, data_seconds))
         self.watch.settle()
-
-    def _remember(self, model: Any, arguments: tuple[Any, ...]) -> None:
-        if model.training:
-            self.inputs = arguments[0]

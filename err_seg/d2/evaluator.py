@@ -10,7 +10,6 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from err_seg.d2.catalog import open_pairs
-from err_seg.data import EvaluationItem
 from err_seg.engine import peers
 from err_seg.engine.benchmarks import benchmark_result, new_counts, save_benchmarks
 from err_seg.engine.parallel import wait_for_all
@@ -55,13 +54,10 @@ class ERRSegEvaluator(DatasetEvaluator):
         write_results: bool = True,
     ):
         self.pairs = open_pairs(dataset_name, root)
-        self.spec = self.pairs.spec
-        self.write_results = write_results
-        self.distributed = distributed
+        self.spec, self.settings = self.pairs.spec, dict(settings or {})
         self.output = None if output_dir is None else Path(output_dir)
-        self.settings = dict(settings or {})
+        self.distributed, self.write_results, self._boundary_iou = distributed, write_results, boundary_iou
         self.result: BenchmarkResult | None = None
-        self._boundary_iou = boundary_iou
         if save and self.output is None:
             raise ValueError("files of the predictions (save) need an output_dir")
         folder = (self.output or Path()) / "inference" / self.spec.name
@@ -80,13 +76,9 @@ class ERRSegEvaluator(DatasetEvaluator):
         for given, output in zip(inputs, outputs, strict=True):
             labels = output["sem_seg"].argmax(dim=0).cpu()
             index = self._index[given["file_name"]]
-            truth = torch.from_numpy(self.pairs.load_label(index))
-            self._counts.update(labels, truth)
+            self._counts.update(labels, torch.from_numpy(self.pairs.load_label(index)))
             self._pictures += 1
-            if self._files.kinds:
-                height, width = truth.shape
-                item = EvaluationItem(given["image"], truth, given["file_name"], index, (height, width))
-                self._files.save(item, labels.numpy())
+            self._files.save(index, given["file_name"], labels.numpy())
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
         """Compute the figures in percent, NaN where undefined, and write the files.

@@ -16,7 +16,7 @@ from err_seg.engine.step import training_transform
 
 
 class BatchesOfRecords:
-    """The plain engine's batches, each as a list of what :class:`ERRSegMapper` returns.
+    """The plain engine's batches, each as a list of dictionaries that the model takes.
 
     Args:
         batches: the plain engine's loader.
@@ -30,10 +30,10 @@ class BatchesOfRecords:
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         for batch in self.batches:
             self.damaged.note(batch.damaged)
-            height, width = batch.labels.shape[1:]
-            common = {"dataset_name": self.dataset_name, "height": height, "width": width}
-            rows = zip(batch.paths, batch.images, batch.labels, strict=True)
-            yield [{"file_name": path, "image": image, "sem_seg": label, **common} for path, image, label in rows]
+            yield [
+                {"file_name": path, "image": image, "sem_seg": label, "dataset_name": self.dataset_name}
+                for path, image, label in zip(batch.paths, batch.images, batch.labels, strict=True)
+            ]
 
 
 class ERRSegMapper:

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,18 +14,17 @@ from torch import Tensor, nn
 from err_seg import modeling
 from err_seg.build import build_network
 from err_seg.checkpoint import DETECTRON2_PREFIX, fitting_state
-from err_seg.config import ConfigError
+from err_seg.config import Config, ConfigError
 from err_seg.d2.backbone import CLIPBackbone
-from err_seg.d2.catalog import register_datasets, spec_of
-from err_seg.d2.config import from_detectron2
+from err_seg.d2.catalog import spec_of
+from err_seg.d2.config import opened
 from err_seg.d2.head import ERRSegHead
 from err_seg.d2.sem_seg import CompactSemSeg
-from err_seg.data import DatasetSpec
-from err_seg.device import autocast, resolve_device, resolve_precision
+from err_seg.data import Batch, DatasetSpec
+from err_seg.device import autocast, resolve_precision
 from err_seg.engine.benchmarks import benchmark_num_kept
-from err_seg.engine.step import mean_pixels, vocabulary_input
-from err_seg.engine.views import View, evaluation_views, segment_views
-from err_seg.modeling.loss import segmentation_loss
+from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
+from err_seg.engine.views import evaluation_views, segment_views
 from err_seg.prompts import check_vocabulary
 
 
@@ -47,12 +46,11 @@ class ERRSeg(nn.Module):
 
     Args:
         network: the plain engine's network.
-        crop_size: S in training.
-        train_precision: "bf16" computes losses under autocast; that of fp16 is the trainer's business.
-        ignored_are_negatives: see :func:`err_seg.modeling.loss.segmentation_loss`.
-        views: see :func:`err_seg.engine.views.segment_views`.
+        own: the plain engine's configuration: how losses are computed and pictures evaluated.
         train_dataset, test_dataset: whose vocabulary counts for inputs that do not say.
-        num_kept: a data set to its K in evaluation; ``None`` is the head's own.
+
+    Attributes:
+        latest: the last training batch.
 
     In evaluation mode, ``model.network.predict("photo.jpg", ["cat", "sofa"])`` labels images.
     """
@@ -62,29 +60,19 @@ class ERRSeg(nn.Module):
         self,
         *,
         network: modeling.ERRSeg,
-        crop_size: int,
-        train_precision: str = "fp32",
-        ignored_are_negatives: bool = True,
-        views: Sequence[View],
+        own: Config,
         train_dataset: DatasetSpec,
         test_dataset: DatasetSpec,
-        num_kept: Callable[[DatasetSpec], int | None],
     ):
         super().__init__()
-        self.network = network
-        self.crop_size = crop_size
-        self.train_precision = train_precision
-        self.ignored_are_negatives = ignored_are_negatives
-        self.views = list(views)
+        self.network, self.own = network, own
         self.train_dataset, self.test_dataset = train_dataset, test_dataset
-        self.num_kept = num_kept
         self.register_load_state_dict_pre_hook(_fit_names)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Translate the configuration into the constructor's arguments; ``cfg.SEED`` decides what is random."""
-        own = from_detectron2(cfg)
-        register_datasets(own.DATASETS.ROOT, own.DATASETS.CUSTOM)
+        own = opened(cfg)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(own.SEED)
             backbone = build_backbone(cfg)
@@ -96,13 +84,9 @@ class ERRSeg(nn.Module):
         train_dataset = spec_of(own.DATASETS.TRAIN[0])
         return {
             "network": build_network(own, backbone.encoder, head.head),
-            "crop_size": own.INPUT.CROP_SIZE,
-            "train_precision": resolve_precision(own.SOLVER.PRECISION, resolve_device(own.MODEL.DEVICE)).name,
-            "ignored_are_negatives": own.MODEL.LOSS.IGNORED_ARE_NEGATIVES,
-            "views": evaluation_views(own),
+            "own": own,
             "train_dataset": train_dataset,
             "test_dataset": spec_of(own.DATASETS.TEST[0]) if own.DATASETS.TEST else train_dataset,
-            "num_kept": lambda spec: benchmark_num_kept(own, spec),
         }
 
     @property
@@ -143,28 +127,22 @@ class ERRSeg(nn.Module):
         if len(names) > 1:
             raise ValueError(f"a batch must be of one data set, found {', '.join(sorted(names))}")
         spec = spec_of(names.pop())
-        vocabulary = spec.vocabulary
-        labels = torch.stack(pad([x["sem_seg"][None] for x in batched_inputs], [spec.ignore_label]))[:, 0]
-        labels = labels.to(self.device, non_blocking=True).long()
-        num_pixels = None if self.ignored_are_negatives else mean_pixels([labels], self.network, len(vocabulary))
+        labels = pad([x["sem_seg"][None] for x in batched_inputs], [spec.ignore_label])[:, 0]
         mean = self.network.pixel_mean.flatten().tolist()  # 0 once it is normalised
-        pixels = self.network.preprocess(pad([x["image"] for x in batched_inputs], mean), self.crop_size)
-        is_bf16 = self.train_precision == "bf16"
+        files = [x.get("file_name", "without a name") for x in batched_inputs]
+        self.latest = Batch(pad([x["image"] for x in batched_inputs], mean), labels, files)
+        num_pixels = None
+        if not self.own.MODEL.LOSS.IGNORED_ARE_NEGATIVES:
+            num_pixels = mean_pixels([labels], self.network, len(spec.vocabulary))
+        is_bf16 = resolve_precision(self.own.SOLVER.PRECISION, self.device).name == "bf16"  # fp16 is the trainer's
         with autocast(self.device, torch.bfloat16) if is_bf16 else contextlib.nullcontext():
-            prediction = self.network(pixels, vocabulary_input(self.network, vocabulary), labels=labels)
-        loss = segmentation_loss(
-            prediction.logits,
-            prediction.kept,
-            labels,
-            len(vocabulary),
-            ignored_are_negatives=self.ignored_are_negatives,
-            num_pixels=num_pixels,
-        )
+            text = vocabulary_input(self.network, spec.vocabulary)
+            loss = training_loss(self.network, self.network, self.latest, text, spec, self.own, num_pixels)
         return {"loss_sem_seg": loss}
 
     def segment(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Do :meth:`forward` in evaluation."""
-        results = []
+        results, views = [], evaluation_views(self.own)
         with self.network.evaluating():
             for question, group in itertools.groupby(batched_inputs, key=self._question):
                 inputs = list(group)
@@ -174,7 +152,7 @@ class ERRSeg(nn.Module):
                 results += [
                     {"sem_seg": CompactSemSeg(found, question.num_foreground), "segmentation": found}
                     for found in segment_views(
-                        self.network, images, text, question.num_kept, question.vocabulary, sizes, self.views
+                        self.network, images, text, question.num_kept, question.vocabulary, sizes, views
                     )
                 ]
         return results
@@ -183,21 +161,20 @@ class ERRSeg(nn.Module):
         if "vocabulary" in inputs:
             return Question(check_vocabulary(inputs["vocabulary"]), inputs.get("num_kept"), None)
         spec = spec_of(inputs["dataset_name"]) if "dataset_name" in inputs else self.test_dataset
-        return Question(spec.vocabulary, inputs.get("num_kept", self.num_kept(spec)), spec.num_foreground)
+        return Question(
+            spec.vocabulary, inputs.get("num_kept", benchmark_num_kept(self.own, spec)), spec.num_foreground
+        )
 
 
-def pad(images: list[Tensor], values: Sequence[float]) -> list[Tensor]:
-    """Bring (C, h, w) tensors to the size of the largest, adding C values below and to the right."""
-    sizes = {tuple(image.shape[1:]) for image in images}
-    if len(sizes) == 1:
-        return images
-    padded = []
-    for image in images:
-        canvas = torch.tensor(values, device=image.device).view(-1, 1, 1)
-        canvas = canvas.repeat(1, *(max(sides) for sides in zip(*sizes, strict=True)))
-        canvas[:, : image.shape[1], : image.shape[2]] = image
-        padded.append(canvas)
-    return padded
+def pad(images: list[Tensor], values: Sequence[float]) -> Tensor:
+    """Stack (C, h, w) tensors to (B, C, H, W), those smaller than the largest with C values below and to the right."""
+    if len({image.shape for image in images}) == 1:
+        return torch.stack(images)
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    canvas = torch.tensor(values, device=images[0].device).view(-1, 1, 1).repeat(len(images), 1, height, width)
+    for row, image in zip(canvas, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = image
+    return canvas
 
 
 def _fit_names(model: ERRSeg, state: dict[str, Any], prefix: str, *_: Any) -> None:

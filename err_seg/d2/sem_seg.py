@@ -16,9 +16,9 @@ FACTS = (
     *(Tensor.is_floating_point, Tensor.is_complex, Tensor.element_size, Tensor.get_device, Tensor.__hash__),
     *(
         getattr(Tensor, name).__get__
-        for name in ("shape", "ndim", "dtype", "device", "layout", "is_cuda", "is_mps", "is_cpu", "is_meta")
+        for name in ("shape", "ndim", "dtype", "device", "layout", "grad_fn", "requires_grad")
     ),
-    *(getattr(Tensor, name).__get__ for name in ("requires_grad", "is_sparse", "is_quantized", "is_leaf", "grad_fn")),
+    *(getattr(Tensor, f"is_{name}").__get__ for name in ("cuda", "mps", "cpu", "meta", "sparse", "quantized", "leaf")),
 )
 
 

@@ -7,31 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as detectron_defaults
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from fvcore.common.config import CfgNode
 
-from err_seg.build import DEFAULT_NUM_KEPT
-from err_seg.d2.catalog import open_pairs, records_of
-from err_seg.d2.checks import check_detectron2_can, check_keys, check_schedule_keys
-from err_seg.d2.config import both, opened
+from err_seg.build import default_num_kept
+from err_seg.config import Config, ConfigError
+from err_seg.d2.catalog import open_pairs, records_of, spec_of
+from err_seg.d2.checks import check_detectron2_can
+from err_seg.d2.config import is_fp16, opened, to_detectron2
 from err_seg.d2.course import Stopped, TrainerCourse
 from err_seg.d2.evaluator import ERRSegEvaluator
 from err_seg.d2.mapper import BatchesOfRecords, ERRSegMapper
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
-from err_seg.device import deterministic, resolve_device, resolve_precision, tf32
+from err_seg.device import resolve_device, resolve_precision
 from err_seg.engine.benchmarks import check_once, evaluation_settings, save_benchmarks
+from err_seg.engine.course import under_way
 from err_seg.engine.damaged import DamagedPairs
-from err_seg.engine.errors import TrainingError
-from err_seg.engine.failures import told
 from err_seg.engine.optimizer import build_optimizer
-from err_seg.engine.parallel import activation_checkpointing
 from err_seg.engine.schedule import build_schedule
-from err_seg.engine.signals import StopRequest, stop_request
+from err_seg.engine.signals import StopRequest
 from err_seg.engine.start import open_data
+from err_seg.engine.watch import broken_loss
 from err_seg.messages import listed
 
 
@@ -50,16 +51,20 @@ class Trainer(DefaultTrainer):
         course: what the run keeps and tells.
 
     Raises:
-        ConfigError: see :mod:`err_seg.d2.checks`.
+        ConfigError: the configuration asks for what detectron2's trainer cannot do; names the key.
     """
 
-    def __init__(self, cfg: CfgNode):
-        self.own, cfg = both(cfg)
+    def __init__(self, cfg: CfgNode | Config):
+        self.own, self.stopping = opened(cfg), StopRequest()
         check_detectron2_can(self.own, comm.get_world_size())
-        check_keys(cfg)
-        self.stopping = StopRequest()
-        precision = resolve_precision(self.own.SOLVER.PRECISION, resolve_device(self.own.MODEL.DEVICE))
-        cfg.SOLVER.AMP.ENABLED = precision.name == "fp16"
+        cfg = cfg.clone() if isinstance(cfg, CfgNode) else to_detectron2(cfg)
+        if not cfg.DATASETS.TRAIN:
+            raise ConfigError("DATASETS.TRAIN must be a list of one data set to train, not empty")
+        if cfg.SOLVER.AMP.ENABLED and self.own.SOLVER.PRECISION in ("fp32", "bf16"):
+            contradicted = f'SOLVER.PRECISION "{self.own.SOLVER.PRECISION}"'
+            raise ConfigError(f'SOLVER.AMP.ENABLED contradicts {contradicted}, which is what counts: set it to "fp16"')
+        cfg.defrost()
+        cfg.SOLVER.AMP.ENABLED = is_fp16(self.own)
         cfg.freeze()
         super().__init__(cfg)
         names = {parameter: name for name, parameter in self.meta_arch.network.named_parameters()}
@@ -81,9 +86,15 @@ class Trainer(DefaultTrainer):
         """Build the schedule that ``SOLVER.LR_SCHEDULER_NAME`` names.
 
         Raises:
-            ConfigError: see :func:`err_seg.d2.checks.check_schedule_keys`.
+            ConfigError: keys of detectron2's own schedules are set.
         """
-        check_schedule_keys(cfg)
+        defaults = detectron_defaults().SOLVER
+        for key in ("STEPS", "GAMMA"):
+            if cfg.SOLVER[key] != defaults[key]:
+                raise ConfigError(
+                    f"SOLVER.{key} does not count with err_seg.d2.Trainer, whose schedules know no steps; leave it at "
+                    f"{defaults[key]!r}, or override Trainer.build_lr_scheduler"
+                )
         return build_schedule(optimizer, opened(cfg))
 
     @classmethod
@@ -114,18 +125,17 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ERRSegEvaluator:
         """Build the evaluator of one data set."""
         own = opened(cfg)
-        evaluator = ERRSegEvaluator(
+        precision = resolve_precision(own.TEST.PRECISION, resolve_device(own.MODEL.DEVICE))
+        k, spec = default_num_kept(own), spec_of(dataset_name)
+        return ERRSegEvaluator(
             dataset_name,
             output_dir=own.OUTPUT_DIR,
             root=own.DATASETS.ROOT,
             boundary_iou=own.TEST.BOUNDARY_IOU,
             save=own.TEST.SAVE,
+            settings=evaluation_settings(own, spec, num_kept=k, precision=precision),
             write_results=False,  # test() does, when all benchmarks are done
         )
-        num_kept = own.MODEL.CRM.NUM_KEPT or DEFAULT_NUM_KEPT if own.MODEL.CRM.ENABLED else None
-        precision = resolve_precision(own.TEST.PRECISION, resolve_device(own.MODEL.DEVICE))
-        evaluator.settings = evaluation_settings(own, evaluator.spec, num_kept=num_kept, precision=precision)
-        return evaluator
 
     @classmethod
     def test(
@@ -181,24 +191,14 @@ class Trainer(DefaultTrainer):
                 read, or a loader process was killed.
             TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
         """
-        solver, newest = self.own.SOLVER, self.course.checkpoints.newest_text
         if self.course.state is None:
             self.course.begin(resume=False)
         try:
-            with (
-                told(TrainingError, newest, "--resume"),
-                stop_request() as self.stopping,
-                tf32(solver.TF32),
-                deterministic(solver.DETERMINISTIC),
-                activation_checkpointing(self.meta_arch.network, solver.ACTIVATION_CHECKPOINTING),
-            ):
+            with under_way(self.own, self.meta_arch.network) as self.stopping:
                 return super().train()
         except Stopped as stop:
             raise stop.args[0] from None
         except FloatingPointError as error:
-            reason = str(error).splitlines()[0]
-            raise TrainingError(
-                f"{reason} Its pictures (of this process): {listed(self.course.files())}; {newest()}. Look at these "
-                'pictures and their labels; else lower SOLVER.BASE_LR or try SOLVER.PRECISION "bf16" or "fp32", and '
-                "--resume"
-            ) from error
+            files = listed(self.meta_arch.latest.paths)
+            what = f"{str(error).splitlines()[0]} Its pictures (of this process): {files}"
+            raise broken_loss(what, self.course.checkpoints) from error

@@ -28,14 +28,7 @@ def train(cfg: Config, *, resume: bool = False) -> None:
 
 
 def evaluate(cfg: Config) -> list[BenchmarkResult]:
-    """Evaluate ``MODEL.WEIGHTS`` on ``DATASETS.TEST`` with detectron2's loop; arguments and files as the plain engine.
-
-    Returns:
-        The results, which lie in ``OUTPUT_DIR``.
-
-    Raises:
-        CheckpointError, EvaluationError: as the plain engine.
-    """
+    """Evaluate with detectron2's loop; configuration, files and result as :func:`err_seg.engine.evaluate`."""
     join_detectron2()
     check_shared_folder(Path(cfg.OUTPUT_DIR))
     model = build_model(to_detectron2(cfg))

@@ -4,6 +4,7 @@ Its way of taking other sources is a handler for paths that begin with a name of
 that ``MODEL.WEIGHTS safetensors:output/model_final.safetensors`` works in any program that uses its checkpointer.
 """
 
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,15 @@ PREFIX = "safetensors:"
 class SafetensorsHandler(PathHandler):
     """Gives detectron2's ``PathManager`` a torch file with the tensors of a safetensors file."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._folder: tempfile.TemporaryDirectory | None = None
+    @functools.cached_property
+    def _folder(self) -> tempfile.TemporaryDirectory:
+        """What is written; removed when the process ends."""
+        return tempfile.TemporaryDirectory(prefix="err_seg_")
 
     def _get_supported_prefixes(self) -> list[str]:
         return [PREFIX]
 
     def _get_local_path(self, path: str, force: bool = False, **_: Any) -> str:
-        """Write the torch file; all of them are removed when the process ends."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="err_seg_")
         copy = Path(self._folder.name) / "weights.pth"  # one at a time: it is read at once
         torch.save({"model": read_checkpoint(Path(path.removeprefix(PREFIX)))}, copy)
         return str(copy)

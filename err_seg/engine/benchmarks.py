@@ -201,7 +201,7 @@ def count_pictures(
             results = segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views)
             if cfg.TEST.SAVE:
                 for item, result in zip(items, results, strict=True):
-                    files.save(item, result.labels.cpu().numpy())
+                    files.save(item.index, item.image_path, result.labels.cpu().numpy())
             numbers = [len(result.kept) for result in results]
             with progress.counting(dict(zip([item.index for item in items], numbers, strict=True))):
                 for item, result in zip(items, results, strict=True):

@@ -1,7 +1,8 @@
 """The course of a training run, with either engine: how far it is, what it keeps, and what it writes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,17 @@ from torch.distributed.fsdp import FSDPModule
 from err_seg.checkpoint import save_weights
 from err_seg.config import Config, ConfigError
 from err_seg.data import Batch
+from err_seg.device import deterministic, tf32
 from err_seg.engine.averaging import WeightAverage
 from err_seg.engine.checkpoints import Checkpoints, TrainingState
 from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.distillation import Teacher
 from err_seg.engine.errors import TrainingError, TrainingInterrupted
+from err_seg.engine.failures import told
 from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
-from err_seg.engine.parallel import pictures_at_a_time, wait_for_all
+from err_seg.engine.parallel import activation_checkpointing, pictures_at_a_time, wait_for_all
 from err_seg.engine.run_log import RunLog, check_trackers
+from err_seg.engine.signals import StopRequest, stop_request
 from err_seg.engine.start import prepare_output
 from err_seg.engine.trial import BestWeights, figures_of
 from err_seg.engine.vis import compare, save_comparison
@@ -231,3 +235,21 @@ class Course:
         """Close the files."""
         if self.log is not None:
             self.log.close()
+
+
+@contextmanager
+def under_way(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
+    """Make a run stop at signals and say what ended it, and compute as configured, for the time of a ``with`` block.
+
+    Raises:
+        TrainingError: a file could not be written, a pair could not be read, or a loader process was killed.
+    """
+    solver = cfg.SOLVER
+    with (
+        told(TrainingError, Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text, "--resume"),
+        stop_request() as stop,
+        tf32(solver.TF32),
+        deterministic(solver.DETERMINISTIC),
+        activation_checkpointing(model, solver.ACTIVATION_CHECKPOINTING),
+    ):
+        yield stop

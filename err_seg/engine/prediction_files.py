@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from err_seg.data import DatasetSpec, EvaluationItem, read_image
+from err_seg.data import DatasetSpec, read_image
 from err_seg.drawing.overlay import overlay
 from err_seg.drawing.saving import save_picture
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
@@ -34,17 +34,17 @@ class PredictionFiles:
     def __init__(self, folder: Path, kinds: Sequence[str], spec: DatasetSpec, names: Sequence[str]):
         self.folder, self.kinds, self.spec, self.names = folder, kinds, spec, names
 
-    def save(self, item: EvaluationItem, labels: np.ndarray) -> None:
+    def save(self, index: int, image_path: str, labels: np.ndarray) -> None:
         """Write the files of one picture, its labels (H, W) being indices into the benchmark's vocabulary."""
-        name, classes = self.names[item.index], self.spec.evaluated_classes
+        name, classes = self.names[index], self.spec.evaluated_classes
         labels = np.minimum(labels, len(classes) - 1)
         if "png" in self.kinds:
             save_label_png(labels, self.folder / "labels" / f"{name}.png", classes)
         if "rle" in self.kinds:
-            segments = rle_segments(labels, item.image_path, classes)
-            write_text(self._segments / f"{item.index:07d}.json", json.dumps(segments))
+            segments = rle_segments(labels, image_path, classes)
+            write_text(self._segments / f"{index:07d}.json", json.dumps(segments))
         if "overlay" in self.kinds:
-            image = overlay(read_image(item.image_path), labels, classes)
+            image = overlay(read_image(image_path), labels, classes)
             save_picture(image, self.folder / "overlays" / f"{name}.png")
 
     def finish(self) -> None:

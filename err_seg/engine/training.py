@@ -1,16 +1,10 @@
 """The training loop."""
 
 from contextlib import closing
-from pathlib import Path
 
 from err_seg.config import Config
-from err_seg.device import deterministic, tf32
-from err_seg.engine.checkpoints import Checkpoints
-from err_seg.engine.errors import TrainingError
-from err_seg.engine.failures import told
-from err_seg.engine.parallel import activation_checkpointing
+from err_seg.engine.course import under_way
 from err_seg.engine.run import TrainingRun
-from err_seg.engine.signals import stop_request
 from err_seg.modeling.err_seg import ERRSeg
 
 
@@ -37,17 +31,9 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
             cannot be written, a pair cannot be read, or a loader process was killed; says what there is to resume from.
         TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
     """
-    solver = cfg.SOLVER
-    kept = Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text
-    with (
-        told(TrainingError, kept, "--resume"),
-        stop_request() as stop,
-        tf32(solver.TF32),
-        deterministic(solver.DETERMINISTIC),
-        activation_checkpointing(model, solver.ACTIVATION_CHECKPOINTING),
-        closing(TrainingRun(cfg, model, resume=resume)) as run,
-    ):
-        if run.iteration >= solver.MAX_ITER:  # it may have ended before its weights were written
+    last = cfg.SOLVER.MAX_ITER
+    with under_way(cfg, model) as stop, closing(TrainingRun(cfg, model, resume=resume)) as run:
+        if run.iteration >= last:  # it may have ended before its weights were written
             run.finish()
-        while run.iteration < solver.MAX_ITER:
+        while run.iteration < last:
             run.do_what_is_due(run.step(stop.signum))

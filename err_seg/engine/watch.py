@@ -116,7 +116,12 @@ class Watch:
         if self.scale is not None and self.broken <= LOSSES_SKIPPED:
             logger.warning("%s; its step is skipped (%d in a row, of at most %d)", what, self.broken, LOSSES_SKIPPED)
             return
-        raise TrainingError(
-            f"{what}; {self.checkpoints.newest_text()}. Look at these pictures and their labels; else lower "
-            'SOLVER.BASE_LR or try SOLVER.PRECISION "bf16" or "fp32", and --resume'
-        )
+        raise broken_loss(what, self.checkpoints)
+
+
+def broken_loss(what: str, checkpoints: Checkpoints) -> TrainingError:
+    """Return the error that says what broke, with which pictures, and what to do."""
+    return TrainingError(
+        f"{what}; {checkpoints.newest_text()}. Look at these pictures and their labels; else lower SOLVER.BASE_LR or "
+        'try SOLVER.PRECISION "bf16" or "fp32", and --resume'
+    )

@@ -13,7 +13,7 @@ from toy_training import run as plain_train
 
 from err_seg.checkpoint import read_checkpoint
 from err_seg.config import ConfigError
-from err_seg.engine import build_optimizer, build_schedule
+from err_seg.engine import build_optimizer, build_schedule, step
 from err_seg.engine.errors import EvaluationError, TrainingError
 from err_seg.engine.run_log import RunLog
 
@@ -66,13 +66,13 @@ def test_clipping_schedule_determinism_and_evaluation_are_the_plain_engines(trai
     clip += ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.01, "SOLVER.LR_SCHEDULER_NAME", "WarmupPolyLR")
     options = (*clip, "SOLVER.DETERMINISTIC", True, "TEST.EVAL_PERIOD", 4, "SOLVER.MAX_ITER", 6)
     options += ("VIS_PERIOD", 4)
-    loss, modes = d2.meta_arch.segmentation_loss, set()
+    loss, modes = step.segmentation_loss, set()
 
     def looking(*arguments, **more):
         modes.add(torch.are_deterministic_algorithms_enabled())
         return loss(*arguments, **more)
 
-    monkeypatch.setattr(d2.meta_arch, "segmentation_loss", looking)
+    monkeypatch.setattr(step, "segmentation_loss", looking)
     for engine in ("plain", "detectron2"):
         assert train_net("--engine", engine, *options, *in_out(tmp_path, engine))[0] == 0
     assert modes == {True}
@@ -252,11 +252,11 @@ def test_resumed_run_takes_the_configurations_learning_rate_and_says_so(run_cfg,
 def test_failure_in_the_last_iteration_leaves_no_final_weights(run_cfg, tmp_path, monkeypatch):
     cfg, segmentation_loss = (
         run_cfg("SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 1),
-        d2.meta_arch.segmentation_loss,
+        step.segmentation_loss,
     )
     losses = iter((1.0, float("nan")))
     with monkeypatch.context() as patch:
-        patch.setattr(d2.meta_arch, "segmentation_loss", lambda *a, **k: segmentation_loss(*a, **k) * next(losses))
+        patch.setattr(step, "segmentation_loss", lambda *a, **k: segmentation_loss(*a, **k) * next(losses))
         with pytest.raises(TrainingError, match=r"pictures .*p\d\.png.*SOLVER\.BASE_LR"):
             training.train(cfg)
     final = tmp_path / "out/model_final.safetensors"
@@ -333,7 +333,7 @@ def test_precision_and_recomputation_count(run_cfg, tmp_path):
 
 
 def test_broken_loss_stops_with_advice(train_net, monkeypatch):
-    monkeypatch.setattr(d2.meta_arch, "segmentation_loss", lambda logits, *_, **__: logits.sum() * float("nan"))
+    monkeypatch.setattr(step, "segmentation_loss", lambda logits, *_, **__: logits.sum() * float("nan"))
     status, _, errors = train_net(*WITH)
     assert status == 1
     assert "infinite or NaN" in errors
