@@ -1,5 +1,6 @@
 """CLIP read densely, as a backbone of detectron2."""
 
+from itertools import chain
 from typing import Any
 
 from detectron2.config import configurable
@@ -41,11 +42,7 @@ class CLIPBackbone(Backbone):
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Give channels and stride of each map."""
-        return {
-            map_.name: ShapeSpec(channels=map_.channels, stride=map_.stride)
-            for maps in self.encoder.maps
-            for map_ in maps
-        }
+        return {m.name: ShapeSpec(channels=m.channels, stride=m.stride) for m in chain(*self.encoder.maps)}
 
     @property
     def size_divisibility(self) -> int:

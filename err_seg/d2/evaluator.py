@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from detectron2.utils import comm
 
 from err_seg.d2.catalog import open_pairs
 from err_seg.engine import peers
-from err_seg.engine.benchmarks import benchmark_result, new_counts, save_benchmarks
+from err_seg.engine.benchmarks import new_counts, save_benchmarks
 from err_seg.engine.parallel import wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.evaluation import BenchmarkResult
@@ -68,7 +69,7 @@ class ERRSegEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all counts."""
         self._counts = new_counts(self.spec, "cpu", boundary_iou=self._boundary_iou)
-        self._pictures = 0
+        self._pictures, self._kept = 0, 0
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Count pictures."""
@@ -78,6 +79,7 @@ class ERRSegEvaluator(DatasetEvaluator):
             index = self._index[given["file_name"]]
             self._counts.update(labels, torch.from_numpy(self.pairs.load_label(index)))
             self._pictures += 1
+            self._kept += len(output["segmentation"].kept) if "segmentation" in output else 0
             self._files.save(index, given["file_name"], labels.numpy())
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
@@ -89,11 +91,13 @@ class ERRSegEvaluator(DatasetEvaluator):
         if self.distributed:
             wait_for_all()  # which may take hours where shares are unequal, unlike what follows
             self._counts.all_reduce()
-            self._pictures = sum(comm.all_gather(self._pictures))
+            self._pictures, self._kept = map(sum, zip(*comm.all_gather((self._pictures, self._kept)), strict=True))
         if not is_main_process():
             return None
         self._files.finish()
-        self.result = benchmark_result(self.spec, self._counts, self._pictures, self.settings)
+        name, classes = self.spec.name, self.spec.evaluated_classes
+        result = BenchmarkResult.from_counts(name, self._counts, classes, self._pictures, self.settings)
+        self.result = replace(result, mean_kept=self._kept / self._pictures if self._kept else None)
         if self.output is not None and self.write_results:
             save_benchmarks([self.result], self.output)
         return OrderedDict(sem_seg=self.result.metrics)

@@ -146,7 +146,7 @@ def evaluate_benchmark(
     counts.all_reduce()
     if is_main_process():
         files.finish()
-    result = benchmark_result(spec, counts, len(pairs), settings)
+    result = BenchmarkResult.from_counts(spec.name, counts, spec.evaluated_classes, len(pairs), settings)
     return replace(result, mean_kept=progress.mean_kept(model.device)), progress
 
 
@@ -154,11 +154,6 @@ def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: b
     """Return a counter of a benchmark's pixels that has seen none."""
     counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
     return counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
-
-
-def benchmark_result(spec: DatasetSpec, counts: Counts, pictures: int, settings: dict[str, Any]) -> BenchmarkResult:
-    """Turn a benchmark's counts into its result."""
-    return BenchmarkResult.from_counts(spec.name, counts, spec.evaluated_classes, pictures, settings)
 
 
 @torch.no_grad()
