@@ -108,7 +108,7 @@ def told(errors):
 def test_killed_process_ends_the_training_with_one_sentence(work_with, tmp_path, capfd):
     assert work_with("training", eval_only=False) == 137
     newest = f"the last good checkpoint is {tmp_path}/out/checkpoints/iter_0000002"
-    expected = f"[process 0] error: process 1 {GONE}; {newest}; {GO_ON}, and with --resume goes on with the training"
+    expected = f"[process 0] error: process 1 {GONE}; {newest}; {GO_ON}, and with --resume continues with the training"
     assert told(capfd.readouterr().err) == [expected]
 
 
