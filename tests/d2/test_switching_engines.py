@@ -120,3 +120,17 @@ def test_checkpoint_of_another_trainer_is_told(run_cfg, tmp_path):
     (tmp_path / "out/last_checkpoint").write_text("model_final.pth")
     with pytest.raises(CheckpointError, match=r"model_final\.pth.*MODEL\.WEIGHTS"):
         run(run_cfg(), resume=True)
+
+
+@pytest.mark.parametrize("first", ENGINES)
+def test_new_run_sets_the_checkpoints_of_an_earlier_one_aside(run_cfg, tmp_path, first):
+    out, cfg = tmp_path / "out", run_cfg("SOLVER.MAX_ITER", 2)
+    ENGINES[first](cfg)
+    (out / "last_checkpoint").write_text("model_0000003.pth")
+    training.train(run_cfg("SOLVER.MAX_ITER", 1))
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["iter_0000001"]
+    assert (out / "checkpoints.old-1/iter_0000002").is_dir()
+    assert (out / "last_checkpoint.old").is_file()
+    d2.Trainer(cfg).train()  # without resume_or_load
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["iter_0000002"]
+    assert (out / "checkpoints.old-2/iter_0000001").is_dir()
