@@ -120,8 +120,8 @@ class Config:
             NUM_KEPT = key(0, at_least(0))
             # K in training (Fig. 7)
             NUM_KEPT_TRAIN = key(32, POSITIVE)
-            # the score a class needs to be kept in evaluation and in training, as a share of the grid's pixels: each
-            # image then keeps as many classes as it needs, K at most; 0: always K, as published
+            # the score a class needs to be kept in evaluation and in training, as a share of the pixels of both cost
+            # maps: each image then keeps as many classes as it needs, K at most; 0: always K, as published
             MIN_SCORE = key(0.0, SHARE)
             MIN_SCORE_TRAIN = key(0.0, SHARE)
             # how many of the best classes are kept whatever their score

@@ -93,7 +93,7 @@ def class_ranks(model: ERRSeg, images: Tensor, text: Tensor) -> Tensor:
         (B, T) int64, a permutation of 0..T−1 in each row; CRM keeps the classes of rank 0..K−1.
     """
     features = model.encoder(images)
-    return model.head.crm.ranking(model.head.cost_maps.of_vocabulary(features, text)).argsort(dim=1)
+    return model.head.crm.ranking(model.head.cost_maps.of_vocabulary(features, text)[0]).argsort(dim=1)
 
 
 def recall_table(results: Sequence[ClassRecall], num_kept: Sequence[int]) -> str:

@@ -41,27 +41,29 @@ class ExportableERRSeg(nn.Module):
         normalised = (image - model.pixel_mean) / model.pixel_std
         # not `resize`, whose short cut for equal sizes would fix them in the graph
         features = model.encoder(F.interpolate(normalised, self.size, mode="bilinear", align_corners=False))
-        cost, *_ = model.head.cost_maps(features, text)  # in one part: a graph does not know how many there are
-        kept = self.choose(cost, ranks)
+        costs = model.head.cost_maps(features, text)  # in one part: a graph does not know how many there are
+        kept = self.choose(costs, ranks)
         logits = model.head.segment_equal(features, text[kept])
         return logits[0].sigmoid(), kept[0]
 
-    def choose(self, cost: Tensor, ranks: Tensor) -> Tensor:
+    def choose(self, costs: list[Tensor], ranks: Tensor) -> Tensor:
         """Keep the classes in the first places, of which the picture needs all but where CRM asks for a minimum score.
 
         Args:
-            cost: (1, T, H, W) cost map.
+            costs: cost maps (1, T, h, w).
             ranks: (K,) int64, 0, 1, ..., K - 1.
 
         Returns:
             (1, K') int64 class indices, ascending; K' is K, or as many as are needed.
         """
         crm = self.model.head.crm
-        scores = crm.scores(*crm.winners([cost]))
+        first, *others = costs
+        scores = crm.scores(*crm.winners([first]))
         best = ranked(scores).index_select(1, ranks)
         if not crm.is_adaptive:
             return best.sort(dim=1).values
-        needed = crm.needed(best, scores / (cost.shape[2] * cost.shape[3]))
+        shares = crm.shares(scores / (first.shape[2] * first.shape[3]), [[cost] for cost in others])
+        needed = crm.needed(best, shares)
         kept = best[needed].sort().values
         torch._check(kept.shape[0] >= 1)  # what an exporter cannot see
         return kept.unsqueeze(0)

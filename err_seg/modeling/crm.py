@@ -1,6 +1,6 @@
 """CRM, the class redundancy module: which K classes of the vocabulary does this picture need?"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ class CRM(nn.Module):
         rank_decay: λ's base b of λ = (1, b, b², ...) (Fig. 6).
         num_kept: K in evaluation, and ``num_kept_train`` in training; ``None`` keeps all classes (Table V without CRM).
         min_score: the score that a class needs in evaluation, and ``min_score_train`` in training, as a share of the
-            grid's pixels; 0 keeps K classes of every image, as published. Classes in the labels need none.
+            pixels of every cost map, C16 and C32; 0 keeps K classes of every image, as published. Classes in the labels
+            need none.
         min_kept: how many of the best classes are kept whatever their score.
     """
 
@@ -52,7 +53,11 @@ class CRM(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, cost: Iterable[Tensor], num_kept: int | None = None, class_pixels: Tensor | None = None
+        self,
+        cost: Iterable[Tensor],
+        num_kept: int | None = None,
+        class_pixels: Tensor | None = None,
+        others: Sequence[Iterable[Tensor]] = (),
     ) -> tuple[Tensor, Tensor]:
         """Choose the classes to keep, in ascending order of index.
 
@@ -61,6 +66,7 @@ class CRM(nn.Module):
             num_kept: K, instead of the module's own.
             class_pixels: (B, T) labelled pixels of each class, in training. Present classes come before all others,
                 the most frequent first, so more than K of them lose the rarest.
+            others: further cost maps, in parts, which are read only for the minimum score.
 
         Returns:
             kept (B, min(K, T)) int64 class indices and scores (B, T) float32, in units of pixels of the grid. With a
@@ -78,16 +84,34 @@ class CRM(nn.Module):
         best = ranked(priority)[:, :num_kept]
         if not self.is_adaptive:
             return best.sort(dim=1).values, scores
-        needed = self.needed(best, priority / pixels)
+        shares = self.shares(scores / pixels, others)
+        if class_pixels is not None:
+            shares = torch.where(class_pixels > 0, torch.inf, shares)
+        needed = self.needed(best, shares)
         kept = torch.where(needed, best, num_classes).sort(dim=1).values[:, : int(needed.sum(dim=1).max())]
         return torch.where(kept < num_classes, kept, NOT_KEPT), scores
+
+    def shares(self, first: Tensor, others: Sequence[Iterable[Tensor]]) -> Tensor:
+        """Take the smallest score of a class in all cost maps: a class that one of them overlooks is rarely there.
+
+        Args:
+            first: (B, T) scores in the first cost map, as shares of its pixels.
+            others: parts of further ones.
+
+        Returns:
+            (B, T) shares.
+        """
+        for cost in others:
+            winners, num_classes = self.winners(cost)
+            first = torch.minimum(first, self.scores(winners, num_classes) / winners.shape[2])
+        return first
 
     def needed(self, best: Tensor, shares: Tensor) -> Tensor:
         """Tell which of the best classes an image needs: (B, K) bool.
 
         Args:
             best: (B, K) class indices, best first.
-            shares: (B, T) scores as shares of the grid's pixels.
+            shares: (B, T) as of :meth:`shares`.
         """
         min_score = self.min_score_train if self.training else self.min_score
         places = torch.arange(best.shape[1], device=best.device)

@@ -65,7 +65,8 @@ class Head(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Choose classes by their cost maps; arguments as above. Gives kept (B, K) and class_scores (B, T)."""
         class_pixels = None if labels is None else count_class_pixels(labels, len(text))
-        return self.crm(self.cost_maps.of_vocabulary(features, text), num_kept, class_pixels)
+        first, *others = self.cost_maps.of_vocabulary(features, text)
+        return self.crm(first, num_kept, class_pixels, others)
 
     def segment(self, features: Features, text: Tensor, kept: Tensor, *, is_filled: bool | None = None) -> Tensor:
         """Segment chosen classes; of images that keep unequal numbers of them, those with equal numbers together.

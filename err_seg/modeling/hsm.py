@@ -32,11 +32,17 @@ class CostMaps(nn.Module):
         costs[0] = on_grid(costs[0], features)
         return costs
 
-    def of_vocabulary(self, features: Features, text: Tensor) -> Iterator[Tensor]:
-        """Yield the first cost map of T classes, (T, D), a part (B, t, H, W) of them at a time; in their order."""
-        pixels = unit_pixels(features.embeddings[0])
-        for classes in text.split(CLASSES_AT_A_TIME):
-            yield on_grid(cosine_similarity(pixels, classes), features)
+    def of_vocabulary(self, features: Features, text: Tensor) -> list[Iterator[Tensor]]:
+        """Give the same cost maps of T classes, (T, D), each a part (B, t, h, w) of the classes at a time."""
+        first, *others = features.embeddings
+        return [(on_grid(part, features) for part in in_parts(first, text)), *(in_parts(maps, text) for maps in others)]
+
+
+def in_parts(embeddings: Tensor, text: Tensor) -> Iterator[Tensor]:
+    """Yield a cost map (B, t, h, w) of a few classes at a time, in their order."""
+    pixels = unit_pixels(embeddings)
+    for classes in text.split(CLASSES_AT_A_TIME):
+        yield cosine_similarity(pixels, classes)
 
 
 def unit_pixels(embeddings: Tensor) -> Tensor:

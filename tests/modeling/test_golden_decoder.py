@@ -121,7 +121,7 @@ def test_training_loss_and_gradients(golden):
     model, reference, inputs = golden.model.train(), golden.reference, golden.inputs
     kept = torch.from_numpy(reference["train.indices"]).long()
     # the reference fills the K places by ascending index: take its classes
-    model.crm.forward = lambda cost, num_kept, class_pixels: (kept, None)
+    model.crm.forward = lambda cost, num_kept, class_pixels, others: (kept, None)
     labels = torch.from_numpy(reference["train.target"]).long()
     out = model(golden.features, inputs["text"], labels=labels)
     loss = segmentation_loss(out.logits, out.kept, labels, golden.num_classes)

@@ -21,8 +21,9 @@ def test_parts_choose_as_the_whole(monkeypatch, at_a_time):
     crm, maps = CRM(num_kept=20).eval(), CostMaps()
     kept, scores = crm([maps(image, text)[0]])
     monkeypatch.setattr(hsm, "CLASSES_AT_A_TIME", at_a_time)
-    parts = list(maps.of_vocabulary(image, text))
+    parts, coarse = ([*cost] for cost in maps.of_vocabulary(image, text))
     assert max(part.shape[1] for part in parts) == min(at_a_time, 100)
+    assert torch.cat(coarse, dim=1).shape == (1, 100, 4, 4)
     again, same_scores = crm(parts)
     assert torch.equal(kept, again)
     assert torch.equal(scores, same_scores)
@@ -46,6 +47,6 @@ def test_memory_does_not_grow_with_the_vocabulary():
         image = features(40, 8, torch.Generator().manual_seed(0))
         text = torch.randn(num_classes, 8)
         with Largest() as largest:
-            CRM(num_kept=32).eval()(CostMaps().of_vocabulary(image, text))
+            CRM(num_kept=32).eval()(CostMaps().of_vocabulary(image, text)[0])
         sizes.append(largest.size)
     assert sizes[0] == sizes[1] == hsm.CLASSES_AT_A_TIME * 40 * 40
