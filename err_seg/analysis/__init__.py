@@ -1,15 +1,15 @@
-"""What the paper measures of data and vocabularies: how much of a vocabulary a picture needs, and what CRM finds of it.
+"""What the paper measures of data and vocabularies: how much of a vocabulary an image needs, and what CRM finds of it.
 
-- :mod:`~err_seg.analysis.classes_per_picture`: classes per picture, and the redundant rest of the vocabulary (Table I);
+- :mod:`~err_seg.analysis.classes_per_picture`: classes per image, and the redundant rest of the vocabulary (Table I);
 - :mod:`~err_seg.analysis.class_recall`: which share of the classes present is among the K that CRM keeps (the reason
   why Table XIII saturates);
 - :mod:`~err_seg.analysis.vocabulary_similarity`: how much of a vocabulary is in the training vocabulary (Table IV);
 - :mod:`~err_seg.analysis.attention_share`: how much of CFM's attention redundant classes take (Proposition 1);
-- :mod:`~err_seg.analysis.figures`: a picture of each, and mIoU over K beside CRM's recall (Table XIII).
+- :mod:`~err_seg.analysis.figures`: a figure of each, and mIoU over K beside CRM's recall (Table XIII).
 
-Two further figures: :mod:`~err_seg.analysis.attention_comparison` runs a picture with all classes kept and with K of
+Two further figures: :mod:`~err_seg.analysis.attention_comparison` runs an image with all classes kept and with K of
 them, and :mod:`~err_seg.analysis.redundancy_figure` draws the attention of both (Fig. 2);
-:mod:`~err_seg.analysis.picture_grid` sets pictures beside what is predicted for lists of words (Fig. 8 to 10), on the
+:mod:`~err_seg.analysis.picture_grid` sets images beside what is predicted for lists of words (Fig. 8 to 10), on the
 layout of :mod:`~err_seg.drawing.grid`.
 
 The commands are ``err-seg analyze`` and ``err-seg figures``.

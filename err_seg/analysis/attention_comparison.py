@@ -26,12 +26,12 @@ LEAST_AREA = 0.01
 
 @dataclass(frozen=True)
 class ClassAttention:
-    """What the network did with one picture and one K.
+    """What the network did with one image and one K.
 
     Attributes:
         result: the prediction; says which classes were kept.
         attention: its queries and keys.
-        place: of the class looked at among the kept ones.
+        place: which of the kept classes is the one looked at, from 0.
     """
 
     result: Segmentation
@@ -41,7 +41,7 @@ class ClassAttention:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One class at one point of a picture, with K classes kept and with all.
+    """One class at one point of an image, with K classes kept and with all.
 
     Attributes:
         picture: (H, W, 3) uint8 RGB.
@@ -49,7 +49,7 @@ class Comparison:
         index: the class looked at, in the vocabulary.
         few, all: what the network did with K classes and with T.
         region: (H, W) bool, where the class is.
-        present: (T,) bool, the classes that are in the picture; all others are redundant. The class looked at is.
+        present: (T,) bool, the classes that are in the image; all others are redundant. The class looked at is.
         has_truth: whether region and present are from a label map; else they are the prediction with K classes.
     """
 
@@ -99,7 +99,7 @@ def compare_attention(
     num_kept: int | None = None,
     labels: np.ndarray | None = None,
 ) -> Comparison:
-    """Run the network on a picture with K classes and with all, and keep what the attentions of ESCF compute.
+    """Run the network on an image with K classes and with all, and keep what the attentions of ESCF compute.
 
     Args:
         model: with SFM and CFM.
@@ -113,7 +113,7 @@ def compare_attention(
 
     Raises:
         ValueError: no SFM or CFM in the network, an unknown class, one that CRM does not keep, a point outside the
-            picture, labels of another size, or a K that keeps all classes anyway.
+            image, labels of another size, or a K that keeps all classes anyway.
     """
     escf = escf_with(model, SFM, CFM)
     height, width = picture.shape[:2]

@@ -1,7 +1,7 @@
-"""How much of CFM's attention goes to classes that a picture does not show (paper, Proposition 1).
+"""How much of CFM's attention goes to classes that an image does not show (paper, Proposition 1).
 
 Our statement of it. CFM shares a class's attention out between the T classes kept at a place by a softmax. P of them
-are present in the picture and R = T − P are redundant.
+are present in the image and R = T − P are redundant.
 
 1. If the logits differ by at most Δ, the redundant classes take a share of at least R / (R + P·exp(Δ)) and at most
    R / (R + P·exp(−Δ)); both are attained.
@@ -30,7 +30,7 @@ from err_seg.modeling.crm import count_class_pixels
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.escf import CFM
 
-# what is measured of a layer and a picture, in this order
+# what is measured of a layer and an image, in this order
 FIGURES = ("redundant", "itself", "spread", "lower", "upper")
 
 
@@ -38,7 +38,7 @@ def redundant_share(logits: Tensor, present: Tensor) -> Tensor:
     """Return the share of the attention that redundant classes take.
 
     Args:
-        logits: (..., T), what the softmax is taken of.
+        logits: (..., T), the input of the softmax.
         present: (T,) bool, the classes that are not redundant.
 
     Returns:
@@ -84,14 +84,14 @@ def layer_figures(layer: AttentionLayer, present: Tensor) -> list[float]:
 
 @dataclass(frozen=True)
 class AttentionShare:
-    """What present classes attend to, over the pictures of a data set, with one K.
+    """What present classes attend to, over the images of a data set, with one K.
 
     Attributes:
         dataset: the data set's name.
         num_kept: K.
-        present: (N,) int64, how many of the kept classes are in each picture.
-        figures: (N, L, 5) float64, :data:`FIGURES` of each picture and layer.
-        left_out: further pictures, of whose classes none was kept.
+        present: (N,) int64, how many of the kept classes are in each image.
+        figures: (N, L, 5) float64, :data:`FIGURES` of each image and layer.
+        left_out: number of further images, which are left out because none of their classes was kept.
     """
 
     dataset: str
@@ -102,11 +102,11 @@ class AttentionShare:
 
     @property
     def uniform(self) -> float:
-        """R / K averaged over the pictures: the redundant classes' share if all classes got the same attention."""
+        """R / K averaged over the images: the redundant classes' share if all classes got the same attention."""
         return float((1 - self.present / self.num_kept).mean())
 
     def mean(self, figure: str) -> NDArray[np.float64]:
-        """Average one of :data:`FIGURES` over the pictures: (L,)."""
+        """Average one of :data:`FIGURES` over the images: (L,)."""
         return self.figures[:, :, FIGURES.index(figure)].mean(axis=0)
 
     @property
@@ -119,21 +119,21 @@ class AttentionShare:
 
 @torch.no_grad()
 def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: Sequence[int]) -> list[AttentionShare]:
-    """Measure the share over a data set, with a progress bar; pictures are seen as :meth:`ERRSeg.predict` sees them.
+    """Measure the share over a data set, with a progress bar; images are seen as :meth:`ERRSeg.predict` sees them.
 
-    Present are the classes with a labelled pixel; those of them that CRM drops cannot take part, at any K.
+    The classes with a labelled pixel are present. Those of them that CRM drops take no part, whatever K is.
 
     Args:
         model: with a CFM.
         pairs: the data set.
-        num_kept: each K; more than T are T.
+        num_kept: each K; a K above T counts as T.
 
     Returns:
-        One result a K, without repetitions, in the order given.
+        One result per K, without repetitions, in the order given.
 
     Raises:
-        ValueError: the network has no CFM; a K below 1; the data set has a background class, so that nobody knows which
-            classes are absent; or no class of any picture was kept.
+        ValueError: the network has no CFM; a K below 1; the data set has a background class, so that it is unknown
+            which classes are absent; or no class of any image was kept.
     """
     escf = escf_with(model, CFM)
     spec = pairs.spec
@@ -186,7 +186,7 @@ def share_table(results: Sequence[AttentionShare]) -> str:
 
 
 def save_attention_share(results: Sequence[AttentionShare], path: str | Path) -> None:
-    """Write a JSON list, one entry a data set and K, with means and standard deviations over the pictures."""
+    """Write a JSON list, one entry per data set and K, with means and standard deviations over the images."""
     entries = [
         {
             "dataset": result.dataset,

@@ -1,4 +1,4 @@
-"""Which of the classes in a picture are among the K that CRM keeps, for every K at once (why Table XIII saturates)."""
+"""Which of the classes in an image are among the K that CRM keeps, for every K at once (why Table XIII saturates)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ NUM_KEPT_COLUMNS = (4, 8, 16, 24, 32, 48, 64, 80)
 
 @dataclass(frozen=True)
 class ClassRecall:
-    """Where CRM ranks the classes that are in the pictures.
+    """Where CRM ranks the classes that are in the images.
 
     Attributes:
         dataset: the data set's name.
-        pictures: number of pictures.
-        classes_by_rank: (T,) int64; entry r counts the classes, over all pictures, that are in the picture and that
+        pictures: number of images.
+        classes_by_rank: (T,) int64; entry r counts the classes, over all images, that are in the image and that
             CRM ranks r-th in it, from 0.
         pixels_by_rank: (T,) int64; their labelled pixels.
         num_kept: the data set's own K in evaluation, if it has one.
@@ -53,9 +53,9 @@ class ClassRecall:
 
 @torch.no_grad()
 def measure_class_recall(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -> ClassRecall:
-    """Rank the classes in every picture as evaluation does, without fusion and upsampling, with a progress bar.
+    """Rank the classes in every image as evaluation does, without fusion and upsampling, with a progress bar.
 
-    Of a data set with a background class (PAS-20b), which stands for many classes, only the others count.
+    In a data set with a background class (PAS-20b), which stands for many classes, only the other classes count.
 
     Args:
         cfg: ``INPUT.MIN_SIZE_TEST``, ``INPUT.MAX_SIZE_TEST``, ``TEST.BATCH_SIZE`` and ``DATALOADER.NUM_WORKERS`` count.

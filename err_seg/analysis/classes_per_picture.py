@@ -1,4 +1,4 @@
-"""Classes per picture, and the share of the vocabulary that a picture does not need (paper, Table I)."""
+"""Classes per image, and the share of the vocabulary that an image does not need (paper, Table I)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from err_seg.data.preparation.parallel import for_each
 from err_seg.evaluation.report import text_table
 from err_seg.files import write_json
 
-# classes per picture, Table I
+# classes per image, Table I
 PAPER = {
     "pascal_voc_20_val": 1.5,
     "pascal_context_59_val": 4.8,
@@ -24,7 +24,7 @@ PAPER = {
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How many classes each picture of a data set shows.
+    """How many classes each image of a data set shows.
 
     Attributes:
         dataset: the data set's name.
@@ -39,12 +39,12 @@ class ClassCounts:
 
     @property
     def mean(self) -> float:
-        """Mean number of classes per picture."""
+        """Mean number of classes per image."""
         return float(self.classes.mean())
 
     @property
     def redundancy(self) -> float:
-        """Share of the vocabulary that the average picture does not show, 1 − mean / T, in 0..1."""
+        """Share of the vocabulary that the average image does not show, 1 − mean / T, in 0..1."""
         return 1 - self.mean / self.vocabulary_size
 
 
@@ -97,7 +97,7 @@ def class_counts_table(results: Sequence[ClassCounts]) -> str:
 
 
 def save_class_counts(results: Sequence[ClassCounts], path: str | Path) -> None:
-    """Write a JSON object: data set → figures, and ``histogram``: pictures with 0, 1, 2, ... classes."""
+    """Write a JSON object: data set → figures, and ``histogram``: images with 0, 1, 2, ... classes."""
     entries = {
         result.dataset: {
             "pictures": len(result.classes),

@@ -15,7 +15,7 @@ from err_seg.drawing.plots import COLUMNS, panel_grid
 
 
 def draw_class_counts(results: Sequence[ClassCounts]) -> Figure:
-    """Draw a histogram of the number of classes per picture, one panel for each data set, on one scale."""
+    """Draw a histogram of the number of classes per image, one panel for each data set, on one scale."""
     figure, panels = panel_grid(len(results), (4.2, 2.9), sharex=True)
     for panel, result in zip(panels, results, strict=True):
         values, pictures = np.unique(result.classes, return_counts=True)
@@ -33,7 +33,7 @@ def draw_class_counts(results: Sequence[ClassCounts]) -> Figure:
 
 
 def draw_class_recall(results: Sequence[ClassRecall]) -> Figure:
-    """Draw the recall of classes (left) and of pixels (right) over K, one line a data set, a dot at its own K."""
+    """Draw the recall of classes (left) and of pixels (right) over K, one line per data set, a dot at its own K."""
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for result in results:
@@ -72,7 +72,7 @@ def draw_similarities(results: Sequence[NearestClasses], thresholds: Sequence[fl
 
 
 def draw_attention_share(results: Sequence[AttentionShare]) -> Figure:
-    """Draw the redundant classes' share over K, a panel a data set: measured in each CFM, and at uniform attention."""
+    """Draw the redundant classes' share over K, a panel per data set: measured in each CFM and at uniform attention."""
     by_dataset: dict[str, list[AttentionShare]] = {}
     for result in results:
         by_dataset.setdefault(result.dataset, []).append(result)

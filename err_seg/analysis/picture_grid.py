@@ -1,4 +1,4 @@
-"""Picture grids: any pictures beside what is predicted for any lists of words, by any models (paper, Fig. 8 to 10)."""
+"""Picture grids: any images beside what is predicted for any lists of words, by any models (paper, Fig. 8 to 10)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ HEADING_LINES = 4
 # classes with a smaller share of the area are not named one by one
 LEAST_AREA = 0.005
 OTHERS_COLOR = (255, 255, 255)
-# of the picture beneath the labels, which two coats of paint leave little of, so that similar classes stay apart
+# of the image beneath the labels; two coats of paint leave little of it, so that similar classes can be told apart
 MIDDLE_GRAY, CONTRAST = 150, 0.8
 # finer shades would hardly show through, but make files half as large again
 GRAY_STEP = 16
@@ -30,7 +30,7 @@ class Column:
 
     Attributes:
         vocabulary: class names.
-        labels: one map a picture, (h, w) integers of any size in the picture's aspect ratio: indices into the
+        labels: one map per image, (h, w) integers of any size in the image's aspect ratio: indices into the
             vocabulary, all others unpainted.
         title: a line above the column; the names themselves follow it where ``lists_names``.
         lists_names: whether the heading lists the vocabulary, as far as it has room.
@@ -68,17 +68,17 @@ def predict_column(
 
 
 def picture_grid(pictures: Sequence[np.ndarray], columns: Sequence[Column], cell: int = CELL) -> Image.Image:
-    """Draw one row a picture: the picture, then each column's labels laid over it in gray, and below what they show.
+    """Draw one row per image: the image, then each column's labels laid over it in gray, and below what they show.
 
     A name has one colour in the whole grid.
 
     Args:
         pictures: (H, W, 3) uint8 RGB.
-        columns: with one label map a picture.
+        columns: with one label map per image.
         cell: the columns' width in pixels.
 
     Raises:
-        ValueError: no pictures, or a column with another number of label maps.
+        ValueError: no images, or a column with another number of label maps.
     """
     if not pictures:
         raise ValueError("a picture grid needs at least one picture")
@@ -116,7 +116,7 @@ def _shown_names(columns: Sequence[Column]) -> tuple[str, ...]:
 
 
 def _pale_gray(picture: Image.Image) -> np.ndarray:
-    """Return a picture in gray, on which every class looks as its square in the legend does."""
+    """Return an image in gray, on which every class looks as its square in the legend does."""
     gray = np.asarray(picture.convert("L"), dtype=np.float32) // GRAY_STEP * GRAY_STEP
     return np.repeat(np.round(MIDDLE_GRAY + CONTRAST * (gray - 128)).astype(np.uint8)[..., None], 3, axis=2)
 

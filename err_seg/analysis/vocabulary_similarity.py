@@ -36,7 +36,7 @@ Embedder = Callable[[Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class NearestClasses:
-    """For every class of a vocabulary, the training class that means most nearly the same.
+    """For every class of a vocabulary, the training class that is nearest in meaning.
 
     Attributes:
         vocabulary: what the vocabulary is called.

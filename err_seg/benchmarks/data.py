@@ -1,6 +1,6 @@
-"""How fast training pictures are read and transformed, or label maps prepared.
+"""How fast training images are read and transformed, or label maps prepared.
 
-One process reads, as each worker of the loader does, so the result is pictures per second and core. A profile lists the
+One process reads, as each worker of the loader does, so the result is images per second and core. A profile lists the
 most expensive functions.
 """
 
@@ -41,10 +41,10 @@ TOP_COSTS = 3
 def benchmark_reading(
     dataset_name: str | None, root: str | None, *, pictures: int, crop_size: int, color_jitter: str
 ) -> None:
-    """Read training pictures of a registered data set, or of a few generated ones, and print a table.
+    """Read training images of a registered data set, or of a few generated ones, and print a table.
 
     Args:
-        dataset_name: ``None`` for generated pictures.
+        dataset_name: ``None`` for generated images.
         root: the data sets' root.
         pictures: how many to read.
         crop_size: side in pixels.
@@ -105,7 +105,7 @@ def compare_decoders(folder: Path, most: int) -> None:
 
     Args:
         folder: searched with all folders below.
-        most: pictures to take.
+        most: largest number of images to take.
 
     Raises:
         FileNotFoundError: there is no JPEG.
@@ -150,7 +150,7 @@ def generate(folder: Path) -> DatasetSpec:
 
 
 def _time(dataset: TrainingDataset, positions: list[tuple[int, int]]) -> list[float]:
-    """Seconds of each picture, after one to warm up."""
+    """Seconds of each image, after one to warm up."""
     dataset[positions[0]]
     seconds = []
     for position in positions:

@@ -130,7 +130,7 @@ def benchmark_training(cfg: Config, vocabulary: tuple[str, ...], *, batch_size: 
     Args:
         cfg: the configuration; weights do not matter.
         vocabulary: the T classes.
-        batch_size: pictures of a step.
+        batch_size: images per step.
         steps: timed steps, after one that warms up.
 
     Returns:

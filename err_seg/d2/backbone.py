@@ -36,7 +36,7 @@ class CLIPBackbone(Backbone):
         return {"encoder": build_encoder(from_detectron2(cfg))}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Encode normalised pictures (B, 3, H, W), sides multiples of 32, to maps (B, C, H/stride, W/stride)."""
+        """Encode normalised images (B, 3, H, W), sides multiples of 32, to maps (B, C, H/stride, W/stride)."""
         pairs = zip(self.encoder.maps, self.encoder(images), strict=True)
         return {map_.name: tensor for maps, tensors in pairs for map_, tensor in zip(maps, tensors, strict=True)}
 
@@ -46,5 +46,5 @@ class CLIPBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """What the sides of the pictures must be multiples of."""
+        """What the sides of the images must be multiples of."""
         return 32

@@ -29,7 +29,7 @@ class Records:
     root: str
 
     def __call__(self) -> list[dict[str, Any]]:
-        """List one dictionary a picture: ``file_name``, ``sem_seg_file_name`` and ``dataset_name``.
+        """List one dictionary per image: ``file_name``, ``sem_seg_file_name`` and ``dataset_name``.
 
         Raises:
             DatasetError: the data set is not on disk.
@@ -118,7 +118,7 @@ def records_of(name: str, root: str = "") -> list[dict[str, Any]]:
 
 
 class RecordedPairs(SegmentationPairs):
-    """Pictures and label maps that records name, in their order.
+    """Images and label maps that records name, in their order.
 
     Args:
         spec: the data set.
@@ -141,7 +141,7 @@ class RecordedPairs(SegmentationPairs):
 
 
 def open_pairs(name: str, root: str | None = None) -> SegmentationPairs:
-    """Find the pictures and label maps of a data set.
+    """Find the images and label maps of a data set.
 
     Args:
         name: a registered name.

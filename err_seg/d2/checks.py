@@ -13,10 +13,10 @@ def check_detectron2_can(cfg: Config, processes: int) -> None:
 
     Args:
         cfg: the plain engine's configuration.
-        processes: that train together.
+        processes: how many train together.
 
     Raises:
-        ConfigError: there is one; names the key.
+        ConfigError: there is such a setting; names its key.
     """
     settings, defaults = (dict(settings_of(tree)) for tree in (cfg, default_cfg()))
     for key in PLAIN:

@@ -1,4 +1,4 @@
-"""A run of detectron2's trainer keeps and tells what one of the plain engine does."""
+"""Makes a run of detectron2's trainer save and report what a run of the plain engine does."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,18 @@ from err_seg.evaluation.report import load_results
 
 
 class Stopped(BaseException):
-    """A ``TrainingInterrupted`` on its way through detectron2's loop, which would print a stack trace of exceptions."""
+    """Carries a ``TrainingInterrupted`` through detectron2's loop, which would print an exception's stack trace."""
 
 
 class TrainerCourse(Course, HookBase):
-    """A hook that does around detectron2's steps what the plain engine does around its own.
+    """A hook that does before and after detectron2's steps what the plain engine does before and after its own.
 
     Args:
         cfg: the plain engine's configuration.
         meta_arch: the model, without what it was wrapped in.
 
     Attributes:
-        state: what the run starts from, less the large part of it; ``None`` before that is known.
+        state: what the run starts from, without the optimizer's state, which is large; ``None`` before that is known.
     """
 
     def __init__(self, cfg: Config, meta_arch: Any):
@@ -47,21 +47,21 @@ class TrainerCourse(Course, HookBase):
         self.state: TrainingState | None = None
 
     def begin(self, *, resume: bool) -> TrainingState:
-        """Find the state to start from, and take up all of it but the place in the data."""
+        """Find the state to start from, and restore all of it but the place in the data."""
         self.state = self.prepare(resume=resume)
         self.restore(self.state, self.trainer.optimizer, getattr(self.trainer._trainer, "grad_scaler", None))
         self.state.optimizer = {}
         return self.state
 
     def before_train(self) -> None:
-        """Open the files; write the final weights where no iteration is left: it may have ended before that."""
+        """Open the files; if no iteration is left, write the final weights: an earlier run may not have come to it."""
         assert self.state is not None
         self.open(self.state)
         if self.iteration >= self.cfg.SOLVER.MAX_ITER:
             self.finish()
 
     def before_step(self) -> None:
-        """Let the random numbers of the iteration follow from its place in the run alone; start the clock."""
+        """Seed the random numbers from the iteration's place in the run alone; start the clock."""
         set_seed(seed_of(self.cfg.SEED, self.iteration, comm.get_rank()) % 2**32)
         self._start = time.perf_counter()
 
@@ -81,13 +81,13 @@ class TrainerCourse(Course, HookBase):
         self.close()
 
     def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
-        """Label the first pictures of the last batch."""
+        """Label the first images of the last batch."""
         batch, names = self.meta_arch.latest, self.meta_arch.train_dataset.vocabulary
         text = self.model.embed_vocabulary(names)
         return batch, predict_batch(self.model, self.model, batch, text, self.cfg), names
 
     def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
-        """Evaluate the model, whose weights they are, with the trainer's own evaluation."""
+        """Evaluate the model, which has these weights, with the trainer's own evaluation."""
         cfg = trial_cfg(self.trainer.cfg, self.iteration)
         self.trainer.test(cfg, self.meta_arch)
         wait_for_all()

@@ -23,7 +23,7 @@ class ERRSegEvaluator(DatasetEvaluator):
     """Both formulas of mIoU (``mIoU``, and ``mIoU-v0.6`` of detectron2's last release) and the plain engine's files.
 
     Reads ``file_name`` of the inputs and ``sem_seg`` of the outputs, of which it takes ``argmax(dim=0)``: the class of
-    every pixel of the picture as it is on disk.
+    every pixel of the image as it is on disk.
 
     Args:
         dataset_name: a registered name.
@@ -72,7 +72,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         self._pictures, self._kept = 0, 0
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Count pictures."""
+        """Count images."""
         peers.check()
         for given, output in zip(inputs, outputs, strict=True):
             labels = output["sem_seg"].argmax(dim=0).cpu()
@@ -89,7 +89,7 @@ class ERRSegEvaluator(DatasetEvaluator):
             ``{"sem_seg": figures}``; ``None`` in all processes but the first.
         """
         if self.distributed:
-            wait_for_all()  # which may take hours where shares are unequal, unlike what follows
+            wait_for_all()  # may take hours where shares are unequal; what follows does not
             self._counts.all_reduce()
             self._pictures, self._kept = map(sum, zip(*comm.all_gather((self._pictures, self._kept)), strict=True))
         if not is_main_process():

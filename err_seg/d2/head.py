@@ -44,6 +44,6 @@ class ERRSegHead(nn.Module):
 
 
 def by_use(maps: Mapping[str, Entry]) -> list[tuple[Entry, ...]]:
-    """Sort maps, of which a backbone may lack some, by what they are for, as :class:`Features` does."""
+    """Sort maps by what they are for, as :class:`Features` does; a backbone may lack some."""
     uses = (("e16", "e32", "e64"), ("f4", "f3"), ("f3", "f2", "f1"))
     return [tuple(maps[name] for name in names if name in maps) for names in uses]

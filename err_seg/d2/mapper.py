@@ -1,4 +1,4 @@
-"""The pictures of the plain engine in detectron2's form: dictionaries."""
+"""The images of the plain engine in detectron2's form: dictionaries."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -20,8 +20,8 @@ class BatchesOfRecords:
 
     Args:
         batches: the plain engine's loader.
-        dataset_name: whose pictures they are.
-        damaged: who lists the pairs that were passed over.
+        dataset_name: whose images they are.
+        damaged: what lists the pairs that were skipped.
     """
 
     def __init__(self, batches: Iterable[Batch], dataset_name: str, damaged: DamagedPairs):
@@ -37,11 +37,11 @@ class BatchesOfRecords:
 
 
 class ERRSegMapper:
-    """Reads and transforms a picture, in training with its label map, as the plain engine does.
+    """Reads and transforms an image, in training with its label map, as the plain engine does.
 
     Args:
         transform: that of training, or that of evaluation.
-        train_dataset: that of records that do not say, in training.
+        train_dataset: in training, the data set of records that do not name theirs.
     """
 
     @configurable
@@ -65,7 +65,7 @@ class ERRSegMapper:
                 configuration's.
 
         Returns:
-            A new dictionary with ``image``, (3, h, w) uint8 RGB, ``height`` and ``width`` (of the picture in
+            A new dictionary with ``image``, (3, h, w) uint8 RGB, ``height`` and ``width`` (of the image in
             evaluation), and in training ``sem_seg``, (h, w) int64, class indices and the ignore label.
         """
         if isinstance(self.transform, EvaluationTransform):

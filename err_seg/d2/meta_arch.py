@@ -29,7 +29,7 @@ from err_seg.prompts import check_vocabulary
 
 
 class Question(NamedTuple):
-    """What is asked of a picture: the vocabulary, K (``None``: the model's own), and see ``CompactSemSeg``."""
+    """What is asked of an image: the vocabulary, K (``None``: the model's own), and see ``CompactSemSeg``."""
 
     vocabulary: tuple[str, ...]
     num_kept: int | None
@@ -46,8 +46,8 @@ class ERRSeg(nn.Module):
 
     Args:
         network: the plain engine's network.
-        own: the plain engine's configuration: how losses are computed and pictures evaluated.
-        train_dataset, test_dataset: whose vocabulary counts for inputs that do not say.
+        own: the plain engine's configuration: how losses are computed and images evaluated.
+        train_dataset, test_dataset: whose vocabulary counts for inputs that do not name theirs.
 
     Attributes:
         latest: the last training batch.
@@ -108,14 +108,14 @@ class ERRSeg(nn.Module):
         """Compute losses in training, results in evaluation.
 
         Args:
-            batched_inputs: a dictionary a picture: ``image`` (3, h, w) RGB in 0..255; in training ``sem_seg`` (h, w),
-                integers, and pictures of unequal sizes are padded below and to the right; in evaluation ``height`` and
+            batched_inputs: a dictionary per image: ``image`` (3, h, w) RGB in 0..255; in training ``sem_seg`` (h, w),
+                integers, and images of unequal sizes are padded below and to the right; in evaluation ``height`` and
                 ``width`` of the result, else the image's own. The classes are those of the data set
                 ``dataset_name``, else of the model's own; in evaluation ``vocabulary``, a list of names, and
                 ``num_kept``, K, go before both.
 
         Returns:
-            In training ``{"loss_sem_seg": scalar}``. In evaluation a dictionary a picture: ``sem_seg``, a (T, H, W)
+            In training ``{"loss_sem_seg": scalar}``. In evaluation a dictionary per image: ``sem_seg``, a (T, H, W)
             tensor of probabilities (:class:`err_seg.d2.CompactSemSeg`), and ``segmentation``, the
             :class:`err_seg.modeling.Segmentation` behind it.
         """

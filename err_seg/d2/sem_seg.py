@@ -84,7 +84,7 @@ class CompactSemSeg(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Callable, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Do operations that reach PyTorch without passing ``__torch_function__`` on dense tensors."""
+        """On dense tensors, do the operations that reach PyTorch without passing ``__torch_function__``."""
         return func(*_dense(args), **_dense(kwargs or {}))
 
 

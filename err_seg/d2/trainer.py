@@ -39,7 +39,7 @@ from err_seg.messages import listed
 class Trainer(DefaultTrainer):
     """``DefaultTrainer`` that trains ERR-Seg as the plain engine does: the same batches, losses, weights and files.
 
-    Checkpoints are the plain engine's, too (:mod:`err_seg.engine.checkpoints`): either goes on with the other's runs.
+    Checkpoints are the plain engine's, too (:mod:`err_seg.engine.checkpoints`): each continues the other's runs.
     It evaluates by itself only where ``TEST.EVAL_PERIOD`` is set; call ``Trainer.test(cfg, trainer.model)`` at the end.
     ``LOG`` keys take the place of detectron2's writers.
 
@@ -103,7 +103,7 @@ class Trainer(DefaultTrainer):
 
         Args:
             cfg: the configuration.
-            start: pictures that all processes together have consumed.
+            start: images that all processes together have consumed.
         """
         own = opened(cfg)
         name = own.DATASETS.TRAIN[0]
@@ -112,7 +112,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Build the loader of one data set's pictures, ``TEST.BATCH_SIZE`` at a time."""
+        """Build the loader of one data set's images, ``TEST.BATCH_SIZE`` at a time."""
         own = opened(cfg)
         return build_detection_test_loader(
             records_of(dataset_name, own.DATASETS.ROOT),
@@ -146,9 +146,9 @@ class Trainer(DefaultTrainer):
     ) -> OrderedDict[str, Any]:
         """Evaluate on ``DATASETS.TEST`` and write the result files of all benchmarks together to ``OUTPUT_DIR``.
 
-        An evaluation that was interrupted starts again: ``TEST.PROGRESS_PERIOD`` is the plain engine's.
+        An evaluation that was interrupted starts again: only the plain engine reads ``TEST.PROGRESS_PERIOD``.
         """
-        if evaluators is None:  # all of them now: a benchmark that is not there is told before the first one runs
+        if evaluators is None:  # all of them now: one that is missing is reported before the first one runs
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
         elif isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
@@ -164,7 +164,7 @@ class Trainer(DefaultTrainer):
         return [hooks.IterationTimer(), self.course, hooks.LRScheduler()]
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the newest checkpoint in ``OUTPUT_DIR`` where there is one, else start from ``MODEL.WEIGHTS``.
+        """Continue from the newest checkpoint in ``OUTPUT_DIR`` where there is one, else start from ``MODEL.WEIGHTS``.
 
         Learning rates, decays and betas are those of the configuration. Without ``resume``, checkpoints of an earlier
         run are set aside.
@@ -177,7 +177,7 @@ class Trainer(DefaultTrainer):
             load_configured(self.meta_arch.network, self.own.MODEL.WEIGHTS)
             return
         self.start_iter = self.iter = state.iteration
-        with warnings.catch_warnings():  # torch's, of a schedule that steps before its optimizer
+        with warnings.catch_warnings():  # torch's, about a schedule that steps before its optimizer
             warnings.simplefilter("ignore")
             self.scheduler.last_epoch = state.iteration - 1
             self.scheduler.step()

@@ -55,7 +55,7 @@ def readable_weights(weights: str) -> str:
 
 
 def checked_weights(weights: str) -> str:
-    """Take ``MODEL.WEIGHTS`` of detectron2's back to a file's name.
+    """Translate detectron2's ``MODEL.WEIGHTS`` back to the name of a file.
 
     Raises:
         ConfigError: detectron2 could not read it, or would unpickle it.

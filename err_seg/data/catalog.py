@@ -104,7 +104,7 @@ class Catalog:
         return self._specs.get(name) or (import_module(self._family).named(name) if self._family else None)
 
 
-# Registered names of the released works are aliases; pictures, classes and K are those of the published benchmarks.
+# Registered names of the released works are aliases; images, classes and K are those of the published benchmarks.
 BUILTIN = (
     DatasetSpec(
         name="coco_stuff_train",

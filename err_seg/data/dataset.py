@@ -1,4 +1,4 @@
-"""The pairs of picture and label map of one data set."""
+"""The pairs of image and label map of one data set."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sample(NamedTuple):
-    """A picture and its label map.
+    """An image and its label map.
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
@@ -31,20 +31,20 @@ class Sample(NamedTuple):
 
 
 class SegmentationPairs:
-    """Map-style data set over the pairs whose picture and label map both exist, sorted by name.
+    """Map-style data set over the pairs whose image and label map both exist, sorted by name.
 
-    Pictures without label map and label maps without picture are left out, and counted in a warning where the data set
-    is not known to be complete.
+    Images without a label map and label maps without an image are left out, and counted in a warning where the data
+    set is not known to be complete.
 
     Args:
         spec: the data set.
         root: what relative folders lie under, see :func:`err_seg.data.spec.datasets_root`.
 
     Attributes:
-        names: name of each pair: its path inside the picture folder, without the ending.
+        names: name of each pair: its path inside the image folder, without the ending.
 
     Raises:
-        DatasetError: a folder is missing, no pair is found, or two pictures have the same name.
+        DatasetError: a folder is missing, no pair is found, or two images have the same name.
     """
 
     def __init__(self, spec: DatasetSpec, root: str | os.PathLike[str] | None = None) -> None:
@@ -88,7 +88,7 @@ class SegmentationPairs:
         return read_checked_label(self.spec, self._paths[index][1], self._advice)
 
     def paths(self, index: int) -> tuple[str, str]:
-        """Files of one pair: picture, label map."""
+        """Files of one pair: image, label map."""
         return self._paths[index]
 
     def _report(self, unlabelled: int, unpictured: int) -> None:

@@ -1,6 +1,6 @@
-"""Reading pictures and label maps from files, and pictures in memory.
+"""Reading images and label maps from files, and images in memory.
 
-Pictures are what a viewer shows: upright, in RGB, eight bits. Label maps are what the file stores: class indices,
+Images are what a viewer shows: upright, in RGB, eight bits. Label maps are what the file stores: class indices,
 never colours, never rescaled.
 """
 
@@ -19,33 +19,33 @@ from torch import Tensor
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
-# Pillow stretches shallow grey to 0..255, which is right for a picture and wrong for class indices.
+# Pillow stretches shallow grey to 0..255, which is right for an image and wrong for class indices.
 _GREY_STEP = {"L;2": 85, "L;4": 17}
 
 
 class ImageReadError(ValueError):
-    """A picture or label map that cannot be read; the message names the file and what is wrong with it."""
+    """An image or label map that cannot be read; the message names the file and what is wrong with it."""
 
 
 class PictureError(ValueError):
-    """Something that is not a picture; the message says what was found and what was expected."""
+    """Something that is not an image; the message says what was found and what was expected."""
 
 
 def read_image(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
-    """Read a picture as upright RGB.
+    """Read an image as upright RGB.
 
-    The EXIF orientation is applied. Grey, 1-bit, palette, CMYK and 16-bit grey pictures are converted (16 bit are
+    The EXIF orientation is applied. Grey, 1-bit, palette, CMYK and 16-bit grey images are converted (16 bit are
     scaled to 8). Transparent pixels are composited on white: what lies beneath them is arbitrary and no viewer shows
     it. Of an animation the first frame is read.
 
     Args:
-        source: a file, or a picture that Pillow has opened (left unchanged).
+        source: a file, or an image that Pillow has opened (left unchanged).
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
-        ImageReadError: the file is missing, empty, not a picture, damaged or cut short; the picture has no pixels, or
+        ImageReadError: the file is missing, empty, not an image, damaged or cut short; the image has no pixels, or
             grey values without a defined range (floating point, or integers beyond 16 bits).
     """
     if isinstance(source, Image.Image):
@@ -77,12 +77,12 @@ def read_label(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def is_single(pictures: Any) -> bool:
-    """Whether this is one thing that may be a picture, and not a list, tuple, generator, ... of such things."""
+    """Whether this is one thing that may be an image, and not a list, tuple, generator, ... of such things."""
     return isinstance(pictures, str | bytes) or hasattr(pictures, "shape") or not isinstance(pictures, Iterable)
 
 
 def picture_to_tensor(picture: Any, name: str = "the picture") -> Tensor:
-    """Turn a picture into a (3, H, W) uint8 RGB tensor.
+    """Turn an image into a (3, H, W) uint8 RGB tensor.
 
     Args:
         picture: a path, a PIL image, an H×W×3 uint8 RGB array (of any strides) or tensor, or a 3×H×W uint8 tensor.
@@ -90,7 +90,7 @@ def picture_to_tensor(picture: Any, name: str = "the picture") -> Tensor:
 
     Raises:
         PictureError: anything else.
-        ImageReadError: a file or PIL image that cannot be read as a picture.
+        ImageReadError: a file or PIL image that cannot be read as an image.
     """
     if isinstance(picture, str | os.PathLike | Image.Image):
         return torch.from_numpy(read_image(picture)).permute(2, 0, 1)
@@ -142,7 +142,7 @@ def _decode_plain_jpeg(image: Image.Image, content: bytes) -> np.ndarray | None:
     """Decode an upright RGB JPEG with OpenCV, in two thirds of Pillow's time: both call libjpeg-turbo, to the same end.
 
     Returns:
-        (H, W, 3) uint8, RGB; None for any other picture, and where OpenCV cannot: Pillow then says what is wrong.
+        (H, W, 3) uint8, RGB; None for any other image, and where OpenCV cannot: Pillow then says what is wrong.
     """
     if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) != 1:
         return None

@@ -1,8 +1,8 @@
 """Batches for training and evaluation, the same for any number of processes.
 
-Training runs through one global stream of pictures: position p is picture ``permutation(epoch)[p % length]`` of epoch
+Training runs through one global stream of images: position p is image ``permutation(epoch)[p % length]`` of epoch
 ``p // length``, transformed by random choices that depend on (seed, epoch, index) alone. With n ranks, position p goes
-to rank ``p % n``, so that a global batch holds the same pictures on one process as on n, and a run resumes at any p.
+to rank ``p % n``, so that a global batch holds the same images on one process as on n, and a run resumes at any p.
 A pair that cannot be read may be replaced by the next one in the data set: positions are consumed all the same.
 
 Label maps travel between processes through shared memory, of which there may be little. They therefore have the
@@ -35,7 +35,7 @@ class TrainingItem(NamedTuple):
     Attributes:
         image: (3, S, S) uint8, RGB.
         label: (S, S), of :func:`label_dtype`.
-        path: the picture's file.
+        path: the image's file.
         damaged: what is wrong with the pairs that this one replaces.
     """
 
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
     Attributes:
         images: (B, 3, S, S) uint8, RGB.
         labels: (B, S, S) of the data set's :func:`label_dtype`, class indices and the ignore label.
-        paths: the B picture files.
+        paths: the B image files.
         damaged: what is wrong with the pairs that were skipped for it.
     """
 
@@ -63,12 +63,12 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluationItem:
-    """One picture for evaluation.
+    """One image for evaluation.
 
     Attributes:
         image: (3, h, w) uint8, RGB, resized.
         label: (H, W) of the data set's :func:`label_dtype`, class indices and the ignore label, at the original size.
-        image_path: the picture's file.
+        image_path: the image's file.
         index: its place in the data set.
         size: (H, W), the original size.
     """
@@ -100,19 +100,19 @@ def label_dtype(spec: DatasetSpec) -> torch.dtype:
 def read_or_next(
     read: Callable[[int], Read], index: int, length: int, *, skip_damaged: bool
 ) -> tuple[Read, tuple[str, ...]]:
-    """Read a pair, or, of a data set with damaged ones, the next that can be read.
+    """Read a pair, or, where damaged pairs are skipped, the next one that can be read.
 
     Args:
         read: reads the pair of an index.
         index: which to read.
         length: how many there are; the first comes after the last.
-        skip_damaged: go on to the next one; else the first one's error is raised.
+        skip_damaged: read the next one instead; else the first one's error is raised.
 
     Returns:
-        What was read, and what is wrong with those passed over.
+        What was read, and what is wrong with those skipped.
 
     Raises:
-        ImageReadError, PairError: the pair is damaged, or, of many in a row, the last one tried.
+        ImageReadError, PairError: the pair is damaged; or, where many in a row are, the last one tried.
     """
     damaged: list[str] = []
     while True:
@@ -127,7 +127,7 @@ def read_or_next(
 
 
 def _is_the_systems_fault(error: Exception) -> bool:
-    """Whether a file could not be read for a reason that may pass; skipping it would change the order of pictures."""
+    """Whether a file could not be read for a reason that may pass; skipping it would change the order of images."""
     number = getattr(error.__cause__, "errno", None)
     return number not in (None, errno.ENOENT)
 
@@ -166,10 +166,10 @@ class TrainingSampler(Sampler):
     """Endless (epoch, index) pairs of one rank: its share of the global stream.
 
     Args:
-        length: number of pictures.
+        length: number of images.
         seed: 0 or more; each epoch's permutation depends on (seed, epoch).
         rank, world_size: which share; positions p of the global stream with ``p % world_size == rank``.
-        start: global position to begin at: the number of pictures that all ranks together have consumed.
+        start: global position to begin at: the number of images that all ranks together have consumed.
 
     Raises:
         ValueError: a number out of its range.
@@ -235,7 +235,7 @@ def training_loader(
 
     Args:
         pairs, transform: what to read and what to do with it.
-        batch_size: B, pictures a batch on this rank.
+        batch_size: B, images per batch on this rank.
         seed: 0 or more; decides order and random choices.
         workers: processes that read; 0 reads in this one. Does not change the batches.
         start: global position to begin at, B × world_size × batches done so far.
@@ -264,11 +264,11 @@ def evaluation_loader(
 ) -> PictureLoader:
     """Lists of up to ``batch_size`` :class:`EvaluationItem` s, of any sizes, in the data set's order.
 
-    Over the ranks together each picture comes exactly once.
+    Over the ranks together each image comes exactly once.
 
     Args:
-        pairs, transform: what to read and what to do with the picture.
-        batch_size: most pictures a list.
+        pairs, transform: what to read and what to do with the image.
+        batch_size: largest number of images in a list.
         workers: processes that read; 0 reads in this one.
         rank, world_size: this process among those that evaluate together: indices with ``index % world_size == rank``.
         skip: indices to leave out, such as those that an interrupted run has done.

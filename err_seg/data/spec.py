@@ -17,7 +17,7 @@ class DatasetError(ValueError):
 
 
 class PairError(DatasetError):
-    """A picture and a label map that do not belong together, or not to their data set; the message names the file."""
+    """An image and a label map that do not belong together, or not to their data set; the message names the file."""
 
 
 def datasets_root(root: str | os.PathLike[str] | None = None) -> Path:
@@ -29,17 +29,17 @@ def datasets_root(root: str | os.PathLike[str] | None = None) -> Path:
 class DatasetSpec:
     """Declaration of a data set for semantic segmentation.
 
-    Picture and label map belong together if their names are the same up to the endings ``image_ext`` and
+    Image and label map belong together if their names are the same up to the endings ``image_ext`` and
     ``label_ext``; sub-folders count as part of the name. An ending may be more than the file type: Cityscapes takes
     ``_leftImg8bit.png`` and ``_gtFine_labelTrainIds.png``.
 
     Attributes:
-        name: by which it is found.
+        name: what it is found by.
         image_dir, label_dir: folders, absolute or under the data sets' root.
         vocabulary: the class names that the model chooses from, in label order.
-        image_ext, label_ext: endings of the file names (one, or several for pictures); upper or lower case.
+        image_ext, label_ext: endings of the file names (one, or several for images); upper or lower case.
         ignore_label: the label of pixels that count neither in training nor in evaluation.
-        num_kept: K, the number of classes kept a picture in evaluation; None = as the model's configuration says.
+        num_kept: K, the number of classes kept per image in evaluation; None = as the model's configuration says.
         variant: "standard", or "background": the vocabulary's first ``num_foreground`` classes are evaluated by name,
             and all others together as one class "background" with the label ``num_foreground`` (the PAS-20b rule).
         num_foreground: see ``variant``; given for "background" only.
@@ -103,7 +103,7 @@ class DatasetSpec:
         return len(self.vocabulary) if self.num_foreground is None else self.num_foreground + 1
 
     def image_folder(self, root: str | os.PathLike[str] | None = None) -> Path:
-        """Folder of the pictures, with the data sets' root before it if it is relative."""
+        """Folder of the images, with the data sets' root before it if it is relative."""
         return datasets_root(root) / Path(self.image_dir).expanduser()
 
     def label_folder(self, root: str | os.PathLike[str] | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""From a picture as read to what the model takes, in training and in evaluation.
+"""From an image as read to what the model takes, in training and in evaluation.
 
 Every random choice comes from a generator that the caller gives, so that a result depends on nothing else: not on
 the number of loader processes, nor on what was drawn before.
@@ -14,12 +14,12 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-GREY = 128  # what pictures are padded with
+GREY = 128  # what images are padded with
 MAX_CROP_DRAWS = 10
 
 
 def shortest_edge_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """Size of a picture whose shortest side is to be ``min_size``, its longest at most ``max_size``.
+    """Size of an image whose shortest side is to be ``min_size``, its longest at most ``max_size``.
 
     The sides keep their ratio and are rounded half up, at least one pixel.
 
@@ -44,7 +44,7 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _resize_label(label: Tensor, size: tuple[int, int]) -> Tensor:
-    # "exact" samples at pixel centres, as the picture's bilinear does; plain nearest would shift by half a pixel
+    # "exact" samples at pixel centres, as the image's bilinear does; plain nearest would shift by half a pixel
     return F.resize(label[None], list(size), interpolation=InterpolationMode.NEAREST_EXACT)[0]
 
 
@@ -55,10 +55,10 @@ def _to_tensor(image: np.ndarray) -> Tensor:
 
 
 class EvaluationTransform:
-    """Resize a picture for evaluation.
+    """Resize an image for evaluation.
 
     Args:
-        min_size: length of the shortest side in pixels; 0 leaves the picture's size.
+        min_size: length of the shortest side in pixels; 0 leaves the image's size.
         max_size: most pixels of the longest side.
     """
 
@@ -74,7 +74,7 @@ class EvaluationTransform:
 
 
 class TrainingTransform:
-    """Resize, crop, colour jitter, flip and pad a picture and its label map for training.
+    """Resize, crop, colour jitter, flip and pad an image and its label map for training.
 
     Args:
         crop_size: S, side of the square that comes out, in pixels.
@@ -128,7 +128,7 @@ class TrainingTransform:
             generator: source of every random choice, or a seed for one.
 
         Returns:
-            Picture (3, S, S) uint8 and label map (S, S) int64.
+            Image (3, S, S) uint8 and label map (S, S) int64.
         """
         if image.shape[:2] != label.shape:
             raise ValueError(f"picture {image.shape[:2]} and label map {label.shape} differ in size (height, width)")

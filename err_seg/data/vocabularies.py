@@ -36,10 +36,10 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
 
     Args:
         name_or_path: one of :func:`vocabulary_names`, a ``.json`` file (a list of strings), or a ``.txt`` file (one
-            class a line; blank lines do not count).
+            class per line; blank lines do not count).
 
     Returns:
-        One string a class, at least one; synonyms stay within their string.
+        One string per class, at least one; synonyms stay within their string.
 
     Raises:
         ValueError: an unknown name, or a file that holds anything but class names.

@@ -1,10 +1,10 @@
 """Everything that is drawn.
 
 ==============  =========================================================================
-``colors.py``   one colour a class name
+``colors.py``   one colour per class name
 ``text.py``     names as they are drawn: short, and in a font that has their characters
 ``legend.py``   coloured squares, names and shares of the area
-``overlay.py``  labels laid over a picture
+``overlay.py``  labels laid over an image
 ``grid.py``     pictures side by side: sheets, and grids with headings and legends
 ``plots.py``    what figures drawn with Matplotlib share: heat maps, class names, files
 ``saving.py``   pictures to files

@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 
 class _Text(NamedTuple):
-    """An entry as it is drawn: its name's font, its share as text, and the pixels that the name and all take."""
+    """An entry as it is drawn: its name's font, its share as text, and the widths (pixels) of name and whole."""
 
     color: Color
     name: str
@@ -85,7 +85,7 @@ def add_legend(image: Image.Image, entries: Sequence[Entry], last: Sequence[Entr
 
 
 def _draw(image: Image.Image, columns: Sequence[Sequence[_Text]], size: int, corner: tuple[int, int]) -> None:
-    """Draw columns of entries from an upper left corner on."""
+    """Draw columns of entries, starting at an upper left corner."""
     draw, (_, plain), widths = ImageDraw.Draw(image), drawable("", size), _widths(columns)
     for place, column in enumerate(columns):
         x = corner[0] + sum(widths[:place])
@@ -107,7 +107,7 @@ def _widths(columns: Sequence[Sequence[_Text]]) -> list[int]:
 
 
 def _fit(entries: Sequence[Entry], last: Sequence[Entry], size: int, most: int, room: int) -> list[list[_Text]]:
-    """Arrange as many entries as fit into columns of at most so many lines, within a width where that can be.
+    """Arrange as many entries as fit into columns of at most ``most`` lines, within the width ``room`` where possible.
 
     Returns:
         The columns from the left, the first of them the longest.

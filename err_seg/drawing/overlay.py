@@ -1,4 +1,4 @@
-"""Pictures of results: labels laid over a picture, with contours and a legend of class names and area shares."""
+"""Pictures of results: labels laid over an image, with contours and a legend of class names and area shares."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,7 +12,7 @@ from err_seg.drawing.text import first_synonym
 
 OPACITY = 0.55
 CONTOUR_LIGHT = 0.75
-# a contour is one pixel wide up to this many pixels of the picture's longer side, two up to twice as many, ...
+# a contour is one pixel wide up to this many pixels of the image's longer side, two up to twice as many, ...
 PIXELS_PER_CONTOUR = 1000
 NOTHING_COLOR = (255, 255, 255)
 
@@ -25,20 +25,20 @@ def overlay(
     legend: bool = True,
     nothing: str | None = None,
 ) -> Image.Image:
-    """Lay labels over a picture.
+    """Lay labels over an image.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         labels: (H, W) integers, indices into the vocabulary; others (an ignore label) stay unpainted.
-        vocabulary: class names; a name's colour does not depend on the picture.
-        legend: add a legend below, largest area first, no taller than the picture.
+        vocabulary: class names; a name's colour does not depend on the image.
+        legend: add a legend below, largest area first, no taller than the image.
         nothing: what the legend calls unpainted pixels; ``None`` leaves them out of it.
 
     Returns:
         An RGB image, W wide and H high, plus the legend.
 
     Raises:
-        ValueError: picture and labels differ in size.
+        ValueError: image and labels differ in size.
     """
     if picture.shape[:2] != labels.shape:
         raise ValueError(f"the picture is {picture.shape[:2]} (H, W), its labels {labels.shape}; they must be equal")
@@ -83,7 +83,7 @@ def legend_entries(labels: np.ndarray, vocabulary: Sequence[str]) -> list[Entry]
 
 
 def _draw_contours(image: Image.Image, labels: np.ndarray) -> None:
-    """Lighten the contours of a label map in a picture of the same size, in place."""
+    """Lighten the contours of a label map in an image of the same size, in place."""
     edges = Image.fromarray(contours(labels).astype(np.uint8) * round(255 * CONTOUR_LIGHT))
     width = 1 + max(labels.shape) // PIXELS_PER_CONTOUR
     if width > 1:
@@ -93,5 +93,5 @@ def _draw_contours(image: Image.Image, labels: np.ndarray) -> None:
 
 @lru_cache(maxsize=8)
 def _colors(vocabulary: tuple[str, ...]) -> np.ndarray:
-    """Remember the colours of a vocabulary, since thousands of names take a while and pictures follow each other."""
+    """Remember the colours of a vocabulary, since thousands of names take a while and images follow each other."""
     return class_colors(vocabulary)

@@ -42,7 +42,7 @@ def panel_grid(count: int, size: tuple[float, float], margin: float = 0, **shari
 
 
 def draw_heat(axis: Axes, picture: np.ndarray, heat: np.ndarray, highest: float | None = None) -> AxesImage:
-    """Draw a map (h, w), 0 to ``highest``, over a picture in grey, both scaled to the picture's sides."""
+    """Draw a map (h, w), 0 to ``highest``, over an image in grey, both scaled to the image's sides."""
     grey = picture.mean(axis=2)
     extent = (0, picture.shape[1], picture.shape[0], 0)
     axis.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=extent)
@@ -70,7 +70,7 @@ def _class_text(name: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
 
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:
-    """Shrink a picture so that its longest side is at most 480 pixels."""
+    """Shrink an image so that its longest side is at most 480 pixels."""
     scale = min(1.0, LONGEST_SIDE / max(picture.shape[:2]))
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     return np.asarray(Image.fromarray(picture).resize(size))

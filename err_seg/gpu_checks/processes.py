@@ -174,7 +174,7 @@ def evaluate_in_little_shared_memory(trial: Trial) -> Finding:
 
 
 def write_pictures(folder: Path, num_classes: int, height: int, width: int, count: int) -> None:
-    """Write pictures with labels of many classes, in blocks, 16 bits each."""
+    """Write images with labels of many classes, in blocks, 16 bits each."""
     rng = np.random.default_rng(0)
     for index in range(count):
         blocks = rng.integers(0, num_classes, (10, 10)).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""What the checks have in common: where they run, on which pictures, and what a finding is."""
+"""What the checks have in common: where they run, on which images, and what a finding is."""
 
 import os
 import platform

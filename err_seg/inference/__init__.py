@@ -1,8 +1,8 @@
-"""Prediction on pictures of your own: inputs, words, result files, and the loop over them.
+"""Prediction on images of your own: inputs, words, result files, and the loop over them.
 
 ================  ===================================================================
-``inputs.py``     pictures, folders, globs, videos and standard input, as one list
-``lookalikes.py`` files that look like pictures but cannot be read, and what to do about it
+``inputs.py``     images, folders, globs, videos and standard input, as one list
+``lookalikes.py`` files that look like images but cannot be read, and what to do about it
 ``names.py``      names of result files, for every file system
 ``video.py``      frames of a video
 ``words.py``      the classes, and which pixels belong to none
@@ -10,7 +10,7 @@
 ``output.py``     the folder of results: for one set of weights, one set of settings, one job at a time
 ``manifest.py``   which results are in that folder
 ``runner.py``     the loop: read, predict, write, skip what cannot be read
-``failures.py``   whether an error of the network concerns a picture, a batch or everything
+``failures.py``   whether an error of the network concerns an image, a batch or everything
 ``report.py``     what was done and found, and what failed
 ``kept.py``       a figure of what CRM kept, and why
 ``attention.py``  a figure of what ESCF's attentions attend to

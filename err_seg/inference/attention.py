@@ -30,7 +30,7 @@ POINT_COLOR = "#00ffff"
 
 @dataclass
 class AttentionLayer:
-    """Queries and keys of one attention of one picture, (N, L, C) and (N, L', C), and the grid (H, W) of its input."""
+    """Queries and keys of one attention of one image, (N, L, C) and (N, L', C), and the grid (H, W) of its input."""
 
     num_heads: int
     grid: tuple[int, int] = (0, 0)
@@ -38,7 +38,7 @@ class AttentionLayer:
     keys: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def logits(self, sequences: Index = slice(None), positions: Index = slice(None)) -> Tensor:
-        """Return what the softmax is taken of.
+        """Return the input of the softmax.
 
         Args:
             sequences: which sequences, an index of the first axis; a number leaves the axis out.
@@ -59,7 +59,7 @@ class AttentionLayer:
 
 @dataclass(frozen=True)
 class Attention:
-    """All attentions of one picture, in the order of ESCF's layers."""
+    """All attentions of one image, in the order of ESCF's layers."""
 
     spatial: list[AttentionLayer]
     category: list[AttentionLayer]
@@ -102,7 +102,7 @@ def cell(point: tuple[float, float], grid: tuple[int, int]) -> tuple[int, int]:
 def record_attention(
     model: ERRSeg, picture: np.ndarray, vocabulary: Sequence[str], num_kept: int | None = None
 ) -> Attention:
-    """Run the network on one picture and keep the queries and keys of ESCF's attentions.
+    """Run the network on one image and keep the queries and keys of ESCF's attentions.
 
     Args:
         model: with an ESCF.
@@ -138,7 +138,7 @@ def escf_with(model: ERRSeg, *modules: type[SFM] | type[CFM]) -> ESCF:
 
 @contextmanager
 def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM, CFM)) -> Iterator[Attention]:
-    """During a ``with`` block, collect the attentions of an ESCF for the first picture of a batch.
+    """During a ``with`` block, collect the attentions of an ESCF for the first image of a batch.
 
     Computations of other threads with the same ESCF are left out.
 

@@ -1,4 +1,4 @@
-"""Whether an error of the network concerns one picture, the batch, or everything."""
+"""Whether an error of the network concerns one image, the batch, or everything."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Result files of one picture: what each format holds, and how it is written."""
+"""Result files of one image: what each format holds, and how it is written."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ NOTHING_NAME = "none of these"
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One picture and its prediction.
+    """One image and its prediction.
 
     Attributes:
         name: of its files, a relative path without ending.
@@ -113,12 +113,12 @@ FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
 
 
 def result_paths(name: str, formats: Iterable[str], folder: Path) -> list[Path]:
-    """Return the files of a picture's results."""
+    """Return the files of an image's results."""
     return [folder / f"{name}{FORMATS[kind][0]}" for kind in formats]
 
 
 def write_result(result: Result, formats: Iterable[str], folder: Path) -> None:
-    """Write the files of a picture's results, each complete or not at all.
+    """Write the files of an image's results, each complete or not at all.
 
     Raises:
         OSError: one cannot be written.

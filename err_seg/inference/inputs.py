@@ -1,4 +1,4 @@
-"""The inputs: pictures, folders, globs, videos and standard input, in the same order for all processes."""
+"""The inputs: images, folders, globs, videos and standard input, in the same order for all processes."""
 
 import glob
 import io
@@ -26,7 +26,7 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Source:
-    """A picture or video. ``path`` is ``None`` for standard input; ``relative`` is its path below the input."""
+    """An image or video. ``path`` is ``None`` for standard input; ``relative`` is its path below the input."""
 
     path: Path | None
     relative: Path
@@ -45,7 +45,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Item:
-    """A picture to predict.
+    """An image to predict.
 
     Attributes:
         name: of the results, a relative path without ending, unique among the sources.
@@ -77,7 +77,7 @@ class FileContent:
         self.path = str(path.absolute())
 
     def signature(self) -> list[int] | None:
-        """Return the file's signature, if it cannot change unnoticed any more."""
+        """Return the file's signature if no later change of the file could go unnoticed, else ``None``."""
         return self._signature if self._is_settled else None
 
     def digest(self) -> str:
@@ -107,7 +107,7 @@ class FileContent:
 
 
 class StandardInput:
-    """A picture on standard input, read once; each new one replaces the one before."""
+    """An image on standard input, read once; each new one replaces the one before."""
 
     path = STDIN
 
@@ -123,7 +123,7 @@ class StandardInput:
         """Decode it to (H, W, 3) uint8 RGB.
 
         Raises:
-            ImageReadError: it is no picture.
+            ImageReadError: it is not an image.
         """
         try:
             with Image.open(io.BytesIO(self._data)) as image:
@@ -142,11 +142,11 @@ def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple
     """Resolve the user's inputs; each file counts once.
 
     Args:
-        inputs: files, folders (with all pictures and videos below), glob patterns, or "-" for standard input.
+        inputs: files, folders (with all images and videos below), glob patterns, or "-" for standard input.
         exclude: a folder to leave out, that of the results.
 
     Returns:
-        The sources, in order, and the problems: what is missing or empty, or looks like a picture but cannot be read.
+        The sources, in order, and the problems: what is missing or empty, or looks like an image but cannot be read.
     """
     sources: dict[Path | None, Source] = {}
     problems: list[Problem] = []
@@ -180,7 +180,7 @@ def _expand(text: str, problems: list[Problem]) -> list[Source]:
 
 
 def _pictures_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
-    """Yield files that look like a picture or video and are not hidden; folders without permission become problems."""
+    """Yield files that look like an image or video and are not hidden; folders without permission become problems."""
 
     def complain(error: OSError) -> None:
         problems.append(Problem(str(error.filename), f"{printable(error.filename)}: {error.strerror}"))
@@ -199,7 +199,7 @@ def name_sources(sources: Sequence[Source]) -> list[str]:
 
     The names differ on every file system. Of paths that differ only in case, all but the first get a digest at the end.
     Names that are too long for a file are cut and get one as well. The frames of a video get a folder with the video's
-    whole name, which the results of a picture never have.
+    whole name, which the results of an image never have.
     """
     first: dict[str, Source] = {}
     endings = []

@@ -21,7 +21,7 @@ def kept_figure(picture: np.ndarray, result: Segmentation) -> Image.Image:
 
     Left: the scores of the best classes kept and dropped, and the cut between. A class scores one for every place of
     the grid where it fits best, a tenth where it fits second best, and so on; the K best are kept. Right: the kept
-    classes that are most probable anywhere, with their probabilities over the picture in grey.
+    classes that are most probable anywhere, with their probabilities over the image in grey.
 
     Args:
         picture: (H, W, 3) uint8 RGB.

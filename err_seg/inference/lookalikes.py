@@ -1,4 +1,4 @@
-"""Files that look like pictures or videos and cannot be read here: what they are, and what to do about it."""
+"""Files that look like images or videos and cannot be read here: what they are, and what to do about it."""
 
 import mimetypes
 from functools import cache
@@ -45,7 +45,7 @@ WRITTEN_ONLY = ("PDF", "PALM")  # formats that Pillow does not read
 
 @cache
 def picture_suffixes() -> frozenset[str]:
-    """Return the endings, in lower case, of the pictures that can be read; HEIC's where pillow-heif is installed."""
+    """Return the endings, in lower case, of the images that can be read; HEIC's where pillow-heif is installed."""
     if find_spec("pillow_heif"):
         from pillow_heif import register_heif_opener
 
@@ -55,7 +55,7 @@ def picture_suffixes() -> frozenset[str]:
 
 
 def why_unreadable(path: Path) -> str | None:
-    """Say what is needed to read what looks like a picture or video; ``None`` if it can be read, or is neither."""
+    """Say what is needed to read what looks like an image or video; ``None`` if it can be read, or is neither."""
     suffix = path.suffix.lower()
     if suffix in picture_suffixes() or is_video(path):
         return None

@@ -4,8 +4,8 @@ Each process has its own manifest: ``manifest.jsonl`` for the first or only one,
 others. It is a line of settings, then one line for each result, written when all files of the result are complete.
 Lines are only added. A kill therefore costs at most the line being written, and no process waits for another.
 
-The name of a result belongs to one picture, known by its content. If the name already belongs to another
-picture, a digest is added at the end. A picture that replaces another at the same path takes over its name.
+The name of a result belongs to one image, known by its content. If the name already belongs to another
+image, a digest is added at the end. An image that replaces another at the same path takes over its name.
 """
 
 import errno
@@ -25,7 +25,7 @@ class OutputError(OSError):
 
 
 class Content(Protocol):
-    """A picture or video: its path, and what identifies its content."""
+    """An image or video: its path, and what identifies its content."""
 
     path: str
 
@@ -38,14 +38,14 @@ class Content(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """The place of one picture's results.
+    """The place of one image's results.
 
     Attributes:
-        name: of the picture's or video's results; it belongs to this content.
+        name: of the image's or video's results; it belongs to this content.
         frame: of the video.
-        source: path of the picture or video.
+        source: path of the image or video.
         digest, signature: of its content; the signature may save computing the digest next time.
-        version: how many pictures have had the name, including this one.
+        version: how many images have had the name, including this one.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Place:
 
 @dataclass
 class _Owner:
-    """The picture that a name belongs to; ``digest`` is ``None`` if manifests disagree, and no result counts then."""
+    """The image that a name belongs to; ``digest`` is ``None`` if manifests disagree, and no result counts then."""
 
     source: str
     digest: str | None
@@ -87,12 +87,12 @@ class Manifest:
         self._lock = threading.Lock()
 
     def place(self, wanted: str, frame: int | None, content: Content) -> Place:
-        """Find the place of a picture's results, reading the picture only if nothing else identifies it.
+        """Find the place of an image's results, reading the image only if nothing else identifies it.
 
         Args:
-            wanted: the name for its results, unless that belongs to another picture.
+            wanted: the name for its results, unless that belongs to another image.
             frame: of a video.
-            content: the picture or video.
+            content: the image or video.
 
         Raises:
             OSError: it cannot be read.
@@ -126,7 +126,7 @@ class Manifest:
         return True
 
     def add(self, place: Place) -> None:
-        """Record that the results of a picture are complete.
+        """Record that the results of an image are complete.
 
         Raises:
             OutputError: the manifest cannot be written.

@@ -22,7 +22,7 @@ def open_output(
 
     Args:
         folder: created if it is missing.
-        settings: all that results depend on besides pictures, JSON-able.
+        settings: all that results depend on besides images, JSON-able.
         force: ignore the results that are there; files of the same names are replaced.
         rank, processes: number of this process, and of all processes of the job.
 

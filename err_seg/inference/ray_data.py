@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 class Predictor:
-    """A worker of Ray Data: holds the network, takes batches of encoded pictures, returns rows of labels.
+    """A worker of Ray Data: holds the network, takes batches of encoded images, returns rows of labels.
 
     Args:
         model: a name or file for :func:`err_seg.load`, which every machine can read.
@@ -40,10 +40,10 @@ class Predictor:
         self.num_kept = num_kept
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Label pictures.
+        """Label images.
 
         Args:
-            batch: "path" and "bytes" (encoded pictures), as ``ray.data.read_binary_files`` gives them.
+            batch: "path" and "bytes" (encoded images), as ``ray.data.read_binary_files`` gives them.
 
         Returns:
             See :func:`predict_rows`.
@@ -75,7 +75,7 @@ def predict_rows(
     num_gpus: float = 0,
     **options: Any,
 ) -> "ray.data.Dataset":
-    """Label a data set of encoded pictures.
+    """Label a data set of encoded images.
 
     Args:
         pictures: rows with "path" and "bytes".
@@ -84,14 +84,14 @@ def predict_rows(
         background: as the command's ``--background``.
         num_kept: K, instead of the model's own.
         concurrency: number of workers, each with its own network.
-        batch_size: pictures that a worker takes at a time.
-        num_cpus, num_gpus: of each worker; reading the pictures needs one more CPU.
+        batch_size: images that a worker takes at a time.
+        num_cpus, num_gpus: of each worker; reading the images needs one more CPU.
         options: further keyword arguments of :func:`err_seg.load`.
 
     Returns:
-        One row per picture: "path", "height", "width", "classes" (names that occur), "labels" (their indices), "pixels"
+        One row per image: "path", "height", "width", "classes" (names that occur), "labels" (their indices), "pixels"
         and "counts" (the masks in COCO's compressed run-length coding), "nothing" (pixels of no class), and "error",
-        which is empty unless the picture could not be read.
+        which is empty unless the image could not be read.
 
     Raises:
         WordsError: words that cannot be used.
@@ -108,10 +108,10 @@ def predict_rows(
 
 
 def read_bytes(data: bytes) -> np.ndarray:
-    """Decode a picture to (H, W, 3) uint8 RGB.
+    """Decode an image to (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageReadError: it is not a picture, or damaged.
+        ImageReadError: it is not an image, or damaged.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:

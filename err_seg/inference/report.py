@@ -16,11 +16,11 @@ class Report:
     """What a run did.
 
     Attributes:
-        done: pictures whose results were written; ``skipped``: those whose results were already there.
-        pixels: number of pixels in the pictures done, by class name; :attr:`nothing`: those of no class.
-        pictures: in how many of the pictures done a class occurs.
+        done: images whose results were written; ``skipped``: those whose results were already there.
+        pixels: number of pixels in the images done, by class name; :attr:`nothing`: those of no class.
+        pictures: in how many of the images done a class occurs.
         problems: what could not be used, in order.
-        renamed: picture or video to the name of its results, if its usual name belongs to another one.
+        renamed: image or video to the name of its results, if its usual name belongs to another one.
     """
 
     done: int = 0
@@ -32,7 +32,7 @@ class Report:
     renamed: dict[str, str] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
-        """Count a picture's pixels."""
+        """Count an image's pixels."""
         self.done += 1
         labels, counts = np.unique(result.labels, return_counts=True)
         for label, count in zip(labels.tolist(), counts.tolist(), strict=True):

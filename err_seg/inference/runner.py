@@ -1,4 +1,4 @@
-"""The loop over pictures: reads ahead, predicts in batches, writes in the background, and skips what fails."""
+"""The loop over images: reads ahead, predicts in batches, writes in the background, and skips what fails."""
 
 import errno
 import itertools
@@ -41,7 +41,7 @@ def run(
     point: tuple[int, int] | None = None,
     total: int | None = None,
 ) -> Report:
-    """Predict pictures and write their results; pictures that fail are reported and left out.
+    """Predict images and write their results; images that fail are reported and left out.
 
     If memory is too small for a batch, all later batches are smaller.
 
@@ -49,11 +49,11 @@ def run(
         model: see :func:`err_seg.load`.
         items: see :func:`~err_seg.inference.iterate_items`.
         words: the classes.
-        manifest: of the results' folder, see :func:`~err_seg.inference.open_output`; finished pictures are skipped.
+        manifest: of the results' folder, see :func:`~err_seg.inference.open_output`; finished images are skipped.
         formats: of :data:`~err_seg.inference.FORMATS`.
-        batch_size: pictures that go through the network together.
+        batch_size: images that go through the network together.
         num_kept: K, instead of the model's own.
-        point: (x, y), the pixel that attention is shown for; pictures that do not contain it are reported.
+        point: (x, y), the pixel that attention is shown for; images that do not contain it are reported.
         total: number of items for the progress bar, if known.
 
     Raises:
@@ -89,7 +89,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Opened:
-    """A picture to predict; ``pixels`` is ``None`` if its results are there."""
+    """An image to predict; ``pixels`` is ``None`` if its results are there."""
 
     item: Item
     place: Place
@@ -112,7 +112,7 @@ class _Job:
     def read_ahead(
         self, items: Iterable[Item | Problem], readers: ThreadPoolExecutor, progress: tqdm
     ) -> Iterator[_Opened]:
-        """Yield the pictures to predict, read ahead in threads; count the finished ones."""
+        """Yield the images to predict, read ahead in threads; count the finished ones."""
         coming, waiting = iter(items), list[Future[_Opened | Problem]]()
         while True:
             more = itertools.islice(coming, max(0, 2 * self.batch_size - len(waiting)))
@@ -130,7 +130,7 @@ class _Job:
             progress.update()
 
     def _open(self, item: Item | Problem) -> _Opened | Problem:
-        """Read a picture unless it is done."""
+        """Read an image unless it is done."""
         if isinstance(item, Problem):
             return item
         try:
@@ -158,7 +158,7 @@ class _Job:
             return Problem(item.source, printable(f"{item.source}: cannot be read ({reason_of(error)})"))
 
     def predict(self, batch: list[_Opened]) -> list[tuple[Result, Place]]:
-        """Predict a batch; if that fails, smaller ones, so that one picture does not affect the others.
+        """Predict a batch; if that fails, smaller ones, so that one image does not affect the others.
 
         Raises:
             DeviceError: the model's device failed.
@@ -198,7 +198,7 @@ class _Job:
         return results
 
     def write(self, result: Result, place: Place) -> Result | Problem:
-        """Write the results of a picture, and record that they are complete.
+        """Write the results of an image, and record that they are complete.
 
         Raises:
             OutputError: nothing can be written any more.
@@ -216,7 +216,7 @@ class _Job:
             return Problem(result.source, f"{result.source}: its results cannot be written ({reason_of(error)})")
 
     def count(self, written: Result | Problem) -> None:
-        """Add a picture to the report."""
+        """Add an image to the report."""
         if isinstance(written, Problem):
             self.report.problems.append(written)
         else:

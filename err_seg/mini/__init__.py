@@ -6,20 +6,20 @@ has seen and 16 contain a word that it never meets ("purple", "ring", "dotted"),
 vocabulary is open can be measured separately. A tiny CLIP learns all the words from captioned crops, as the large one
 does from the web.
 
-Every picture is a function of (seed, split, index): the same in any order and any process, and never the same in
+Every image is a function of (seed, split, index): the same in any order and any process, and never the same in
 two splits.
 
 ==================  =========================================================================
 ``vocabulary.py``   the classes, which of them are seen in training, and their prompts
 ``shapes.py``       how objects and walls are drawn
-``scenes.py``       pictures with label maps, and captioned crops
+``scenes.py``       images with label maps, and captioned crops
 ``files.py``        scenes as a data set: "mini_world_train" and its like
 ``tokenizer.py``    a tokenizer of whole words
 ``clip.py``         the tiny CLIPs ``mini`` (ConvNeXt), ``mini_vit`` and ``mini_fastvit`` of ``MODEL.CLIP.NAME``
 ==================  =========================================================================
 
 The weights in this package, ``clip.safetensors``, ``clip_vit.safetensors`` and ``err_seg.safetensors`` (what lies
-outside CLIP), all fp16, are made from nothing but drawn pictures; their metadata holds the settings.
+outside CLIP), all fp16, are made from nothing but drawn images; their metadata holds the settings.
 :mod:`err_seg.mini_runs` makes them again::
 
     err-seg mini pretrain --package

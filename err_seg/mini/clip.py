@@ -46,8 +46,8 @@ CLIPS = {
             "width": 128,
             "layers": 6,
             "head_width": 32,
-            "pos_embed_type": "sin_cos_2d",  # says from the first step who is next to whom
-            "pool_type": "avg",  # the patches are what pre-training teaches
+            "pos_embed_type": "sin_cos_2d",  # says from the first step which patches are neighbours
+            "pool_type": "avg",  # pre-training teaches the patches
         },
         weights=Path(__file__).with_name("clip_vit.safetensors"),
     ),

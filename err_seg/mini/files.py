@@ -1,8 +1,8 @@
 """The miniature world as a data set like any other.
 
-"mini_world_train", "mini_world_val" and "mini_world_test" are its splits, and "mini_world_test_24" is one of another
-number of scenes. It is drawn when it is first opened, to a folder under the data sets' root that says in its name all
-that the pictures depend on.
+"mini_world_train", "mini_world_val" and "mini_world_test" are its splits, and "mini_world_test_24" is the test
+split with 24 scenes. A data set is drawn when it is first opened, to a folder under the data sets' root whose name
+says all that the images depend on.
 """
 
 import json
@@ -26,7 +26,7 @@ from err_seg.mini.scenes import SPLITS, MiniScenes
 SCENES = {"train": 2400, "val": 240, "test": 320}
 """Scenes of each split, where a data set's name does not say how many."""
 DRAWING = 1
-"""Goes up when the same settings give other pictures, so that those drawn before are not taken for them."""
+"""Goes up when the same settings give other images, so that those drawn before are not taken for them."""
 _NAME = re.compile(rf"mini_world_({'|'.join(SPLITS)})(?:_([1-9]\d*))?")
 
 
@@ -45,7 +45,7 @@ class MiniWorldSpec(DatasetSpec):
     def make_available(self, root: str | os.PathLike[str] | None = None, workers: int = 2) -> None:
         """Draw the scenes unless they are there, with a bar; of several processes one draws and the others wait.
 
-        ``vocabulary.json`` holds the class names in label order. ``scenes.json``, all that the pictures depend on, is
+        ``vocabulary.json`` holds the class names in label order. ``scenes.json``, all that the images depend on, is
         written last: where it is, the data set is complete; else it is drawn anew, which leaves the same files.
 
         Args:

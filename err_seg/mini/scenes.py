@@ -72,12 +72,12 @@ def _dealt(seed: int, stream: tuple[int, ...], cards: Sequence[int], counts: Seq
 
 
 def _arrange(indices: Sequence[int], height: int, width: int, overlap: float, rng: np.random.Generator) -> list[Thing]:
-    """Find each object a place with room to be seen, shrinking it where there is none; largest first, small on top."""
+    """Place each object where it can be seen, shrinking it where there is no room; largest first, small on top."""
     largest = min(_LARGEST, 0.85 * min(height, width) / max(1, len(indices)) ** 0.5)
     things: list[Thing] = []
     for index in indices:
         radius = rng.uniform(_SMALLEST, largest) / 2
-        margin = 0.9 * radius  # a tip may touch the picture's edge
+        margin = 0.9 * radius  # a tip may touch the image's edge
         places = rng.uniform((margin, margin), (width - margin, height - margin), (40, 2))
         room = np.full(len(places), np.inf)
         for other in things:
@@ -225,7 +225,7 @@ def render_crop(index: int, rng: np.random.Generator, size: int = 64, level: str
 
 @dataclass(frozen=True)
 class MiniCrops:
-    """Captioned pictures of single classes, all 60, for teaching a small CLIP the words. Map-style, drawn on demand.
+    """Captioned images of single classes, all 60, for teaching a small CLIP the words. Map-style, drawn on demand.
 
     Attributes:
         split: "train", "val" or "test".
@@ -255,7 +255,7 @@ class MiniCrops:
         return self.length
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, str]:
-        """Crop ``index``: picture (size, size, 3) uint8 RGB, class (index into ``VOCABULARY``), caption."""
+        """Crop ``index``: image (size, size, 3) uint8 RGB, class (index into ``VOCABULARY``), caption."""
         if not 0 <= index < self.length:
             raise IndexError(f"miniature world: crop {index} of {self.length}")
         split = SPLITS.index(self.split)

@@ -1,7 +1,7 @@
 """Colours, shapes and textures of the miniature world, and the brush that paints them.
 
 A shape is a signed distance: negative inside, positive outside, and measured in units of the object's radius. From
-one distance come both the anti-aliased picture (a one-pixel ramp across the edge) and the hard label (its sign).
+one distance come both the anti-aliased image (a one-pixel ramp across the edge) and the hard label (its sign).
 """
 
 import math
@@ -114,14 +114,14 @@ TEXTURES: dict[str, Callable[[Array, Array, float], Array]] = {
 
 
 class Level(NamedTuple):
-    """How hard the pictures are. Angles in degrees, tones out of 255, the rest shares of 1."""
+    """How hard the images are. Angles in degrees, tones out of 255, the rest shares of 1."""
 
     object_tilt: float  # largest rotation of an object, either way
     wall_tilt: float  # largest rotation of a texture, either way
     tone_shift: float  # standard deviation of an object's or wall's own colour, per channel
     fading: float  # largest share by which an object's colour fades into the mean of what lies behind it
     overlap: float  # how far two objects' circles may run into one another
-    lighting: float  # largest fall of light from the picture's centre to its edge
+    lighting: float  # largest fall of light from the image's centre to its edge
     noise: float  # standard deviation of the sensor noise
     clutter: int  # largest number of thin lines drawn over everything, without a label
 
@@ -133,7 +133,7 @@ LEVELS: dict[str, Level] = {
 
 
 class Canvas:
-    """A picture under paint: float32 RGB in 0..255, and an int64 label for every pixel.
+    """An image that is being painted: float32 RGB in 0..255, and an int64 label for every pixel.
 
     Args:
         height: pixels.
@@ -162,7 +162,7 @@ class Canvas:
         return np.clip(np.array(colours) + shift, 0, 255).astype(np.float32)
 
     def paint_wall(self, colour: str, texture: str, label: int, outside: Array | None = None) -> None:
-        """Cover the picture, or one side of a line, with a textured wall.
+        """Cover the image, or one side of a line, with a textured wall.
 
         Args:
             colour: a key of ``WALL_COLOURS``.
@@ -182,11 +182,11 @@ class Canvas:
             self.label[outside <= 0] = label
 
     def paint_plain(self, colour: tuple[int, int, int]) -> None:
-        """Fill the picture with one colour and leave the label as it is."""
+        """Fill the image with one colour and leave the label as it is."""
         self.image[:] = self._tones(colour)
 
     def paint_object(self, colour: str, shape: str, label: int, centre: tuple[float, float], radius: float) -> None:
-        """Put an object on top of what is there; what lies beyond the picture's edge is lost.
+        """Put an object on top of what is there; what lies beyond the image's edge is lost.
 
         Args:
             colour: a key of ``OBJECT_COLOURS``.
@@ -218,7 +218,7 @@ class Canvas:
             self.image += coverage[..., None] * (self.rng.uniform(0, 255, 3).astype(np.float32) - self.image)
 
     def develop(self) -> Array:
-        """Light and noise. Returns the finished picture, (H, W, 3) uint8 RGB."""
+        """Light and noise. Returns the finished image, (H, W, 3) uint8 RGB."""
         if self.level.clutter:
             self._scribble()
         height, width = self.label.shape

@@ -13,7 +13,7 @@ START = 1
 
 
 class WordTokenizer:
-    """Maps texts to tokens, one a word; case and punctuation do not count.
+    """Maps texts to tokens, one per word; case and punctuation do not count.
 
     Token 0 is padding, 1 the start of a text, then the words follow in order, and the largest is the end of a text, as
     CLIP's text tower expects.
@@ -30,7 +30,7 @@ class WordTokenizer:
         self.context_length = context_length
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
-        """Tokenise N texts to (N, context_length) int64; longer texts are cut, their last token is the end of text.
+        """Tokenise N texts to (N, context_length) int64; longer texts are cut, and their last token is the end of text.
 
         Raises:
             VocabularyError: a word that it does not know; names it and the nearest that it does.

@@ -35,7 +35,7 @@ WORDS: tuple[str, ...] = tuple(
 
 
 def _trained_on(index: int) -> bool:
-    """Whether a class is seen; of every word but the new ones some are and some are not, two or more of each."""
+    """Whether a class is seen. Every word but the new ones is in two or more seen classes and in an unseen one."""
     colour, kind = ATTRIBUTES[index]
     if colour in NEW_WORDS or kind in NEW_WORDS:
         return False

@@ -1,7 +1,7 @@
 """What is run on the miniature world (:mod:`err_seg.mini`): a network that trains in minutes on a CPU.
 
 ==================  =========================================================================
-``pretraining.py``  contrastive pre-training of the tiny CLIPs on captioned pictures of all sixty classes
+``pretraining.py``  contrastive pre-training of the tiny CLIPs on captioned images of all sixty classes
 ``world.py``        training on the seen classes, evaluation on all
 ``figures.py``      mIoU of seen and unseen classes, the training-free baseline, times
 ``grid.py``         the picture grid

@@ -30,7 +30,7 @@ GROUPS: dict[str, tuple[int, ...]] = {
 
 
 def group_miou(result: BenchmarkResult) -> dict[str, float]:
-    """Average IoU, in percent, over each of ``GROUPS``; those with a class that no picture shows are left out."""
+    """Average IoU, in percent, over each of ``GROUPS``; those with a class that no image shows are left out."""
     iou = [result.metrics[f"IoU-{name}"] for name in VOCABULARY]
     absent = {i for i, pixels in enumerate(result.class_pixels) if not pixels}
     groups = {group: classes for group, classes in GROUPS.items() if absent.isdisjoint(classes)}
@@ -71,16 +71,16 @@ def open_test_scenes(cfg: Config) -> SegmentationPairs:
 
 @torch.no_grad()
 def cost_map_labels(model: ERRSeg, images: Sequence[Tensor], text: Tensor, sizes: Sequence[tuple[int, int]]) -> list:
-    """Label pictures by CLIP alone: the arg-max over all classes of the first cost map, resized to each picture.
+    """Label images by CLIP alone: the arg-max over all classes of the first cost map, resized to each image.
 
     Args:
         model: whose encoder is read; nothing behind the cost maps is used.
-        images: pictures (3, h, w), RGB in 0..255.
+        images: (3, h, w) each, RGB in 0..255.
         text: (T, D) embeddings.
         sizes: (H, W) of each result.
 
     Returns:
-        A label map (H, W) int64 a picture.
+        A label map (H, W) int64 per image.
     """
     costs, *_ = model.head.cost_maps(model.encoder(model.preprocess(images)), text)
     return [resize(cost.unsqueeze(0), size).argmax(1)[0] for cost, size in zip(costs, sizes, strict=True)]
@@ -102,7 +102,7 @@ def evaluate_baseline(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -> B
 
 @torch.no_grad()
 def seconds_per_picture(model: ERRSeg, images: Sequence[Tensor], text: Tensor, num_kept: int) -> tuple[float, float]:
-    """Time the network on single pictures: medians of the whole and of ESCF and GUD together, in seconds."""
+    """Time the network on single images: medians of the whole and of ESCF and GUD together, in seconds."""
     whole, fusion = [], []
     with model.evaluating():
         for image in [images[0], *images]:  # the first is a warm-up

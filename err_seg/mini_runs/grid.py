@@ -19,7 +19,7 @@ NOTE = "(new): a class that training never showed. Gray: predicted, but not in t
 def prediction_grid(
     images: Sequence[NDArray[np.uint8]], truths: Sequence[Labels], predictions: Mapping[str, Sequence[Labels]]
 ) -> Image.Image:
-    """Draw one row a scene: the picture, the truth, one column for each way of predicting, and a legend below.
+    """Draw one row per scene: the image, the truth, one column for each way of predicting, and a legend below.
 
     Args:
         images: scenes (H, W, 3) uint8 RGB.

@@ -1,4 +1,4 @@
-"""Contrastive pre-training of the tiny CLIPs on captioned pictures of all sixty classes.
+"""Contrastive pre-training of the tiny CLIPs on captioned images of all sixty classes.
 
 Crops show a single class, scenes several; captions name what is there, in all combinations of attributes, but never
 where it is: as with the web's captions, no label map is read.
@@ -33,11 +33,11 @@ class PretrainingConfig:
 
     Attributes:
         steps: optimisation steps.
-        crops, scenes: different pictures of each kind; each is seen in several sizes and mirrored.
+        crops, scenes: different images of each kind; each is seen in several sizes and mirrored.
         crop_size, scene_size: side as drawn, pixels.
-        crop_sides, scene_sides: what a step's pictures are resized to, drawn for height and width apart; multiples of
+        crop_sides, scene_sides: what a step's images are resized to, drawn for height and width apart; multiples of
             the network's stride.
-        crop_batch, scene_batch: pictures of a step.
+        crop_batch, scene_batch: images per step.
         scene_share: share of the steps that show scenes.
         muon_lr: Muon's learning rate, for the matrices inside the blocks of both towers.
         adam_lr: AdamW's, for all else.
@@ -65,16 +65,16 @@ class PretrainingConfig:
 
 SETTINGS = {
     mini.NAME: PretrainingConfig(),
-    # Larger pictures, in which a patch of 16 pixels shows a part of an object; and a lower rate, since each of AdamW's
+    # Larger images, in which a patch of 16 pixels shows a part of an object; and a lower rate, since each of AdamW's
     # steps changes a patch's embedding by the sum over 768 values, and a shape is not learned while colours jump.
     mini.VIT_NAME: PretrainingConfig(crop_sides=(96,), scene_size=128, scene_sides=(96, 128, 160), adam_lr=2e-4),
     mini.FASTVIT_NAME: PretrainingConfig(),
 }
-"""What the weights that the package brings were made with, by name; all saw as many pictures in as many steps."""
+"""What the weights that the package brings were made with, by name; all saw as many images in as many steps."""
 
 
 def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std: Tensor) -> OpenCLIP:
-    """Teach a tiny CLIP which words belong to which pictures.
+    """Teach a tiny CLIP which words belong to which images.
 
     Args:
         name: the CLIP, one of :data:`err_seg.mini.clip.CLIPS`.
@@ -167,9 +167,9 @@ def as_matrix(weight: nn.Parameter) -> nn.Parameter:
 
 
 def batches(config: PretrainingConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield pictures (B, 3, h, w) in 0..255, shares (B, T) and a prompt for each class (T,), ``steps`` times.
+    """Yield images (B, 3, h, w) in 0..255, shares (B, T) and a prompt for each class (T,), ``steps`` times.
 
-    A step shows crops or scenes. Shares say which classes' names are a picture's captions; they sum to 1.
+    A step shows crops or scenes. Shares say which classes' names are an image's captions; they sum to 1.
     """
     sources = draw_crops(config), draw_scenes(config)
     sides = config.crop_sides, config.scene_sides
@@ -192,7 +192,7 @@ def batches(config: PretrainingConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]
 
 
 def draw_crops(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
-    """Draw pictures of single classes: (N, 3, h, w) uint8 and shares (N, T)."""
+    """Draw images of single classes: (N, 3, h, w) uint8 and shares (N, T)."""
     crops = MiniCrops("train", config.crops, config.seed, config.crop_size)
     items = [crops[i][:2] for i in tqdm(range(len(crops)), "draw crops", unit="crop")]
     pictures = torch.from_numpy(np.stack([picture for picture, _ in items])).permute(0, 3, 1, 2)
@@ -211,18 +211,18 @@ def draw_scenes(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
 
 
 def contrastive_loss(encoder: CLIPEncoder, images: Tensor, shares: Tensor, text: Tensor) -> Tensor:
-    """CLIP's loss for pictures with several captions, asked of every pixel.
+    """CLIP's loss for images with several captions, asked of every pixel.
 
-    Each picture is to find its captions among all T, and each caption that occurs its pictures among all B. A picture
+    Each image is to find its captions among all T, and each caption that occurs its images among all B. An image
     is not compared as a whole: each of its pixels, read densely as ERR-Seg reads CLIP, chooses among the captions, and
-    their mean is the picture's choice. A pixel's best choice is thus the caption of what it shows, and the embeddings
-    tell places apart although no caption does. With pictures of one pixel this is CLIP's own loss.
+    their mean is the image's choice. A pixel's best choice is thus the caption of what it shows, and the embeddings
+    tell places apart although no caption does. With images of one pixel this is CLIP's own loss.
 
     Args:
         encoder: the CLIP that learns, read densely; see :func:`dense_encoder`.
         images: (B, 3, h, w), normalised.
-        shares: (B, T) of each caption in each picture; rows sum to 1.
-        text: (T, L) int64 tokens of one caption a class.
+        shares: (B, T) of each caption in each image; rows sum to 1.
+        text: (T, L) int64 tokens of one caption per class.
 
     Returns:
         A scalar.
@@ -231,7 +231,7 @@ def contrastive_loss(encoder: CLIPEncoder, images: Tensor, shares: Tensor, text:
     pixels = F.normalize(encoder(images).embeddings[0], dim=1).flatten(2)  # B×D×N
     captions = F.normalize(clip.encode_text(text), dim=1)
     logits = clip.logit_scale.exp() * torch.einsum("bdn,td->bnt", pixels, captions)
-    # what a picture shows is what its pixels show on average
+    # what an image shows is what its pixels show on average
     of_picture = logits.log_softmax(dim=2).logsumexp(dim=1) - math.log(logits.shape[1])  # B×T
     of_caption = logits.flatten(0, 1).log_softmax(dim=0).view_as(logits).logsumexp(dim=1)  # B×T
     total = shares.sum(0)
@@ -242,7 +242,7 @@ def contrastive_loss(encoder: CLIPEncoder, images: Tensor, shares: Tensor, text:
 
 @torch.no_grad()
 def zero_shot_accuracy(clip: OpenCLIP, crops: MiniCrops, pixel_mean: Tensor, pixel_std: Tensor) -> dict[str, float]:
-    """Classify crops among all 60 names by cosine similarity; shares of right ones for objects, walls and all."""
+    """Classify crops among all 60 names by cosine similarity; return the share of right ones: objects, walls, all."""
     images = torch.stack([torch.from_numpy(crops[i][0]).permute(2, 0, 1) for i in range(len(crops))])
     classes = torch.tensor([crops[i][1] for i in range(len(crops))])
     text = F.normalize(clip.encode_text(mini.tokenizer()([PROMPTS[0].format(name) for name in VOCABULARY])), dim=1)

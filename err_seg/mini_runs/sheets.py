@@ -13,7 +13,7 @@ from err_seg.mini.vocabulary import SEEN, UNSEEN_COMBINATIONS, VOCABULARY
 
 
 def scene_sheet(scenes: MiniScenes, columns: int = 3, rows: int = 4, zoom: int = 2) -> Image.Image:
-    """Draw the first scenes of a data set, each picture beside its label map with the classes' names."""
+    """Draw the first scenes of a data set, each image beside its label map with the classes' names."""
     side = scenes.sides[1] * zoom + 4
     panels = []
     colours = class_colors(scenes.vocabulary)

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, command: str) -> None:
         cfg.MODEL.CLIP.PRETRAINED = str(clip_file)
     world.set_scenes(cfg, dict(zip(SCENES, arguments.scenes or SCENES.values(), strict=True)))
     if arguments.step != "train":
-        open_test_scenes(cfg)  # a mistake is told before the training
+        open_test_scenes(cfg)  # a mistake is reported before the training
     models = {seed: obtain(for_seed(cfg, seed), train=arguments.step != "evaluate") for seed in arguments.seeds}
     if arguments.package:
         facts = {"command": command, "config": cfg.dump()}

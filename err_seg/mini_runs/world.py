@@ -63,7 +63,7 @@ def measure(cfg: Config, model: ERRSeg) -> dict[str, dict[str, float]]:
     """Evaluate the baseline, the model with its K, and the model with all classes kept.
 
     Returns:
-        Row title to figures: mIoU in percent of each of ``GROUPS``, "ms" a picture, and "fusion ms", the part of it
+        Row title to figures: mIoU in percent of each of ``GROUPS``, "ms" per image, and "fusion ms", the part of it
         that ESCF and GUD take.
     """
     pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)

@@ -13,7 +13,7 @@ def check_sweep(sweep: Sweep, runs: Sequence[Run]) -> None:
     """Check that a sweep's runs can be made, and that its table and its plot can be made from them.
 
     Raises:
-        SweepError: a swept value is no number, the data set of ``cost`` is unknown, a run of the miniature world is
+        SweepError: a swept value is not a number, the data set of ``cost`` is unknown, a run of the miniature world is
             evaluated on something else, or a folder belongs to other settings.
     """
     if sweep.plot is not None:

@@ -39,7 +39,7 @@ def state_of(folder: Path, iterations: int = 0) -> State | None:
 
     Returns:
         Iterations with loss and remaining time, from ``metrics.json``; else the counts in its last line, such as the
-        pictures of an evaluation or the scenes drawn; ``None`` if there is neither.
+        images of an evaluation or the scenes drawn; ``None`` if there is neither.
     """
     try:
         line = json.loads(_last_line(folder / "metrics.json")) if iterations else None

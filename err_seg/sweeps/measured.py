@@ -84,7 +84,7 @@ def accuracies(run: Run, *, is_mini: bool) -> dict[str, float]:
 
 
 def classes_kept(sweep: Sweep, run: Run) -> dict[str, float]:
-    """Read how many classes images kept on average, if the sweep is about that."""
+    """Read how many classes were kept per image on average, if the sweep is about that."""
     if not any(MIN_SCORE in variant.settings for variant in sweep.variants):
         return {}
     results = load_results(run.results)
@@ -94,7 +94,7 @@ def classes_kept(sweep: Sweep, run: Run) -> dict[str, float]:
 
 
 def costs(run: Run, dataset: str) -> dict[str, float]:
-    """Count a run's multiply-adds in ESCF, on one picture with a data set's vocabulary and K.
+    """Count a run's multiply-adds in ESCF, on one image with a data set's vocabulary and K.
 
     If the run was trained on a GPU, add the memory that the training took.
 

@@ -71,7 +71,7 @@ class Task:
         Raises:
             SweepError: the folder belongs to other facts, or to unknown ones.
         """
-        if not self.folder.is_dir() or self.product.parent != self.folder:  # the product is nothing of a sweep's
+        if not self.folder.is_dir() or self.product.parent != self.folder:  # the product was not made by a sweep
             return None
         try:
             document = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from err_seg.sweeps.report import columns_of
 
 
 def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
-    """Draw mIoU over the swept setting, a line a column with bars of one standard deviation; dashed: the paper's.
+    """Draw mIoU over the swept setting, a line per column with bars of one standard deviation; dashed: the paper's.
 
     Raises:
         SweepError: the sweep has no plot, or the swept setting is not a number.
@@ -60,7 +60,7 @@ def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
 
 
 def draw_classes_kept(panel: Axes, rows: Sequence[Row], places: Sequence[float], columns: Sequence[str]) -> None:
-    """Draw on an axis of its own, dotted, how many classes images keep; with more than one benchmark, their mean."""
+    """Draw on an axis of its own, dotted, how many classes are kept per image; of several benchmarks, the mean."""
     means = [[row.mean(column) for column in columns] for row in rows]
     points = sorted(
         (place, statistics.fmean(known))

@@ -1,7 +1,7 @@
 """Running the missing steps.
 
 A step is done if the file that it writes last is there and belongs to its settings. A killed step continues where it
-was: trainings are resumed, and evaluations skip the pictures that they have counted. A step locks its folder for as
+was: trainings are resumed, and evaluations skip the images that they have counted. A step locks its folder for as
 long as its process lives, even if the sweep itself was killed, so that any number of sweeps can run side by side.
 """
 

@@ -134,7 +134,7 @@ def check_size(path: str) -> None:
 
 
 def annotations(labels: np.ndarray, words: Words) -> tuple[list[tuple[np.ndarray, str]], dict[str, str]]:
-    """Turn labels (h, w) into a mask (h, w) and a legend entry a class, largest first, and the entries' colours."""
+    """Turn labels (h, w) into each class's mask (h, w) and legend entry, largest first, and the entries' colours."""
     colors = class_colors(words.vocabulary)
     masks, color_map = [], {}
     for index, share in area_shares(labels, len(words.classes)):

@@ -25,7 +25,7 @@ class SplitCheck:
         folder: of the label maps.
         class_names: in label order.
         labels: number of label maps that are sound; ``expected``: by the protocol.
-        pixels, pictures: (classes,) int64, how many pixels each class has and how many pictures it occurs in.
+        pixels, pictures: (classes,) int64, how many pixels each class has and how many images it occurs in.
         ignored: number of pixels with the ignore label.
         problems: (file stem, what is wrong) of the others.
     """
@@ -59,7 +59,7 @@ class _Counts:
 
 
 def check(name: str, root: Path, *, workers: int = 1) -> list[SplitCheck]:
-    """Read every converted label map and its picture. The archive's raw label maps are not needed.
+    """Read every converted label map and its image. The archive's raw label maps are not needed.
 
     Args:
         name: a key of ``CONVERSIONS``.
@@ -90,7 +90,7 @@ def check(name: str, root: Path, *, workers: int = 1) -> list[SplitCheck]:
 
 
 def count_label(name: str, split_name: str, files: tuple[Path, Path]) -> _Counts:
-    """Values of one label map, of which (picture, label map) are given, and how many pixels have each."""
+    """Values of one label map, of which (image, label map) are given, and how many pixels have each."""
     spec = CONVERSIONS[name].split(split_name).spec
     dtype = np.dtype(np.uint8 if spec.ignore_label == IGNORE_8_BIT else np.uint16)
     picture, path = files

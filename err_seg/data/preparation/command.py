@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """Convert or check what ``err-seg prepare`` names.
 
     Returns:
-        The exit status: 0 everything is fine; 1 an archive or a picture's label map is missing, a file is damaged, or
+        The exit status: 0 everything is fine; 1 an archive or an image's label map is missing, a file is damaged, or
         (``--strict``) a count differs from the protocol's; 130 interrupted.
     """
     root = datasets_root(options.root)

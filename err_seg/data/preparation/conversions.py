@@ -24,7 +24,7 @@ class Conversion:
         splits: its parts.
         list_pairs: (root, split) to the raw pairs in the archive; raises MissingFiles.
         convert: raw label map to class indices (``labels``), a pure function.
-        shorter_side: pictures and label maps are shrunk so that the shorter side is at most this, in pixels.
+        shorter_side: images and label maps are shrunk so that the shorter side is at most this, in pixels.
         leave_out_ignored: whether a label map with no class at all is left out.
     """
 
@@ -48,7 +48,7 @@ _CONTEXT_PAGES = (
 )
 _COCO_STUFF = ("coco-stuff/images", "coco-stuff/annotations")
 _ADE150 = ("ADEChallengeData2016/images/validation", "ADEChallengeData2016/annotations/validation")
-_ADE_FULL = ("ADE20K_2021_17_01/images/ADE/validation",) * 2  # label maps lie beside the pictures
+_ADE_FULL = ("ADE20K_2021_17_01/images/ADE/validation",) * 2  # label maps lie beside the images
 _CONTEXT = ("VOCdevkit/VOC2010/JPEGImages", "VOCdevkit/VOC2010/trainval")
 _VOC_2012 = ("VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/SegmentationClass")
 

@@ -42,7 +42,7 @@ class SplitReport:
         left_out: file stems of label maps without any class.
         failed: (file stem, what is wrong) of damaged pairs.
         stale: file stems of those damaged pairs whose label map of an earlier run is still there.
-        unlabelled: file stems of the archive's pictures that lack their label maps.
+        unlabelled: file stems of the archive's images that lack their label maps.
         notes: remarks for the reader.
     """
 
@@ -73,14 +73,14 @@ class _Outcome:
 
 
 def prepare(name: str, root: Path, *, workers: int = 1, force: bool = False) -> list[SplitReport]:
-    """Convert one data set. Files that are done are kept, so an interrupted run goes on where it ended.
+    """Convert one data set. Files that are done are kept, so an interrupted run continues where it ended.
 
     Args:
         name: a key of ``CONVERSIONS``.
         root: the folder that holds the archives' folders; converted files go beside the raw ones.
         workers: number of processes.
-        force: write again what is there. What an earlier run made of a file that is damaged now stays, for it may be
-            all that is left of it, and is reported as stale.
+        force: write again what is there. Where a raw file is damaged now, what an earlier run made of it stays, as it
+            may be all that is left, and is reported as stale.
 
     Returns:
         One report a split. A damaged pair does not stop the others; a split that the archive lacks is reported as
@@ -170,7 +170,7 @@ def _sole_writer(folder: Path) -> Iterator[None]:
 
 
 def convert_pair(name: str, split_name: str, root: Path, pair: Pair) -> _Outcome:
-    """Convert one pair; what is wrong with its files goes into the outcome, what is wrong with the disk is raised."""
+    """Convert one pair; what is wrong with its files goes into the outcome; what is wrong with the disk is raised."""
     conversion = CONVERSIONS[name]
     split = conversion.split(split_name)
     side = conversion.shorter_side

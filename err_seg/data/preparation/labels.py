@@ -1,4 +1,4 @@
-"""From the label values of a data set's archive to class indices: one pure function a benchmark.
+"""From the label values of a data set's archive to class indices: one pure function per benchmark.
 
 Each takes a raw label map and returns a new one with values in [0, classes) or the ignore label, and refuses (with a
 ValueError) any value that the data set does not define: a label map with such values is damaged or not what it is

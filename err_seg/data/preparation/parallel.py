@@ -17,7 +17,7 @@ from err_seg.data.preparation.sources import PreparationError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Starting the processes takes as long as converting some hundred files; fewer than this a process do not pay.
+# Starting the processes takes as long as converting some hundred files; fewer than this per process are not worth it.
 _WORTH_A_PROCESS = 64
 
 

@@ -1,4 +1,4 @@
-"""Pictures and label maps as files: what is damaged is found and named, what is written is complete or absent."""
+"""Images and label maps as files: what is damaged is found and named, what is written is complete or absent."""
 
 import io
 import shutil
@@ -16,7 +16,7 @@ _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
 class DamagedFileError(ValueError):
-    """A picture or label map that cannot be used; the message names the file and what is wrong with it."""
+    """An image or label map that cannot be used; the message names the file and what is wrong with it."""
 
 
 @contextmanager
@@ -32,10 +32,10 @@ def naming(place: Path | str) -> Iterator[None]:
 
 
 def picture_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
-    """Height and width of a picture, after reading all of it: a picture cut short raises OSError.
+    """Height and width of an image, after reading all of it: an image cut short raises OSError.
 
     Args:
-        path: a picture file.
+        path: an image file.
         upright: apply the EXIF orientation, as readers do; else as stored.
     """
     with Image.open(path) as picture:
@@ -48,7 +48,7 @@ def picture_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
 
 
 def check_size(label: np.ndarray, size: tuple[int, int]) -> None:
-    """Raise ValueError unless the label map (H, W) has its picture's (height, width)."""
+    """Raise ValueError unless the label map (H, W) has its image's (height, width)."""
     if label.shape != size:
         raise ValueError(
             f"the label map is {label.shape[1]}x{label.shape[0]} pixels (width x height), its picture "
@@ -66,7 +66,7 @@ def shrunk_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
 
 
 def shrink_picture(path: Path, shorter_side: int) -> Image.Image | None:
-    """A picture as stored, in RGB, shrunk (linear); None where the file can serve as it is."""
+    """An image as stored, in RGB, shrunk (linear); None where the file can serve as it is."""
     with Image.open(path) as picture:
         height, width = shrunk_size((picture.height, picture.width), shorter_side)
         # A label map is drawn on the pixels as stored, so an orientation that readers would apply must go.
@@ -92,7 +92,7 @@ def write_picture(picture: Image.Image | Path, path: Path) -> None:
 
 def write_label(label: np.ndarray, path: Path) -> None:
     """Write a label map without loss: uint8 as grey PNG, uint16 as 16-bit TIFF."""
-    buffer = io.BytesIO()  # libtiff, were it to write by itself, would not say why it could not
+    buffer = io.BytesIO()  # libtiff writing by itself would not say why it failed
     if label.dtype == np.uint8:
         Image.fromarray(label).save(buffer, format="PNG")
     else:

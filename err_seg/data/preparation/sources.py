@@ -1,4 +1,4 @@
-"""The archives' own layouts: which raw picture belongs to which raw label map, and how a raw label map is read."""
+"""The archives' own layouts: which raw image belongs to which raw label map, and how a raw label map is read."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from err_seg.messages import listed
 
 
 class PreparationError(RuntimeError):
-    """Preparation cannot go on; the message says what was expected, what was found and what to do."""
+    """Preparation cannot continue; the message says what was expected, what was found and what to do."""
 
 
 class MissingFiles(PreparationError):
@@ -32,7 +32,7 @@ class Split:
     Attributes:
         name: what the archive calls it.
         spec: the catalog's declaration of the converted files.
-        raw_pictures, raw_labels: folders of the archive's pictures and label maps, relative to the root.
+        raw_pictures, raw_labels: folders of the archive's images and label maps, relative to the root.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Split:
         return self.spec.num_images
 
     def converted(self, root: Path, stem: str) -> tuple[Path, Path]:
-        """Where a picture and its converted label map are, or go."""
+        """Where an image and its converted label map are, or go."""
         picture = self.spec.image_folder(root) / f"{stem}{self.spec.image_endings[0]}"
         return picture, self.spec.label_folder(root) / f"{stem}{self.spec.label_ext}"
 
     def list_converted(self, root: Path) -> list[tuple[Path, Path]]:
-        """Every converted label map that there is, with the path of its picture: (picture, label map)."""
+        """Every converted label map that there is, with the path of its image: (image, label map)."""
         folder = self.spec.label_folder(root)
         labels = _files(folder, self.spec.label_ext) if folder.is_dir() else {}
         pictures, suffix = self.spec.image_folder(root), self.spec.image_endings[0]
@@ -75,7 +75,7 @@ LabelSource = Path | Regions
 
 @dataclass(frozen=True)
 class Pair:
-    """A raw picture and its raw label map; ``stem`` is the file name of both converted files, less the suffix."""
+    """A raw image and its raw label map; ``stem`` is the file name of both converted files, less the suffix."""
 
     stem: str
     picture: Path
@@ -89,7 +89,7 @@ class Listing:
     Attributes:
         pairs: the complete ones.
         notes: remarks on what was used and what is left out.
-        unlabelled: stems of the split's pictures that are there without their label maps.
+        unlabelled: stems of the split's images that are there without their label maps.
     """
 
     pairs: list[Pair]
@@ -98,7 +98,7 @@ class Listing:
 
 
 def list_folders(root: Path, split: Split) -> Listing:
-    """Pairs of a folder of label maps (``X.png``) and a folder of pictures (``X.jpg``)."""
+    """Pairs of a folder of label maps (``X.png``) and a folder of images (``X.jpg``)."""
     labels = _files(require(root / split.raw_labels), ".png")
     pictures = _files(require(root / split.raw_pictures), ".jpg")
     return _match(sorted(labels.keys() | pictures.keys()), labels, pictures)
@@ -205,7 +205,7 @@ def _context_ids() -> list[str]:
 
 
 def _read_regions(path: Path, ids: frozenset[str]) -> dict[str, Regions]:
-    """The masks in ``trainval_merged.json`` of the pictures asked for, by the picture's stem."""
+    """The masks in ``trainval_merged.json`` of the images asked for, by the image's stem."""
     try:
         content = json.loads(path.read_bytes())
         stems = {image["image_id"]: Path(image["file_name"]).stem for image in content["images"]}
