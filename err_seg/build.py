@@ -30,7 +30,7 @@ ENCODERS: tuple[type[CLIPEncoder], ...] = (ConvNeXtEncoder, FastViTEncoder, ViTE
 """The kinds of image tower that can be read densely."""
 
 DEFAULT_NUM_KEPT = 32
-# where weights are from and things lie; weights are known by their digest, wherever they are from
+# where weights come from and where things lie; weights are identified by their digest, wherever they come from
 NOT_OF_THE_NETWORK = (
     *("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR"),
     *("MODEL.DISTILL.WEIGHTS", "MODEL.DISTILL.WEIGHT"),
@@ -41,10 +41,10 @@ def build_model(cfg: Config) -> ERRSeg:
     """Build ERR-Seg on ``cfg.MODEL.DEVICE``, in evaluation mode, seeded by ``cfg.SEED``.
 
     Weights come from ``MODEL.WEIGHTS`` (the whole network), else from ``MODEL.CLIP.PRETRAINED`` (CLIP alone); whatever
-    neither names is random. (A training loop of your own calls ``model.train()`` first.)
+    neither of them covers is random. (If you write your own training loop, call ``model.train()`` first.)
 
     Raises:
-        ConfigError: settings that contradict each other or the CLIP; names the key.
+        ConfigError: settings contradict each other or the CLIP; the message names the key.
     """
     validate(cfg)
     with torch.random.fork_rng(devices=[]):
@@ -53,7 +53,7 @@ def build_model(cfg: Config) -> ERRSeg:
         model = build_network(cfg, encoder, build_head(cfg, encoder.maps))
     if cfg.MODEL.WEIGHTS:
         load_weights(model, cfg.MODEL.WEIGHTS)
-    elif not cfg.MODEL.CLIP.PRETRAINED and cfg.MODEL.DEVICE != "meta":  # which only counts
+    elif not cfg.MODEL.CLIP.PRETRAINED and cfg.MODEL.DEVICE != "meta":  # "meta" serves only for counting
         logger.warning(
             "CLIP has random weights (MODEL.CLIP.PRETRAINED and MODEL.WEIGHTS are empty): results mean nothing"
         )
@@ -62,13 +62,13 @@ def build_model(cfg: Config) -> ERRSeg:
 
 
 def network_settings(cfg: Config) -> dict[str, Any]:
-    """List the settings that predictions depend on besides weights: dotted key to value, JSON-able."""
+    """Return the settings that predictions depend on besides weights: dotted key to value, JSON-able."""
     of_network = ((key, value) for key, value in settings_of(cfg) if key.startswith("MODEL.") or key == "INPUT.SIZE")
     return {key: value for key, value in of_network if key not in NOT_OF_THE_NETWORK}
 
 
 def build_network(cfg: Config, encoder: CLIPEncoder, head: Head) -> ERRSeg:
-    """Put the network together, with what decides how images and words enter it."""
+    """Put the network together, with the settings for how images and words enter it."""
     return ERRSeg(
         encoder=encoder,
         head=head,
@@ -81,7 +81,7 @@ def build_network(cfg: Config, encoder: CLIPEncoder, head: Head) -> ERRSeg:
 
 
 def build_words(cfg: Config, clip: OpenCLIP) -> Words:
-    """Build what reads class names from ``MODEL.TEXT``."""
+    """Build the reader of class names from ``MODEL.TEXT``."""
     text, cache = cfg.MODEL.TEXT, cfg.MODEL.TEXT.CACHE_DIR
     return Words(
         build_tokenizer(cfg.MODEL.CLIP.NAME),
@@ -92,7 +92,7 @@ def build_words(cfg: Config, clip: OpenCLIP) -> Words:
 
 
 def build_encoder(cfg: Config) -> CLIPEncoder:
-    """Build CLIP, load its weights, read it densely, and choose what of it trains."""
+    """Build CLIP, load its weights, wrap it for dense reading, and choose which of its parameters train."""
     settings, hsm = cfg.MODEL.CLIP, cfg.MODEL.HSM
     clip = build_clip(settings.NAME, drop_path=settings.DROP_PATH, head_dropout=settings.HEAD_DROPOUT)
     if not cfg.MODEL.WEIGHTS:
@@ -115,17 +115,17 @@ def build_encoder(cfg: Config) -> CLIPEncoder:
 
 
 def encoder_of(clip: OpenCLIP) -> type[CLIPEncoder] | None:
-    """Return the class that reads a CLIP's image tower, ``None`` where there is none."""
+    """Return the class that reads a CLIP's image tower, or ``None`` if no class does."""
     return next((kind for kind in ENCODERS if kind.reads(clip)), None)
 
 
 def default_num_kept(cfg: Config) -> int | None:
-    """Return the network's own K in evaluation, for vocabularies that bring none; ``None`` keeps all classes."""
+    """Return the network's own K in evaluation, for vocabularies without one; ``None`` keeps all classes."""
     return cfg.MODEL.CRM.NUM_KEPT or DEFAULT_NUM_KEPT if cfg.MODEL.CRM.ENABLED else None
 
 
 def build_head(cfg: Config, maps: FeatureMaps) -> Head:
-    """Build the parts behind a CLIP that gives such maps."""
+    """Build the parts that follow a CLIP with these maps."""
     model = cfg.MODEL
     keep_all = not model.CRM.ENABLED
     return Head(
@@ -176,7 +176,7 @@ def build_escf(cfg: Config, maps: FeatureMaps) -> ESCF:
 
 
 def build_gud(cfg: Config, maps: FeatureMaps) -> GUD:
-    """Build GUD from ``MODEL.GUD``; without it, the head alone on X."""
+    """Build GUD from ``MODEL.GUD``; if that leaves GUD out, only its last layer, applied to X."""
     gud, dim = cfg.MODEL.GUD, cfg.MODEL.COST_EMBEDDING.DIM
     if not gud.ENABLED:
         return GUD(stages=[], dim=dim)

@@ -16,7 +16,7 @@ from err_seg.version import __version__
 
 RELEASED_PREFIX = "sem_seg_head."
 DETECTRON2_PREFIX = "network."  # what comes before our names in checkpoints that err_seg.d2 writes
-HEADLESS = ("cost_embedding.", "escf.", "gud.")  # how names began before the head was a module of its own
+HEADLESS = ("cost_embedding.", "escf.", "gud.")  # how these names began before the head was a module of its own
 DIFFERENCES_SHOWN = 8
 
 # released name → ours, first match wins; F4's and C16's projections are number 0 in both
@@ -51,7 +51,7 @@ class CheckpointError(ValueError):
 
 
 def rename_released(name: str) -> str:
-    """Translate the name of a released checkpoint's entry into ours; a name without counterpart comes back as it is."""
+    """Translate the name of a released checkpoint's entry into ours; return a name without a counterpart as it is."""
     rest = name.removeprefix(RELEASED_PREFIX)
     if layer := re.fullmatch(r"decoder\.aggregator_layers\.(\d+)\.(spatial|class)_fusion\.sa\.(.+)", rest):
         entry = layer[3]
@@ -69,16 +69,16 @@ def rename_released(name: str) -> str:
 
 
 def current_name(name: str) -> str:
-    """Translate the name of an entry in any checkpoint that can be read into that of today.
+    """Translate the name of an entry, from any checkpoint that can be read, into today's name.
 
-    These are released checkpoints, detectron2's (``network.``), and those of version 0.1, whose head had no name.
+    Readable are released checkpoints, detectron2's (``network.``), and those of version 0.1, whose head had no name.
     """
     name = rename_released(name) if name.startswith(RELEASED_PREFIX) else name.removeprefix(DETECTRON2_PREFIX)
     return f"head.{name}" if name.startswith(HEADLESS) else name
 
 
 def current_names(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename the entries of a dictionary by parameter; what they hold stays as it is."""
+    """Rename the entries of a dictionary keyed by parameter name; the values stay as they are."""
     return {current_name(str(name)): value for name, value in state.items()}
 
 
@@ -88,8 +88,8 @@ def save_weights(
     """Write the model's weights as safetensors, complete or not at all.
 
     Args:
-        model: whose state is written, or a state dictionary.
-        file: where to; its folder is made.
+        model: the model whose state is written, or a state dictionary.
+        file: where to write; its folder is made.
         metadata: JSON-able facts to keep beside the weights (configuration, iteration, ...).
     """
     file = Path(file)
@@ -102,7 +102,7 @@ def save_weights(
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
-    """Load all weights of the model, strictly: every entry has its place and every place its entry.
+    """Load all weights of the model, strictly: the entries and the model's names must be exactly the same.
 
     Args:
         model: an ``ERRSeg``.
@@ -110,7 +110,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> No
             names of either. Pickled files are read with ``weights_only=True``: nothing in them is executed.
 
     Raises:
-        CheckpointError: an unreadable file, or entries that differ from the model's, listed.
+        CheckpointError: the file cannot be read, or entries differ from the model's; lists the differences.
     """
     name = "the state dictionary" if isinstance(source, Mapping) else str(source)
     state = _entries(source) if isinstance(source, Mapping) else read_checkpoint(Path(source))
@@ -121,7 +121,7 @@ def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict
     """Return a state dictionary, under names of any kind (:func:`current_name`), as one that fits the model.
 
     Raises:
-        CheckpointError: it does not fit; lists the differences, ``name`` saying where the entries are from.
+        CheckpointError: it does not fit; lists the differences, with ``name`` saying where the entries come from.
     """
     state = current_names(state)
     expected = model.state_dict()
@@ -147,7 +147,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _entries(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the weights of a checkpoint, which may hold other things beside its ``model``, under today's names."""
+    """Return a checkpoint's weights under today's names; it may hold other things beside its ``model``."""
     return current_names(checkpoint["model"] if isinstance(checkpoint.get("model"), Mapping) else checkpoint)
 
 
@@ -158,7 +158,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         Today's name (:func:`current_name`) to tensor.
 
     Raises:
-        CheckpointError: see :func:`read_whole`.
+        CheckpointError: as for :func:`read_whole`.
     """
     return _entries(read_whole(file))
 

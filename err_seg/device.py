@@ -16,7 +16,7 @@ NATIVE_BF16_SINCE = (8, 0)  # compute capability
 
 
 class Precision(NamedTuple):
-    """A key of ``PRECISIONS``, and why it was taken."""
+    """A key of ``PRECISIONS``, and why it was chosen."""
 
     name: str
     reason: str
@@ -41,7 +41,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def own_device(device: str) -> str:
-    """Return this process's own device; a command calls this before anything is on a GPU.
+    """Return this process's own device; a command must call this before it puts anything on a GPU.
 
     With "auto" or "cuda", each of several processes on a machine gets its own GPU. It becomes CUDA's current device,
     since otherwise pinned memory and the like would take a few 100 MB of the first GPU.
@@ -50,16 +50,16 @@ def own_device(device: str) -> str:
     if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and count:
         device = f"cuda:{int(os.environ['LOCAL_RANK']) % count}"
     index = device.removeprefix("cuda:")
-    if index.isdecimal() and int(index) < count:  # resolve_device says what is wrong with others
+    if index.isdecimal() and int(index) < count:  # resolve_device reports what is wrong with any other
         torch.cuda.set_device(int(index))
     return device
 
 
 def resolve_precision(precision: str, device: torch.device) -> Precision:
-    """Turn "auto" into bf16 on GPUs that compute it natively, fp16 on other ones, and fp32 elsewhere.
+    """Turn "auto" into bf16 on GPUs that compute it natively, fp16 on other GPUs, and fp32 elsewhere.
 
-    bf16 has the range of fp32, so that neither the network nor its gradients overflow. A GPU that merely emulates it
-    takes as long as with fp32.
+    bf16 has the range of fp32, so that neither the network nor its gradients overflow. A GPU that only emulates it
+    takes as long as it does with fp32.
     """
     if precision != "auto":
         return Precision(precision, "as configured")
@@ -81,8 +81,8 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     """Return autocast to ``dtype`` on a device; ``None`` is full precision, also within another autocast.
 
-    Weights are cast at every use: torch's cache of cast weights belongs to all threads, and would hand weights in one
-    thread's precision, or without gradient, to another.
+    Weights are cast at every use. Torch's cache of cast weights is shared by all threads: one thread would get weights
+    in another's precision, or without gradient.
     """
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
@@ -91,7 +91,7 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
 
 _matmul: Any = torch.backends.cuda.matmul
 _cudnn: Any = torch.backends.cudnn
-# since torch 2.9 every operation has a setting of its own, and once one is set the older pair cannot be read
+# since torch 2.9 every operation has its own setting, and once one of these is set, the older two cannot be read
 _HAS_FP32_PRECISION = hasattr(_matmul, "fp32_precision")
 _tf32_lock = threading.Lock()
 _tf32_asked: dict[object, tuple[Any, Any]] = {}
@@ -101,14 +101,14 @@ _tf32_asked: dict[object, tuple[Any, Any]] = {}
 def tf32(allowed: bool) -> Iterator[None]:
     """Let CUDA compute fp32 products and convolutions in TF32 (10 bits of mantissa), or not, for a ``with`` block.
 
-    torch's own default lets convolutions and forbids matrix products. The setting is the whole process's: where blocks
-    overlap, in threads or one within another, the one that was entered last counts, and the last to end puts back what
-    was there before.
+    By default torch allows it for convolutions and forbids it for matrix products. The setting holds for the whole
+    process: if blocks overlap, in threads or nested, the one entered last counts, and the last one to end restores what
+    was set before.
     """
     value = ("tf32" if allowed else "ieee") if _HAS_FP32_PRECISION else allowed
     block = object()
     with _tf32_lock:
-        _tf32_asked.setdefault(None, read_tf32())  # what was there before
+        _tf32_asked.setdefault(None, read_tf32())  # what was set before
         _tf32_asked[block] = value, value
         _write_tf32((value, value))
     try:
@@ -142,7 +142,7 @@ def deterministic(enabled: bool) -> Iterator[None]:
         yield
         return
     workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS needs to be deterministic
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     torch.use_deterministic_algorithms(True)

@@ -1,4 +1,4 @@
-"""Errors of disks, with the name of the file; and sizes in readable form."""
+"""Disk errors that name the file, and sizes in readable form."""
 
 import errno
 import os
@@ -15,9 +15,9 @@ _NEXT_TO_NOTHING = 1 << 16  # bytes
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn errors of the disk in the block into an ``OSError`` that names the file.
+    """Turn disk errors in the ``with`` block into an ``OSError`` that names the file.
 
-    Errors when opening a file name it, those when writing do not; and some libraries raise errors of their own.
+    Errors from opening a file name it, but errors from writing do not, and some libraries raise their own errors.
 
     Raises:
         OSError: the disk is full or broken; ``filename`` is ``path``.
@@ -32,11 +32,11 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def disk_error(error: BaseException | None) -> OSError | None:
-    """Return the disk's error that an error is or comes from; ``None`` if it has nothing to do with the disk."""
+    """Return the disk error that an error is or was caused by; ``None`` if it has nothing to do with the disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _REFUSALS:
             return error
-        told = re.search(r"\(os error (\d+)\)", str(error))  # as libraries in Rust say it
+        told = re.search(r"\(os error (\d+)\)", str(error))  # how libraries in Rust report it
         if told and int(told[1]) in _REFUSALS:
             return OSError(int(told[1]), os.strerror(int(told[1])))
         error = error.__cause__ or error.__context__
@@ -44,7 +44,7 @@ def disk_error(error: BaseException | None) -> OSError | None:
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Whether a file could not be written for lack of space."""
+    """Whether a file could not be written because the disk is full."""
     return error.errno in _FULL
 
 
@@ -58,7 +58,7 @@ def size_text(size: int) -> str:
 
 
 def _silent_refusal(error: Exception, folder: Path) -> OSError | None:
-    """Return the meaning of a library's error that says only that not everything was written."""
+    """Return the disk error behind a library's error that says only that not everything was written."""
     if not isinstance(error, OSError) or error.errno is not None:
         return None
     full = shutil.disk_usage(folder).free < _NEXT_TO_NOTHING

@@ -1,6 +1,6 @@
 """Models by name or from a file: ``err_seg.load("err-seg-b")``, ``err_seg.load("model_final.safetensors")``.
 
-A named model is a shipped configuration and a place of weights.
+A named model is a shipped configuration, and a place to get its weights from.
 """
 
 import difflib
@@ -34,12 +34,12 @@ class HubError(ValueError):
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A configuration and a place of weights.
+    """A configuration, and a place to get its weights from.
 
     Attributes:
         config: a shipped configuration.
-        packaged: the file of weights that the package brings, if it does.
-        files: regular expression that finds its file among those of the repository, in any case.
+        packaged: the file of weights that comes with the package, if one does.
+        files: regular expression that finds its file in the repository, ignoring case.
         repository: the authors' repository on the Hugging Face hub.
     """
 
@@ -61,7 +61,7 @@ MODEL_OF_WIDTH = {128: "err-seg-b", 192: "err-seg-l"}
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names that :func:`load` knows: the released models, and "mini", which the package brings."""
+    """Return the names that :func:`load` knows: the released models, and "mini", which comes with the package."""
     return tuple(MODELS)
 
 
@@ -77,26 +77,26 @@ def load(
     filename: str | None = None,
     revision: str | None = None,
 ) -> ERRSeg:
-    """Load a model that is ready to predict, in evaluation mode.
+    """Load a model in evaluation mode, ready to predict.
 
     Args:
-        model: a name of :func:`model_names` (fetched once, then found in the cache without network), or a file of
+        model: a name of :func:`model_names` (fetched once, then found in the cache without a network), or a file of
             weights: ours (``.safetensors``) or a released one (``.pth``). Nothing in a file is executed.
-        config: a name of :func:`model_names`, a YAML file or the name of a shipped one; by default what the file
-            itself says (training writes its configuration into it), else that of the released model whose width the
-            weights have.
-        overrides: KEY VALUE pairs over the configuration.
+        config: a name of :func:`model_names`, a YAML file or the name of a shipped one; by default the one
+            stored in the file itself (training stores its configuration there), else that of the released model whose
+            width the weights have.
+        overrides: KEY VALUE pairs that override the configuration.
         device: "auto", or a torch device.
         precision: "fp32", "fp16", "bf16" or "auto" (bf16 or fp16 on CUDA, else fp32); ``None``: the configuration's.
         sha256: the file's checksum in hexadecimal digits, to be checked before it is read.
-        repository: another repository on the Hugging Face hub to fetch a named model from.
-        filename: the file in the repository; by default the only one whose name is that of the model's size.
+        repository: another repository on the Hugging Face hub from which to fetch a named model.
+        filename: the file in the repository; by default the only one named after the model's size.
         revision: branch, tag or commit of the repository.
 
     Raises:
-        HubError: an unknown name, no such file, no network, several candidates, or another checksum.
-        ConfigError: a configuration that cannot be used.
-        CheckpointError: weights that cannot be read or do not fit; the differences are listed.
+        HubError: an unknown name, no such file, no network, several candidates, or the wrong checksum.
+        ConfigError: the configuration cannot be used.
+        CheckpointError: the weights cannot be read or do not fit; lists the differences.
     """
     name = os.fspath(model)
     options = [*overrides, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
@@ -114,19 +114,19 @@ def load(
 
 
 def config_of(name: str | os.PathLike[str]) -> str:
-    """Return the shipped configuration of a named model; any other name is one for :func:`get_cfg` already."""
+    """Return the shipped configuration of a named model; any other name is returned as it is, for :func:`get_cfg`."""
     return MODELS[os.fspath(name)].config if os.fspath(name) in MODELS else os.fspath(name)
 
 
 def settings_of_file(file: Path) -> tuple[str | None, Overrides]:
-    """Find the configuration for a file of weights: the one written in it, else by the width of its tensors.
+    """Find the configuration for a file of weights: the one stored in it, else the one that the tensors' width tells.
 
     Returns:
-        A shipped configuration to start from, if any, and KEY VALUE pairs over it.
+        A shipped configuration to start from, if any, and KEY VALUE pairs that override it.
 
     Raises:
         CheckpointError: the file cannot be read.
-        HubError: neither gives one.
+        HubError: neither way finds one.
     """
     text = None
     if file.suffix == ".safetensors":
@@ -147,30 +147,30 @@ def settings_of_file(file: Path) -> tuple[str | None, Overrides]:
 
 
 def _prediction_settings(text: str, file: Path) -> Iterator[Any]:
-    """Yield KEY and VALUE of a stored configuration's settings of the network; those of training are left out."""
+    """Yield KEY and VALUE of a stored configuration's network settings; training settings are left out."""
     try:
         config = yaml.safe_load(json.loads(text))
         sections = {name: config[name] for name in ("MODEL", "INPUT")}
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file}: the configuration stored in it cannot be read; give one: {error}") from error
 
-    # a file from elsewhere must not decide where this machine writes its cache, only whether there is one
+    # a file from elsewhere may decide whether there is a cache, but not where this machine writes it
     for key, value in settings_of(sections):
         yield from () if key == "MODEL.TEXT.CACHE_DIR" and value != "none" else (key, value)
 
 
 def weights_dir() -> Path:
-    """Return the folder for files put there by hand: ``$ERR_SEG_CACHE/weights``, else in ``~/.cache/err_seg``."""
+    """Return the folder where users put files by hand: ``$ERR_SEG_CACHE/weights``, else in ``~/.cache/err_seg``."""
     return cache_dir() / "weights"
 
 
 def find_weights(
     name: str, *, repository: str | None = None, filename: str | None = None, revision: str | None = None
 ) -> Path:
-    """Find the weights of a named model: in the package, put there by hand, in the hub's cache, or fetched now.
+    """Find the weights of a named model: in the package, in :func:`weights_dir`, in the hub's cache, or fetched now.
 
     Raises:
-        HubError: they are not found; says which file to put where.
+        HubError: they are not found; the message says which file to put where.
     """
     packaged = MODELS[name].packaged
     if packaged is not None:
@@ -200,10 +200,10 @@ def find_weights(
 
 
 def choose_file(name: str, files: Iterable[str], repository: str) -> str:
-    """Choose a model's file among those of a repository.
+    """Choose a model's file among the files of a repository.
 
     Raises:
-        HubError: none or several carry the name of its size; lists the candidates.
+        HubError: no file, or more than one, is named after the model's size; lists the candidates.
     """
     weights = sorted(file for file in files if file.endswith(WEIGHT_SUFFIXES))
     matching = [file for file in weights if re.search(MODELS[name].files, str(_stem(file)), re.IGNORECASE)]
@@ -216,10 +216,10 @@ def choose_file(name: str, files: Iterable[str], repository: str) -> str:
 
 
 def check_sha256(file: Path, expected: str) -> None:
-    """Compare a file's checksum.
+    """Check that a file has the expected checksum.
 
     Raises:
-        HubError: it is another one.
+        HubError: it has another one.
     """
     found = file_sha256(file)
     if found != expected.strip().lower():
@@ -234,14 +234,14 @@ def _stem(file: str) -> PurePosixPath:
 
 
 def _files_of(repository: str, revision: str | None) -> list[str]:
-    """List a repository's files; without network, those of it that lie in the cache."""
+    """List a repository's files; without a network, those in the cache."""
     try:
         info = HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS)
         return [file.rfilename for file in info.siblings or ()]
     except Exception:
         try:
             folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-        except Exception:  # not in the cache either: what matters is why it could not be fetched
+        except Exception:  # not in the cache either: report why it could not be fetched
             folder = None
         if folder is None:
             raise

@@ -1,13 +1,13 @@
-"""What identifies a picture, a set of weights and a setting, wherever results are kept, reused or told apart.
+"""What identifies an image, a set of weights and a setting, wherever results are kept, reused or told apart.
 
 ================  ==================================================================================================
-a picture         :func:`file_digest` of its content. :func:`file_signature` of its file may spare the digest where an
-                  earlier, :func:`is_settled` one of the same path is equal: then nobody has written to it since.
+an image          :func:`file_digest` of its content. :func:`file_signature` of its file may spare the digest: if it
+                  equals an earlier :func:`is_settled` one of the same path, nobody has written to the file since.
 a set of weights  :func:`weights_digest` of its tensors, by name; :func:`weights_file_digest` of those in a file.
 a setting         :func:`fingerprint` of everything that results depend on, as JSON-able facts.
 ================  ==================================================================================================
 
-A result is reused only if it is of this picture, by these weights, under these settings, in this ``RESULT_FORMAT``.
+A result is reused only for the same image, weights and settings, and the same ``RESULT_FORMAT``.
 """
 
 import hashlib
@@ -26,18 +26,18 @@ from err_seg.checkpoint import read_checkpoint
 from err_seg.files import cache_dir, read_blocks, write_text
 
 RESULT_FORMAT = 2
-"""Version of results. Raise it whenever the same picture, weights and settings would give another result, or a file of
-results means something else: what an earlier version left is then done again rather than taken for this version's."""
+"""Version of results. Raise it whenever the same image, weights and settings would give another result, or a file of
+results changes its meaning: earlier versions' results are then computed again, not taken for this version's."""
 
 _DIGEST_BYTES = 16
-_SETTLED_AFTER_NS = 2_000_000_000  # the coarsest clock of a file system in use, FAT's
+_SETTLED_AFTER_NS = 2_000_000_000  # the coarsest clock among file systems in use, that of FAT
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Hash a setting.
 
     Args:
-        facts: JSON-able; their order does not matter. ``RESULT_FORMAT`` is hashed with them.
+        facts: JSON-able; their order does not matter. ``RESULT_FORMAT`` is hashed as well.
 
     Returns:
         32 hexadecimal digits.
@@ -64,10 +64,10 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 
 def file_signature(path: str | os.PathLike[str]) -> list[int]:
-    """Return size and times of last write and last change (ns) of a file; JSON-able.
+    """Return a file's size and its times of last write and last change (ns); JSON-able.
 
-    The time of change cannot be set by a program, so a file that was replaced by one of equal size, with the old time
-    of writing put back, has another signature.
+    No program can set the time of change. So if a file is replaced by one of equal size and its time of writing is
+    set back, the signature still differs.
 
     Raises:
         OSError: there is no such file.
@@ -77,10 +77,10 @@ def file_signature(path: str | os.PathLike[str]) -> list[int]:
 
 
 def is_settled(signature: list[int]) -> bool:
-    """Whether a signature that was taken just now proves anything later.
+    """Whether a signature that was taken just now can later prove that the file is unchanged.
 
-    A file that changes twice within one tick of the clock keeps its signature, so that of a file which changed just
-    now (or, by the clock of another machine, is yet to change) does not prove that it is still the same.
+    A file that changes twice within one tick of the clock keeps its signature. So the signature of a file that changed
+    just now, or in the future by another machine's clock, proves nothing.
     """
     return max(signature[1:]) + _SETTLED_AFTER_NS < time.time_ns()
 
@@ -89,8 +89,8 @@ def weights_digest(weights: nn.Module | Mapping[str, Any]) -> str:
     """Hash a set of weights: names, shapes, types and values of all tensors, bit for bit.
 
     Args:
-        weights: a network (of which the state dictionary counts), or a dictionary of tensors, which may hold further
-            dictionaries of them; what is not a tensor does not count.
+        weights: a network (its state dictionary is hashed), or a dictionary of tensors and, possibly, of further such
+            dictionaries; values that are not tensors do not count.
 
     Returns:
         32 hexadecimal digits, the same on every device.
@@ -104,7 +104,7 @@ def weights_digest(weights: nn.Module | Mapping[str, Any]) -> str:
 
 
 def weights_file_digest(file: str | os.PathLike[str]) -> str:
-    """Hash the tensors in a file of weights, see :func:`weights_digest`; metadata and container do not count.
+    """Hash the tensors in a file of weights as :func:`weights_digest` does; metadata and file format do not count.
 
     The digest is remembered in the cache folder under the file's path and signature.
 
@@ -113,15 +113,15 @@ def weights_file_digest(file: str | os.PathLike[str]) -> str:
     """
     path = Path(file).resolve()
     if not path.is_file():
-        return weights_digest(read_checkpoint(path))  # says what is wrong
+        return weights_digest(read_checkpoint(path))  # its error says what is wrong
     signature = file_signature(path)
     known = cache_dir() / "digests" / fingerprint({"path": str(path), "signature": signature})
     try:
         return known.read_text(encoding="ascii")
     except (OSError, ValueError):
-        digest = weights_digest(read_checkpoint(Path(file)))  # the name says the format, which a link's target may not
+        digest = weights_digest(read_checkpoint(Path(file)))  # the name tells the format; a link's target may not
     if is_settled(signature) and file_signature(path) == signature:
-        with suppress(OSError):  # it only costs time
+        with suppress(OSError):  # without this the digest is only computed again
             write_text(known, digest)
     return digest
 

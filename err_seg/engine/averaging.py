@@ -1,4 +1,4 @@
-"""A moving average of the weights; it is what is evaluated, and what is kept at the end."""
+"""A moving average of the weights. It is evaluated, and kept at the end, in place of the weights themselves."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,11 @@ from err_seg.engine.optimizer import shared_like, whole
 
 
 class WeightAverage:
-    """The exponential moving average of a model's trainable weights, divided over processes as these are.
+    """The exponential moving average of a model's trainable weights, divided over processes in the same way.
 
     Args:
-        model: its present weights are the first value of the average.
-        decay: share of the old average in the new one, after each iteration.
+        model: the average starts from its present weights.
+        decay: weight of the old average when a new one is computed after each iteration.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -31,10 +31,10 @@ class WeightAverage:
             self._update(averages, parameters, 0)
 
     def state(self) -> dict[str, Tensor]:
-        """Return parameter name to average, whole and on the CPU; all processes must ask."""
+        """Return parameter name to average, whole and on the CPU; all processes must call this."""
         return {name: whole(average).cpu() for name, average in self._averages.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Continue from a :meth:`state`; if it is empty, from the present weights."""
+        """Continue from a value of :meth:`state`; from the present weights if it is empty."""
         for name, value in state.items():
             self._averages[name].copy_(shared_like(value, self._parameters[name]))

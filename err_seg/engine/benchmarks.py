@@ -43,16 +43,16 @@ def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:
 
     Writes ``results.json`` and ``results.csv`` to ``OUTPUT_DIR``, and ``classes.csv`` and the files that ``TEST.SAVE``
     asks for to ``OUTPUT_DIR/inference/<benchmark>``. If ``torch.distributed`` is initialised, all its processes must
-    call this. Each takes a share of the pictures, and all return the same results, which are exactly those of one
-    process. After a kill, the same call with the same weights and settings continues: it skips the pictures that are
+    call this. Each takes a share of the images, and all return the same results, which are exactly those of one
+    process. After a kill, the same call with the same weights and settings continues: it skips the images that are
     done.
 
     Raises:
         ArgumentError: the model is in training mode.
-        ConfigError, DatasetError: see :func:`open_benchmarks`.
-        ConfigError: processes on several machines do not share ``OUTPUT_DIR``.
-        EvaluationError: a picture cannot be read, a file cannot be written, or a loader process was killed; says how
-            many pictures are kept.
+        ConfigError, DatasetError: as for :func:`open_benchmarks`.
+        ConfigError: processes on several machines do not share one ``OUTPUT_DIR``.
+        EvaluationError: an image cannot be read, a file cannot be written, or a loader process was killed; says for
+            how many images results are kept.
     """
     benchmarks = open_benchmarks(cfg)
     output, weights = Path(cfg.OUTPUT_DIR), weights_digest(model)
@@ -78,7 +78,7 @@ def save_benchmarks(results: Sequence[BenchmarkResult], output: Path) -> None:
 
 
 def open_benchmarks(cfg: Config) -> list[SegmentationPairs]:
-    """Find the pictures of ``DATASETS.TEST``.
+    """Find the images of ``DATASETS.TEST``.
 
     Raises:
         ConfigError: a benchmark is named twice.
@@ -90,7 +90,7 @@ def open_benchmarks(cfg: Config) -> list[SegmentationPairs]:
 
 
 def check_once(benchmarks: Sequence[DatasetSpec]) -> None:
-    """Check that each benchmark is named once: the files of the second would take the place of the first's.
+    """Check that each benchmark is named once: a second evaluation would overwrite the files of the first.
 
     Raises:
         ConfigError: one is named twice.
@@ -102,7 +102,7 @@ def check_once(benchmarks: Sequence[DatasetSpec]) -> None:
 
 
 def benchmark_num_kept(cfg: Config, spec: DatasetSpec) -> int | None:
-    """Return K for a benchmark: ``MODEL.CRM.NUM_KEPT`` where set, else the benchmark's own; ``None`` is the model's."""
+    """Return K for a benchmark: ``MODEL.CRM.NUM_KEPT`` if set, else the benchmark's own; ``None``: the model's."""
     if not cfg.MODEL.CRM.ENABLED:
         return None
     return cfg.MODEL.CRM.NUM_KEPT or spec.num_kept
@@ -111,7 +111,7 @@ def benchmark_num_kept(cfg: Config, spec: DatasetSpec) -> int | None:
 def evaluate_benchmark(
     cfg: Config, model: ERRSeg, pairs: SegmentationPairs, weights: str
 ) -> tuple[BenchmarkResult, EvaluationProgress]:
-    """Evaluate the model on one benchmark: labels of each picture at its own size against the ground truth.
+    """Evaluate the model on one benchmark: compare each image's labels, at its own size, with the ground truth.
 
     Args:
         cfg: the configuration.
@@ -120,7 +120,7 @@ def evaluate_benchmark(
         weights: hash of the model's weights.
 
     Returns:
-        The result, and the record of progress, to be removed when the result is written.
+        The result, and the record of progress, which is to be removed when the result is written.
     """
     spec = pairs.spec
     folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
@@ -142,7 +142,7 @@ def evaluate_benchmark(
     with told(EvaluationError, lambda: f"{progress.saved} pictures of {spec.name} are done and kept", GO_ON):
         progress.restore(counts)
         count_pictures(cfg, model, pairs, counts, progress, files)
-    wait_for_all()  # which may take hours where shares are unequal, unlike what follows
+    wait_for_all()  # may take hours if shares are unequal; what follows is short
     counts.all_reduce()
     if is_main_process():
         files.finish()
@@ -151,7 +151,7 @@ def evaluate_benchmark(
 
 
 def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool) -> Counts:
-    """Return a counter of a benchmark's pixels that has seen none."""
+    """Return an empty counter for a benchmark's pixels."""
     counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
     return counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
 
@@ -165,7 +165,7 @@ def count_pictures(
     progress: EvaluationProgress,
     files: PredictionFiles,
 ) -> None:
-    """Segment and count this process's share of a benchmark's pictures, except those that are done."""
+    """Segment and count this process's share of a benchmark's images, except those that are done."""
     spec, views, num_kept = pairs.spec, evaluation_views(cfg), benchmark_num_kept(cfg, pairs.spec)
     rank, processes = process_share()
     loader = evaluation_loader(
@@ -223,7 +223,7 @@ def evaluation_settings(
         cfg: the configuration.
         spec: the benchmark.
         num_kept: the model's own K, for a benchmark that has none.
-        precision: the model's, see :func:`precision_of`.
+        precision: the model's; see :func:`precision_of`.
     """
     return {
         "K": benchmark_num_kept(cfg, spec) or num_kept,
@@ -233,6 +233,6 @@ def evaluation_settings(
         "views": [{"size": view.size, "mirrored": view.mirrored} for view in evaluation_views(cfg)],
         "precision": precision.name,
         "precision_reason": precision.reason,
-        "tf32": False,  # ``ERRSeg.evaluating`` sees to it
+        "tf32": False,  # ``ERRSeg.evaluating`` switches it off
         "weights": cfg.MODEL.WEIGHTS,
     }

@@ -1,8 +1,8 @@
 """Checkpoints of a training run: each is complete or absent, the newest few are kept, and damaged ones are skipped.
 
-``OUTPUT_DIR/checkpoints/iter_0005000/`` holds ``model.safetensors`` (usable wherever weights are), ``training.pt`` (all
-else that the run needs to continue) and ``files.json`` (sizes and hashes of both). A checkpoint is written in a hidden
-folder that is renamed at the end, so that a run that is killed at any moment leaves only complete ones.
+``OUTPUT_DIR/checkpoints/iter_0005000/`` holds ``model.safetensors`` (usable wherever weights are), ``training.pt``
+(everything else that the run needs to continue) and ``files.json`` (sizes and hashes of both). A checkpoint is written
+to a hidden folder, which is renamed at the end: a run that is killed at any moment leaves only complete checkpoints.
 """
 
 import hashlib
@@ -36,18 +36,18 @@ POINTER = "last_checkpoint"  # names the newest checkpoint of a run that version
 class TrainingState:
     """What a run needs besides the weights to continue as if it had never stopped.
 
-    Random numbers are not stored: those of an iteration follow from seed, iteration and process.
+    The state of random numbers is not stored: an iteration's follow from seed, iteration and process.
 
     Attributes:
         iteration: iterations done.
-        pictures: pictures consumed by all processes together: the position in the stream of training pictures.
+        pictures: images consumed by all processes together: the position in the stream of training images.
         optimizer: parameter name to its optimizer state.
         scaler: state of fp16's loss scaling; empty at other precisions.
-        losses: the latest losses that are not in a line of the log yet.
+        losses: the latest losses, which no line of the log contains yet.
         config: the configuration as YAML.
         average: parameter name to the moving average of its weights; empty without ``SOLVER.EMA``.
-        broken, skipped: how many of the last losses in a row were not finite; steps that loss scaling has skipped so
-            far.
+        broken, skipped: how many losses in a row, up to the last, were not finite; how many steps loss scaling has
+            skipped so far.
         best: the best result of an evaluation so far.
         teacher: digest of the weights of ``MODEL.DISTILL``'s teacher; "" without one.
     """
@@ -70,7 +70,7 @@ class Checkpoints:
 
     Args:
         output: the run's ``OUTPUT_DIR``.
-        kept: how many are kept, the newest ones.
+        kept: how many of the newest are kept.
     """
 
     def __init__(self, output: Path, kept: int):
@@ -90,9 +90,9 @@ class Checkpoints:
         return f"the last good checkpoint is {newest[0]}" if newest else "there is no checkpoint yet"
 
     def set_aside(self) -> None:
-        """Rename the checkpoints of an earlier run in the same place, so that this run is never resumed from them.
+        """Rename the checkpoints of an earlier run in the same folder, so that this run is never resumed from them.
 
-        Where a file names the last one of them, it is that file.
+        If a file names the newest of them, that file is renamed instead.
         """
         last = self.folder.with_name(POINTER)
         if last.exists():
@@ -112,7 +112,7 @@ class Checkpoints:
         )
 
     def save(self, weights: dict[str, Tensor], state: TrainingState) -> Path:
-        """Write a checkpoint, then remove those that are too old.
+        """Write a checkpoint, then remove the oldest ones beyond the number kept.
 
         Raises:
             OSError: it could not be written; the earlier ones are as before.
@@ -124,7 +124,7 @@ class Checkpoints:
             partial.mkdir(parents=True)
             facts = {"iteration": state.iteration, "config": state.config}
             save_weights(weights, partial / WEIGHTS, facts)
-            # into an open file: what torch.save says of a disk that is full, where it opens the file, hides the reason
+            # into an open file: if torch.save opens the file itself, its error for a full disk hides the reason
             with writing(partial / TRAINING), (partial / TRAINING).open("wb") as file:
                 torch.save(vars(state), file)
             with writing(partial / HASHES):
@@ -166,7 +166,7 @@ class Checkpoints:
         return None
 
     def tidy(self, iteration: int) -> None:
-        """Rename checkpoints newer than the one resumed from, as they are damaged; remove what kills left."""
+        """Rename checkpoints newer than the one resumed from, as they are damaged; remove what killed runs left."""
         for path in self.newest_first():
             if _iteration(path) > iteration:
                 os.replace(path, path.with_name(f"{path.name}.damaged"))
@@ -214,11 +214,11 @@ def check_output_folder(
 
     Args:
         output: ``OUTPUT_DIR``; it is made.
-        model: what is trained, with AdamW's two moments for each trainable number.
-        checkpoints: how many will lie on disk together at most, the one being written included.
-        averaged: whether they also hold an average of each.
-        best: whether the best weights are kept beside the final ones.
-        resume: count the checkpoints that are there already among them.
+        model: the network to train; AdamW adds two moments for each trainable number.
+        checkpoints: how many will be on disk at once at most, including the one being written.
+        averaged: whether they also hold the average of each trainable number.
+        best: whether the best weights are kept as well as the final ones.
+        resume: whether checkpoints that exist already count among them.
 
     Raises:
         TrainingError: the folder cannot be written to, or its disk has too little space.

@@ -1,4 +1,4 @@
-"""The course of a training run, with either engine: how far it is, what it keeps, and what it writes."""
+"""The course of a training run, the same for both engines: how far it is, what it keeps, and what it writes."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -36,25 +36,25 @@ logger = logging.getLogger(__name__)
 
 
 class Course:
-    """What both engines share; a derived class takes the steps, labels pictures and evaluates weights.
+    """What both engines share; a subclass takes the steps, labels images and evaluates weights.
 
-    It makes both engines write the same files, so that a run begun with one can be resumed with the other. In the order
-    of a run: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`do_what_is_due` after each iteration.
+    Because of it both engines write the same files, so that a run begun with one can be resumed with the other. The
+    order of calls: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`do_what_is_due` after each iteration.
 
     Args:
         cfg: the configuration.
-        model: what is trained.
+        model: the network to train.
 
     Raises:
-        ConfigError: pictures cannot be shared out evenly, there is nothing to evaluate on, or what the run is to be
-            logged to is not installed.
+        ConfigError: images cannot be shared out evenly, there is nothing to evaluate on, or a tool that the run is to
+            be logged to is not installed.
 
     Attributes:
         iteration: iterations done.
-        pictures: pictures consumed by all processes together.
+        pictures: images consumed by all processes together.
         checkpoints: where they are saved.
         best: keeps the best weights.
-        log: what the run writes about its progress; in the main process, else ``None``.
+        log: writes the run's progress; ``None`` except in the main process.
     """
 
     optimizer: torch.optim.Optimizer
@@ -79,7 +79,7 @@ class Course:
         """Check and tidy the output folder; load the weights of the state to start from, and return it.
 
         Raises:
-            ConfigError, CheckpointError, TrainingError: see :func:`err_seg.engine.train`.
+            ConfigError, CheckpointError, TrainingError: as for :func:`err_seg.engine.train`.
         """
         state = prepare_output(self.cfg, self.model, self.checkpoints, self.damaged, resume=resume)
         self.iteration, self.pictures = state.iteration, state.pictures
@@ -92,9 +92,9 @@ class Course:
         """Restore what a state holds besides weights and counters.
 
         Args:
-            state: of :meth:`prepare`.
+            state: what :meth:`prepare` returned.
             optimizer: the run's optimizer.
-            scaler: fp16's.
+            scaler: fp16's loss scaler.
         """
         self.optimizer, self.scaler = optimizer, scaler
         if state.iteration:
@@ -105,20 +105,20 @@ class Course:
             scaler.load_state_dict(state.scaler)
 
     def open(self, state: TrainingState) -> None:
-        """Open the files of the log."""
+        """Open the log files."""
         self.log = RunLog(self.cfg, self.model.device, state.iteration, state.losses) if self.is_main else None
         scale = self.scaler.get_scale() if self.scaler is not None else None
         self.watch = Watch(self.checkpoints, self.log, state, scale)
 
     def do_what_is_due(self, signum: int) -> None:
-        """Draw predictions, evaluate, save and finish, each when it is due; all processes must call this.
+        """Draw predictions, evaluate, save and finish, each if it is due; all processes must call this.
 
         Args:
             signum: the signal by which any process was asked to stop, or 0.
 
         Raises:
             TrainingError: a file could not be written, or the loss or weights are not finite.
-            TrainingInterrupted: there was a signal; a checkpoint was written.
+            TrainingInterrupted: a signal came; a checkpoint was written.
         """
         cfg, done, is_last = self.cfg, self.iteration, self.iteration == self.cfg.SOLVER.MAX_ITER
         if cfg.VIS_PERIOD and done % cfg.VIS_PERIOD == 0:
@@ -134,7 +134,7 @@ class Course:
             raise TrainingInterrupted(f"stopped after {done} iterations; --resume goes on from here: {newest}", signum)
 
     def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
-        """Return the latest batch, (B, S, S) class indices of its first B pictures, and the names of the classes."""
+        """Return the latest batch, (B, S, S) class indices of its first B images, and the names of the classes."""
         raise NotImplementedError
 
     def show(self) -> None:
@@ -168,7 +168,7 @@ class Course:
         """Write a checkpoint; all processes must call this.
 
         Raises:
-            TrainingError: it could not be written, or loss or weights are not finite; earlier ones are as before.
+            TrainingError: it could not be written, or the loss or weights are not finite; earlier ones are unchanged.
         """
         self.watch.settle()
         if self._has_part:
@@ -199,7 +199,7 @@ class Course:
         wait_for_all()
 
     def finish(self) -> None:
-        """Write ``model_final.safetensors``: the last weights, or with ``SOLVER.EMA`` their moving average."""
+        """Write ``model_final.safetensors``: the last weights, or their moving average with ``SOLVER.EMA``."""
         if self._has_part:
             weights = self.final_weights()
         if self.is_main:
@@ -228,7 +228,7 @@ class Course:
         return weights
 
     def final_weights(self) -> dict[str, Tensor]:
-        """Return :meth:`weights`, with ``SOLVER.EMA`` the averages in the place of those that train."""
+        """Return :meth:`weights`; with ``SOLVER.EMA``, averages replace the trainable ones."""
         return self.weights() | (self.average.state() if self.average is not None else {})
 
     def close(self) -> None:
@@ -239,7 +239,7 @@ class Course:
 
 @contextmanager
 def under_way(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
-    """Make a run stop at signals and say what ended it, and compute as configured, for the time of a ``with`` block.
+    """During a ``with`` block, compute as configured, stop at signals, and say what ended the run.
 
     Raises:
         TrainingError: a file could not be written, a pair could not be read, or a loader process was killed.

@@ -12,10 +12,10 @@ logger = logging.getLogger(__name__)
 
 
 class DamagedPairs:
-    """``OUTPUT_DIR/damaged.txt``: one line for each skipped pair, which says what is wrong with it.
+    """``OUTPUT_DIR/damaged.txt``: one line for each skipped pair, saying what is wrong with it.
 
     Args:
-        output: ``OUTPUT_DIR``, which the run's processes may share.
+        output: ``OUTPUT_DIR``, which several processes of the run may share.
     """
 
     def __init__(self, output: Path):

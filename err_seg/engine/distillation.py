@@ -1,4 +1,4 @@
-"""A trained network as the teacher of another one."""
+"""A trained network as the teacher of another network."""
 
 import logging
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ logger = logging.getLogger(__name__)
 
 
 class Teacher:
-    """A trained ERR-Seg, frozen, that segments the classes which a student has kept.
+    """A trained, frozen ERR-Seg that segments the classes that a student has kept.
 
-    It sees the student's training pictures by its own statistics at its own size (``INPUT.SIZE`` of its configuration),
-    and reads the class names with its own text tower.
+    It normalises the student's training images by its own statistics, resizes them to its own size (``INPUT.SIZE`` of
+    its configuration), and reads the class names with its own text tower.
 
     Args:
         weights: ``MODEL.DISTILL.WEIGHTS``.
         vocabulary: T class names.
-        device: the student's.
+        device: the student's device.
 
     Raises:
-        ConfigError: there is no such network, or it cannot read the names.
+        ConfigError: the network does not exist, or cannot read the names.
 
     Attributes:
         digest: identifies its weights.
@@ -40,7 +40,7 @@ class Teacher:
         self.weights, self.digest = weights, weights_digest(self.model)
 
     def compare(self, digest: str) -> None:
-        """Warn if a checkpoint's run learned from other weights than these.
+        """Warn if a checkpoint's run learned from weights other than these.
 
         Args:
             digest: the checkpoint's; "" where it had no teacher.
@@ -54,11 +54,11 @@ class Teacher:
 
         Args:
             images: (B, 3, h, w), RGB in 0..255.
-            kept: (B, K) int64 indices of the classes; ``NOT_KEPT`` fills up a row, at its end.
+            kept: (B, K) int64 indices of the classes; ``NOT_KEPT`` fills up the end of a row.
             is_filled: whether rows may be filled up.
 
         Returns:
-            (B, K, S/4, S/4) float32 probabilities, S its own; 0 where a row is filled up.
+            (B, K, S/4, S/4) float32 probabilities, S being the teacher's own; 0 where a row is filled up.
         """
         features = self.model.encoder(self.model.preprocess(images))
         return self.model.head.segment(features, self.text, kept, is_filled=is_filled).float().sigmoid()

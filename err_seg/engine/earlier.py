@@ -1,4 +1,4 @@
-"""Runs that version 0.1 trained with detectron2 go on from the checkpoints that they left."""
+"""Continuing runs that version 0.1 trained with detectron2, from the checkpoints that they left."""
 
 import logging
 from pathlib import Path
@@ -12,12 +12,12 @@ logger = logging.getLogger(__name__)
 
 
 def load_earlier(output: Path, model: nn.Module, pictures: int) -> TrainingState | None:
-    """Load the newest checkpoint of such a run into the model, and return the rest; ``None`` where there is none.
+    """Load the newest checkpoint of such a run into the model, and return the rest; ``None`` if there is none.
 
     Args:
         output: ``OUTPUT_DIR``.
-        model: what is trained.
-        pictures: consumed in an iteration.
+        model: the network to train.
+        pictures: number of images consumed in an iteration.
 
     Raises:
         CheckpointError: the file cannot be read, is not one of :class:`err_seg.d2.Trainer`'s, or does not fit.

@@ -1,4 +1,4 @@
-"""What a run is made of: configuration, versions, seed and the state of the code, written beside its results."""
+"""What a run depends on: configuration, versions, seed and the state of the code, written beside its results."""
 
 import platform
 import subprocess
@@ -24,7 +24,7 @@ def save_environment(cfg: Config, output: Path, device: torch.device, processes:
 
 
 def environment(cfg: Config, device: torch.device, processes: int) -> dict[str, Any]:
-    """Return the facts of ``environment.json``; the state of the code is ``None`` outside of a git repository."""
+    """Return the facts for ``environment.json``; the state of the code is ``None`` outside a git repository."""
     is_cuda = device.type == "cuda"
     precision = resolve_precision(cfg.SOLVER.PRECISION, device)
     return {
@@ -46,7 +46,7 @@ def environment(cfg: Config, device: torch.device, processes: int) -> dict[str, 
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return the commit that a folder is at and the files that differ from it, or ``None`` where there is no git."""
+    """Return a folder's commit and the files that differ from it, or ``None`` without git or a repository."""
     try:
         commit = _git(folder, "rev-parse", "HEAD").strip()
         return {"commit": commit, "changed": _git(folder, "status", "--porcelain").splitlines()}

@@ -1,14 +1,14 @@
-"""What stops a run."""
+"""The errors that stop a run."""
 
 import signal
 
 
 class RunError(RuntimeError):
-    """A run that cannot start or go on; the message says where, with which files, and what is intact.
+    """A run that cannot start or continue; the message says where it stopped, with which files, and what is intact.
 
     Attributes:
-        status: the exit status for it.
-        alone: whether it stops only this one of several processes, so that the others have to be told.
+        status: the command's exit status.
+        alone: whether it stops only one of several processes, which must then tell the others.
     """
 
     status = 1
@@ -16,11 +16,11 @@ class RunError(RuntimeError):
 
 
 class TrainingError(RunError):
-    """Training that cannot start or go on."""
+    """Training that cannot start or continue."""
 
 
 class EvaluationError(RunError):
-    """Evaluation that cannot go on."""
+    """Evaluation that cannot continue."""
 
 
 class TrainingInterrupted(TrainingError):

@@ -1,4 +1,4 @@
-"""Errors from outside that end a run, each in one sentence: the disk, a loader process, a damaged pair."""
+"""Errors from outside that end a run, each told in one sentence: the disk, a loader process, a damaged pair."""
 
 import logging
 import sys
@@ -15,15 +15,15 @@ from err_seg.engine.errors import RunError, TrainingError
 
 @contextmanager
 def told(kind: type[RunError], kept: Callable[[], str], go_on: str) -> Iterator[None]:
-    """Turn such an error into one that says what happened, what is kept, and how to continue.
+    """Turn such an error into a ``RunError`` that says what happened, what is kept, and how to continue.
 
     Args:
-        kind: of the error.
+        kind: the class of that error.
         kept: returns what is kept, such as "the last good checkpoint is ..."; called when an error occurs.
         go_on: how to continue once the cause is removed, such as "--resume".
 
     Raises:
-        RunError: of that kind, with ``alone`` set: the run's other processes do not know of it.
+        RunError: one of class ``kind``, with ``alone`` set, since the run's other processes do not know of it.
     """
     try:
         with worker_failures(), _quiet_threads():
@@ -41,7 +41,7 @@ def told(kind: type[RunError], kept: Callable[[], str], go_on: str) -> Iterator[
 
 
 def _sentence(error: Exception, kind: type[RunError]) -> tuple[str, str] | None:
-    """Say what happened, and begin the sentence that says what to do."""
+    """Return a sentence that says what happened, and the beginning of one that says what to do."""
     if isinstance(error, WorkerError):
         return str(error), "Then "
     if isinstance(error, (ImageReadError, PairError)):
@@ -58,7 +58,7 @@ def _sentence(error: Exception, kind: type[RunError]) -> tuple[str, str] | None:
 
 @contextmanager
 def _quiet_threads() -> Iterator[None]:
-    """Print no stack trace of a thread that could not write; TensorBoard's raises the error again at its next write."""
+    """Print no stack trace for a thread that cannot write; TensorBoard's raises the error again at its next write."""
     before = threading.excepthook
 
     def hook(arguments: Any) -> None:
@@ -76,7 +76,7 @@ class LogFile(logging.FileHandler):
     """A log file that ends the run if it cannot be written, instead of printing a stack trace for every line."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Raise what the disk refused.
+        """Raise the disk's error.
 
         Raises:
             OSError: names the file.
@@ -86,6 +86,6 @@ class LogFile(logging.FileHandler):
             super().handleError(record)
             return
         with suppress(OSError):
-            self.close()  # with what it holds; the next line opens the file again
+            self.close()  # drops what it still holds; the next line opens the file again
         with writing(self.baseFilename):
             raise error

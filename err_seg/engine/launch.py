@@ -1,4 +1,4 @@
-"""Starting a program in several processes, as detectron2's command line asks for them."""
+"""Starting a program in several processes, with the options of detectron2's command line."""
 
 import os
 import signal
@@ -19,8 +19,8 @@ from err_seg.device import own_device
 from err_seg.engine import peers
 
 GRACE_SECONDS = 10.0
-# for what processes do together: between two of these lies one step of training, and perhaps a wait for a slow disk.
-# For what takes longer, such as unequal shares of an evaluation, they wait in another way (err_seg.engine.peers)
+# how long processes wait for one another in a joint operation: between two of these lies one step of training, and
+# perhaps a wait for a slow disk. Longer waits, as for unequal shares of an evaluation, go through err_seg.engine.peers
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -35,19 +35,20 @@ def launch(
 ) -> int:
     """Run ``program(argument)`` in several processes and return the first exit status that is not 0, else 0.
 
-    A single process is this one; so is each of the processes that torchrun or ``accelerate launch`` started.
+    A single process is not started anew: the program runs in this one. The same holds for each process that torchrun or
+    ``accelerate launch`` started.
 
     Args:
-        program: what to run; it must be importable by name, and call :func:`join_processes` before any other work. It
-            leaves the group of processes when it ends, for whatever reason.
-        argument: what to hand to it.
-        processes: how many on this machine.
+        program: what to run; it must be importable by name, and call :func:`join_processes` before any other work. The
+            process leaves the group of processes when the program ends, for whatever reason.
+        argument: what the program is called with.
+        processes: how many to start on this machine.
         machines: how many machines run this same command.
-        machine_rank: which of them this is.
-        dist_url: ``tcp://<address>:<port>`` of the first machine; "auto" finds a port where there is one machine.
+        machine_rank: which of these machines this is.
+        dist_url: ``tcp://<address>:<port>`` of the first machine; "auto" finds a free port, on a single machine.
 
     Raises:
-        ConfigError: numbers or address that do not fit together.
+        ConfigError: the numbers or the address do not fit together.
     """
     if processes < 1 or machines < 1 or not 0 <= machine_rank < machines:
         raise ConfigError(
@@ -62,7 +63,7 @@ def launch(
         "MASTER_PORT": port,
         "WORLD_SIZE": str(processes * machines),
         "LOCAL_WORLD_SIZE": str(processes),
-        # processes that share a machine's processor would otherwise each start a thread for all of it
+        # otherwise every process would start a thread for each core of the machine that they share
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes))),
     }
     context = start_processes(
@@ -92,7 +93,7 @@ def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) ->
             sentence is printed.
 
     Raises:
-        ConfigError: fewer GPUs than processes.
+        ConfigError: there are fewer GPUs than processes.
     """
     is_alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
     is_cuda = torch.cuda.is_available() and cfg.MODEL.DEVICE.split(":")[0] in ("auto", "cuda")
@@ -101,7 +102,7 @@ def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) ->
             raise ConfigError(
                 f"--num-gpus {os.environ.get('LOCAL_WORLD_SIZE')}: this machine has {torch.cuda.device_count()} GPUs"
             )
-        cfg.MODEL.DEVICE = "cuda"  # one of them each, whichever was named
+        cfg.MODEL.DEVICE = "cuda"  # each process gets its own GPU, whichever was named
     cfg.MODEL.DEVICE = own_device(cfg.MODEL.DEVICE)
     if is_alone:
         return
@@ -153,7 +154,7 @@ def _address(dist_url: str, machines: int) -> tuple[str, str]:
 
 
 def _pass_signals_on(pids: list[int]) -> dict[int, Any]:
-    """Send SIGTERM and Ctrl-C on to other processes, which know what to save; return the handlers replaced."""
+    """Pass SIGTERM and Ctrl-C on to other processes, which know what to save; return the replaced handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
 

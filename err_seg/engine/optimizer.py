@@ -1,4 +1,4 @@
-"""AdamW with the published parameter groups, with clipped gradients where asked for, and its state by name."""
+"""AdamW with the published parameter groups, gradient clipping where asked for, and its state by parameter name."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,12 +18,12 @@ CLIP_PREFIX = "encoder."
 def parameter_groups(model: nn.Module, cfg: Config) -> list[dict[str, Any]]:
     """Group the trainable parameters by learning rate and weight decay.
 
-    CLIP's parameters (HSM's convolution with them) get ``BASE_LR · CLIP_MULTIPLIER``, those of norm layers
-    ``WEIGHT_DECAY_NORM``.
+    CLIP's parameters, including HSM's convolution, get the learning rate ``BASE_LR · CLIP_MULTIPLIER``; parameters of
+    norm layers get the weight decay ``WEIGHT_DECAY_NORM``.
 
     Returns:
-        Groups as ``torch.optim`` takes them, with the entries ``"names"`` beside ``"params"``, and ``"initial_lr"``,
-        from which schedules start.
+        Groups as ``torch.optim`` takes them. They also have ``"names"``, in the order of ``"params"``, and
+        ``"initial_lr"``, from which schedules start.
     """
     solver = cfg.SOLVER
     norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
@@ -52,7 +52,7 @@ class ClippedAdamW(torch.optim.AdamW):
         """Clip and step."""
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         scale = getattr(self, "grad_scale", None)
-        if scale is not None:  # a GradScaler leaves the division to a fused step, which would come after the clipping
+        if scale is not None:  # a GradScaler leaves the division to a fused step, but clipping comes first
             for parameter in parameters:
                 parameter.grad.div_(scale)
             self.grad_scale = None
@@ -64,8 +64,8 @@ def clip_gradients(parameters: Sequence[Tensor], clip: type[Config.SOLVER.CLIP_G
     """Clip gradients in place as ``SOLVER.CLIP_GRADIENTS`` says.
 
     ``CLIP_TYPE`` "value" cuts each number to ±``CLIP_VALUE``; "norm" scales each parameter's gradient down to a norm of
-    ``CLIP_VALUE`` (``NORM_TYPE``: 2, or another p); both are detectron2's. "full_model" does so with the norm of all
-    gradients together, as Mask2Former and its like do.
+    ``CLIP_VALUE`` (``NORM_TYPE``: 2, or another p); both are detectron2's. "full_model" scales all
+    gradients by the norm of all of them together, as Mask2Former and similar code do.
     """
     if clip.CLIP_TYPE == "value":
         clip_grad_value_(parameters, clip.CLIP_VALUE)
@@ -99,7 +99,7 @@ def shared_like(value: Tensor, parameter: Tensor) -> Tensor:
 def gather_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
     """Return each parameter's optimizer state by name, whole and on the CPU; all processes must call this.
 
-    It is empty for a parameter that has taken no step yet, as when loss scaling has skipped all steps.
+    It is empty for a parameter that has not been stepped yet, as when loss scaling has skipped every step.
     """
     return {
         name: {key: whole(value).cpu() for key, value in optimizer.state.get(parameter, {}).items()}
@@ -109,13 +109,13 @@ def gather_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[s
 
 
 def restore_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Tensor]]) -> None:
-    """Give the optimizer the state of :func:`gather_optimizer_state`; learning rates stay the configuration's.
+    """Restore what :func:`gather_optimizer_state` returned; learning rates stay those of the configuration.
 
     Raises:
-        TrainingError: other parameters train now than when the state was saved.
+        TrainingError: the parameters that train are not those that trained when the state was saved.
     """
     names = [name for group in optimizer.param_groups for name in group["names"]]
-    if state and set(names) != state.keys():  # (earlier versions left out what no step was taken with)
+    if state and set(names) != state.keys():  # (earlier versions left out parameters not stepped yet)
         differing = sorted(set(names) ^ state.keys())
         raise TrainingError(
             f"cannot resume: {len(differing)} parameters train in the checkpoint or now, not both, such as "

@@ -1,4 +1,4 @@
-"""The network in several processes, in parts and at low precision, by accelerate and torch.distributed."""
+"""Training in several processes, with a divided network and at low precision, by accelerate and torch.distributed."""
 
 import functools
 import os
@@ -35,7 +35,7 @@ def build_accelerator(cfg: Config, device: torch.device) -> Accelerator:
     precision = resolve_precision(cfg.SOLVER.PRECISION, device).name
     if precision == "fp16" and device.type == "cpu":
         raise ConfigError('SOLVER.PRECISION "fp16" needs a GPU; on the CPU use "bf16" or "fp32"')
-    # accelerate remembers the first accelerator's settings for the life of the process and refuses others
+    # accelerate keeps the first accelerator's settings for the life of the process and refuses other ones
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
         cpu=device.type == "cpu",
@@ -45,7 +45,7 @@ def build_accelerator(cfg: Config, device: torch.device) -> Accelerator:
 
 
 def pictures_at_a_time(cfg: Config, processes: int) -> int:
-    """Return how many pictures a process runs through the network together.
+    """Return how many images a process runs through the network together.
 
     Raises:
         ConfigError: ``SOLVER.IMS_PER_BATCH`` cannot be shared out evenly.
@@ -65,20 +65,20 @@ def distribute(cfg: Config, accelerator: Accelerator, model: ERRSeg) -> tuple[nn
     """Wrap the model for training as ``SOLVER.PARALLEL`` and ``SOLVER.COMPILE`` say, and build its optimizer.
 
     Returns:
-        What to call in the model's place, and the optimizer.
+        The module to call in place of the model, and the optimizer.
     """
     network: Any = model
     if cfg.SOLVER.PARALLEL == "fsdp" and accelerator.num_processes > 1:
         mesh = init_device_mesh(model.device.type, (accelerator.num_processes,))
         for block in repeated_blocks(model):
             fully_shard(block, mesh=mesh)
-        scalars = {parameter for parameter in model.parameters() if parameter.dim() == 0}  # have no parts
+        scalars = {parameter for parameter in model.parameters() if parameter.dim() == 0}  # a scalar cannot be divided
         fully_shard(model, mesh=mesh, ignored_params=scalars)
     else:
         network = accelerator.prepare(model, device_placement=[False])
         if isinstance(network, DistributedDataParallel):
-            network.broadcast_buffers = False  # they are constants, which the start has made equal
-    optimizer = build_optimizer(model, cfg)  # on the parts, where there are any
+            network.broadcast_buffers = False  # they are constants, made equal at the start
+    optimizer = build_optimizer(model, cfg)  # on the model's parts, if it was divided
     if cfg.SOLVER.COMPILE:
         network = torch.compile(network, backend=cfg.SOLVER.COMPILE)
     return network, optimizer
@@ -86,7 +86,7 @@ def distribute(cfg: Config, accelerator: Accelerator, model: ERRSeg) -> tuple[nn
 
 @contextmanager
 def without_sync(accelerator: Accelerator, model: ERRSeg, network: nn.Module) -> Iterator[None]:
-    """Keep gradients in this process during a ``with`` block; more are added before processes sum theirs."""
+    """During a ``with`` block, do not sum gradients over processes yet, since more are to be added first."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(False)
         try:
@@ -99,22 +99,22 @@ def without_sync(accelerator: Accelerator, model: ERRSeg, network: nn.Module) ->
 
 
 def wait_for_all() -> None:
-    """Wait until every process is here, as long as all are alive (:mod:`err_seg.engine.peers`)."""
+    """Wait until every process has called this, as long as all are alive (:mod:`err_seg.engine.peers`)."""
     peers.meet()
 
 
 def check_shared_folder(folder: Path) -> None:
-    """Check that all processes, on whichever machine, see one and the same output folder; it is made.
+    """Make the output folder, and check that all processes, on whichever machine, see the same one.
 
-    One process writes checkpoints and all read them; results of an evaluation are collected through files.
+    One process writes checkpoints and all read them; an evaluation's results are collected through files.
 
     Raises:
-        ConfigError: some do not; raised in all processes, and names those.
+        ConfigError: some do not; raised in all processes, and names the ones that do not.
     """
     rank, processes = process_share()
     if processes == 1:
         return
-    name = [f".shared-{os.urandom(8).hex()}"]  # new every time: a copy of the folder does not hold it
+    name = [f".shared-{os.urandom(8).hex()}"]  # new every time, so that a copy of the folder does not hold it
     dist.broadcast_object_list(name)
     probe = folder / name[0]
     if rank == 0:
@@ -134,13 +134,13 @@ def check_shared_folder(folder: Path) -> None:
 
 
 def repeated_blocks(model: ERRSeg) -> list[nn.Module]:
-    """List the blocks that make up the CLIP towers and ESCF, each run as one call, its weights used nowhere else."""
+    """List the blocks that make up the CLIP towers and ESCF, each run as one call, with weights used nowhere else."""
     return model.encoder.blocks() + model.head.blocks()
 
 
 @contextmanager
 def activation_checkpointing(model: ERRSeg, enabled: bool) -> Iterator[None]:
-    """Recompute the activations of :func:`repeated_blocks` in the backward pass, for the time of a ``with`` block."""
+    """During a ``with`` block, recompute the activations of :func:`repeated_blocks` in the backward pass."""
     blocks = repeated_blocks(model) if enabled else []
     for block in blocks:
         block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)

@@ -1,8 +1,8 @@
-"""Processes that work together watch one another, so that none waits for one that is lost.
+"""Processes that work together watch one another, so that none waits for a process that is lost.
 
 Every process has a connection to process 0, which passes messages on. When a process ends, its connection closes; when
-a machine goes down, its signs of life stop. :func:`meet` waits as long as all other processes are alive, even for days,
-and no longer.
+a machine goes down, its signs of life stop. :func:`meet` waits, even for days, as long as all other processes are
+alive, and no longer.
 """
 
 import logging
@@ -20,13 +20,14 @@ import torch.distributed as dist
 
 logger = logging.getLogger(__name__)
 
-# time between two signs of life, and without any before a process counts as lost: one that swaps, or holds Python's
-# lock, is not lost yet
+# the time between two signs of life, and the time without any after which a process counts as lost; the second is long,
+# since a process that swaps, or holds Python's lock, is not lost yet
 BEAT_SECONDS, SILENCE_SECONDS = 5.0, 120.0
-# from the news to the end of a process that hangs in a library, or still writes what can be kept, such as a checkpoint
+# after the news of a loss, the time until a process is ended by force: it may hang in a library, or still be writing
+# what can be kept, such as a checkpoint
 GRACE_SECONDS = 30.0
-# from an error of communication to the news behind it: loader processes, which hold the connection too, notice the end
-# of their own process after 5 seconds
+# how long after an error of communication the news that explains it may come: a lost process's loader processes, which
+# also hold its connection, notice its end only after 5 seconds
 NEWS_SECONDS = 20.0
 
 BEAT, HERE, GO, LEFT, FAILED, GONE = b"beat", b"here", b"go", b"left", b"failed", b"gone"
@@ -63,12 +64,12 @@ class Peers:
         self._stopped = threading.Event()
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._here: set[int] = set()
-        self._lock = threading.RLock()  # what several threads send or count
+        self._lock = threading.RLock()  # for what several threads send or count
         self._connections = self._connect()
         threading.Thread(target=self._listen, name="peers", daemon=True).start()
 
     def meet(self) -> None:
-        """Wait until every process is here.
+        """Wait until every process has called this.
 
         Raises:
             LostProcessError: one is lost.
@@ -82,7 +83,7 @@ class Peers:
             raise LostProcessError(answer.decode())
 
     def explains(self, error: RuntimeError) -> bool:
-        """Whether an error was caused by the loss of another process; waits a moment for the message about it."""
+        """Whether the loss of another process caused an error; waits a while for the message about it."""
         if isinstance(error, LostProcessError):
             return True
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
@@ -105,7 +106,7 @@ class Peers:
         self._send(FAILED if failed else LEFT)
 
     def _connect(self) -> dict[int, Connection]:
-        """Connect every process with process 0; return rank to connection."""
+        """Connect every process with process 0; return a connection for each rank."""
         peers: dict[int, Connection] = {}
         key, port, problem = secrets.token_bytes(16), 0, ""
         if self.rank == 0:
@@ -135,7 +136,7 @@ class Peers:
         while len(peers) < self.processes - 1:
             try:
                 connection = listener.accept()
-                # whoever else found the port may say nothing, or too much
+                # a stranger that found the port may send nothing, or too much
                 message = connection.recv_bytes(len(key) + 16) if connection.poll(BEAT_SECONDS) else b""
             except (OSError, EOFError):
                 continue
@@ -151,7 +152,7 @@ class Peers:
         while self._connections and not self._stopped.is_set():
             ready = wait(list(self._connections.values()), timeout=BEAT_SECONDS)
             now = time.monotonic()
-            listened = min(now - before, 2 * BEAT_SECONDS)  # not while this process was suspended itself
+            listened = min(now - before, 2 * BEAT_SECONDS)  # without time in which this process was suspended
             for rank, connection in list(self._connections.items()):
                 if connection in ready:
                     silence[rank] = 0.0
@@ -178,7 +179,7 @@ class Peers:
         elif message in ENDS:
             del self._connections[rank]
             self._lose(rank, ENDS[message])
-        elif message != BEAT:  # process 0 passes on what it heard
+        elif message != BEAT:  # news of a loss, which process 0 passes on
             lost, _, how = message.decode().partition(" ")
             self._lose(int(lost), how)
 
@@ -191,16 +192,16 @@ class Peers:
                 self._send(GO)
 
     def _lose(self, rank: int, how: str) -> None:
-        """Record the first process that is lost, pass the message on, and end this process."""
+        """Record the first process that is lost, pass the news on, and end this process soon."""
         if self.loss or self._stopped.is_set():
             return
         self._lost, self.loss = rank, f"process {rank} {how}"
         self._answers.put(self.loss.encode())
-        if how == ENDS[LEFT]:  # as all will, unless this one has yet to meet it
+        if how == ENDS[LEFT]:  # normal, unless this process still has to meet it
             return
         if self.rank == 0:
             self._send(f"{rank} {how}".encode())
-        if how != ENDS[FAILED]:  # which that process tells itself; all may be about to, for the same reason
+        if how != ENDS[FAILED]:  # that one reports its own error; others may soon, for the same reason
             self.tell()
         end = threading.Timer(GRACE_SECONDS, self._end)
         end.daemon = True
@@ -218,16 +219,16 @@ class Peers:
             for connection in list(self._connections.values()):
                 try:
                     connection.send_bytes(message)
-                except OSError:  # the end of a process is heard, not felt
+                except OSError:  # a process's end is noticed when receiving from it, not here
                     continue
 
 
-# of the default group of processes, and there is one of each in a process
+# the peers of the default group of processes, of which a process has one
 _peers: Peers | None = None
 
 
 def start(on_loss: Callable[[str], None]) -> None:
-    """Let the processes of the default group watch one another, see :class:`Peers`; all must call this."""
+    """Let the processes of the default group watch one another (see :class:`Peers`); all must call this."""
     global _peers
     try:
         _peers = Peers(on_loss)
@@ -236,7 +237,7 @@ def start(on_loss: Callable[[str], None]) -> None:
 
 
 def meet() -> None:
-    """Wait until every process is here, as long as all others are alive.
+    """Wait until every process has called this, as long as all others are alive.
 
     Raises:
         LostProcessError: one is lost.
@@ -258,7 +259,7 @@ def check() -> None:
 
 
 def explains(error: RuntimeError) -> bool:
-    """Whether an error was caused by the loss of another process; if so, that has been reported."""
+    """Whether the loss of another process caused an error; if so, the loss has been reported."""
     if _peers is None or not _peers.explains(error):
         return False
     _peers.tell()

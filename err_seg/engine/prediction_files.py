@@ -19,23 +19,23 @@ class PredictionFiles:
     """Writes the files that ``TEST.SAVE`` asks for.
 
     - ``"png"``: ``labels/<name>.png``, class indices with a palette (16-bit grey for more than 255 classes);
-    - ``"rle"``: ``sem_seg_predictions.json``, COCO's run-length segments of all pictures;
-    - ``"overlay"``: ``overlays/<name>.png``, the classes' colours over the picture, with a legend.
+    - ``"rle"``: ``sem_seg_predictions.json``, COCO's run-length segments of all images;
+    - ``"overlay"``: ``overlays/<name>.png``, the classes' colours over the image, with a legend.
 
-    Classes are those of the labels: with a background variant, all other words become "background".
+    The classes are those of the ground truth: in a background variant, all other words become "background".
 
     Args:
-        folder: the benchmark's.
+        folder: the benchmark's folder.
         kinds: any of the three.
         spec: the benchmark.
-        names: name of each picture by its index.
+        names: name of each image by its index.
     """
 
     def __init__(self, folder: Path, kinds: Sequence[str], spec: DatasetSpec, names: Sequence[str]):
         self.folder, self.kinds, self.spec, self.names = folder, kinds, spec, names
 
     def save(self, index: int, image_path: str, labels: np.ndarray) -> None:
-        """Write the files of one picture, its labels (H, W) being indices into the benchmark's vocabulary."""
+        """Write the files of one image; ``labels`` (H, W) are indices into the benchmark's vocabulary."""
         name, classes = self.names[index], self.spec.evaluated_classes
         labels = np.minimum(labels, len(classes) - 1)
         if "png" in self.kinds:
@@ -48,7 +48,7 @@ class PredictionFiles:
             save_picture(image, self.folder / "overlays" / f"{name}.png")
 
     def finish(self) -> None:
-        """Put the segments of all pictures into one file (in one process, when all are done)."""
+        """Put the segments of all images into one file (in one process, when all are done)."""
         if "rle" in self.kinds:
             save_rle_json(self._all_segments(), self.folder / "sem_seg_predictions.json")
             shutil.rmtree(self._segments)

@@ -1,8 +1,8 @@
-"""The progress of an evaluation, on disk, so that it continues after a kill.
+"""The progress of an evaluation, kept on disk so that it can continue after a kill.
 
-Each process keeps a file ``partial-<rank>.json`` in the benchmark's folder: the pictures that it counted, with the
-number of classes that each kept, and the counts. A file is used only for the evaluation that it belongs to, by a
-fingerprint of weights, settings and pictures.
+Each process keeps a file ``partial-<rank>.json`` in the benchmark's folder. It holds the images that the process has
+counted, the number of classes kept for each, and the counts. A fingerprint of weights, settings and images ensures that
+a file is used only for the evaluation that it belongs to.
 """
 
 import json
@@ -23,15 +23,15 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluationProgress:
-    """The pictures done and their counts, of one benchmark, over all processes.
+    """The images of one benchmark that are done and their counts, over all processes.
 
     Args:
-        folder: the benchmark's.
-        fingerprint: of everything that the counts depend on.
+        folder: the benchmark's folder.
+        fingerprint: hash of everything that the counts depend on.
 
     Attributes:
-        done: the pictures that earlier processes did.
-        saved: how many pictures this process's file holds.
+        done: indices of the images that earlier processes did.
+        saved: how many images this process's file holds.
     """
 
     def __init__(self, folder: Path, fingerprint: str):
@@ -44,18 +44,18 @@ class EvaluationProgress:
         self._is_whole = True
 
     def restore(self, counts: Counts) -> None:
-        """Read what killed processes left: ``done`` is what they did, and the first process takes their counts."""
+        """Read what killed processes left: all learn which images are ``done``; the first process takes the counts."""
         files = sorted(self.folder.glob("partial-*.json"))
         states = [state for file in files if (state := self._read(file))]
         kept: dict[int, int] = {}
-        # a file that repeats pictures of a larger one was merged into that one before a kill
+        # a file whose images are also in a larger one had been merged into it before a kill
         for state in sorted(states, key=lambda state: len(state["done"]), reverse=True):
             if self.done.isdisjoint(state["done"]):
                 self.done.update(state["done"])
                 kept |= dict(zip(state["done"], state["kept"], strict=True))
                 if self.rank == 0:
                     counts.merge(type(counts).from_state(state["counts"]))
-        wait_for_all()  # all have read the files
+        wait_for_all()  # until all have read the files
         if self.rank == 0:
             self._own = kept
             if self.done:
@@ -67,18 +67,18 @@ class EvaluationProgress:
         wait_for_all()
 
     def add(self, pictures: Mapping[int, int]) -> None:
-        """Note pictures as done by this process: index to the number of classes kept."""
+        """Note images as done by this process: index to the number of classes kept."""
         self._own.update(pictures)
 
     def mean_kept(self, device: torch.device) -> float:
-        """Average the number of classes kept over the pictures of all processes, which communicate with ``device``."""
+        """Average the number of classes kept over the images of all processes, which communicate through ``device``."""
         total = torch.tensor([sum(self._own.values()), len(self._own)], device=device)
         kept, pictures = sum_over_processes(total).tolist()
         return kept / pictures
 
     @contextmanager
     def counting(self, pictures: Mapping[int, int]) -> Iterator[None]:
-        """Record pictures that are counted in the block; if it fails, counts and pictures no longer agree."""
+        """Record images that are counted in the block; if it fails, counts and images no longer agree."""
         self._is_whole = False
         yield
         self.add(pictures)

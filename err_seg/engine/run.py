@@ -1,4 +1,4 @@
-"""One process's part in a training run of the plain engine: how a step is taken."""
+"""One process's part in a training run of the plain engine."""
 
 import signal
 import time
@@ -29,7 +29,7 @@ from err_seg.modeling.err_seg import ERRSeg
 
 
 class TrainingRun(Course):
-    """A training run that can be stepped, shown, saved and finished; arguments and errors as ``train``."""
+    """A training run that can be stepped, shown, saved and finished; arguments and errors as for ``train``."""
 
     def __init__(self, cfg: Config, model: ERRSeg, *, resume: bool):
         super().__init__(cfg, model)
@@ -55,17 +55,17 @@ class TrainingRun(Course):
         self._latest: Batch | None = None
 
     def step(self, signum: int = 0) -> int:
-        """Do one iteration; the host waits for the device's results of the iteration before, not of this one.
+        """Do one iteration; the host waits for the device's results of the previous iteration, not of this one.
 
         Args:
             signum: the signal by which this process was asked to stop, or 0.
 
         Returns:
-            The signal by which any process was asked to stop, or 0. Processes agree whether there was one; if there
-            were several, not which.
+            The signal by which any process was asked to stop, or 0. All processes agree whether there was one; if there
+            were several, they may return different ones.
 
         Raises:
-            TrainingError: the loss of the iteration before is not a finite number; see :class:`Watch`.
+            TrainingError: the loss of the previous iteration is not a finite number; see :class:`Watch`.
         """
         start = time.perf_counter()
         # random numbers (stochastic depth, dropout) follow from the position alone: nothing to save, nothing to restore
@@ -91,9 +91,9 @@ class TrainingRun(Course):
         return (signum or signal.SIGTERM) if asked_to_stop else 0
 
     def _backward(self, batches: list[Batch]) -> Tensor:
-        """Add up the gradients of an iteration's parts; return this process's loss, a scalar on the device."""
+        """Sum the gradients of an iteration's parts; return this process's loss, a scalar on the device."""
         total, num_pixels = torch.zeros((), device=self.model.device), None
-        if not self.cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:  # else all parts have as many
+        if not self.cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:  # else all parts have equally many
             num_pixels = mean_pixels([batch.labels for batch in batches], self.model, len(self.spec.vocabulary))
         for number, batch in enumerate(batches, start=1):
             is_last = number == len(batches)
@@ -104,7 +104,7 @@ class TrainingRun(Course):
                     )
                 loss = loss / len(batches)
                 total += loss.detach()
-                if self.scaler is not None:  # steps with gradients that are not finite are skipped; so is this one then
+                if self.scaler is not None:  # makes the gradients of a loss that is not finite so too: skips the step
                     loss = loss * (1 + 0 * loss.detach())
                 self.accelerator.backward(loss)
         return total
@@ -120,19 +120,19 @@ class TrainingRun(Course):
             self.average.update()
 
     def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
-        """Label the first pictures of an iteration's first part."""
+        """Label the first images of the latest iteration's first part."""
         assert self._latest is not None
         with self.accelerator.autocast():
             predictions = predict_batch(self.model, self.network, self._latest, self.text, self.cfg)
         return self._latest, predictions, self.spec.vocabulary
 
     def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
-        """Evaluate weights in a network of their own."""
+        """Evaluate weights in a separate network."""
         assert self.trial is not None
         return self.trial(weights, self.iteration)
 
     def close(self) -> None:
-        """Close files and loader processes, take off what training wrapped the model in, and leave training mode."""
+        """Close files and loader processes, unwrap the model, and leave training mode."""
         del self._batches
         super().close()
         if not isinstance(self.model, FSDPModule):

@@ -24,10 +24,10 @@ MEBIBYTE = 1 << 20
 
 
 def check_trackers(cfg: Config) -> None:
-    """Check that what the run is to be logged to is installed.
+    """Check that the tools that the run is to be logged to are installed.
 
     Raises:
-        ConfigError: it is not; names the key and the package.
+        ConfigError: one is not; names the key and the package.
     """
     wanted = {
         "tensorboard": ("LOG.TENSORBOARD", cfg.LOG.TENSORBOARD),
@@ -39,7 +39,7 @@ def check_trackers(cfg: Config) -> None:
 
 
 class RunLog:
-    """Everything that a run writes about its progress; the main process has one.
+    """Everything that a run writes about its progress; only the main process has one.
 
     Every ``LOG.PERIOD`` iterations there is a line in the log and one in ``metrics.json``, the latter in detectron2's
     format: a JSON object with ``iteration`` (from 0), ``total_loss`` (the mean since the last line), ``lr`` (the
@@ -50,9 +50,9 @@ class RunLog:
 
     Args:
         cfg: the configuration.
-        device: where the network lies.
+        device: where the network is.
         start: iterations done before; what earlier runs wrote about later ones is removed.
-        losses: of the iterations before ``start`` that are not in a line yet.
+        losses: losses of iterations before ``start`` that no line contains yet.
     """
 
     def __init__(self, cfg: Config, device: torch.device, start: int, losses: list[float]):
@@ -141,14 +141,14 @@ class RunLog:
             self._metrics.close()
         if self._tensorboard is not None:
             with writing(self._tensorboard.log_dir):
-                self._tensorboard.flush()  # unlike close, it raises what could not be written
+                self._tensorboard.flush()  # unlike close, it raises an error if something could not be written
                 self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
 
 
 def keep_lines_before(file: Path, iteration: int) -> None:
-    """Cut a metrics file to its lines of iterations before the given one, and drop a line that was torn by a kill."""
+    """Keep a metrics file's lines of iterations before the given one, without a line that a kill left incomplete."""
     if not file.is_file():
         return
     kept = []
@@ -163,7 +163,7 @@ def keep_lines_before(file: Path, iteration: int) -> None:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most memory used so far in MiB: of the CUDA device, else of this process (0 where the system does not say)."""
+    """Most memory used so far in MiB, by the CUDA device, else by this process (0 if the system does not say)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MEBIBYTE
     try:

@@ -1,4 +1,4 @@
-"""Learning rates, which follow from the iteration alone: nothing to save, nothing to restore."""
+"""Learning rates. They follow from the iteration alone, so there is nothing to save or restore."""
 
 import math
 
@@ -8,12 +8,12 @@ from err_seg.config import Config
 
 
 def lr_factor(iteration: int, cfg: Config) -> float:
-    """Learning rate of an iteration (from 0) over the group's own.
+    """Learning rate of an iteration (from 0), as a factor of the group's own.
 
     ``SOLVER.LR_SCHEDULER_NAME`` names one of detectron2's curves, which fall from 1 to 0 at ``MAX_ITER`` after a linear
-    warm-up from ``WARMUP_FACTOR`` over ``WARMUP_ITERS`` iterations. "WarmupCosineLR" is half a cosine, and the warm-up
-    ends on it. "WarmupPolyLR" is ``(1 - iteration / MAX_ITER) ** POLY_LR_POWER``; the warm-up is multiplied by it, and
-    afterwards it is at least ``POLY_LR_CONSTANT_ENDING``.
+    warm-up from ``WARMUP_FACTOR`` over ``WARMUP_ITERS`` iterations. "WarmupCosineLR" is half a cosine, which the
+    warm-up rises to. "WarmupPolyLR" is ``(1 - iteration / MAX_ITER) ** POLY_LR_POWER``; the warm-up is multiplied by
+    it, and after the warm-up it is at least ``POLY_LR_CONSTANT_ENDING``.
     """
     solver = cfg.SOLVER
     warmup = min(solver.WARMUP_ITERS, solver.MAX_ITER)
@@ -38,5 +38,5 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, cfg: Config, iteration:
 def build_schedule(
     optimizer: torch.optim.Optimizer, cfg: Config, *, start: int = 0
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Build the same curve as a scheduler of torch, to be stepped once an iteration; ``start`` iterations are done."""
+    """Build the same curve as a torch scheduler, to be stepped once per iteration; ``start`` iterations are done."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: lr_factor(start + iteration, cfg))

@@ -14,7 +14,7 @@ class StopRequest:
     """Whether this process was asked to stop.
 
     Attributes:
-        signum: the first signal that came, 0 while none did.
+        signum: the first signal that came; 0 until one comes.
     """
 
     def __init__(self) -> None:
@@ -23,14 +23,14 @@ class StopRequest:
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
         """Record the signal (a handler for :mod:`signal`)."""
-        # a loader process that was forked from this one must live on: the last batches come from it
+        # a loader process that was forked from this one must not stop: the last batches come from it
         if os.getpid() == self._process:
             self.signum = self.signum or signum
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Turn SIGTERM and Ctrl-C into a :class:`StopRequest` for the time of a ``with`` block.
+    """During a ``with`` block, turn SIGTERM and Ctrl-C into a :class:`StopRequest`.
 
     Outside the main thread Python allows no handlers; signals then keep their usual effect.
     """

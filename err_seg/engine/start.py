@@ -27,7 +27,7 @@ def prepare_output(
     """Check and tidy the output folder; return the state to start from, its weights loaded into the model.
 
     Raises:
-        ConfigError, CheckpointError, TrainingError: see :func:`err_seg.engine.train`.
+        ConfigError, CheckpointError, TrainingError: as for :func:`err_seg.engine.train`.
     """
     solver, output, is_main = cfg.SOLVER, Path(cfg.OUTPUT_DIR), is_main_process()
     if is_main:
@@ -58,9 +58,9 @@ def open_data(cfg: Config, pairs: SegmentationPairs, device: torch.device, start
 
     Args:
         cfg: the configuration.
-        pairs: the training pictures.
-        device: that the batches go to.
-        start: pictures that all processes together have consumed.
+        pairs: the training images.
+        device: where the batches go.
+        start: number of images that all processes together have consumed.
     """
     rank, processes = process_share()
     return training_loader(
@@ -78,7 +78,7 @@ def open_data(cfg: Config, pairs: SegmentationPairs, device: torch.device, start
 
 
 def tell_of_start(cfg: Config, pairs: SegmentationPairs, device: torch.device, iteration: int) -> None:
-    """Log what a run trains, from which iteration on and how."""
+    """Log what a run trains on, from which iteration, and how."""
     processes = process_share()[1]
     logger.info(
         "training on %d pictures of %s: iterations %d to %d of %d pictures each (%d processes × %d parts × %d), "

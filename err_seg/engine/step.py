@@ -1,4 +1,4 @@
-"""From a batch to its loss: what any training loop shares."""
+"""From a batch to its loss: what all training loops share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from err_seg.processes import process_share, sum_over_processes
 
 
 def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
-    """Translate ``cfg.INPUT`` into the training pictures' transform."""
+    """Build the transform of training images from ``cfg.INPUT``."""
     return TrainingTransform(
         crop_size=cfg.INPUT.CROP_SIZE,
         min_sizes=cfg.INPUT.MIN_SIZE_TRAIN,
@@ -36,17 +36,17 @@ def vocabulary_input(model: ERRSeg, vocabulary: tuple[str, ...]) -> Tensor:
 
 
 def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int) -> Tensor:
-    """Return the ``num_pixels`` of :func:`segmentation_loss` with which the mean over an iteration's parts is its loss.
+    """Return the ``num_pixels`` for :func:`segmentation_loss` that makes the mean over an iteration's parts its loss.
 
     It depends on labels alone, so it is known before the first part's backward pass; all processes must call this.
 
     Args:
-        labels: those of this process's parts, each (B, H, W) of any integer type.
+        labels: label maps of this process's parts, each (B, H, W) of any integer type.
         model: the network.
         num_classes: T.
 
     Returns:
-        The mean over the parts of all processes, a float32 scalar on the model's device; never 0.
+        The mean number of pixels over the parts of all processes, a float32 scalar on the model's device; never 0.
     """
     parts = [upload(part, model.device).long() for part in labels]
     pixels = torch.stack([count_pixels(part, num_classes, model.head.crm.num_kept_train) for part in parts]).sum()
@@ -68,12 +68,12 @@ def training_loss(
     Args:
         network: the model, or its wrapper for several processes.
         model: the model itself.
-        batch: B pictures and label maps.
+        batch: B images and label maps.
         text: see :func:`vocabulary_input`.
         spec: the data set, of T classes.
         cfg: the configuration.
-        num_pixels: see :func:`mean_pixels`; ``None`` where ignored pixels are negatives, or the batch stands alone.
-        teacher: the network whose class maps are to be learned as well, as much as ``MODEL.DISTILL.WEIGHT`` says.
+        num_pixels: see :func:`mean_pixels`; ``None`` if ignored pixels are negatives, or the batch stands alone.
+        teacher: the network whose class maps are to be learned as well, with the weight ``MODEL.DISTILL.WEIGHT``.
 
     Returns:
         A float32 scalar: the mean over B·T·pixels, so that the mean over equal parts of a batch is the batch's loss.

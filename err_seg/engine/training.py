@@ -13,27 +13,28 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
 
     Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.run_log`), checkpoints every
     ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), pictures of predictions
-    every ``VIS_PERIOD`` (:mod:`err_seg.engine.vis`), and ``model_final.safetensors``; every ``TEST.EVAL_PERIOD`` and at
-    the end results on ``DATASETS.TEST``, in ``evaluations``, and the best weights so far, ``model_best.safetensors``.
+    every ``VIS_PERIOD`` (:mod:`err_seg.engine.vis`), and ``model_final.safetensors``. Every ``TEST.EVAL_PERIOD`` and at
+    the end it writes results on ``DATASETS.TEST``, in ``evaluations``, and the best weights so far, as
+    ``model_best.safetensors``.
 
-    If ``torch.distributed`` is initialised, all its processes must call this. A global batch has the same pictures and
-    gives the same step with any number of processes. The global random state is set in every iteration.
+    If ``torch.distributed`` is initialised, all its processes must call this. With any number of processes, a global
+    batch has the same images and gives the same step. The global random state is set in every iteration.
 
     Args:
         cfg: the configuration.
         model: the network, on its device; it is trained in place and left in evaluation mode. (With ``SOLVER.PARALLEL``
-            "fsdp" each process is left with its part of it: load ``model_final.safetensors`` into a new one.)
+            "fsdp", each process is left with only a part of it: load ``model_final.safetensors`` into a new network.)
         resume: continue from the newest checkpoint in ``OUTPUT_DIR``, if there is one.
 
     Raises:
-        ConfigError: settings that cannot be trained with; names the key.
+        ConfigError: the settings do not allow training; names the key.
         TrainingError: the output folder cannot be used, the loss or the weights are no longer finite numbers, a file
-            cannot be written, a pair cannot be read, or a loader process was killed; says what there is to resume from.
+            cannot be written, a pair cannot be read, or a loader process was killed; says what to resume from.
         TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
     """
     last = cfg.SOLVER.MAX_ITER
     with under_way(cfg, model) as stop, closing(TrainingRun(cfg, model, resume=resume)) as run:
-        if run.iteration >= last:  # it may have ended before its weights were written
+        if run.iteration >= last:  # an earlier run may have ended before its weights were written
             run.finish()
         while run.iteration < last:
             run.do_what_is_due(run.step(stop.signum))

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def trial_cfg(cfg: Config, iterations: int) -> Config:
-    """Return the configuration by which weights are evaluated after some iterations, in a folder of their own."""
+    """Return the configuration for evaluating the weights after ``iterations``, in a separate folder."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.WEIGHTS = f"iteration {iterations} of {cfg.OUTPUT_DIR}"
@@ -30,9 +30,10 @@ def trial_cfg(cfg: Config, iterations: int) -> Config:
 
 
 def figures_of(results: Sequence[BenchmarkResult]) -> dict[str, float]:
-    """Name the metrics as detectron2's ``metrics.json`` does: "sem_seg/mIoU", behind "<benchmark>/" if there are more.
+    """Name the metrics as detectron2's ``metrics.json`` does: "sem_seg/mIoU".
 
-    Those of single classes, and undefined ones, are left out.
+    With several benchmarks, "<benchmark>/" is put before the name. Metrics of single classes, and undefined ones, are
+    left out.
     """
     return {
         ("" if len(results) == 1 else f"{result.benchmark}/") + f"sem_seg/{name}": value
@@ -43,7 +44,7 @@ def figures_of(results: Sequence[BenchmarkResult]) -> dict[str, float]:
 
 
 def mean_figure(results: Sequence[BenchmarkResult], name: str) -> float:
-    """Average one metric over benchmarks; NaN if one of them has none."""
+    """Average one metric over benchmarks; NaN if a benchmark lacks it."""
     return statistics.fmean(result.metrics[name] for result in results)
 
 
@@ -65,7 +66,7 @@ class BestWeights:
     def offer(
         self, weights: nn.Module | dict[str, Tensor], iterations: int, results: Sequence[BenchmarkResult]
     ) -> None:
-        """Write weights, in the main process, if their results are better than all before."""
+        """Write weights, in the main process, if their results are better than all earlier ones."""
         mean = mean_figure(results, self.metric)
         if not mean > (-math.inf if self.mean is None else self.mean):
             return
@@ -82,7 +83,7 @@ class Trial:
 
     Args:
         cfg: the configuration.
-        model: the network, before it is divided over processes; it is copied to the CPU.
+        model: the network, not yet divided over processes; it is copied to the CPU.
 
     Raises:
         DatasetError: a benchmark is unknown or not on disk.
@@ -94,7 +95,7 @@ class Trial:
         self.model = copy.deepcopy(model).cpu().requires_grad_(False)
 
     def __call__(self, weights: dict[str, Tensor], iterations: int) -> list[BenchmarkResult]:
-        """Evaluate weights after some iterations; all processes must call this."""
+        """Evaluate the weights after ``iterations`` iterations; all processes must call this."""
         self.model.load_state_dict(weights)
         results = evaluate(trial_cfg(self.cfg, iterations), self.model.to(self.device))
         self.model.cpu()

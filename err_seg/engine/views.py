@@ -1,4 +1,4 @@
-"""Test-time augmentation: several sizes and mirror images of a picture, their probabilities averaged."""
+"""Test-time augmentation: an image at several sizes, plain and mirrored, with averaged probabilities."""
 
 import math
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from err_seg.modeling.segmentation import Segmentation, split_results
 
 
 class View(NamedTuple):
-    """How the network sees a picture: resized to size×size, mirrored or not."""
+    """How the network sees an image: resized to size×size, mirrored or not."""
 
     size: int
     mirrored: bool
 
 
 def evaluation_views(cfg: Config) -> list[View]:
-    """List the views that ``TEST.AUG`` asks for; the first is the picture as it is evaluated without augmentation."""
+    """List the views that ``TEST.AUG`` asks for; the first is how an image is seen without augmentation."""
     size, aug = cfg.INPUT.SIZE, cfg.TEST.AUG
     if not aug.ENABLED:
         return [View(size, False)]
-    # the grid's side must be even (stride 32) and a multiple of the ratios that ESCF reduces it by
+    # the grid's side must be even (stride 32) and a multiple of ESCF's reduction ratios
     step = STRIDE * math.lcm(2, cfg.MODEL.ESCF.SSR_RATIO, cfg.MODEL.ESCF.CSR_RATIO)
     sizes = [size, *(max(step, round(size * scale / step) * step) for scale in aug.SCALES if scale != 1)]
     mirrored = (False, True) if aug.FLIP else (False,)
@@ -40,22 +40,22 @@ def segment_views(
     sizes: Sequence[tuple[int, int]],
     views: Sequence[View],
 ) -> list[Segmentation]:
-    """Segment pictures in every view and average the probabilities.
+    """Segment images in every view and average the probabilities.
 
-    All views keep the classes that the first one chose, so that their maps stand for the same classes. The average
-    has the resolution of the largest view.
+    All views keep the classes that the first one chose, so that their maps are of the same classes. The average has the
+    resolution of the largest view.
 
     Args:
         model: the network, in evaluation mode.
-        images: B pictures (3, h, w), RGB in 0..255.
+        images: B images (3, h, w), RGB in 0..255.
         text: (T, D) embeddings of the vocabulary.
-        num_kept: K; ``None`` is the model's own.
+        num_kept: K; ``None``: the model's own.
         vocabulary: the T class names.
         sizes: (H, W) of the B results.
         views: at least one; the first one chooses the classes.
 
     Returns:
-        One result a picture.
+        One result per image.
     """
     side = max(view.size for view in views) // 4
     seen: list[Tensor] = []

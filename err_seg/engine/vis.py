@@ -23,23 +23,23 @@ UNLABELLED = -1
 
 @torch.no_grad()
 def predict_batch(model: ERRSeg, network: nn.Module, batch: Batch, text: Tensor, cfg: Config) -> np.ndarray:
-    """Label the first pictures of a training batch as evaluation would, at the crop's size: (B, S, S) int64."""
+    """Label the first images of a training batch as evaluation would, at the crop's size: (B, S, S) int64."""
     images = model.preprocess(batch.images[:PICTURES], cfg.INPUT.CROP_SIZE)
     network.eval()
     try:
         prediction = network(images, text)
     finally:
         network.train()
-    best = resize(prediction.logits.float(), batch.labels.shape[-2:]).argmax(dim=1)  # B×S×S, places among the kept
+    best = resize(prediction.logits.float(), batch.labels.shape[-2:]).argmax(dim=1)  # B×S×S, places in ``kept``
     return prediction.kept.gather(1, best.flatten(1)).view_as(best).cpu().numpy()
 
 
 def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Image.Image:
-    """Lay out picture | truth | prediction, a row a picture, the two label maps over the picture, with a legend.
+    """Lay out image | ground truth | prediction, one row per image, label maps over the image, with a legend.
 
     Args:
-        batch: pictures and their label maps.
-        predictions: (B, S, S) class indices of its first B pictures.
+        batch: images and their label maps.
+        predictions: (B, S, S) class indices of its first B images.
         names: the class names.
     """
     count = len(predictions)

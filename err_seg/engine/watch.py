@@ -1,4 +1,4 @@
-"""Checks the loss without making the host wait: an iteration's numbers are read while the next one runs."""
+"""Checks the loss without making the host wait: an iteration's numbers are read while the next iteration runs."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ LOSSES_SKIPPED = 10  # in a row, before a run with loss scaling ends: a few are 
 
 
 class LateNumbers:
-    """A few numbers on their way from the device to the host, while both go on working."""
+    """A few numbers on their way from the device to the host; both go on working meanwhile."""
 
     def __init__(self, numbers: Tensor):
         self._arrived: torch.cuda.Event | None = None
@@ -42,11 +42,11 @@ class Iteration(NamedTuple):
 
     Attributes:
         number: which one, from 0.
-        files: this process's pictures.
+        files: the files of this process's images.
         own_loss: this process's loss, a scalar on the device.
-        numbers: mean over the processes of loss and signal, and the loss scale behind them where there is one.
+        numbers: means of loss and signal over the processes, followed by the loss scale if there is one.
         lr: the learning rate.
-        seconds, data_seconds: how long it took, and how much of that was waiting for data.
+        seconds, data_seconds: how long the iteration took, and how much of that was waiting for data.
     """
 
     number: int
@@ -59,20 +59,20 @@ class Iteration(NamedTuple):
 
 
 class Watch:
-    """Records every iteration and reads it one iteration later: logs it, and ends the run if its loss is not finite.
+    """Records every iteration; one iteration later, logs it and ends the run if its loss is not finite.
 
-    With loss scaling, a loss that is not finite only skips its step, as gradients that are not finite do; more than
-    ``LOSSES_SKIPPED`` in a row end the run.
+    With loss scaling, a loss that is not finite only skips its step, just as gradients that are not finite do; the run
+    ends after more than ``LOSSES_SKIPPED`` such losses in a row.
 
     Args:
         checkpoints: named in messages.
-        log: the main process's, else ``None``.
+        log: the main process's log; ``None`` in other processes.
         state: where the run starts.
-        scale: the loss scale there; ``None`` without loss scaling.
+        scale: the loss scale at that point; ``None`` without loss scaling.
 
     Attributes:
-        broken: losses in a row up to now that were not finite.
-        skipped: steps that loss scaling has skipped so far.
+        broken: how many losses in a row, up to now, were not finite.
+        skipped: how many steps loss scaling has skipped so far.
         asked_to_stop: whether any process was asked to stop; the same in all of them.
     """
 
@@ -83,14 +83,14 @@ class Watch:
         self._pending: Iteration | None = None
 
     def note(self, iteration: Iteration) -> None:
-        """Record an iteration; the one before must have been settled."""
+        """Record an iteration; the previous one must have been settled."""
         self._pending = iteration
 
     def settle(self) -> None:
-        """Read and log what was noted, if that has not happened yet.
+        """Read and log the recorded iteration, unless that was done already.
 
         Raises:
-            TrainingError: the loss was not finite for too long; names iteration, pictures and last checkpoint.
+            TrainingError: the loss was not finite for too long; names the iteration, images and last checkpoint.
         """
         iteration, self._pending = self._pending, None
         if iteration is None:
@@ -100,7 +100,7 @@ class Watch:
         scaling: dict[str, Any] = {}
         for scale in scales:
             assert self.scale is not None
-            self.skipped += scale < self.scale  # it falls with each step skipped, and then alone
+            self.skipped += scale < self.scale  # the scale falls exactly when a step is skipped
             self.scale = scale
             scaling = {"loss_scale": scale, "skipped_steps": self.skipped}
         self.broken = 0 if math.isfinite(loss) else self.broken + 1
@@ -120,7 +120,7 @@ class Watch:
 
 
 def broken_loss(what: str, checkpoints: Checkpoints) -> TrainingError:
-    """Return the error that says what broke, with which pictures, and what to do."""
+    """Return the error that says what broke, with which images, and what to do."""
     return TrainingError(
         f"{what}; {checkpoints.newest_text()}. Look at these pictures and their labels; else lower SOLVER.BASE_LR or "
         'try SOLVER.PRECISION "bf16" or "fp32", and --resume'

@@ -1,4 +1,4 @@
-"""Boundary IoU: how well the contours of the classes are met (Cheng et al., "Boundary IoU", CVPR 2021)."""
+"""Boundary IoU: how well predicted contours match the ground truth's (Cheng et al., "Boundary IoU", CVPR 2021)."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ IGNORED = -1
 
 
 def boundary_width(height: int, width: int, dilation_ratio: float = 0.02) -> int:
-    """Width of the boundary band in pixels: 2 % of the picture's diagonal, rounded, at least 1."""
+    """Width of the boundary band in pixels: 2 % of the image's diagonal, rounded, at least 1."""
     return max(1, round(dilation_ratio * math.sqrt(height**2 + width**2)))
 
 
@@ -25,10 +25,10 @@ def is_boundary(labels: Tensor, width: int) -> Tensor:
     """Tell which pixels lie within ``width`` of their own region's contour.
 
     A pixel is on the boundary where the (2·width+1)² window around it leaves its region: reaches another label or the
-    outside of the picture. For every class at once this is its mask minus the mask eroded ``width`` times by 3x3.
+    outside of the image. This gives, for all classes at once, each mask minus that mask eroded ``width`` times by 3x3.
 
     Args:
-        labels: (H, W) or (B, H, W) integer label maps, 0..2^24-1, or -1 for what belongs to no region.
+        labels: (H, W) or (B, H, W) integer label maps, 0..2^24-1, or -1 for pixels that belong to no region.
         width: in pixels, at least 1.
 
     Returns:
@@ -40,15 +40,15 @@ def is_boundary(labels: Tensor, width: int) -> Tensor:
 
 
 class BoundaryConfusion:
-    """Accumulates pictures for the boundary IoU of every class, and for the plain IoU in ``regions``.
+    """Accumulates images for the boundary IoU of every class, and for the plain IoU in ``regions``.
 
     Two rules:
 
     - ``"paper"``: the boundary IoU of the paper. Both maps are cut to their boundary bands; a class's boundary IoU is
-      the IoU of its bands. Ignored pixels are cut out of both maps first and count as outside of every region. Like
+      the IoU of its bands. Ignored pixels are first cut out of both maps and count as outside every region. Like
       the IoU, it is NaN for classes without ground truth.
     - ``"detectron2"``: the numbers of detectron2's evaluator, for comparing with its results. It subtracts
-      a grey-value erosion from the *label map*, so that its band holds differences of labels and class 0 takes in
+      a grey-value erosion from the *label map*, so that its band holds differences of labels and class 0 includes
       all interiors; it is defined where either map has the value.
 
     Args:
@@ -56,14 +56,14 @@ class BoundaryConfusion:
         ignore_label: as in :class:`ConfusionMatrix`.
         background: as in :class:`ConfusionMatrix`.
         rule: see above.
-        dilation_ratio: width of the band relative to the picture's diagonal.
-        device: where counts lie and bands are computed.
+        dilation_ratio: width of the band relative to the image's diagonal.
+        device: where counts are kept and bands are computed.
 
     Attributes:
-        regions: the plain :class:`ConfusionMatrix` of the same pictures; no second one is needed.
+        regions: the plain :class:`ConfusionMatrix` of the same images, so that no second one is needed.
 
     Raises:
-        ValueError: for an unknown rule, and as :class:`ConfusionMatrix`.
+        ValueError: for an unknown rule, and as for :class:`ConfusionMatrix`.
     """
 
     def __init__(
@@ -79,13 +79,13 @@ class BoundaryConfusion:
         if rule not in ("paper", "detectron2"):
             raise ValueError(f"rule must be 'paper' or 'detectron2', found {rule!r}")
         self.regions = ConfusionMatrix(num_classes, ignore_label, background, device)
-        # One class more: what is no boundary (rule "paper"); never used by rule "detectron2".
+        # One extra class, for pixels off the boundary (rule "paper"); rule "detectron2" never uses it.
         self.bands = ConfusionMatrix(num_classes + 1, IGNORED, device=device)
         self.rule = rule
         self.dilation_ratio = dilation_ratio
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Count one picture or a batch of one size: arguments and errors as :meth:`ConfusionMatrix.update`."""
+        """Count one image or a batch of one size: arguments and errors as for :meth:`ConfusionMatrix.update`."""
         self.regions.update(prediction, label)
         if label.numel() == 0:
             return
@@ -108,7 +108,7 @@ class BoundaryConfusion:
         self.bands.update(prediction, label)
 
     def merge(self, other: "BoundaryConfusion") -> "BoundaryConfusion":
-        """Add another one's counts in place; ValueError where the settings differ."""
+        """Add another one's counts in place; ValueError if the settings differ."""
         if (self.rule, self.dilation_ratio) != (other.rule, other.dilation_ratio):
             raise ValueError(
                 f"boundary counts of different rules cannot be merged: {self.rule!r} at {self.dilation_ratio} and "
@@ -154,8 +154,8 @@ class BoundaryConfusion:
 
         Returns:
             Those of ``regions``, then ``mBoundaryIoU`` (mean over the classes that have a value), then for each class
-            ``BoundaryIoU-<class>`` and ``min(IoU, B-Iou)-<class>``, the smaller one of it and the IoU; NaN as the
-            class doc says, and NaN in the minimum wherever the IoU is NaN.
+            ``BoundaryIoU-<class>`` and ``min(IoU, B-Iou)-<class>``, the smaller of it and the IoU. The class docstring
+            says when a boundary IoU is NaN; the minimum is NaN wherever the IoU is NaN.
         """
         metrics = self.regions.metrics(class_names)
         boundary_iou = _iou(self.bands, need_label=self.rule == "paper")[:-1]
@@ -178,14 +178,14 @@ def _iou(confusion: ConfusionMatrix, need_label: bool) -> np.ndarray:
 
 
 def _grey_boundary(labels: Tensor, width: int) -> Tensor:
-    """Label map minus its grey-value erosion, zero outside of the picture (detectron2's rule)."""
+    """Label map minus its grey-value erosion, zero outside the image (detectron2's rule)."""
     padded = F.pad(labels.float(), (1, 1, 1, 1))
     eroded = -_window_max(-padded, width)
     return labels - eroded[..., 1:-1, 1:-1].to(torch.int64)
 
 
 def _window_max(maps: Tensor, radius: int) -> Tensor:
-    """Maximum over the (2·radius+1)² window of (H, W) or (B, H, W) float maps; a square splits into two lines."""
+    """Maximum over the (2·radius+1)² window of (H, W) or (B, H, W) float maps, computed along each axis in turn."""
     size = 2 * radius + 1
     batched = maps.reshape(-1, 1, *maps.shape[-2:])
     rows = F.max_pool2d(batched, (size, 1), stride=1, padding=(radius, 0))

@@ -13,14 +13,14 @@ C = TypeVar("C", bound="Counts")
 
 
 class Counts(Protocol):
-    """What predictions are counted in, each method as in :class:`ConfusionMatrix`."""
+    """Anything that counts predictions; each method is as in :class:`ConfusionMatrix`."""
 
     @property
     def regions(self) -> "ConfusionMatrix":
         """The counts of pixels by class."""
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Count one picture or a batch."""
+        """Count one image or a batch."""
 
     def merge(self: C, other: C) -> C:
         """Add another one's counts, in place."""
@@ -43,18 +43,18 @@ class ConfusionMatrix:
     """Counts of pixels by (predicted class, ground-truth class).
 
     Rows are predictions, columns are ground truth (detectron2's orientation): ``matrix[p, g]`` pixels of class g
-    were predicted as class p. Counts are int64 and exact. Pixels whose label is ``ignore_label`` never count,
+    were predicted as class p. Counts are int64 and exact. Pixels with the label ``ignore_label`` never count,
     whatever was predicted there.
 
     Args:
         num_classes: N, the number of ground-truth classes.
         ignore_label: label value of pixels that are left out; any integer outside 0..N-1.
-        background: where the vocabulary is larger than the ground truth (PAS-20b: 59 names, 21 classes), the class
-            that every prediction >= ``background`` counts as; it must be N-1. None: predictions are 0..N-1.
-        device: where the counts lie; pictures from elsewhere are moved there.
+        background: if the vocabulary is larger than the ground truth (PAS-20b: 59 names, 21 classes), the class that
+            every prediction >= ``background`` counts as; it must be N-1. None: predictions are 0..N-1.
+        device: where the counts are kept; predictions and labels from elsewhere are moved there.
 
     Raises:
-        ValueError: where ``ignore_label`` is a class or ``background`` is not the last class.
+        ValueError: ``ignore_label`` is a class, or ``background`` is not the last class.
     """
 
     def __init__(
@@ -89,25 +89,25 @@ class ConfusionMatrix:
 
     @property
     def device(self) -> torch.device:
-        """Where the counts lie."""
+        """Where the counts are kept."""
         return self._counts.device
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Count one picture or a batch.
+        """Count one image or a batch.
 
         Args:
             prediction: (H, W) or (B, H, W), any integer dtype: class indices.
             label: same shape, any integer dtype: class indices or ``ignore_label``.
 
         Raises:
-            TypeError: where either tensor is not of an integer dtype.
-            ValueError: where the shapes differ, or a counted pixel's prediction or label is outside its range;
-                nothing is counted then.
+            TypeError: a tensor is not of an integer dtype.
+            ValueError: the shapes differ, or a counted pixel's prediction or label is outside its range; nothing is
+                counted then.
         """
         self._check_layout(prediction, label)
         if label.numel() == 0:
             return
-        # 16-bit unsigned tensors have next to no operators: widen before anything else.
+        # 16-bit unsigned tensors support hardly any operators: widen before anything else.
         prediction = prediction.to(self.device, torch.int64)
         label = label.to(self.device, torch.int64)
 
@@ -118,8 +118,8 @@ class ConfusionMatrix:
             prediction = prediction.clamp(max=self.background)
 
         n = self.num_classes
-        cell = torch.where(counted, prediction * n + label, n * n).flatten()  # one cell more collects what is ignored
-        # not bincount, which asks the device for the largest value
+        cell = torch.where(counted, prediction * n + label, n * n).flatten()  # an extra cell for ignored pixels
+        # not bincount, which waits for the device to return the largest value
         counts = self._counts.new_zeros(n * n + 1)
         self._counts += counts.scatter_add_(0, cell, counts.new_ones(1).expand_as(cell))[:-1]
 
@@ -127,7 +127,7 @@ class ConfusionMatrix:
         """Add another matrix's counts to this one, in place, and return this one.
 
         Raises:
-            ValueError: where the two differ in classes, ignore label or background.
+            ValueError: the two differ in classes, ignore label or background.
         """
         if self._settings() != other._settings():
             raise ValueError(
@@ -144,10 +144,10 @@ class ConfusionMatrix:
     def all_reduce(self) -> "ConfusionMatrix":
         """Replace the counts by their sum over all processes (call it once, at the end), and return this matrix.
 
-        Does nothing where ``torch.distributed`` is not initialised.
+        Does nothing if ``torch.distributed`` is not initialised.
         """
         if dist.is_available() and dist.is_initialized():
-            # NCCL reduces CUDA tensors only, gloo is meant for those on the CPU.
+            # NCCL reduces only CUDA tensors; gloo is meant for CPU tensors.
             device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
             counts = self._counts.to(device)
             dist.all_reduce(counts)
@@ -175,7 +175,7 @@ class ConfusionMatrix:
         """Rebuild a matrix from :meth:`state`, exactly.
 
         Raises:
-            ValueError: where a key is missing or an entry is no valid (class, class, pixels) triple.
+            ValueError: a key is missing, or an entry is not a valid (class, class, pixels) triple.
         """
         keys = ("num_classes", "ignore_label", "background", "entries")
         missing = [key for key in keys if key not in state]
@@ -210,7 +210,7 @@ class ConfusionMatrix:
             )
 
     def _check_values(self, prediction: Tensor, label: Tensor) -> None:
-        """Raise where a value is out of range; all four bounds come to the host at once."""
+        """Raise if a value is out of range; all four bounds are copied to the host at once."""
         bounds = torch.stack([prediction.amin(), prediction.amax(), label.amin(), label.amax()]).tolist()
         last = self.num_classes - 1
         for value in bounds[:2]:

@@ -1,4 +1,4 @@
-"""Predictions as files: label maps in PNG, segments in COCO's run-length JSON."""
+"""Predictions as files: label maps as PNG, segments as COCO's run-length JSON."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,14 +25,14 @@ def save_label_png(
     """Write a label map as a PNG file that holds class indices, complete or not at all.
 
     Up to 255 classes: 8 bit with a palette of :func:`~err_seg.drawing.colors.class_colors`, so that viewers show
-    colours and programs read indices; 255, black, means nothing. More classes: 16-bit grey; 65535 means nothing. Both
+    colours and programs read indices; 255 (black) means no class. More classes: 16-bit grey; 65535 means no class. Both
     are the conventions of the benchmarks' label files.
 
     Args:
         labels: (H, W) integers, 0..N-1.
-        path: file to write; a present one is replaced.
+        path: file to write; an existing one is replaced.
         class_names: N names, in label order.
-        ignore_label: a further value that ``labels`` may hold, written as nothing.
+        ignore_label: a further value that ``labels`` may hold, written as no class.
 
     Raises:
         ValueError: for another shape, or a value that is neither a class nor ``ignore_label``.
@@ -51,13 +51,13 @@ def save_label_png(
 
 
 def load_label_png(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Read a label map of :func:`save_label_png`.
+    """Read a label map that :func:`save_label_png` wrote.
 
     Returns:
-        (H, W) uint8 (nothing: 255) or uint16 (nothing: 65535).
+        (H, W) uint8 (no class: 255) or uint16 (no class: 65535).
 
     Raises:
-        ValueError: where the file holds colours rather than indices.
+        ValueError: the file holds colours instead of indices.
     """
     with Image.open(path) as image:
         if image.mode not in ("P", "L", "I;16"):
@@ -74,25 +74,25 @@ def rle_segments(
     scores: Mapping[int, float] | None = None,
     ignore_label: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Cut a label map into one run-length coded segment per class that occurs.
+    """Cut a label map into run-length coded segments, one per class that occurs.
 
-    The layout is that of COCO results and of detectron2's ``sem_seg_predictions.json`` with the keys
-    ``category_name``, ``area`` and ``score`` added.
+    The layout is that of COCO results and of detectron2's ``sem_seg_predictions.json``, with the additional keys
+    ``category_name``, ``area`` and ``score``.
 
     Args:
         labels: (H, W) integers, 0..N-1.
-        file_name: the picture's.
+        file_name: the image's file name.
         class_names: N names, in label order.
         category_ids: N ids of the data set, in label order; by default the label itself.
-        scores: label to confidence; segments of labels that it lacks have no key ``score``.
-        ignore_label: a further value that ``labels`` may hold, of which no segment is made.
+        scores: label to confidence; segments of labels that are not in it have no key ``score``.
+        ignore_label: a further value that ``labels`` may hold; it gets no segment.
 
     Returns:
         Segments in label order: ``file_name``, ``category_id``, ``category_name``, ``segmentation`` ({"size": [H, W],
-        "counts": str}, COCO's compressed coding), ``area`` in pixels and, where known, ``score``.
+        "counts": str}, COCO's compressed coding), ``area`` in pixels and, if known, ``score``.
 
     Raises:
-        ValueError: as :func:`save_label_png`, and where there are not N category ids.
+        ValueError: as for :func:`save_label_png`, or there are not N category ids.
     """
     nothing = _check_labels(labels, len(class_names), ignore_label)
     ids = range(len(class_names)) if category_ids is None else category_ids
@@ -118,10 +118,10 @@ def rle_segments(
 def labels_from_rle(
     segments: Sequence[Mapping[str, Any]], *, category_ids: Sequence[int] | None = None, nothing: int = -1
 ) -> NDArray[np.int64]:
-    """Put one picture's segments together again: the inverse of :func:`rle_segments`.
+    """Put one image's segments together again: the inverse of :func:`rle_segments`.
 
     Args:
-        segments: at least one; where they overlap the later one counts.
+        segments: at least one; where they overlap, the later one counts.
         category_ids: as given to :func:`rle_segments`.
         nothing: value of pixels in no segment.
 
@@ -129,7 +129,7 @@ def labels_from_rle(
         (H, W) int64.
 
     Raises:
-        ValueError: where there is no segment, segments are of different pictures or sizes, or a category is unknown.
+        ValueError: there is no segment, segments are of different images or sizes, or a category is unknown.
     """
     pictures = {(segment["file_name"], *segment["segmentation"]["size"]) for segment in segments}
     if len(pictures) != 1:
@@ -146,9 +146,9 @@ def labels_from_rle(
 
 
 def save_rle_json(segments: Iterable[Mapping[str, Any]], path: str | Path) -> int:
-    """Write segments of any number of pictures as one JSON list, one segment a line, complete or not at all.
+    """Write segments of any number of images as one JSON list, one segment per line, complete or not at all.
 
-    The segments are taken one by one, so that a generator over thousands of pictures needs no memory for them.
+    Segments are written as they come, so that a generator over thousands of images needs no memory for them.
 
     Returns:
         The number of segments written.
@@ -164,10 +164,10 @@ def save_rle_json(segments: Iterable[Mapping[str, Any]], path: str | Path) -> in
 
 
 def load_rle_json(path: str | Path) -> list[dict[str, Any]]:
-    """Read a file of :func:`save_rle_json` (or detectron2's ``sem_seg_predictions.json``): a list of segments.
+    """Read the list of segments in a file of :func:`save_rle_json` (or detectron2's ``sem_seg_predictions.json``).
 
     Raises:
-        ValueError: where the file is no JSON list of segments; the message names the file.
+        ValueError: the file is not a JSON list of segments; the message names the file.
     """
     try:
         segments = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -180,7 +180,7 @@ def load_rle_json(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _check_labels(labels: Labels, num_classes: int, ignore_label: int | None) -> NDArray[np.bool_]:
-    """Check a label map; returns (H, W) bool: where it holds ``ignore_label``."""
+    """Check a label map, and return (H, W) bool: where it holds ``ignore_label``."""
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"a label map is an (H, W) array of integers, found {labels.dtype} {labels.shape}")
     nothing = np.zeros(labels.shape, dtype=bool) if ignore_label is None else labels == ignore_label

@@ -13,7 +13,7 @@ SUMMARY_METRICS = ("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC")
 def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_names: Sequence[str]) -> dict[str, float]:
     """Compute every metric of a benchmark, in float64.
 
-    With tp, gt and pred the pixels of a class that are right, in the ground truth, and predicted:
+    Let tp, gt and pred be the numbers of a class's pixels that are right, in the ground truth, and predicted. Then:
 
     - ``IoU-<class>`` = tp / (gt + pred - tp) and ``ACC-<class>`` = tp / gt, NaN for a class without ground truth;
     - ``mIoU``: mean IoU over the classes with ground truth (detectron2's main branch, since July 2022);
@@ -22,18 +22,18 @@ def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_name
     - ``fwIoU``: IoU weighted by the classes' share of the ground truth;
     - ``mACC``: mean ACC over the classes with ground truth; ``pACC``: share of all pixels that are right.
 
-    If no pixel was counted, every metric is NaN (detectron2 differs in fwIoU alone, which is 0 there).
+    If no pixel was counted, every metric is NaN (detectron2 differs only in fwIoU, which is 0 there).
 
     Args:
         confusion: (N, N) integer counts, [prediction, ground truth] as in
             :class:`~err_seg.evaluation.confusion.ConfusionMatrix`.
-        class_names: N names; those that occur repeatedly are told apart as :func:`unique_names` says.
+        class_names: N names; equal names are told apart as :func:`unique_names` says.
 
     Returns:
         Name to percent, in detectron2's order.
 
     Raises:
-        ValueError: where the matrix is not square, of another size than the names, or negative.
+        ValueError: the matrix is not square, does not match the number of names, or has negative entries.
     """
     confusion = _as_counts(confusion)
     if confusion.shape != (len(class_names), len(class_names)):
@@ -68,8 +68,8 @@ def class_pixels(confusion: NDArray[np.int64] | torch.Tensor) -> list[int]:
 def unique_names(names: Sequence[str]) -> list[str]:
     """Tell equal names apart by their index: ["bag", "cup", "bag"] gives ["bag (0)", "cup", "bag (2)"].
 
-    Names that occur once stay as they are. Vocabularies of first synonyms (A-847) hold equal names, which must not
-    overwrite each other's metrics.
+    Names that occur once stay as they are. Vocabularies that use only the first synonym (A-847) contain equal names,
+    which must not overwrite each other's metrics.
     """
     unique = list(names)
     while len(set(unique)) < len(unique):

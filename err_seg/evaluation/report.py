@@ -24,14 +24,14 @@ class BenchmarkResult:
     """The outcome of one benchmark.
 
     Attributes:
-        benchmark: its name, as "A-150".
+        benchmark: its name, such as "A-150".
         metrics: name to percent, NaN where undefined: see
             :func:`~err_seg.evaluation.metrics.segmentation_metrics`; further metrics may follow.
         class_names: N names, as written in the vocabulary.
         class_pixels: N counts of ground-truth pixels.
-        pictures: number of pictures evaluated.
-        settings: what the metrics depend on (checkpoint, K, sizes …), JSON-able; not interpreted.
-        mean_kept: how many classes of the vocabulary an image kept on average; ``None`` where nobody counted.
+        pictures: number of images evaluated.
+        settings: what the metrics depend on (checkpoint, K, sizes …), JSON-able; stored without being interpreted.
+        mean_kept: how many classes of the vocabulary were kept per image on average; ``None`` if not counted.
     """
 
     benchmark: str
@@ -77,7 +77,7 @@ def save_results(results: Sequence[BenchmarkResult], path: str | Path) -> None:
     "mean_kept"}}}; undefined metrics are null.
 
     Raises:
-        ValueError: where two results have the same benchmark name.
+        ValueError: two results have the same benchmark name.
     """
     benchmarks: dict[str, Any] = {}
     for result in results:
@@ -93,7 +93,7 @@ def load_results(path: str | Path) -> list[BenchmarkResult]:
     """Read a file of :func:`save_results`; null metrics become NaN.
 
     Raises:
-        ValueError: where the file is not such a JSON file; the message names the file and what is wrong.
+        ValueError: the file is not such a JSON file; the message names the file and what is wrong.
     """
     try:
         benchmarks = json.loads(Path(path).read_text(encoding="utf-8"))["benchmarks"]
@@ -109,7 +109,7 @@ def load_results(path: str | Path) -> list[BenchmarkResult]:
 
 
 def save_summary_csv(results: Sequence[BenchmarkResult], path: str | Path) -> None:
-    """Write one row per benchmark: benchmark, the five summary metrics in percent, pictures; undefined: empty cell."""
+    """Write one row per benchmark: name, five summary metrics in percent, number of images; undefined: empty cell."""
     rows = [[r.benchmark, *(r.metrics[name] for name in SUMMARY_METRICS), r.pictures] for r in results]
     write_csv(path, ["benchmark", *SUMMARY_METRICS, "pictures"], rows)
 
@@ -120,7 +120,7 @@ def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
 
 
 def summary_table(results: Sequence[BenchmarkResult]) -> str:
-    """Lay several benchmarks out as aligned text that is Markdown, too; percent with two decimals, "-": undefined."""
+    """Lay several benchmarks out as aligned text, also valid Markdown: percent with two decimals, "-" if undefined."""
     rows = [[r.benchmark, *(r.metrics[name] for name in SUMMARY_METRICS), r.pictures] for r in results]
     return text_table(["benchmark", *SUMMARY_METRICS, "pictures"], rows)
 
@@ -131,10 +131,10 @@ def class_table(result: BenchmarkResult) -> str:
 
 
 def copypaste_lines(results: Sequence[BenchmarkResult]) -> list[str]:
-    """Give the lines that detectron2 prints for spreadsheets, three for each benchmark.
+    """Return the lines that detectron2 prints for spreadsheets, three for each benchmark.
 
-    With one benchmark the first line is detectron2's own, "copypaste: Task: sem_seg"; with several the task is the
-    benchmark's name. Metrics whose names hold a dash (per class, mIoU-v0.6) are left out, as in detectron2.
+    With one benchmark, the first line is detectron2's own, "copypaste: Task: sem_seg"; with several, the task is the
+    benchmark's name. Metrics with a dash in their name (per class, mIoU-v0.6) are left out, as in detectron2.
     """
     lines = []
     for result in results:
@@ -157,13 +157,13 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Sequence[Sequence[A
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Lay rows out as aligned text that is Markdown, too: floats with two decimals, NaN as "-"."""
+    """Lay rows out as aligned text, also valid Markdown: floats with two decimals, NaN as "-"."""
     table = Table(box=box.MARKDOWN)
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(_cell(cell)) for cell in row))
-    # A console of its own: as wide as the table needs, whatever terminal (or none) the caller has.
+    # A separate console, as wide as the table needs, whatever terminal the caller has, if any.
     console = Console(file=io.StringIO(), width=10_000, color_system=None)
     with console.capture() as capture:
         console.print(table)

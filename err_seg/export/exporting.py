@@ -21,15 +21,15 @@ from err_seg.modeling.err_seg import ERRSeg
 EXAMPLE_CLASSES, EXAMPLE_KEPT = 13, 6
 LARGEST_SIDE, LARGEST_VOCABULARY = 32768, 65536
 OPSET = 20
-FACTS = "err_seg.json"  # in the archive that a .pt2 file is
+FACTS = "err_seg.json"  # inside the archive that a .pt2 file is
 
 
 class ExportError(RuntimeError):
-    """A network or machine that cannot export; the message says why."""
+    """The network cannot be exported, or not on this machine; the message says why."""
 
 
 def trace(model: ERRSeg) -> ExportedProgram:
-    """Turn the network into a graph in which picture size, T and K are open (``ExportableERRSeg``'s inputs)."""
+    """Turn the network into a graph that takes any image size, T and K (see the inputs of ``ExportableERRSeg``)."""
     if model.training or model.device.type != "cpu":
         raise ExportError("export needs the model on the CPU and in evaluation mode; the file runs anywhere")
     network = ExportableERRSeg(model).eval()
@@ -55,7 +55,7 @@ def export_program(model: ERRSeg, file: Path) -> None:
 
 
 def export_onnx(model: ERRSeg, file: Path) -> None:
-    """Write an ONNX file with the weights in it (without the text tower's), complete or not at all.
+    """Write an ONNX file that contains all weights but the text tower's, complete or not at all.
 
     Raises:
         ExportError: ``onnx`` or ``onnxscript`` is not installed, or the model is not on the CPU.
@@ -79,7 +79,7 @@ def export_onnx(model: ERRSeg, file: Path) -> None:
 
 
 def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-    """Sort in ONNX, whose TopK puts equal values in the order of their indices, as a stable sort does."""
+    """Sort in ONNX by its TopK, which leaves equal values in the order of their indices, as a stable sort does."""
     from onnxscript import opset20 as op
 
     length = op.Shape(values, start=dim, end=dim + 1)
@@ -87,7 +87,7 @@ def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bo
 
 
 def facts(model: ERRSeg) -> dict[str, Any]:
-    """Return what a user of an exported file should know of it."""
+    """Return what a user of an exported file should know about it."""
     return {
         "network": "ERR-Seg",
         "inputs": "image (1, 3, H, W) float32 RGB 0..255; text (T, D) float32 unit vectors; ranks 0..K-1 int64",
@@ -103,10 +103,10 @@ def facts(model: ERRSeg) -> dict[str, Any]:
 
 
 def check_facts(model: ERRSeg, file: Path) -> None:
-    """Check that an exported file is of this network.
+    """Check that a file was exported from this network.
 
     Raises:
-        ExportError: it is of other weights or settings, does not say of which, or cannot be read; names the file.
+        ExportError: it has other weights or settings, does not say which, or cannot be read; names the file.
     """
     read = {".onnx": _onnx_facts, ".pt2": _program_facts}[file.suffix]
     found, expected = read(file), {key: str(value) for key, value in facts(model).items()}
@@ -125,7 +125,7 @@ def _onnx_facts(file: Path) -> dict[str, str]:
 
     try:
         return {entry.key: entry.value for entry in onnx.load(file, load_external_data=False).metadata_props}
-    except Exception as error:  # of protobuf's
+    except Exception as error:  # protobuf's own kind
         raise ExportError(f"{file} is there already, and cannot be read as ONNX; --force writes it anew") from error
 
 
@@ -145,7 +145,7 @@ def _check_installed(*libraries: str) -> None:
 
 @contextmanager
 def _exporter() -> Iterator[None]:
-    """Hold back what the exporters say about their own insides, and turn what they raise into one kind of error."""
+    """Hide the exporters' messages about their internals, and turn their errors into one kind."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

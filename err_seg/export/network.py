@@ -12,12 +12,12 @@ OUTPUTS = ("probabilities", "kept")
 
 
 class ExportableERRSeg(nn.Module):
-    """One picture of any size and any vocabulary in, the kept classes' probabilities out.
+    """One image of any size and any vocabulary in, the kept classes' probabilities out.
 
-    K is the length of an input: an exported graph can leave that open where it cannot leave a number open.
+    K is given as the length of an input, since an exported graph can leave a length open, but not a number.
 
     Args:
-        model: the network, whose parts are shared.
+        model: the network; its parts are shared, not copied.
     """
 
     def __init__(self, model: ERRSeg):
@@ -26,28 +26,28 @@ class ExportableERRSeg(nn.Module):
         self.size = (model.size, model.size)
 
     def forward(self, image: Tensor, text: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment a picture.
+        """Segment an image.
 
         Args:
             image: (1, 3, H, W) float32 RGB in 0..255.
             text: (T, D) float32 text embeddings, T at least CRM's R (3).
             ranks: (K,) int64, 0, 1, ..., K - 1: which places of CRM's ranking are kept; K at most T. With a minimum
-                score, as many of them as the picture needs.
+                score, only as many of them as the image needs.
 
         Returns:
             Probabilities (K, S/4, S/4) in 0..1, and the vocabulary indices (K,) of their classes, ascending.
         """
         model = self.model
         normalised = (image - model.pixel_mean) / model.pixel_std
-        # not `resize`, whose short cut for equal sizes would fix them in the graph
+        # not `resize`, whose shortcut for equal sizes would fix the size in the graph
         features = model.encoder(F.interpolate(normalised, self.size, mode="bilinear", align_corners=False))
-        costs = model.head.cost_maps(features, text)  # in one part: a graph does not know how many there are
+        costs = model.head.cost_maps(features, text)  # in one part: a graph cannot loop over an open number of parts
         kept = self.choose(costs, ranks)
         logits = model.head.segment_equal(features, text[kept])
         return logits[0].sigmoid(), kept[0]
 
     def choose(self, costs: list[Tensor], ranks: Tensor) -> Tensor:
-        """Keep the classes in the first places, of which the picture needs all but where CRM asks for a minimum score.
+        """Keep the classes in the first places of the ranking; with a minimum score, only those that the image needs.
 
         Args:
             costs: cost maps (1, T, h, w).
@@ -65,15 +65,15 @@ class ExportableERRSeg(nn.Module):
         shares = crm.shares(scores / (first.shape[2] * first.shape[3]), [[cost] for cost in others])
         needed = crm.needed(best, shares)
         kept = best[needed].sort().values
-        torch._check(kept.shape[0] >= 1)  # what an exporter cannot see
+        torch._check(kept.shape[0] >= 1)  # an exporter cannot find this out itself
         return kept.unsqueeze(0)
 
 
 def example_inputs(model: ERRSeg, num_classes: int, num_kept: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw a picture and text embeddings, and count out the ranks: inputs to trace with and to compare with."""
+    """Return a random image, random text embeddings and the ranks: inputs for tracing and for comparing."""
     generator = torch.Generator().manual_seed(seed)
     height, width = model.size + 16 * (seed + 1), model.size + 40
     image = torch.randint(0, 256, (1, 3, height, width), generator=generator).float()
-    image = F.avg_pool2d(image, 5, stride=1, padding=2)  # less like noise, more like a picture
+    image = F.avg_pool2d(image, 5, stride=1, padding=2)  # less like noise, more like a photograph
     text = F.normalize(torch.randn(num_classes, model.encoder.embedding_dim, generator=generator), dim=1)
     return image, text, torch.arange(num_kept)

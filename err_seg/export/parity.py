@@ -21,11 +21,11 @@ Runner = Callable[[Tensor, Tensor, Tensor], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Parity:
-    """Agreement over several picture sizes and vocabularies.
+    """How well the two agree, over several image sizes and vocabularies.
 
     Attributes:
         cases: how many were compared.
-        largest_difference: of any probability, where the same classes were kept.
+        largest_difference: the largest of any probability, over the cases in which the same classes were kept.
         same_kept: in how many cases the same classes were kept.
     """
 
@@ -40,11 +40,11 @@ class Parity:
 
 
 def compare(model: ERRSeg, run: Runner) -> Parity:
-    """Compare an exported file with :meth:`ERRSeg.forward` on pictures of several sizes, with several T and K.
+    """Compare an exported file with :meth:`ERRSeg.forward` on images of several sizes, for several T and K.
 
     Args:
         model: in evaluation mode, on the CPU.
-        run: runs the file on image, text and ranks; gives probabilities and kept.
+        run: runs the file on image, text and ranks, and returns probabilities and kept.
     """
     largest, same = 0.0, 0
     for seed, (num_classes, num_kept) in enumerate(CASES):
@@ -81,7 +81,7 @@ def check_onnx(model: ERRSeg, file: Path) -> Parity:
 
 
 def check_program(model: ERRSeg, file: Path) -> Parity:
-    """Compare a file of torch.export."""
+    """Compare a ``.pt2`` file, run by torch."""
     module = torch.export.load(str(file)).module()
 
     def run(*inputs: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -15,10 +15,10 @@ def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path) -> None:
     """Write a vocabulary as ``.npz``, complete or not at all.
 
     It holds ``names`` (T,) text, ``text`` (T, D) float32 unit vectors, and ``weights``, the digest of the weights that
-    they are by: a network of other weights computes nothing meaningful from them.
+    computed the vectors: with other weights, a network computes nothing meaningful from them.
 
     Raises:
-        VocabularyError: names that the network cannot read, or fewer of them than CRM ranks (3).
+        VocabularyError: the network cannot read the names, or there are fewer of them than CRM ranks (3).
     """
     fewest = model.head.crm.num_ranks
     if len(names) < fewest:

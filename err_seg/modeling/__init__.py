@@ -2,26 +2,26 @@
 
 ======================  =====================================================================
 ``clip.py``             CLIP: released open_clip models, text tower, loading
-``encoder.py``          what every image tower gives and says of itself
-``hierarchical.py``     features F1..F4, E32 and HSM's E16 of a trunk in stages
+``encoder.py``          what every image tower outputs and declares
+``hierarchical.py``     features F1..F4, E32 and HSM's E16 from a trunk with stages
 ``convnext.py``         ConvNeXt's head and HSM's branch
-``fastvit.py``          FastViT's, for real time
+``fastvit.py``          FastViT's head and HSM's branch, for real time
 ``vit.py``              ViT tokens, for Table XII
 ``words.py``            class names to text embeddings, cached by ``text_embeddings.py``
 ``hsm.py``              HSM: hierarchical cost maps, and their embedding X
-``crm.py``              CRM: training-free choice of the K classes a picture needs
+``crm.py``              CRM: training-free choice of the K classes an image needs
 ``escf.py``             ESCF: SFM (with SSR) and CFM (with CSR) under image and text guidance
 ``gud.py``              GUD: gradual upsampling decoder
-``head.py``             everything behind CLIP, of the parts above
+``head.py``             everything after CLIP, built of the parts above
 ``layers.py``           what SFM and CFM share: guided projections, attention, (star) MLP
 ``loss.py``             the training loss on the kept classes
 ``segmentation.py``     the compact result: K maps and their class indices
-``err_seg.py``          the whole network, and its use on pictures and words
+``err_seg.py``          the whole network, and its use on images and words
 ======================  =====================================================================
 
 Axes, in every docstring and shape comment of this package:
 
-B  pictures of a batch          T  classes of the vocabulary     K  classes kept by CRM
+B  images of a batch            T  classes of the vocabulary     K  classes kept by CRM
 C  channels                     S  side of the network's input   H, W  the stride-16 grid, S/16
 P  prompts of a class           L  tokens of a prompt            R  ranks that CRM looks at
 """

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from err_seg.mini import clip as mini
 
-# open_clip's CLIP module, which comes without types
+# open_clip's CLIP module, which has no type annotations
 OpenCLIP = Any
 
 
@@ -54,11 +54,11 @@ def build_clip(name: str, *, drop_path: float = 0.0, head_dropout: float = 0.0) 
 
     Args:
         name: see :func:`clip_model_config`.
-        drop_path: stochastic depth of a trunk of timm's in training (open_clip's own descriptions say 0.1).
+        drop_path: rate of stochastic depth in a timm trunk in training (open_clip's own descriptions say 0.1).
         head_dropout: dropout in a ConvNeXt's projection head in training.
 
     Raises:
-        CLIPConfigError: the name is unknown, the file unreadable, or the text tower of a kind that cannot be read.
+        CLIPConfigError: the name is unknown, the file unreadable, or the text tower is of a kind that cannot be read.
     """
     config = clip_model_config(name)
     text = config["text_cfg"]
@@ -85,13 +85,13 @@ def text_tower(clip: OpenCLIP) -> Any:
 
 
 def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
-    """Load CLIP weights by tag or from a local file; ``""`` leaves the random ones.
+    """Load CLIP weights by tag or from a local file; ``""`` keeps the random ones.
 
     Args:
         clip: what :func:`build_clip` returned.
-        name: the model's name, which tags belong to.
+        name: the model's name; each model has its own tags.
         pretrained: a tag of open_clip (downloaded once to the Hugging Face cache), the model's own name for the
-            weights that the package brings for "mini" and its like, or the path of a weights file.
+            weights that come with the package ("mini" and similar models), or the path of a weights file.
 
     Raises:
         CLIPConfigError: unknown tag, no file, no network, or weights of another model; says which file to put where.
@@ -110,7 +110,7 @@ def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
         )
     try:
         open_clip.load_checkpoint(clip, path, strict=True, weights_only=True)
-    except Exception as error:  # open_clip, safetensors and torch each raise their own
+    except Exception as error:  # open_clip, safetensors and torch each raise their own kinds
         raise CLIPConfigError(f"MODEL.CLIP.PRETRAINED: {path} holds no weights of {name}: {error}") from error
 
 
@@ -119,7 +119,7 @@ def _download(name: str, tag: str) -> str:
     source = open_clip.get_pretrained_cfg(name, tag)
     try:
         return open_clip.download_pretrained(source)
-    except Exception as error:  # every network library raises its own
+    except Exception as error:  # every network library raises its own kinds
         where = f"https://huggingface.co/{source['hf_hub'].strip('/')}" if source.get("hf_hub") else source.get("url")
         raise CLIPConfigError(
             f"MODEL.CLIP.PRETRAINED: could not download {name} ({tag}): {type(error).__name__}: {error}\n"
@@ -129,7 +129,7 @@ def _download(name: str, tag: str) -> str:
 
 
 def build_tokenizer(name: str) -> Callable[..., Tensor]:
-    """Return the model's tokenizer: texts and a ``context_length`` to int64 tokens (N, context_length)."""
+    """Return the model's tokenizer, which maps texts and a ``context_length`` to int64 tokens (N, context_length)."""
     if name in mini.CLIPS:
         return mini.tokenizer()
     if name.endswith(".json"):
@@ -138,14 +138,14 @@ def build_tokenizer(name: str) -> Callable[..., Tensor]:
 
 
 def encode_tokens(clip: OpenCLIP, tokens: Tensor) -> Tensor:
-    """Run CLIP's text tower, if it is causal only as far as the prompts reach.
+    """Run CLIP's text tower; a causal tower only as far as the longest prompt reaches.
 
-    A causal tower is read at the end-of-text token, so positions behind it cannot matter: a vocabulary of short names
-    needs about 12 of the 77 positions. In any other tower the empty positions take part.
+    The output of a causal tower is read at the end-of-text token, so later positions cannot matter: a vocabulary of
+    short names needs about 12 of the 77 positions. In any other tower the empty positions take part.
 
     Args:
         clip: open_clip's CLIP.
-        tokens: (N, L) int64, L up to CLIP's context length, zero behind the end of text.
+        tokens: (N, L) int64, L up to CLIP's context length, zero after the end of text.
 
     Returns:
         (N, D) embeddings, not normalised; equal to ``clip.encode_text`` of the tokens padded to the context length.
@@ -168,7 +168,7 @@ def embed_prompts(clip: OpenCLIP, tokens: Tensor) -> Tensor:
 
     Args:
         clip: open_clip's CLIP.
-        tokens: (T, P, L) int64; a row of zeros is no prompt (classes may differ in their number of synonyms).
+        tokens: (T, P, L) int64; a row of zeros is not a prompt (classes may differ in their number of synonyms).
 
     Returns:
         (T, D) unit vectors.

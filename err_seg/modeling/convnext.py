@@ -16,7 +16,7 @@ class HSMBranch(nn.Module):
     """Stage 4's input at stride 16: stage 4's own downsampling with stride 1 (paper, HSM).
 
     Args:
-        downsample: the trunk's stage-4 downsampling, LayerNorm2d and 2×2 convolution with stride 2, to copy from.
+        downsample: the trunk's stage-4 downsampling, LayerNorm2d and 2×2 convolution with stride 2; copied.
     """
 
     def __init__(self, downsample: Any):

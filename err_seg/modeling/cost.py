@@ -14,13 +14,13 @@ from err_seg.modeling.layers import GuidedConv2d, GuidedLinear
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters and multiply-adds (MAC) of a network on one picture; the text tower is not run, its result is cached.
+    """Parameters and multiply-adds (MAC) of a network on one image, without the text tower, whose result is cached.
 
     Attributes:
-        parameters: all, with CLIP's text tower; ``outside_clip`` and ``trainable`` are parts of them.
+        parameters: all, including CLIP's text tower; ``outside_clip`` and ``trainable`` are parts of them.
         macs: by part of the network, in the order of the forward pass.
-        repeated_guidance_macs: what is saved by projecting guidance once a picture rather than once a class or place;
-            counts of other implementations contain it.
+        repeated_guidance_macs: what is saved by projecting guidance once per image instead of once per class or
+            place; counts of other implementations contain it.
     """
 
     parameters: int
@@ -36,7 +36,7 @@ def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size:
     Args:
         model: an ``ERRSeg`` on any device, in evaluation mode; on "meta" counting takes no time and no memory.
         num_classes: T.
-        num_kept: K; ``None`` is the model's own. So many are kept, whatever CRM's minimum score.
+        num_kept: K; ``None``: the model's own. Exactly K are kept, whatever CRM's minimum score.
         size: S.
     """
     images = torch.empty(1, 3, size, size, device=model.device)
@@ -48,7 +48,7 @@ def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size:
     counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
     parts = {"encoder": "ERRSeg.encoder", **{name: f"ERRSeg.head.{name}" for name, _ in model.head.named_children()}}
     macs = {name: counts[module] for name, module in parts.items() if module in counts}
-    # cost maps run outside of any counted sub-module of their own where they have no parameters
+    # cost maps are not counted in a sub-module of their own, since they have no parameters
     macs["other"] = counts["Global"] - sum(macs.values())
     own = [(name, p.numel()) for name, p in model.named_parameters()]
     return Cost(
@@ -62,7 +62,7 @@ def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size:
 
 @contextmanager
 def fixed_number(model: ERRSeg) -> Iterator[None]:
-    """Keep K classes, while the model runs, not as many as an image needs."""
+    """While the model runs, keep exactly K classes instead of as many as an image needs."""
     crm = model.head.crm
     min_score, crm.min_score = crm.min_score, 0.0
     try:
@@ -73,7 +73,7 @@ def fixed_number(model: ERRSeg) -> Iterator[None]:
 
 @contextmanager
 def repeated_guidance(model: nn.Module) -> Iterator[list[int]]:
-    """Collect, while the model runs, the multiply-adds that sharing guidance between sequences or maps saves."""
+    """While the model runs, collect the multiply-adds saved by sharing guidance between sequences or maps."""
     saved: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:

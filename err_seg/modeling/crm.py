@@ -1,4 +1,4 @@
-"""CRM, the class redundancy module: which K classes of the vocabulary does this picture need?"""
+"""CRM, the class redundancy module: which K classes of the vocabulary does this image need?"""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 NOT_KEPT = -1
-"""Fills up the row of an image that keeps fewer classes than others of its batch."""
+"""Fills up the row of an image that keeps fewer classes than others in its batch."""
 
 
 class CRM(nn.Module):
@@ -14,15 +14,15 @@ class CRM(nn.Module):
 
     At every pixel the classes are ranked by cost; rank r = 1..R earns a class the weight ``rank_decay**(r - 1)``. The
     sum over the pixels is the class's score, and the K classes with the highest scores are kept. With a minimum score,
-    K is the most that are kept, and each image keeps as many as it needs.
+    each image keeps as many classes as it needs, at most K.
 
     Args:
-        num_ranks: R, how many ranks score (Table VII). At most T count.
+        num_ranks: R, how many ranks earn a score (Table VII); at most T of them.
         rank_decay: λ's base b of λ = (1, b, b², ...) (Fig. 6).
-        num_kept: K in evaluation, and ``num_kept_train`` in training; ``None`` keeps all classes (Table V without CRM).
+        num_kept: K in evaluation, and ``num_kept_train`` in training; ``None`` keeps all (Table V, without CRM).
         min_score: the score that a class needs in evaluation, and ``min_score_train`` in training, as a share of the
-            pixels of every cost map, C16 and C32; 0 keeps K classes of every image, as published. Classes in the labels
-            need none.
+            pixels of every cost map, C16 and C32; 0 keeps K classes for every image, as published. Classes in the
+            labels need no score.
         min_kept: how many of the best classes are kept whatever their score.
     """
 
@@ -62,15 +62,15 @@ class CRM(nn.Module):
         """Choose the classes to keep, in ascending order of index.
 
         Args:
-            cost: parts (B, t, H, W) of the cost map of T classes, in their order; any real values.
+            cost: parts (B, t, H, W) of the cost map of T classes, in the order of the classes; any real values.
             num_kept: K, instead of the module's own.
             class_pixels: (B, T) labelled pixels of each class, in training. Present classes come before all others,
-                the most frequent first, so more than K of them lose the rarest.
-            others: further cost maps, in parts, which are read only for the minimum score.
+                the most frequent first, so if there are more than K of them, the rarest are lost.
+            others: further cost maps, in parts; they are read only if there is a minimum score.
 
         Returns:
             kept (B, min(K, T)) int64 class indices and scores (B, T) float32, in units of pixels of the grid. With a
-            minimum score ``kept`` is as wide as the image that keeps most needs, and ``NOT_KEPT`` fills up the others.
+            minimum score ``kept`` is as wide as the largest number kept, and ``NOT_KEPT`` fills up the other rows.
         """
         winners, num_classes = self.winners(cost)
         scores, pixels = self.scores(winners, num_classes), winners.shape[2]
@@ -92,11 +92,11 @@ class CRM(nn.Module):
         return torch.where(kept < num_classes, kept, NOT_KEPT), scores
 
     def shares(self, first: Tensor, others: Sequence[Iterable[Tensor]]) -> Tensor:
-        """Take the smallest score of a class in all cost maps: a class that one of them overlooks is rarely there.
+        """Take a class's smallest score over all cost maps: a class that one of them misses is rarely in the image.
 
         Args:
             first: (B, T) scores in the first cost map, as shares of its pixels.
-            others: parts of further ones.
+            others: further cost maps, each in parts.
 
         Returns:
             (B, T) shares.
@@ -107,11 +107,11 @@ class CRM(nn.Module):
         return first
 
     def needed(self, best: Tensor, shares: Tensor) -> Tensor:
-        """Tell which of the best classes an image needs: (B, K) bool.
+        """Return (B, K) bool: which of the best classes an image needs.
 
         Args:
             best: (B, K) class indices, best first.
-            shares: (B, T) as of :meth:`shares`.
+            shares: (B, T), what :meth:`shares` returned.
         """
         min_score = self.min_score_train if self.training else self.min_score
         places = torch.arange(best.shape[1], device=best.device)
@@ -125,7 +125,7 @@ class CRM(nn.Module):
         """Find the first R classes at every pixel, in memory that does not grow with T·H·W.
 
         Args:
-            cost: parts (B, t, H, W) of the cost map of T classes, in their order.
+            cost: parts (B, t, H, W) of the cost map of T classes, in the order of the classes.
 
         Returns:
             (B, min(R, T), H·W) int64 class indices, and T.
@@ -143,9 +143,9 @@ class CRM(nn.Module):
         return winners, num_classes
 
     def scores(self, winners: Tensor, num_classes: int) -> Tensor:
-        """Score every class by what it has won: winners (B, R, H·W) to (B, T) float32."""
+        """Score every class by the ranks that it has won: winners (B, R, H·W) to (B, T) float32."""
         batch, ranks, _ = winners.shape
-        # integer counts add up exactly in any order, so scores are the same on every run and device
+        # integer counts are exact in any order of addition, so scores are the same on every run and device
         counts = winners.new_zeros(batch, ranks, num_classes)
         counts.scatter_add_(2, winners, torch.ones_like(winners))
         weights = self.rank_decay ** torch.arange(ranks, device=winners.device, dtype=torch.float32)
@@ -153,7 +153,7 @@ class CRM(nn.Module):
 
 
 def ranked(priority: Tensor) -> Tensor:
-    """List the indices of (B, T) numbers, highest first and equal ones by index."""
+    """List the indices of (B, T) numbers, highest number first, equal numbers by index."""
     # a stable sort, unlike topk, settles ties by index on every device
     return priority.sort(dim=1, descending=True, stable=True).indices
 
@@ -167,7 +167,7 @@ def count_class_pixels(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def kept_class_labels(labels: Tensor, kept: Tensor, num_classes: int) -> Tensor:
-    """Renumber labels by the place of their class among the kept ones.
+    """Replace each label by the place of its class among the kept ones.
 
     Args:
         labels: (B, h, w) int64 class indices; anything outside 0..T−1 is ignored.

@@ -1,4 +1,4 @@
-"""CLIP read densely: what every image tower gives to the rest of the network, and what is known of it."""
+"""CLIP read densely, at every pixel: what an image tower outputs to the rest of the network, and what it declares."""
 
 import re
 from abc import ABC, abstractmethod
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from err_seg.modeling.clip import OpenCLIP, embed_prompts, text_tower
 
 GUIDANCE_BOUND = 16.0
-# what tuning "weight" trains in a transformer: attention inputs and first MLP layers
+# what the strategy "weight" trains in a transformer: attention inputs and first MLP layers
 TRANSFORMER_WEIGHTS = re.compile(r"\.(attn\.in_proj_weight|mlp\.c_fc\.weight)$")
 
 
 class FeatureMap(NamedTuple):
-    """What is known of a map before it is computed: its name in the paper, its channels and its stride."""
+    """What is known about a map before it is computed: its name in the paper, its channels and its stride."""
 
     name: str
     channels: int
@@ -32,10 +32,10 @@ class FeatureMaps(NamedTuple):
 class Features(NamedTuple):
     """What the image tower hands to the rest of the network.
 
-    embeddings: CLIP embeddings of every pixel, (B, D, h, w), the map that CRM follows first: (E16, E32) with HSM,
-        (E32,) without, (E16,) of a ViT, (E32, E64) and (E64,) of a trunk in five stages.
-    deep: guidance maps for ESCF, deepest first: (F4, F3), or a ViT's last map; within ±16.
-    shallow: guidance maps for GUD's stages: (F3, F2, F1), or none; within ±16.
+    embeddings: CLIP embeddings of every pixel, (B, D, h, w); CRM ranks by the first map: (E16, E32) with HSM,
+        (E32,) without, (E16,) for a ViT, (E32, E64) and (E64,) for a trunk with five stages.
+    deep: guidance maps for ESCF, deepest first: (F4, F3), or a ViT's last map; values within ±16.
+    shallow: guidance maps for GUD's stages: (F3, F2, F1), or none; values within ±16.
     """
 
     embeddings: tuple[Tensor, ...]
@@ -46,7 +46,7 @@ class Features(NamedTuple):
 class CLIPEncoder(nn.Module, ABC):
     """A CLIP whose text tower embeds prompts and whose image tower is read densely; a subclass for each kind of tower.
 
-    What the rest of the code wants to know of a backbone, it asks here.
+    Whatever the rest of the code needs to know about a backbone, it asks here.
 
     Args:
         clip: open_clip's CLIP, one that :meth:`reads` accepts.
@@ -56,12 +56,13 @@ class CLIPEncoder(nn.Module, ABC):
     """
 
     is_hierarchical: ClassVar[bool]
-    """Whether there are features at strides 4 to 16, which HSM and the guidance of GUD need.
+    """Whether there are features at strides 4 to 16; HSM and the guidance of GUD need them.
 
-    Such encoders are :class:`err_seg.modeling.hierarchical.HierarchicalEncoder`, with what its constructor takes."""
+    Such encoders are subclasses of :class:`err_seg.modeling.hierarchical.HierarchicalEncoder`, and are built with the
+    same arguments."""
 
     image_weights: ClassVar[re.Pattern[str]]
-    """Matches the names of the parameters that tuning ``"weight"`` trains in the image tower."""
+    """Matches the names of the parameters that the strategy ``"weight"`` trains in the image tower."""
 
     clip: OpenCLIP
     maps: FeatureMaps
@@ -77,11 +78,11 @@ class CLIPEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> Features:
-        """Encode normalised pictures (B, 3, S, S), S a multiple of 32."""
+        """Encode normalised images (B, 3, S, S), S a multiple of 32."""
 
     @abstractmethod
     def image_blocks(self) -> list[nn.Module]:
-        """List the image tower's blocks that are each run as one call, their weights used nowhere else."""
+        """List the image tower's blocks that are each run as one call, with weights used nowhere else."""
 
     @property
     def embedding_dim(self) -> int:
@@ -99,7 +100,7 @@ class CLIPEncoder(nn.Module, ABC):
         return embed_prompts(self.clip, tokens)
 
     def blocks(self) -> list[nn.Module]:
-        """List the blocks of both towers that are each run as one call, their weights used nowhere else."""
+        """List the blocks of both towers that are each run as one call, with weights used nowhere else."""
         return [*text_tower(self.clip).transformer.resblocks, *self.image_blocks()]
 
     def set_trainable(self, *, image: str, text: str, hsm_conv: bool) -> None:
@@ -107,9 +108,9 @@ class CLIPEncoder(nn.Module, ABC):
 
         Args:
             image: strategy of the image tower: "none", "full", or "weight" for ``image_weights``.
-            text: strategy of the text tower; its "weight" is attention inputs and first MLP layers.
+            text: strategy of the text tower; there, "weight" means attention inputs and first MLP layers.
             hsm_conv: train HSM's norm and convolution, which the published models leave frozen; ``image="full"`` trains
-                them, too.
+                them as well.
         """
         for name, parameter in self.named_parameters():
             if name.startswith("hsm."):

@@ -1,4 +1,4 @@
-"""ERR-Seg: the whole network, and its use on pictures and words."""
+"""ERR-Seg: the whole network, and its use on images and words."""
 
 import contextlib
 import itertools
@@ -29,20 +29,20 @@ class ERRSeg(nn.Module):
 
     Args:
         encoder: CLIP, read densely.
-        head: everything behind it.
-        words: how class names are read.
+        head: everything after CLIP.
+        words: reads class names.
         size: S in evaluation, a multiple of 32.
         pixel_mean, pixel_std: statistics of the input, RGB in 0..255.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` (autocast) in :meth:`predict`.
 
-    Any number of threads may predict with one model, while nobody trains it, loads weights into it or moves it. Its
-    settings are read once, when a call begins.
+    Any number of threads may predict with one model, as long as none trains it, loads weights into it or moves it. A
+    call reads the model's settings once, when it begins.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
     settings: Mapping[str, Any] = MappingProxyType({})
-    """What it was built by, for telling results of unlike networks apart; see ``err_seg.build.network_settings``."""
+    """What it was built from, to tell results of different networks apart; see ``err_seg.build.network_settings``."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class ERRSeg(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """The device that the model is on."""
         return self.pixel_mean.device
 
     @property
@@ -77,14 +77,14 @@ class ERRSeg(nn.Module):
     def forward(
         self, images: Tensor, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
     ) -> Prediction:
-        """Segment normalised pictures (paper, Fig. "overall architecture").
+        """Segment normalised images (paper, Fig. "overall architecture").
 
         Args:
             images: (B, 3, S, S) float, normalised; see :meth:`preprocess`.
-            text: the vocabulary: (T, P, L) int64 tokens, run through the text tower (in training), or (T, D) float
-                embeddings (see :meth:`embed_vocabulary`).
+            text: the vocabulary, as (T, P, L) int64 tokens, which run through the text tower (in training), or as
+                (T, D) float embeddings (see :meth:`embed_vocabulary`).
             num_kept: K, instead of the model's own.
-            labels: (B, H, W) int64, in training: the classes in it are kept before all others.
+            labels: (B, H, W) int64, in training: the classes in them are kept before all others.
         """
         text = text if text.is_floating_point() else self.encoder.encode_text(text)
         features = self.encoder(images)
@@ -95,10 +95,10 @@ class ERRSeg(nn.Module):
         return self.words.embed(self.encoder.clip, vocabulary, style)
 
     def preprocess(self, images: Sequence[Tensor] | Tensor, size: int | None = None) -> Tensor:
-        """Normalise pictures and resize each to S×S (bilinear, not antialiased, aspect ratio not kept).
+        """Normalise images and resize each to S×S (bilinear, not antialiased, aspect ratio not kept).
 
         Args:
-            images: B pictures (3, h, w), RGB in 0..255, of any sizes and any numeric type, or one tensor (B, 3, h, w).
+            images: B images (3, h, w), RGB in 0..255, of any sizes and any numeric type, or one tensor (B, 3, h, w).
             size: S instead of the model's own.
 
         Returns:
@@ -109,7 +109,7 @@ class ERRSeg(nn.Module):
             normalised = (upload(images, self.device) - self.pixel_mean).div_(self.pixel_std).float()
             return resize(normalised, (size, size))
         if len(images) > 1 and len({(image.shape, image.dtype, image.device) for image in images}) == 1:
-            return self.preprocess(torch.stack(list(images)), size)  # in one go
+            return self.preprocess(torch.stack(list(images)), size)  # all at once
         return torch.cat([self.preprocess(image.unsqueeze(0), size) for image in images])
 
     @overload
@@ -118,7 +118,7 @@ class ERRSeg(nn.Module):
     @overload
     def predict(self, images: Iterable[Any], vocabulary: Iterable[str], **options: Any) -> list[Segmentation]: ...
 
-    @torch.no_grad()  # type: ignore[misc] # the options are those below
+    @torch.no_grad()  # type: ignore[misc] # the overloads' options are those below
     def predict(
         self,
         images: Any,
@@ -131,28 +131,28 @@ class ERRSeg(nn.Module):
         batch_size: int = 1,
         progress: bool = False,
     ) -> Segmentation | list[Segmentation]:
-        """Label every pixel of a picture, or of several, with words.
+        """Label every pixel of an image, or of several, with words.
 
         Args:
-            images: a picture, which is a path, a PIL image, or an H×W×3 (tensors also 3×H×W) uint8 RGB array; or a
-                list, tuple, generator, ... of pictures, of any sizes. Generators are read a batch at a time.
+            images: an image, which is a path, a PIL image, or an H×W×3 (tensors also 3×H×W) uint8 RGB array; or a
+                list, tuple, generator, ... of images, of any sizes. Generators are read one batch at a time.
             vocabulary: class names; "a, b" are synonyms of one class.
-            num_kept: K, instead of the model's own; how many classes of the vocabulary a picture may show.
+            num_kept: K, instead of the model's own: how many classes of the vocabulary an image's result may contain.
             templates: prompts with ``{}`` for the name, instead of the model's own.
             synonyms: ``"first"`` or ``"average"``, instead of the model's own.
-            size: (H, W) of the results, instead of each picture's own.
-            batch_size: pictures that go through the network together.
+            size: (H, W) of the results, instead of each image's own.
+            batch_size: images that go through the network together.
             progress: show a progress bar.
 
         Returns:
-            One picture's :class:`Segmentation`; of several, however many, a list of them, in order.
+            For one image its :class:`Segmentation`; for several, however many, a list of them, in order.
 
         Raises:
-            ArgumentError: another argument that cannot be used, or a model in training mode.
-            VocabularyError: a vocabulary, templates or synonyms that cannot be used, such as an empty, duplicate or
-                over-long name.
-            PictureError: something that is no picture.
-            ImageReadError: a file or PIL image that cannot be read; names it.
+            ArgumentError: any other argument cannot be used, or the model is in training mode.
+            VocabularyError: the vocabulary, templates or synonyms cannot be used, for example because of an empty,
+                duplicate or over-long name.
+            PictureError: an input is not an image.
+            ImageReadError: a file or PIL image cannot be read; names it.
         """
         pictures = [images] if is_single(images) else images
         names, style = check_vocabulary(vocabulary), self.words.style
@@ -178,18 +178,18 @@ class ERRSeg(nn.Module):
     def compact(
         self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]
     ) -> list[Segmentation]:
-        """Split a prediction into one compact result a picture, each at its size (H, W)."""
+        """Split a prediction into one compact result per image, each at its own size (H, W)."""
         probabilities, adaptive = prediction.logits.float().sigmoid(), self.head.crm.is_adaptive
         return split_results(probabilities, prediction.kept, prediction.class_scores, vocabulary, sizes, adaptive)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Compute at the model's precision, without TF32, for the time of a ``with`` block in this thread.
+        """During a ``with`` block, compute in this thread at the model's precision, without TF32.
 
-        The mode is left alone, since other threads may be using the model.
+        The model's mode is not changed, since other threads may be using the model.
 
         Raises:
-            ArgumentError: the model, or a part of it, is in training mode.
+            ArgumentError: the model or a part of it is in training mode.
         """
         if any(module.training for module in self.modules()):
             raise ArgumentError(

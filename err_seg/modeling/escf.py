@@ -1,4 +1,4 @@
-"""ESCF, efficient semantic context fusion: SFM within each class map, CFM between the classes of each place."""
+"""ESCF, efficient semantic context fusion: SFM within each class map, CFM between the classes at each place."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,9 +24,9 @@ class FusionModule(nn.Module):
         dim: channels C.
         guidance_dim: channels G of the guidance.
         num_heads: attention heads.
-        mlp_ratio: hidden width of the MLP over C.
+        mlp_ratio: hidden width of the MLP, as a multiple of C.
         ssr_ratio: SSR's ratio for keys and values; 1 leaves SSR out (Table X).
-        star: star MLP, or the plain two-layer MLP (Table IX).
+        star: whether to use the star MLP instead of the plain two-layer MLP (Table IX).
         drop_path_rate: stochastic depth on the residuals of attention and MLP.
     """
 
@@ -52,7 +52,7 @@ class FusionModule(nn.Module):
 class SFM(FusionModule):
     """Spatial fusion module: attention between the pixels of one class map, then the star MLP (paper, SFM).
 
-    For stochastic depth a sample is one class map of one picture.
+    A sample of stochastic depth is one class map of one image.
     """
 
     def __init__(self, *, dim: int = 128, **options: Any):
@@ -74,9 +74,9 @@ class SFM(FusionModule):
 class CFM(FusionModule):
     """Category fusion module: attention between the K classes at one place, then the star MLP (paper, CFM).
 
-    CSR (category sequence reduction, Table X) does so on maps pooled by ``csr_ratio``, 1 leaving it out; the result,
-    brought back to the grid, is added to the input. For stochastic depth, on the inner residuals only, a sample is one
-    place of one picture.
+    With CSR (category sequence reduction, Table X) this happens on maps pooled by ``csr_ratio`` (1 leaves CSR out); the
+    result is brought back to the grid and added to the input. Stochastic depth acts on the inner residuals only; a
+    sample is one place of one image.
     """
 
     def __init__(self, *, csr_ratio: int = 2, **options: Any):
@@ -98,7 +98,7 @@ class CFM(FusionModule):
         return x + fused.unflatten(0, batch).permute(0, 1, 3, 4, 2)
 
     def fuse(self, places: Tensor, guidance: Tensor) -> Tensor:
-        """Fuse the classes of each place: places (B, hw, K, C) under guidance (B, 1, K, G)."""
+        """Fuse the classes at each place: places (B, hw, K, C) under guidance (B, 1, K, G)."""
         batch = places.shape[:2]
         attended = self.attention(self.norm1(places), guidance, grid=(0, 0)).flatten(0, 1)
         tokens = places.flatten(0, 1)  # B·hw×K×C
@@ -125,7 +125,7 @@ class ESCFLayer(nn.Module):
 
 
 class ImageGuidance(nn.Module):
-    """ESCF's image guidance: CLIP's deep feature maps, projected, averaged on the stride-16 grid and fused by 1×1.
+    """ESCF's image guidance: CLIP's deep feature maps, projected, averaged on the stride-16 grid, fused by 1×1.
 
     Args:
         in_dims: channels of the maps, deepest first (F4, F3).
@@ -145,7 +145,7 @@ class ImageGuidance(nn.Module):
 
 
 class TextGuidance(nn.Module):
-    """ESCF's text guidance: the kept classes' text embeddings, L2-normalised, through linear and GELU.
+    """ESCF's text guidance: the kept classes' text embeddings, L2-normalised, through a linear layer and GELU.
 
     Args:
         in_dim: D, the size of CLIP's embeddings.
@@ -186,8 +186,8 @@ class ESCF(nn.Module):
         """Fuse X within and between the kept classes.
 
         Args:
-            x: (B·K, C, H, W) embedded cost maps, picture-major.
-            features: the maps of the image guidance, deepest first (F4, F3).
+            x: (B·K, C, H, W) embedded cost maps, image-major.
+            features: the maps for the image guidance, deepest first (F4, F3).
             text: (B, K, D) text embeddings of the kept classes.
 
         Returns:
@@ -196,8 +196,8 @@ class ESCF(nn.Module):
         grid = (x.shape[2], x.shape[3])
         image_guidance = None if self.image_guidance is None else self.image_guidance(features, grid)
         text_guidance = None if self.text_guidance is None else self.text_guidance(text)
-        # the residual stream is fp32 also under autocast: what the layers add up would leave the range of fp16, and the
-        # eight bits of bf16; the layer norms read it in fp32 in any case
+        # the residual stream is fp32 even under autocast: the layers' sum would exceed the range of fp16 and the eight
+        # bits of bf16; the layer norms read it in fp32 in any case
         x = x.float().unflatten(0, text.shape[:2]).permute(0, 1, 3, 4, 2)  # B×K×H×W×C
         for layer in self.layers:
             x = layer(x, image_guidance, text_guidance)

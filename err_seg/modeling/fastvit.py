@@ -14,13 +14,13 @@ Own = TypeVar("Own", bound="FastViTEncoder")
 
 
 class FastViTEncoder(HierarchicalEncoder):
-    """FastViT-CLIP: a timm FastViT whose own head is the projection, four stages (S0, S1, S2) or five (S3, S4).
+    """FastViT-CLIP: a timm FastViT with four stages (S0, S1, S2) or five (S3, S4); its own head is the projection.
 
-    Batch norms keep the statistics that CLIP was trained with, in training too: those of a few pictures are noise, and
-    would make what a picture gives depend on its batch. Their weights train with tuning ``"full"`` alone.
+    Batch norms keep the statistics that CLIP was trained with, even in training: those of a few images are noisy, and
+    would make an image's result depend on its batch. Their weights train only with the strategy ``"full"``.
     """
 
-    # of the blocks: layer scales, depthwise convolutions (token mixers and in MLPs), MLPs, and attention inputs
+    # in the blocks: layer scales, depthwise convolutions (token mixers and in MLPs), MLPs, and attention inputs
     image_weights = re.compile(
         r"\.blocks\.\d+\.(.+\.gamma|mlp\.(conv\.conv|fc\d)\.weight|token_mixer\.(mixer\.conv_.+\.conv|qkv)\.weight)$"
     )
@@ -32,7 +32,7 @@ class FastViTEncoder(HierarchicalEncoder):
         return isinstance(trunk, FastVit) and trunk.global_pool == "avg" and isinstance(trunk.head.fc, nn.Linear)
 
     def train(self: Own, mode: bool = True) -> Own:
-        """Set the mode; batch norms stay in evaluation mode."""
+        """Set the mode; batch norms always stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -48,7 +48,7 @@ class FastViTEncoder(HierarchicalEncoder):
         return branch
 
     def stage4_parts(self) -> list[nn.Module]:
-        """List what stage 4 runs behind its downsampling: its positions as well."""
+        """List what stage 4 runs after its downsampling: also its positional encoding."""
         stage = self.clip.visual.trunk.stages[3]
         return [stage.pos_emb, stage.blocks]
 

@@ -17,7 +17,7 @@ class UpsamplingStage(nn.Module):
     Args:
         in_dim, out_dim: channels of the class maps; ``out_dim`` is a multiple of 8.
         feature_dim: channels of the CLIP feature map.
-        guidance_dim: channels it is projected to; 0 leaves the guidance out (Table XI).
+        guidance_dim: channels that the feature map is projected to; 0 leaves the guidance out (Table XI).
         scale: 2 for a transposed 2×2 convolution with stride 2, 1 for a 1×1 convolution.
         kernel_size: odd size of the two convolutions (Table XI).
         stop_gradient: whether the feature map is detached (Table XI).
@@ -63,11 +63,11 @@ class UpsamplingStage(nn.Module):
 
 
 class GUD(nn.Module):
-    """Gradual upsampling decoder (paper, GUD; Table XI): stages at strides 16, 8 and 4, then one logit a pixel.
+    """Gradual upsampling decoder (paper, GUD; Table XI): stages at strides 16, 8 and 4, then one logit per pixel.
 
     Args:
-        stages: the stages in order; none of them is the ablation without GUD (Table V), the head on X itself.
-        dim: channels of the last stage's output, or of X without stages.
+        stages: the stages in order; with none (Table V, without GUD) the last layer is applied to X itself.
+        dim: channels of the last stage's output; of X if there are no stages.
     """
 
     def __init__(self, *, stages: Sequence[UpsamplingStage], dim: int):
@@ -76,7 +76,7 @@ class GUD(nn.Module):
         self.head = nn.Conv2d(dim, 1, 1)
 
     def forward(self, x: Tensor, features: Sequence[Tensor]) -> Tensor:
-        """Decode x (B·K, C, H, W) with a feature map a stage (F3, F2, F1), or none, to logits (B·K, 1, 4H, 4W)."""
+        """Decode x (B·K, C, H, W) with one feature map per stage (F3, F2, F1), or none, to logits (B·K, 1, 4H, 4W)."""
         size = (4 * x.shape[2], 4 * x.shape[3])
         for i, stage in enumerate(self.stages):
             x = stage(x, features[i] if features else None)

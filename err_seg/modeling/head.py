@@ -1,4 +1,4 @@
-"""The head: everything behind CLIP, from features and words to the logits of the classes that a picture needs."""
+"""The head: everything after CLIP, from features and text to the logits of the classes that an image needs."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ from err_seg.modeling.gud import GUD
 from err_seg.modeling.hsm import CostEmbedding, CostMaps
 
 ABSENT = -1e4
-"""A logit that no pixel has: probability and loss are exactly 0 in every precision."""
+"""A logit that no real pixel has: its probability and loss are exactly 0 in every precision."""
 
 
 class Prediction(NamedTuple):
     """The network's output: logits (B, K, S/4, S/4), kept (B, K) class indices, CRM's class_scores (B, T).
 
-    Where images keep unequal numbers of classes, K is the largest, ``NOT_KEPT`` fills up ``kept``, and ``ABSENT`` the
-    logits.
+    If images keep unequal numbers of classes, K is the largest of these; ``NOT_KEPT`` fills up ``kept``, and ``ABSENT``
+    fills up the logits.
     """
 
     logits: Tensor
@@ -33,7 +33,7 @@ class Head(nn.Module):
 
     Args:
         crm: the choice of classes.
-        cost_embedding: cost maps to X.
+        cost_embedding: embeds cost maps to X.
         escf: the fusion of X; ``None`` is the ablation without ESCF (Table V).
         gud: the decoder.
     """
@@ -52,10 +52,10 @@ class Head(nn.Module):
         """Choose K of the T classes, and segment these.
 
         Args:
-            features: those of B pictures.
+            features: features of B images.
             text: (T, D) embeddings of the vocabulary.
             num_kept: K, instead of CRM's own.
-            labels: (B, H, W) int64, in training: the classes in it are kept before all others.
+            labels: (B, H, W) int64, in training: the classes in them are kept before all others.
         """
         kept, class_scores = self.choose(features, text, num_kept, labels)
         return Prediction(self.segment(features, text, kept), kept, class_scores)
@@ -63,21 +63,21 @@ class Head(nn.Module):
     def choose(
         self, features: Features, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Choose classes by their cost maps; arguments as above. Gives kept (B, K) and class_scores (B, T)."""
+        """Choose classes by their cost maps; arguments as above. Return kept (B, K) and class_scores (B, T)."""
         class_pixels = None if labels is None else count_class_pixels(labels, len(text))
         first, *others = self.cost_maps.of_vocabulary(features, text)
         return self.crm(first, num_kept, class_pixels, others)
 
     def segment(self, features: Features, text: Tensor, kept: Tensor, *, is_filled: bool | None = None) -> Tensor:
-        """Segment chosen classes; of images that keep unequal numbers of them, those with equal numbers together.
+        """Segment chosen classes; images that keep equal numbers of classes run together.
 
-        Nothing is padded, so that what an image gives does not depend on the others of its batch.
+        Nothing is padded, so that an image's result does not depend on the others in its batch.
 
         Args:
-            features: those of B pictures.
+            features: features of B images.
             text: (T, D) embeddings of the vocabulary.
-            kept: (B, K) int64 indices of the chosen classes; ``NOT_KEPT`` fills up a row, at its end.
-            is_filled: whether rows may be filled up; ``None`` where this head's CRM chose the classes.
+            kept: (B, K) int64 indices of the chosen classes; ``NOT_KEPT`` fills up the end of a row.
+            is_filled: whether rows may be filled up; ``None`` if this head's CRM chose the classes.
 
         Returns:
             (B, K, S/4, S/4) logits, ``ABSENT`` where a row is filled up.
@@ -95,7 +95,7 @@ class Head(nn.Module):
         return torch.stack([rows[row] for row in range(len(kept))])
 
     def segment_equal(self, features: Features, text: Tensor) -> Tensor:
-        """Segment the K classes with the embeddings (B, K, D); gives (B, K, S/4, S/4) logits."""
+        """Segment the K classes with the embeddings (B, K, D) to logits (B, K, S/4, S/4)."""
         costs = self.cost_maps(features, text)  # B×K×H×W, B×K×H/2×W/2
         x = self.cost_embedding(costs)  # B·K×C×H×W
         if self.escf is not None:
@@ -104,5 +104,5 @@ class Head(nn.Module):
         return logits.unflatten(0, text.shape[:2])[:, :, 0]
 
     def blocks(self) -> list[nn.Module]:
-        """List the blocks that are each run as one call, their weights used nowhere else."""
+        """List the blocks that are each run as one call, with weights used nowhere else."""
         return [] if self.escf is None else list(self.escf.layers)

@@ -1,4 +1,4 @@
-"""Image towers in stages: feature maps F1..F4, an embedding for every pixel, and HSM's second branch."""
+"""Image towers with stages: feature maps F1..F4, an embedding for every pixel, and HSM's second branch."""
 
 from abc import abstractmethod
 
@@ -10,10 +10,10 @@ from err_seg.modeling.encoder import GUIDANCE_BOUND, CLIPEncoder, FeatureMap, Fe
 
 
 class HierarchicalEncoder(CLIPEncoder):
-    """A trunk of timm's with a stem and stages: F1..F4, E32 = CLIP's own output for every pixel, and HSM's E16.
+    """A timm trunk with a stem and stages: F1..F4, E32 (CLIP's own output for every pixel), and HSM's E16.
 
-    E16 comes of F3 as E32 does, but with stride 1 in stage 4's downsampling (paper, HSM). Both run through a fifth
-    stage where the trunk has one, which halves them: then they are E32 and E64.
+    E16 comes from F3 as E32 does, but with stride 1 in stage 4's downsampling (paper, HSM). If the trunk has a fifth
+    stage, both run through it; it halves their resolution, so that they are E32 and E64.
 
     Args:
         clip: open_clip's CLIP with a trunk whose stages have ``downsample`` and ``blocks``.
@@ -44,14 +44,14 @@ class HierarchicalEncoder(CLIPEncoder):
 
     @abstractmethod
     def project(self, f4: Tensor) -> Tensor:
-        """Run what lies behind stage 4 for every pixel, up to CLIP's head: (B, C4, h, w) to (B, D, h', w')."""
+        """Run everything after stage 4, including CLIP's head, for every pixel: (B, C4, h, w) to (B, D, h', w')."""
 
     def stage4_parts(self) -> list[nn.Module]:
-        """List what stage 4 runs behind its downsampling."""
+        """List what stage 4 runs after its downsampling."""
         return [self.clip.visual.trunk.stages[3].blocks]
 
     def forward(self, images: Tensor) -> Features:
-        """Encode normalised pictures (B, 3, S, S), S a multiple of 32."""
+        """Encode normalised images (B, 3, S, S), S a multiple of 32."""
         trunk = self.clip.visual.trunk
         f1 = trunk.stages[0](trunk.stem(images))
         f2 = trunk.stages[1](f1)
@@ -64,14 +64,14 @@ class HierarchicalEncoder(CLIPEncoder):
         return Features(embeddings, deep=(f4, f3), shallow=(f3, f2, f1))
 
     def image_blocks(self) -> list[nn.Module]:
-        """List the stages' blocks; stage 4's not where they also run with constants in the weights' place."""
+        """List the stages' blocks; without stage 4's if these also run with constants in place of weights."""
         stages = list(self.clip.visual.trunk.stages)
         if self.stage4_gradient != "both":
             del stages[3]
         return [block for stage in stages for block in stage.blocks]
 
     def stage4(self, x: Tensor, branch: str) -> Tensor:
-        """Run the shared part of stage 4; only the branches named by ``stage4_gradient`` train it."""
+        """Run the shared part of stage 4; only the branches that ``stage4_gradient`` names train it."""
         for part in self.stage4_parts():
             if self.stage4_gradient in ("both", branch):
                 x = part(x)

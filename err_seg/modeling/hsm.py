@@ -1,4 +1,4 @@
-"""HSM, the hierarchical semantic module: cost maps of two strides, and their embedding X."""
+"""HSM, the hierarchical semantic module: cost maps at two strides, and their embedding X."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from err_seg.modeling.encoder import Features
 from err_seg.modeling.layers import resize
 
 CLASSES_AT_A_TIME = 1024
-"""Of a vocabulary that is ranked, so that memory does not grow with T·H·W."""
+"""How many classes of a vocabulary are ranked at a time, so that memory does not grow with T·H·W."""
 
 
 class CostMaps(nn.Module):
@@ -21,49 +21,49 @@ class CostMaps(nn.Module):
         """Compare all pixels with some classes.
 
         Args:
-            features: those of B pictures.
-            text: embeddings of any length, (T, D) of the same classes for all pictures, or (B, K, D).
+            features: features of B images.
+            text: embeddings of any length, (T, D) of the same classes for all images, or (B, K, D).
 
         Returns:
-            A cost map (B, T, h, w), or of K classes, for each map of embeddings, float32 in [−1, 1]; the first is on
-            the grid (H, W).
+            For each map of embeddings a cost map (B, T, h, w), or (B, K, h, w), float32 in [−1, 1]; the first is on the
+            grid (H, W).
         """
         costs = [cosine_similarity(unit_pixels(maps), text) for maps in features.embeddings]
         costs[0] = on_grid(costs[0], features)
         return costs
 
     def of_vocabulary(self, features: Features, text: Tensor) -> list[Iterator[Tensor]]:
-        """Give the same cost maps of T classes, (T, D), each a part (B, t, h, w) of the classes at a time."""
+        """Return the cost maps of T classes, (T, D), each as an iterator over parts (B, t, h, w) of a few classes."""
         first, *others = features.embeddings
         return [(on_grid(part, features) for part in in_parts(first, text)), *(in_parts(maps, text) for maps in others)]
 
 
 def in_parts(embeddings: Tensor, text: Tensor) -> Iterator[Tensor]:
-    """Yield a cost map (B, t, h, w) of a few classes at a time, in their order."""
+    """Yield a cost map in parts (B, t, h, w) of a few classes each, in the order of the classes."""
     pixels = unit_pixels(embeddings)
     for classes in text.split(CLASSES_AT_A_TIME):
         yield cosine_similarity(pixels, classes)
 
 
 def unit_pixels(embeddings: Tensor) -> Tensor:
-    """Bring the embeddings of pixels (B, D, h, w) to length 1, in float32."""
+    """Scale the embeddings of pixels (B, D, h, w) to length 1, in float32."""
     return F.normalize(embeddings.float(), dim=1)
 
 
 def on_grid(cost: Tensor, features: Features) -> Tensor:
-    """Resize a cost map to the grid (H, W), on which it is but without HSM, where the only map is E32's."""
+    """Resize a cost map to the grid (H, W); only without HSM, where the single map is E32's, does this change it."""
     return resize(cost, features.deep[-1].shape[-2:])
 
 
 def cosine_similarity(pixels: Tensor, text: Tensor) -> Tensor:
-    """Compare unit pixels (B, D, h, w) with text (T, D) or (B, K, D); (B, T or K, h, w) in [−1, 1], always float32."""
+    """Compare unit pixels (B, D, h, w) with text (T, D) or (B, K, D): (B, T or K, h, w) in [−1, 1], always float32."""
     with autocast(pixels.device, None):
         text = F.normalize(text.float(), dim=-1)
         return torch.einsum("bchw,tc->bthw" if text.dim() == 2 else "bchw,btc->bthw", pixels, text)
 
 
 class CostEmbedding(nn.Module):
-    """Embed the kept cost maps: a 7×7 convolution for each stride, averaged on the stride-16 grid, then 1×1 to X.
+    """Embed the kept cost maps to X: a 7×7 convolution for each stride, the average on the stride-16 grid, then 1×1.
 
     Args:
         num_maps: 2 for HSM's pair (C16, C32), 1 for the single map without HSM (Table V).
@@ -77,7 +77,7 @@ class CostEmbedding(nn.Module):
         self.fuse = nn.Conv2d(hidden_dim, dim, 1)
 
     def forward(self, costs: list[Tensor]) -> Tensor:
-        """Embed cost maps (B, K, H, W), the first at stride 16, to X (B·K, C, H, W), picture-major."""
+        """Embed cost maps (B, K, H, W), the first at stride 16, to X (B·K, C, H, W), image-major."""
         grid = costs[0].shape[-2:]
         maps = [cost.flatten(0, 1).unsqueeze(1) for cost in costs]  # B·K×1×h×w
         embedded = [resize(conv(cost), grid) for conv, cost in zip(self.convs, maps, strict=True)]

@@ -1,8 +1,8 @@
 """What SFM, CFM and GUD share: guided projections, one attention, one MLP, one initialisation.
 
-A *guided* projection acts on the concatenation ``[x; guidance]``, where the N sequences (or maps) of a picture share
-one guidance. A projection of a concatenation is the sum of two projections, so the guidance's part is computed once a
-picture instead of N times, and the concatenation is never written to memory. Parameters and results are those of the
+A *guided* projection acts on the concatenation ``[x; guidance]``, where the N sequences (or maps) of an image share
+one guidance. A projection of a concatenation is the sum of two projections, so the guidance's part is computed once per
+image instead of N times, and the concatenation is never written to memory. Parameters and results are those of the
 plain layer on the concatenated input.
 """
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NORM_EPS = 1e-5
-# not F.interpolate, which resizes by other means where deterministic algorithms are asked for
+# not F.interpolate, which resizes in another way when deterministic algorithms are asked for
 RESIZERS = {"bilinear": torch.ops.aten.upsample_bilinear2d, "bicubic": torch.ops.aten.upsample_bicubic2d}
 
 
 class GuidedLinear(nn.Linear):
-    """A linear layer on ``[x; guidance]`` with the guidance shared by the N sequences of a picture."""
+    """A linear layer on ``[x; guidance]``; the N sequences of an image share the guidance."""
 
     def __init__(self, dim: int, guidance_dim: int, out_dim: int):
         super().__init__(dim + guidance_dim, out_dim)
@@ -33,14 +33,14 @@ class GuidedLinear(nn.Linear):
 
 
 class GuidedConv2d(nn.Conv2d):
-    """A convolution of ``[x; guidance]`` with the guidance shared by the N maps of a picture."""
+    """A convolution of ``[x; guidance]``; the N maps of an image share the guidance."""
 
     def __init__(self, dim: int, guidance_dim: int, out_dim: int, kernel_size: int, **options: Any):
         super().__init__(dim + guidance_dim, out_dim, kernel_size, **options)
         self.dim = dim
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:  # type: ignore[override]
-        """Convolve x (B·N, C, H, W), picture-major, and guidance (B, G, H, W) to (B·N, out_dim, H', W')."""
+        """Convolve x (B·N, C, H, W), image-major, and guidance (B, G, H, W) to (B·N, out_dim, H', W')."""
         weight_x, weight_guidance = self.weight.tensor_split((self.dim,), dim=1)
         own = self._conv_forward(x, weight_x, None)
         shared = self._conv_forward(guidance, weight_guidance, self.bias)
@@ -64,7 +64,7 @@ class SSR(nn.Module):
         self.norm_v = nn.LayerNorm(dim, eps=NORM_EPS)
 
     def forward(self, x: Tensor, guidance: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Reduce x (B, N, HW, C) and guidance (B, 1, HW, G) to what k (B, N, HW/r², C+G) and v (.., C) are made of."""
+        """Reduce x (B, N, HW, C) and guidance (B, 1, HW, G) to what k (B, N, HW/r², C+G) and v (.., C) come from."""
         maps, guidance_map = (t.flatten(0, 1).transpose(1, 2).unflatten(2, grid) for t in (x, guidance))  # ·×C×H×W
         keys = self.conv_k(maps, guidance_map).flatten(2).transpose(1, 2)
         values = self.conv_v(maps).flatten(2).transpose(1, 2)
@@ -72,12 +72,12 @@ class SSR(nn.Module):
 
 
 class GuidedAttention(nn.Module):
-    """Multi-head attention with queries and keys made of ``[x; guidance]`` and values of x.
+    """Multi-head attention with queries and keys from ``[x; guidance]`` and values from x.
 
     Args:
         dim: channels C of the tokens.
         guidance_dim: channels G of the guidance.
-        num_heads: heads; the scale is 1/sqrt(C / num_heads).
+        num_heads: number of heads; the scale is 1/sqrt(C / num_heads).
         reduction: SSR's ratio r for keys and values, 1 for none.
     """
 
@@ -91,12 +91,12 @@ class GuidedAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, guidance: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Attend within each of the N sequences of a picture.
+        """Attend within each of the N sequences of an image.
 
         Args:
             x: (B, N, L, C) tokens.
             guidance: (B, 1, L, G), shared by the N sequences.
-            grid: (H, W) with H·W = L, where SSR reduces; not read without SSR.
+            grid: (H, W) with H·W = L, for SSR; not read without SSR.
 
         Returns:
             (B, N, L, C).
@@ -133,7 +133,7 @@ class MLP(nn.Module):
 
 
 class ConvReLU6(nn.Sequential):
-    """3×3 convolution and ReLU6: how every guidance map is projected."""
+    """3×3 convolution and ReLU6, by which every guidance map is projected."""
 
     def __init__(self, in_dim: int, out_dim: int):
         super().__init__(nn.Conv2d(in_dim, out_dim, 3, padding=1), nn.ReLU6())
@@ -156,20 +156,20 @@ def resize(
 
 
 class DeterministicResize(torch.autograd.Function):
-    """:func:`resize` with a backward of its own, since torch's adds in any order on CUDA.
+    """The same as :func:`resize`, with its own backward pass, since torch's adds in any order on CUDA.
 
-    Resizing is a matrix for the rows and another for the columns, and the gradient goes through their transposes.
+    Resizing is a product with one matrix for rows and one for columns; the gradient goes through their transposes.
     """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, size: tuple[int, int], align_corners: bool, mode: str) -> Tensor:
-        """Resize as torch does, bit by bit."""
+        """Resize exactly as torch does, to the last bit."""
         ctx.size, ctx.options = maps.shape[-2:], (align_corners, mode)
         return RESIZERS[mode](maps, size, align_corners)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        """Bring the gradient (N, C, H, W) of the result to the maps' own size."""
+        """Map the gradient (N, C, H, W) of the result to that of the maps, at their own size."""
         align_corners, mode = ctx.options
         rows, columns = (
             RESIZERS[mode](torch.eye(n, device=gradient.device).view(1, n, n, 1), (m, 1), align_corners)[0, :, :, 0]

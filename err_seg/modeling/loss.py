@@ -1,6 +1,6 @@
-"""The training losses of every class at every pixel, computed on the kept classes alone.
+"""The training losses over every class at every pixel, computed from the kept classes alone.
 
-The loss against labels is binary cross-entropy; that against a teacher is the divergence from its probabilities.
+The loss against labels is binary cross-entropy; the loss against a teacher is the divergence from its probabilities.
 """
 
 import torch
@@ -22,8 +22,8 @@ def segmentation_loss(
 ) -> Tensor:
     """Mean binary cross-entropy over B·T·pixels.
 
-    A class that was not kept has logit −∞ and no pixel to explain, so it adds nothing: the sum runs over the K kept
-    classes and is divided by T. With logits x and targets y, −y log σ(x) − (1−y) log(1−σ(x)) = softplus(x) − y·x, so
+    A class that was not kept has the logit −∞ and no labelled pixels, so it adds nothing: the sum runs over the K kept
+    classes and is divided by T. With logits x and targets y, −y log σ(x) − (1−y) log(1−σ(x)) = softplus(x) − y·x. So
     one-hot targets need not be written out: a pixel's second term is the logit of its own class.
 
     Args:
@@ -33,12 +33,12 @@ def segmentation_loss(
         num_classes: T.
         ignored_are_negatives: count ignored pixels as negatives of every class, as the published models were trained;
             otherwise leave them out of sum and mean.
-        num_pixels: where they are left out, a scalar to divide by in the place of the pixels that count; for a part of
-            a batch the mean of :func:`count_pixels` over all parts, so that the losses of the parts average to that of
-            the batch.
+        num_pixels: if they are left out, a scalar to divide by instead of the number of pixels that count. For a part
+            of a batch it is the mean of :func:`count_pixels` over all parts, so that the mean of the parts' losses is
+            the batch's loss.
 
     Returns:
-        The loss, a float32 scalar; 0 where no pixel counts.
+        The loss, a float32 scalar; 0 if no pixel counts.
     """
     logits = resize(logits.float(), labels.shape[-2:])  # B×K×H×W
     places = kept_class_labels(labels, kept, num_classes).unsqueeze(1)  # B×1×H×W
@@ -65,8 +65,8 @@ def distillation_loss(
 ) -> Tensor:
     """Mean Kullback-Leibler divergence of class maps from a teacher's, over the B·T·pixels of the loss against labels.
 
-    With logits x and the teacher's probabilities p it is the cross-entropy softplus(x) − p·x less the entropy of p, so
-    that it is 0 where both agree; the gradient is σ(x) − p.
+    With logits x and the teacher's probabilities p, it is the cross-entropy softplus(x) − p·x minus the entropy of p.
+    So it is 0 where both agree; the gradient is σ(x) − p.
 
     Args:
         logits: (B, K, h, w) of the kept classes, any float type.
@@ -75,7 +75,7 @@ def distillation_loss(
             ignored there are ignored here.
 
     Returns:
-        The loss, a float32 scalar; 0 where no pixel counts.
+        The loss, a float32 scalar; 0 if no pixel counts.
     """
     logits, size = logits.float(), logits.shape[-2:]
     targets = resize(targets, size)
@@ -93,9 +93,9 @@ def distillation_loss(
 
 
 def count_pixels(labels: Tensor, num_classes: int, num_kept: int | None) -> Tensor:
-    """Count the pixels that a loss without ignored pixels is the mean of, from labels alone.
+    """Count, from labels alone, the pixels over which a loss without ignored pixels is averaged.
 
-    They are those whose class CRM keeps in training: of each picture the K most frequent.
+    These are the pixels whose class CRM keeps in training: each image's K most frequent classes.
 
     Args:
         labels: (B, H, W) int64; a value outside 0..T−1 is ignored.

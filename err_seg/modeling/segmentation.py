@@ -1,4 +1,4 @@
-"""The compact result of a picture: the K kept classes' maps and their indices, at any size on request."""
+"""The compact result of an image: the K kept classes' maps and their indices, at any size on request."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,22 +16,22 @@ CLASSES_AT_A_TIME = 8
 
 
 class TooLargeError(MemoryError):
-    """Maps that would take most of the memory; the message says how many bytes, and what takes less."""
+    """Maps would take most of the memory; the message says how many bytes, and what takes less."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What the network says about one picture.
+    """What the network says about one image.
 
     The K maps are held at the network's own resolution and resized (bilinear, of probabilities) when they are asked
-    for, so that 847 classes on a 12-megapixel picture cost megabytes until somebody wants more. Only the labels are
-    kept once they were asked for: 1 byte a pixel up to 255 classes, 2 up to 32,767.
+    for, so that 847 classes on a 12-megapixel image cost only megabytes until more is asked for. Of what is computed
+    on request, only the labels are kept: 1 byte per pixel up to 255 classes, 2 up to 32,767.
 
     Attributes:
         probabilities: (K, S/4, S/4) float32 in [0, 1].
         kept: (K,) int64 vocabulary indices of the kept classes, ascending.
         vocabulary: the T class names.
-        size: (H, W) of the results, the picture's own unless another was asked for.
+        size: (H, W) of the results: the image's own size, unless another was asked for.
         class_scores: (T,) float32, CRM's score of every class of the vocabulary.
     """
 
@@ -46,7 +46,7 @@ class Segmentation:
         """(H, W) integers: for every pixel the vocabulary index of the most probable class; computed once.
 
         The type is the smallest that holds the T classes: uint8 up to 255 (255 itself is never a label), int16 up to
-        32,767, else int32. NumPy indexes with any of them; ``.long()`` before a torch tensor is indexed, and before
+        32,767, else int32. NumPy indexes with any of them; call ``.long()`` before indexing a torch tensor and before
         arithmetic.
         """
         return self._best()[1]
@@ -61,16 +61,16 @@ class Segmentation:
         """(K, H, W) float32 in [0, 1]: the probability of each kept class; made anew at every call.
 
         Raises:
-            TooLargeError: this takes more than half of the free memory.
+            TooLargeError: this would take more than half of the free memory.
         """
         self._check_room("maps", len(self.kept), "`probabilities` are the same maps at the network's resolution")
         return resize(self.probabilities.unsqueeze(0), self.size)[0]
 
     def dense(self) -> Tensor:
-        """Return (T, H, W) float32 probabilities, 0 for classes that were not kept; this takes 4·T·H·W bytes.
+        """Return (T, H, W) float32 probabilities, 0 for classes that were not kept: 4·T·H·W bytes.
 
         Raises:
-            TooLargeError: this is more than half of the free memory.
+            TooLargeError: this would take more than half of the free memory.
         """
         advice = f"`kept` and `maps` say the same of the {len(self.kept)} kept classes, and all others are 0"
         self._check_room("dense()", len(self.vocabulary), advice)
@@ -83,13 +83,13 @@ class Segmentation:
         """Return the same result at another size (H, W).
 
         Raises:
-            ArgumentError: that is no size.
+            ArgumentError: ``size`` is not a size.
         """
         size = check_size(size)
         return self if size == self.size else replace(self, size=size)
 
     def to(self, device: torch.device | str) -> "Segmentation":
-        """Return the same result on another device, with its labels where they were computed already."""
+        """Return the same result on another device, with its labels if they were computed already."""
         tensors = (self.probabilities, self.kept, self.class_scores)
         probabilities, kept, class_scores = (tensor.to(device) for tensor in tensors)
         moved = replace(self, probabilities=probabilities, kept=kept, class_scores=class_scores)
@@ -113,7 +113,7 @@ class Segmentation:
         return best, labels
 
     def _portions(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield a few kept classes (k,) and their maps (k, H, W) at a time, to spare memory."""
+        """Yield a few kept classes (k,) and their maps (k, H, W) at a time, to save memory."""
         portions = (self.kept.split(CLASSES_AT_A_TIME), self.probabilities.split(CLASSES_AT_A_TIME))
         for kept, maps in zip(*portions, strict=True):
             yield kept, resize(maps.unsqueeze(0), self.size)[0]
@@ -137,7 +137,7 @@ def split_results(
     sizes: Sequence[tuple[int, int]],
     is_adaptive: bool,
 ) -> list[Segmentation]:
-    """Make one result an image of a batch.
+    """Make one result for each image of a batch.
 
     Args:
         probabilities: (B, K, S/4, S/4).
@@ -145,7 +145,7 @@ def split_results(
         class_scores: (B, T).
         vocabulary: the T class names.
         sizes: (H, W) of the B results.
-        is_adaptive: whether ``kept`` may be filled up (see :class:`err_seg.modeling.CRM`); such places are left out.
+        is_adaptive: whether ``kept`` may be filled up (see :class:`err_seg.modeling.CRM`); filled places are left out.
     """
     numbers = (kept != NOT_KEPT).sum(dim=1).tolist() if is_adaptive else [kept.shape[1]] * len(kept)
     rows = zip(numbers, probabilities, kept, class_scores, sizes, strict=True)

@@ -30,13 +30,13 @@ def default_cache_dir() -> Path:
 
 
 def text_parameters(clip: OpenCLIP) -> dict[str, Tensor]:
-    """Return the values, by name, of everything in a CLIP that its text embeddings depend on."""
+    """Return, by name, all tensors of a CLIP that its text embeddings depend on."""
     named = clip.named_parameters()
     return {name: p.detach() for name, p in named if not name.startswith("visual.") and name != "logit_scale"}
 
 
 def weights_checksum(clip: OpenCLIP) -> str:
-    """Sum the bits of each text weight as integers: cheap enough to ask before every use, different after any step."""
+    """Sum the bits of each text weight as integers: cheap enough for every use, different after any training step."""
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     parameters = text_parameters(clip).values()
     sums = [p.contiguous().view(integers[p.element_size()]).sum(dtype=torch.int64) for p in parameters]
@@ -46,8 +46,8 @@ def weights_checksum(clip: OpenCLIP) -> str:
 class TextEmbeddings:
     """Embeddings of vocabularies, cached in memory and on disk by (tokens of the prompts, weights of the text tower).
 
-    Memory holds those used last, up to 64 MB (and always the very last): some 25 vocabularies of 847 classes. Threads
-    may share a cache; one encodes at a time. Copies of it begin with an empty memory.
+    Memory holds the most recently used ones, up to 64 MB (and always the very last): about 25 vocabularies of 847
+    classes. Threads may share a cache; one encodes at a time. A copy of a cache begins with an empty memory.
 
     Args:
         cache_dir: folder of the disk cache; ``None`` keeps embeddings in memory only.
@@ -55,19 +55,20 @@ class TextEmbeddings:
 
     def __init__(self, cache_dir: Path | None):
         self.cache_dir = cache_dir
-        self._memory: dict[tuple[str, str], Tensor] = {}  # the one used last comes last
+        self._memory: dict[tuple[str, str], Tensor] = {}  # in order of use, the latest last
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["TextEmbeddings"], tuple[Path | None]]:
-        """Copy and pickle as a cache of the same folder."""
+        """Copy and pickle as a new cache with the same folder."""
         return TextEmbeddings, (self.cache_dir,)
 
     @torch.no_grad()
     def __call__(self, clip: OpenCLIP, tokens: Tensor) -> Tensor:
         """Embed the tokens (T, P, L) of a vocabulary to (T, D) float32 unit vectors on the CLIP's device.
 
-        A long vocabulary is embedded in parts of prompts of about equal length, so that short ones are not padded to
-        the longest. Each part is cached by itself: after an interruption, the same call goes on where it was.
+        A long vocabulary is embedded in parts, each with prompts of about equal length, so that short prompts are not
+        padded to the longest. Each part is cached by itself: after an interruption, the same call continues where it
+        was.
         """
         checksum = weights_checksum(clip)
         if len(tokens) <= CLASSES_IN_A_PART:
@@ -97,7 +98,7 @@ class TextEmbeddings:
         try:
             return load_file(file)["text"]
         except (OSError, SafetensorError, KeyError):
-            pass  # not there, or damaged: encode and write it (anew)
+            pass  # missing or damaged: encode, and write the file (again)
         embeddings = encode_in_batches(clip, tokens)
         try:
             self._write(file, embeddings.cpu())
@@ -117,7 +118,7 @@ class TextEmbeddings:
 
 
 def encode_in_batches(clip: OpenCLIP, tokens: Tensor) -> Tensor:
-    """Embed (T, P, L) tokens a batch of classes at a time, with a progress bar for long vocabularies; gives (T, D)."""
+    """Embed (T, P, L) tokens, one batch of classes at a time, to (T, D), with a progress bar for long vocabularies."""
     device = text_tower(clip).positional_embedding.device
     batches = tokens.split(max(1, CLASSES_AT_A_TIME // tokens.shape[1]))
     is_short = tokens.shape[0] * tokens.shape[1] < PROGRESS_FROM

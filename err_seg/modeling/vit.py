@@ -1,4 +1,4 @@
-"""ViT-CLIP, for Table XII: one map of stride 16."""
+"""ViT-CLIP, for Table XII: one map at stride 16."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ from err_seg.modeling.layers import resize
 
 
 class ViTEncoder(CLIPEncoder):
-    """ViT-CLIP for Table XII: one stride-16 map, no middle features, hence no HSM and no guidance for GUD.
+    """ViT-CLIP for Table XII: one stride-16 map and no intermediate features, hence no HSM and no guidance for GUD.
 
-    In the last block every token keeps to itself (its own value instead of an average over all): this is what makes
-    the patch tokens comparable with text (MaskCLIP, Zhou et al. 2022).
+    In the last block every token attends only to itself (it takes its own value instead of an average over all values).
+    This makes the patch tokens comparable with text (MaskCLIP, Zhou et al. 2022).
     """
 
     is_hierarchical = False
@@ -40,11 +40,11 @@ class ViTEncoder(CLIPEncoder):
         return hasattr(clip.visual, "conv1") and hasattr(clip.visual, "ln_pre")
 
     def image_blocks(self) -> list[nn.Module]:
-        """List the transformer's blocks but the last, which is run in pieces."""
+        """List the transformer's blocks except the last one, which is run in pieces."""
         return list(self.clip.visual.transformer.resblocks)[:-1]
 
     def forward(self, images: Tensor) -> Features:
-        """Encode normalised pictures (B, 3, S, S), S a multiple of the patch size."""
+        """Encode normalised images (B, 3, S, S), S a multiple of the patch size."""
         visual = self.clip.visual
         patches = visual.conv1(images)  # B×C×h×w
         grid = patches.shape[-2:]
@@ -71,7 +71,7 @@ class ViTEncoder(CLIPEncoder):
 
     @staticmethod
     def value_path(block: Any, tokens: Tensor) -> Tensor:
-        """Run a block with each token attending to itself alone."""
+        """Run a block with each token attending only to itself."""
         attention = block.attn
         values = F.linear(block.ln_1(tokens), attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2])
         tokens = tokens + block.ls_1(attention.out_proj(values))

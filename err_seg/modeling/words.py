@@ -10,12 +10,12 @@ from err_seg.prompts import PromptStyle, check_vocabulary, tokenize_vocabulary
 
 
 class Words:
-    """CLIP's tokenizer, the prompts that names become, and the cache of their embeddings. Threads may share one.
+    """CLIP's tokenizer, the prompts for class names, and the cache of their embeddings. Threads may share one object.
 
     Args:
         tokenizer: maps texts and a ``context_length`` to (N, context_length) int64 tokens.
         context_length: how many tokens the text tower can read (77 for CLIP).
-        style: templates and synonyms, where a call names none.
+        style: templates and synonyms for calls that name none.
         embeddings: the cache.
     """
 
@@ -33,10 +33,10 @@ class Words:
         self._latest: dict[tuple[tuple[str, ...], PromptStyle], Tensor] = {}
 
     def tokenize(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
-        """Turn T class names into the tokens (T, P, L) of their prompts, on the CPU; the latest are remembered.
+        """Turn T class names into the tokens (T, P, L) of their prompts, on the CPU; the latest result is remembered.
 
         Raises:
-            VocabularyError: names that cannot be used, see :func:`err_seg.prompts.tokenize_vocabulary`.
+            VocabularyError: names cannot be used; see :func:`err_seg.prompts.tokenize_vocabulary`.
         """
         key = check_vocabulary(vocabulary), style or self.style
         tokens = self._latest.get(key)
