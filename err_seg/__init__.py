@@ -1,7 +1,7 @@
-"""ERR-Seg: any picture plus any list of class names in, a label for every pixel out.
+"""ERR-Seg: any image plus any list of class names in, a label for every pixel out.
 
 Errors that name what is wrong with what was given: :class:`ArgumentError`, :class:`VocabularyError`,
-:class:`PictureError` and :class:`ImageReadError` (a file) of ``predict``, :class:`TooLargeError` of its results,
+:class:`ImageError` and :class:`ImageReadError` (a file) of ``predict``, :class:`TooLargeError` of its results,
 :class:`ConfigError`, :class:`CheckpointError` and :class:`HubError` (a model by name) of what builds and loads models.
 
 What stands here, and every sub-package, is imported when it is first used: ``import err_seg`` takes no time.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from err_seg.build import build_model
     from err_seg.checkpoint import CheckpointError, load_weights, save_weights
     from err_seg.config import ConfigError, get_cfg
-    from err_seg.data.images import ImageReadError, PictureError
+    from err_seg.data.images import ImageError, ImageReadError
     from err_seg.hub import HubError, load
     from err_seg.modeling.segmentation import Segmentation, TooLargeError
     from err_seg.prompts import VocabularyError
@@ -29,7 +29,7 @@ HOMES = {
     "ConfigError": "config",
     "HubError": "hub",
     "ImageReadError": "data.images",
-    "PictureError": "data.images",
+    "ImageError": "data.images",
     "Segmentation": "modeling.segmentation",
     "TooLargeError": "modeling.segmentation",
     "VocabularyError": "prompts",
@@ -44,8 +44,8 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "HubError",
+    "ImageError",
     "ImageReadError",
-    "PictureError",
     "Segmentation",
     "TooLargeError",
     "VocabularyError",

@@ -191,7 +191,7 @@ class Config:
             WEIGHT = key(1.0, POSITIVE)
 
     class INPUT:
-        """How pictures are resized, cropped and augmented."""
+        """How images are resized, cropped and augmented."""
 
         # S in evaluation and prediction (Table XIV); a multiple of 32
         SIZE = key(640, multiple_of(32))
@@ -200,7 +200,7 @@ class Config:
         # shortest side before the crop (one is drawn), and the limit of the longest side
         MIN_SIZE_TRAIN = key([640], numbers(POSITIVE))
         MAX_SIZE_TRAIN = key(1333, POSITIVE)
-        # shortest side before the picture is brought to S×S in evaluation; 0 leaves the picture as it is
+        # shortest side before the image is brought to S×S in evaluation; 0 leaves the image as it is
         MIN_SIZE_TEST = key(800, at_least(0))
         MAX_SIZE_TEST = key(1333, POSITIVE)
         # SSD's colour jitter, and the probability of a horizontal flip
@@ -232,7 +232,7 @@ class Config:
     class DATALOADER:
         """How it is read."""
 
-        # processes that read pictures, for each training process; does not change what is read
+        # processes that read images, for each training process; does not change what is read
         NUM_WORKERS = key(4, at_least(0))
         # in training, read the next pair in place of one that cannot be read, and list that in OUTPUT_DIR/damaged.txt
         SKIP_DAMAGED = key(False)
@@ -240,7 +240,7 @@ class Config:
     class SOLVER:
         """Optimization."""
 
-        # pictures of an iteration, over all processes and accumulation steps
+        # images of an iteration, over all processes and accumulation steps
         IMS_PER_BATCH = key(4, POSITIVE)
         # parts that a process computes its share of an iteration in, one after the other; saves memory
         ACCUMULATION_STEPS = key(1, POSITIVE)
@@ -309,13 +309,13 @@ class Config:
         # project of Weights & Biases that the run is logged to; "" is off
         WANDB_PROJECT = key("", TEXT_OR_NONE)
 
-    # iterations between pictures of what the network predicts, in OUTPUT_DIR/vis; 0 is off
+    # iterations between images of what the network predicts, in OUTPUT_DIR/vis; 0 is off
     VIS_PERIOD = key(0, at_least(0))
 
     class TEST:
         """Evaluation."""
 
-        # pictures that go through the network together
+        # images that go through the network together
         BATCH_SIZE = key(1, POSITIVE)
         # as SOLVER.PRECISION
         PRECISION = key("fp32", one_of(*PRECISIONS))
@@ -323,7 +323,7 @@ class Config:
         EVAL_PERIOD = key(0, at_least(0))
         # the metric whose mean over the benchmarks chooses model_best.safetensors
         BEST_METRIC = key("mIoU", one_of("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC"))
-        # pictures of a process after which it writes down what is done, to go on from there after an interruption
+        # images of a process after which it writes down what is done, to go on from there after an interruption
         PROGRESS_PERIOD = key(50, POSITIVE)
         # boundary IoU besides the usual metrics
         BOUNDARY_IOU = key(False)
@@ -333,7 +333,7 @@ class Config:
         class AUG:
             """Test-time augmentation."""
 
-            # average the probabilities over several views of a picture
+            # average the probabilities over several views of an image
             ENABLED = key(False)
             # sizes of the views over INPUT.SIZE, rounded to what the network takes; must hold 1, whose classes are kept
             SCALES = key([0.75, 1.0, 1.25], SCALES)

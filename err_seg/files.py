@@ -29,8 +29,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     folders are made. Threads and processes that write the same path do not disturb each other: the last one wins.
     What killed processes left in the folder is removed, see :func:`remove_partial_files`.
 
-        with atomic_write("picture.png") as partial:
-            picture.save(partial, format="PNG")
+        with atomic_write("image.png") as partial:
+            image.save(partial, format="PNG")
 
     Args:
         path: the file to write.

@@ -58,7 +58,7 @@ def launched_share() -> tuple[int, int]:
 def gather_launched(value: T) -> list[T] | None:
     """Wait until all processes of a launcher are done, and collect a value from each.
 
-    Launchers stop all processes when one of them exits with an error. A process with an unreadable picture must
+    Launchers stop all processes when one of them exits with an error. A process with an unreadable image must
     therefore not exit before the others are done.
 
     Returns:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh checkout to a trained network, a table and a picture, with nothing downloaded but Python packages:
+# From a fresh checkout to a trained network, a table and an image, with nothing downloaded but Python packages:
 #   bash scripts/quickstart.sh                  minutes on 2 CPU cores
 #   bash scripts/quickstart.sh --from-scratch   pre-trains the tiny CLIP as well
 # Arguments go to tools/mini_world.py.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up, then runs linters, formatter, type checker and the quick tests, these in two processes of one thread each.
+# Sets up, then runs linters, formatter, type checker and the quick tests, these in two processes.
 # Arguments go to pytest instead (-m slow, -k NAME, ...), which then runs in one process.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,5 +12,4 @@ bin="${ERR_SEG_VENV:-.venv}/bin"
 if [ $# -eq 0 ]; then
     set -- -n 2 --dist worksteal -m "not slow"
 fi
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 "$bin/python" -m pytest "$@"

@@ -1,9 +1,13 @@
 """Toy networks that the whole test set shares, and a small disk."""
 
+import os
 import shutil
 import signal
 import subprocess
 from pathlib import Path
+
+# before torch is loaded: on some processors sums differ from those of a process that is given one thread later
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -93,8 +97,8 @@ def liven(model):
 
 
 @pytest.fixture
-def pictures():
-    """Three pictures of unequal sizes, H×W×3 uint8."""
+def images():
+    """Three images of unequal sizes, H×W×3 uint8."""
     rng = np.random.default_rng(0)
     return [
         rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((48, 80), (96, 64), (70, 70))

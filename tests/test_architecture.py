@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from documents import blocks
-from toy_training import write_pictures
+from toy_training import write_images
 
 import err_seg
 from err_seg import build
@@ -42,7 +42,7 @@ def toy_configuration(run_cfg, monkeypatch):
     return use
 
 
-def test_add_a_backbone(toy_configuration, tmp_path, monkeypatch, pictures):
+def test_add_a_backbone(toy_configuration, tmp_path, monkeypatch, images):
     (tmp_path / "resnet.json").write_text(json.dumps(RESNET))
     monkeypatch.setattr(build, "ENCODERS", build.ENCODERS)
     no_guidance = ("MODEL.HSM.ENABLED", False, "MODEL.GUD.GUIDANCE_DIMS", [0, 0, 0])
@@ -51,7 +51,7 @@ def test_add_a_backbone(toy_configuration, tmp_path, monkeypatch, pictures):
     exec(recipe("Add a backbone"), names)
     model = names["model"]
     assert type(model.encoder) is names["ResNetEncoder"]
-    assert model.predict(pictures[0], ["cat", "dog", "sky"]).labels.shape == pictures[0].shape[:2]
+    assert model.predict(images[0], ["cat", "dog", "sky"]).labels.shape == images[0].shape[:2]
     features = model.encoder(torch.zeros(1, 3, 64, 64))
     for maps, tensors in zip(model.encoder.maps, features, strict=True):
         for known, tensor in zip(maps, tensors, strict=True):
@@ -63,7 +63,7 @@ def test_add_a_backbone(toy_configuration, tmp_path, monkeypatch, pictures):
 
 def test_add_a_data_set(toy_configuration, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    write_pictures(tmp_path, "streets", 3, 4)
+    write_images(tmp_path, "streets", 3, 4)
     toy_configuration()
     exec(recipe("Add a data set").replace("/data/streets", str(tmp_path / "streets")), {})
     assert 0 <= float(capsys.readouterr().out) <= 100

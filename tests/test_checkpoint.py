@@ -13,11 +13,11 @@ import err_seg
 from err_seg.checkpoint import CheckpointError, current_name, current_names
 
 
-def test_saved_weights_give_the_same_predictions(toy_model, toy_cfg, pictures, tmp_path):
+def test_saved_weights_give_the_same_predictions(toy_model, toy_cfg, images, tmp_path):
     model = toy_model()
     err_seg.save_weights(model, tmp_path / "deep" / "model.safetensors", {"iteration": 7})
     other = err_seg.build_model(toy_cfg("MODEL.WEIGHTS", str(tmp_path / "deep" / "model.safetensors"), "SEED", 5))
-    ours, theirs = (m.predict(pictures, VOCABULARY) for m in (model, other))
+    ours, theirs = (m.predict(images, VOCABULARY) for m in (model, other))
     for a, b in zip(ours, theirs, strict=True):
         assert torch.equal(a.probabilities, b.probabilities)
     with safe_open(tmp_path / "deep" / "model.safetensors", "pt") as file:

@@ -1,4 +1,4 @@
-"""What is the same picture, the same weights and the same setting, and what is not."""
+"""What is the same image, the same weights and the same setting, and what is not."""
 
 import os
 import time

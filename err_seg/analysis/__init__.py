@@ -1,6 +1,6 @@
 """What the paper measures of data and vocabularies: how much of a vocabulary an image needs, and what CRM finds of it.
 
-- :mod:`~err_seg.analysis.classes_per_picture`: classes per image, and the redundant rest of the vocabulary (Table I);
+- :mod:`~err_seg.analysis.classes_per_image`: classes per image, and the redundant rest of the vocabulary (Table I);
 - :mod:`~err_seg.analysis.class_recall`: which share of the classes present is among the K that CRM keeps (the reason
   why Table XIII saturates);
 - :mod:`~err_seg.analysis.vocabulary_similarity`: how much of a vocabulary is in the training vocabulary (Table IV);
@@ -9,7 +9,7 @@
 
 Two further figures: :mod:`~err_seg.analysis.attention_comparison` runs an image with all classes kept and with K of
 them, and :mod:`~err_seg.analysis.redundancy_figure` draws the attention of both (Fig. 2);
-:mod:`~err_seg.analysis.picture_grid` sets images beside what is predicted for lists of words (Fig. 8 to 10), on the
+:mod:`~err_seg.analysis.image_grid` sets images beside what is predicted for lists of words (Fig. 8 to 10), on the
 layout of :mod:`~err_seg.drawing.grid`.
 
 The commands are ``err-seg analyze`` and ``err-seg figures``.
@@ -17,7 +17,7 @@ The commands are ``err-seg analyze`` and ``err-seg figures``.
 
 from err_seg.analysis.attention_share import AttentionShare, measure_attention_share, share_table
 from err_seg.analysis.class_recall import ClassRecall, measure_class_recall, recall_table
-from err_seg.analysis.classes_per_picture import ClassCounts, class_counts_table, count_classes
+from err_seg.analysis.classes_per_image import ClassCounts, class_counts_table, count_classes
 from err_seg.analysis.vocabulary_similarity import (
     NearestClasses,
     build_embedder,

@@ -44,7 +44,7 @@ class Comparison:
     """One class at one point of an image, with K classes kept and with all.
 
     Attributes:
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         point: (x, y) in pixels.
         index: the class looked at, in the vocabulary.
         few, all: what the network did with K classes and with T.
@@ -53,7 +53,7 @@ class Comparison:
         has_truth: whether region and present are from a label map; else they are the prediction with K classes.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     point: tuple[int, int]
     index: int
     few: ClassAttention
@@ -65,7 +65,7 @@ class Comparison:
     @property
     def relative_point(self) -> tuple[float, float]:
         """The point's (x, y) in 0..1."""
-        height, width = self.picture.shape[:2]
+        height, width = self.image.shape[:2]
         return (self.point[0] + 0.5) / width, (self.point[1] + 0.5) / height
 
     def class_shares(self, run: ClassAttention, layer: int) -> Tensor:
@@ -91,7 +91,7 @@ class Comparison:
 @torch.no_grad()
 def compare_attention(
     model: ERRSeg,
-    picture: np.ndarray,
+    image: np.ndarray,
     vocabulary: Sequence[str],
     *,
     class_name: str | None = None,
@@ -103,7 +103,7 @@ def compare_attention(
 
     Args:
         model: with SFM and CFM.
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         vocabulary: T class names.
         class_name: one of them, by all its synonyms or the first; ``None`` is the class predicted at the point.
         point: (x, y) in pixels; ``None`` is the middle.
@@ -116,18 +116,18 @@ def compare_attention(
             image, labels of another size, or a K that keeps all classes anyway.
     """
     escf = escf_with(model, SFM, CFM)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     x, y = (width // 2, height // 2) if point is None else point
     if not (0 <= x < width and 0 <= y < height):
-        raise ValueError(f"the point ({x}, {y}) is outside the picture: x is 0..{width - 1}, y is 0..{height - 1}")
+        raise ValueError(f"the point ({x}, {y}) is outside the image: x is 0..{width - 1}, y is 0..{height - 1}")
     if labels is not None and labels.shape != (height, width):
-        raise ValueError(f"the label map is {labels.shape} (H, W), the picture {(height, width)}; they must be equal")
+        raise ValueError(f"the label map is {labels.shape} (H, W), the image {(height, width)}; they must be equal")
     num_classes = len(vocabulary)
     index = None if class_name is None else find_class(vocabulary, class_name)
     runs = []
     for k in (num_kept, num_classes):
         with recording(escf) as attention:
-            result = model.predict(picture, vocabulary, num_kept=k)
+            result = model.predict(image, vocabulary, num_kept=k)
         runs.append((result, attention))
     (few, _), _ = runs
     if len(few.kept) == num_classes:
@@ -137,7 +137,7 @@ def compare_attention(
     if index not in few.kept.tolist():
         kept = ", ".join(first_synonym(vocabulary[i]) for i in few.kept.tolist())
         raise ValueError(
-            f"{vocabulary[index]!r} is not among the {len(few.kept)} classes that CRM keeps for this picture ({kept}); "
+            f"{vocabulary[index]!r} is not among the {len(few.kept)} classes that CRM keeps for this image ({kept}); "
             "take one of these, or a larger K"
         )
     shown = predicted if labels is None else labels
@@ -146,7 +146,7 @@ def compare_attention(
     present[index] = True
     of_class = [ClassAttention(result, attention, result.kept.tolist().index(index)) for result, attention in runs]
     region = shown == index
-    return Comparison(picture, (x, y), index, of_class[0], of_class[1], region, present, labels is not None)
+    return Comparison(image, (x, y), index, of_class[0], of_class[1], region, present, labels is not None)
 
 
 def find_class(vocabulary: Sequence[str], name: str) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from err_seg.data import SegmentationPairs
-from err_seg.data.images import picture_to_tensor
+from err_seg.data.images import image_to_tensor
 from err_seg.evaluation.report import text_table
 from err_seg.files import write_json
 from err_seg.inference.attention import AttentionLayer, escf_with, recording
@@ -149,10 +149,10 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
     figures: dict[int, list[list[list[float]]]] = {k: [] for k in kept_numbers}
     text = model.embed_vocabulary(spec.vocabulary)
     with model.evaluating():
-        for index in tqdm(range(len(pairs)), desc=spec.name, unit="picture"):
+        for index in tqdm(range(len(pairs)), desc=spec.name, unit="image"):
             sample = pairs[index]
             pixels = count_class_pixels(torch.from_numpy(sample.label).unsqueeze(0), num_classes)[0]
-            features = model.encoder(model.preprocess([picture_to_tensor(sample.image)]))
+            features = model.encoder(model.preprocess([image_to_tensor(sample.image)]))
             for k in kept_numbers:
                 with recording(escf, (CFM,)) as attention:
                     kept = model.head(features, text, k).kept[0].cpu()
@@ -161,9 +161,7 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
                     present[k].append(int(is_present.sum()))
                     figures[k].append([layer_figures(layer, is_present) for layer in attention.category])
     if empty := [k for k in kept_numbers if not present[k]]:
-        raise ValueError(
-            f"data set {spec.name!r}: with K = {empty[0]} no class of any picture was kept; take a larger K"
-        )
+        raise ValueError(f"data set {spec.name!r}: with K = {empty[0]} no class of any image was kept; take a larger K")
     return [
         AttentionShare(spec.name, k, np.array(present[k]), np.array(figures[k]), len(pairs) - len(present[k]))
         for k in kept_numbers

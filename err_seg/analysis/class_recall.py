@@ -27,7 +27,7 @@ class ClassRecall:
 
     Attributes:
         dataset: the data set's name.
-        pictures: number of images.
+        images: number of images.
         classes_by_rank: (T,) int64; entry r counts the classes, over all images, that are in the image and that
             CRM ranks r-th in it, from 0.
         pixels_by_rank: (T,) int64; their labelled pixels.
@@ -35,7 +35,7 @@ class ClassRecall:
     """
 
     dataset: str
-    pictures: int
+    images: int
     classes_by_rank: NDArray[np.int64]
     pixels_by_rank: NDArray[np.int64]
     num_kept: int | None = None
@@ -70,7 +70,7 @@ def measure_class_recall(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -
     transform = EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     loader = evaluation_loader(pairs, transform, cfg.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS)
     text = model.embed_vocabulary(spec.vocabulary)
-    with model.evaluating(), tqdm(total=len(pairs), desc=spec.name, unit="picture") as progress:
+    with model.evaluating(), tqdm(total=len(pairs), desc=spec.name, unit="image") as progress:
         for items in loader:
             ranks = class_ranks(model, model.preprocess([item.image for item in items]), text).cpu()
             for item, rank in zip(items, ranks[:, :num_counted], strict=True):
@@ -111,7 +111,7 @@ def save_class_recall(results: Sequence[ClassRecall], path: str | Path) -> None:
     """Write a JSON object: data set → counts of classes and pixels present by CRM's rank (from 0)."""
     entries = {
         result.dataset: {
-            "pictures": result.pictures,
+            "pictures": result.images,
             "num_kept": result.num_kept,
             "classes_by_rank": result.classes_by_rank.tolist(),
             "pixels_by_rank": result.pixels_by_rank.tolist(),

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from err_seg.analysis.attention_share import AttentionShare
 from err_seg.analysis.class_recall import ClassRecall
-from err_seg.analysis.classes_per_picture import ClassCounts
+from err_seg.analysis.classes_per_image import ClassCounts
 from err_seg.analysis.vocabulary_similarity import NearestClasses
 from err_seg.drawing.plots import COLUMNS, panel_grid
 
@@ -18,17 +18,17 @@ def draw_class_counts(results: Sequence[ClassCounts]) -> Figure:
     """Draw a histogram of the number of classes per image, one panel for each data set, on one scale."""
     figure, panels = panel_grid(len(results), (4.2, 2.9), sharex=True)
     for panel, result in zip(panels, results, strict=True):
-        values, pictures = np.unique(result.classes, return_counts=True)
-        panel.bar(values, pictures / len(result.classes), width=1, color="tab:blue", edgecolor="white", linewidth=0.5)
+        values, images = np.unique(result.classes, return_counts=True)
+        panel.bar(values, images / len(result.classes), width=1, color="tab:blue", edgecolor="white", linewidth=0.5)
         panel.margins(y=0.3)  # room for the legend
         panel.axvline(result.mean, color="tab:red", label=f"mean {result.mean:.1f} of {result.vocabulary_size}")
-        panel.set_title(f"{result.dataset} ({_pictures(len(result.classes))})", fontsize="medium")
+        panel.set_title(f"{result.dataset} ({_images(len(result.classes))})", fontsize="medium")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.yaxis.set_major_formatter(PercentFormatter(1))
         panel.tick_params(labelbottom=True)
         panel.legend(frameon=False)
-    figure.supxlabel("classes in a picture")
-    figure.supylabel("share of the pictures")
+    figure.supxlabel("classes in an image")
+    figure.supylabel("share of the images")
     return figure
 
 
@@ -84,7 +84,7 @@ def draw_attention_share(results: Sequence[AttentionShare]) -> Figure:
         shares = np.array([result.mean("redundant") for result in group])  # K×L
         for layer, share in enumerate(shares.T):
             panel.plot(num_kept, share, "o-", label=f"CFM {layer + 1}, measured")
-        panel.set_title(f"{dataset} ({_pictures(len(group[0].present))})", fontsize="medium")
+        panel.set_title(f"{dataset} ({_images(len(group[0].present))})", fontsize="medium")
         _set_num_kept_axis(panel, num_kept)
         _finish(panel)
     figure.supylabel("attention paid to redundant classes", fontsize="medium")
@@ -151,5 +151,5 @@ def _finish(panel: Axes) -> None:
     panel.grid(alpha=0.3)
 
 
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count:,} pictures"
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"

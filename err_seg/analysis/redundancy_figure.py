@@ -22,7 +22,7 @@ def redundancy_figure(comparison: Comparison) -> Image.Image:
     The two maps of a layer have one scale of colours, so that they compare.
     """
     c = comparison
-    small = thumbnail(c.picture)
+    small = thumbnail(c.image)
     layers = len(c.few.attention.spatial)
     columns = 1 + layers
     aspect = min(max(small.shape[0] / small.shape[1], 0.4), 1.6)
@@ -36,7 +36,7 @@ def redundancy_figure(comparison: Comparison) -> Image.Image:
     axes = above.subplots(2, columns, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
-    _draw_picture(axes[0, 0], small, c)
+    _draw_image(axes[0, 0], small, c)
     _write_explanation(axes[1, 0], c)
     for layer in range(layers):
         maps = [run.attention.to_pixels(layer, run.place, c.relative_point).numpy() for run in (c.all, c.few)]
@@ -54,7 +54,7 @@ def _kept(run: ClassAttention) -> str:
     return f"all {kept}" if kept == len(run.result.vocabulary) else f"K = {kept}"
 
 
-def _draw_picture(axis: Axes, small: np.ndarray, c: Comparison) -> None:
+def _draw_image(axis: Axes, small: np.ndarray, c: Comparison) -> None:
     axis.imshow(small, extent=(0, small.shape[1], small.shape[0], 0))
     _mark(axis, small, c)
     set_class_title(axis, c.all.result.vocabulary[c.index], size=10)

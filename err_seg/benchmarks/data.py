@@ -39,14 +39,14 @@ TOP_COSTS = 3
 
 
 def benchmark_reading(
-    dataset_name: str | None, root: str | None, *, pictures: int, crop_size: int, color_jitter: str
+    dataset_name: str | None, root: str | None, *, images: int, crop_size: int, color_jitter: str
 ) -> None:
     """Read training images of a registered data set, or of a few generated ones, and print a table.
 
     Args:
         dataset_name: ``None`` for generated images.
         root: the data sets' root.
-        pictures: how many to read.
+        images: how many to read.
         crop_size: side in pixels.
         color_jitter: "ssd" or "none".
     """
@@ -57,15 +57,15 @@ def benchmark_reading(
             crop_size, min_sizes=(crop_size,), color_jitter=color_jitter, ignore_label=spec.ignore_label
         )
         dataset = TrainingDataset(pairs, transform, seed=0)
-        positions = list(islice(TrainingSampler(len(pairs), seed=0), pictures))
+        positions = list(islice(TrainingSampler(len(pairs), seed=0), images))
         seconds = _time(dataset, positions)
         costs = _profile(lambda: [dataset[position] for position in positions])
     rows = [
-        ("pictures per second and core", f"{len(seconds) / sum(seconds):.1f}"),
-        ("milliseconds a picture, median", f"{np.median(seconds) * 1e3:.1f}"),
-        ("milliseconds a picture, 95th percentile", f"{np.percentile(seconds, 95) * 1e3:.1f}"),
+        ("images per second and core", f"{len(seconds) / sum(seconds):.1f}"),
+        ("milliseconds an image, median", f"{np.median(seconds) * 1e3:.1f}"),
+        ("milliseconds an image, 95th percentile", f"{np.percentile(seconds, 95) * 1e3:.1f}"),
     ]
-    _print(f"Training pictures: {spec.name}, {pictures} read, crop {crop_size}", rows, costs)
+    _print(f"Training images: {spec.name}, {images} read, crop {crop_size}", rows, costs)
 
 
 @contextmanager
@@ -115,8 +115,8 @@ def compare_decoders(folder: Path, most: int) -> None:
         raise FileNotFoundError(f"no .jpg under {folder}")
 
     def by_pillow(file: Path) -> np.ndarray:
-        with Image.open(file) as picture:
-            return read_image(picture)
+        with Image.open(file) as image:
+            return read_image(image)
 
     decoders: dict[str, Callable[[Path], np.ndarray]] = {"Pillow": by_pillow, "OpenCV": read_image}
     equal = sum(np.array_equal(by_pillow(file), read_image(file)) for file in files)
@@ -127,7 +127,7 @@ def compare_decoders(folder: Path, most: int) -> None:
             for file in files:
                 decode(file)
             seconds[name].append((time.process_time() - start) / len(files))
-    rows = [(f"{name}, milliseconds a picture, median", f"{np.median(s) * 1e3:.2f}") for name, s in seconds.items()]
+    rows = [(f"{name}, milliseconds an image, median", f"{np.median(s) * 1e3:.2f}") for name, s in seconds.items()]
     rows.append(("of which the pixels are the same", f"{equal} of {len(files)}"))
     _print(f"JPEGs of {folder}, {ROUNDS} rounds, processor time", rows, [])
 
@@ -140,9 +140,9 @@ def generate(folder: Path) -> DatasetSpec:
         (folder / kind).mkdir()
     for index in range(NUM_GENERATED):
         coarse = generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+        image = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
         grain = Image.effect_noise((640, 480), 40).convert("RGB").filter(ImageFilter.GaussianBlur(1))
-        Image.blend(picture, grain, 0.3).save(folder / "images" / f"{index}.jpg", quality=90)
+        Image.blend(image, grain, 0.3).save(folder / "images" / f"{index}.jpg", quality=90)
         classes = generator.integers(0, len(vocabulary), (6, 8), dtype=np.uint8)
         label = Image.fromarray(classes).resize((640, 480), Image.Resampling.NEAREST)
         label.save(folder / "labels" / f"{index}.png")

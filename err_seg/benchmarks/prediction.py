@@ -44,7 +44,7 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
 
 
 def benchmark_prediction(
-    cfg: Config, *, num_classes: int, num_kept: int | None, picture: tuple[int, int], repeat: int
+    cfg: Config, *, num_classes: int, num_kept: int | None, image: tuple[int, int], repeat: int
 ) -> None:
     """Run the same prediction several times and print a table; the first run also encodes the vocabulary.
 
@@ -52,17 +52,15 @@ def benchmark_prediction(
         cfg: the configuration; weights do not matter.
         num_classes: T.
         num_kept: K, instead of the configuration's.
-        picture: (H, W).
+        image: (H, W).
         repeat: predictions after the first.
     """
     cfg.MODEL.TEXT.CACHE_DIR = "none"
     model = build_model(cfg)
-    height, width = picture
+    height, width = image
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     vocabulary = [f"thing number {i}" for i in range(num_classes)]
-    title = (
-        f"{cfg.MODEL.CLIP.NAME} on {model.device}, S = {cfg.INPUT.SIZE}, T = {num_classes}, {picture[0]}×{picture[1]}"
-    )
+    title = f"{cfg.MODEL.CLIP.NAME} on {model.device}, S = {cfg.INPUT.SIZE}, T = {num_classes}, {image[0]}×{image[1]}"
     table = Table("prediction", title=title)
     for column in ("seconds", "GB above the loaded model"):
         table.add_column(column, justify="right")

@@ -26,7 +26,7 @@ from err_seg.modeling.layers import resize
 from err_seg.modeling.loss import segmentation_loss
 
 ABSENT = -100.0
-CLASSES_A_PICTURE = 8
+CLASSES_A_IMAGE = 8
 Figures = dict[str, dict[str, dict[str, float]]]
 Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -51,8 +51,8 @@ LOSSES: dict[str, Loss] = {"kept classes": segmentation_loss, "all classes": den
 def blocks(batch_size: int, size: int, num_classes: int) -> Tensor:
     """Return label maps (B, S, S) int64 of a few large regions each."""
     generator = torch.Generator().manual_seed(0)
-    classes = torch.randint(0, num_classes, (batch_size, CLASSES_A_PICTURE // 2, 2), generator=generator)
-    rows = classes.repeat_interleave(size // (CLASSES_A_PICTURE // 2), dim=1)
+    classes = torch.randint(0, num_classes, (batch_size, CLASSES_A_IMAGE // 2, 2), generator=generator)
+    rows = classes.repeat_interleave(size // (CLASSES_A_IMAGE // 2), dim=1)
     return rows.repeat_interleave(size // 2, dim=2)
 
 
@@ -87,7 +87,7 @@ def measure_loss(kind: str, cfg: Config, vocabulary: tuple[str, ...], batch_size
     num_classes, num_kept = len(vocabulary), cfg.MODEL.CRM.NUM_KEPT_TRAIN
     generator = torch.Generator().manual_seed(0)
     labels = blocks(batch_size, size, num_classes)
-    kept = torch.stack([keep_present(picture, num_classes, num_kept) for picture in labels])
+    kept = torch.stack([keep_present(image, num_classes, num_kept) for image in labels])
     logits = torch.randn(*kept.shape, size // 4, size // 4, generator=generator)
     logits, kept, labels = logits.to(device).requires_grad_(), kept.to(device), labels.to(device)
 
@@ -141,7 +141,7 @@ def benchmark_training(cfg: Config, vocabulary: tuple[str, ...], *, batch_size: 
     """
     device = resolve_device(cfg.MODEL.DEVICE)
     print(
-        f"{cfg.MODEL.CLIP.NAME}, S = {cfg.INPUT.CROP_SIZE}, {batch_size} pictures, T = {len(vocabulary)} classes, "
+        f"{cfg.MODEL.CLIP.NAME}, S = {cfg.INPUT.CROP_SIZE}, {batch_size} images, T = {len(vocabulary)} classes, "
         f"K = {cfg.MODEL.CRM.NUM_KEPT_TRAIN}, {resolve_precision(cfg.SOLVER.PRECISION, device).name}, {device}"
     )
     print(f"{'':14} {'loss over':14} {'seconds':>9} {'memory MiB':>11} {'loss':>9}")

@@ -124,7 +124,7 @@ def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
 
 def analyze_classes(options: argparse.Namespace, cfg: "Config") -> None:
     """Table I."""
-    from err_seg.analysis.classes_per_picture import PAPER, class_counts_table, count_classes, save_class_counts
+    from err_seg.analysis.classes_per_image import PAPER, class_counts_table, count_classes, save_class_counts
     from err_seg.analysis.figures import draw_class_counts
     from err_seg.data import SegmentationPairs, get_dataset
     from err_seg.data.preparation.parallel import default_workers

@@ -31,7 +31,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     prediction.add_argument("--num-classes", type=positive, default=150, metavar="T", help="vocabulary (150)")
     prediction.add_argument("--num-kept", type=positive, metavar="K", help="classes kept (the configuration's)")
     prediction.add_argument(
-        "--picture", type=positive, nargs=2, default=(480, 640), metavar=("H", "W"), help="(480 640)"
+        "--picture", dest="image", type=positive, nargs=2, default=(480, 640), metavar=("H", "W"), help="(480 640)"
     )
     prediction.add_argument("--repeat", type=positive, default=3, metavar="N", help="timed after the first (3)")
     add_config_options(prediction, required=True)
@@ -39,7 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     training = kinds.add_parser("training", allow_abbrev=False)
     training.set_defaults(run=training_costs)
     training.add_argument("--size", type=positive, metavar="S", help="side of the crop (the configuration's)")
-    training.add_argument("--batch-size", type=positive, default=1, metavar="B", help="pictures (1)")
+    training.add_argument("--batch-size", type=positive, default=1, metavar="B", help="images (1)")
     training.add_argument("--steps", type=positive, default=2, metavar="N", help="timed, after one to warm up (2)")
     training.add_argument("--vocabulary", default="coco_stuff", metavar="NAME", help="whose classes (coco_stuff)")
     training.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a JSON file")
@@ -51,7 +51,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     data.add_argument("--decoders", type=Path, metavar="DIR", help="compare Pillow and OpenCV on its JPEGs instead")
     data.add_argument("--dataset", metavar="NAME", help="a registered data set (default: a few generated images)")
     data.add_argument("--root", metavar="DIR", help="the data sets' root (default: $DETECTRON2_DATASETS)")
-    data.add_argument("--pictures", type=positive, default=64, metavar="N", help="how many to read (%(default)s)")
+    data.add_argument(
+        "--pictures", dest="images", type=positive, default=64, metavar="N", help="how many to read (%(default)s)"
+    )
     data.add_argument("--crop-size", type=positive, default=640, metavar="S", help="side in pixels (%(default)s)")
     data.add_argument("--color-jitter", choices=("ssd", "none"), default="ssd", help="(%(default)s)")
     parser.epilog = "\n".join(kind.format_usage() for kind in kinds.choices.values())
@@ -78,7 +80,7 @@ def prediction_costs(options: argparse.Namespace) -> None:
         get_cfg(options.config_file, options.opts),
         num_classes=options.num_classes,
         num_kept=options.num_kept,
-        picture=tuple(options.picture),
+        image=tuple(options.image),
         repeat=options.repeat,
     )
 
@@ -104,14 +106,14 @@ def data_costs(options: argparse.Namespace) -> None:
     from err_seg.benchmarks.data import benchmark_preparation, benchmark_reading, compare_decoders
 
     if options.preparation:
-        benchmark_preparation(options.pictures)
+        benchmark_preparation(options.images)
     elif options.decoders:
-        compare_decoders(options.decoders, options.pictures)
+        compare_decoders(options.decoders, options.images)
     else:
         benchmark_reading(
             options.dataset,
             options.root,
-            pictures=options.pictures,
+            images=options.images,
             crop_size=options.crop_size,
             color_jitter=options.color_jitter,
         )

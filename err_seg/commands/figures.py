@@ -23,7 +23,7 @@ from err_seg.commands.options import add_model_options, add_words_options, comma
 if TYPE_CHECKING:
     from PIL import Image
 
-    from err_seg.analysis.picture_grid import Column
+    from err_seg.analysis.image_grid import Column
 
 OUTPUT = Path("output/paper_figures")
 NO_WEIGHTS = "These results mean nothing: the network has random weights. Set MODEL.WEIGHTS."
@@ -37,18 +37,18 @@ def draw_attention(options: argparse.Namespace) -> Path:
     from err_seg.data.images import read_image, read_label
     from err_seg.prompts import check_vocabulary
 
-    picture = read_image(options.picture)
+    image = read_image(options.image)
     labels = None if options.labels is None else read_label(options.labels)
     comparison = compare_attention(
         load_model(options),
-        picture,
+        image,
         check_vocabulary(read_names(options)),
         class_name=options.class_name,
         point=options.point and tuple(options.point),
         num_kept=options.num_kept,
         labels=labels,
     )
-    save_picture(redundancy_figure(comparison), options.output, options.palette)
+    save_image(redundancy_figure(comparison), options.output, options.palette)
     return options.output
 
 
@@ -94,7 +94,7 @@ def measure_shares(options: argparse.Namespace) -> Path:
 def draw_grid(options: argparse.Namespace) -> Path:
     """Fig. 8 to 10."""
     from err_seg import hub
-    from err_seg.analysis.picture_grid import picture_grid, predict_column
+    from err_seg.analysis.image_grid import image_grid, predict_column
     from err_seg.data import load_vocabulary
     from err_seg.data.images import read_image
     from err_seg.device import own_device
@@ -105,8 +105,8 @@ def draw_grid(options: argparse.Namespace) -> Path:
     cell = options.cell or CELL
     if not options.classes:
         raise ValueError("no words; give one or more lists with --classes or --classes-file")
-    pictures = [read_image(path) for path in options.pictures]
-    columns = [] if options.truth is None else [truth_column(options, pictures)]
+    images = [read_image(path) for path in options.images]
+    columns = [] if options.truth is None else [truth_column(options, images)]
     lists = [
         check_vocabulary(load_vocabulary(text) if is_file else split_names(text)) for is_file, text in options.classes
     ]
@@ -121,29 +121,29 @@ def draw_grid(options: argparse.Namespace) -> Path:
         )
         title = Path(name).name if len(names) > 1 else ""
         for words in lists:
-            columns.append(predict_column(model, pictures, words, num_kept=options.num_kept, title=title, cell=cell))
-    save_picture(picture_grid(pictures, columns, cell), options.output, options.palette)
+            columns.append(predict_column(model, images, words, num_kept=options.num_kept, title=title, cell=cell))
+    save_image(image_grid(images, columns, cell), options.output, options.palette)
     return options.output
 
 
-def truth_column(options: argparse.Namespace, pictures: Sequence) -> "Column":
+def truth_column(options: argparse.Namespace, images: Sequence) -> "Column":
     """Read the column of label maps, each as large as its image."""
-    from err_seg.analysis.picture_grid import Column
+    from err_seg.analysis.image_grid import Column
     from err_seg.data import load_vocabulary
     from err_seg.data.images import read_label
 
     if options.truth_classes is None:
         raise ValueError("--truth needs --truth-classes, the file of the label maps' class names")
-    if len(options.truth) != len(pictures):
-        raise ValueError(f"--truth names {len(options.truth)} label maps for {len(pictures)} images; give one each")
+    if len(options.truth) != len(images):
+        raise ValueError(f"--truth names {len(options.truth)} label maps for {len(images)} images; give one each")
     labels = [read_label(path) for path in options.truth]
-    for path, picture, label in zip(options.truth, pictures, labels, strict=True):
-        if label.shape != picture.shape[:2]:
-            raise ValueError(f"{path}: the label map is {label.shape} (H, W), its image {picture.shape[:2]}")
+    for path, image, label in zip(options.truth, images, labels, strict=True):
+        if label.shape != image.shape[:2]:
+            raise ValueError(f"{path}: the label map is {label.shape} (H, W), its image {image.shape[:2]}")
     return Column(load_vocabulary(options.truth_classes), labels, "ground truth", lists_names=False)
 
 
-def save_picture(image: "Image.Image", path: Path, palette: bool) -> None:
+def save_image(image: "Image.Image", path: Path, palette: bool) -> None:
     """Write an image as PNG, with 256 colours where a small file matters more than every shade."""
     from err_seg.files import atomic_write
 
@@ -164,7 +164,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def _add_attention(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=draw_attention)
-    parser.add_argument("picture", metavar="IMAGE")
+    parser.add_argument("image", metavar="IMAGE")
     add_words_options(parser)
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="(the one predicted at the point)")
     parser.add_argument("--point", type=int, nargs=2, metavar=("X", "Y"), help="in pixels (the middle)")
@@ -186,7 +186,7 @@ def _add_attention_share(parser: argparse.ArgumentParser) -> None:
 
 def _add_grid(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=draw_grid)
-    parser.add_argument("pictures", nargs="+", metavar="IMAGE")
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
     words = parser.add_argument_group("columns, in the order given")
     words.add_argument(
         "--classes",

@@ -46,9 +46,7 @@ def coordinate(text: str) -> int:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("predict", __doc__)
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="pictures, videos, folders, globs, - (standard input)"
-    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, videos, folders, globs, - (standard input)")
     add_words_options(parser)
     parser.add_argument(
         "--background",
@@ -64,7 +62,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--point", type=coordinate, nargs=2, metavar=("X", "Y"), help="pixel that attention is shown for (middle)"
     )
-    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="pictures at a time (1)")
+    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images at a time (1)")
     parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
     parser.add_argument(
         "--force", action="store_true", help="ignore finished results and replace those of other settings"
@@ -183,7 +181,7 @@ def summarize(report: "Report", words: "Words", output: Path) -> None:
         table.add_column("images", justify="right")
         table.add_column("share of all pixels", justify="right")
         for name, pixels in report.pixels.most_common(ROWS):
-            table.add_row(first_synonym(name), str(report.pictures[name]), f"{pixels / total:.1%}")
+            table.add_row(first_synonym(name), str(report.images[name]), f"{pixels / total:.1%}")
         if len(report.pixels) > ROWS:
             rest = sum(pixels for _, pixels in report.pixels.most_common()[ROWS:])
             table.add_row(f"{len(report.pixels) - ROWS} more", "", f"{rest / total:.1%}")

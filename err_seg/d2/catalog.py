@@ -135,7 +135,7 @@ class RecordedPairs(SegmentationPairs):
         except KeyError as error:
             raise DatasetError(f"data set {spec.name!r}: a record of DatasetCatalog has no {error}") from error
         if not self._paths:
-            raise DatasetError(f"data set {spec.name!r}: DatasetCatalog lists no picture")
+            raise DatasetError(f"data set {spec.name!r}: DatasetCatalog lists no image")
         folder = os.path.commonpath([Path(image).parent for image, _ in self._paths])
         self.names = [Path(image).relative_to(folder).with_suffix("").as_posix() for image, _ in self._paths]
 

@@ -69,7 +69,7 @@ class ERRSegEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all counts."""
         self._counts = new_counts(self.spec, "cpu", boundary_iou=self._boundary_iou)
-        self._pictures, self._kept = 0, 0
+        self._images, self._kept = 0, 0
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Count images."""
@@ -78,7 +78,7 @@ class ERRSegEvaluator(DatasetEvaluator):
             labels = output["sem_seg"].argmax(dim=0).cpu()
             index = self._index[given["file_name"]]
             self._counts.update(labels, torch.from_numpy(self.pairs.load_label(index)))
-            self._pictures += 1
+            self._images += 1
             self._kept += len(output["segmentation"].kept) if "segmentation" in output else 0
             self._files.save(index, given["file_name"], labels.numpy())
 
@@ -91,13 +91,13 @@ class ERRSegEvaluator(DatasetEvaluator):
         if self.distributed:
             wait_for_all()  # may take hours where shares are unequal; what follows does not
             self._counts.all_reduce()
-            self._pictures, self._kept = map(sum, zip(*comm.all_gather((self._pictures, self._kept)), strict=True))
+            self._images, self._kept = map(sum, zip(*comm.all_gather((self._images, self._kept)), strict=True))
         if not is_main_process():
             return None
         self._files.finish()
         name, classes = self.spec.name, self.spec.evaluated_classes
-        result = BenchmarkResult.from_counts(name, self._counts, classes, self._pictures, self.settings)
-        self.result = replace(result, mean_kept=self._kept / self._pictures if self._kept else None)
+        result = BenchmarkResult.from_counts(name, self._counts, classes, self._images, self.settings)
+        self.result = replace(result, mean_kept=self._kept / self._images if self._kept else None)
         if self.output is not None and self.write_results:
             save_benchmarks([self.result], self.output)
         return OrderedDict(sem_seg=self.result.metrics)

@@ -69,9 +69,9 @@ class ERRSegMapper:
             evaluation), and in training ``sem_seg``, (h, w) int64, class indices and the ignore label.
         """
         if isinstance(self.transform, EvaluationTransform):
-            picture = read_image(record["file_name"])
-            height, width = picture.shape[:2]
-            return {**record, "image": self.transform(picture), "height": height, "width": width}
+            pixels = read_image(record["file_name"])
+            height, width = pixels.shape[:2]
+            return {**record, "image": self.transform(pixels), "height": height, "width": width}
         spec = spec_of(record["dataset_name"]) if "dataset_name" in record else self.train_dataset
         assert spec is not None
         sample = read_sample(spec, record["file_name"], record["sem_seg_file_name"])

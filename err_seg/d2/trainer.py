@@ -200,5 +200,5 @@ class Trainer(DefaultTrainer):
             raise stop.args[0] from None
         except FloatingPointError as error:
             files = listed(self.meta_arch.latest.paths)
-            what = f"{str(error).splitlines()[0]} Its pictures (of this process): {files}"
+            what = f"{str(error).splitlines()[0]} Its images (of this process): {files}"
             raise broken_loss(what, self.course.checkpoints) from error

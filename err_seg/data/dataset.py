@@ -52,7 +52,7 @@ class SegmentationPairs:
         self.spec = spec
         self._advice = _advice(spec, root)
         image_folder, label_folder = spec.image_folder(root), spec.label_folder(root)
-        for kind, folder in (("pictures", image_folder), ("label maps", label_folder)):
+        for kind, folder in (("images", image_folder), ("label maps", label_folder)):
             if not folder.is_dir():
                 raise DatasetError(
                     f"data set {spec.name!r}: no folder of {kind} at {folder.absolute()} (the data sets' root is "
@@ -64,12 +64,12 @@ class SegmentationPairs:
         self.names = sorted(images.keys() & labels.keys())
         if not self.names:
             raise DatasetError(
-                f"data set {spec.name!r}: no picture has a label map of the same name. Found "
+                f"data set {spec.name!r}: no image has a label map of the same name. Found "
                 f"{_inventory(images, spec.image_endings, image_folder)} and "
                 f"{_inventory(labels, (spec.label_ext,), label_folder)}. {self._advice}"
             )
         self._paths = [(images[name], labels[name]) for name in self.names]
-        self._report(unlabelled=len(images) - len(self), unpictured=len(labels) - len(self))
+        self._report(unlabelled=len(images) - len(self), imageless=len(labels) - len(self))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -91,12 +91,12 @@ class SegmentationPairs:
         """Files of one pair: image, label map."""
         return self._paths[index]
 
-    def _report(self, unlabelled: int, unpictured: int) -> None:
+    def _report(self, unlabelled: int, imageless: int) -> None:
         expected = self.spec.num_images
-        left_out = f"left out {unlabelled} pictures without label map and {unpictured} label maps without picture"
+        left_out = f"left out {unlabelled} images without label map and {imageless} label maps without image"
         if expected is not None and len(self) != expected:
             logger.warning("data set %r: %d pairs, expected %d; %s", self.spec.name, len(self), expected, left_out)
-        elif expected is None and (unlabelled or unpictured):
+        elif expected is None and (unlabelled or imageless):
             logger.warning("data set %r: %d pairs; %s", self.spec.name, len(self), left_out)
 
 
@@ -116,9 +116,9 @@ def read_sample(spec: DatasetSpec, image_path: str, label_path: str, advice: str
     if image.shape[:2] != label.shape:
         turned = image.shape[1::-1] == label.shape
         raise PairError(
-            f"sizes differ: the picture {image_path} is {image.shape[1]}x{image.shape[0]} (width x height), its "
+            f"sizes differ: the image {image_path} is {image.shape[1]}x{image.shape[0]} (width x height), its "
             f"label map {label_path} is {label.shape[1]}x{label.shape[0]}"
-            + ("; the picture is shown upright by its EXIF orientation, turn the label map likewise" * turned)
+            + ("; the image is shown upright by its EXIF orientation, turn the label map likewise" * turned)
         )
     return Sample(image, label, image_path, label_path)
 

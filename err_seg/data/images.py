@@ -17,7 +17,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+ImageSource = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 # Pillow stretches shallow grey to 0..255, which is right for an image and wrong for class indices.
 _GREY_STEP = {"L;2": 85, "L;4": 17}
@@ -27,7 +27,7 @@ class ImageReadError(ValueError):
     """An image or label map that cannot be read; the message names the file and what is wrong with it."""
 
 
-class PictureError(ValueError):
+class ImageError(ValueError):
     """Something that is not an image; the message says what was found and what was expected."""
 
 
@@ -49,7 +49,7 @@ def read_image(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
             grey values without a defined range (floating point, or integers beyond 16 bits).
     """
     if isinstance(source, Image.Image):
-        name = getattr(source, "filename", "") or "the given picture"
+        name = getattr(source, "filename", "") or "the given image"
         with _naming(name):
             return _to_rgb(source, name)
     with _naming(os.fspath(source)):
@@ -76,39 +76,39 @@ def read_label(path: str | os.PathLike[str]) -> np.ndarray:
         return _to_indices(image, os.fspath(path))
 
 
-def is_single(pictures: Any) -> bool:
+def is_single(images: Any) -> bool:
     """Whether this is one thing that may be an image, and not a list, tuple, generator, ... of such things."""
-    return isinstance(pictures, str | bytes) or hasattr(pictures, "shape") or not isinstance(pictures, Iterable)
+    return isinstance(images, str | bytes) or hasattr(images, "shape") or not isinstance(images, Iterable)
 
 
-def picture_to_tensor(picture: Any, name: str = "the picture") -> Tensor:
+def image_to_tensor(image: Any, name: str = "the image") -> Tensor:
     """Turn an image into a (3, H, W) uint8 RGB tensor.
 
     Args:
-        picture: a path, a PIL image, an H×W×3 uint8 RGB array (of any strides) or tensor, or a 3×H×W uint8 tensor.
+        image: a path, a PIL image, an H×W×3 uint8 RGB array (of any strides) or tensor, or a 3×H×W uint8 tensor.
         name: what errors call it, where it is no file.
 
     Raises:
-        PictureError: anything else.
+        ImageError: anything else.
         ImageReadError: a file or PIL image that cannot be read as an image.
     """
-    if isinstance(picture, str | os.PathLike | Image.Image):
-        return torch.from_numpy(read_image(picture)).permute(2, 0, 1)
-    if not isinstance(picture, np.ndarray | Tensor):
-        raise PictureError(
-            f"{name} must be a path, a PIL image or an H×W×3 uint8 RGB array or tensor, not {type(picture).__name__}"
+    if isinstance(image, str | os.PathLike | Image.Image):
+        return torch.from_numpy(read_image(image)).permute(2, 0, 1)
+    if not isinstance(image, np.ndarray | Tensor):
+        raise ImageError(
+            f"{name} must be a path, a PIL image or an H×W×3 uint8 RGB array or tensor, not {type(image).__name__}"
         )
-    is_channels_last = picture.ndim == 3 and picture.shape[2] == 3
-    is_channels_first = isinstance(picture, Tensor) and picture.ndim == 3 and picture.shape[0] == 3
-    type_name = str(picture.dtype).removeprefix("torch.")
-    if type_name != "uint8" or not (is_channels_last or is_channels_first) or 0 in picture.shape:
-        raise PictureError(
-            f"{name} must be an H×W×3 uint8 array, RGB in 0..255; got shape {tuple(picture.shape)}, type {type_name}. "
+    is_channels_last = image.ndim == 3 and image.shape[2] == 3
+    is_channels_first = isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3
+    type_name = str(image.dtype).removeprefix("torch.")
+    if type_name != "uint8" or not (is_channels_last or is_channels_first) or 0 in image.shape:
+        raise ImageError(
+            f"{name} must be an H×W×3 uint8 array, RGB in 0..255; got shape {tuple(image.shape)}, type {type_name}. "
             "Grey or alpha: pass a PIL image or the file itself; floats in 0..1: multiply by 255 and convert; several "
-            "pictures in one array: list(array)"
+            "images in one array: list(array)"
         )
     # a copy, since torch knows neither negative strides nor arrays that are read-only
-    tensor = picture if isinstance(picture, Tensor) else torch.from_numpy(np.array(picture, order="C"))
+    tensor = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image, order="C"))
     return tensor.permute(2, 0, 1) if is_channels_last else tensor
 
 
@@ -128,11 +128,11 @@ def _complaint(name: str, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if path.is_dir():
-        return "is a folder, expected a picture"
+        return "is a folder, expected an image"
     if isinstance(error, UnidentifiedImageError):
         if path.is_file() and path.stat().st_size == 0:
             return "is empty (0 bytes); fetch or write it again"
-        return "is not a picture in any format that Pillow reads"
+        return "is not an image in any format that Pillow reads"
     if isinstance(error, PermissionError):
         return "may not be read (permission denied)"
     return f"cannot be decoded, it may be damaged or cut short ({type(error).__name__}: {error})"

@@ -200,7 +200,7 @@ class TrainingSampler(Sampler):
         return torch.randperm(self.length, generator=generator).tolist()
 
 
-class PictureLoader(DataLoader):
+class ImageLoader(DataLoader):
     """A ``DataLoader`` that reports its processes' failures in one sentence."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is enough
@@ -230,7 +230,7 @@ def training_loader(
     world_size: int = 1,
     skip_damaged: bool = False,
     pinned: bool = False,
-) -> PictureLoader:
+) -> ImageLoader:
     """Endless :class:`Batch` es for training.
 
     Args:
@@ -243,7 +243,7 @@ def training_loader(
         skip_damaged: read the next pair in place of one that cannot be read.
         pinned: in memory from which CUDA copies without waiting.
     """
-    return PictureLoader(
+    return ImageLoader(
         TrainingDataset(pairs, transform, seed, skip_damaged),
         batch_size=batch_size,
         sampler=TrainingSampler(len(pairs), seed, rank, world_size, start),
@@ -261,7 +261,7 @@ def evaluation_loader(
     world_size: int = 1,
     skip: Collection[int] = frozenset(),
     pinned: bool = False,
-) -> PictureLoader:
+) -> ImageLoader:
     """Lists of up to ``batch_size`` :class:`EvaluationItem` s, of any sizes, in the data set's order.
 
     Over the ranks together each image comes exactly once.
@@ -275,7 +275,7 @@ def evaluation_loader(
         pinned: in memory from which CUDA copies without waiting.
     """
     _check_rank(rank, world_size)
-    return PictureLoader(
+    return ImageLoader(
         _EvaluationDataset(pairs, transform),
         batch_size=batch_size,
         sampler=[index for index in range(rank, len(pairs), world_size) if index not in skip],

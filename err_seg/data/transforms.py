@@ -50,7 +50,7 @@ def _resize_label(label: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _to_tensor(image: np.ndarray) -> Tensor:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"expected a picture of shape (H, W, 3) and dtype uint8, found {image.shape} {image.dtype}")
+        raise ValueError(f"expected an image of shape (H, W, 3) and dtype uint8, found {image.shape} {image.dtype}")
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
@@ -131,25 +131,25 @@ class TrainingTransform:
             Image (3, S, S) uint8 and label map (S, S) int64.
         """
         if image.shape[:2] != label.shape:
-            raise ValueError(f"picture {image.shape[:2]} and label map {label.shape} differ in size (height, width)")
+            raise ValueError(f"image {image.shape[:2]} and label map {label.shape} differ in size (height, width)")
         if not isinstance(generator, torch.Generator):
             generator = torch.Generator().manual_seed(int(generator))
         min_size = self.min_sizes[_draw_index(len(self.min_sizes), generator)]
         height, width = label.shape
         size = shortest_edge_size(height, width, min_size, self.max_size)
-        picture = _resize(_to_tensor(image), size)
+        pixels = _resize(_to_tensor(image), size)
         target = _resize_label(torch.from_numpy(label.astype(np.int64, copy=False)), size)
         top, left = self._draw_crop(target, generator)
         window = (..., slice(top, top + self.crop_size), slice(left, left + self.crop_size))
-        picture, target = picture[window], target[window]
+        pixels, target = pixels[window], target[window]
         if self.color_jitter is not None:
-            picture = self.color_jitter(picture, generator)
+            pixels = self.color_jitter(pixels, generator)
         if _draw(generator) < self.flip_prob:
-            picture, target = F.horizontal_flip(picture), F.horizontal_flip(target)
+            pixels, target = F.horizontal_flip(pixels), F.horizontal_flip(target)
         margin = [0, 0, self.crop_size - target.shape[1], self.crop_size - target.shape[0]]
-        picture = F.pad(picture, margin, fill=GREY)
+        pixels = F.pad(pixels, margin, fill=GREY)
         target = F.pad(target[None], margin, fill=self.ignore_label)[0]
-        return picture.contiguous(), target.contiguous()
+        return pixels.contiguous(), target.contiguous()
 
     def _draw_crop(self, target: Tensor, generator: torch.Generator) -> tuple[int, int]:
         """Top left corner of the crop; (0, 0) along a side that is no longer than the crop."""
@@ -183,16 +183,16 @@ class SSDColorJitter:
         hue = _draw_between(-0.1, 0.1, generator) if _toss(generator) else 0.0
         contrast_first = _toss(generator)
 
-        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        pixels = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
         first = _clamp(levels + brightness)
-        picture = picture.point(_table(first * contrast if contrast_first else first) * 3)
+        pixels = pixels.point(_table(first * contrast if contrast_first else first) * 3)
         if saturation != 1 or hue != 0:
             turned = (levels + round(hue * 256)) % 256
-            hsv = picture.convert("HSV").point(_table(turned) + _table(levels * saturation) + _table(levels))
-            picture = hsv.convert("RGB")
+            hsv = pixels.convert("HSV").point(_table(turned) + _table(levels * saturation) + _table(levels))
+            pixels = hsv.convert("RGB")
         if contrast != 1 and not contrast_first:
-            picture = picture.point(_table(levels * contrast) * 3)
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+            pixels = pixels.point(_table(levels * contrast) * 3)
+        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
 
 
 def _clamp(levels: np.ndarray) -> np.ndarray:

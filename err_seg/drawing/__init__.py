@@ -5,8 +5,8 @@
 ``text.py``     names as they are drawn: short, and in a font that has their characters
 ``legend.py``   coloured squares, names and shares of the area
 ``overlay.py``  labels laid over an image
-``grid.py``     pictures side by side: sheets, and grids with headings and legends
+``grid.py``     images side by side: sheets, and grids with headings and legends
 ``plots.py``    what figures drawn with Matplotlib share: heat maps, class names, files
-``saving.py``   pictures to files
+``saving.py``   images to files
 ==============  =========================================================================
 """

@@ -27,7 +27,7 @@ _CANDIDATES = 64
 def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
     """Choose a colour for every class.
 
-    A colour belongs to a name, so that "sky" looks alike in every picture and vocabulary (case and surrounding
+    A colour belongs to a name, so that "sky" looks alike in every image and vocabulary (case and surrounding
     spaces do not matter, equal names share a colour). The rule:
 
     1. A hash of the name picks one of 24 well separated base colours. Where several names of the list pick the same

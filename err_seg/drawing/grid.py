@@ -1,4 +1,4 @@
-"""Pictures side by side: sheets of them, and grids with headings and legends."""
+"""Images side by side: sheets of them, and grids with headings and legends."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,13 +20,13 @@ class Row(NamedTuple):
 
 
 def fitting_size(size: tuple[int, int], cell: int = CELL) -> tuple[int, int]:
-    """Scale a picture's (width, height) so that its longer side is a cell's."""
+    """Scale an image's (width, height) so that its longer side is a cell's."""
     scale = cell / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def sheet(panels: Sequence[Image.Image], columns: int, cell: tuple[int, int]) -> Image.Image:
-    """Put pictures on white paper, row by row, each into the upper left corner of a cell of (width, height) pixels."""
+    """Put images on white paper, row by row, each into the upper left corner of a cell of (width, height) pixels."""
     paper = Image.new("RGB", (columns * cell[0], -(-len(panels) // columns) * cell[1]), BACKGROUND)
     for place, panel in enumerate(panels):
         paper.paste(panel, (place % columns * cell[0], place // columns * cell[1]))

@@ -12,9 +12,9 @@ Color = tuple[int, int, int]
 BACKGROUND, INK, FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)
 OTHERS_COLOR = (200, 200, 200)
 MOST_NAMES = 24
-LINES_PER_PICTURE = 45  # the text is this fraction of the picture's width high, and no more than suits a flat picture
+LINES_PER_IMAGE = 45  # the text is this fraction of the image's width high, and no more than suits a flat image
 SMALLEST, LARGEST = 12, 60
-ROOM = 480  # pixels that a legend may be wide below a picture that is narrower
+ROOM = 480  # pixels that a legend may be wide below an image that is narrower
 
 
 class Entry(NamedTuple):
@@ -61,19 +61,19 @@ def draw_legend(entries: Sequence[Entry], width: int, size: int) -> Image.Image:
 
 
 def add_legend(image: Image.Image, entries: Sequence[Entry], last: Sequence[Entry] = ()) -> Image.Image:
-    """Append a legend below a picture, in as few lines as the width allows; a narrow picture gets white margins.
+    """Append a legend below an image, in as few lines as the width allows; a narrow image gets white margins.
 
-    The legend is no taller than the picture, except that a picture lower than a line of text gets one line. What does
+    The legend is no taller than the image, except that an image lower than a line of text gets one line. What does
     not fit, and any name after the first 24, is summed up at the end: "… and 12 more".
 
     Args:
-        image: the picture.
+        image: the image.
         entries: the classes, largest first.
         last: entries to come after "… and 12 more".
     """
     if not entries and not last:
         return image
-    size = min(max(SMALLEST, round(min(image.width, 1.5 * image.height) / LINES_PER_PICTURE)), LARGEST)
+    size = min(max(SMALLEST, round(min(image.width, 1.5 * image.height) / LINES_PER_IMAGE)), LARGEST)
     line, padding = _line(size), size
     most = max(1, (image.height - padding) // line)
     columns = _fit(entries, last, size, most, image.width - padding)

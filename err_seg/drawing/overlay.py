@@ -1,4 +1,4 @@
-"""Pictures of results: labels laid over an image, with contours and a legend of class names and area shares."""
+"""Images of results: labels laid over an image, with contours and a legend of class names and area shares."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,7 +18,7 @@ NOTHING_COLOR = (255, 255, 255)
 
 
 def overlay(
-    picture: np.ndarray,
+    image: np.ndarray,
     labels: np.ndarray,
     vocabulary: Sequence[str],
     *,
@@ -28,7 +28,7 @@ def overlay(
     """Lay labels over an image.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         labels: (H, W) integers, indices into the vocabulary; others (an ignore label) stay unpainted.
         vocabulary: class names; a name's colour does not depend on the image.
         legend: add a legend below, largest area first, no taller than the image.
@@ -40,19 +40,19 @@ def overlay(
     Raises:
         ValueError: image and labels differ in size.
     """
-    if picture.shape[:2] != labels.shape:
-        raise ValueError(f"the picture is {picture.shape[:2]} (H, W), its labels {labels.shape}; they must be equal")
+    if image.shape[:2] != labels.shape:
+        raise ValueError(f"the image is {image.shape[:2]} (H, W), its labels {labels.shape}; they must be equal")
     colors = _colors(tuple(vocabulary))
     painted = (labels >= 0) & (labels < len(vocabulary))
-    photograph = Image.fromarray(picture)
+    photograph = Image.fromarray(image)
     paint = Image.fromarray(colors[np.where(painted, labels, 0)])
-    image = Image.composite(Image.blend(photograph, paint, OPACITY), photograph, Image.fromarray(painted))
-    _draw_contours(image, labels)
+    painted_over = Image.composite(Image.blend(photograph, paint, OPACITY), photograph, Image.fromarray(painted))
+    _draw_contours(painted_over, labels)
     if not legend:
-        return image
+        return painted_over
     unpainted = float(1 - painted.mean())
     last = [Entry(NOTHING_COLOR, nothing, unpainted)] if nothing is not None and unpainted > 0 else []
-    return add_legend(image, legend_entries(labels, vocabulary), last)
+    return add_legend(painted_over, legend_entries(labels, vocabulary), last)
 
 
 def contours(labels: np.ndarray) -> np.ndarray:

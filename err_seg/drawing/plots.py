@@ -1,4 +1,4 @@
-"""What figures drawn with Matplotlib share: heat maps, class names in any script, and how they become pictures."""
+"""What figures drawn with Matplotlib share: heat maps, class names in any script, and how they become images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,10 +41,10 @@ def panel_grid(count: int, size: tuple[float, float], margin: float = 0, **shari
     return figure, panels[:count]
 
 
-def draw_heat(axis: Axes, picture: np.ndarray, heat: np.ndarray, highest: float | None = None) -> AxesImage:
+def draw_heat(axis: Axes, image: np.ndarray, heat: np.ndarray, highest: float | None = None) -> AxesImage:
     """Draw a map (h, w), 0 to ``highest``, over an image in grey, both scaled to the image's sides."""
-    grey = picture.mean(axis=2)
-    extent = (0, picture.shape[1], picture.shape[0], 0)
+    grey = image.mean(axis=2)
+    extent = (0, image.shape[1], image.shape[0], 0)
     axis.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=extent)
     return axis.imshow(heat, cmap=HEAT, vmin=0, vmax=highest, alpha=0.7, extent=extent, interpolation="bilinear")
 
@@ -69,15 +69,15 @@ def _class_text(name: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
     return drawable(shortened(first_synonym(name), LONGEST_NAME), size)
 
 
-def thumbnail(picture: np.ndarray) -> np.ndarray:
+def thumbnail(image: np.ndarray) -> np.ndarray:
     """Shrink an image so that its longest side is at most 480 pixels."""
-    scale = min(1.0, LONGEST_SIDE / max(picture.shape[:2]))
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return np.asarray(Image.fromarray(picture).resize(size))
+    scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(Image.fromarray(image).resize(size))
 
 
 def to_image(figure: Figure) -> Image.Image:
-    """Render a Matplotlib figure to an RGB picture."""
+    """Render a Matplotlib figure to an RGB image."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -1,4 +1,4 @@
-"""Pictures to files, complete or not at all."""
+"""Images to files, complete or not at all."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ from PIL import Image
 from err_seg.files import atomic_write
 
 
-def save_picture(image: Image.Image, path: str | Path, **options: Any) -> None:
-    """Write a picture as PNG; ``options`` are those of Pillow.
+def save_image(image: Image.Image, path: str | Path, **options: Any) -> None:
+    """Write an image as PNG; ``options`` are those of Pillow.
 
     Raises:
         OSError: it cannot be written.

@@ -59,7 +59,7 @@ def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:
     check_shared_folder(output)
     done = [evaluate_benchmark(cfg, model, pairs, weights) for pairs in benchmarks]
     results = [result for result, _ in done]
-    with told(EvaluationError, lambda: "all pictures are done and kept", GO_ON):
+    with told(EvaluationError, lambda: "all images are done and kept", GO_ON):
         save_benchmarks(results, output)
     wait_for_all()
     for _, progress in done:
@@ -133,15 +133,15 @@ def evaluate_benchmark(
         "files": cfg.TEST.SAVE,
     }
     logger.info(
-        "evaluating %d pictures of %s: precision %s (%s), without TF32, device %s",
+        "evaluating %d images of %s: precision %s (%s), without TF32, device %s",
         *(len(pairs), spec.name, settings["precision"], settings["precision_reason"], model.device),
     )
     progress = EvaluationProgress(folder, of_main_process(fingerprint({**settings, **facts})))
     counts = new_counts(spec, model.device, boundary_iou=cfg.TEST.BOUNDARY_IOU)
     files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
-    with told(EvaluationError, lambda: f"{progress.saved} pictures of {spec.name} are done and kept", GO_ON):
+    with told(EvaluationError, lambda: f"{progress.saved} images of {spec.name} are done and kept", GO_ON):
         progress.restore(counts)
-        count_pictures(cfg, model, pairs, counts, progress, files)
+        count_images(cfg, model, pairs, counts, progress, files)
     wait_for_all()  # may take hours if shares are unequal; what follows is short
     counts.all_reduce()
     if is_main_process():
@@ -157,7 +157,7 @@ def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: b
 
 
 @torch.no_grad()
-def count_pictures(
+def count_images(
     cfg: Config,
     model: ERRSeg,
     pairs: SegmentationPairs,
@@ -184,7 +184,7 @@ def count_pictures(
         total=share,
         initial=share - sum(1 for _ in loader.sampler),
         desc=spec.name + of_all,
-        unit="picture",
+        unit="image",
         disable=rank > 0,
     )
     since_saved = 0

@@ -21,7 +21,7 @@ from err_seg.engine.distillation import Teacher
 from err_seg.engine.errors import TrainingError, TrainingInterrupted
 from err_seg.engine.failures import told
 from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
-from err_seg.engine.parallel import activation_checkpointing, pictures_at_a_time, wait_for_all
+from err_seg.engine.parallel import activation_checkpointing, images_at_a_time, wait_for_all
 from err_seg.engine.run_log import RunLog, check_trackers
 from err_seg.engine.signals import StopRequest, stop_request
 from err_seg.engine.start import prepare_output
@@ -66,7 +66,7 @@ class Course:
 
     def __init__(self, cfg: Config, model: ERRSeg):
         check_trackers(cfg)
-        pictures_at_a_time(cfg, process_share()[1])
+        images_at_a_time(cfg, process_share()[1])
         if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
             raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
         self.cfg, self.model, self.is_main = cfg, model, is_main_process()
@@ -144,7 +144,7 @@ class Course:
         if self.log is not None:
             image = compare(batch, predictions, names)
             save_comparison(image, self.cfg, self.iteration)
-            self.log.picture(self.iteration - 1, np.asarray(image))
+            self.log.image(self.iteration - 1, np.asarray(image))
 
     def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
         """Evaluate weights on ``DATASETS.TEST``."""

@@ -11,13 +11,13 @@ from err_seg.engine.checkpoints import POINTER, TrainingState
 logger = logging.getLogger(__name__)
 
 
-def load_earlier(output: Path, model: nn.Module, pictures: int) -> TrainingState | None:
+def load_earlier(output: Path, model: nn.Module, images: int) -> TrainingState | None:
     """Load the newest checkpoint of such a run into the model, and return the rest; ``None`` if there is none.
 
     Args:
         output: ``OUTPUT_DIR``.
         model: the network to train.
-        pictures: number of images consumed in an iteration.
+        images: number of images consumed in an iteration.
 
     Raises:
         CheckpointError: the file cannot be read, is not one of :class:`err_seg.d2.Trainer`'s, or does not fit.
@@ -34,7 +34,7 @@ def load_earlier(output: Path, model: nn.Module, pictures: int) -> TrainingState
         places = {name: place for group in groups for name, place in zip(group["names"], group["params"], strict=True)}
         state = TrainingState(
             iteration=iteration,
-            pictures=iteration * pictures,
+            pictures=iteration * images,
             optimizer=current_names({name: moments.get(place, {}) for name, place in places.items()}),
             scaler=inner.get("grad_scaler", {}),
             losses=hooks.get("WriteReport", {}).get("losses", []),

@@ -44,21 +44,21 @@ def build_accelerator(cfg: Config, device: torch.device) -> Accelerator:
     )
 
 
-def pictures_at_a_time(cfg: Config, processes: int) -> int:
+def images_at_a_time(cfg: Config, processes: int) -> int:
     """Return how many images a process runs through the network together.
 
     Raises:
         ConfigError: ``SOLVER.IMS_PER_BATCH`` cannot be shared out evenly.
     """
-    pictures, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
+    images, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
     parts = processes * steps
-    if pictures % parts:
-        near = " or ".join(str(n) for n in (pictures // parts * parts, (pictures // parts + 1) * parts) if n)
+    if images % parts:
+        near = " or ".join(str(n) for n in (images // parts * parts, (images // parts + 1) * parts) if n)
         raise ConfigError(
-            f"SOLVER.IMS_PER_BATCH = {pictures} pictures cannot be shared out evenly over {processes} processes × "
-            f"SOLVER.ACCUMULATION_STEPS = {steps}; use {near} pictures, or other numbers of either"
+            f"SOLVER.IMS_PER_BATCH = {images} images cannot be shared out evenly over {processes} processes × "
+            f"SOLVER.ACCUMULATION_STEPS = {steps}; use {near} images, or other numbers of either"
         )
-    return pictures // parts
+    return images // parts
 
 
 def distribute(cfg: Config, accelerator: Accelerator, model: ERRSeg) -> tuple[nn.Module, torch.optim.AdamW]:

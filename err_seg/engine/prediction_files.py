@@ -10,7 +10,7 @@ import numpy as np
 
 from err_seg.data import DatasetSpec, read_image
 from err_seg.drawing.overlay import overlay
-from err_seg.drawing.saving import save_picture
+from err_seg.drawing.saving import save_image
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.files import write_text
 
@@ -45,7 +45,7 @@ class PredictionFiles:
             write_text(self._segments / f"{index:07d}.json", json.dumps(segments))
         if "overlay" in self.kinds:
             image = overlay(read_image(image_path), labels, classes)
-            save_picture(image, self.folder / "overlays" / f"{name}.png")
+            save_image(image, self.folder / "overlays" / f"{name}.png")
 
     def finish(self) -> None:
         """Put the segments of all images into one file (in one process, when all are done)."""

@@ -59,29 +59,29 @@ class EvaluationProgress:
         if self.rank == 0:
             self._own = kept
             if self.done:
-                logger.info("going on after %d pictures that an interrupted evaluation has done", len(self.done))
+                logger.info("going on after %d images that an interrupted evaluation has done", len(self.done))
             self.save(counts)
             for file in files:
                 if file != self._file:
                     file.unlink(missing_ok=True)
         wait_for_all()
 
-    def add(self, pictures: Mapping[int, int]) -> None:
+    def add(self, images: Mapping[int, int]) -> None:
         """Note images as done by this process: index to the number of classes kept."""
-        self._own.update(pictures)
+        self._own.update(images)
 
     def mean_kept(self, device: torch.device) -> float:
         """Average the number of classes kept over the images of all processes, which communicate through ``device``."""
         total = torch.tensor([sum(self._own.values()), len(self._own)], device=device)
-        kept, pictures = sum_over_processes(total).tolist()
-        return kept / pictures
+        kept, images = sum_over_processes(total).tolist()
+        return kept / images
 
     @contextmanager
-    def counting(self, pictures: Mapping[int, int]) -> Iterator[None]:
+    def counting(self, images: Mapping[int, int]) -> Iterator[None]:
         """Record images that are counted in the block; if it fails, counts and images no longer agree."""
         self._is_whole = False
         yield
-        self.add(pictures)
+        self.add(images)
         self._is_whole = True
 
     @contextmanager
@@ -98,7 +98,7 @@ class EvaluationProgress:
 
     def save(self, counts: Counts) -> None:
         """Save what this process has done."""
-        state = {"fingerprint": self.fingerprint, **self._pictures(), "counts": counts.state()}
+        state = {"fingerprint": self.fingerprint, **self._images(), "counts": counts.state()}
         write_text(self._file, json.dumps(state))
         self.saved = len(self._own)
 
@@ -106,9 +106,9 @@ class EvaluationProgress:
         """Remove this process's file, once the results are written."""
         self._file.unlink(missing_ok=True)
 
-    def _pictures(self) -> dict[str, list[int]]:
+    def _images(self) -> dict[str, list[int]]:
         done = sorted(self._own)
-        return {"done": done, "kept": [self._own[picture] for picture in done]}
+        return {"done": done, "kept": [self._own[image] for image in done]}
 
     @property
     def _file(self) -> Path:

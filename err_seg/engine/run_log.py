@@ -127,13 +127,13 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
-    def picture(self, iteration: int, picture: Any) -> None:
+    def image(self, iteration: int, image: Any) -> None:
         """Show an (H, W, 3) uint8 RGB array in TensorBoard and Weights & Biases."""
         if self._tensorboard is not None:
             with writing(self._tensorboard.log_dir):
-                self._tensorboard.add_image("predictions", picture, iteration, dataformats="HWC")
+                self._tensorboard.add_image("predictions", image, iteration, dataformats="HWC")
         if self._wandb is not None:
-            self._wandb.log({"predictions": self._wandb_image(picture)}, step=iteration)
+            self._wandb.log({"predictions": self._wandb_image(image)}, step=iteration)
 
     def close(self) -> None:
         """Close the files."""

@@ -13,7 +13,7 @@ from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_setti
 from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.earlier import load_earlier
 from err_seg.engine.environment import save_environment
-from err_seg.engine.parallel import check_shared_folder, pictures_at_a_time, wait_for_all
+from err_seg.engine.parallel import check_shared_folder, images_at_a_time, wait_for_all
 from err_seg.engine.step import training_transform
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.processes import is_main_process, process_share
@@ -66,7 +66,7 @@ def open_data(cfg: Config, pairs: SegmentationPairs, device: torch.device, start
     return training_loader(
         pairs,
         training_transform(cfg, pairs.spec.ignore_label),
-        pictures_at_a_time(cfg, processes),
+        images_at_a_time(cfg, processes),
         seed=cfg.SEED,
         workers=cfg.DATALOADER.NUM_WORKERS,
         start=start,
@@ -81,10 +81,10 @@ def tell_of_start(cfg: Config, pairs: SegmentationPairs, device: torch.device, i
     """Log what a run trains on, from which iteration, and how."""
     processes = process_share()[1]
     logger.info(
-        "training on %d pictures of %s: iterations %d to %d of %d pictures each (%d processes × %d parts × %d), "
+        "training on %d images of %s: iterations %d to %d of %d images each (%d processes × %d parts × %d), "
         "precision %s (%s), TF32 %s, device %s",
         *(len(pairs), pairs.spec.name, iteration, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH),
-        *(processes, cfg.SOLVER.ACCUMULATION_STEPS, pictures_at_a_time(cfg, processes)),
+        *(processes, cfg.SOLVER.ACCUMULATION_STEPS, images_at_a_time(cfg, processes)),
         *resolve_precision(cfg.SOLVER.PRECISION, device),
         *("allowed" if cfg.SOLVER.TF32 else "off", device),
     )

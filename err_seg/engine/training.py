@@ -12,7 +12,7 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
     """Train the model on ``DATASETS.TRAIN`` for ``SOLVER.MAX_ITER`` iterations.
 
     Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.run_log`), checkpoints every
-    ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), pictures of predictions
+    ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), images of predictions
     every ``VIS_PERIOD`` (:mod:`err_seg.engine.vis`), and ``model_final.safetensors``. Every ``TEST.EVAL_PERIOD`` and at
     the end it writes results on ``DATASETS.TEST``, in ``evaluations``, and the best weights so far, as
     ``model_best.safetensors``.

@@ -1,4 +1,4 @@
-"""Pictures of what the network predicts while it trains."""
+"""Images of what the network predicts while it trains."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,18 +13,18 @@ from err_seg.data import Batch
 from err_seg.drawing.grid import sheet
 from err_seg.drawing.legend import add_legend
 from err_seg.drawing.overlay import legend_entries, overlay
-from err_seg.drawing.saving import save_picture
+from err_seg.drawing.saving import save_image
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.layers import resize
 
-PICTURES = 4
+IMAGES = 4
 UNLABELLED = -1
 
 
 @torch.no_grad()
 def predict_batch(model: ERRSeg, network: nn.Module, batch: Batch, text: Tensor, cfg: Config) -> np.ndarray:
     """Label the first images of a training batch as evaluation would, at the crop's size: (B, S, S) int64."""
-    images = model.preprocess(batch.images[:PICTURES], cfg.INPUT.CROP_SIZE)
+    images = model.preprocess(batch.images[:IMAGES], cfg.INPUT.CROP_SIZE)
     network.eval()
     try:
         prediction = network(images, text)
@@ -43,12 +43,12 @@ def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Imag
         names: the class names.
     """
     count = len(predictions)
-    pictures = batch.images[:count].permute(0, 2, 3, 1).numpy()  # B×S×S×3
+    images = batch.images[:count].permute(0, 2, 3, 1).numpy()  # B×S×S×3
     labels = batch.labels[:count].long().numpy()
     labels = np.where((labels >= 0) & (labels < len(names)), labels, UNLABELLED)
     panels = []
-    for picture, *maps in zip(pictures, labels, predictions, strict=True):
-        panels += [Image.fromarray(picture), *(overlay(picture, shown, names, legend=False) for shown in maps)]
+    for image, *maps in zip(images, labels, predictions, strict=True):
+        panels += [Image.fromarray(image), *(overlay(image, shown, names, legend=False) for shown in maps)]
     entries = legend_entries(np.stack([labels, predictions]), names)
     return add_legend(sheet(panels, 3, panels[0].size), entries)
 
@@ -56,5 +56,5 @@ def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Imag
 def save_comparison(image: Image.Image, cfg: Config, iterations: int) -> Path:
     """Write ``OUTPUT_DIR/vis/iter_<iterations>.png``."""
     path = Path(cfg.OUTPUT_DIR) / "vis" / f"iter_{iterations:07d}.png"
-    save_picture(image, path)
+    save_image(image, path)
     return path

@@ -112,7 +112,7 @@ class Watch:
 
     def _complain(self, loss: float, iteration: Iteration) -> None:
         files = gather_object([] if iteration.own_loss.isfinite() else iteration.files)
-        what = f"the loss is {loss} at iteration {iteration.number}, pictures {listed(files)}"
+        what = f"the loss is {loss} at iteration {iteration.number}, images {listed(files)}"
         if self.scale is not None and self.broken <= LOSSES_SKIPPED:
             logger.warning("%s; its step is skipped (%d in a row, of at most %d)", what, self.broken, LOSSES_SKIPPED)
             return
@@ -122,6 +122,6 @@ class Watch:
 def broken_loss(what: str, checkpoints: Checkpoints) -> TrainingError:
     """Return the error that says what broke, with which images, and what to do."""
     return TrainingError(
-        f"{what}; {checkpoints.newest_text()}. Look at these pictures and their labels; else lower SOLVER.BASE_LR or "
+        f"{what}; {checkpoints.newest_text()}. Look at these images and their labels; else lower SOLVER.BASE_LR or "
         'try SOLVER.PRECISION "bf16" or "fp32", and --resume'
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from err_seg.drawing.colors import class_colors
-from err_seg.drawing.saving import save_picture
+from err_seg.drawing.saving import save_image
 from err_seg.files import atomic_write
 
 Labels = NDArray[np.integer[Any]]
@@ -47,7 +47,7 @@ def save_label_png(
         image = Image.fromarray(np.where(nothing, np.uint16(NOTHING_16BIT), labels.astype(np.uint16)))
     else:
         raise ValueError(f"{path}: a PNG file holds at most {NOTHING_16BIT} classes, found {len(class_names)}")
-    save_picture(image, path)
+    save_image(image, path)
 
 
 def load_label_png(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -131,9 +131,9 @@ def labels_from_rle(
     Raises:
         ValueError: there is no segment, segments are of different images or sizes, or a category is unknown.
     """
-    pictures = {(segment["file_name"], *segment["segmentation"]["size"]) for segment in segments}
-    if len(pictures) != 1:
-        raise ValueError(f"expected the segments of one picture, found {len(pictures)}: {sorted(pictures)[:3]}")
+    images = {(segment["file_name"], *segment["segmentation"]["size"]) for segment in segments}
+    if len(images) != 1:
+        raise ValueError(f"expected the segments of one image, found {len(images)}: {sorted(images)[:3]}")
     label_of = None if category_ids is None else {category: label for label, category in enumerate(category_ids)}
     labels = np.full(segments[0]["segmentation"]["size"], nothing, dtype=np.int64)
     for segment in segments:

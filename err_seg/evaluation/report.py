@@ -122,7 +122,7 @@ def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
 def summary_table(results: Sequence[BenchmarkResult]) -> str:
     """Lay several benchmarks out as aligned text, also valid Markdown: percent with two decimals, "-" if undefined."""
     rows = [[r.benchmark, *(r.metrics[name] for name in SUMMARY_METRICS), r.pictures] for r in results]
-    return text_table(["benchmark", *SUMMARY_METRICS, "pictures"], rows)
+    return text_table(["benchmark", *SUMMARY_METRICS, "images"], rows)
 
 
 def class_table(result: BenchmarkResult) -> str:

@@ -23,7 +23,7 @@ def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path) -> None:
     fewest = model.head.crm.num_ranks
     if len(names) < fewest:
         raise VocabularyError(
-            f"an exported network takes {fewest} classes or more, got {len(names)}; add some that the pictures do not "
+            f"an exported network takes {fewest} classes or more, got {len(names)}; add some that the images do not "
             'show, such as "sky" or "wall"'
         )
     embeddings = model.embed_vocabulary(names).float().cpu().numpy()

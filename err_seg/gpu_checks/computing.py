@@ -116,7 +116,7 @@ def find_waiting(trial: Trial) -> Finding:
 
 
 def profile_training(trial: Trial) -> Finding:
-    """Where the time of training goes, pictures read by worker processes."""
+    """Where the time of training goes, images read by worker processes."""
     steps = 20 if not trial.rehearsal else 1
     cfg = trial.cfg("profile", "DATALOADER.NUM_WORKERS", 4 if not trial.rehearsal else 1, "LOG.PERIOD", steps)
     cfg.SOLVER.PRECISION, cfg.SOLVER.MAX_ITER = "auto", 2 * steps
@@ -142,7 +142,7 @@ def profile_training(trial: Trial) -> Finding:
     line = losses(cfg)[-1]
     lines = [
         f"An iteration takes {1e3 * seconds / steps:.1f} ms, of which the {on} is busy {busy / seconds:.0%}; "
-        f"{1e3 * line['data_time']:.1f} ms (median) are spent waiting for pictures.",
+        f"{1e3 * line['data_time']:.1f} ms (median) are spent waiting for images.",
         "",
     ]
     return Finding(True, [*lines, *table(["most of the time", "calls", "an iteration"], rows)])

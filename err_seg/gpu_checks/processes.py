@@ -138,13 +138,13 @@ def kill_one_of_two(trial: Trial) -> Finding:
 
 
 def evaluate_in_little_shared_memory(trial: Trial) -> Finding:
-    """847 classes on large pictures, read by worker processes, within Docker's 64 MB of shared memory."""
+    """847 classes on large images, read by worker processes, within Docker's 64 MB of shared memory."""
     if not Path("/dev/shm").is_dir():
         return Finding(None, ["Left out: there is no /dev/shm here."])
     names = [" ".join(words) for words in itertools.islice(itertools.product(WORDS, repeat=2), 847)]
     height, width, count = (3000, 4000, 24) if not trial.rehearsal else (200, 300, 3)
     folder = trial.folder / "large"
-    write_pictures(folder, len(names), height, width, count)
+    write_images(folder, len(names), height, width, count)
     spec = spec_from_dict(
         {
             "name": "large_847",
@@ -167,13 +167,13 @@ def evaluate_in_little_shared_memory(trial: Trial) -> Finding:
         seconds = time.perf_counter() - began
     size = os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize
     lines = [
-        f"{result.pictures} pictures of {height}×{width}, {cfg.DATALOADER.NUM_WORKERS} workers: at most "
-        f"{peak[0] / MIB:.0f} MiB of /dev/shm, which has {size / MIB:.0f}; {1e3 * seconds / count:.0f} ms a picture."
+        f"{result.pictures} images of {height}×{width}, {cfg.DATALOADER.NUM_WORKERS} workers: at most "
+        f"{peak[0] / MIB:.0f} MiB of /dev/shm, which has {size / MIB:.0f}; {1e3 * seconds / count:.0f} ms an image."
     ]
     return Finding(trial.rehearsal or peak[0] <= SHARED_MEMORY, lines)
 
 
-def write_pictures(folder: Path, num_classes: int, height: int, width: int, count: int) -> None:
+def write_images(folder: Path, num_classes: int, height: int, width: int, count: int) -> None:
     """Write images with labels of many classes, in blocks, 16 bits each."""
     rng = np.random.default_rng(0)
     for index in range(count):

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from err_seg.data.images import picture_to_tensor
+from err_seg.data.images import image_to_tensor
 from err_seg.drawing.plots import DPI, draw_heat, set_class_ticks, set_class_title, thumbnail, to_image
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.escf import CFM, ESCF, SFM
@@ -100,13 +100,13 @@ def cell(point: tuple[float, float], grid: tuple[int, int]) -> tuple[int, int]:
 
 @torch.no_grad()
 def record_attention(
-    model: ERRSeg, picture: np.ndarray, vocabulary: Sequence[str], num_kept: int | None = None
+    model: ERRSeg, image: np.ndarray, vocabulary: Sequence[str], num_kept: int | None = None
 ) -> Attention:
     """Run the network on one image and keep the queries and keys of ESCF's attentions.
 
     Args:
         model: with an ESCF.
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         vocabulary: class names.
         num_kept: K, instead of the model's own.
 
@@ -115,7 +115,7 @@ def record_attention(
     """
     with model.evaluating(), recording(escf_with(model)) as attention:
         text = model.embed_vocabulary(vocabulary)
-        model(model.preprocess([picture_to_tensor(picture)]), text, num_kept)
+        model(model.preprocess([image_to_tensor(image)]), text, num_kept)
     return attention
 
 
@@ -183,22 +183,22 @@ def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM
 
 
 def attention_figure(
-    picture: np.ndarray, result: Segmentation, attention: Attention, point: tuple[int, int] | None = None
+    image: np.ndarray, result: Segmentation, attention: Attention, point: tuple[int, int] | None = None
 ) -> Image.Image:
     """Draw the attentions from one pixel: SFM's maps for the class found there, and CFM's shares between classes.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         result: its prediction, with the K and vocabulary that the attention was recorded with.
         attention: see :func:`record_attention`.
         point: (x, y) in pixels; ``None`` is the middle.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     x, y = (width // 2, height // 2) if point is None else (min(point[0], width - 1), min(point[1], height - 1))
     at = ((x + 0.5) / width, (y + 0.5) / height)
     index = int(result.resized((height, width)).labels[y, x])
     place = result.kept.tolist().index(index)
-    small = thumbnail(picture)
+    small = thumbnail(image)
     spot = (at[0] * small.shape[1], at[1] * small.shape[0])
 
     columns = max(len(attention.spatial), len(attention.category), 1)

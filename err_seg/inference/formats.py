@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from err_seg.drawing.overlay import overlay
-from err_seg.drawing.saving import save_picture
+from err_seg.drawing.saving import save_image
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.files import write_json
 from err_seg.inference.attention import Attention, attention_figure
@@ -27,7 +27,7 @@ class Result:
     Attributes:
         name: of its files, a relative path without ending.
         source: where it came from.
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         segmentation: the network's result.
         labels: (H, W) integers, classes of ``words`` or ``NOTHING``.
         words: the classes.
@@ -37,7 +37,7 @@ class Result:
 
     name: str
     source: str
-    picture: np.ndarray
+    image: np.ndarray
     segmentation: Segmentation
     labels: np.ndarray
     words: Words
@@ -64,7 +64,7 @@ class Result:
 
 
 def _overlay(result: Result, path: Path) -> None:
-    save_picture(overlay(result.picture, result.labels, result.words.classes, nothing=NOTHING_NAME), path)
+    save_image(overlay(result.image, result.labels, result.words.classes, nothing=NOTHING_NAME), path)
 
 
 def _labels(result: Result, path: Path) -> None:
@@ -93,12 +93,12 @@ def _rle(result: Result, path: Path) -> None:
 
 
 def _kept(result: Result, path: Path) -> None:
-    save_picture(kept_figure(result.picture, result.segmentation), path)
+    save_image(kept_figure(result.image, result.segmentation), path)
 
 
 def _attention(result: Result, path: Path) -> None:
     assert result.attention is not None
-    save_picture(attention_figure(result.picture, result.segmentation, result.attention, result.point), path)
+    save_image(attention_figure(result.image, result.segmentation, result.attention, result.point), path)
 
 
 FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from err_seg.data import ImageReadError, read_image
 from err_seg.identity import content_digest, file_digest, file_signature, is_settled
-from err_seg.inference.lookalikes import picture_suffixes, why_unreadable
+from err_seg.inference.lookalikes import image_suffixes, why_unreadable
 from err_seg.inference.manifest import Content
 from err_seg.inference.names import DIGITS, fitting_name, name_key, printable
 from err_seg.inference.video import VideoError, is_video, video_frames
@@ -32,7 +32,7 @@ class Source:
     relative: Path
 
     def name(self, level: int) -> str:
-        """Return a name for its results, longer with each level: from "cat" to "home/me/pictures/cat.jpg"."""
+        """Return a name for its results, longer with each level: from "cat" to "home/me/images/cat.jpg"."""
         if self.path is None:
             return "stdin"
         if level == 0:
@@ -130,7 +130,7 @@ class StandardInput:
                 return read_image(image)
         except (UnidentifiedImageError, ImageReadError) as error:
             size = len(self._data)
-            what = f"is not a picture, or a damaged one ({size} bytes)" if size else "is empty"
+            what = f"is not an image, or a damaged one ({size} bytes)" if size else "is empty"
             raise ImageReadError(f"standard input: {what}") from error
 
     @cached_property
@@ -155,7 +155,7 @@ def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple
         found = _expand(text, problems)
         outside = [source for source in found if not (own and source.path and own in source.path.resolve().parents)]
         if not found:
-            kind = "holds no pictures or videos" if Path(text).is_dir() else "no such file"
+            kind = "holds no images or videos" if Path(text).is_dir() else "no such file"
             problems.append(Problem(text, f"{printable(text)}: {kind}"))
         elif not outside:
             problems.append(Problem(text, f"{printable(text)}: lies in the results' own folder {exclude}"))
@@ -172,14 +172,14 @@ def _expand(text: str, problems: list[Problem]) -> list[Source]:
         return [Source(None, Path("stdin"))]
     path = Path(text).expanduser()
     if path.is_dir():
-        return [Source(file, file.relative_to(path)) for file in sorted(_pictures_below(path, problems))]
+        return [Source(file, file.relative_to(path)) for file in sorted(_images_below(path, problems))]
     if path.exists() or path.is_symlink():
         return [Source(path, Path(path.name))]
     files = (Path(found) for found in sorted(glob.glob(str(path), recursive=True)))
     return [Source(file, Path(file.name)) for file in files if file.is_file()]
 
 
-def _pictures_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
+def _images_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
     """Yield files that look like an image or video and are not hidden; folders without permission become problems."""
 
     def complain(error: OSError) -> None:
@@ -188,7 +188,7 @@ def _pictures_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
     for below, folders, names in os.walk(folder, onerror=complain):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(below, name) for name in names if not name.startswith(".")):
-            looks_so = path.suffix.lower() in picture_suffixes() or is_video(path) or why_unreadable(path)
+            looks_so = path.suffix.lower() in image_suffixes() or is_video(path) or why_unreadable(path)
             # a link to nowhere is reported later, a pipe is left out
             if looks_so and (path.is_file() or not path.exists()):
                 yield path
@@ -258,6 +258,6 @@ def _items_of(source: Source, name: str, every: int) -> Iterator[Item | Problem]
 
 
 def _read_checked(content: FileContent, read: Callable[[], np.ndarray]) -> np.ndarray:
-    picture = read()
+    image = read()
     content.check()
-    return picture
+    return image

@@ -16,7 +16,7 @@ AT_CUT = 3  # kept classes drawn right above the cut, if not all are drawn
 KEPT_COLOR, DROPPED_COLOR, CUT_COLOR = "#0072b2", "#c8c8c8", "#d55e00"  # told apart with any colour vision
 
 
-def kept_figure(picture: np.ndarray, result: Segmentation) -> Image.Image:
+def kept_figure(image: np.ndarray, result: Segmentation) -> Image.Image:
     """Draw what CRM kept and why.
 
     Left: the scores of the best classes kept and dropped, and the cut between. A class scores one for every place of
@@ -24,10 +24,10 @@ def kept_figure(picture: np.ndarray, result: Segmentation) -> Image.Image:
     classes that are most probable anywhere, with their probabilities over the image in grey.
 
     Args:
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         result: its prediction.
     """
-    small = thumbnail(picture)
+    small = thumbnail(image)
     maps = result.probabilities.float().cpu()
     order = maps.amax(dim=(1, 2)).argsort(descending=True, stable=True)[:MAPS].tolist()
     rows = max(1, -(-len(order) // MAP_COLUMNS))

@@ -32,10 +32,10 @@ RAW_SUFFIXES = frozenset(
     )
 )
 OTHERS = {
-    ".avif": "AVIF pictures need a newer Pillow: pip install --upgrade pillow",
-    ".exr": "OpenEXR pictures have no defined white; save it with 8 bits a channel, for example as PNG",
-    ".hdr": "Radiance pictures have no defined white; save it with 8 bits a channel, for example as PNG",
-    ".jxl": "JPEG XL pictures cannot be read; convert it to PNG, for example with djxl",
+    ".avif": "AVIF images need a newer Pillow: pip install --upgrade pillow",
+    ".exr": "OpenEXR images have no defined white; save it with 8 bits a channel, for example as PNG",
+    ".hdr": "Radiance images have no defined white; save it with 8 bits a channel, for example as PNG",
+    ".jxl": "JPEG XL images cannot be read; convert it to PNG, for example with djxl",
     ".svg": "drawings cannot be read; convert it to PNG, for example with rsvg-convert",
     ".svgz": "drawings cannot be read; convert it to PNG, for example with rsvg-convert",
     ".xcf": "GIMP's own files cannot be read; export it as PNG",
@@ -44,7 +44,7 @@ WRITTEN_ONLY = ("PDF", "PALM")  # formats that Pillow does not read
 
 
 @cache
-def picture_suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """Return the endings, in lower case, of the images that can be read; HEIC's where pillow-heif is installed."""
     if find_spec("pillow_heif"):
         from pillow_heif import register_heif_opener
@@ -57,10 +57,10 @@ def picture_suffixes() -> frozenset[str]:
 def why_unreadable(path: Path) -> str | None:
     """Say what is needed to read what looks like an image or video; ``None`` if it can be read, or is neither."""
     suffix = path.suffix.lower()
-    if suffix in picture_suffixes() or is_video(path):
+    if suffix in image_suffixes() or is_video(path):
         return None
     if suffix in HEIC_SUFFIXES:
-        return "HEIC pictures need pillow-heif: pip install pillow-heif"
+        return "HEIC images need pillow-heif: pip install pillow-heif"
     if suffix in RAW_SUFFIXES:
         return "this is a raw file of a camera; develop it to TIFF or JPEG, for example with darktable-cli"
     if suffix in OTHERS:

@@ -83,7 +83,7 @@ def _take_up(manifest: Manifest, settings: Mapping[str, Any]) -> None:
     folder, remedy = manifest.folder, "choose another --output, or replace them with --force"
     if _is_earlier(folder / EARLIER_SETTINGS):
         raise OutputError(
-            f"{folder} holds results of an earlier version, which did not record which pictures they are of; {remedy}"
+            f"{folder} holds results of an earlier version, which did not record which images they are of; {remedy}"
         )
     for file in sorted(folder.glob("manifest*.jsonl")):
         with file.open("rb") as lines:

@@ -3,8 +3,8 @@
 import ray
 from err_seg.ray_data import predict_rows
 
-pictures = ray.data.read_binary_files("/data/photos", include_paths=True)
-rows = predict_rows(pictures, "err-seg-b", ["cat", "sofa, couch", "wall"], num_gpus=1, concurrency=8)
+images = ray.data.read_binary_files("/data/photos", include_paths=True)
+rows = predict_rows(images, "err-seg-b", ["cat", "sofa, couch", "wall"], num_gpus=1, concurrency=8)
 rows.write_parquet("/data/labels")
 """
 
@@ -56,14 +56,14 @@ class Predictor:
                 rows.append(_row(str(path), error=f"{path}: {error}"))
         return {key: [row[key] for row in rows] for key in rows[0]}
 
-    def _predict(self, path: str, picture: np.ndarray) -> Row:
-        result = self.model.predict(picture, self.words.vocabulary, num_kept=self.num_kept)
+    def _predict(self, path: str, image: np.ndarray) -> Row:
+        result = self.model.predict(image, self.words.vocabulary, num_kept=self.num_kept)
         labels = self.words.labels(result)
         return _row(path, result.size, rle_segments(labels, path, self.words.classes, ignore_label=NOTHING))
 
 
 def predict_rows(
-    pictures: "ray.data.Dataset",
+    images: "ray.data.Dataset",
     model: str,
     classes: Sequence[str],
     *,
@@ -78,7 +78,7 @@ def predict_rows(
     """Label a data set of encoded images.
 
     Args:
-        pictures: rows with "path" and "bytes".
+        images: rows with "path" and "bytes".
         model: a name or file for :func:`err_seg.load`.
         classes: class names.
         background: as the command's ``--background``.
@@ -97,7 +97,7 @@ def predict_rows(
         WordsError: words that cannot be used.
     """
     words = parse_words(classes, background)
-    return pictures.map_batches(
+    return images.map_batches(
         Predictor,
         fn_constructor_args=(model, words, num_kept, options),
         batch_size=batch_size,
@@ -117,7 +117,7 @@ def read_bytes(data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             return read_image(image)
     except UnidentifiedImageError as error:
-        raise ImageReadError(f"is not a picture in any format that Pillow reads ({len(data)} bytes)") from error
+        raise ImageReadError(f"is not an image in any format that Pillow reads ({len(data)} bytes)") from error
 
 
 def _row(path: str, size: tuple[int, int] = (0, 0), segments: Sequence[Row] = (), error: str = "") -> Row:

@@ -18,7 +18,7 @@ class Report:
     Attributes:
         done: images whose results were written; ``skipped``: those whose results were already there.
         pixels: number of pixels in the images done, by class name; :attr:`nothing`: those of no class.
-        pictures: in how many of the images done a class occurs.
+        images: in how many of the images done a class occurs.
         problems: what could not be used, in order.
         renamed: image or video to the name of its results, if its usual name belongs to another one.
     """
@@ -27,7 +27,7 @@ class Report:
     skipped: int = 0
     nothing: int = 0
     pixels: Counter[str] = field(default_factory=Counter)
-    pictures: Counter[str] = field(default_factory=Counter)
+    images: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
 
@@ -40,7 +40,7 @@ class Report:
                 self.nothing += count
             else:
                 self.pixels[result.words.classes[label]] += count
-                self.pictures[result.words.classes[label]] += 1
+                self.images[result.words.classes[label]] += 1
 
     def merge(self, other: "Report") -> None:
         """Add another process's report."""
@@ -48,7 +48,7 @@ class Report:
         self.skipped += other.skipped
         self.nothing += other.nothing
         self.pixels.update(other.pixels)
-        self.pictures.update(other.pictures)
+        self.images.update(other.images)
         self.problems += other.problems
         self.renamed.update(other.renamed)
 

@@ -63,7 +63,7 @@ def run(
     """
     model.embed_vocabulary(words.vocabulary)  # so that unusable words are found before anything is read
     job = _Job(model, words, manifest, formats, batch_size, num_kept, point)
-    progress = tqdm(total=total, unit="picture", disable=None)
+    progress = tqdm(total=total, unit="image", disable=None)
     written: list[Future[Result | Problem]] = []
     with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers, progress:
         opened = job.read_ahead(items, readers, progress)
@@ -146,7 +146,7 @@ class _Job:
             pixels = item.read()
             if self.point and not (0 <= self.point[0] < pixels.shape[1] and 0 <= self.point[1] < pixels.shape[0]):
                 size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-                raise ImageReadError(f"{item.source}: the point {self.point} lies outside of this picture of {size}")
+                raise ImageReadError(f"{item.source}: the point {self.point} lies outside of this image of {size}")
             return _Opened(item, place, pixels)
         except OutputError:
             raise
@@ -178,15 +178,15 @@ class _Job:
         size = 1
         if is_memory:
             size = self.batch_size = len(batch) // 2
-            logger.warning("out of memory with %d pictures at a time; going on with %d", len(batch), size)
+            logger.warning("out of memory with %d images at a time; going on with %d", len(batch), size)
         return [done for i in range(0, len(batch), size) for done in self.predict(batch[i : i + size])]
 
     def _predict_together(self, batch: list[_Opened]) -> list[tuple[Result, Place]]:
         model, names = self.model, self.words.vocabulary
-        pictures = [opened.pixels for opened in batch]
-        predictions = model.predict(pictures, names, num_kept=self.num_kept, batch_size=len(batch))
+        images = [opened.pixels for opened in batch]
+        predictions = model.predict(images, names, num_kept=self.num_kept, batch_size=len(batch))
         results = []
-        for opened, pixels, prediction in zip(batch, pictures, predictions, strict=True):
+        for opened, pixels, prediction in zip(batch, images, predictions, strict=True):
             assert pixels is not None
             shown = record_attention(model, pixels, names, self.num_kept) if "attention" in self.formats else None
             labels, name = self.words.labels(prediction), opened.place.files

@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from err_seg.data.spec import DatasetSpec
-from err_seg.drawing.saving import save_picture
+from err_seg.drawing.saving import save_image
 from err_seg.files import remove_partial_files, write_json
 from err_seg.mini.scenes import SPLITS, MiniScenes
 
@@ -83,7 +83,7 @@ class MiniWorldSpec(DatasetSpec):
         def write(index: int) -> None:
             sample = self.scenes[index]
             for kind, pixels in (("images", sample.image), ("labels", sample.label.astype(np.uint8))):
-                save_picture(Image.fromarray(pixels), folder / kind / f"{index:05d}.png", compress_level=1)
+                save_image(Image.fromarray(pixels), folder / kind / f"{index:05d}.png", compress_level=1)
 
         with ThreadPoolExecutor(workers) as pool:
             try:

@@ -4,7 +4,7 @@
 ``pretraining.py``  contrastive pre-training of the tiny CLIPs on captioned images of all sixty classes
 ``world.py``        training on the seen classes, evaluation on all
 ``figures.py``      mIoU of seen and unseen classes, the training-free baseline, times
-``grid.py``         the picture grid
+``grid.py``         the image grid
 ``report.py``       table and result file
 ``steps.py``        the steps of the command ``err-seg mini``
 ``sheets.py``       sheets of the scenes and classes

@@ -63,7 +63,7 @@ def open_test_scenes(cfg: Config) -> SegmentationPairs:
     shown = set().union(*(np.unique(pairs.load_label(index)).tolist() for index in range(len(pairs))))
     if absent := [name for index, name in enumerate(VOCABULARY) if index not in shown]:
         logger.warning(
-            "%d of %d classes occur in none of the %d pictures of %s, such as %s: figures over them are left empty",
+            "%d of %d classes occur in none of the %d images of %s, such as %s: figures over them are left empty",
             *(len(absent), len(VOCABULARY), len(pairs), pairs.spec.name, absent[0]),
         )
     return pairs
@@ -101,7 +101,7 @@ def evaluate_baseline(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -> B
 
 
 @torch.no_grad()
-def seconds_per_picture(model: ERRSeg, images: Sequence[Tensor], text: Tensor, num_kept: int) -> tuple[float, float]:
+def seconds_per_image(model: ERRSeg, images: Sequence[Tensor], text: Tensor, num_kept: int) -> tuple[float, float]:
     """Time the network on single images: medians of the whole and of ESCF and GUD together, in seconds."""
     whole, fusion = [], []
     with model.evaluating():

@@ -1,4 +1,4 @@
-"""A picture grid to look at: scenes beside their truth and what was predicted, with the classes' names."""
+"""An image grid to look at: scenes beside their truth and what was predicted, with the classes' names."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from err_seg.mini.vocabulary import UNSEEN, VOCABULARY
 
 Labels = NDArray[np.int64]
 
-NOTE = "(new): a class that training never showed. Gray: predicted, but not in the picture."
+NOTE = "(new): a class that training never showed. Gray: predicted, but not in the image."
 
 
 def prediction_grid(
@@ -39,7 +39,7 @@ def prediction_grid(
             for pixels in [image, *(colors[labels] for labels in maps)]
         ]
         rows.append(Row(panels, [_legend(maps, colors)]))
-    return lay_out([[title] for title in ("picture", "truth", *predictions)], rows, NOTE)
+    return lay_out([[title] for title in ("image", "truth", *predictions)], rows, NOTE)
 
 
 def _legend(maps: Sequence[Labels], colors: NDArray[np.uint8]) -> list[Entry]:

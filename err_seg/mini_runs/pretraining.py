@@ -96,9 +96,9 @@ def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _lr_factor(step, config)) for o in optimizers]
     captions = torch.stack([mini.tokenizer()([prompt.format(name) for name in VOCABULARY]) for prompt in PROMPTS])
     progress = tqdm(batches(config), "pre-train CLIP", config.steps, unit="step")
-    for pictures, shares, prompts in progress:
+    for images, shares, prompts in progress:
         text = captions[prompts, torch.arange(len(VOCABULARY))]
-        loss = contrastive_loss(encoder, (pictures - pixel_mean) / pixel_std, shares, text)
+        loss = contrastive_loss(encoder, (images - pixel_mean) / pixel_std, shares, text)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -178,13 +178,13 @@ def batches(config: PretrainingConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]
     orders = [torch.empty(0, dtype=torch.int64) for _ in sources]
     for _ in range(config.steps):
         kind = int(torch.rand((), generator=generator) < config.scene_share)
-        pictures, shares = sources[kind]
+        images, shares = sources[kind]
         while len(orders[kind]) < counts[kind]:
-            orders[kind] = torch.cat([orders[kind], torch.randperm(len(pictures), generator=generator)])
+            orders[kind] = torch.cat([orders[kind], torch.randperm(len(images), generator=generator)])
         chosen, orders[kind] = orders[kind].tensor_split([counts[kind]])
         draw = torch.randint(len(sides[kind]), (2,), generator=generator)
         size = sides[kind][draw[0]], sides[kind][draw[1]]
-        batch = pictures[chosen].float()
+        batch = images[chosen].float()
         mirrored = torch.rand(len(batch), generator=generator) < 0.5
         batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
         batch = resize(batch, size)
@@ -195,19 +195,19 @@ def draw_crops(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
     """Draw images of single classes: (N, 3, h, w) uint8 and shares (N, T)."""
     crops = MiniCrops("train", config.crops, config.seed, config.crop_size)
     items = [crops[i][:2] for i in tqdm(range(len(crops)), "draw crops", unit="crop")]
-    pictures = torch.from_numpy(np.stack([picture for picture, _ in items])).permute(0, 3, 1, 2)
-    return pictures, F.one_hot(torch.tensor([index for _, index in items]), len(VOCABULARY)).float()
+    images = torch.from_numpy(np.stack([image for image, _ in items])).permute(0, 3, 1, 2)
+    return images, F.one_hot(torch.tensor([index for _, index in items]), len(VOCABULARY)).float()
 
 
 def draw_scenes(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
     """Draw scenes of all classes with the names of what they show, but not where: see :func:`draw_crops`."""
     scenes = MiniScenes("train", config.scene_size, "all", length=config.scenes, seed=config.seed)
-    pictures, shares = [], torch.zeros(len(scenes), len(VOCABULARY))
+    images, shares = [], torch.zeros(len(scenes), len(VOCABULARY))
     for i in tqdm(range(len(scenes)), "draw scenes", unit="scene"):
         plan = scenes.plan(i)
-        pictures.append(torch.from_numpy(scenes[i].image).permute(2, 0, 1))
+        images.append(torch.from_numpy(scenes[i].image).permute(2, 0, 1))
         shares[i, [*plan.walls, *(thing.class_index for thing in plan.things)]] = 1
-    return torch.stack(pictures), shares / shares.sum(dim=1, keepdim=True)
+    return torch.stack(images), shares / shares.sum(dim=1, keepdim=True)
 
 
 def contrastive_loss(encoder: CLIPEncoder, images: Tensor, shares: Tensor, text: Tensor) -> Tensor:
@@ -232,12 +232,12 @@ def contrastive_loss(encoder: CLIPEncoder, images: Tensor, shares: Tensor, text:
     captions = F.normalize(clip.encode_text(text), dim=1)
     logits = clip.logit_scale.exp() * torch.einsum("bdn,td->bnt", pixels, captions)
     # what an image shows is what its pixels show on average
-    of_picture = logits.log_softmax(dim=2).logsumexp(dim=1) - math.log(logits.shape[1])  # B×T
+    of_image = logits.log_softmax(dim=2).logsumexp(dim=1) - math.log(logits.shape[1])  # B×T
     of_caption = logits.flatten(0, 1).log_softmax(dim=0).view_as(logits).logsumexp(dim=1)  # B×T
     total = shares.sum(0)
-    to_pictures = (of_caption * shares).sum(0)[total > 0] / total[total > 0]
-    to_captions = (of_picture * shares).sum(1)
-    return -(to_captions.mean() + to_pictures.mean()) / 2
+    to_images = (of_caption * shares).sum(0)[total > 0] / total[total > 0]
+    to_captions = (of_image * shares).sum(1)
+    return -(to_captions.mean() + to_images.mean()) / 2
 
 
 @torch.no_grad()

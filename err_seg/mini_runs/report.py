@@ -11,7 +11,7 @@ from rich.table import Table
 from err_seg.files import write_json
 
 Rows = Mapping[str, Mapping[str, float]]
-COLUMNS = {"seen": "seen", "unseen": "unseen", "all": "all", "ms": "ms / picture", "fusion ms": "ESCF + GUD ms"}
+COLUMNS = {"seen": "seen", "unseen": "unseen", "all": "all", "ms": "ms / image", "fusion ms": "ESCF + GUD ms"}
 
 TABLE_WIDTH = 110
 

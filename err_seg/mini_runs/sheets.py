@@ -21,22 +21,22 @@ def scene_sheet(scenes: MiniScenes, columns: int = 3, rows: int = 4, zoom: int =
         sample = scenes[index]
         size = sample.label.shape[1] * zoom, sample.label.shape[0] * zoom
         overlay = (sample.image // 3 + colours[sample.label] // 3 * 2).astype(np.uint8)
-        picture, named = (
+        image, named = (
             Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST) for pixels in (sample.image, overlay)
         )
         _write_names(named, sample.label, scenes.vocabulary, zoom)
-        panels += [picture, named]
+        panels += [image, named]
     return sheet(panels, 2 * columns, (side, side))
 
 
-def _write_names(picture: Image.Image, label: np.ndarray, vocabulary: tuple[str, ...], zoom: int) -> None:
+def _write_names(image: Image.Image, label: np.ndarray, vocabulary: tuple[str, ...], zoom: int) -> None:
     """Write each class's name where its region is widest, the objects' after the walls'."""
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(15)
     for index in np.unique(label)[::-1]:
         depth = distance_transform_edt(np.pad(label == index, 1))[1:-1, 1:-1]
         y, x = np.array(np.unravel_index(depth.argmax(), label.shape)) * zoom
         half = draw.textlength(vocabulary[index], font) / 2
-        place = min(max(float(x), half + 3), picture.width - half - 3), float(y)
+        place = min(max(float(x), half + 3), image.width - half - 3), float(y)
         draw.text(place, vocabulary[index], "white", font, "mm", stroke_width=2, stroke_fill="black")
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from err_seg.build import build_model
 from err_seg.config import Config, get_cfg, shipped_configs
-from err_seg.drawing.saving import save_picture
+from err_seg.drawing.saving import save_image
 from err_seg.messages import listed
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS, NAME
 from err_seg.mini.files import SCENES, mini_world_spec
@@ -87,14 +87,14 @@ def obtain(cfg: Config, *, train: bool) -> ERRSeg:
 
 
 def show(cfg: Config, models: dict[int, ERRSeg], command: str) -> None:
-    """Evaluate each seed's network, and leave table, figures and pictures."""
+    """Evaluate each seed's network, and leave table, figures and images."""
     output = Path(cfg.OUTPUT_DIR)
     runs = [world.measure(for_seed(cfg, seed), model) for seed, model in models.items()]
     print_table(runs, list(models))
     settings = {"command": command, "threads": torch.get_num_threads(), "config": cfg.dump()}
     save_report(runs, list(models), settings, output / "results.json")
     world.draw_grid(cfg, next(iter(models.values())), GRID_SCENES, output / "predictions.png")
-    print(f"Figures: {output / 'results.json'}\nPictures: {output / 'predictions.png'}")
+    print(f"Figures: {output / 'results.json'}\nImages: {output / 'predictions.png'}")
 
 
 def _minutes(start: float) -> str:
@@ -122,6 +122,6 @@ def draw(arguments: argparse.Namespace) -> None:
         print(benchmark(scenes, MiniCrops(split, seed=arguments.seed, level=level)))
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    save_picture(picture, path)
+def _save(image: Image.Image, path: Path) -> None:
+    save_image(image, path)
     print(f"wrote {path}")

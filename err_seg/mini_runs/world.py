@@ -13,18 +13,18 @@ from err_seg.build import build_model
 from err_seg.checkpoint import save_weights
 from err_seg.config import Config
 from err_seg.data import SegmentationPairs, get_dataset
-from err_seg.drawing.saving import save_picture
+from err_seg.drawing.saving import save_image
 from err_seg.engine import evaluate, train
 from err_seg.mini.files import SCENES, mini_world_name
 from err_seg.mini.scenes import MiniCrops
 from err_seg.mini.vocabulary import VOCABULARY
-from err_seg.mini_runs.figures import cost_map_labels, evaluate_baseline, group_miou, seconds_per_picture
+from err_seg.mini_runs.figures import cost_map_labels, evaluate_baseline, group_miou, seconds_per_image
 from err_seg.mini_runs.grid import prediction_grid
 from err_seg.mini_runs.pretraining import PretrainingConfig, pretrain, zero_shot_accuracy
 from err_seg.modeling.err_seg import ERRSeg
 
 BASELINE = "training-free (arg-max of C16)"
-TIMED_PICTURES = 10
+TIMED_IMAGES = 10
 
 
 def set_scenes(cfg: Config, scenes: Mapping[str, int]) -> None:
@@ -68,21 +68,21 @@ def measure(cfg: Config, model: ERRSeg) -> dict[str, dict[str, float]]:
     """
     pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
     text = model.embed_vocabulary(VOCABULARY)
-    images = [_to_tensor(pairs[i].image) for i in range(min(TIMED_PICTURES, len(pairs)))]
+    images = [_to_tensor(pairs[i].image) for i in range(min(TIMED_IMAGES, len(pairs)))]
     rows = {BASELINE: group_miou(evaluate_baseline(cfg, model, pairs))}
     for num_kept in (cfg.MODEL.CRM.NUM_KEPT, len(VOCABULARY)):
         settings = cfg.clone()
         settings.MODEL.CRM.NUM_KEPT = num_kept
         settings.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"K{num_kept}")
         (result,) = evaluate(settings, model)
-        whole, fusion = seconds_per_picture(model, images, text, num_kept)
+        whole, fusion = seconds_per_image(model, images, text, num_kept)
         title = f"ERR-Seg, K = {num_kept}" + (" (all)" if num_kept == len(VOCABULARY) else "")
         rows[title] = {**group_miou(result), "ms": 1e3 * whole, "fusion ms": 1e3 * fusion}
     return rows
 
 
 def draw_grid(cfg: Config, model: ERRSeg, indices: Sequence[int], file: Path) -> None:
-    """Write the picture grid of some scenes of the test split, as far as there are so many."""
+    """Write the image grid of some scenes of the test split, as far as there are so many."""
     pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
     samples = [pairs[i] for i in indices if i < len(pairs)]
     predicted = model.predict([sample.image for sample in samples], VOCABULARY, num_kept=cfg.MODEL.CRM.NUM_KEPT)
@@ -93,7 +93,7 @@ def draw_grid(cfg: Config, model: ERRSeg, indices: Sequence[int], file: Path) ->
         "ERR-Seg": [result.labels.cpu().numpy() for result in predicted],
     }
     grid = prediction_grid([s.image for s in samples], [s.label for s in samples], columns)
-    save_picture(grid, file)
+    save_image(grid, file)
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:

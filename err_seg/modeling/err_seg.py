@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from err_seg.arguments import ArgumentError, check_count, check_size
-from err_seg.data.images import Picture, is_single, picture_to_tensor
+from err_seg.data.images import ImageSource, image_to_tensor, is_single
 from err_seg.device import PRECISIONS, autocast, tf32, upload
 from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.modeling.head import Head, Prediction
@@ -113,7 +113,7 @@ class ERRSeg(nn.Module):
         return torch.cat([self.preprocess(image.unsqueeze(0), size) for image in images])
 
     @overload
-    def predict(self, images: Picture, vocabulary: Iterable[str], **options: Any) -> Segmentation: ...
+    def predict(self, images: ImageSource, vocabulary: Iterable[str], **options: Any) -> Segmentation: ...
 
     @overload
     def predict(self, images: Iterable[Any], vocabulary: Iterable[str], **options: Any) -> list[Segmentation]: ...
@@ -151,10 +151,10 @@ class ERRSeg(nn.Module):
             ArgumentError: any other argument cannot be used, or the model is in training mode.
             VocabularyError: the vocabulary, templates or synonyms cannot be used, for example because of an empty,
                 duplicate or over-long name.
-            PictureError: an input is not an image.
+            ImageError: an input is not an image.
             ImageReadError: a file or PIL image cannot be read; names it.
         """
-        pictures = [images] if is_single(images) else images
+        inputs = [images] if is_single(images) else images
         names, style = check_vocabulary(vocabulary), self.words.style
         if templates is not None:
             style = replace(style, templates=as_texts("templates", templates))
@@ -164,16 +164,16 @@ class ERRSeg(nn.Module):
         shape = None if size is None else check_size(size)
         count, side = check_count("batch_size", batch_size), self.size
         results: list[Segmentation] = []
-        total = len(pictures) if isinstance(pictures, Sized) else None
-        with self.evaluating(), tqdm(total=total, desc="pictures", disable=not progress) as bar:
+        total = len(inputs) if isinstance(inputs, Sized) else None
+        with self.evaluating(), tqdm(total=total, desc="images", disable=not progress) as bar:
             text = self.embed_vocabulary(names, style)
-            numbered = enumerate(pictures)
+            numbered = enumerate(inputs)
             while batch := list(itertools.islice(numbered, count)):
-                tensors = [picture_to_tensor(picture, f"picture {number}") for number, picture in batch]
+                tensors = [image_to_tensor(image, f"image {number}") for number, image in batch]
                 sizes = [shape or (tensor.shape[1], tensor.shape[2]) for tensor in tensors]
                 results += self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
                 bar.update(len(batch))
-        return results[0] if pictures is not images else results
+        return results[0] if inputs is not images else results
 
     def compact(
         self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]

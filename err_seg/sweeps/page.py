@@ -50,7 +50,7 @@ class Section:
     rows: list[Row]
     runs: list[Run]
     command: str
-    pictures: tuple[tuple[str, str], ...] = ()
+    images: tuple[tuple[str, str], ...] = ()
 
 
 def write_page(sections: Sequence[Section], page: Path, scenes: int) -> None:
@@ -74,12 +74,12 @@ def write_page(sections: Sequence[Section], page: Path, scenes: int) -> None:
 def _render(section: Section, page: Path) -> str:
     sweep, rows = section.sweep, section.rows
     parts = [f"## {sweep.title}", f"```bash\n{section.command}\n```", markdown_table(sweep, rows)]
-    pictures = list(section.pictures)
-    if sweep.plot is not None and not pictures:
+    images = list(section.images)
+    if sweep.plot is not None and not images:
         file = page.with_suffix("") / f"{sweep.name}.png"
         save_figure(draw_sweep(sweep, rows), file)
-        pictures.append((f"mIoU over {sweep.plot.label}", f"{page.stem}/{file.name}"))
-    parts += [f"![{title}]({file})" for title, file in pictures]
+        images.append((f"mIoU over {sweep.plot.label}", f"{page.stem}/{file.name}"))
+    parts += [f"![{title}]({file})" for title, file in images]
     return "\n\n".join([*parts, *([sweep.note] if sweep.note else [])])
 
 

@@ -39,7 +39,7 @@ def settings_text(sweep: Sweep, runs: Sequence[Run]) -> str:
     cfg, seeds = runs[0].cfg, dict.fromkeys(run.seed for run in runs)
     lines = [
         f"base {os.path.normpath(sweep.base)}, seeds {', '.join(map(str, seeds))}; the first: {cfg.SOLVER.MAX_ITER} "
-        f"iterations of {cfg.SOLVER.IMS_PER_BATCH} pictures of {', '.join(cfg.DATASETS.TRAIN)}, evaluated on "
+        f"iterations of {cfg.SOLVER.IMS_PER_BATCH} images of {', '.join(cfg.DATASETS.TRAIN)}, evaluated on "
         f"{', '.join(cfg.DATASETS.TEST) or 'nothing'}" + (f"; cost with {sweep.cost}" if sweep.cost else ""),
         f"  all variants: {_pairs(shared)}",
     ]

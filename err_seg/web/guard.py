@@ -35,7 +35,7 @@ HEADERS = {
 }
 
 
-class Picture(BaseModel):
+class UploadedImage(BaseModel):
     """The path of an upload. Everything else that a client says about it is ignored."""
 
     path: StrictStr
@@ -133,14 +133,14 @@ class Guard:
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
             place = ".".join(map(str, problem["loc"])) or "the request"
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{place}: {problem['msg']}") from error
-        data = [self._file(value) if isinstance(value, Picture | None) else value for value in event.data]
+        data = [self._file(value) if isinstance(value, UploadedImage | None) else value for value in event.data]
         return json.dumps({**event.model_dump(exclude_none=True), "data": data}).encode()
 
-    def _file(self, picture: Picture | None) -> dict[str, Any]:
-        if picture is None:
+    def _file(self, image: UploadedImage | None) -> dict[str, Any]:
+        if image is None:
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "Choose an image first.")
         try:
-            return {"path": str(self.uploads.find(picture.path)), "meta": {"_type": "gradio.FileData"}}
+            return {"path": str(self.uploads.find(image.path)), "meta": {"_type": "gradio.FileData"}}
         except NoSuchUpload as error:
             raise HTTPException(HTTPStatus.FORBIDDEN, str(error)) from error
 

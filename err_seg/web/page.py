@@ -18,7 +18,7 @@ from err_seg.inference.words import NOTHING, Words, WordsError, parse_words, spl
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.segmentation import Segmentation
 from err_seg.prompts import VocabularyError
-from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, Picture
+from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, UploadedImage
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MAX_PIXELS = 40_000_000
@@ -57,12 +57,12 @@ def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Pa
                 button = gr.Button("Label the image", variant="primary")
             with gr.Column(scale=3, min_width=400):
                 note = gr.Markdown()
-                picture = gr.AnnotatedImage(label="Result: point at a class to see it alone", buttons=["fullscreen"])
+                image = gr.AnnotatedImage(label="Result: point at a class to see it alone", buttons=["fullscreen"])
                 table = gr.Dataframe(headers=COLUMNS, label="Kept classes", interactive=False)
         if samples:
             gr.Examples([[str(path)] for path in samples], [upload], label="Samples", cache_examples=False)
 
-        def label_picture(path: str | None, *settings: Any) -> tuple[Any, str, list[list[str]]]:
+        def label_image(path: str | None, *settings: Any) -> tuple[Any, str, list[list[str]]]:
             try:
                 return label_upload(model, path and str(uploads.find(path)), *settings)
             except (ImageReadError, NoSuchUpload, VocabularyError, WordsError) as error:
@@ -70,14 +70,14 @@ def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Pa
                 return gr.AnnotatedImage(None), f"⚠ {message}", []
 
         inputs = [upload, names, background, threshold, kept]
-        button.click(label_picture, inputs, [picture, note, table], concurrency_limit=1, api_name=LABEL)
+        button.click(label_image, inputs, [image, note, table], concurrency_limit=1, api_name=LABEL)
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
 
 
 def event_kinds(page: gr.Blocks, num_samples: int) -> dict[str, Kind]:
     """Return the page's events: the types and ranges of their fields, as laid out above."""
     numbers = {event["api_name"]: event["id"] for event in page.config["dependencies"]}
-    fields: dict[str, Any] = {LABEL: tuple[Picture | None, StrictStr, StrictStr, Share, NumKept]}
+    fields: dict[str, Any] = {LABEL: tuple[UploadedImage | None, StrictStr, StrictStr, Share, NumKept]}
     if num_samples:
         fields[SAMPLE] = tuple[Annotated[StrictInt, Field(ge=0, lt=num_samples)]]
     return {name: Kind(numbers[name], create_model(name, __base__=Event, data=kinds)) for name, kinds in fields.items()}
@@ -112,8 +112,8 @@ def label_upload(
     labels = words.labels(shown)
     note = f"{seconds:.2f} s on {model.device.type}; {len(result.kept)} of {len(words.vocabulary)} classes kept."
     masks, color_map = annotations(labels, words)
-    picture = Image.fromarray(image).resize(labels.shape[::-1])
-    return gr.AnnotatedImage((picture, masks), color_map=color_map), note, kept_rows(shown, labels)
+    small = Image.fromarray(image).resize(labels.shape[::-1])
+    return gr.AnnotatedImage((small, masks), color_map=color_map), note, kept_rows(shown, labels)
 
 
 def check_size(path: str) -> None:

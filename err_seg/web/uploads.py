@@ -50,7 +50,7 @@ class Uploads:
 
     def store(self, name: str, content: BinaryIO) -> Path:
         """Write a file under a path that nobody can guess; of its name, letters, digits, ``.`` and ``-`` are kept."""
-        safe = re.sub(r"[^\w.-]+", "_", Path(name).name)[-LONGEST_NAME:].lstrip(".") or "picture"
+        safe = re.sub(r"[^\w.-]+", "_", Path(name).name)[-LONGEST_NAME:].lstrip(".") or "image"
         path = self.folder / secrets.token_hex(16) / safe
         path.parent.mkdir()
         with path.open("wb") as file:

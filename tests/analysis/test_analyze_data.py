@@ -18,7 +18,7 @@ def written(folder):
 
 @pytest.fixture
 def own_dataset(tmp_path):
-    """A configuration that declares a data set of two pictures; forgotten afterwards."""
+    """A configuration that declares a data set of two images; forgotten afterwards."""
     for kind in ("images", "labels"):
         (tmp_path / "own" / kind).mkdir(parents=True)
     for index in range(2):
@@ -60,7 +60,7 @@ def test_vocabularies_warn_of_random_weights_but_for_equal_prompts(tmp_path, cap
     ("arguments", "message"),
     [
         (["classes", "--datasets", "ade20k"], "unknown data set 'ade20k'"),
-        (["classes", "--root", "nowhere"], "no folder of pictures at"),
+        (["classes", "--root", "nowhere"], "no folder of images at"),
         (["vocabularies", "--train", "coco"], "'coco' is neither a data set"),
         (["classes", "--config-file", "no.yaml"], "no configuration file no.yaml"),
     ],

@@ -100,12 +100,12 @@ def test_figures_of_a_layer_are_those_of_a_loop():
 
 
 @pytest.fixture
-def own_folders(tmp_path, pictures):
-    """Three pictures with classes 0..4; the last label map is ignored throughout."""
+def own_folders(tmp_path, images):
+    """Three images with classes 0..4; the last label map is ignored throughout."""
     rng = np.random.default_rng(1)
-    for index, picture in enumerate(pictures):
-        label = rng.choice([index, 2 * index + 1, 4, 255], picture.shape[:2]) if index < 2 else 255
-        for kind, values in (("images", picture), ("labels", np.full(picture.shape[:2], label, dtype=np.uint8))):
+    for index, image in enumerate(images):
+        label = rng.choice([index, 2 * index + 1, 4, 255], image.shape[:2]) if index < 2 else 255
+        for kind, values in (("images", image), ("labels", np.full(image.shape[:2], label, dtype=np.uint8))):
             (tmp_path / kind).mkdir(exist_ok=True)
             Image.fromarray(values).save(tmp_path / kind / f"{index}.png")
     return str(tmp_path / "images"), str(tmp_path / "labels")
@@ -174,7 +174,7 @@ def test_preference_compares_with_uniform_attention():
     assert result.preference == pytest.approx([1, 3])
 
 
-def test_picture_of_the_shares(tmp_path):
+def test_image_of_the_shares(tmp_path):
     figure = draw_attention_share([share(24, [0.6, 0.3]), share(6, [0.4, 0.2])])
     uniform, first, second = figure.axes[0].lines
     assert list(uniform.get_ydata()) == [0.5, 0.875]
@@ -220,7 +220,7 @@ def test_command_on_drawn_scenes(tmp_path, monkeypatch, capsys):
     [
         ([], "name some with --datasets, or draw scenes with --mini"),
         (["--datasets", "ade20k"], "unknown data set 'ade20k'"),
-        (["--datasets", "ade20k_150_val", "--root", "nowhere"], "no folder of pictures"),
+        (["--datasets", "ade20k_150_val", "--root", "nowhere"], "no folder of images"),
     ],
 )
 def test_command_errors(arguments, message, tmp_path, capsys):

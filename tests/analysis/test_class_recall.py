@@ -15,14 +15,14 @@ CLASSES = ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light",
 
 
 @pytest.fixture
-def toy_pairs(tmp_path, pictures):
-    """Return a function from further declarations to a data set of three pictures of unequal sizes."""
+def toy_pairs(tmp_path, images):
+    """Return a function from further declarations to a data set of three images of unequal sizes."""
     rng = np.random.default_rng(1)
     for kind in ("images", "labels"):
         (tmp_path / kind).mkdir()
-    for index, picture in enumerate(pictures):
-        Image.fromarray(picture).save(tmp_path / "images" / f"{index}.png")
-        label = rng.choice([index, 2 * index + 1, 4, 255], picture.shape[:2]).astype(np.uint8)
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "images" / f"{index}.png")
+        label = rng.choice([index, 2 * index + 1, 4, 255], image.shape[:2]).astype(np.uint8)
         Image.fromarray(label).save(tmp_path / "labels" / f"{index}.png")
 
     def build(**values):
@@ -48,7 +48,7 @@ def test_recall_is_that_of_the_classes_the_network_keeps(toy_cfg, toy_model, toy
     cfg = toy_cfg("INPUT.MIN_SIZE_TEST", 0, "TEST.BATCH_SIZE", 2, *switches)
     model, pairs = toy_model(*switches), toy_pairs(num_kept=3)
     recall = measure_class_recall(cfg, model, pairs)
-    assert recall.pictures == 3
+    assert recall.images == 3
     assert recall.num_kept == 3
     for k in (2, 6):
         expected = recall_by_prediction(model, pairs, k, len(CLASSES))
@@ -64,17 +64,17 @@ def test_background_does_not_count(toy_cfg, toy_model, toy_pairs):
     assert (recall.class_recall[3], recall.pixel_recall[3]) == pytest.approx(expected)
 
 
-def test_ranks_are_a_permutation_that_the_kept_classes_lead(toy_model, pictures):
+def test_ranks_are_a_permutation_that_the_kept_classes_lead(toy_model, images):
     model = toy_model()
     with torch.no_grad(), model.evaluating():
-        images = model.preprocess([torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures])
+        inputs = model.preprocess([torch.from_numpy(image).permute(2, 0, 1) for image in images])
         text = model.embed_vocabulary(CLASSES)
-        ranks, kept = class_ranks(model, images, text), model(images, text).kept
+        ranks, kept = class_ranks(model, inputs, text), model(inputs, text).kept
     assert ranks.sort(dim=1).values.tolist() == [list(range(9))] * 3
     assert (ranks < 4).nonzero()[:, 1].view(3, 4).tolist() == kept.tolist()
 
 
-def test_table_file_and_picture(tmp_path):
+def test_table_file_and_image(tmp_path):
     recall = ClassRecall("toy", 2, np.array([3, 1, 0, 0]), np.array([30, 0, 10, 0]), num_kept=2)
     empty = ClassRecall("empty", 1, np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.int64))
     lines = recall_table([recall, empty], (1, 2, 8)).splitlines()

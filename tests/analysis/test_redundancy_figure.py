@@ -41,20 +41,20 @@ def test_the_first_layer_does_not_depend_on_the_other_classes(mini, scene):
     assert (maps[1][0] - maps[1][1]).abs().max() > 1e-3
 
 
-def test_runs_are_what_record_attention_gives(model, pictures):
-    c = compare_attention(model, pictures[0], VOCABULARY, num_kept=3)
+def test_runs_are_what_record_attention_gives(model, images):
+    c = compare_attention(model, images[0], VOCABULARY, num_kept=3)
     for run, k in ((c.few, 3), (c.all, 7)):
-        expected = record_attention(model, pictures[0], VOCABULARY, num_kept=k)
+        expected = record_attention(model, images[0], VOCABULARY, num_kept=k)
         got = run.attention.to_classes(1, (0.3, 0.6))
         torch.testing.assert_close(got, expected.to_classes(1, (0.3, 0.6)))
         assert int(run.result.kept[run.place]) == c.index
 
 
-def test_shares_of_the_classes(model, pictures):
-    labels = np.full(pictures[0].shape[:2], 255)
+def test_shares_of_the_classes(model, images):
+    labels = np.full(images[0].shape[:2], 255)
     labels[:10], labels[10:20] = 2, 5
-    index = int(model.predict(pictures[:1], VOCABULARY)[0].labels[24, 40])
-    c = compare_attention(model, pictures[0], VOCABULARY, labels=labels)
+    index = int(model.predict(images[:1], VOCABULARY)[0].labels[24, 40])
+    c = compare_attention(model, images[0], VOCABULARY, labels=labels)
     assert c.point == (40, 24)
     assert c.index == index
     assert set(c.present.nonzero()[:, 0].tolist()) == {2, 5, index}
@@ -65,11 +65,11 @@ def test_shares_of_the_classes(model, pictures):
     assert itself + others + redundant == pytest.approx(1, abs=1e-5)
 
 
-def test_share_on_the_class(model, pictures):
-    """A region that is one quarter of SSR's 2×2 grid has that place's weight, whatever the picture's size."""
-    labels = np.zeros(pictures[2].shape[:2], dtype=int)
+def test_share_on_the_class(model, images):
+    """A region that is one quarter of SSR's 2×2 grid has that place's weight, whatever the image's size."""
+    labels = np.zeros(images[2].shape[:2], dtype=int)
     labels[:35, 35:] = 4
-    c = compare_attention(model, pictures[2], VOCABULARY, class_name="dog", labels=labels, num_kept=6)
+    c = compare_attention(model, images[2], VOCABULARY, class_name="dog", labels=labels, num_kept=6)
     weights = c.few.attention.to_pixels(1, c.few.place, c.relative_point)
     assert weights.shape == (2, 2)
     assert c.share_on_class(c.few, 1) == pytest.approx(float(weights[0, 1]), abs=1e-5)
@@ -104,22 +104,22 @@ def test_the_figure_is_drawn(mini, scene):
         (("MODEL.ESCF.SFM", False), {}, "no SFM"),
         (("MODEL.ESCF.CFM", False), {}, "no CFM"),
         ((), {"class_name": "house"}, "'house' is not one of the 7 classes"),
-        ((), {"point": (80, 0)}, r"point \(80, 0\) is outside the picture: x is 0..79, y is 0..47"),
-        ((), {"point": (0, -1)}, "is outside the picture"),
+        ((), {"point": (80, 0)}, r"point \(80, 0\) is outside the image: x is 0..79, y is 0..47"),
+        ((), {"point": (0, -1)}, "is outside the image"),
         ((), {"num_kept": 7}, "all 7 classes are kept anyway"),
         ((), {"labels": np.zeros((3, 3), dtype=int)}, "must be equal"),
     ],
 )
-def test_what_cannot_be_compared(toy_model, pictures, switches, options, message):
+def test_what_cannot_be_compared(toy_model, images, switches, options, message):
     with pytest.raises(ValueError, match=message):
-        compare_attention(toy_model(*switches).eval(), pictures[0], VOCABULARY, **options)
+        compare_attention(toy_model(*switches).eval(), images[0], VOCABULARY, **options)
 
 
-def test_a_class_that_is_not_kept(model, pictures):
-    kept = model.predict(pictures[:1], VOCABULARY, num_kept=2)[0].kept.tolist()
+def test_a_class_that_is_not_kept(model, images):
+    kept = model.predict(images[:1], VOCABULARY, num_kept=2)[0].kept.tolist()
     dropped = next(i for i in range(len(VOCABULARY)) if i not in kept)
     with pytest.raises(ValueError, match="is not among the 2 classes that CRM keeps"):
-        compare_attention(model, pictures[0], VOCABULARY, class_name=VOCABULARY[dropped], num_kept=2)
+        compare_attention(model, images[0], VOCABULARY, class_name=VOCABULARY[dropped], num_kept=2)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_command(photo, palette, tmp_path, capsys):
     ("options", "message"),
     [
         (["--class", "green triangel"], "did you mean 'green triangle'?"),
-        (["--point", "500", "3"], "the point (500, 3) is outside the picture"),
+        (["--point", "500", "3"], "the point (500, 3) is outside the image"),
         (["--opts", "MODEL.ESCF.ENABLED", "False"], "error: "),
         (["--labels", "nowhere.png"], "nowhere.png: no such file"),
     ],
@@ -156,7 +156,7 @@ def test_command_errors(photo, options, message, tmp_path, capsys):
     assert not (tmp_path / "figure.png").exists()
 
 
-def test_an_unreadable_picture(photo, tmp_path, capsys):
-    (tmp_path / "scene.png").write_bytes(b"not a picture")
+def test_an_unreadable_image(photo, tmp_path, capsys):
+    (tmp_path / "scene.png").write_bytes(b"not an image")
     assert main(photo) == 1
-    assert "scene.png: is not a picture in any format" in capsys.readouterr().err
+    assert "scene.png: is not an image in any format" in capsys.readouterr().err

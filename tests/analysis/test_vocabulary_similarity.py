@@ -85,7 +85,7 @@ def test_clip_weights_that_are_not_there_are_named(toy_cfg):
         build_embedder(toy_cfg("MODEL.CLIP.PRETRAINED", "nowhere.bin"))
 
 
-def test_table_files_and_picture(vocabularies, tmp_path):
+def test_table_files_and_image(vocabularies, tmp_path):
     results = nearest_classes(embed_by_angle, [vocabularies[0]], vocabularies[1])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in similarity_table(results, [0.95]).splitlines()]
     assert rows[0][-2:] == ["≥ 0.95", "paper"]

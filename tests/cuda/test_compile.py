@@ -37,13 +37,13 @@ def unit_vectors(count, model):
     return torch.nn.functional.normalize(torch.randn(count, model.encoder.embedding_dim), dim=1)
 
 
-def test_evaluation_is_one_graph_for_pictures_and_vocabularies_of_all_sizes(model, compiler):
+def test_evaluation_is_one_graph_for_images_and_vocabularies_of_all_sizes(model, compiler):
     model.eval()
     compiled = torch.compile(model, backend=compiler, fullgraph=True)
     counts = []
     with torch.no_grad():
         for size, num_classes, num_kept in (
-            *((40, 7, 4), (90, 7, 4)),  # pictures: no more, since all are brought to S×S
+            *((40, 7, 4), (90, 7, 4)),  # images: no more, since all are brought to S×S
             *((40, 9, 4), (64, 847, 4)),  # T: once more, then for any
             *((40, 31, 6), (40, 847, 9)),  # K: likewise
         ):

@@ -31,7 +31,7 @@ def test_checks_in_one_process(trial):
     assert page.startswith("# GPU checks: none: a rehearsal on the CPU\n")
     assert "| off | 100.00% | 0 | 100.0000% |" in page
     assert re.search(r"^\| bf16 \| 0\.\d{4} \| 0\.\d{4} \| none \| 0 \|", page, re.MULTILINE)
-    assert "3 pictures of 200×300" in page
+    assert "3 images of 200×300" in page
     assert "fp16 is left out" in page
 
 

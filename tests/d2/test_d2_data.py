@@ -90,7 +90,7 @@ def test_names_of_others_stay_theirs(catalogs):
     assert MetadataCatalog.get("context_59_test_sem_seg").get("stuff_classes") is None
 
 
-def test_mapper_gives_the_plain_engines_pictures(catalogs, run_cfg, toy_data):
+def test_mapper_gives_the_plain_engines_images(catalogs, run_cfg, toy_data):
     cfg = run_cfg("INPUT.CROP_SIZE", 64)
     translated = to_detectron2(cfg)
     pairs = SegmentationPairs(get_dataset("toy_train"))

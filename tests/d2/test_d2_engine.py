@@ -85,8 +85,8 @@ def test_clipping_schedule_determinism_and_evaluation_are_the_plain_engines(trai
         first, second = (read_checkpoint(tmp_path / engine / name) for engine in ("plain", "detectron2"))
         for key in first:
             torch.testing.assert_close(second[key], first[key], rtol=1e-5, atol=1e-7)
-    pictures = [(tmp_path / engine / "vis/iter_0000004.png").read_bytes() for engine in ("plain", "detectron2")]
-    assert pictures[0] == pictures[1]
+    images = [(tmp_path / engine / "vis/iter_0000004.png").read_bytes() for engine in ("plain", "detectron2")]
+    assert images[0] == images[1]
     for iterations in (4, 6):
         file = f"evaluations/iter_{iterations:07d}/results.json"
         written = [json.loads((tmp_path / engine / file).read_text()) for engine in ("plain", "detectron2")]
@@ -225,7 +225,7 @@ def test_command_says_which_engine_and_logs_what_detectron2_says(run_cfg, tmp_pa
 
 def test_nothing_to_evaluate(train_net, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(RunLog, "picture", lambda _, iteration, picture: shown.append((iteration, picture.shape[2])))
+    monkeypatch.setattr(RunLog, "image", lambda _, iteration, image: shown.append((iteration, image.shape[2])))
     status, _, _ = train_net(*WITH, "DATASETS.TEST", "[]", "VIS_PERIOD", 1)
     assert status == 0
     assert shown == [(0, 3)]
@@ -257,7 +257,7 @@ def test_failure_in_the_last_iteration_leaves_no_final_weights(run_cfg, tmp_path
     losses = iter((1.0, float("nan")))
     with monkeypatch.context() as patch:
         patch.setattr(step, "segmentation_loss", lambda *a, **k: segmentation_loss(*a, **k) * next(losses))
-        with pytest.raises(TrainingError, match=r"pictures .*p\d\.png.*SOLVER\.BASE_LR"):
+        with pytest.raises(TrainingError, match=r"images .*p\d\.png.*SOLVER\.BASE_LR"):
             training.train(cfg)
     final = tmp_path / "out/model_final.safetensors"
     assert not final.exists()

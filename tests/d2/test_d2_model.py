@@ -50,13 +50,13 @@ def test_model_of_a_configuration_is_the_plain_one(cfg, image, toy_cfg):
     assert same_weights(model, plain)
     trained = {name.removeprefix("network.") for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, p in plain.named_parameters() if p.requires_grad}
-    picture = image.permute(1, 2, 0).numpy()
+    pixels = image.permute(1, 2, 0).numpy()
     with torch.no_grad():
         found = model([{"image": image, "vocabulary": VOCABULARY, "num_kept": 3}])[0]
-    expected = plain.predict([picture], VOCABULARY, num_kept=3)[0]
+    expected = plain.predict([pixels], VOCABULARY, num_kept=3)[0]
     assert torch.equal(found["segmentation"].maps, expected.maps)
     assert torch.equal(found["sem_seg"].argmax(dim=0), expected.labels)
-    assert torch.equal(model.network.predict([picture], VOCABULARY, num_kept=3)[0].labels, expected.labels)
+    assert torch.equal(model.network.predict([pixels], VOCABULARY, num_kept=3)[0].labels, expected.labels)
 
 
 def test_parts_run_by_themselves(cfg):
@@ -201,9 +201,9 @@ def test_default_predictor_and_visualizer(cfg, tmp_path):
     labels = torch.zeros(64, 80, dtype=torch.int64)
     labels[:, 40:] = 7
     drawn = Visualizer(np.full((64, 80, 3), 128, np.uint8), metadata).draw_sem_seg(labels, draw_text=False, alpha=1.0)
-    picture = drawn.get_image()
-    assert np.abs(picture[32, 10].astype(int) - metadata.stuff_colors[0]).max() <= 1
-    assert np.abs(picture[32, 70].astype(int) - metadata.stuff_colors[7]).max() <= 1
+    image = drawn.get_image()
+    assert np.abs(image[32, 10].astype(int) - metadata.stuff_colors[0]).max() <= 1
+    assert np.abs(image[32, 70].astype(int) - metadata.stuff_colors[7]).max() <= 1
     with_words = Visualizer(bgr, metadata).draw_sem_seg(found["sem_seg"].argmax(dim=0))
     assert with_words.get_image().shape == (64, 80, 3)
 
@@ -301,7 +301,7 @@ def test_background_is_one_class_of_the_output(cfg, image):
     assert torch.equal(sem_seg[20], dense[20:].amax(dim=0))
 
 
-def test_pictures_of_unequal_sizes_are_padded_as_detectron2_pads_them(cfg, image):
+def test_images_of_unequal_sizes_are_padded_as_detectron2_pads_them(cfg, image):
     model = build_model(cfg)
     labels = torch.zeros(50, 70, dtype=torch.int64)
     whole = image.float().clone()
@@ -325,7 +325,7 @@ def test_batches_that_do_not_go_together_are_refused(cfg):
 
 
 def unequal_losses(argument):
-    """Compute the loss of this process's share of four pictures of unequally many labelled pixels, and write it."""
+    """Compute the loss of this process's share of four images of unequally many labelled pixels, and write it."""
     cfg, folder = argument
     torch.set_num_threads(1)
     join_processes(cfg)

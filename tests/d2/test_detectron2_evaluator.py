@@ -22,7 +22,7 @@ def blobs(rng, shape, values):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     rng = np.random.default_rng(3)
     made = []
     for shape in ((60, 90), (130, 77), (33, 200), (1, 5)):
@@ -34,15 +34,15 @@ def pictures():
 
 
 @pytest.fixture(scope="module")
-def reference(pictures, tmp_path_factory):
-    """Run detectron2's evaluator: its figures, and its segments by picture."""
+def reference(images, tmp_path_factory):
+    """Run detectron2's evaluator: its figures, and its segments by image."""
     pytest.importorskip("err_seg.d2", exc_type=ImportError)
     from detectron2.data import DatasetCatalog, MetadataCatalog
     from detectron2.evaluation import SemSegEvaluator
 
     folder = tmp_path_factory.mktemp("detectron2")
     records = []
-    for index, (_, label) in enumerate(pictures):
+    for index, (_, label) in enumerate(images):
         Image.fromarray(label.astype(np.uint8)).save(folder / f"{index}.png")
         records.append({"file_name": f"{index}.jpg", "sem_seg_file_name": str(folder / f"{index}.png")})
     name = "err_seg_evaluator_comparison"
@@ -53,7 +53,7 @@ def reference(pictures, tmp_path_factory):
     )
     evaluator = SemSegEvaluator(name, distributed=False, output_dir=str(folder))
     evaluator.reset()
-    for record, (prediction, _) in zip(records, pictures, strict=True):
+    for record, (prediction, _) in zip(records, images, strict=True):
         scores = torch.nn.functional.one_hot(torch.from_numpy(prediction), len(NAMES)).permute(2, 0, 1)
         evaluator.process([record], [{"sem_seg": scores}])
     figures = evaluator.evaluate()["sem_seg"]
@@ -62,9 +62,9 @@ def reference(pictures, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ours(pictures):
+def ours(images):
     boundary = BoundaryConfusion(len(NAMES), IGNORE, rule="detectron2")
-    for prediction, label in pictures:
+    for prediction, label in images:
         boundary.update(torch.from_numpy(prediction), torch.from_numpy(label))
     return boundary
 
@@ -90,11 +90,11 @@ def test_boundary_figures(reference, ours):
     assert list(metrics) == list(expected)
 
 
-def test_prediction_file(reference, pictures):
+def test_prediction_file(reference, images):
     _, segments = reference
     ids = [10 * label + 3 for label in range(len(NAMES))]
     own = []
-    for index, (prediction, _) in enumerate(pictures):
+    for index, (prediction, _) in enumerate(images):
         own += rle_segments(prediction, f"{index}.jpg", NAMES, category_ids=ids)
         theirs = [segment for segment in segments if segment["file_name"] == f"{index}.jpg"]
         np.testing.assert_array_equal(labels_from_rle(theirs, category_ids=ids), prediction)

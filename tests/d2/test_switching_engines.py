@@ -65,7 +65,7 @@ def test_killed_run_goes_on_with_the_other_engine(damaged_cfg, tmp_path, monkeyp
         assert damaged[0] == damaged[1]
 
 
-def test_place_in_the_pictures_is_kept_where_their_number_changes(run_cfg, tmp_path):
+def test_place_in_the_images_is_kept_where_their_number_changes(run_cfg, tmp_path):
     for name, engines in {"plain": ("plain",) * 3, "both": ("plain", "detectron2", "plain")}.items():
         for engine, last, pictures in zip(engines, (2, 4, 6), (4, 3, 4), strict=True):
             out = ("OUTPUT_DIR", str(tmp_path / name))

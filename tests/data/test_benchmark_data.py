@@ -7,7 +7,7 @@ from err_seg.commands.benchmark import main
 def test_table_holds_speed_and_three_costs(capsys):
     main(["data", "--pictures", "2", "--crop-size", "64"])
     output = capsys.readouterr().out
-    assert "pictures per second and core" in output
+    assert "images per second and core" in output
     assert output.count("time in ") == 3
 
 

@@ -14,7 +14,7 @@ from err_seg.data.vocabularies import load_vocabulary, vocabulary_names
 
 OWN = {"name": "own", "image_dir": "own/images", "label_dir": "own/labels", "vocabulary": ["road", "sky, heaven"]}
 
-# name: classes of the vocabulary, evaluated classes, K, ignore label, ending of the label files, pictures
+# name: classes of the vocabulary, evaluated classes, K, ignore label, ending of the label files, images
 BENCHMARKS = {
     "ade20k_847_val": (847, 847, 48, 65535, ".tif", 2000),
     "pascal_context_459_val": (459, 459, 48, 65535, ".tif", 5104),

@@ -10,7 +10,7 @@ from err_seg.data.spec import DatasetError, DatasetSpec
 
 
 def write_pair(root, name, label, image=None, image_ext=".png", label_ext=".png"):
-    """Write a label map and a picture of its size, into images/ and labels/."""
+    """Write a label map and an image of its size, into images/ and labels/."""
     label = np.asarray(label)
     image = np.zeros((*label.shape, 3), np.uint8) if image is None else image
     for folder, array, ending in (("images", image, image_ext), ("labels", label, label_ext)):
@@ -51,7 +51,7 @@ def test_sub_folders_endings_and_hidden_files(tmp_path):
     assert SegmentationPairs(spec, tmp_path).names == ["x/1", "y/1"]
 
 
-def test_two_pictures_of_one_name_are_refused(tmp_path):
+def test_two_images_of_one_name_are_refused(tmp_path):
     write_pair(tmp_path, "a", np.zeros((2, 2), np.uint8))
     Image.new("RGB", (2, 2)).save(tmp_path / "images" / "a.jpg")
     with pytest.raises(DatasetError, match=r"a\.jpg"):
@@ -66,13 +66,13 @@ def test_halves_of_pairs_are_counted(tmp_path, caplog):
     (tmp_path / "images" / "a.png").unlink()
     with caplog.at_level(logging.WARNING):
         assert SegmentationPairs(make_spec(), tmp_path).names == ["d"]
-    assert "2 pictures without label map and 1 label maps without picture" in caplog.text
+    assert "2 images without label map and 1 label maps without image" in caplog.text
 
 
 def test_complete_data_set_is_silent_and_incomplete_one_is_not(tmp_path, caplog):
     for name in ("a", "b"):
         write_pair(tmp_path, name, np.zeros((2, 2), np.uint8))
-    (tmp_path / "labels" / "b.png").unlink()  # as in VOC, whose pictures serve several splits
+    (tmp_path / "labels" / "b.png").unlink()  # as in VOC, whose images serve several splits
     SegmentationPairs(make_spec(num_images=1), tmp_path)
     assert not caplog.records
     SegmentationPairs(make_spec(num_images=5), tmp_path)

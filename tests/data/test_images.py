@@ -39,14 +39,14 @@ def test_exif_orientation_is_applied(tmp_path, orientation, undo):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), undo(stored))
 
 
-def test_opened_picture_is_read_and_left_unchanged(tmp_path):
+def test_opened_image_is_read_and_left_unchanged(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "a.png", exif=exif)
-    with Image.open(tmp_path / "a.png") as picture:
-        assert read_image(picture).shape == (3, 2, 3)
-        assert picture.size == (3, 2)
-        assert picture.getexif()[0x0112] == 6
+    with Image.open(tmp_path / "a.png") as image:
+        assert read_image(image).shape == (3, 2, 3)
+        assert image.size == (3, 2)
+        assert image.getexif()[0x0112] == 6
 
 
 def test_transparency_is_composited_on_white(tmp_path):
@@ -63,10 +63,10 @@ def test_grey_with_alpha_is_composited_on_white(tmp_path):
 
 
 def test_palette_gives_colours_and_its_transparent_entry_white(tmp_path):
-    picture = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
-    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    picture.save(tmp_path / "opaque.png")
-    picture.save(tmp_path / "transparent.png", transparency=1)
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.save(tmp_path / "opaque.png")
+    image.save(tmp_path / "transparent.png", transparency=1)
     np.testing.assert_array_equal(read_image(tmp_path / "opaque.png"), [[[10, 20, 30], [40, 50, 60], [70, 80, 90]]])
     np.testing.assert_array_equal(read_image(tmp_path / "transparent.png")[0, 1], [255, 255, 255])
     np.testing.assert_array_equal(read_image(tmp_path / "transparent.png")[0, 2], [70, 80, 90])
@@ -88,8 +88,8 @@ def test_grey_and_one_bit(tmp_path):
 
 
 def test_cmyk_jpeg_keeps_its_colours(tmp_path):
-    picture = Image.new("RGB", (16, 16), (200, 40, 90))
-    picture.convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    image = Image.new("RGB", (16, 16), (200, 40, 90))
+    image.convert("CMYK").save(tmp_path / "a.jpg", quality=100)
     np.testing.assert_allclose(read_image(tmp_path / "a.jpg").mean((0, 1)), [200, 40, 90], atol=4)
 
 
@@ -108,17 +108,17 @@ JPEGS = [
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_jpeg_is_decoded_by_opencv_as_by_pillow(tmp_path, monkeypatch, options, orientation):
     smooth = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    picture = Image.fromarray(smooth).resize((131, 97), Image.Resampling.BICUBIC)
+    image = Image.fromarray(smooth).resize((131, 97), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture.save(tmp_path / "a.jpg", exif=exif, **options)
+    image.save(tmp_path / "a.jpg", exif=exif, **options)
     with Image.open(tmp_path / "a.jpg") as opened:
         expected = read_image(opened)
     decoded, decode = [], images.cv2.imdecode
     monkeypatch.setattr(images.cv2, "imdecode", lambda *args: decoded.append(None) or decode(*args))
-    image = read_image(tmp_path / "a.jpg")
-    np.testing.assert_array_equal(image, expected)
-    assert image.flags.writeable
+    decoded_image = read_image(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(decoded_image, expected)
+    assert decoded_image.flags.writeable
     assert len(decoded) == (orientation == 1), "what is to be turned is left to Pillow"
 
 
@@ -153,7 +153,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, read):
     wrong = {
         "missing": "no such file",
         "empty": "0 bytes",
-        "text": "not a picture",
+        "text": "not an image",
         "cut": "damaged",
         "folder": "folder",
     }
@@ -162,7 +162,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, read):
             read(tmp_path / f"{name}.png")
 
 
-def test_picture_without_pixels_is_refused():
+def test_image_without_pixels_is_refused():
     with pytest.raises(ImageReadError, match="no pixels"):
         read_image(Image.new("RGB", (0, 5)))
 
@@ -172,10 +172,10 @@ def test_picture_without_pixels_is_refused():
 @given(data=st.data())
 def test_damage_anywhere_is_an_image_read_error_or_harmless(tmp_path, data):
     buffer = io.BytesIO()
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture.save(buffer, data.draw(st.sampled_from(["PNG", "JPEG", "TIFF"])), exif=exif)
+    image.save(buffer, data.draw(st.sampled_from(["PNG", "JPEG", "TIFF"])), exif=exif)
     content = bytearray(buffer.getvalue())
     for _ in range(3):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -210,9 +210,9 @@ def test_big_endian_label_comes_in_native_order(tmp_path):
 
 
 def test_palette_label_gives_indices(tmp_path):
-    picture = Image.fromarray(np.array([[0, 15, 255]], np.uint8), "P")
-    picture.putpalette(list(np.random.default_rng(0).integers(0, 256, 768)))
-    picture.save(tmp_path / "a.png")
+    image = Image.fromarray(np.array([[0, 15, 255]], np.uint8), "P")
+    image.putpalette(list(np.random.default_rng(0).integers(0, 256, 768)))
+    image.save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_label(tmp_path / "a.png"), [[0, 15, 255]])
 
 

@@ -103,7 +103,7 @@ def test_ranks_share_the_stream_from_any_start(start, world_size):
         assert list(islice(sampler, len(expected))) == expected
 
 
-def test_same_picture_is_transformed_anew_each_epoch(pairs):
+def test_same_image_is_transformed_anew_each_epoch(pairs):
     seen = {}
     for batch in batches(pairs, 2 * NUM_PAIRS, batch_size=1):
         seen.setdefault(batch.paths[0], []).append(batch.images)
@@ -124,7 +124,7 @@ def test_wrong_sampler_arguments_are_refused(arguments):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_evaluation_gives_every_picture_once_at_its_own_size(pairs, workers):
+def test_evaluation_gives_every_image_once_at_its_own_size(pairs, workers):
     loader = evaluation_loader(pairs, EvaluationTransform(min_size=10), 2, workers)
     lists = list(loader)
     assert [len(items) for items in lists] == [2, 2, 1]
@@ -195,7 +195,7 @@ def test_labels_travel_in_the_smallest_integers_that_hold_them(
 
 
 def damage(pairs, root, *indices):
-    """Copy a data set and cut some of its pictures or label maps short."""
+    """Copy a data set and cut some of its images or label maps short."""
     for folder in ("images", "labels"):
         shutil.copytree(Path(pairs.paths(0)[0]).parent.with_name(folder), root / folder)
     for place, index in enumerate(indices):
@@ -266,7 +266,7 @@ def test_evaluation_skips_nothing(pairs, tmp_path):
 def test_error_in_a_worker_names_the_file(tmp_path, pairs):
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "bad.png").write_bytes(b"no picture")
+        (tmp_path / folder / "bad.png").write_bytes(b"no image")
     bad = SegmentationPairs(pairs.spec, tmp_path)
     with pytest.raises(ImageReadError, match=r"^[^\n]*bad\.png: [^\n]*$"):
         next(iter(training_loader(bad, TRANSFORM, 1, 0, workers=1)))

@@ -13,8 +13,8 @@ from test_preparation_command import (
     make_context,
     make_voc,
     prepare,
+    save_image,
     save_label,
-    save_picture,
 )
 
 from err_seg.data.preparation import CONVERSIONS
@@ -69,7 +69,7 @@ def test_check_shows_the_largest_classes_and_the_first_errors_and_writes_all(tmp
     every_class = np.repeat(np.arange(1, 151), np.arange(1, 151))[None]
     make_ade150(tmp_path)
     base = tmp_path / "ADEChallengeData2016"
-    save_picture(base / "images/validation/ADE_val_1.jpg", every_class.shape)
+    save_image(base / "images/validation/ADE_val_1.jpg", every_class.shape)
     save_label(base / "annotations/validation/ADE_val_1.png", every_class)
     assert prepare(tmp_path, "ade150") == 0
     converted = base / "annotations_detectron2"

@@ -16,7 +16,7 @@ from err_seg.data.preparation import parallel
 CONTEXT_ID = "2008_000002"
 
 
-def save_picture(path, size, **options):
+def save_image(path, size, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = size
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
@@ -25,26 +25,26 @@ def save_picture(path, size, **options):
 
 def save_label(path, label, palette=False):
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(np.asarray(label, dtype=np.uint8))
+    image = Image.fromarray(np.asarray(label, dtype=np.uint8))
     if palette:
-        picture = picture.copy()
-        picture.putpalette([value for k in range(256) for value in (255 - k, k, (7 * k) % 256)])
-    picture.save(path)
+        image = image.copy()
+        image.putpalette([value for k in range(256) for value in (255 - k, k, (7 * k) % 256)])
+    image.save(path)
 
 
 def make_coco(root, split="val2017", stem="000000000001", label=((0, 10, 255), (11, 181, 12))):
-    save_picture(root / f"coco-stuff/images/{split}/{stem}.jpg", np.shape(label))
+    save_image(root / f"coco-stuff/images/{split}/{stem}.jpg", np.shape(label))
     save_label(root / f"coco-stuff/annotations/{split}/{stem}.png", label)
 
 
 def make_ade150(root):
-    save_picture(root / "ADEChallengeData2016/images/validation/ADE_val_1.jpg", (2, 3))
+    save_image(root / "ADEChallengeData2016/images/validation/ADE_val_1.jpg", (2, 3))
     save_label(root / "ADEChallengeData2016/annotations/validation/ADE_val_1.png", [[0, 1, 2], [149, 150, 0]])
 
 
 def make_ade847(root, size=(600, 900), stem="ADE_val_1", **options):
     folder = root / "ADE20K_2021_17_01/images/ADE/validation/urban/street"
-    save_picture(folder / f"{stem}.jpg", size, **options)
+    save_image(folder / f"{stem}.jpg", size, **options)
     colours = np.zeros((*size, 3), np.uint8)
     colours[:, : size[1] // 2] = (110, 162, 9)  # wall, 0
     Image.fromarray(colours).save(folder / f"{stem}_seg.png")
@@ -52,7 +52,7 @@ def make_ade847(root, size=(600, 900), stem="ADE_val_1", **options):
 
 def make_context(root, mat=True, merged=False):
     folder = root / "VOCdevkit/VOC2010"
-    save_picture(folder / f"JPEGImages/{CONTEXT_ID}.jpg", (2, 3))
+    save_image(folder / f"JPEGImages/{CONTEXT_ID}.jpg", (2, 3))
     label = np.array([[0, 2, 9], [431, 459, 458]], dtype=np.uint16)
     if mat:
         (folder / "trainval").mkdir()
@@ -74,7 +74,7 @@ def make_voc(root, labels=None, folder="SegmentationClass"):
     labels = labels or {"2007_000001": [[0, 1, 20], [255, 255, 0]]}
     voc = root / "VOCdevkit/VOC2012"
     for stem, label in labels.items():
-        save_picture(voc / f"JPEGImages/{stem}.jpg", np.shape(label))
+        save_image(voc / f"JPEGImages/{stem}.jpg", np.shape(label))
         save_label(voc / folder / f"{stem}.png", label, palette=True)
     (voc / "ImageSets/Segmentation").mkdir(parents=True, exist_ok=True)
     (voc / "ImageSets/Segmentation/val.txt").write_text("\n".join(labels) + "\n")
@@ -142,7 +142,7 @@ def test_ade847_is_shrunk_and_keeps_16_bits(tmp_path):
     assert (values[:, 384:] == 65535).all()
 
 
-def test_ade847_small_pictures_are_copied(tmp_path):
+def test_ade847_small_images_are_copied(tmp_path):
     make_ade847(tmp_path, size=(512, 700))
     raw = tmp_path / "ADE20K_2021_17_01/images/ADE/validation/urban/street/ADE_val_1.jpg"
     assert prepare(tmp_path, "ade847") == 0
@@ -150,7 +150,7 @@ def test_ade847_small_pictures_are_copied(tmp_path):
     assert copy.read_bytes() == raw.read_bytes()
 
 
-def test_ade847_pictures_stay_as_the_label_was_drawn(tmp_path):
+def test_ade847_images_stay_as_the_label_was_drawn(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # readers would turn it upright
     make_ade847(tmp_path, size=(40, 60), exif=exif)
@@ -173,7 +173,7 @@ def test_pc59_prefers_the_json_and_needs_no_mat(tmp_path, capsys):
     assert "1 of trainval_merged.json, 0 of" in capsys.readouterr().out
 
 
-def test_pc59_takes_the_mat_where_the_json_lacks_the_picture(tmp_path, capsys):
+def test_pc59_takes_the_mat_where_the_json_lacks_the_image(tmp_path, capsys):
     make_context(tmp_path, mat=True)
     merged = tmp_path / "VOCdevkit/VOC2010/trainval_merged.json"
     merged.write_text('{"images": [], "annos_segmentation": []}')
@@ -213,7 +213,7 @@ def test_force_removes_what_is_left_out_now(tmp_path):
     assert not (tmp_path / CONVERTED["voc20"][0]).exists()
 
 
-def test_a_lost_picture_of_ade847_is_made_again(tmp_path):
+def test_a_lost_image_of_ade847_is_made_again(tmp_path):
     make_ade847(tmp_path)
     assert prepare(tmp_path, "ade847") == 0
     before = files(tmp_path)

@@ -14,8 +14,8 @@ from test_preparation_command import (
     make_context,
     make_voc,
     prepare,
+    save_image,
     save_label,
-    save_picture,
     truncate,
 )
 
@@ -64,26 +64,26 @@ def make_voc_without_a_label(root):
 
 def make_coco_without_a_label(root):
     make_coco(root)
-    save_picture(root / "coco-stuff/images/val2017/000000000009.jpg", (2, 3))
+    save_image(root / "coco-stuff/images/val2017/000000000009.jpg", (2, 3))
     return "coco-stuff val2017", "000000000009"
 
 
 def make_ade_without_a_label(root):
     make_ade847(root)
-    save_picture(root / "ADE20K_2021_17_01/images/ADE/validation/urban/street/ADE_val_2.jpg", (2, 3))
+    save_image(root / "ADE20K_2021_17_01/images/ADE/validation/urban/street/ADE_val_2.jpg", (2, 3))
     return "ade847 validation", "ADE_val_2"
 
 
 @pytest.mark.parametrize(
     "make", [make_voc_without_a_label, make_coco_without_a_label, make_ade_without_a_label], ids=lambda f: f.__name__
 )
-def test_picture_that_lacks_its_label_map_sets_the_exit_status_and_the_others_are_done(tmp_path, capsys, make):
+def test_image_that_lacks_its_label_map_sets_the_exit_status_and_the_others_are_done(tmp_path, capsys, make):
     what, stem = make(tmp_path)
     for done in ("1 written, 0 kept", "0 written, 1 kept"):
         assert prepare(tmp_path, what.split()[0]) == 1
         captured = capsys.readouterr()
         assert f"{what}: {done}" in captured.out
-        assert f"{what}: no label map for 1 of its pictures ({stem}); unpack the label maps again" in captured.err
+        assert f"{what}: no label map for 1 of its images ({stem}); unpack the label maps again" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_empty_folders_are_a_missing_archive(tmp_path, capsys):
     for folder in ("images", "annotations"):
         (tmp_path / "ADEChallengeData2016" / folder / "validation").mkdir(parents=True)
     assert prepare(tmp_path, "ade150") == 1
-    assert "no picture with its label map" in capsys.readouterr().err
+    assert "no image with its label map" in capsys.readouterr().err
 
 
 def test_one_split_of_two_is_enough(tmp_path, capsys):
@@ -154,7 +154,7 @@ def test_a_split_of_which_only_converted_files_are_left(tmp_path, capsys):
         (lambda base: (base / "images/val2017/000000000002.jpg").write_bytes(b""), "000000000002.jpg: "),
         (lambda base: save_label(base / "annotations/val2017/000000000002.png", [[1]]), "1x1 pixels"),
         (lambda base: save_label(base / "annotations/val2017/000000000002.png", [[200] * 80] * 80), "(200)"),
-        (lambda base: save_picture(base / "annotations/val2017/000000000002.png", (80, 80)), "R+G+B"),
+        (lambda base: save_image(base / "annotations/val2017/000000000002.png", (80, 80)), "R+G+B"),
     ],
 )
 def test_damaged_files_are_named_and_skipped(tmp_path, capsys, break_it, complaint):
@@ -177,8 +177,8 @@ def test_damaged_mat_is_named(tmp_path, capsys):
     assert f"{CONTEXT_ID}.mat: " in capsys.readouterr().err
 
 
-def test_labels_without_picture_are_told(tmp_path, capsys):
+def test_labels_without_image_are_told(tmp_path, capsys):
     make_coco(tmp_path)
     save_label(tmp_path / "coco-stuff/annotations/val2017/000000000009.png", [[1]])
     assert prepare(tmp_path, "coco-stuff") == 0
-    assert "1 label maps without a picture left out (the first: 000000000009)" in capsys.readouterr().out
+    assert "1 label maps without an image left out (the first: 000000000009)" in capsys.readouterr().out

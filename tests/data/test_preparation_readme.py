@@ -32,9 +32,9 @@ def test_the_table_of_names_is_the_catalog():
     table = {name: (command, *(cell.strip() for cell in rest.split("|"))) for command, name, rest in rows}
     assert sorted(table) == sorted(spec.name for spec in BUILTIN)
     for spec in BUILTIN:
-        command, pictures, classes, files, ignore, kept = table[spec.name]
+        command, images, classes, files, ignore, kept = table[spec.name]
         assert command == spec.preparation
-        assert pictures == f"{spec.num_images:,}"
+        assert images == f"{spec.num_images:,}"
         assert classes == str(spec.num_foreground or len(spec.vocabulary)) + " + background" * bool(spec.num_foreground)
         assert spec.label_ext in files
         assert ignore == str(spec.ignore_label)

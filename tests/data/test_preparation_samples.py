@@ -1,4 +1,4 @@
-"""The preparation command on real pictures, where the samples are at hand."""
+"""The preparation command on real images, where the samples are at hand."""
 
 import json
 import shutil
@@ -32,13 +32,13 @@ def root(tmp_path_factory):
     for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
         folder.chmod(0o755)
     scenes = root / "ADE20K_2021_17_01/images/ADE"
-    (scenes / "training").rename(scenes / "validation")  # the samples hold training pictures only
+    (scenes / "training").rename(scenes / "validation")  # the samples hold training images only
     assert main(["all", "--root", str(root), "--workers", "1"]) == 0
     return root
 
 
 @pytest.mark.parametrize("name", CONVERSIONS)
-def test_the_classes_are_those_in_the_pictures(root, name):
+def test_the_classes_are_those_in_the_images(root, name):
     assert main([name, "--root", str(root), "--workers", "1", "--check"]) == 0
     path = CONVERSIONS[name].splits[-1].spec.label_folder(root).parent / f"{name}_check.json"
     split = json.loads(path.read_text())["splits"][-1]

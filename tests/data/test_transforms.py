@@ -16,14 +16,14 @@ from err_seg.data.transforms import (
 
 
 def coordinates(height, width):
-    """A picture whose red is its row and green its column, and a label map that tells both."""
+    """An image whose red is its row and green its column, and a label map that tells both."""
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([rows, columns, np.zeros_like(rows)], axis=2).astype(np.uint8)
     return image, rows * 1000 + columns
 
 
 def plain(crop_size, **changes):
-    """A transform that neither scales pictures whose shortest side is ``min_sizes``, nor changes colours."""
+    """A transform that neither scales images whose shortest side is ``min_sizes``, nor changes colours."""
     return TrainingTransform(crop_size, **{"color_jitter": "none", "ignore_label": -1, **changes})
 
 
@@ -66,7 +66,7 @@ def test_evaluation_transform_resizes_smoothly():
     assert (out.float() - 50).abs().max() < 20
 
 
-def test_evaluation_transform_zero_leaves_the_picture():
+def test_evaluation_transform_zero_leaves_the_image():
     image, _ = coordinates(7, 2000)
     np.testing.assert_array_equal(EvaluationTransform(min_size=0)(image).permute(1, 2, 0).numpy(), image)
 
@@ -79,27 +79,27 @@ def test_other_arrays_are_refused(image):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 10**9))
-def test_picture_and_label_stay_together(height, width, seed):
+def test_image_and_label_stay_together(height, width, seed):
     image, label = coordinates(height, width)
-    picture, target = plain(32, min_sizes=(min(height, width),))(image, label, seed)
-    assert picture.shape == (3, 32, 32)
-    assert picture.dtype == torch.uint8
+    pixels, target = plain(32, min_sizes=(min(height, width),))(image, label, seed)
+    assert pixels.shape == (3, 32, 32)
+    assert pixels.dtype == torch.uint8
     assert target.shape == (32, 32)
     assert target.dtype == torch.int64
     inside = target != -1
-    assert torch.equal(picture[0][inside].long(), target[inside] // 1000)
-    assert torch.equal(picture[1][inside].long(), target[inside] % 1000)
-    assert (picture[:, ~inside] == GREY).all()
+    assert torch.equal(pixels[0][inside].long(), target[inside] // 1000)
+    assert torch.equal(pixels[1][inside].long(), target[inside] % 1000)
+    assert (pixels[:, ~inside] == GREY).all()
     assert inside.sum() == min(height, 32) * min(width, 32)
 
 
 def test_padding_is_on_the_right_and_at_the_bottom():
     image, label = coordinates(20, 25)
-    picture, target = plain(32, min_sizes=(20,), flip_prob=0)(image, label, 0)
+    pixels, target = plain(32, min_sizes=(20,), flip_prob=0)(image, label, 0)
     assert (target[:20, :25] == torch.from_numpy(label)).all()
     assert (target[20:] == -1).all()
     assert (target[:, 25:] == -1).all()
-    assert (picture[:, 20:] == GREY).all()
+    assert (pixels[:, 20:] == GREY).all()
 
 
 def test_labels_are_sampled_at_pixel_centres():
@@ -113,11 +113,11 @@ def test_labels_are_resized_to_existing_values():
     label = np.zeros((10, 10), np.int64)
     label[:, 5:] = 65535
     image = np.repeat((label[:, :, None] > 0) * np.uint8(255), 3, axis=2)
-    picture, target = plain(40, min_sizes=(40,), flip_prob=0)(image, label, 0)
+    pixels, target = plain(40, min_sizes=(40,), flip_prob=0)(image, label, 0)
     assert set(target.unique().tolist()) == {0, 65535}
-    assert (target[:, :20] == 0).all()  # the edge is where the picture has it
-    assert (picture[0, :, :20] < 128).all()
-    assert (picture[0, :, 20:] >= 127).all()
+    assert (target[:, :20] == 0).all()  # the edge is where the image has it
+    assert (pixels[0, :, :20] < 128).all()
+    assert (pixels[0, :, 20:] >= 127).all()
 
 
 def test_crops_reach_every_place_and_flips_happen_half_the_time():
@@ -157,8 +157,8 @@ def test_result_depends_on_the_seed_alone():
 def test_arguments_are_left_unchanged():
     image, label = coordinates(40, 40)
     kept = image.copy(), label.copy()
-    picture, target = TrainingTransform(32, min_sizes=(40,))(image, label, 3)
-    picture.zero_()
+    pixels, target = TrainingTransform(32, min_sizes=(40,))(image, label, 3)
+    pixels.zero_()
     target.zero_()
     np.testing.assert_array_equal(image, kept[0])
     np.testing.assert_array_equal(label, kept[1])

@@ -46,7 +46,7 @@ def test_the_first_claimant_keeps_its_own_colour(names):
 
 
 def test_colours_are_the_same_everywhere():
-    # Fixed values: a change would recolour everybody's pictures.
+    # Fixed values: a change would recolour everybody's images.
     colors = class_colors(["sky", "grass", "water", "earth", "person"])
     assert colors.tolist() == class_colors([" Sky", "GRASS", "water ", "earth", "person"]).tolist()
     assert colors.tobytes().hex(" ", 3) == "78ffff 69ff96 0000ff b47800 ffa596"

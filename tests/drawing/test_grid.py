@@ -1,4 +1,4 @@
-"""Sheets and grids of pictures: sizes, places of panels and legends."""
+"""Sheets and grids of images: sizes, places of panels and legends."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from err_seg.drawing.text import text_width
 @pytest.mark.parametrize(
     ("size", "expected"), [((512, 256), (256, 128)), ((30, 60), (128, 256)), ((5000, 1), (256, 1))]
 )
-def test_pictures_are_scaled_to_the_cell(size, expected):
+def test_images_are_scaled_to_the_cell(size, expected):
     assert fitting_size(size) == expected
 
 

@@ -13,16 +13,16 @@ NAMES = ["sky", "grass", "cat"]
 
 
 def test_paint_contours_and_unpainted_pixels():
-    picture = np.full((6, 8, 3), 100, dtype=np.uint8)
+    image = np.full((6, 8, 3), 100, dtype=np.uint8)
     labels = np.zeros((6, 8), dtype=np.int64)
     labels[:, 4:] = 2
     labels[5, :] = 255
-    image = np.asarray(overlay(picture, labels, NAMES, legend=False)).astype(int)
+    drawn = np.asarray(overlay(image, labels, NAMES, legend=False)).astype(int)
     colors = class_colors(NAMES)
     for x, index in ((1, 0), (6, 2)):
-        assert np.abs(image[2, x] - (100 * (1 - OPACITY) + colors[index] * OPACITY)).max() <= 1
-    assert (image[5, 1] == 100).all()
-    assert (image[2, 3] > image[2, 1]).any(), "a contour is lighter"
+        assert np.abs(drawn[2, x] - (100 * (1 - OPACITY) + colors[index] * OPACITY)).max() <= 1
+    assert (drawn[5, 1] == 100).all()
+    assert (drawn[2, 3] > drawn[2, 1]).any(), "a contour is lighter"
 
 
 def test_legend_lists_what_is_there_largest_first():
@@ -31,11 +31,11 @@ def test_legend_lists_what_is_there_largest_first():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 30), (300, 500)])
-def test_legend_fits_any_picture(size):
-    picture, labels = np.zeros((*size, 3), dtype=np.uint8), np.zeros(size, dtype=np.int64)
-    image = overlay(picture, labels, ["a class with quite a long name, synonym"])
-    assert image.height > size[0]
-    assert image.width >= size[1]
+def test_legend_fits_any_image(size):
+    image, labels = np.zeros((*size, 3), dtype=np.uint8), np.zeros(size, dtype=np.int64)
+    drawn = overlay(image, labels, ["a class with quite a long name, synonym"])
+    assert drawn.height > size[0]
+    assert drawn.width >= size[1]
 
 
 SIZES = [(31, 31), (40, 900), (100, 150), (200, 1600), (1600, 200), (480, 640), (900, 1500)]  # height, width
@@ -51,7 +51,7 @@ def labels_of(num_classes, size, unlabelled=0):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("num_classes", [1, 3, 25, 26, 150])
-def test_legend_is_no_taller_than_its_picture(size, num_classes):
+def test_legend_is_no_taller_than_its_image(size, num_classes):
     names = [f"{kind} {i}" for i, kind in enumerate(["thing", "stuff of a very long name", "山"] * 50)][:num_classes]
     image = overlay(np.zeros((*size, 3), np.uint8), labels_of(num_classes, size, 9), names, nothing="none of these")
     assert size[0] < image.height <= 2 * size[0]

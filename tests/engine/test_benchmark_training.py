@@ -28,4 +28,4 @@ def test_gradients_are_the_same():
 def test_label_maps_hold_as_many_classes_as_promised():
     labels = training.blocks(2, 64, 171)
     assert labels.shape == (2, 64, 64)
-    assert all(1 < len(picture.unique()) <= training.CLASSES_A_PICTURE for picture in labels)
+    assert all(1 < len(image.unique()) <= training.CLASSES_A_IMAGE for image in labels)

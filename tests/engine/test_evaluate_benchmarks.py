@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import VOCABULARY
-from toy_training import declaration, write_pictures
+from toy_training import declaration, write_images
 
 from err_seg.config import ConfigError
 from err_seg.data import SegmentationPairs, get_dataset, read_image, register, spec_from_dict, unregister
@@ -22,8 +22,8 @@ FOREGROUND = 3
 @pytest.fixture
 def benchmarks(toy_data, tmp_path):
     """Two further benchmarks: other words with 16-bit labels, and one with a background class."""
-    write_pictures(tmp_path, "other_val", 3, 4, seed=2)
-    write_pictures(tmp_path, "background_val", 3, FOREGROUND + 1, seed=3)
+    write_images(tmp_path, "other_val", 3, 4, seed=2)
+    write_images(tmp_path, "background_val", 3, FOREGROUND + 1, seed=3)
     entries = [
         declaration(tmp_path, "other_val", ("road", "car", "a b", "house"), num_kept=2, ignore_label=255),
         declaration(tmp_path, "background_val", num_kept=5, variant="background", num_foreground=FOREGROUND),
@@ -36,7 +36,7 @@ def benchmarks(toy_data, tmp_path):
 
 
 def confusion(cfg, model):
-    """Count the pixels of every benchmark by hand, a picture at a time, from the network's own predictions."""
+    """Count the pixels of every benchmark by hand, an image at a time, from the network's own predictions."""
     counts = {}
     for name in cfg.DATASETS.TEST:
         spec = get_dataset(name)
@@ -81,7 +81,7 @@ def test_batch_size_and_workers_do_not_matter(run_cfg, toy_model):
 
 
 def count_seen(model, seen, stop_at=None):
-    """Note every picture that goes through the network; raise at one of them, as a kill would."""
+    """Note every image that goes through the network; raise at one of them, as a kill would."""
 
     def note(module, inputs):
         seen.extend(range(len(inputs[0])))
@@ -92,7 +92,7 @@ def count_seen(model, seen, stop_at=None):
 
 
 @pytest.mark.parametrize("boundary", [False, True])
-def test_interrupted_evaluation_goes_on_without_redoing_pictures(
+def test_interrupted_evaluation_goes_on_without_redoing_images(
     run_cfg, toy_model, benchmarks, tmp_path, caplog, boundary
 ):
     options = ("DATASETS.TEST", benchmarks, "TEST.PROGRESS_PERIOD", 2, "TEST.BOUNDARY_IOU", boundary)
@@ -107,7 +107,7 @@ def test_interrupted_evaluation_goes_on_without_redoing_pictures(
     seen.clear()
     hook = count_seen(model, seen)
     results = evaluate(cfg, model)
-    assert len(seen) == 13 - 4  # four of the thirteen pictures were written down
+    assert len(seen) == 13 - 4  # four of the thirteen images were written down
     for result, one in zip(results, expected, strict=True):
         assert result.metrics == pytest.approx(one.metrics, nan_ok=True)
     for name in benchmarks:
@@ -135,7 +135,7 @@ def test_partial_evaluation_of_other_weights_or_settings_is_not_used(run_cfg, to
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_partial_evaluation_of_a_picture_or_label_since_replaced_is_not_used(run_cfg, toy_model, kind):
+def test_partial_evaluation_of_a_image_or_label_since_replaced_is_not_used(run_cfg, toy_model, kind):
     model, seen = toy_model(), []
     cfg = run_cfg("TEST.PROGRESS_PERIOD", 1)
     hook = count_seen(model, seen, stop_at=4)
@@ -158,17 +158,17 @@ def test_partial_evaluation_of_a_picture_or_label_since_replaced_is_not_used(run
 def test_partial_counts_of_several_processes_are_merged_once(tmp_path):
     from err_seg.evaluation import ConfusionMatrix
 
-    def counts_of(pictures):
+    def counts_of(images):
         counts = ConfusionMatrix(3, 255)
-        for picture in pictures:
-            counts.update(torch.full((1, 4), picture % 3), torch.zeros(1, 4, dtype=torch.int64))
+        for image in images:
+            counts.update(torch.full((1, 4), image % 3), torch.zeros(1, 4, dtype=torch.int64))
         return counts
 
-    for rank, pictures in enumerate(([0, 2, 4], [1, 3])):
+    for rank, images in enumerate(([0, 2, 4], [1, 3])):
         progress = EvaluationProgress(tmp_path, "same")
         progress.rank = rank
-        progress.add({picture: picture + 1 for picture in pictures})
-        progress.save(counts_of(pictures))
+        progress.add({image: image + 1 for image in images})
+        progress.save(counts_of(images))
     foreign = EvaluationProgress(tmp_path, "other")
     foreign.rank = 2
     foreign.add({5: 1})

@@ -109,9 +109,7 @@ def test_evaluation_keeps_what_is_done_and_goes_on(run_cfg, toy_model, small_dis
         evaluate(cfg, model)
     hook.remove()
     assert f"cannot write {disk / 'out/inference/toy_val' / file}: No space left on device" in str(stop.value)
-    assert "4 pictures of toy_val are done and kept. Make space there and give the same command again" in str(
-        stop.value
-    )
+    assert "4 images of toy_val are done and kept. Make space there and give the same command again" in str(stop.value)
     (disk / "ballast").unlink()
     seen.clear()
     model.encoder.register_forward_pre_hook(lambda *_: seen.append(None))
@@ -136,7 +134,7 @@ def test_whatever_writes_the_file_is_named(tmp_path, small_disk):
 
 
 def test_what_has_nothing_to_do_with_the_disk_stays_as_it_is(tmp_path):
-    for error in (ValueError("(os error 2)"), OSError("not a picture"), FileNotFoundError(2, "No such file", "other")):
+    for error in (ValueError("(os error 2)"), OSError("not an image"), FileNotFoundError(2, "No such file", "other")):
         with pytest.raises(type(error)) as raised, atomic_write(tmp_path / "a"):
             raise error
         assert raised.value is error

@@ -75,12 +75,12 @@ def test_evaluation_keeps_what_is_done_and_goes_on(run_cfg, toy_model):
             kill_a_loader_process()
 
     hook = model.encoder.register_forward_pre_hook(count)
-    ending = r"a loader process .*; (\d) pictures of toy_val are done and kept\. Then give the same command again"
+    ending = r"a loader process .*; (\d) images of toy_val are done and kept\. Then give the same command again"
     with pytest.raises(EvaluationError, match=ending) as stop:
         evaluate(cfg, model)
     hook.remove()
     kept = int(re.search(ending, str(stop.value))[1])
-    assert len(seen) - 1 <= kept <= len(seen), "all but a picture that was under way"
+    assert len(seen) - 1 <= kept <= len(seen), "all but an image that was under way"
     seen.clear()
     model.encoder.register_forward_pre_hook(lambda *_: seen.append(None))
     (result,) = evaluate(cfg, model)
@@ -128,28 +128,28 @@ def test_shared_memory_that_does_not_suffice_is_named_and_nothing_hangs(tmp_path
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_picture_is_named_without_the_processs_stack_trace(run_cfg, tmp_path, toy_world, workers):
+def test_damaged_image_is_named_without_the_processs_stack_trace(run_cfg, tmp_path, toy_world, workers):
     folder = tmp_path / "damaged_train"
     shutil.copytree(os.path.dirname(toy_world[0]["image_dir"]), folder)
-    picture = folder / "images/p3.png"
-    picture.write_bytes(picture.read_bytes()[:300])
+    image = folder / "images/p3.png"
+    image.write_bytes(image.read_bytes()[:300])
     register(spec_from_dict(declaration(tmp_path, "damaged_train")))
     pairs = SegmentationPairs(get_dataset("damaged_train"))
     with pytest.raises(ImageReadError) as raised:
         list(training_loader(pairs, TrainingTransform(32), 1, 0, workers=workers))
-    assert str(raised.value).startswith(f"{picture}: cannot be decoded, it may be damaged")
+    assert str(raised.value).startswith(f"{image}: cannot be decoded, it may be damaged")
     cfg = run_cfg("DATASETS.TRAIN", ["damaged_train"], "DATALOADER.NUM_WORKERS", workers, "SOLVER.IMS_PER_BATCH", 1)
     cfg.SOLVER.MAX_ITER = 10
     with pytest.raises(TrainingError) as stop:
         run(cfg)
-    assert str(stop.value).startswith(f"{picture}: cannot be decoded, it may be damaged")
+    assert str(stop.value).startswith(f"{image}: cannot be decoded, it may be damaged")
     assert "worker" not in str(stop.value)
     assert "\n" not in str(stop.value)
     assert "checkpoint" in str(stop.value)
     assert "DATALOADER.SKIP_DAMAGED True" in str(stop.value)
     with pytest.raises(EvaluationError) as stop:
         evaluate(run_cfg("DATASETS.TEST", ["damaged_train"], "DATALOADER.NUM_WORKERS", workers), model_of(cfg))
-    assert "3 pictures of damaged_train are done and kept. Mend that file and give" in str(stop.value)
+    assert "3 images of damaged_train are done and kept. Mend that file and give" in str(stop.value)
 
 
 def model_of(cfg):

@@ -9,7 +9,7 @@ import torch
 from conftest import VOCABULARY, liven
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from toy_training import declaration, metrics, write_pictures
+from toy_training import declaration, metrics, write_images
 
 import err_seg
 from err_seg.data import register, spec_from_dict
@@ -20,10 +20,10 @@ from err_seg.engine.run import TrainingRun
 
 @pytest.fixture(scope="module")
 def toy_world(tmp_path_factory):
-    """Pictures of which some are ignored nearly everywhere and others nowhere."""
+    """Images of which some are ignored nearly everywhere and others nowhere."""
     root = tmp_path_factory.mktemp("unequal_world")
     for name in ("toy_train", "toy_val"):
-        write_pictures(root, name, 10, len(VOCABULARY))
+        write_images(root, name, 10, len(VOCABULARY))
     for index, file in enumerate(sorted((root / "toy_train/labels").iterdir())):
         labels = np.array(Image.open(file))
         labels[: round(len(labels) * (index % 4) / 3.2)] = 255

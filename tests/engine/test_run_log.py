@@ -36,7 +36,7 @@ def test_lines_after_the_resumed_iteration_and_torn_ones_are_dropped(tmp_path):
     assert not (tmp_path / "absent.json").exists()
 
 
-def test_run_leaves_configuration_environment_tensorboard_and_pictures(run_cfg, tmp_path):
+def test_run_leaves_configuration_environment_tensorboard_and_images(run_cfg, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     cfg = run_cfg("SOLVER.MAX_ITER", 4, "VIS_PERIOD", 2, "LOG.TENSORBOARD", True, "SEED", 3)
@@ -52,12 +52,12 @@ def test_run_leaves_configuration_environment_tensorboard_and_pictures(run_cfg, 
     assert [event.value for event in events.Scalars("total_loss")] == pytest.approx(metrics(output, "total_loss"))
     assert [event.step for event in events.Images("predictions")] == [1, 3]
     assert sorted(path.name for path in (output / "vis").iterdir()) == ["iter_0000002.png", "iter_0000004.png"]
-    with Image.open(output / "vis/iter_0000002.png") as picture:
-        assert picture.width >= 3 * cfg.INPUT.CROP_SIZE
-        assert picture.height > 4 * cfg.INPUT.CROP_SIZE
+    with Image.open(output / "vis/iter_0000002.png") as image:
+        assert image.width >= 3 * cfg.INPUT.CROP_SIZE
+        assert image.height > 4 * cfg.INPUT.CROP_SIZE
 
 
-def test_pictures_of_predictions_do_not_change_the_training(run_cfg, tmp_path):
+def test_images_of_predictions_do_not_change_the_training(run_cfg, tmp_path):
     run(run_cfg("SOLVER.MAX_ITER", 3, "MODEL.ESCF.DROP_PATH", 0.5))
     without = metrics(tmp_path / "out", "total_loss")
     run(run_cfg("SOLVER.MAX_ITER", 3, "MODEL.ESCF.DROP_PATH", 0.5, "VIS_PERIOD", 1))
@@ -71,14 +71,14 @@ def test_missing_tracker_is_named_before_anything_is_written(run_cfg, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_and_biases_gets_every_line_and_picture(run_cfg, monkeypatch):
+def test_weights_and_biases_gets_every_line_and_image(run_cfg, monkeypatch):
     import sys
     import types
 
     logged, finished = [], []
     wandb = types.ModuleType("wandb")
     wandb.__spec__ = types.SimpleNamespace()
-    wandb.Image = lambda picture: ("image", picture.shape[2], picture.dtype)
+    wandb.Image = lambda image: ("image", image.shape[2], image.dtype)
     wandb.init = lambda **options: types.SimpleNamespace(
         log=lambda values, step: logged.append((step, values, options)), finish=lambda: finished.append(True)
     )

@@ -1,4 +1,4 @@
-"""The network for real time trains on real pictures, where the samples are at hand."""
+"""The network for real time trains on real images, where the samples are at hand."""
 
 import shutil
 
@@ -14,7 +14,7 @@ RAW = SHARED / "samples" / "raw" / "VOCdevkit"
 
 
 @pytest.mark.skipif(not RAW.is_dir(), reason="no real samples")
-def test_two_iterations_on_real_pictures(tmp_path):
+def test_two_iterations_on_real_images(tmp_path):
     shutil.copytree(RAW, tmp_path / "VOCdevkit", copy_function=shutil.copyfile)
     for folder in (tmp_path / "VOCdevkit").rglob("*/"):
         folder.chmod(0o755)

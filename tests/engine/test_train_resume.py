@@ -27,7 +27,7 @@ def test_resumed_run_equals_an_uninterrupted_one_bit_by_bit(run_cfg, tmp_path, m
 
 
 def test_stochastic_depth_differs_between_iterations_and_seeds(run_cfg, tmp_path):
-    # all pictures, whole, in every iteration, and nothing learnt: only stochastic depth can make losses differ
+    # all images, whole, in every iteration, and nothing learnt: only stochastic depth can make losses differ
     still = ("SOLVER.BASE_LR", 0.0, "SOLVER.IMS_PER_BATCH", 10, "SOLVER.MAX_ITER", 2, "INPUT.MIN_SIZE_TRAIN", [16])
     still += ("INPUT.FLIP_PROB", 0.0, "INPUT.COLOR_AUG_SSD", False)
     losses = {}

@@ -95,7 +95,7 @@ def test_losses_that_are_no_numbers_skip_steps_up_to_a_bound(run_cfg, tmp_path, 
     break_losses(monkeypatch, {1, 2, 4}, value)
     with caplog.at_level(logging.WARNING):
         run(run_cfg("SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.CHECKPOINTS_KEPT", 6))
-    assert re.search(rf"the loss is {value} at iteration 1, pictures \S+\.png, .*its step is skipped", caplog.text)
+    assert re.search(rf"the loss is {value} at iteration 1, images \S+\.png, .*its step is skipped", caplog.text)
     assert f"(2 in a row, of at most {LOSSES_SKIPPED})" in caplog.text
     states = [training_state(tmp_path / "out", iteration) for iteration in range(1, 7)]
     assert [state["broken"] for state in states] == [0, 1, 2, 0, 1, 0]
@@ -110,7 +110,7 @@ def test_too_many_losses_in_a_row_end_the_run_and_resuming_does_not_forget_them(
     break_losses(monkeypatch, range(2, 100))
     options = ("SOLVER.MAX_ITER", 30, "SOLVER.CHECKPOINT_PERIOD", 5)
     last = 2 + LOSSES_SKIPPED
-    with pytest.raises(TrainingError, match=rf"the loss is nan at iteration {last}, pictures .*iter_0000010"):
+    with pytest.raises(TrainingError, match=rf"the loss is nan at iteration {last}, images .*iter_0000010"):
         run(run_cfg(*options))
     monkeypatch.undo()
     scaled(1.0)

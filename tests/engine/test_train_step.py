@@ -13,7 +13,7 @@ import err_seg
 from err_seg.config import ConfigError
 from err_seg.data import register, spec_from_dict
 from err_seg.engine import TrainingError, train
-from err_seg.engine.parallel import activation_checkpointing, pictures_at_a_time, repeated_blocks
+from err_seg.engine.parallel import activation_checkpointing, images_at_a_time, repeated_blocks
 from err_seg.engine.run import TrainingRun
 
 
@@ -119,15 +119,15 @@ def test_every_trainable_parameter_gets_a_gradient(toy_model, image, text):
 @pytest.mark.parametrize(("processes", "steps", "expected"), [(1, 1, 8), (2, 1, 4), (2, 2, 2), (8, 1, 1)])
 def test_global_batch_is_shared_out(toy_cfg, processes, steps, expected):
     cfg = toy_cfg("SOLVER.IMS_PER_BATCH", 8, "SOLVER.ACCUMULATION_STEPS", steps)
-    assert pictures_at_a_time(cfg, processes) == expected
+    assert images_at_a_time(cfg, processes) == expected
 
 
 def test_global_batch_that_cannot_be_shared_out_is_refused(run_cfg):
     cfg = run_cfg("SOLVER.ACCUMULATION_STEPS", 3)
-    with pytest.raises(ConfigError, match=r"SOLVER\.IMS_PER_BATCH = 4 .* 1 processes × .* = 3; use 3 or 6 pictures"):
+    with pytest.raises(ConfigError, match=r"SOLVER\.IMS_PER_BATCH = 4 .* 1 processes × .* = 3; use 3 or 6 images"):
         run(cfg)
-    with pytest.raises(ConfigError, match="use 8 pictures"):
-        pictures_at_a_time(run_cfg(), 8)
+    with pytest.raises(ConfigError, match="use 8 images"):
+        images_at_a_time(run_cfg(), 8)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

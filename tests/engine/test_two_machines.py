@@ -18,7 +18,7 @@ from err_seg.engine import evaluate, train
 from err_seg.engine.checkpoints import Checkpoints, read_checkpoint_folder
 from err_seg.engine.launch import join_processes, launch
 
-# pictures of an iteration are summed in another order than by one machine: nothing else may differ
+# images of an iteration are summed in another order than by one machine: nothing else may differ
 ITERATIONS = 20
 SAME = ("MODEL.ESCF.DROP_PATH", 0.0, "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.CHECKPOINT_PERIOD", 3)
 

@@ -13,7 +13,7 @@ from err_seg.data import register, spec_from_dict
 from err_seg.engine import evaluate, train
 from err_seg.engine.launch import join_processes, launch
 
-# pictures of an iteration are summed in another order: nothing else may differ
+# images of an iteration are summed in another order: nothing else may differ
 NO_DROP_PATH = ("MODEL.ESCF.DROP_PATH", 0.0, "SOLVER.MAX_ITER", 3)
 WAYS = {
     "ddp": ("SOLVER.ACCUMULATION_STEPS", 2),

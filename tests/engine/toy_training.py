@@ -1,4 +1,4 @@
-"""A few pictures on disk, and the configuration to train and evaluate a toy network on them."""
+"""A few images on disk, and the configuration to train and evaluate a toy network on them."""
 
 import json
 import os
@@ -35,8 +35,8 @@ SHORT = [
 ]
 
 
-def write_pictures(root, name, count, num_classes, seed=0):
-    """Write ``count`` pictures of unequal sizes and their label maps: blocks of classes, coloured by class."""
+def write_images(root, name, count, num_classes, seed=0):
+    """Write ``count`` images of unequal sizes and their label maps: blocks of classes, coloured by class."""
     rng = np.random.default_rng(seed)
     palette = rng.integers(40, 216, (256, 3))
     for folder in ("images", "labels"):
@@ -65,10 +65,10 @@ def declaration(root, name, vocabulary=VOCABULARY, **more):
 
 @pytest.fixture(scope="session")
 def toy_world(tmp_path_factory):
-    """Write data sets of 10 and 7 pictures; return their declarations."""
+    """Write data sets of 10 and 7 images; return their declarations."""
     root = tmp_path_factory.mktemp("toy_world")
-    write_pictures(root, "toy_train", 10, len(VOCABULARY))
-    write_pictures(root, "toy_val", 7, len(VOCABULARY), seed=1)
+    write_images(root, "toy_train", 10, len(VOCABULARY))
+    write_images(root, "toy_val", 7, len(VOCABULARY), seed=1)
     return [declaration(root, "toy_train"), declaration(root, "toy_val")]
 
 

@@ -17,15 +17,15 @@ NAMES = ["a", "b", "c"]
 
 
 def band(mask, width):
-    """Cut a mask to its boundary as the paper does: mask minus mask eroded, the outside of the picture is empty."""
+    """Cut a mask to its boundary as the paper does: mask minus mask eroded, the outside of the image is empty."""
     return mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=width, border_value=0)
 
 
-def oracle(pictures, ratio):
+def oracle(images, ratio):
     values = []
     for c in range(len(NAMES)):
         both = either = present = 0
-        for prediction, label in pictures:
+        for prediction, label in images:
             width = boundary_width(*label.shape, ratio)
             valid = label != IGNORE
             found, truth = band((prediction == c) & valid, width), band((label == c) & valid, width)
@@ -35,7 +35,7 @@ def oracle(pictures, ratio):
     return values
 
 
-def picture(draw):
+def image(draw):
     shape = draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
     # Small maps repeated give regions that are larger than their boundary.
     zoom = draw(st.integers(1, 5))
@@ -47,12 +47,12 @@ def picture(draw):
 @given(st.data(), st.sampled_from([0.02, 0.1]))
 @settings(max_examples=60, deadline=None)
 def test_agrees_with_eroding_the_mask_of_every_class(data, ratio):
-    pictures = [picture(data.draw) for _ in range(2)]
+    images = [image(data.draw) for _ in range(2)]
     boundary = BoundaryConfusion(3, IGNORE, dilation_ratio=ratio)
-    for prediction, label in pictures:
+    for prediction, label in images:
         boundary.update(torch.from_numpy(prediction), torch.from_numpy(label))
     metrics = boundary.metrics(NAMES)
-    expected = oracle(pictures, ratio)
+    expected = oracle(images, ratio)
     assert [metrics[f"BoundaryIoU-{name}"] for name in NAMES] == pytest.approx(expected, nan_ok=True)
     iou = segmentation_metrics(boundary.regions.matrix, NAMES)
     smaller = [min(iou[f"IoU-{name}"], value) for name, value in zip(NAMES, expected, strict=True)]
@@ -68,10 +68,10 @@ def grey_band(labels, width):
 @given(st.data(), st.sampled_from([0.02, 0.1]))
 @settings(max_examples=40, deadline=None)
 def test_rule_of_detectron2(data, ratio):
-    pictures = [picture(data.draw) for _ in range(2)]
+    images = [image(data.draw) for _ in range(2)]
     boundary = BoundaryConfusion(3, IGNORE, rule="detectron2", dilation_ratio=ratio)
     both, either = np.zeros(3), np.zeros(3)
-    for prediction, label in pictures:
+    for prediction, label in images:
         boundary.update(torch.from_numpy(prediction), torch.from_numpy(label))
         width = boundary_width(*label.shape, ratio)
         found, truth = grey_band(prediction, width), grey_band(np.where(label == IGNORE, 3, label), width)
@@ -90,7 +90,7 @@ def test_boundary_of_a_square_by_hand():
     ring = torch.zeros(9, 9, dtype=torch.bool)
     ring[1:8, 1:8] = True
     ring[3:6, 3:6] = False
-    ring[[0, -1], :] = ring[:, [0, -1]] = True  # the picture's rim bounds the background
+    ring[[0, -1], :] = ring[:, [0, -1]] = True  # the image's rim bounds the background
     assert torch.equal(boundary, ring)
 
 
@@ -134,7 +134,7 @@ def test_parts_and_batches_are_the_whole(rule):
     assert 0 < whole.metrics(NAMES)["mBoundaryIoU"] < 100
 
 
-def test_bad_settings_and_pictures_are_refused():
+def test_bad_settings_and_images_are_refused():
     with pytest.raises(ValueError, match="rule must be"):
         BoundaryConfusion(3, IGNORE, rule="cv2")
     boundary = BoundaryConfusion(3, IGNORE)
@@ -146,5 +146,5 @@ def test_bad_settings_and_pictures_are_refused():
         boundary.metrics(["a"])
 
 
-def test_without_pictures_there_are_no_figures():
+def test_without_images_there_are_no_figures():
     assert all(math.isnan(value) for value in BoundaryConfusion(3, IGNORE).metrics(NAMES).values())

@@ -25,7 +25,7 @@ def counted(prediction, label, num_classes, background=None):
 
 
 @st.composite
-def pictures(draw, num_classes=4):
+def images(draw, num_classes=4):
     shape = draw(npst.array_shapes(min_dims=2, max_dims=3, min_side=0, max_side=5))
     prediction = draw(npst.arrays(np.int64, shape, elements=st.integers(0, num_classes - 1)))
     label = draw(npst.arrays(np.int64, shape, elements=st.sampled_from([*range(num_classes), IGNORE])))
@@ -40,7 +40,7 @@ def test_rows_are_predictions_and_columns_ground_truth():
 
 
 @settings(deadline=None)
-@given(st.lists(pictures(), max_size=4))
+@given(st.lists(images(), max_size=4))
 def test_agrees_with_counting_pixel_by_pixel(batch):
     confusion = ConfusionMatrix(4, IGNORE)
     expected = np.zeros((4, 4), dtype=np.int64)
@@ -105,7 +105,7 @@ def test_pas20b_counts_every_prediction_from_20_as_background():
         ([0, 1], [0, 1], None, r"one shape"),
     ],
 )
-def test_bad_pictures_are_refused_and_leave_the_counts_alone(prediction, label, background, message):
+def test_bad_images_are_refused_and_leave_the_counts_alone(prediction, label, background, message):
     confusion = ConfusionMatrix(3, IGNORE, background)
     with pytest.raises(ValueError, match=message):
         confusion.update(torch.tensor(prediction), torch.tensor(label))
@@ -125,7 +125,7 @@ def test_impossible_settings_are_refused(arguments):
 
 
 @settings(deadline=None)
-@given(st.lists(pictures(), min_size=2, max_size=5), st.integers(0, 5))
+@given(st.lists(images(), min_size=2, max_size=5), st.integers(0, 5))
 def test_parts_merged_are_the_whole(batch, cut):
     whole, first, second = (ConfusionMatrix(4, IGNORE) for _ in range(3))
     for index, (prediction, label) in enumerate(batch):

@@ -68,7 +68,7 @@ def test_a_refused_png_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_colour_pictures_are_no_label_maps(tmp_path):
+def test_colour_images_are_no_label_maps(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "photo.png")
     with pytest.raises(ValueError, match=r"photo\.png has mode RGB"):
         load_label_png(tmp_path / "photo.png")
@@ -105,16 +105,16 @@ def test_rle_layout():
     assert pycocotools.mask.area(second["segmentation"]) == 3
 
 
-def test_segments_of_many_pictures_are_one_json_list(tmp_path):
-    pictures = {f"{i}é.jpg": np.random.default_rng(i).integers(0, 3, (6, 5)) for i in range(3)}
+def test_segments_of_many_images_are_one_json_list(tmp_path):
+    images = {f"{i}é.jpg": np.random.default_rng(i).integers(0, 3, (6, 5)) for i in range(3)}
     path = tmp_path / "predictions.json"
     count = save_rle_json(
-        (segment for name, labels in pictures.items() for segment in rle_segments(labels, name, NAMES)), path
+        (segment for name, labels in images.items() for segment in rle_segments(labels, name, NAMES)), path
     )
     loaded = load_rle_json(path)
     assert loaded == json.loads(path.read_text(encoding="utf-8"))
     assert len(loaded) == count == 9
-    for name, labels in pictures.items():
+    for name, labels in images.items():
         own = [segment for segment in loaded if segment["file_name"] == name]
         np.testing.assert_array_equal(labels_from_rle(own), labels)
     assert save_rle_json([], path) == 0
@@ -135,7 +135,7 @@ def test_bad_segments_are_refused(tmp_path):
     segments = rle_segments(np.array([[0, 1]]), "a.jpg", NAMES)
     with pytest.raises(ValueError, match="found 0"):
         labels_from_rle([])
-    with pytest.raises(ValueError, match="one picture, found 2"):
+    with pytest.raises(ValueError, match="one image, found 2"):
         labels_from_rle([segments[0], {**segments[1], "file_name": "b.jpg"}])
     with pytest.raises(ValueError, match=r"a\.jpg: category id 1 is not"):
         labels_from_rle(segments, category_ids=[0, 5])

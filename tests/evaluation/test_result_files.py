@@ -101,10 +101,10 @@ def test_class_csv(result, tmp_path):
 
 def test_summary_table(result, empty):
     assert summary_table([result, empty]).splitlines() == [
-        "| benchmark |  mIoU | mIoU-v0.6 | fwIoU |  mACC |  pACC | pictures |",
-        "|-----------|-------|-----------|-------|-------|-------|----------|",
-        "| A-4       | 55.00 |     36.67 | 56.67 | 62.50 | 66.67 |        1 |",
-        "| nothing   |     - |         - |     - |     - |     - |        0 |",
+        "| benchmark |  mIoU | mIoU-v0.6 | fwIoU |  mACC |  pACC | images |",
+        "|-----------|-------|-----------|-------|-------|-------|--------|",
+        "| A-4       | 55.00 |     36.67 | 56.67 | 62.50 | 66.67 |      1 |",
+        "| nothing   |     - |         - |     - |     - |     - |      0 |",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Exported files compute what the network computes, for pictures and vocabularies that were not traced."""
+"""Exported files compute what the network computes, for images and vocabularies that were not traced."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_function_of_tensors_equals_the_network(model):
 
 @pytest.fixture
 def adaptive(toy_model):
-    """A network that keeps as many classes as a picture needs; as many of all as asked for, and fewer."""
+    """A network that keeps as many classes as an image needs; as many of all as asked for, and fewer."""
     return toy_model("MODEL.CRM.MIN_SCORE", 0.08).eval()
 
 
@@ -164,8 +164,8 @@ def test_onnx_and_the_example(model, tmp_path, monkeypatch, capsys):
     export_onnx(model, tmp_path / "net.onnx")
     assert check_onnx(model, tmp_path / "net.onnx").holds
 
-    image, _, _ = example_inputs(model, 5, 2)
-    photo = image[0].permute(1, 2, 0).byte().numpy()
+    pixels, _, _ = example_inputs(model, 5, 2)
+    photo = pixels[0].permute(1, 2, 0).byte().numpy()
     Image.fromarray(photo).save(tmp_path / "photo.png")
     turned = Image.Exif()
     turned[ExifTags.Base.Orientation] = 6
@@ -177,8 +177,8 @@ def test_onnx_and_the_example(model, tmp_path, monkeypatch, capsys):
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     expected = model.predict([photo], VOCABULARY)[0].labels.numpy()
-    for picture, output in (("photo.png", ()), ("turned.png", ("folder.png",))):
-        assert run("net.onnx", "net.npz", picture, *output).returncode == 0
+    for image, output in (("photo.png", ()), ("turned.png", ("folder.png",))):
+        assert run("net.onnx", "net.npz", image, *output).returncode == 0
         labels = np.asarray(Image.open(tmp_path / (output or ("labels.png",))[0]))
         assert (labels == expected).mean() > 0.99
 

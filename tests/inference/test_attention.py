@@ -16,7 +16,7 @@ def model(toy_model):
     return toy_model().eval()
 
 
-def test_weights_give_the_networks_own_result(model, pictures):
+def test_weights_give_the_networks_own_result(model, images):
     """Attention recomputed from recorded queries and keys, applied to the values, is what reaches ``proj``."""
     seen = {}
     module = model.head.escf.layers[1].cfm.attention
@@ -24,7 +24,7 @@ def test_weights_give_the_networks_own_result(model, pictures):
         module.v.register_forward_hook(lambda _, __, output: seen.update(v=output[0])),
         module.proj.register_forward_pre_hook(lambda _, inputs: seen.update(attended=inputs[0])),
     ]
-    attention = record_attention(model, pictures[0], VOCABULARY)
+    attention = record_attention(model, images[0], VOCABULARY)
     for handle in handles:
         handle.remove()
     place, heads = 3, module.num_heads
@@ -40,8 +40,8 @@ def test_weights_give_the_networks_own_result(model, pictures):
     torch.testing.assert_close(weights, mean)
 
 
-def test_shapes_and_sums(model, pictures):
-    attention = record_attention(model, pictures[0], VOCABULARY, num_kept=3)
+def test_shapes_and_sums(model, images):
+    attention = record_attention(model, images[0], VOCABULARY, num_kept=3)
     assert len(attention.spatial) == len(attention.category) == 2
     spatial = attention.to_pixels(0, 2, (0.9, 0.1))
     assert spatial.shape == (2, 2)  # the 4×4 grid, halved by SSR
@@ -51,37 +51,37 @@ def test_shapes_and_sums(model, pictures):
     assert cell((1.0, 1.0), (4, 8)) == (3, 7)
 
 
-def test_recording_leaves_nothing_behind(model, pictures):
-    before = model.predict(pictures[:1], VOCABULARY)[0].probabilities
-    record_attention(model, pictures[0], VOCABULARY)
+def test_recording_leaves_nothing_behind(model, images):
+    before = model.predict(images[:1], VOCABULARY)[0].probabilities
+    record_attention(model, images[0], VOCABULARY)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    assert torch.equal(model.predict(pictures[:1], VOCABULARY)[0].probabilities, before)
+    assert torch.equal(model.predict(images[:1], VOCABULARY)[0].probabilities, before)
 
 
-def test_network_without_escf(toy_model, pictures):
+def test_network_without_escf(toy_model, images):
     with pytest.raises(ValueError, match="no ESCF"):
-        record_attention(toy_model("MODEL.ESCF.ENABLED", False).eval(), pictures[0], VOCABULARY)
+        record_attention(toy_model("MODEL.ESCF.ENABLED", False).eval(), images[0], VOCABULARY)
 
 
-def test_figures_are_drawn(model, pictures):
-    result = model.predict(pictures[1:2], VOCABULARY)[0]
-    figure = kept_figure(pictures[1], result)
+def test_figures_are_drawn(model, images):
+    result = model.predict(images[1:2], VOCABULARY)[0]
+    figure = kept_figure(images[1], result)
     assert len(np.unique(np.asarray(figure).reshape(-1, 3), axis=0)) > 100
-    attention = record_attention(model, pictures[1], VOCABULARY)
-    corner = attention_figure(pictures[1], result, attention, (0, 0))
-    far = attention_figure(pictures[1], result, attention, (10_000, 10_000))
+    attention = record_attention(model, images[1], VOCABULARY)
+    corner = attention_figure(images[1], result, attention, (0, 0))
+    far = attention_figure(images[1], result, attention, (10_000, 10_000))
     assert corner.size == far.size
     assert not np.array_equal(corner, far)
 
 
-def many_words(model, pictures, num_kept):
+def many_words(model, images, num_kept):
     names = [f"thing {i}" for i in range(60)]
-    return model.predict(pictures[1:2], names, num_kept=num_kept)[0]
+    return model.predict(images[1:2], names, num_kept=num_kept)[0]
 
 
 @pytest.mark.parametrize("num_kept", [1, 5, 12, 23, 24, 40, 59, 60])
-def test_bars_show_both_sides_of_the_cut(model, pictures, num_kept):
-    result = many_words(model, pictures, num_kept)
+def test_bars_show_both_sides_of_the_cut(model, images, num_kept):
+    result = many_words(model, images, num_kept)
     rows, cut = bar_rows(result)
     kept, dropped = rows[:cut], rows[cut:]
     assert len(rows) == 24
@@ -102,10 +102,10 @@ def test_bars_show_both_sides_of_the_cut(model, pictures, num_kept):
         assert dropped[0] == next(i for i in best if i not in mine), "the first that was dropped"
 
 
-def test_cut_is_drawn_and_named(model, pictures):
+def test_cut_is_drawn_and_named(model, images):
     def drawn(num_kept):
         axis = Figure().subplots()
-        result = many_words(model, pictures, num_kept)
+        result = many_words(model, images, num_kept)
         _draw_scores(axis, result, *bar_rows(result))
         lines = [line.get_ydata()[0] for line in axis.lines]
         return axis.get_title(), lines, [text.get_text() for text in axis.texts if text.get_text() == "cut"]
@@ -116,9 +116,9 @@ def test_cut_is_drawn_and_named(model, pictures):
     assert drawn(60) == ("all 60 classes kept", [], [])
 
 
-def test_others_do_not_set_the_scale(model, pictures):
+def test_others_do_not_set_the_scale(model, images):
     """However much attention the sum of the others has, the colours tell the classes shown apart."""
-    result = many_words(model, pictures, 40)
+    result = many_words(model, images, 40)
     axis = Figure().subplots()
     shares = torch.full((40, 40), 0.9 / 39)
     shares.fill_diagonal_(0.1)
@@ -130,5 +130,5 @@ def test_others_do_not_set_the_scale(model, pictures):
     assert texts[:10] == ["10", *["2"] * 8, "72"]
     assert axis.get_xticklabels()[-1].get_text() == "31 others"
     axis = Figure().subplots()
-    _draw_shares(axis, shares[:3, :3], many_words(model, pictures, 3), 0, "CFM 1")
+    _draw_shares(axis, shares[:3, :3], many_words(model, images, 3), 0, "CFM 1")
     assert len(axis.get_xticklabels()) == 3

@@ -43,7 +43,7 @@ def test_every_item_has_exactly_one_process(tmp_path):
 def test_empty_folder_is_a_problem(tmp_path):
     sources, problems = collect_sources([str(tmp_path)])
     assert not sources
-    assert "holds no pictures" in problems[0].message
+    assert "holds no images" in problems[0].message
 
 
 def test_video_without_library(tmp_path, monkeypatch):

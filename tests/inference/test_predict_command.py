@@ -19,13 +19,13 @@ from err_seg.inference.words import NOTHING, parse_words
 
 
 def test_all_formats_agree(run_predict, tmp_path, toy):
-    picture = save(tmp_path / "cat.png")
-    status, out, _ = run_predict(picture, "--format", "overlay,labels,json,rle,kept,attention", "--num-kept", 2)
+    image = save(tmp_path / "cat.png")
+    status, out, _ = run_predict(image, "--format", "overlay,labels,json,rle,kept,attention", "--num-kept", 2)
     assert status == 0
     names = ["_attention.png", "_kept.png", "_labels.png", "_overlay.png", "_rle.json", ".json"]
     assert files(tmp_path / "out") == sorted(f"cat{name}" for name in names)
 
-    expected = toy.predict([picture], ["cat", "dog", "grass"], num_kept=2)[0].labels.numpy()
+    expected = toy.predict([image], ["cat", "dog", "grass"], num_kept=2)[0].labels.numpy()
     np.testing.assert_array_equal(load_label_png(tmp_path / "out/cat_labels.png"), expected)
     np.testing.assert_array_equal(labels_from_rle(load_rle_json(tmp_path / "out/cat_rle.json")), expected)
     facts = json.loads((tmp_path / "out/cat.json").read_text())
@@ -40,7 +40,7 @@ def test_all_formats_agree(run_predict, tmp_path, toy):
 def test_folders_globs_stdin_and_equal_names(run_predict, tmp_path, monkeypatch):
     for name in ("in/a.png", "in/deep/a.png", "in/deep/a.jpg", "in/.hidden/b.png", "more/c1.png", "more/c2.png"):
         save(tmp_path / name)
-    (tmp_path / "in/notes.txt").write_text("not a picture, and not asked for by name")
+    (tmp_path / "in/notes.txt").write_text("not an image, and not asked for by name")
     stream = io.BytesIO((tmp_path / "in/a.png").read_bytes())
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
     status, _, _ = run_predict(tmp_path / "in", tmp_path / "more/c*.png", "-", "--format", "labels", "--batch-size", 4)
@@ -62,7 +62,7 @@ def test_trouble_is_reported_and_the_rest_done(run_predict, tmp_path):
         lines = err.strip().splitlines()
         assert len(lines) == 5
         for line, word in zip(
-            lines, ("missing.png: no such", "tif: no such", "not a picture", "cut short", "empty"), strict=True
+            lines, ("missing.png: no such", "tif: no such", "not an image", "cut short", "empty"), strict=True
         ):
             assert line.startswith("error: ")
             assert word in line
@@ -108,25 +108,25 @@ def test_many_classes_in_any_script(run_predict, tmp_path):
 
 
 def test_none_of_these(run_predict, tmp_path):
-    picture = save(tmp_path / "p.png")
+    image = save(tmp_path / "p.png")
     options = ("--format", "labels,json,rle,overlay")
-    assert run_predict(picture, *options, "--background", "1.0")[0] == 0
+    assert run_predict(image, *options, "--background", "1.0")[0] == 0
     assert (load_label_png(tmp_path / "out/p_labels.png") == 255).all()
     assert json.loads((tmp_path / "out/p.json").read_text())["nothing"]["share"] == 1
     assert load_rle_json(tmp_path / "out/p_rle.json") == []
-    status, _, err = run_predict(picture, "--background", "1.5")
+    status, _, err = run_predict(image, "--background", "1.5")
     assert (status, "1.5" in err) == (2, True)
 
 
 def test_output_of_other_settings_is_not_mixed(run_predict, tmp_path):
-    picture = save(tmp_path / "p.png")
-    assert run_predict(picture)[0] == 0
-    status, _, err = run_predict(picture, classes="cat, sky")
+    image = save(tmp_path / "p.png")
+    assert run_predict(image)[0] == 0
+    status, _, err = run_predict(image, classes="cat, sky")
     assert status == 3
     assert "classes" in err
     assert "--force" in err
     before = (tmp_path / "out/p_overlay.png").stat().st_mtime_ns
-    assert run_predict(picture, "--force", classes="cat, sky")[0] == 0
+    assert run_predict(image, "--force", classes="cat, sky")[0] == 0
     assert (tmp_path / "out/p_overlay.png").stat().st_mtime_ns > before
 
 
@@ -138,15 +138,15 @@ def test_results_inside_the_input_folder_are_no_input(run_predict, tmp_path):
 
 
 def test_output_that_cannot_be_written(run_predict, tmp_path):
-    picture = save(tmp_path / "p.png")
+    image = save(tmp_path / "p.png")
     (tmp_path / "file").write_text("in the way")
-    status, _, err = run_predict(picture, output=tmp_path / "file/out")
+    status, _, err = run_predict(image, output=tmp_path / "file/out")
     assert status == 3
     assert str(tmp_path / "file/out") in err
 
 
 def test_full_disk_leaves_nothing_half_written(run_predict, tmp_path, monkeypatch):
-    pictures = [save(tmp_path / f"{i}.png") for i in range(4)]
+    images = [save(tmp_path / f"{i}.png") for i in range(4)]
     write = formats_module.FORMATS["labels"][1]
 
     def fill_up(result, path):
@@ -158,17 +158,17 @@ def test_full_disk_leaves_nothing_half_written(run_predict, tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setitem(formats_module.FORMATS, "labels", ("_labels.png", fill_up))
-        status, _, err = run_predict(*pictures, "--format", "labels")
+        status, _, err = run_predict(*images, "--format", "labels")
     assert status == 3
     assert "No space left on device" in err
     assert len(err.strip().splitlines()) == 1
     assert "2_labels.png" not in files(tmp_path / "out")
     assert not list((tmp_path / "out").glob(".*"))
-    assert run_predict(*pictures, "--format", "labels")[0] == 0
+    assert run_predict(*images, "--format", "labels")[0] == 0
     assert len(files(tmp_path / "out")) == 4
 
 
-def test_processes_share_the_pictures_out(run_predict, tmp_path, monkeypatch):
+def test_processes_share_the_images_out(run_predict, tmp_path, monkeypatch):
     for i in range(7):
         save(tmp_path / f"in/{i}.png")
     written = []
@@ -181,10 +181,10 @@ def test_processes_share_the_pictures_out(run_predict, tmp_path, monkeypatch):
     assert written[2] == {f"{i}_labels.png" for i in range(7)}
 
 
-def test_background_words_become_nothing(toy, pictures):
+def test_background_words_become_nothing(toy, images):
     words = parse_words(VOCABULARY, ["traffic light, wall", "0.0"])
     assert words.vocabulary == ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light", "wall")
-    result = toy.predict(pictures[:1], words.vocabulary)[0]
+    result = toy.predict(images[:1], words.vocabulary)[0]
     labels, plain = words.labels(result), result.labels.numpy().astype(int)
     assert (plain == 6).any()
     np.testing.assert_array_equal(labels, np.where(plain >= 6, NOTHING, plain))
@@ -203,5 +203,5 @@ def test_two_real_processes_wait_for_each_other(toy_weights, tmp_path):
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "7 done, 0 were done before, 1 failed" in result.stdout
-    assert "0.png: is not a picture" in result.stderr
+    assert "0.png: is not an image" in result.stderr
     assert len(files(tmp_path / "out")) == 7

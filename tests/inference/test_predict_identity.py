@@ -1,4 +1,4 @@
-"""A result is taken for done only if it is of this picture, by these weights, under these settings."""
+"""A result is taken for done only if it is of this image, by these weights, under these settings."""
 
 import io
 import json
@@ -27,10 +27,10 @@ WORDS = ["cat", "dog", "grass"]
 
 @pytest.fixture
 def assert_labels(toy):
-    """Return a function that checks that a label file is of a picture."""
+    """Return a function that checks that a label file is of an image."""
 
-    def check(file, picture):
-        expected = toy.predict([picture], WORDS)[0].labels.numpy()
+    def check(file, image):
+        expected = toy.predict([image], WORDS)[0].labels.numpy()
         np.testing.assert_array_equal(load_label_png(file), expected)
 
     return check
@@ -40,7 +40,7 @@ def lines(folder, name="manifest.jsonl"):
     return [json.loads(line) for line in (folder / name).read_text().splitlines()][1:]
 
 
-def test_pictures_of_one_name_in_two_runs_get_two_results(run_predict, tmp_path, assert_labels):
+def test_images_of_one_name_in_two_runs_get_two_results(run_predict, tmp_path, assert_labels):
     a, b = save(tmp_path / "A/cat.png"), save(tmp_path / "B/cat.png", seed=1)
     assert run_predict(a, "--format", "labels")[0] == 0
     status, out, _ = run_predict(b, "--format", "labels")
@@ -49,56 +49,56 @@ def test_pictures_of_one_name_in_two_runs_get_two_results(run_predict, tmp_path,
     assert f"B/cat.png: results are named {name}" in out
     assert_labels(tmp_path / "out/cat_labels.png", a)
     assert_labels(tmp_path / f"out/{name}_labels.png", b)
-    for picture in (a, b):
-        assert "0 done, 1 were done before" in run_predict(picture, "--format", "labels")[1]
+    for image in (a, b):
+        assert "0 done, 1 were done before" in run_predict(image, "--format", "labels")[1]
     assert "2 done" in run_predict(a, b, "--format", "labels")[1]  # names as long as they must be within one run
     assert len(files(tmp_path / "out")) == 4
 
 
-def test_a_picture_replaced_at_its_path_is_done_again(run_predict, tmp_path, assert_labels):
-    picture = save(tmp_path / "cat.png")
+def test_a_image_replaced_at_its_path_is_done_again(run_predict, tmp_path, assert_labels):
+    image = save(tmp_path / "cat.png")
     other = save(tmp_path / "other.png", seed=1)
-    assert run_predict(picture, "--format", "labels")[0] == 0
-    times = picture.stat()
-    shutil.copyfile(other, picture)
-    os.utime(picture, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert "1 done, 0 were done before" in run_predict(picture, "--format", "labels")[1]
+    assert run_predict(image, "--format", "labels")[0] == 0
+    times = image.stat()
+    shutil.copyfile(other, image)
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert "1 done, 0 were done before" in run_predict(image, "--format", "labels")[1]
     assert files(tmp_path / "out") == ["cat_labels.png"]
     assert_labels(tmp_path / "out/cat_labels.png", other)
-    picture.touch()
-    assert "0 done, 1 were done before" in run_predict(picture, "--format", "labels")[1]
+    image.touch()
+    assert "0 done, 1 were done before" in run_predict(image, "--format", "labels")[1]
 
 
-def test_each_picture_on_standard_input_is_done(run_predict, tmp_path, monkeypatch, assert_labels):
+def test_each_image_on_standard_input_is_done(run_predict, tmp_path, monkeypatch, assert_labels):
     for seed, done in ((0, 1), (1, 1), (1, 0), (0, 1)):
-        picture = save(tmp_path / f"{seed}.png", seed=seed)
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(picture.read_bytes())))
+        image = save(tmp_path / f"{seed}.png", seed=seed)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(image.read_bytes())))
         assert f"{done} done, {1 - done} were done before" in run_predict("-", "--format", "labels")[1]
         assert files(tmp_path / "out") == ["stdin_labels.png"]
-        assert_labels(tmp_path / "out/stdin_labels.png", picture)
+        assert_labels(tmp_path / "out/stdin_labels.png", image)
 
 
 def test_other_weights_of_equal_name_and_size_are_other_settings(run_predict, tmp_path, toy, toy_weights, monkeypatch):
-    picture = save(tmp_path / "cat.png")
-    assert run_predict(picture)[0] == 0
+    image = save(tmp_path / "cat.png")
+    assert run_predict(image)[0] == 0
     model = err_seg.load(toy_weights, device="cpu")
     with torch.no_grad():
         model.head.gud.head.bias += 1
     monkeypatch.setattr(models, "load_model", lambda arguments: model)
-    status, _, err = run_predict(picture)
+    status, _, err = run_predict(image)
     assert status == 3
     assert "other settings (weights is" in err
-    assert run_predict(picture, "--force")[0] == 0
+    assert run_predict(image, "--force")[0] == 0
     monkeypatch.setattr(models, "load_model", lambda arguments: toy)
-    assert run_predict(picture)[0] == 3
+    assert run_predict(image)[0] == 3
     # the same weights in another network
     model = err_seg.load(toy_weights, overrides=["INPUT.SIZE", 96], device="cpu")
     monkeypatch.setattr(models, "load_model", lambda arguments: model)
-    status, _, err = run_predict(picture, output=tmp_path / "out")
+    status, _, err = run_predict(image, output=tmp_path / "out")
     assert status == 3
-    run_predict(picture, "--force", output=tmp_path / "out")
+    run_predict(image, "--force", output=tmp_path / "out")
     monkeypatch.setattr(models, "load_model", lambda arguments: err_seg.load(toy_weights, device="cpu"))
-    assert "INPUT.SIZE is 64 now and was 96" in run_predict(picture)[2]
+    assert "INPUT.SIZE is 64 now and was 96" in run_predict(image)[2]
 
 
 def film(path, levels):
@@ -133,7 +133,7 @@ def test_frames_belong_to_their_video(run_predict, tmp_path):
 
 
 def test_digest_is_spared_only_where_the_file_is_proven_to_be_the_same(run_predict, tmp_path, monkeypatch):
-    pictures = [save(tmp_path / f"in/{i}.png", seed=i) for i in range(3)]
+    images = [save(tmp_path / f"in/{i}.png", seed=i) for i in range(3)]
     digested = []
     monkeypatch.setattr(inputs, "file_digest", lambda path: digested.append(path) or file_digest(path))
     monkeypatch.setattr(inputs, "is_settled", lambda signature: True)
@@ -142,69 +142,69 @@ def test_digest_is_spared_only_where_the_file_is_proven_to_be_the_same(run_predi
     assert "3 were done before" in run_predict(tmp_path / "in")[1]
     assert len(digested) == 3
     time.sleep(0.02)
-    pictures[1].touch()
+    images[1].touch()
     for _ in range(2):
         assert "3 were done before" in run_predict(tmp_path / "in")[1]
-        assert digested[3:] == [str(pictures[1])]
+        assert digested[3:] == [str(images[1])]
     shutil.move(tmp_path / "in", tmp_path / "moved")
     assert "0 done, 3 were done before" in run_predict(tmp_path / "moved")[1]
 
 
 def test_results_that_are_gone_are_made_again(run_predict, tmp_path):
-    pictures = [save(tmp_path / f"{i}.png", seed=i) for i in range(3)]
-    assert run_predict(*pictures, "--format", "labels,json")[0] == 0
+    images = [save(tmp_path / f"{i}.png", seed=i) for i in range(3)]
+    assert run_predict(*images, "--format", "labels,json")[0] == 0
     (tmp_path / "out/1.json").unlink()
-    assert "1 done, 2 were done before" in run_predict(*pictures, "--format", "labels,json")[1]
+    assert "1 done, 2 were done before" in run_predict(*images, "--format", "labels,json")[1]
     assert len(files(tmp_path / "out")) == 6
 
 
 def test_files_without_a_line_and_a_line_cut_short_count_for_nothing(run_predict, tmp_path):
-    pictures = [save(tmp_path / f"{i}.png", seed=i) for i in range(3)]
-    assert run_predict(*pictures)[0] == 0
+    images = [save(tmp_path / f"{i}.png", seed=i) for i in range(3)]
+    assert run_predict(*images)[0] == 0
     manifest = tmp_path / "out/manifest.jsonl"
     manifest.write_bytes(manifest.read_bytes()[:-30])
-    assert "1 done, 2 were done before" in run_predict(*pictures)[1]
-    assert "0 done, 3 were done before" in run_predict(*pictures)[1]
+    assert "1 done, 2 were done before" in run_predict(*images)[1]
+    assert "0 done, 3 were done before" in run_predict(*images)[1]
     manifest.write_bytes(manifest.read_bytes()[:20])  # killed while it wrote the settings
-    assert "3 done, 0 were done before" in run_predict(*pictures)[1]
-    assert "0 done, 3 were done before" in run_predict(*pictures)[1]
+    assert "3 done, 0 were done before" in run_predict(*images)[1]
+    assert "0 done, 3 were done before" in run_predict(*images)[1]
 
 
 def test_what_killed_runs_were_writing_is_removed(run_predict, tmp_path, monkeypatch):
-    pictures = [save(tmp_path / f"in/{name}.png") for name in ("a", "deep/b")]
+    images = [save(tmp_path / f"in/{name}.png") for name in ("a", "deep/b")]
     assert run_predict(tmp_path / "in")[0] == 0
     for folder in ("out", "out/deep"):
         (tmp_path / folder / ".0123456789abcdef.partial").write_bytes(b"half a file")
     monkeypatch.setattr("err_seg.files._tidied", set())  # as in a process of its own
-    save(pictures[1], seed=1)
+    save(images[1], seed=1)
     assert run_predict(tmp_path / "in")[0] == 0
     assert files(tmp_path / "out") == ["a_overlay.png", "deep/b_overlay.png"]
 
 
 def test_results_named_as_the_manifest_or_the_settings_once_were(run_predict, tmp_path):
-    pictures = [save(tmp_path / name) for name in ("settings.png", "manifest.png", "manifest-1.png")]
+    images = [save(tmp_path / name) for name in ("settings.png", "manifest.png", "manifest-1.png")]
     for done in (3, 0):
-        status, out, _ = run_predict(*pictures, "--format", "json,labels")
+        status, out, _ = run_predict(*images, "--format", "json,labels")
         assert (status, f"{done} done, {3 - done} were" in out) == (0, True)
     assert {"settings.json", "manifest.json", "manifest-1.json"} <= set(os.listdir(tmp_path / "out"))
 
 
 def test_folders_of_earlier_and_later_versions(run_predict, tmp_path):
-    picture = save(tmp_path / "cat.png")
+    image = save(tmp_path / "cat.png")
     earlier = {"classes": ["cat"], "format": ["overlay"], "weights": None, "opts": [], "model": "mini"}
     (tmp_path / "out").mkdir()
     (tmp_path / "out/settings.json").write_text(json.dumps(earlier))
-    status, _, err = run_predict(picture)
+    status, _, err = run_predict(image)
     assert status == 3
     assert "earlier version" in err
     assert "--force" in err
     assert os.listdir(tmp_path / "out") == ["settings.json"]
-    assert run_predict(picture, "--force")[0] == 0
-    assert run_predict(picture)[0] == 0
+    assert run_predict(image, "--force")[0] == 0
+    assert run_predict(image)[0] == 0
     manifest = tmp_path / "out/manifest.jsonl"
     before, after = (f'"err_seg_results": {version}' for version in (RESULT_FORMAT, RESULT_FORMAT + 1))
     manifest.write_text(manifest.read_text().replace(before, after))
-    status, _, err = run_predict(picture)
+    status, _, err = run_predict(image)
     assert (status, f"results in format {RESULT_FORMAT + 1}" in err) == (3, True)
 
 
@@ -230,34 +230,34 @@ def test_jobs_of_any_number_of_processes_go_on_from_each_other(run_predict, tmp_
 
 
 def test_one_job_at_a_time(run_predict, tmp_path):
-    picture = save(tmp_path / "cat.png")
+    image = save(tmp_path / "cat.png")
     with open_output(tmp_path / "out", {}):
-        status, _, err = run_predict(picture)
+        status, _, err = run_predict(image)
     assert status == 3
     assert "another run is writing to" in err
 
 
 def test_lines_count_whatever_their_order_and_none_where_they_disagree(tmp_path):
-    picture = FileContent(save(tmp_path / "a.png"))
-    line = {"name": "a", "frame": None, "source": picture.path, "signature": None}
+    image = FileContent(save(tmp_path / "a.png"))
+    line = {"name": "a", "frame": None, "source": image.path, "signature": None}
     first, second = ({**line, "digest": digest, "version": version} for digest, version in (("0", 1), ("1", 2)))
-    third = {**line, "digest": picture.digest(), "version": 3}
+    third = {**line, "digest": image.digest(), "version": 3}
     for order in ((first, second, third), (third, second, first), (second, third, first)):
         with open_output(tmp_path / "out", {}) as manifest:
             manifest.read(json.dumps(part).encode() for part in order)
-            place = manifest.place("a", None, picture)
+            place = manifest.place("a", None, image)
             assert (place.version, manifest.is_done(place, [])) == (3, True)
     disagreeing = {**third, "digest": "2"}
     with open_output(tmp_path / "other", {}) as manifest:
         manifest.read(json.dumps(part).encode() for part in (third, disagreeing, third))
-        place = manifest.place("a", None, picture)
+        place = manifest.place("a", None, image)
         assert (place.version, manifest.is_done(place, [])) == (4, False)
         manifest.add(place)
         assert manifest.is_done(place, [])
 
 
-def test_a_kill_between_the_files_of_a_replaced_picture_costs_both(tmp_path):
-    """The old picture may come back: its results are then not those that are there."""
+def test_a_kill_between_the_files_of_a_replaced_image_costs_both(tmp_path):
+    """The old image may come back: its results are then not those that are there."""
     path = save(tmp_path / "a.png")
     old = path.read_bytes()
     for attempt in range(2):
@@ -272,25 +272,25 @@ def test_a_kill_between_the_files_of_a_replaced_picture_costs_both(tmp_path):
         assert not manifest.is_done(manifest.place("a", None, FileContent(path)), [])
 
 
-def test_a_picture_that_changes_while_it_is_read_is_a_problem(run_predict, tmp_path, monkeypatch):
-    picture, other = save(tmp_path / "a.png"), save(tmp_path / "b.png")
+def test_a_image_that_changes_while_it_is_read_is_a_problem(run_predict, tmp_path, monkeypatch):
+    image, other = save(tmp_path / "a.png"), save(tmp_path / "b.png")
 
     def change(path):
-        if path == picture:
-            save(picture, size=(41, 30))
+        if path == image:
+            save(image, size=(41, 30))
         return err_seg.data.read_image(path)
 
     monkeypatch.setattr(inputs, "read_image", change)
-    status, out, err = run_predict(picture, other)
+    status, out, err = run_predict(image, other)
     assert (status, "a.png: changed while it was read" in err, "1 done" in out) == (1, True, True)
 
 
 def test_full_disk_is_told_of_when_a_result_is_noted(run_predict, tmp_path, monkeypatch):
-    picture = save(tmp_path / "a.png")
-    assert run_predict(picture)[0] == 0
-    save(picture, seed=1)
+    image = save(tmp_path / "a.png")
+    assert run_predict(image)[0] == 0
+    save(image, seed=1)
     monkeypatch.setattr("err_seg.inference.manifest.os.write", lambda descriptor, data: len(data) - 1)
-    status, _, err = run_predict(picture)
+    status, _, err = run_predict(image)
     assert status == 3
     assert "No space left" in err
     with pytest.raises(OutputError), open_output(tmp_path / "new", {}):

@@ -47,11 +47,11 @@ def test_names_that_differ_in_case_only(run_predict, tmp_path):
 
 def test_names_that_answer_each_other(tmp_path):
     """Whatever a name is made unique by may itself be a file's name."""
-    pictures = [save(tmp_path / name) for name in ("x/A.png", "x/a.png")]
-    sources, _ = collect_sources(map(str, pictures))
-    taken = pictures[0].with_name(name_sources(sources)[1].rpartition("/")[2])
-    taken.write_bytes(pictures[0].read_bytes())
-    sources, _ = collect_sources(map(str, [*pictures, taken]))
+    images = [save(tmp_path / name) for name in ("x/A.png", "x/a.png")]
+    sources, _ = collect_sources(map(str, images))
+    taken = images[0].with_name(name_sources(sources)[1].rpartition("/")[2])
+    taken.write_bytes(images[0].read_bytes())
+    sources, _ = collect_sources(map(str, [*images, taken]))
     assert len(set(name_sources(sources))) == 3
 
 
@@ -59,8 +59,8 @@ def test_names_that_answer_each_other(tmp_path):
 def test_names_that_are_not_utf8(run_predict, tmp_path):
     folder = tmp_path / os.fsdecode(b"f\xf6lder")
     save(folder / os.fsdecode(b"caf\xe9.png"))
-    (folder / os.fsdecode(b"damag\xe9.png")).write_bytes(b"no picture")
-    (folder / os.fsdecode(b"\xe9.heic")).write_bytes(b"no picture")
+    (folder / os.fsdecode(b"damag\xe9.png")).write_bytes(b"no image")
+    (folder / os.fsdecode(b"\xe9.heic")).write_bytes(b"no image")
     save(folder / "good.png", seed=1)
     status, out, err = run_predict(folder, "--format", ALL, output=folder / "out")
     assert status == 1
@@ -83,7 +83,7 @@ def test_videos_whose_names_are_not_utf8(run_predict, tmp_path, library, monkeyp
     assert (status, r"\xe9.mp4" in err, "1 done" in out) == (1, True, True)
 
 
-def test_result_that_a_file_system_refuses_is_the_pictures_problem(run_predict, tmp_path):
+def test_result_that_a_file_system_refuses_is_the_images_problem(run_predict, tmp_path):
     (tmp_path / "out/b_labels.png").mkdir(parents=True)
     for name in "abc":
         save(tmp_path / f"in/{name}.png")
@@ -92,7 +92,7 @@ def test_result_that_a_file_system_refuses_is_the_pictures_problem(run_predict, 
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ValueError("cannot draw"), OSError(errno.ENAMETOOLONG, "too long")])
-def test_result_that_cannot_be_drawn_is_the_pictures_problem(run_predict, tmp_path, monkeypatch, error):
+def test_result_that_cannot_be_drawn_is_the_images_problem(run_predict, tmp_path, monkeypatch, error):
     write = formats_module.FORMATS["labels"][1]
 
     def fail(result, path):
@@ -123,11 +123,9 @@ def test_result_that_cannot_be_drawn_is_the_pictures_problem(run_predict, tmp_pa
         ("a.3gp", "pip install av"),
     ],
 )
-def test_what_looks_like_a_picture_or_video_is_named_with_what_it_needs(
-    run_predict, tmp_path, monkeypatch, name, advice
-):
+def test_what_looks_like_a_image_or_video_is_named_with_what_it_needs(run_predict, tmp_path, monkeypatch, name, advice):
     bare = {".jpg": "JPEG", ".png": "PNG", ".pdf": "PDF"}
-    monkeypatch.setattr(lookalikes, "picture_suffixes", lambda: frozenset(bare) - {".pdf"})
+    monkeypatch.setattr(lookalikes, "image_suffixes", lambda: frozenset(bare) - {".pdf"})
     monkeypatch.setattr(video_module, "find_spec", lambda name: None)
     save(tmp_path / "in/good.png")
     Image.new("RGB", (9, 9)).save(tmp_path / "in/deep.tif")
@@ -145,7 +143,7 @@ def test_what_looks_like_a_picture_or_video_is_named_with_what_it_needs(
 
 def test_heic_is_read_where_its_reader_is_installed(run_predict, tmp_path):
     pillow_heif = pytest.importorskip("pillow_heif")
-    lookalikes.picture_suffixes.cache_clear()
+    lookalikes.image_suffixes.cache_clear()
     pillow_heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(tmp_path / "a.heic")
     assert run_predict(tmp_path)[0] == 0
     assert files(tmp_path / "out") == ["a_overlay.png"]
@@ -170,20 +168,20 @@ def test_links_to_nowhere_and_closed_folders_are_told_and_pipes_are_not_waited_f
 
 
 def test_nothing_but_the_results_own_folder_is_told(run_predict, tmp_path):
-    picture = save(tmp_path / "a.png")
-    for argument in (tmp_path, picture):
+    image = save(tmp_path / "a.png")
+    for argument in (tmp_path, image):
         status, _, err = run_predict(argument, output=tmp_path)
         assert status == 1
         assert "the results' own folder" in err
 
 
-def test_a_point_outside_the_picture_is_refused(run_predict, tmp_path):
+def test_a_point_outside_the_image_is_refused(run_predict, tmp_path):
     save(tmp_path / "in/large.png", size=(60, 50))
     save(tmp_path / "in/small.png", size=(40, 30))
     options = ("--format", "attention", "--point")
     status, out, err = run_predict(tmp_path / "in", *options, 45, 35)
     assert (status, "1 done, 0 were done before, 1 failed" in out) == (1, True)
-    assert "small.png: the point (45, 35) lies outside of this picture of 40x30" in err
+    assert "small.png: the point (45, 35) lies outside of this image of 40x30" in err
     for x, y, outside in ((39, 29, False), (40, 29, True), (39, 30, True)):
         status, _, err = run_predict(tmp_path / "in/small.png", *options, x, y, output=tmp_path / f"{x}-{y}")
         assert status == outside
@@ -199,10 +197,10 @@ class Failing:
         self.sizes = []
         predict = model.predict
 
-        def counting(pictures, *arguments, **options):
-            self.sizes.append(len(pictures))
-            fail(pictures)
-            return predict(pictures, *arguments, **options)
+        def counting(images, *arguments, **options):
+            self.sizes.append(len(images))
+            fail(images)
+            return predict(images, *arguments, **options)
 
         monkeypatch.setattr(model, "predict", counting)
 
@@ -219,8 +217,8 @@ def test_lack_of_memory_is_answered_by_a_smaller_batch_once(run_predict, toy, tm
     for i in range(10):
         save(tmp_path / f"in/{i}.png", seed=i)
 
-    def fail(pictures):
-        if len(pictures) > 2:
+    def fail(images):
+        if len(images) > 2:
             raise error
 
     network = Failing(toy, monkeypatch, fail)
@@ -228,16 +226,16 @@ def test_lack_of_memory_is_answered_by_a_smaller_batch_once(run_predict, toy, tm
     assert (status, "10 done" in out) == (0, True)
     assert network.sizes == [5, 2, 2, 1, 2, 2, 1]
     assert [record.getMessage() for record in caplog.records] == [
-        "out of memory with 5 pictures at a time; going on with 2"
+        "out of memory with 5 images at a time; going on with 2"
     ]
 
 
-def test_a_picture_too_large_for_the_memory_is_a_problem(run_predict, toy, tmp_path, monkeypatch):
+def test_a_image_too_large_for_the_memory_is_a_problem(run_predict, toy, tmp_path, monkeypatch):
     for i in range(3):
         save(tmp_path / f"in/{i}.png", size=(40, 31 if i == 1 else 30))
 
-    def fail(pictures):
-        if any(picture.shape[0] == 31 for picture in pictures):
+    def fail(images):
+        if any(image.shape[0] == 31 for image in images):
             raise OUT_OF_MEMORY[0]
 
     Failing(toy, monkeypatch, fail)
@@ -247,12 +245,12 @@ def test_a_picture_too_large_for_the_memory_is_a_problem(run_predict, toy, tmp_p
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), IndexError("out of range"), ValueError("odd")])
-def test_any_other_error_of_the_network_is_the_pictures_problem(run_predict, toy, tmp_path, monkeypatch, caplog, error):
+def test_any_other_error_of_the_network_is_the_images_problem(run_predict, toy, tmp_path, monkeypatch, caplog, error):
     for i in range(4):
         save(tmp_path / f"in/{i}.png", size=(40, 31 if i == 1 else 30))
 
-    def fail(pictures):
-        if any(picture.shape[0] == 31 for picture in pictures):
+    def fail(images):
+        if any(image.shape[0] == 31 for image in images):
             raise error
 
     network = Failing(toy, monkeypatch, fail)
@@ -275,7 +273,7 @@ def test_a_device_that_failed_ends_the_run_and_keeps_what_is_done(run_predict, t
             raise RuntimeError(reason)
         return ones(*size, **options)
 
-    def fail(pictures):
+    def fail(images):
         if len(network.sizes) == 4 or failed:
             failed.append(True)
             raise RuntimeError(reason)
@@ -287,7 +285,7 @@ def test_a_device_that_failed_ends_the_run_and_keeps_what_is_done(run_predict, t
     assert status == 4
     (line,) = err.strip().splitlines()
     assert "device cpu failed and no longer computes (RuntimeError: CUDA error: device-side assert" in line
-    assert len(network.sizes) == 4, "the fourth picture's error ends the run"
+    assert len(network.sizes) == 4, "the fourth image's error ends the run"
     assert files(tmp_path / "out") == [f"{i}_labels.png" for i in range(3)]
     failed.clear()
     assert "3 done, 3 were done before, 0 failed" in run_predict(tmp_path / "in", "--format", "labels")[1]

@@ -27,9 +27,9 @@ def test_two_workers(toy_model, tmp_path):
 
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
-        pictures = ray.data.read_binary_files(str(photos), include_paths=True)
+        images = ray.data.read_binary_files(str(photos), include_paths=True)
         options = {"concurrency": 2, "batch_size": 2, "num_cpus": 1, "device": "cpu"}
-        rows = predict_rows(pictures, str(tmp_path / "toy.safetensors"), classes, **options)
+        rows = predict_rows(images, str(tmp_path / "toy.safetensors"), classes, **options)
         rows.write_parquet(str(tmp_path / "labels"))
         written = ray.data.read_parquet(str(tmp_path / "labels")).take_all()
     finally:
@@ -39,7 +39,7 @@ def test_two_workers(toy_model, tmp_path):
     model = err_seg.load(tmp_path / "toy.safetensors", device="cpu")
     for row in written:
         if row["path"].endswith("bad.png"):
-            assert "not a picture" in row["error"]
+            assert "not an image" in row["error"]
             continue
         size = [row["height"], row["width"]]
         segments = [

@@ -82,7 +82,7 @@ def test_contrastive_training_lowers_the_loss(monkeypatch):
 
 
 class Dense(torch.nn.Module):
-    """Stands in for the encoder: pictures are the maps of their pixels' embeddings."""
+    """Stands in for the encoder: images are the maps of their pixels' embeddings."""
 
     def __init__(self):
         super().__init__()
@@ -109,7 +109,7 @@ def test_the_loss_asks_of_every_pixel_one_of_the_captions():
     assert losses[0] < losses[1] < losses[2]
 
 
-def test_the_loss_is_that_of_clip_for_pictures_of_one_pixel():
+def test_the_loss_is_that_of_clip_for_images_of_one_pixel():
     images = torch.nn.functional.normalize(torch.randn(3, 5, generator=torch.Generator().manual_seed(0)), dim=1)
     text = torch.eye(5)[:3]
     logits = torch.e * images @ text.T

@@ -83,7 +83,7 @@ def test_other_settings_are_another_data_set(tmp_path, monkeypatch):
     for other in ({"length": 3}, {"size": 65}, {"classes": "seen"}, {"level": "hard"}, {"seed": 1}):
         made.add(draw(MiniScenes("test", **{"length": 2, "size": 64, **other}), tmp_path))
     assert len(made) == 6
-    # nor are pictures of another way of drawing taken for these
+    # nor are images of another way of drawing taken for these
     monkeypatch.setattr(files, "DRAWING", files.DRAWING + 1)
     (folder,) = [folder for folder in made if folder.name == "test-2-all-easy-64-64-seed0"]
     before = stamps(folder)

@@ -1,4 +1,4 @@
-"""The miniature world end to end: the command at toy size, the packaged network, figures, table and picture grid."""
+"""The miniature world end to end: the command at toy size, the packaged network, figures, table and image grid."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from err_seg.mini_runs import figures, steps, world
-from err_seg.mini_runs.figures import GROUPS, evaluate_baseline, group_miou, seconds_per_picture
+from err_seg.mini_runs.figures import GROUPS, evaluate_baseline, group_miou, seconds_per_image
 from err_seg.mini_runs.grid import prediction_grid
 from err_seg.mini_runs.pretraining import PretrainingConfig
 from err_seg.mini_runs.report import mean_and_deviation, print_table, save_report
@@ -50,7 +50,7 @@ def test_every_configuration_builds(file):
     assert model.embed_vocabulary(VOCABULARY).shape == (60, 128)
 
 
-def test_the_command_leaves_table_figures_and_pictures(tmp_path, monkeypatch, capfd):
+def test_the_command_leaves_table_figures_and_images(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     output = tmp_path / "run"
     options = ["--output", str(output), "--scenes", "8", "4", "24", "--seeds", "3", "4"]
@@ -132,7 +132,7 @@ def test_figures_are_means_over_the_groups():
     assert len(UNSEEN) == len(UNSEEN_COMBINATIONS) + len(UNSEEN_WORDS)
 
 
-def test_groups_with_a_class_that_no_picture_shows_have_no_figure():
+def test_groups_with_a_class_that_no_image_shows_have_no_figure():
     confusion = ConfusionMatrix(60, 255)
     truth = torch.tensor([SEEN])
     confusion.update(truth, truth)
@@ -141,10 +141,10 @@ def test_groups_with_a_class_that_no_picture_shows_have_no_figure():
 
 
 def test_too_few_test_scenes_leave_figures_out(tmp_path, monkeypatch, capsys, caplog):
-    """It used to fail after the training: "28 classes occur in none of the 8 pictures"."""
+    """It used to fail after the training: "28 classes occur in none of the 8 images"."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     assert main(["all", *TOY, "--output", str(tmp_path / "run"), "--scenes", "4", "4", "4"]) == 0
-    assert "classes occur in none of the 4 pictures of mini_world_test_4" in caplog.messages[0]  # before all else
+    assert "classes occur in none of the 4 images of mini_world_test_4" in caplog.messages[0]  # before all else
     assert "ERR-Seg, K = 60" in capsys.readouterr().out
     summary = json.loads((tmp_path / "run/results.json").read_text())["summary"]
     assert set(summary["ERR-Seg, K = 12"]) == {"ms", "fusion ms"}
@@ -165,8 +165,8 @@ def test_fusion_is_timed_as_a_part_of_the_whole(packaged, monkeypatch):
     monkeypatch.setattr(model, "size", 96)
     monkeypatch.setattr(figures, "_now", lambda _: float(next(clock)))
     images = [torch.zeros(3, 128, 160, dtype=torch.uint8)] * 3
-    assert seconds_per_picture(model, images, model.embed_vocabulary(VOCABULARY), 6) == (5, 2)
-    assert next(clock) == 6 * 4, "a picture to warm up, and each picture once"
+    assert seconds_per_image(model, images, model.embed_vocabulary(VOCABULARY), 6) == (5, 2)
+    assert next(clock) == 6 * 4, "an image to warm up, and each image once"
 
 
 def test_grid_names_what_it_shows():

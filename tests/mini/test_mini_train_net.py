@@ -29,13 +29,13 @@ def test_it_is_a_data_set_like_any_other(tmp_path, engine):
     told = train_net(tmp_path, engine, *FEW, *SMALL)
     assert "drawing mini_world_train_8 to" in told
     assert "| mini_world_test_4 |" in told
-    pictures = {path: path.stat().st_mtime_ns for path in (tmp_path / "datasets").rglob("*.png")}
-    assert len(pictures) == 2 * (8 + 4)
+    images = {path: path.stat().st_mtime_ns for path in (tmp_path / "datasets").rglob("*.png")}
+    assert len(images) == 2 * (8 + 4)
     # another number of scenes is another data set; those that are drawn stay
     told = train_net(tmp_path, engine, *FEW, *SMALL, FEW[0], "['mini_world_train_9']")
     assert "drawing mini_world_train_9 to" in told
     assert "drawing mini_world_test_4 to" not in told
-    assert pictures == {path: path.stat().st_mtime_ns for path in pictures}
+    assert images == {path: path.stat().st_mtime_ns for path in images}
 
 
 @pytest.mark.slow

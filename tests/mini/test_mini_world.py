@@ -75,7 +75,7 @@ def test_words_cover_every_caption():
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_scene_is_a_picture_with_a_dense_label(level):
+def test_a_scene_is_a_image_with_a_dense_label(level):
     scenes = MiniScenes("val", level=level, length=40)
     sizes = set()
     for image, label, image_path, label_path in (scenes[i] for i in range(40)):

@@ -61,15 +61,15 @@ def test_places_filled_up_stand_for_no_label():
 
 @pytest.fixture
 def adaptive(toy_model):
-    """A network that keeps unequal numbers of classes of the pictures."""
+    """A network that keeps unequal numbers of classes of the images."""
     return toy_model("MODEL.CRM.NUM_KEPT", 6, "MODEL.CRM.MIN_SCORE", MIN_SCORE)
 
 
-def test_a_result_does_not_depend_on_its_batch(adaptive, pictures):
-    alone = [adaptive.predict(picture, WORDS) for picture in pictures]
+def test_a_result_does_not_depend_on_its_batch(adaptive, images):
+    alone = [adaptive.predict(image, WORDS) for image in images]
     assert len({len(result.kept) for result in alone}) > 1
-    for batch_size in (2, len(pictures)):
-        together = adaptive.predict(pictures, WORDS, batch_size=batch_size)
+    for batch_size in (2, len(images)):
+        together = adaptive.predict(images, WORDS, batch_size=batch_size)
         for one, other in zip(alone, together, strict=True):
             assert torch.equal(one.kept, other.kept)
             assert len(other.probabilities) == len(other.kept)
@@ -77,26 +77,26 @@ def test_a_result_does_not_depend_on_its_batch(adaptive, pictures):
             assert torch.equal(one.class_scores, other.class_scores)
 
 
-def test_classes_that_are_kept_look_as_without_a_minimum(adaptive, toy_model, pictures):
+def test_classes_that_are_kept_look_as_without_a_minimum(adaptive, toy_model, images):
     fixed = toy_model()
-    for picture in pictures:
-        result = adaptive.predict(picture, WORDS)
+    for image in images:
+        result = adaptive.predict(image, WORDS)
         with torch.no_grad(), fixed.evaluating():
-            features = fixed.encoder(fixed.preprocess([torch.from_numpy(picture).permute(2, 0, 1)]))
+            features = fixed.encoder(fixed.preprocess([torch.from_numpy(image).permute(2, 0, 1)]))
             logits = fixed.head.segment(features, fixed.embed_vocabulary(WORDS), result.kept.unsqueeze(0))
         torch.testing.assert_close(result.probabilities, logits[0].sigmoid(), rtol=0, atol=0)
 
 
-def test_all_views_keep_the_classes_of_the_first(adaptive, pictures):
-    images = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
-    sizes = [image.shape[1:] for image in images]
+def test_all_views_keep_the_classes_of_the_first(adaptive, images):
+    inputs = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
+    sizes = [one.shape[1:] for one in inputs]
     with torch.no_grad(), adaptive.evaluating():
         text = adaptive.embed_vocabulary(WORDS)
         views = [View(64, False), View(64, True)]
-        results = segment_views(adaptive, images, text, None, WORDS, sizes, views)
-    for picture, result in zip(pictures, results, strict=True):
-        assert torch.equal(result.kept, adaptive.predict(picture, WORDS).kept)
-        assert result.labels.shape == picture.shape[:2]
+        results = segment_views(adaptive, inputs, text, None, WORDS, sizes, views)
+    for image, result in zip(images, results, strict=True):
+        assert torch.equal(result.kept, adaptive.predict(image, WORDS).kept)
+        assert result.labels.shape == image.shape[:2]
 
 
 def test_training_loss_and_gradients_are_those_of_the_images_alone(toy_model):
@@ -125,9 +125,9 @@ def test_training_loss_and_gradients_are_those_of_the_images_alone(toy_model):
         torch.testing.assert_close(gradient, sum(one[index] for *_, one in alone) / 4, rtol=1e-3, atol=1e-6)
 
 
-def test_without_crm_there_is_no_minimum(toy_model, pictures):
+def test_without_crm_there_is_no_minimum(toy_model, images):
     model = toy_model("MODEL.CRM.ENABLED", False, "MODEL.CRM.MIN_SCORE", 0.9)
-    assert len(model.predict(pictures[0], WORDS).kept) == len(WORDS)
+    assert len(model.predict(images[0], WORDS).kept) == len(WORDS)
 
 
 def test_minimum_is_a_share():

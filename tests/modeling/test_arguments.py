@@ -9,8 +9,8 @@ from conftest import VOCABULARY
 from PIL import Image
 
 import err_seg
-from err_seg import ArgumentError, ImageReadError, PictureError, Segmentation, VocabularyError
-from err_seg.data.images import picture_to_tensor
+from err_seg import ArgumentError, ImageError, ImageReadError, Segmentation, VocabularyError
+from err_seg.data.images import image_to_tensor
 
 
 @pytest.fixture
@@ -18,38 +18,38 @@ def model(toy_model):
     return toy_model()
 
 
-def test_one_picture_gives_one_result_and_several_a_list(model, pictures, tmp_path):
-    file = tmp_path / "picture.png"
-    Image.fromarray(pictures[0]).save(file)
-    expected = model.predict(pictures[0], VOCABULARY)
+def test_one_image_gives_one_result_and_several_a_list(model, images, tmp_path):
+    file = tmp_path / "image.png"
+    Image.fromarray(images[0]).save(file)
+    expected = model.predict(images[0], VOCABULARY)
     assert isinstance(expected, Segmentation)
-    for one in (file, str(file), Image.open(file), torch.from_numpy(pictures[0])):
+    for one in (file, str(file), Image.open(file), torch.from_numpy(images[0])):
         assert torch.equal(model.predict(one, VOCABULARY).probabilities, expected.probabilities)
-    for several in (pictures, tuple(pictures), (p for p in pictures), iter(pictures), map(np.asarray, pictures)):
+    for several in (images, tuple(images), (p for p in images), iter(images), map(np.asarray, images)):
         results = model.predict(several, VOCABULARY, batch_size=2)
-        assert [result.size for result in results] == [picture.shape[:2] for picture in pictures]
-    for one in ([pictures[0]], (pictures[0],), iter([pictures[0]])):
+        assert [result.size for result in results] == [image.shape[:2] for image in images]
+    for one in ([images[0]], (images[0],), iter([images[0]])):
         (result,) = model.predict(one, VOCABULARY)
         assert torch.equal(result.probabilities, expected.probabilities)
     assert model.predict([], VOCABULARY) == []
 
 
-def test_generators_are_read_a_batch_at_a_time(model, pictures):
-    """So that a folder of any size fits; and the first damaged picture ends it."""
+def test_generators_are_read_a_batch_at_a_time(model, images):
+    """So that a folder of any size fits; and the first damaged image ends it."""
     read = []
 
     def generate():
-        for number, picture in enumerate([*pictures, "missing.jpg", *pictures]):
+        for number, image in enumerate([*images, "missing.jpg", *images]):
             read.append(number)
-            yield picture
+            yield image
 
     with pytest.raises(ImageReadError, match=r"missing\.jpg: no such file"):
         model.predict(generate(), VOCABULARY)
     assert read == [0, 1, 2, 3]
 
 
-def test_arrays_of_any_strides(pictures):
-    rgb = pictures[0]
+def test_arrays_of_any_strides(images):
+    rgb = images[0]
     bgr = np.ascontiguousarray(rgb[:, :, ::-1])
     read_only = rgb.copy()
     read_only.setflags(write=False)
@@ -68,14 +68,14 @@ def test_arrays_of_any_strides(pictures):
     )
     expected = torch.from_numpy(rgb).permute(2, 0, 1)
     for array in arrays:
-        assert torch.equal(picture_to_tensor(array), expected)
-    tensor = picture_to_tensor(read_only)
+        assert torch.equal(image_to_tensor(array), expected)
+    tensor = image_to_tensor(read_only)
     tensor += 1  # its own memory
     assert (read_only == rgb).all()
 
 
 @pytest.mark.parametrize(
-    ("picture", "complaint"),
+    ("image", "complaint"),
     [
         (np.zeros((4, 4, 3), dtype=np.float32), "float32"),
         (np.zeros((4, 4, 3), dtype=np.uint16), "uint16"),
@@ -91,11 +91,11 @@ def test_arrays_of_any_strides(pictures):
         (b"\x89PNG", "bytes"),
     ],
 )
-def test_what_is_no_picture_is_refused(model, picture, complaint):
-    with pytest.raises(PictureError, match=f"^the picture must be .*{complaint}|^picture 0 must be .*{complaint}"):
-        model.predict(picture, VOCABULARY)
-    with pytest.raises(PictureError, match=f"^picture 1 must be .*{complaint}"):
-        model.predict([np.zeros((2, 2, 3), dtype=np.uint8), picture], VOCABULARY)
+def test_what_is_no_image_is_refused(model, image, complaint):
+    with pytest.raises(ImageError, match=f"^the image must be .*{complaint}|^image 0 must be .*{complaint}"):
+        model.predict(image, VOCABULARY)
+    with pytest.raises(ImageError, match=f"^image 1 must be .*{complaint}"):
+        model.predict([np.zeros((2, 2, 3), dtype=np.uint8), image], VOCABULARY)
 
 
 def test_files_that_cannot_be_read_are_named(model, tmp_path):
@@ -104,9 +104,9 @@ def test_files_that_cannot_be_read_are_named(model, tmp_path):
     Image.fromarray(np.zeros((90, 90, 3), dtype=np.uint8)).save(buffer, format="PNG")
     (tmp_path / "cut.png").write_bytes(buffer.getvalue()[:60])
     for name, complaint in (("empty.png", "0 bytes"), ("cut.png", "damaged"), ("none.png", "no such file")):
-        for picture in (tmp_path / name, [str(tmp_path / name)]):
+        for image in (tmp_path / name, [str(tmp_path / name)]):
             with pytest.raises(ImageReadError, match=f"{name}: .*{complaint}"):
-                model.predict(picture, VOCABULARY)
+                model.predict(image, VOCABULARY)
 
 
 @pytest.mark.parametrize(
@@ -142,15 +142,15 @@ def test_files_that_cannot_be_read_are_named(model, tmp_path):
         ({"vocabulary": ["cat", "cat"]}, VocabularyError, "more than once: 'cat'"),
     ],
 )
-def test_mistakes_in_arguments(model, pictures, options, kind, complaint):
-    """Before anything is read: the picture is missing."""
+def test_mistakes_in_arguments(model, images, options, kind, complaint):
+    """Before anything is read: the image is missing."""
     with pytest.raises(kind, match=complaint):
         model.predict("missing.jpg", **{"vocabulary": VOCABULARY, **options})
 
 
-def test_generators_of_names_and_numpy_numbers_are_welcome(model, pictures):
+def test_generators_of_names_and_numpy_numbers_are_welcome(model, images):
     options = {"templates": (t for t in ("a {}.",)), "num_kept": np.int64(2), "batch_size": np.int32(2), "size": [5, 7]}
-    result = model.predict(pictures[0], (name for name in VOCABULARY), **options)
+    result = model.predict(images[0], (name for name in VOCABULARY), **options)
     assert result.vocabulary == VOCABULARY
     assert result.size == result.labels.shape == (5, 7)
     assert len(result.kept) == 2
@@ -160,7 +160,7 @@ def test_generators_of_names_and_numpy_numbers_are_welcome(model, pictures):
 
 def test_what_predict_raises_is_exported_and_a_value_error():
     """``except ValueError`` catches every mistake; memory is no mistake of the caller's."""
-    for name in ("ArgumentError", "PictureError", "ImageReadError", "VocabularyError"):
+    for name in ("ArgumentError", "ImageError", "ImageReadError", "VocabularyError"):
         assert issubclass(getattr(err_seg, name), ValueError)
         assert name in err_seg.__all__
         assert name in err_seg.modeling.ERRSeg.predict.__doc__

@@ -9,7 +9,7 @@ from err_seg.modeling.crm import CRM, count_class_pixels, kept_class_labels
 
 
 def brute_force_scores(cost, weights):
-    """One picture's class scores, pixel by pixel: cost (T, H, W)."""
+    """One image's class scores, pixel by pixel: cost (T, H, W)."""
     scores = [0.0] * cost.shape[0]
     for y, x in itertools.product(range(cost.shape[1]), range(cost.shape[2])):
         ranking = sorted(range(cost.shape[0]), key=lambda t: -float(cost[t, y, x]))
@@ -23,11 +23,11 @@ def brute_force_scores(cost, weights):
 def test_scores_and_choice(num_ranks, rank_decay, parts):
     cost = torch.randn(2, 9, 4, 5, generator=torch.Generator().manual_seed(num_ranks))
     kept, scores = CRM(num_ranks=num_ranks, rank_decay=rank_decay)(cost.split(parts, dim=1), 4)
-    for picture in range(2):
-        expected = brute_force_scores(cost[picture], [rank_decay**r for r in range(num_ranks)])
-        torch.testing.assert_close(scores[picture], expected, rtol=1e-5, atol=1e-5)
+    for image in range(2):
+        expected = brute_force_scores(cost[image], [rank_decay**r for r in range(num_ranks)])
+        torch.testing.assert_close(scores[image], expected, rtol=1e-5, atol=1e-5)
         best = expected.sort(descending=True, stable=True).indices[:4].sort().values
-        assert torch.equal(kept[picture], best)
+        assert torch.equal(kept[image], best)
 
 
 def test_fewer_classes_than_kept_or_than_ranks():

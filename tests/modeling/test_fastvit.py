@@ -95,7 +95,7 @@ def test_the_second_branch_is_stage_4_s_downsampling_at_every_pixel():
 
 
 def test_batch_norms_keep_their_statistics_in_training(toy_model):
-    """What a picture gives in training does not depend on its batch, and is what it gives in evaluation."""
+    """What an image gives in training does not depend on its batch, and is what it gives in evaluation."""
     model = toy_model("MODEL.CLIP.NAME", TOY_FASTVIT)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}

@@ -32,8 +32,8 @@ def test_full_model(size, num_kept):
     model.head.escf.layers[0].register_forward_hook(lambda m, i, out: stages.update(layer1_out=out[0]))
     model.head.gud.register_forward_hook(lambda m, i, out: stages.update(logits=out[:, 0]))
     vocabulary = load_vocabulary("pascal_voc_20")
-    picture = np.array(Image.open(GOLDEN / f"full_{size}_image.png"))
-    result = model.predict([picture], vocabulary, num_kept=num_kept)[0]
+    image = np.array(Image.open(GOLDEN / f"full_{size}_image.png"))
+    result = model.predict([image], vocabulary, num_kept=num_kept)[0]
 
     def close(ours, name, tolerance=1e-4):
         expected = reference[name]

@@ -48,7 +48,7 @@ def test_equals_the_dense_loss_with_gradients(case, ignored_are_negatives):
     torch.testing.assert_close(ours.grad, dense.grad)
 
 
-def test_pictures_without_a_labelled_pixel(case):
+def test_images_without_a_labelled_pixel(case):
     logits, kept, labels = case
     nothing = torch.full_like(labels, 255)
     assert segmentation_loss(logits, kept, nothing, NUM_CLASSES, ignored_are_negatives=False) == 0
@@ -70,7 +70,7 @@ def test_extreme_logits_stay_finite(case):
         torch.arange(7).repeat(2, 64, 10)[:, :, :64],  # more classes than K = 4
         torch.stack([torch.zeros(64, 64, dtype=torch.int64), torch.full((64, 64), 65535)]),
     ],
-    ids=["nothing labelled", "more classes than K", "one picture labelled"],
+    ids=["nothing labelled", "more classes than K", "one image labelled"],
 )
 def test_training_step_on_unusual_ground_truth(toy_model, labels):
     model = toy_model().train()

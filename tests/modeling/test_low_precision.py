@@ -53,7 +53,7 @@ def test_the_trained_network_stays_far_from_the_range_of_fp16(precision):
     largest = []
     for part in (*model.head.escf.layers, model.head.escf, *model.head.gud.stages, model.head.gud.head):
         part.register_forward_hook(lambda *args: largest.append(args[2].float().abs().max().item()))
-    picture = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    model.predict([picture], MINI[:12])
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    model.predict([image], MINI[:12])
     assert len(largest) > 4
     assert max(largest) < LARGEST_FP16 / 100

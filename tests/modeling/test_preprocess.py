@@ -1,4 +1,4 @@
-"""How pictures come to the device and to the network's size."""
+"""How images come to the device and to the network's size."""
 
 import torch
 from conftest import VOCABULARY
@@ -23,7 +23,7 @@ class Copies(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def test_pictures_go_to_the_device_in_one_go_and_without_waiting(toy_model):
+def test_images_go_to_the_device_in_one_go_and_without_waiting(toy_model):
     model = toy_model()
     with FakeTensorMode(allow_non_fake_inputs=True), Copies() as copies:
         model.pixel_mean, model.pixel_std = model.pixel_mean.to("cuda"), model.pixel_std.to("cuda")
@@ -38,15 +38,15 @@ def test_pictures_go_to_the_device_in_one_go_and_without_waiting(toy_model):
         assert copies.seen == [((1, 3, 30, 50), True), ((1, 3, 40, 50), True)]
 
 
-def test_on_the_cpu_nothing_is_pinned_or_copied(toy_model, pictures):
-    tensor = torch.from_numpy(pictures[0])
+def test_on_the_cpu_nothing_is_pinned_or_copied(toy_model, images):
+    tensor = torch.from_numpy(images[0])
     assert upload(tensor, torch.device("cpu")) is tensor
     model = toy_model()
     image = tensor.permute(2, 0, 1)
     expected = (image.float() - model.pixel_mean) / model.pixel_std
     expected = torch.nn.functional.interpolate(expected[None], (64, 64), mode="bilinear")
-    for images in ([image], image[None], [image, image]):
-        assert torch.equal(model.preprocess(images)[:1], expected)
+    for batch in ([image], image[None], [image, image]):
+        assert torch.equal(model.preprocess(batch)[:1], expected)
     for dtype in (torch.float32, torch.float64, torch.int32):
         other = image.to(dtype)
         before = other.clone()
@@ -54,4 +54,4 @@ def test_on_the_cpu_nothing_is_pinned_or_copied(toy_model, pictures):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected)
         assert torch.equal(other, before)
-    assert model.predict(pictures, VOCABULARY, batch_size=3)
+    assert model.predict(images, VOCABULARY, batch_size=3)

@@ -48,7 +48,7 @@ def test_labels_have_the_smallest_type_that_holds_them(num_classes, dtype):
 
 
 def test_looking_at_a_result_keeps_a_byte_a_pixel():
-    """It kept 12: int64 labels and float32 scores, 581 MB of four 12-megapixel pictures."""
+    """It kept 12: int64 labels and float32 scores, 581 MB of four 12-megapixel images."""
     result = a_result(size=TWELVE_MEGAPIXELS)
     before = held_bytes(result)
     for _ in range(2):

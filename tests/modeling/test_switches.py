@@ -57,7 +57,7 @@ SWITCHES = {
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-def test_switch_builds_trains_and_predicts(name, toy_model, toy_cfg, pictures):
+def test_switch_builds_trains_and_predicts(name, toy_model, toy_cfg, images):
     torch.manual_seed(0)
     model = toy_model(*SWITCHES[name])
     cfg = toy_cfg(*SWITCHES[name])
@@ -80,8 +80,8 @@ def test_switch_builds_trains_and_predicts(name, toy_model, toy_cfg, pictures):
             assert torch.equal(p, before[n]), n
     assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
 
-    result = model.eval().predict(pictures[:1], VOCABULARY)[0]
-    assert result.labels.shape == pictures[0].shape[:2]
+    result = model.eval().predict(images[:1], VOCABULARY)[0]
+    assert result.labels.shape == images[0].shape[:2]
     assert torch.isfinite(result.scores).all()
 
 

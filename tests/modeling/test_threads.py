@@ -18,25 +18,25 @@ THREADS = 4
 
 
 @pytest.fixture
-def many_pictures():
+def many_images():
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (32 + 8 * (i % 3), 40, 3), dtype=np.uint8) for i in range(40)]
 
 
-def test_threads_get_what_one_thread_gets(toy_model, many_pictures):
+def test_threads_get_what_one_thread_gets(toy_model, many_images):
     """With stochastic depth that would drop most of ESCF, were it not in evaluation mode throughout."""
     model = toy_model("MODEL.ESCF.DROP_PATH", 0.9)
-    alone = [model.predict([picture], VOCABULARY)[0].probabilities for picture in many_pictures]
+    alone = [model.predict([image], VOCABULARY)[0].probabilities for image in many_images]
     with ThreadPoolExecutor(THREADS) as pool:
-        together = list(pool.map(lambda picture: model.predict([picture], VOCABULARY)[0].probabilities, many_pictures))
+        together = list(pool.map(lambda image: model.predict([image], VOCABULARY)[0].probabilities, many_images))
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(together, alone, strict=True))
     assert not any(module.training for module in model.modules())
 
 
-def test_a_call_that_ends_within_another_leaves_it_alone(toy_model, pictures):
+def test_a_call_that_ends_within_another_leaves_it_alone(toy_model, images):
     """The second to reach ESCF goes on when the call of the first has ended."""
     model = toy_model("MODEL.ESCF.DROP_PATH", 0.9)
-    expected = model.predict(pictures[:1], VOCABULARY)[0].probabilities
+    expected = model.predict(images[:1], VOCABULARY)[0].probabilities
     number, second_is_here, first_has_ended = itertools.count(), threading.Event(), threading.Event()
 
     def meet(*_):
@@ -47,7 +47,7 @@ def test_a_call_that_ends_within_another_leaves_it_alone(toy_model, pictures):
             assert first_has_ended.wait(10)
 
     def predict(_):
-        probabilities = model.predict(pictures[:1], VOCABULARY)[0].probabilities
+        probabilities = model.predict(images[:1], VOCABULARY)[0].probabilities
         first_has_ended.set()
         return probabilities
 
@@ -57,25 +57,25 @@ def test_a_call_that_ends_within_another_leaves_it_alone(toy_model, pictures):
     assert not model.training
 
 
-def test_a_model_in_training_mode_is_refused_and_left_alone(toy_model, pictures):
+def test_a_model_in_training_mode_is_refused_and_left_alone(toy_model, images):
     model = toy_model().train()
     for part in (model, model.head.escf):
         part.train()
         with pytest.raises(ArgumentError, match=r"model\.eval\(\)"):
-            model.predict(pictures[:1], VOCABULARY)
+            model.predict(images[:1], VOCABULARY)
         assert part.training
         model.eval()
-    model.predict(pictures[:1], VOCABULARY)
+    model.predict(images[:1], VOCABULARY)
 
 
 def test_models_are_built_for_evaluation(toy_cfg):
     assert not any(module.training for module in err_seg.build_model(toy_cfg()).modules())
 
 
-def test_settings_are_read_when_a_call_begins(toy_model, pictures, monkeypatch):
-    """Another thread may change them between two pictures of a call."""
+def test_settings_are_read_when_a_call_begins(toy_model, images, monkeypatch):
+    """Another thread may change them between two images of a call."""
     model = toy_model()
-    expected = model.predict(pictures, VOCABULARY)
+    expected = model.predict(images, VOCABULARY)
     forward = model.forward
 
     def meddle(*arguments, **options):
@@ -83,7 +83,7 @@ def test_settings_are_read_when_a_call_begins(toy_model, pictures, monkeypatch):
         return forward(*arguments, **options)
 
     monkeypatch.setattr(model, "forward", meddle)
-    for ours, theirs in zip(model.predict(pictures, VOCABULARY), expected, strict=True):
+    for ours, theirs in zip(model.predict(images, VOCABULARY), expected, strict=True):
         assert torch.equal(ours.probabilities, theirs.probabilities)
 
 
@@ -111,11 +111,11 @@ def test_precisions_of_threads_do_not_mix():
             is_done.set()
 
 
-def test_attention_is_recorded_of_ones_own_picture(toy_model, many_pictures):
+def test_attention_is_recorded_of_ones_own_image(toy_model, many_images):
     model = toy_model()
-    alone = [record_attention(model, picture, VOCABULARY) for picture in many_pictures]
+    alone = [record_attention(model, image, VOCABULARY) for image in many_images]
     with ThreadPoolExecutor(THREADS) as pool:
-        together = list(pool.map(lambda picture: record_attention(model, picture, VOCABULARY), many_pictures))
+        together = list(pool.map(lambda image: record_attention(model, image, VOCABULARY), many_images))
     for ours, theirs in zip(together, alone, strict=True):
         for layer, expected in zip(ours.spatial + ours.category, theirs.spatial + theirs.category, strict=True):
             assert layer.grid == expected.grid

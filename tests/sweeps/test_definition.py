@@ -119,7 +119,7 @@ def test_what_will_be_run_is_said(sweep_file, tmp_path):
     text = MINIMAL.replace("a: {}", "{a: {}, b: {settings: {MODEL.CRM.NUM_RANKS: 1}}}")
     sweep = load_sweep(sweep_file(text + "settings: {SOLVER.MAX_ITER: 12}\nseeds: [4, 5]\n"))
     told = settings_text(sweep, plan_runs(sweep, tmp_path, ["SOLVER.BASE_LR", 0.5])).splitlines()
-    assert "base.yaml, seeds 4, 5; the first: 12 iterations of 4 pictures of coco_stuff_train" in told[0]
+    assert "base.yaml, seeds 4, 5; the first: 12 iterations of 4 images of coco_stuff_train" in told[0]
     assert told[1:] == [
         "  all variants: SOLVER.MAX_ITER 12, SOLVER.BASE_LR 0.5",
         "  a: as the base",

@@ -39,8 +39,8 @@ def test_the_page_shows_what_was_run_and_names_what_was_not(tmp_path, capsys):
     shown, missing = text.split("## Not run")
     assert "table_vi.yaml" not in shown
     assert "* Table VI: gradient of stage 4: `python tools/sweep.py configs/ablations/table_vi.yaml --mini`" in missing
-    for picture in re.findall(r"!\[.*\]\((.+)\)", text):
-        assert (page.parent / picture).is_file()
+    for image in re.findall(r"!\[.*\]\((.+)\)", text):
+        assert (page.parent / image).is_file()
     assert "(results/fig_7-mini.png)" in text
     assert "10 trainings of 500 iterations with 2 images each; err_seg 1.0, torch" in text
 

@@ -179,13 +179,13 @@ def mini_file(tmp_path, monkeypatch):
 
 
 def test_too_few_scenes_are_told_first_and_leave_figures_blank(mini_file, tmp_path, capsys, caplog):
-    """It used to train everything, and then to fail: 28 classes occur in none of the 8 pictures."""
+    """It used to train everything, and then to fail: 28 classes occur in none of the 8 images."""
     scenes = ["--mini", "--scenes", "4", "4", "4", "--engine", "plain", "--output", str(tmp_path / "out")]
     assert sweep.main([str(mini_file), *scenes, "--variants", "no star"]) == 0
-    assert "classes occur in none of the 4 pictures of mini_world_test_4" in caplog.text
+    assert "classes occur in none of the 4 images of mini_world_test_4" in caplog.text
     output = capsys.readouterr().out
     told = output[: output.index("training of no star, seed 3 …")]
-    assert "seeds 3; the first: 2 iterations of 2 pictures of mini_world_train_4" in told
+    assert "seeds 3; the first: 2 iterations of 2 images of mini_world_train_4" in told
     assert re.search(r"all variants: .*SOLVER.MAX_ITER 2", told)
     assert "MODEL.ESCF.STAR False" in told
     rows = [line.split("|")[1:6] for line in output.splitlines() if line.startswith("|")]

@@ -1,4 +1,4 @@
-"""A page that is served to this machine, and a picture for it."""
+"""A page that is served to this machine, and an image for it."""
 
 import json
 import socket
@@ -75,6 +75,6 @@ def serving(app):
 
 
 def draw_photo(path):
-    """Write a picture of coloured noise, 90 wide and 60 high."""
+    """Write an image of coloured noise, 90 wide and 60 high."""
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
     return path

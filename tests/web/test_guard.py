@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def secret(tmp_path):
-    """A picture that nobody uploaded."""
+    """An image that nobody uploaded."""
     Image.new("RGB", (64, 64), (200, 30, 30)).save(tmp_path / "secret.png")
     return tmp_path / "secret.png"
 
@@ -55,7 +55,7 @@ def site(model, folder, photo):
         yield site
 
 
-def picture(path, **more):
+def image(path, **more):
     return {"path": str(path), "meta": META, **more}
 
 
@@ -75,7 +75,7 @@ def ways_in(folder, photo, secret, listener):
         "absent in the folder": folder / "absent.png",
         "absent elsewhere": "/absent/absent.png",
         "absolute": secret,
-        "no picture": "/etc/passwd",
+        "no image": "/etc/passwd",
         "relative": os.path.relpath(secret),
         "dots": f"{folder}/../{secret.name}",
         "dots after an absent folder": f"{folder}/absent/../../{secret.name}",
@@ -115,7 +115,7 @@ def test_every_way_in_has_the_same_answer(site, folder, photo, secret, capfd):
         answers = {}
         for name, path in paths.items():
             for extra in ({}, {"is_stream": True}, {"url": f"http://127.0.0.1:{site.port}/gradio_api/file={secret}"}):
-                data = [picture(path, **extra), *FIELDS]
+                data = [image(path, **extra), *FIELDS]
                 answers[name, "call", str(extra)] = site.post(CALL, {"data": data})
                 event = {"data": data, "fn_index": LABEL_EVENT, "session_hash": "mine"}
                 answers[name, "join", str(extra)] = site.post(JOIN, event)
@@ -160,7 +160,7 @@ def test_uploads_samples_and_results_work(site, photo, folder):
     path = site.upload(photo)
     file = site.ask("GET", f"/gradio_api/file={path}")
     assert (file.body, file.headers["content-type"]) == (photo.read_bytes(), "image/png")
-    event = json.loads(site.post(CALL, {"data": [picture(path), *FIELDS]}).body)["event_id"]
+    event = json.loads(site.post(CALL, {"data": [image(path), *FIELDS]}).body)["event_id"]
     told = site.ask("GET", f"{CALL}/{event}").body.decode()
     annotated, note, table = json.loads(told.split("event: complete\ndata: ")[1].splitlines()[0])
     assert "2 of 2 classes kept" in note
@@ -170,7 +170,7 @@ def test_uploads_samples_and_results_work(site, photo, folder):
     sample = json.loads(site.post(RUN, {"data": [0], "fn_index": SAMPLE_EVENT, "session_hash": "me"}).body)
     sample_path = sample["data"][0]["value"]["path"]
     assert site.ask("GET", f"/gradio_api/file={sample_path}").body == photo.read_bytes()
-    event = {"data": [picture(sample_path), *FIELDS], "fn_index": LABEL_EVENT, "session_hash": "me", "trigger_id": 3}
+    event = {"data": [image(sample_path), *FIELDS], "fn_index": LABEL_EVENT, "session_hash": "me", "trigger_id": 3}
     assert site.post(JOIN, event).status == 200
     assert "2 of 2 classes kept" in site.ask("GET", "/gradio_api/queue/data?session_hash=me").body.decode()
 
@@ -213,7 +213,7 @@ BAD_BODIES = [
 
 def test_wrong_fields_are_told(site, photo, capfd):
     path = site.upload(photo)
-    good = [picture(path), *FIELDS]
+    good = [image(path), *FIELDS]
     for place, value in BAD_FIELDS:
         data = [*good[:place], value, *good[place + 1 :]]
         for answer in (
@@ -237,7 +237,7 @@ def test_wrong_fields_are_told(site, photo, capfd):
     assert site.post(CALL, " " * (MAX_EVENT + 1)).status == 413
     for target in (f"{CALL}/{'0' * 32}", "/gradio_api/queue/data?session_hash=nobody"):
         assert b"Not Found" in site.ask("GET", target).body
-    assert site.post(CALL, {"data": [picture(path), "cat\0, dog", "\0", 0, 2]}).status == 200
+    assert site.post(CALL, {"data": [image(path), "cat\0, dog", "\0", 0, 2]}).status == 200
     assert "Traceback" not in "".join(capfd.readouterr())
 
 

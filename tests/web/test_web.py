@@ -126,7 +126,7 @@ def test_in_a_browser(model, photo, folder, tmp_path):
         tab.set_input_files("input[type=file]", tmp_path / "bad.jpg")
         tab.locator("img[src*='bad']").first.wait_for(state="attached")
         button.click()
-        tab.get_by_text("bad.jpg: is not a picture").wait_for()
+        tab.get_by_text("bad.jpg: is not an image").wait_for()
         assert len(complaints) == 1
         shutil.rmtree(folder)
         button.click()

@@ -9,9 +9,9 @@ import numpy as np
 
 from err_seg.data.images import read_label
 from err_seg.data.preparation.conversions import CONVERSIONS
+from err_seg.data.preparation.images import DamagedFileError, check_size, image_size, naming
 from err_seg.data.preparation.labels import IGNORE_8_BIT
 from err_seg.data.preparation.parallel import for_each
-from err_seg.data.preparation.pictures import DamagedFileError, check_size, naming, picture_size
 from err_seg.data.preparation.sources import PreparationError
 from err_seg.files import write_json
 from err_seg.messages import listed
@@ -25,7 +25,7 @@ class SplitCheck:
         folder: of the label maps.
         class_names: in label order.
         labels: number of label maps that are sound; ``expected``: by the protocol.
-        pixels, pictures: (classes,) int64, how many pixels each class has and how many images it occurs in.
+        pixels, images: (classes,) int64, how many pixels each class has and how many images it occurs in.
         ignored: number of pixels with the ignore label.
         problems: (file stem, what is wrong) of the others.
     """
@@ -36,7 +36,7 @@ class SplitCheck:
     expected: int
     labels: int = 0
     pixels: np.ndarray = field(init=False)
-    pictures: np.ndarray = field(init=False)
+    images: np.ndarray = field(init=False)
     ignored: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
 
@@ -47,7 +47,7 @@ class SplitCheck:
 
     def __post_init__(self) -> None:
         self.pixels = np.zeros(len(self.class_names), dtype=np.int64)
-        self.pictures = np.zeros(len(self.class_names), dtype=np.int64)
+        self.images = np.zeros(len(self.class_names), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ def count_label(name: str, split_name: str, files: tuple[Path, Path]) -> _Counts
     """Values of one label map, of which (image, label map) are given, and how many pixels have each."""
     spec = CONVERSIONS[name].split(split_name).spec
     dtype = np.dtype(np.uint8 if spec.ignore_label == IGNORE_8_BIT else np.uint16)
-    picture, path = files
+    image, path = files
     try:
-        with naming(picture):
-            size = picture_size(picture)
+        with naming(image):
+            size = image_size(image)
         with naming(path):
             label = read_label(path)
             if label.dtype != dtype:
@@ -125,7 +125,7 @@ def _add(result: SplitCheck, counts: _Counts) -> None:
     classes = counts.values < len(result.pixels)
     result.labels += 1
     result.pixels[counts.values[classes]] += counts.pixels[classes]
-    result.pictures[counts.values[classes]] += 1
+    result.images[counts.values[classes]] += 1
     result.ignored += int(counts.pixels[~classes].sum())
 
 
@@ -141,7 +141,7 @@ def write_check(name: str, results: list[SplitCheck]) -> Path:
 
 
 def _as_json(result: SplitCheck) -> dict[str, Any]:
-    classes = zip(result.class_names, result.pixels.tolist(), result.pictures.tolist(), strict=True)
+    classes = zip(result.class_names, result.pixels.tolist(), result.images.tolist(), strict=True)
     return {
         "split": result.split,
         "labels": result.labels,
@@ -149,7 +149,7 @@ def _as_json(result: SplitCheck) -> dict[str, Any]:
         "ignored_pixels": result.ignored,
         "problems": [{"file": stem, "problem": problem} for stem, problem in result.problems],
         "classes": [
-            {"index": index, "name": name, "pixels": pixels, "pictures": pictures}
-            for index, (name, pixels, pictures) in enumerate(classes)
+            {"index": index, "name": name, "pixels": pixels, "pictures": images}
+            for index, (name, pixels, images) in enumerate(classes)
         ],
     }

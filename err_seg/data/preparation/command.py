@@ -80,7 +80,7 @@ def _prepare(name: str, root: Path, options: argparse.Namespace) -> list[str]:
 def _unlabelled(what: str, report: SplitReport) -> list[str]:
     if not report.unlabelled:
         return []
-    count = f"{len(report.unlabelled):,} of its pictures"
+    count = f"{len(report.unlabelled):,} of its images"
     return [f"{what}: no label map for {count} ({listed(report.unlabelled, 3)}); unpack the label maps again"]
 
 
@@ -151,7 +151,7 @@ def _class_table(what: str, result: SplitCheck) -> Table:
             str(index),
             f"{result.pixels[index]:,}",
             f"{result.pixels[index] / total:.2%}",
-            f"{result.pictures[index]:,}",
+            f"{result.images[index]:,}",
             escape(result.class_names[index]),
         )
     return table

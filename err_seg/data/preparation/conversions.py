@@ -44,7 +44,7 @@ class Conversion:
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
 _CONTEXT_PAGES = (
     "label maps: https://cs.stanford.edu/~roozbeh/pascal-context",
-    f"pictures of VOC 2010: {_VOC}",
+    f"images of VOC 2010: {_VOC}",
 )
 _COCO_STUFF = ("coco-stuff/images", "coco-stuff/annotations")
 _ADE150 = ("ADEChallengeData2016/images/validation", "ADEChallengeData2016/annotations/validation")
@@ -57,7 +57,7 @@ _ALL = (
         name="coco-stuff",
         pages=(
             "label maps (stuffthingmaps_trainval2017.zip): https://github.com/nightrome/cocostuff",
-            "pictures: https://cocodataset.org",
+            "images: https://cocodataset.org",
         ),
         splits=tuple(
             Split(name, get_dataset(dataset), *(f"{folder}/{name}" for folder in _COCO_STUFF))

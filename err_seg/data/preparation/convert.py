@@ -9,17 +9,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from err_seg.data.preparation.conversions import CONVERSIONS, Conversion
-from err_seg.data.preparation.parallel import for_each
-from err_seg.data.preparation.pictures import (
+from err_seg.data.preparation.images import (
     DamagedFileError,
     check_size,
+    image_size,
     naming,
-    picture_size,
+    shrink_image,
     shrink_label,
-    shrink_picture,
+    write_image,
     write_label,
-    write_picture,
 )
+from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.sources import (
     Listing,
     MissingFiles,
@@ -104,16 +104,16 @@ def _list_splits(conversion: Conversion, root: Path) -> dict[str, Listing]:
             listing = conversion.list_pairs(root, split)
             if not listing.pairs:
                 raise MissingFiles(
-                    f"no picture with its label map under {root / split.raw_pictures} and {root / split.raw_labels}"
+                    f"no image with its label map under {root / split.raw_images} and {root / split.raw_labels}"
                     + "".join(f"; {note}" for note in listing.notes)
-                    + f"; no label map for {len(listing.unlabelled):,} pictures" * bool(listing.unlabelled)
+                    + f"; no label map for {len(listing.unlabelled):,} images" * bool(listing.unlabelled)
                 )
         except MissingFiles as error:
             listing = Listing([], [str(error)])
             missing.append(str(error))
         listings[split.name] = listing
     if len(missing) == len(listings):
-        folders = dict.fromkeys(folder for s in conversion.splits for folder in (s.raw_pictures, s.raw_labels))
+        folders = dict.fromkeys(folder for s in conversion.splits for folder in (s.raw_images, s.raw_labels))
         raise MissingFiles(
             f"{conversion.name}: the archive is not where it must be (datasets/README.md shows the tree)"
             + "".join(f"\n  expected {root / folder}" for folder in folders)
@@ -128,7 +128,7 @@ def _convert_split(
 ) -> SplitReport:
     report = SplitReport(split.name, split.spec.label_folder(root), split.expected)
     report.unlabelled, report.notes = listing.unlabelled, listing.notes
-    done = set() if force else {label.stem for picture, label in split.list_converted(root) if picture.exists()}
+    done = set() if force else {label.stem for image, label in split.list_converted(root) if image.exists()}
     pending = [pair for pair in listing.pairs if pair.stem not in done]
     report.kept = len(listing.pairs) - len(pending)
 
@@ -174,13 +174,13 @@ def convert_pair(name: str, split_name: str, root: Path, pair: Pair) -> _Outcome
     conversion = CONVERSIONS[name]
     split = conversion.split(split_name)
     side = conversion.shorter_side
-    picture = None
-    picture_target, label_target = split.converted(root, pair.stem)
+    image = None
+    image_target, label_target = split.converted(root, pair.stem)
     try:
-        with naming(pair.picture):
-            size = picture_size(pair.picture, upright=side is None)
+        with naming(pair.image):
+            size = image_size(pair.image, upright=side is None)
             if side is not None:
-                picture = shrink_picture(pair.picture, side)
+                image = shrink_image(pair.image, side)
         with naming(pair.label if isinstance(pair.label, Path) else f"{pair.stem} in trainval_merged.json"):
             label = conversion.convert(read_raw_label(pair.label))
             check_size(label, size)
@@ -194,7 +194,7 @@ def convert_pair(name: str, split_name: str, root: Path, pair: Pair) -> _Outcome
         return _Outcome(pair.stem)
     if side is not None:
         label = shrink_label(label, side)
-        write_picture(picture or pair.picture, picture_target)
+        write_image(image or pair.image, image_target)
     # The label map comes last: where it exists, everything that belongs to it does.
     write_label(label, label_target)
     return _Outcome(pair.stem, written=True)

@@ -32,12 +32,12 @@ class Split:
     Attributes:
         name: what the archive calls it.
         spec: the catalog's declaration of the converted files.
-        raw_pictures, raw_labels: folders of the archive's images and label maps, relative to the root.
+        raw_images, raw_labels: folders of the archive's images and label maps, relative to the root.
     """
 
     name: str
     spec: DatasetSpec
-    raw_pictures: str
+    raw_images: str
     raw_labels: str
 
     @property
@@ -48,15 +48,15 @@ class Split:
 
     def converted(self, root: Path, stem: str) -> tuple[Path, Path]:
         """Where an image and its converted label map are, or go."""
-        picture = self.spec.image_folder(root) / f"{stem}{self.spec.image_endings[0]}"
-        return picture, self.spec.label_folder(root) / f"{stem}{self.spec.label_ext}"
+        image = self.spec.image_folder(root) / f"{stem}{self.spec.image_endings[0]}"
+        return image, self.spec.label_folder(root) / f"{stem}{self.spec.label_ext}"
 
     def list_converted(self, root: Path) -> list[tuple[Path, Path]]:
         """Every converted label map that there is, with the path of its image: (image, label map)."""
         folder = self.spec.label_folder(root)
         labels = _files(folder, self.spec.label_ext) if folder.is_dir() else {}
-        pictures, suffix = self.spec.image_folder(root), self.spec.image_endings[0]
-        return [(pictures / f"{stem}{suffix}", label) for stem, label in labels.items()]
+        images, suffix = self.spec.image_folder(root), self.spec.image_endings[0]
+        return [(images / f"{stem}{suffix}", label) for stem, label in labels.items()]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Pair:
     """A raw image and its raw label map; ``stem`` is the file name of both converted files, less the suffix."""
 
     stem: str
-    picture: Path
+    image: Path
     label: LabelSource
 
 
@@ -100,32 +100,32 @@ class Listing:
 def list_folders(root: Path, split: Split) -> Listing:
     """Pairs of a folder of label maps (``X.png``) and a folder of images (``X.jpg``)."""
     labels = _files(require(root / split.raw_labels), ".png")
-    pictures = _files(require(root / split.raw_pictures), ".jpg")
-    return _match(sorted(labels.keys() | pictures.keys()), labels, pictures)
+    images = _files(require(root / split.raw_images), ".jpg")
+    return _match(sorted(labels.keys() | images.keys()), labels, images)
 
 
 def list_ade20k_full(root: Path, split: Split) -> Listing:
     """Pairs ``X.jpg``, ``X_seg.png`` in any sub-folder (scene by scene), as the full ADE20K's releases have them."""
     labels: dict[str, LabelSource] = {}
-    pictures: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for folder, _, names in os.walk(require(root / split.raw_labels)):
-        for suffix, found in (("_seg.png", labels), (".jpg", pictures)):
+        for suffix, found in (("_seg.png", labels), (".jpg", images)):
             visible = (name for name in names if name.endswith(suffix) and not name.startswith("."))
             found.update({name.removesuffix(suffix): Path(folder, name) for name in visible})
-    return _match(sorted(labels.keys() | pictures.keys()), labels, pictures)
+    return _match(sorted(labels.keys() | images.keys()), labels, images)
 
 
 def list_voc(root: Path, split: Split) -> Listing:
     """Pairs of VOC 2012's own validation list; labels of ``SegmentationClassAug`` where it has them."""
-    pictures = _files(require(root / split.raw_pictures), ".jpg")
-    ids = require(root / split.raw_pictures).with_name("ImageSets") / "Segmentation" / "val.txt"
+    images = _files(require(root / split.raw_images), ".jpg")
+    ids = require(root / split.raw_images).with_name("ImageSets") / "Segmentation" / "val.txt"
     plain = root / split.raw_labels
     augmented = plain.with_name(f"{plain.name}Aug")
     folders = [folder for folder in (augmented, plain) if folder.is_dir()] or [require(plain)]
     labels: dict[str, Path] = {}
     for folder in reversed(folders):
         labels |= _files(folder, ".png")
-    listing = _match(require(ids).read_text(encoding="utf-8").split(), labels, pictures)
+    listing = _match(require(ids).read_text(encoding="utf-8").split(), labels, images)
     listing.notes.insert(0, "label maps of " + ", else of ".join(folder.name for folder in folders))
     return listing
 
@@ -133,12 +133,12 @@ def list_voc(root: Path, split: Split) -> Listing:
 def list_context_459(root: Path, split: Split) -> Listing:
     """Pairs of PASCAL-Context's validation list with label maps in ``trainval/X.mat``."""
     labels = _files(require(root / split.raw_labels), ".mat")
-    return _match(_context_ids(), labels, _files(require(root / split.raw_pictures), ".jpg"))
+    return _match(_context_ids(), labels, _files(require(root / split.raw_images), ".jpg"))
 
 
 def list_context_59(root: Path, split: Split) -> Listing:
     """Pairs of PASCAL-Context's validation list: label maps of ``trainval_merged.json``, else of ``trainval/X.mat``."""
-    pictures = _files(require(root / split.raw_pictures), ".jpg")
+    images = _files(require(root / split.raw_images), ".jpg")
     merged = (root / split.raw_labels).with_name("trainval_merged.json")
     ids = _context_ids()
     labels: dict[str, LabelSource] = {}
@@ -146,7 +146,7 @@ def list_context_59(root: Path, split: Split) -> Listing:
         labels |= _files(require(root / split.raw_labels), ".mat")
     if merged.is_file():
         labels |= _read_regions(merged, frozenset(ids))
-    listing = _match(ids, labels, pictures)
+    listing = _match(ids, labels, images)
     from_json = sum(isinstance(pair.label, Regions) for pair in listing.pairs)
     listing.notes.insert(
         0, f"label maps: {from_json:,} of {merged.name}, {len(listing.pairs) - from_json:,} of {split.raw_labels}/*.mat"
@@ -190,12 +190,12 @@ def _files(folder: Path, suffix: str) -> dict[str, Path]:
     return {name.removesuffix(suffix): folder / name for name in names}
 
 
-def _match(ids: Collection[str], labels: Mapping[str, LabelSource], pictures: Mapping[str, Path]) -> Listing:
+def _match(ids: Collection[str], labels: Mapping[str, LabelSource], images: Mapping[str, Path]) -> Listing:
     """Pairs of the ids that have both, in the ids' order."""
-    listing = Listing([Pair(x, pictures[x], labels[x]) for x in ids if x in labels and x in pictures])
-    listing.unlabelled = [x for x in ids if x in pictures and x not in labels]
-    if lonely := [x for x in ids if x in labels and x not in pictures]:
-        listing.notes.append(f"{len(lonely):,} label maps without a picture left out (the first: {lonely[0]})")
+    listing = Listing([Pair(x, images[x], labels[x]) for x in ids if x in labels and x in images])
+    listing.unlabelled = [x for x in ids if x in images and x not in labels]
+    if lonely := [x for x in ids if x in labels and x not in images]:
+        listing.notes.append(f"{len(lonely):,} label maps without an image left out (the first: {lonely[0]})")
     return listing
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from err_seg.analysis import class_counts_table, count_classes
-from err_seg.analysis.classes_per_picture import save_class_counts
+from err_seg.analysis.classes_per_image import save_class_counts
 from err_seg.analysis.figures import draw_class_counts
 from err_seg.data import DatasetError, DatasetSpec, ImageReadError, SegmentationPairs
 from err_seg.drawing.plots import save_figure
@@ -74,7 +74,7 @@ def test_a_damaged_label_map_is_named(tmp_path):
         count_classes(SegmentationPairs(spec_of(tmp_path)))
 
 
-def test_table_file_and_picture(tmp_path):
+def test_table_file_and_image(tmp_path):
     write_pairs(tmp_path, [as_label([0, 1]), as_label([4])])
     known = spec_of(tmp_path, name="pascal_voc_20_val")
     results = [count_classes(SegmentationPairs(spec)) for spec in (spec_of(tmp_path), known)]

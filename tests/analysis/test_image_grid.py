@@ -1,4 +1,4 @@
-"""Picture grids: colours, legends and headings, and the command with several lists of words and models."""
+"""Image grids: colours, legends and headings, and the command with several lists of words and models."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import err_seg
-from err_seg.analysis.picture_grid import Column, _heading, _legend, picture_grid, predict_column
+from err_seg.analysis.image_grid import Column, _heading, _legend, image_grid, predict_column
 from err_seg.commands.figures import main
 from err_seg.drawing.grid import GAP, HEADING_TEXT, fitting_size
 from err_seg.drawing.text import text_width
@@ -21,11 +21,11 @@ def names(entries):
 
 def test_a_name_has_one_colour_in_all_columns():
     """Whatever its index in the column's own vocabulary; names that nobody shows have none."""
-    picture = np.full((64, 64, 3), 120, dtype=np.uint8)
+    image = np.full((64, 64, 3), 120, dtype=np.uint8)
     left = np.where(np.arange(64) < 32, 0, 1) * np.ones((64, 1), dtype=int)
     same = Column(("dog", "grass", "sky"), [left])
     turned = Column(("Grass, lawn", "bus", "Dog"), [np.where(left == 0, 2, 0)])
-    grid = np.asarray(picture_grid([picture], [same, turned], cell=64)).astype(int)
+    grid = np.asarray(image_grid([image], [same, turned], cell=64)).astype(int)
     row = next(y for y in range(grid.shape[0]) if (grid[y, GAP : GAP + 64] == 120).all())
     panels = [grid[row : row + 64, start : start + 64] for start in (2 * GAP + 64, 3 * GAP + 128)]
     assert np.array_equal(*panels)
@@ -33,10 +33,10 @@ def test_a_name_has_one_colour_in_all_columns():
 
 
 def test_unpainted_pixels_stay_gray():
-    picture = np.full((64, 64, 3), (200, 30, 30), dtype=np.uint8)
+    image = np.full((64, 64, 3), (200, 30, 30), dtype=np.uint8)
     labels = np.full((64, 64), 255)
     labels[:, 40:] = 0
-    grid = np.asarray(picture_grid([picture], [Column(("dog",), [labels])], cell=64))
+    grid = np.asarray(image_grid([image], [Column(("dog",), [labels])], cell=64))
     row = next(y for y in range(grid.shape[0]) if (grid[y, GAP : GAP + 64] == (200, 30, 30)).all())
     panel = grid[row + 30, 2 * GAP + 64 : 2 * GAP + 128].astype(int)
     assert np.ptp(panel[10]) == 0
@@ -63,11 +63,11 @@ def test_headings_are_wrapped_and_cut():
 
 
 def test_what_does_not_fit_is_refused():
-    picture = np.zeros((8, 8, 3), dtype=np.uint8)
-    with pytest.raises(ValueError, match="0 label maps in a column for 1 pictures"):
-        picture_grid([picture], [Column(("dog",), [])])
-    with pytest.raises(ValueError, match="at least one picture"):
-        picture_grid([], [])
+    image = np.zeros((8, 8, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="0 label maps in a column for 1 images"):
+        image_grid([image], [Column(("dog",), [])])
+    with pytest.raises(ValueError, match="at least one image"):
+        image_grid([], [])
 
 
 def test_a_predicted_column_is_the_prediction():
@@ -84,7 +84,7 @@ def test_a_predicted_column_is_the_prediction():
 
 @pytest.fixture
 def scenes(tmp_path):
-    """Two pictures, their label maps and the file of their names."""
+    """Two images, their label maps and the file of their names."""
     files = {"images": [], "labels": []}
     for index in (1, 4):
         scene = MiniScenes("test", length=5, seed=0)[index]
@@ -101,7 +101,7 @@ def test_command(scenes, tmp_path):
     truth = ["--truth", *files["labels"], "--truth-classes", words]
     arguments = ["grid", *files["images"], *lists, "--cell", "100", "--output", str(output)]
     assert main([*arguments, *truth, "--model", "mini", "--model", "mini"]) == 0
-    assert Image.open(output).width == GAP + 6 * (100 + GAP)  # picture, truth, and two lists by each of two models
+    assert Image.open(output).width == GAP + 6 * (100 + GAP)  # image, truth, and two lists by each of two models
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,6 @@ def test_command_errors(scenes, change, message, tmp_path, capsys):
     assert not output.exists()
 
 
-def test_an_unreadable_picture(tmp_path, capsys):
+def test_an_unreadable_image(tmp_path, capsys):
     assert main(["grid", str(tmp_path / "none.jpg"), "--classes", "circle", "--model", "mini"]) == 1
     assert "none.jpg: no such file" in capsys.readouterr().err

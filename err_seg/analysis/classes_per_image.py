@@ -92,7 +92,7 @@ def class_counts_table(results: Sequence[ClassCounts]) -> str:
         ]
         for result in results
     ]
-    header = ["data set", "pictures", "classes per picture", "paper", "median", "max", "T", "redundant %"]
+    header = ["data set", "images", "classes per image", "paper", "median", "max", "T", "redundant %"]
     return text_table(header, rows)
 
 

@@ -1,4 +1,4 @@
-"""Picture grids: any images beside what is predicted for any lists of words, by any models (paper, Fig. 8 to 10)."""
+"""Image grids: any images beside what is predicted for any lists of words, by any models (paper, Fig. 8 to 10)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Column:
 
 def predict_column(
     model: ERRSeg,
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     vocabulary: Sequence[str],
     *,
     num_kept: int | None = None,
@@ -55,42 +55,42 @@ def predict_column(
 
     Args:
         model: the network.
-        pictures: (H, W, 3) uint8 RGB.
+        images: (H, W, 3) uint8 RGB.
         vocabulary: class names.
         num_kept: K, instead of the model's own.
         title: a line above the column, say the model's name.
         cell: the grid's width of columns in pixels, which the labels are made for.
     """
-    results = model.predict(pictures, vocabulary, num_kept=num_kept)
-    sizes = [fitting_size((picture.shape[1], picture.shape[0]), cell) for picture in pictures]
+    results = model.predict(images, vocabulary, num_kept=num_kept)
+    sizes = [fitting_size((image.shape[1], image.shape[0]), cell) for image in images]
     labels = [r.resized((h, w)).labels.cpu().numpy() for r, (w, h) in zip(results, sizes, strict=True)]
     return Column(tuple(vocabulary), labels, title)
 
 
-def picture_grid(pictures: Sequence[np.ndarray], columns: Sequence[Column], cell: int = CELL) -> Image.Image:
+def image_grid(images: Sequence[np.ndarray], columns: Sequence[Column], cell: int = CELL) -> Image.Image:
     """Draw one row per image: the image, then each column's labels laid over it in gray, and below what they show.
 
     A name has one colour in the whole grid.
 
     Args:
-        pictures: (H, W, 3) uint8 RGB.
+        images: (H, W, 3) uint8 RGB.
         columns: with one label map per image.
         cell: the columns' width in pixels.
 
     Raises:
         ValueError: no images, or a column with another number of label maps.
     """
-    if not pictures:
-        raise ValueError("a picture grid needs at least one picture")
+    if not images:
+        raise ValueError("an image grid needs at least one image")
     for column in columns:
-        if len(column.labels) != len(pictures):
-            raise ValueError(f"{len(column.labels)} label maps in a column for {len(pictures)} pictures")
+        if len(column.labels) != len(images):
+            raise ValueError(f"{len(column.labels)} label maps in a column for {len(images)} images")
     names = _shown_names(columns)
     places = {_key(name): place for place, name in enumerate(names)}
     rows = []
-    for number, picture in enumerate(pictures):
-        size = fitting_size((picture.shape[1], picture.shape[0]), cell)
-        small = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
+    for number, image in enumerate(images):
+        size = fitting_size((image.shape[1], image.shape[0]), cell)
+        small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
         gray = _pale_gray(small)
         panels, legends = [small], [list[Entry]()]
         for column in columns:
@@ -102,7 +102,7 @@ def picture_grid(pictures: Sequence[np.ndarray], columns: Sequence[Column], cell
             panels.append(overlay(coat, labels, names, legend=False))
             legends.append(_legend(labels, names))
         rows.append(Row(panels, legends))
-    return lay_out([["picture"], *(_heading(column, cell) for column in columns)], rows, cell=cell)
+    return lay_out([["image"], *(_heading(column, cell) for column in columns)], rows, cell=cell)
 
 
 def _shown_names(columns: Sequence[Column]) -> tuple[str, ...]:
@@ -115,9 +115,9 @@ def _shown_names(columns: Sequence[Column]) -> tuple[str, ...]:
     return tuple(names.values())
 
 
-def _pale_gray(picture: Image.Image) -> np.ndarray:
+def _pale_gray(image: Image.Image) -> np.ndarray:
     """Return an image in gray, on which every class looks as its square in the legend does."""
-    gray = np.asarray(picture.convert("L"), dtype=np.float32) // GRAY_STEP * GRAY_STEP
+    gray = np.asarray(image.convert("L"), dtype=np.float32) // GRAY_STEP * GRAY_STEP
     return np.repeat(np.round(MIDDLE_GRAY + CONTRAST * (gray - 128)).astype(np.uint8)[..., None], 3, axis=2)
 
 

@@ -31,19 +31,19 @@ def naming(place: Path | str) -> Iterator[None]:
         raise DamagedFileError(complaint if complaint.startswith(f"{place}") else f"{place}: {complaint}") from error
 
 
-def picture_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
+def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
     """Height and width of an image, after reading all of it: an image cut short raises OSError.
 
     Args:
         path: an image file.
         upright: apply the EXIF orientation, as readers do; else as stored.
     """
-    with Image.open(path) as picture:
-        width, height = picture.size
-        if upright and picture.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED:
+    with Image.open(path) as image:
+        width, height = image.size
+        if upright and image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED:
             width, height = height, width
-        picture.draft("L", (1, 1))  # reads every byte of a JPEG, but computes an eighth of its pixels a side
-        picture.load()
+        image.draft("L", (1, 1))  # reads every byte of a JPEG, but computes an eighth of its pixels a side
+        image.load()
     return height, width
 
 
@@ -51,7 +51,7 @@ def check_size(label: np.ndarray, size: tuple[int, int]) -> None:
     """Raise ValueError unless the label map (H, W) has its image's (height, width)."""
     if label.shape != size:
         raise ValueError(
-            f"the label map is {label.shape[1]}x{label.shape[0]} pixels (width x height), its picture "
+            f"the label map is {label.shape[1]}x{label.shape[0]} pixels (width x height), its image "
             f"{size[1]}x{size[0]}; they are not of the same release, or one is damaged"
         )
 
@@ -65,14 +65,14 @@ def shrunk_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
     return height, width
 
 
-def shrink_picture(path: Path, shorter_side: int) -> Image.Image | None:
+def shrink_image(path: Path, shorter_side: int) -> Image.Image | None:
     """An image as stored, in RGB, shrunk (linear); None where the file can serve as it is."""
-    with Image.open(path) as picture:
-        height, width = shrunk_size((picture.height, picture.width), shorter_side)
+    with Image.open(path) as image:
+        height, width = shrunk_size((image.height, image.width), shorter_side)
         # A label map is drawn on the pixels as stored, so an orientation that readers would apply must go.
-        if (width, height) == picture.size and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        if (width, height) == image.size and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             return None
-        return picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
 
 
 def shrink_label(label: np.ndarray, shorter_side: int) -> np.ndarray:
@@ -81,13 +81,13 @@ def shrink_label(label: np.ndarray, shorter_side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
 
 
-def write_picture(picture: Image.Image | Path, path: Path) -> None:
+def write_image(image: Image.Image | Path, path: Path) -> None:
     """Write a JPEG; a file is copied byte by byte."""
     with atomic_write(path) as partial:
-        if isinstance(picture, Path):
-            shutil.copyfile(picture, partial)
+        if isinstance(image, Path):
+            shutil.copyfile(image, partial)
         else:
-            picture.save(partial, format="JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4")
+            image.save(partial, format="JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4")
 
 
 def write_label(label: np.ndarray, path: Path) -> None:
