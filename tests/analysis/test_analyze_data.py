@@ -86,4 +86,4 @@ def test_real_label_maps(tmp_path, capsys):
     capsys.readouterr()
     output = Path(tmp_path / "out")
     assert main(["classes", "--datasets", "ade20k_150_val", "--root", str(tmp_path), "--output", str(output)]) == 0
-    assert "|        2 |                6.50 |  8.50 |" in capsys.readouterr().out
+    assert "|      2 |              6.50 |  8.50 |" in capsys.readouterr().out

