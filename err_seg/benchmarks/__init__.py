@@ -1,8 +1,11 @@
-"""Measures what prediction, training and reading cost.
+"""Measures what prediction, evaluation, training, text embedding and reading cost.
 
-=================  ======================================================================
-``prediction.py``  time and memory of predictions
-``training.py``    time and memory of training steps, compared with the dense loss
-``data.py``        training images read, or label maps prepared, per second and core
-=================  ======================================================================
+================  ===========================================================================
+``cases.py``      what is compared: the cases, and the work that each of them is
+``reference.py``  the baseline: the released code's arithmetic with the same weights
+``machine.py``    the limits of a machine, and what a computation asks of it
+``measuring.py``  times in turns; memory and operations of each case alone
+``report.py``     table, files and plots, beside the paper's figures
+``data.py``       training images read, or label maps prepared, per second and core
+================  ===========================================================================
 """

@@ -1,49 +1,69 @@
-"""Measure what prediction, training and reading cost.
+"""Measure what prediction, evaluation, training, text embedding and reading cost.
 
-    err-seg benchmark prediction --config-file configs/err_seg_convnext_b.yaml \\
-        --num-classes 847 --num-kept 48 --picture 1500 2000 MODEL.CLIP.PRETRAINED ""
-    err-seg benchmark training --config-file configs/err_seg_convnext_b.yaml --size 640 --batch-size 4
+    err-seg benchmark prediction --config-file err_seg_convnext_b --num-classes 20 150 847 --num-kept 32 8
+    err-seg benchmark training --config-file err_seg_convnext_b --size 320 --num-classes 171 --batch-size 2
+    err-seg benchmark vocabulary --config-file err_seg_convnext_b --num-classes 847
     err-seg benchmark data --preparation --pictures 400
 
-prediction: seconds, and memory above that of the loaded model. training: a step with the loss on the kept classes,
-against the dense loss over all classes; without --config-file it is the base network at a small size with the text
-tower frozen, so that two processor cores need about a minute. data: training images read, or label maps prepared, a
-second a core, and what the time goes into. Weights do not matter for any of this, so random ones will do.
+prediction: from images to label maps. evaluation: the same, and pixels counted. training: whole steps. vocabulary:
+class names embedded. Options with several values are multiplied out. Cases of the same configuration, vocabulary, size
+and batch form a group: they are timed in turns and compared with the group's first row. That is the reference: the same
+network with the released code's arithmetic (concatenations written out, maps of all T classes, all 77 text positions).
+Weights do not matter, so they are random unless MODEL.WEIGHTS or MODEL.CLIP.PRETRAINED is given. data: training images
+read, or label maps prepared, a second a core, and what the time goes into.
 """
 
 import argparse
+import itertools
+import logging
+import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from err_seg.commands.options import add_config_options, command_parser, positive
+from err_seg.choices import PRECISIONS
+from err_seg.commands.options import command_parser, positive
 
-QUICK = ["MODEL.CLIP.TEXT_TUNING", "none", "INPUT.CROP_SIZE", 320, "INPUT.SIZE", 320]
+if TYPE_CHECKING:
+    from err_seg.benchmarks.cases import Case
+    from err_seg.config import Config
+
+NETWORK = ("prediction", "evaluation", "training", "vocabulary")
+
+
+def num_kept(text: str) -> int | str | None:
+    """Read K: a number, "need" or "all"."""
+    return {"need": "need", "all": None}[text] if text in ("need", "all") else positive(text)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("benchmark", __doc__)
-    kinds = parser.add_subparsers(required=True, metavar="prediction | training | data")
-
-    prediction = kinds.add_parser("prediction", allow_abbrev=False)
-    prediction.set_defaults(run=prediction_costs)
-    prediction.add_argument("--num-classes", type=positive, default=150, metavar="T", help="vocabulary (150)")
-    prediction.add_argument("--num-kept", type=positive, metavar="K", help="classes kept (the configuration's)")
-    prediction.add_argument(
-        "--picture", dest="image", type=positive, nargs=2, default=(480, 640), metavar=("H", "W"), help="(480 640)"
-    )
-    prediction.add_argument("--repeat", type=positive, default=3, metavar="N", help="timed after the first (3)")
-    add_config_options(prediction, required=True)
-
-    training = kinds.add_parser("training", allow_abbrev=False)
-    training.set_defaults(run=training_costs)
-    training.add_argument("--size", type=positive, metavar="S", help="side of the crop (the configuration's)")
-    training.add_argument("--batch-size", type=positive, default=1, metavar="B", help="images (1)")
-    training.add_argument("--steps", type=positive, default=2, metavar="N", help="timed, after one to warm up (2)")
-    training.add_argument("--vocabulary", default="coco_stuff", metavar="NAME", help="whose classes (coco_stuff)")
-    training.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a JSON file")
-    add_config_options(training)
+    kinds = parser.add_subparsers(required=True, metavar=" | ".join((*NETWORK, "data")))
+    for kind in NETWORK:
+        network = kinds.add_parser(kind, allow_abbrev=False)
+        network.set_defaults(run=network_costs, kind=kind)
+        add = network.add_argument
+        files = "a YAML file, or a shipped name such as err_seg_convnext_b; may be given several times"
+        add("--config-file", required=True, action="append", metavar="FILE", help=files)
+        add("--num-classes", type=positive, nargs="+", default=[150], metavar="T", help="vocabulary (150)")
+        add("--batch-size", type=positive, nargs="+", default=[1], metavar="B", help="images at a time (1)")
+        add("--precision", choices=PRECISIONS[1:], nargs="+", default=["fp32"], help="fp32, fp16, bf16 (fp32)")
+        if kind != "vocabulary":
+            kept = 'classes kept, "need" (MODEL.CRM.MIN_SCORE) or "all"; the reference takes the first (the published)'
+            add("--num-kept", type=num_kept, nargs="+", metavar="K", help=kept)
+            add("--size", type=positive, nargs="+", metavar="S", help="side of the input (the configuration's)")
+            add("--compile", action="store_true", help="also each case with torch.compile")
+        if kind in ("prediction", "evaluation"):
+            sides = "of the image, and of its label map (480 640)"
+            add("--image", type=positive, nargs=2, default=(480, 640), metavar=("H", "W"), help=sides)
+        add("--rounds", type=positive, default=5, metavar="N", help="how often each case is timed (5)")
+        add("--no-reference", action="store_true", help="compare with the first case instead")
+        add("--no-demands", action="store_true", help="measure neither memory nor operations, which takes longer")
+        add("--output", type=Path, metavar="DIR", help="write results.json, table.md, table.csv and plot.png there")
+        add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
 
     data = kinds.add_parser("data", allow_abbrev=False)
     data.set_defaults(run=data_costs)
@@ -57,7 +77,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     data.add_argument("--crop-size", type=positive, default=640, metavar="S", help="side in pixels (%(default)s)")
     data.add_argument("--color-jitter", choices=("ssd", "none"), default="ssd", help="(%(default)s)")
     parser.epilog = "\n".join(kind.format_usage() for kind in kinds.choices.values())
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.command = shlex.join(["err-seg", "benchmark", *(sys.argv[1:] if arguments is None else arguments)])
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,34 +93,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def prediction_costs(options: argparse.Namespace) -> None:
-    """Predict an image of noise."""
-    from err_seg.benchmarks.prediction import benchmark_prediction
+def network_costs(options: argparse.Namespace) -> None:
+    """Measure the network, group by group; what is measured is written after each."""
+    from err_seg.benchmarks import report
+    from err_seg.benchmarks.machine import measure_machine
+    from err_seg.benchmarks.measuring import measure
     from err_seg.config import get_cfg
+    from err_seg.device import resolve_device
 
-    benchmark_prediction(
-        get_cfg(options.config_file, options.opts),
-        num_classes=options.num_classes,
-        num_kept=options.num_kept,
-        image=tuple(options.image),
-        repeat=options.repeat,
-    )
+    logging.getLogger("err_seg.build").setLevel(logging.ERROR)  # random weights are what is wanted
+    overrides = ["MODEL.CLIP.PRETRAINED", "", "MODEL.TEXT.CACHE_DIR", "none", *options.opts]
+    configs = {file: get_cfg(file, overrides) for file in options.config_file}
+    cases = [case for name, cfg in configs.items() for case in cases_of(options, name, cfg)]
+    device = resolve_device(next(iter(configs.values())).MODEL.DEVICE)
+    machine = measure_machine(device, [case.precision for case in cases])
+    print(report.machine_text(machine), flush=True)
+    rows = []
+    for group in measure(cases, configs, rounds=options.rounds, machine=machine, demands=not options.no_demands):
+        rows += group
+        print(f"\n{report.group_table(group)}", flush=True)
+        if options.output:
+            report.save(rows, machine, options.command, options.output)
+    print(f"\n{report.EXPLANATION}")
 
 
-def training_costs(options: argparse.Namespace) -> None:
-    """Train on noise with either loss."""
-    from err_seg.benchmarks.training import benchmark_training
-    from err_seg.config import get_cfg
-    from err_seg.data import load_vocabulary
-    from err_seg.files import write_json
+def cases_of(options: argparse.Namespace, name: str, cfg: "Config") -> "list[Case]":
+    """Multiply the options out to a configuration's cases, group by group, the reference first in each."""
+    from err_seg.benchmarks.cases import BY_NEED, Case, own_num_kept
 
-    quick = [] if options.config_file else QUICK
-    sizes = ["INPUT.CROP_SIZE", options.size, "INPUT.SIZE", options.size] if options.size else []
-    cfg = get_cfg(options.config_file, ["MODEL.CLIP.PRETRAINED", "", *quick, *sizes, *options.opts])
-    vocabulary = load_vocabulary(options.vocabulary)
-    figures = benchmark_training(cfg, vocabulary, batch_size=options.batch_size, steps=options.steps)
-    if options.json:
-        write_json(options.json, figures)
+    is_training = options.kind == "training"
+    sizes = getattr(options, "size", None) or [cfg.INPUT.CROP_SIZE if is_training else cfg.INPUT.SIZE]
+    compiled = (False, True) if getattr(options, "compile", False) else (False,)
+    cases = []
+    for classes, size, batch in itertools.product(options.num_classes, sizes, options.batch_size):
+        image = tuple(getattr(options, "image", (size, size)))
+        kept = getattr(options, "num_kept", None) or [own_num_kept(cfg, classes, training=is_training)]
+        base = Case(options.kind, name, classes, kept[0], size, batch, image)
+        if not options.no_reference:
+            fixed = base.num_kept if base.num_kept != BY_NEED else own_num_kept(cfg, classes, training=is_training)
+            cases.append(replace(base, num_kept=fixed, is_reference=True))
+        cases += [
+            replace(base, num_kept=own, precision=precision, compiled=is_compiled)
+            for own, precision, is_compiled in itertools.product(kept, options.precision, compiled)
+        ]
+    return cases
 
 
 def data_costs(options: argparse.Namespace) -> None:

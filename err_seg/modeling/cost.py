@@ -45,19 +45,24 @@ def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size:
     with torch.no_grad(), model.evaluating(), fixed_number(model), repeated_guidance(model) as repeated, counter:
         model(images, text, num_kept)
 
-    counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
-    parts = {"encoder": "ERRSeg.encoder", **{name: f"ERRSeg.head.{name}" for name, _ in model.head.named_children()}}
-    macs = {name: counts[module] for name, module in parts.items() if module in counts}
-    # cost maps are not counted in a sub-module of their own, since they have no parameters
-    macs["other"] = counts["Global"] - sum(macs.values())
     own = [(name, p.numel()) for name, p in model.named_parameters()]
     return Cost(
         parameters=sum(count for _, count in own),
         outside_clip=sum(count for name, count in own if not name.startswith("encoder.")),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        macs={name: count for name, count in macs.items() if count},
+        macs=macs_by_part(counter, model),
         repeated_guidance_macs=sum(repeated),
     )
+
+
+def macs_by_part(counter: FlopCounterMode, model: ERRSeg) -> dict[str, int]:
+    """Return the multiply-adds that were counted in each part of a network, in the order of the forward pass."""
+    counts = {name: sum(flops.values()) // 2 for name, flops in counter.get_flop_counts().items()}
+    parts = {"encoder": "ERRSeg.encoder", **{name: f"ERRSeg.head.{name}" for name, _ in model.head.named_children()}}
+    macs = {name: counts[module] for name, module in parts.items() if module in counts}
+    # cost maps are not counted in a sub-module of their own, since they have no parameters
+    macs["other"] = counts.get("Global", 0) - sum(macs.values())
+    return {name: count for name, count in macs.items() if count}
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""``err-seg benchmark data``, from a checkout."""
+"""``err-seg benchmark``, from a checkout."""
 
 import sys
 
 from err_seg.commands.benchmark import main
 
 if __name__ == "__main__":
-    sys.exit(main(["data", *sys.argv[1:]]))
+    sys.exit(main())

@@ -1,9 +1,0 @@
-#!/usr/bin/env python
-"""``err-seg benchmark training``, from a checkout."""
-
-import sys
-
-from err_seg.commands.benchmark import main
-
-if __name__ == "__main__":
-    sys.exit(main(["training", *sys.argv[1:]]))
