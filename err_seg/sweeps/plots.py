@@ -47,8 +47,12 @@ def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
         draw_classes_kept(panel.twinx(), rows, places, kept)
     if sweep.plot.log:
         nonzero = [place for place in places if place]
-        panel.set_xscale("log") if len(nonzero) == len(places) else panel.set_xscale("symlog", linthresh=min(nonzero))
-    panel.set_xticks(sorted(set(places)), [f"{value:g}" for value in sorted(set(places))])
+        if len(nonzero) == len(places):
+            panel.set_xscale("log")
+        else:
+            panel.set_xscale("symlog", linthresh=min(nonzero), linscale=0.5)
+            panel.set_xlim(left=-min(nonzero) / 3)
+    panel.set_xticks(sorted(set(places)), [f"{value:g}" for value in sorted(set(places))], rotation=45 * sweep.plot.log)
     panel.minorticks_off()
     panel.set_xlabel(sweep.plot.label)
     panel.set_ylabel("mIoU, %")
