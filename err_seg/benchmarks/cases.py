@@ -132,7 +132,8 @@ def blocks(case: Case, height: int, width: int) -> Tensor:
 
 def noise_spec(case: Case) -> DatasetSpec:
     """Declare a data set of T classes."""
-    return DatasetSpec("noise", "images", "labels", tuple(f"thing {index}" for index in range(case.num_classes)))
+    names = tuple(f"thing {index}" for index in range(case.num_classes))
+    return DatasetSpec("noise", "images", "labels", names, ignore_label=65535)
 
 
 def prompts(case: Case, cfg: Config, network: ERRSeg) -> Tensor:

@@ -1,5 +1,6 @@
 """What a machine can do at most, and what a computation asks of it: arithmetic and memory traffic."""
 
+import math
 import platform
 import statistics
 import time
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from err_seg.device import PRECISIONS, tf32
 
@@ -83,6 +84,21 @@ def synchronize(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
+def convolution_backward_flops(
+    gradient: Sequence[int], x: Sequence[int], weight: Sequence[int], *rest: Any, **_: Any
+) -> int:
+    """Count a convolution's backward pass from shapes: that of x and that of the weight each cost what forward costs.
+
+    Torch's own count takes no account of groups, so it is C times too high for the weight of a depthwise convolution.
+    """
+    transposed, output_mask = rest[4], rest[7]
+    places = x if transposed else gradient
+    return 2 * places[0] * math.prod(places[2:]) * math.prod(weight) * sum(output_mask[:2])
+
+
+FLOP_COUNTS = {**flop_registry, torch.ops.aten.convolution_backward: shape_wrapper(convolution_backward_flops)}
+
+
 class Operations(TorchDispatchMode):
     """While active, notes of every operation of torch how many FLOP it is and how many bytes it reads and writes.
 
@@ -98,7 +114,7 @@ class Operations(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if not func.is_view:
-            count = flop_registry.get(func._overloadpacket)
+            count = FLOP_COUNTS.get(func._overloadpacket)
             moved = sum(leaf.nbytes for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor))
             self.seen.append((count(*args, **kwargs, out_val=result) if count else 0, moved))
         return result

@@ -52,7 +52,7 @@ def group_table(rows: Sequence[Row]) -> str:
     """Lay out a group's rows under its title, and the multiply-adds by part of the network under these."""
     tables = [group_title(rows[0].case), text_table(HEADER, [cells(row) for row in rows])]
     shares = {part: count / sum(row.macs.values()) for row in rows for part, count in row.macs.items()}
-    if parts := [part for part, share in shares.items() if share > LEAST_SHARE]:
+    if len(shares) > 1 and (parts := [part for part, share in shares.items() if share > LEAST_SHARE]):
         counts = [[str(row.case), *(row.macs.get(part, 0) / 1e9 for part in parts)] for row in rows]
         tables.append(text_table(["GMAC", *parts], counts))
     return "\n\n".join(tables)

@@ -55,7 +55,7 @@ def test_table_files_and_plot(command, tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", ["evaluation", "training", "vocabulary"])
 def test_other_kinds(command, capsys, kind):
-    assert command(kind, "--num-classes", 20, "--no-demands") == 0
+    assert command(kind, "--num-classes", 300, "--no-demands") == 0
     printed = capsys.readouterr().out
     assert f"{kind}: " in printed
     names = {"vocabulary": ("reference", "ERR-Seg"), "training": ("reference, K = 12", "K = 12")}
@@ -120,6 +120,19 @@ def test_operations_are_counted_with_their_traffic():
     assert operations.seen == [(2 * 4 * 8 * 2, 4 * (32 + 16 + 8)), (0, 4 * (32 + 32))]
     machine = Machine("toy", {"fp32": 16.0}, bandwidth=64.0)
     assert machine.seconds_needed(operations.seen, "fp32") == 128 / 16 + 256 / 64
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize("kind", [torch.nn.Conv2d, torch.nn.ConvTranspose2d])
+def test_a_backward_pass_costs_as_much_for_input_and_for_weight_as_forward(kind, groups):
+    layer, x = kind(8, 8, 3, groups=groups), torch.randn(2, 8, 10, 10, requires_grad=True)
+    with Operations() as forward:
+        output = layer(x)
+    with Operations() as backward:
+        output.sum().backward()
+    flops = sum(count for count, _ in forward.seen)
+    assert flops > 0
+    assert sum(count for count, _ in backward.seen) == 2 * flops
 
 
 def test_percentiles():
