@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 # before torch is loaded: on some processors sums differ from those of a process that is given one thread later
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

@@ -98,7 +98,10 @@ def check_command(command):
         config = arguments[arguments.index("--config-file") + 1] if "--config-file" in arguments else None
     if config is not None and not config.isupper():  # FILE stands for any
         keys = [i for i, word in enumerate(arguments) if re.fullmatch(KEY, word) or word in SINGLE_KEYS]
-        err_seg.get_cfg(REPOSITORY / config, [word for i in keys for word in arguments[i : i + 2]])
+        err_seg.get_cfg(
+            REPOSITORY / config if config.endswith(".yaml") else config,
+            [word for i in keys for word in arguments[i : i + 2]],
+        )
 
 
 def check_keys(text):

@@ -125,6 +125,9 @@ def draw(rows: Sequence[Row], axes: Sequence[str]) -> Figure:
             panel.errorbar([x for x, _ in points], medians, bars, marker="o", capsize=3, label=name)
         if axis == "num_classes":
             panel.set_xscale("log")
+            vocabularies = sorted({row.case.num_classes for row in rows})
+            panel.set_xticks(vocabularies, [f"{classes:,}" for classes in vocabularies])
+            panel.minorticks_off()
         panel.set_xlabel(AXES[axis])
         panel.set_ylabel("ms an image")
         panel.set_ylim(bottom=0)
