@@ -269,8 +269,8 @@ def test_wrong_uploads_are_told(site, tmp_path, capfd):
     [
         ("photo.png", "photo.png"),
         ("../../etc/cron.d/job", "job"),
-        ("..", "picture"),
-        ("", "picture"),
+        ("..", "image"),
+        ("", "image"),
         (".hidden", "hidden"),
         ("a b\0c?.png", "a_b_c_.png"),
         ("猫" * 300 + ".png", "猫" * 56 + ".png"),
