@@ -4,6 +4,10 @@ MODEL_NAMES = ("err-seg-b", "err-seg-l", "mini")
 DEFAULT_MODEL = "err-seg-b"
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 ENGINES = ("auto", "plain", "detectron2")
+BENCHMARKED = ("prediction", "evaluation", "training", "vocabulary")
+"""What of the network is benchmarked, see :mod:`err_seg.benchmarks.cases`."""
+BY_NEED = "need"
+"""Instead of a number K: as many classes as an image needs."""
 FORMATS = ("overlay", "labels", "json", "rle", "kept", "attention")
 """Of prediction's result files, see :mod:`err_seg.inference.formats`."""
 PREPARED = ("coco-stuff", "ade150", "ade847", "pc59", "pc459", "voc20", "voc20b")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from err_seg.benchmarks.reference import all_positions, dense_labels, dense_loss, reference
 from err_seg.build import default_num_kept
+from err_seg.choices import BY_NEED
 from err_seg.config import Config
 from err_seg.data import Batch, DatasetSpec
 from err_seg.data.catalog import find_dataset
@@ -20,10 +21,9 @@ from err_seg.engine import build_optimizer
 from err_seg.engine.benchmarks import new_counts
 from err_seg.engine.step import training_loss
 from err_seg.modeling.clip import embed_prompts
+from err_seg.modeling.crm import CRM, NOT_KEPT
 from err_seg.modeling.err_seg import ERRSeg
 
-KINDS = ("prediction", "evaluation", "training", "vocabulary")
-BY_NEED = "need"
 CLASSES_AN_IMAGE = 8
 
 
@@ -32,7 +32,7 @@ class Case:
     """One row of a comparison.
 
     Attributes:
-        kind: of ``KINDS``.
+        kind: of :data:`err_seg.choices.BENCHMARKED`.
         config: the configuration's name.
         num_classes: T.
         num_kept: K; ``BY_NEED``: as many as an image needs, at most the configuration's K; ``None``: all.
@@ -73,7 +73,12 @@ class Case:
 
 
 def own_num_kept(cfg: Config, num_classes: int, *, training: bool) -> int | None:
-    """Return a configuration's K: in evaluation, unless it has one, that of its benchmark with the next larger T."""
+    """Return a configuration's K: in evaluation, unless it has one, that of its benchmark with the next larger T.
+
+    ``None`` is all classes: CRM is off.
+    """
+    if not cfg.MODEL.CRM.ENABLED:
+        return None
     if training:
         return cfg.MODEL.CRM.NUM_KEPT_TRAIN
     if cfg.MODEL.CRM.NUM_KEPT:
@@ -84,19 +89,22 @@ def own_num_kept(cfg: Config, num_classes: int, *, training: bool) -> int | None
     return larger[0] if larger else known[-1][1] if known else default_num_kept(cfg)
 
 
-def variant(model: ERRSeg, case: Case) -> ERRSeg:
+def variant(case: Case, cfg: Config, model: ERRSeg) -> ERRSeg:
     """Copy a network as a case needs it; parameters are shared."""
     if case.is_reference:
         network = reference(model)
     else:
         network = copy.deepcopy(model, {id(t): t for t in itertools.chain(model.parameters(), model.buffers())})
     crm = network.head.crm
-    if case.num_kept != BY_NEED:
-        crm.num_kept = crm.num_kept_train = case.num_kept  # type: ignore[assignment]
+    if isinstance(case.num_kept, str):  # BY_NEED
+        most = own_num_kept(cfg, case.num_classes, training=crm.training)
+        if not crm.is_adaptive:
+            key = "MODEL.CRM.MIN_SCORE_TRAIN" if crm.training else "MODEL.CRM.MIN_SCORE"
+            raise ValueError(f"--num-kept {BY_NEED}: {key} is 0, so all images keep K classes; set it, to 0.01, say")
+    else:
+        most = case.num_kept
         crm.min_score = crm.min_score_train = 0.0
-    elif not crm.is_adaptive:
-        key = "MODEL.CRM.MIN_SCORE_TRAIN" if crm.training else "MODEL.CRM.MIN_SCORE"
-        raise ValueError(f"--num-kept {BY_NEED}: {key} is 0, so all images keep K classes; set it, to 0.01 for example")
+    crm.num_kept = crm.num_kept_train = most
     if case.compiled:
         for module, name in ((network.encoder, "forward"), (network.head, "segment_equal")):
             setattr(module, name, torch.compile(getattr(module, name), dynamic=False))
@@ -105,7 +113,7 @@ def variant(model: ERRSeg, case: Case) -> ERRSeg:
 
 def make_work(case: Case, cfg: Config, model: ERRSeg) -> Callable[[], float]:
     """Make a case ready: the returned function does it once, on noise, and returns how many classes were kept."""
-    network = variant(model.train(case.kind == "training"), case)
+    network = variant(case, cfg, model.train(case.kind == "training"))
     make = {
         "prediction": predicting,
         "evaluation": evaluating,
@@ -137,7 +145,7 @@ def noise_spec(case: Case) -> DatasetSpec:
 
 
 def prompts(case: Case, cfg: Config, network: ERRSeg) -> Tensor:
-    """Tokenize T class names (T, 1, L): those of the data set for training, repeated as often as needed."""
+    """Tokenize T class names (T, P, L): those of the data set for training, repeated as often as needed."""
     names = find_dataset(cfg.DATASETS.TRAIN[0], cfg.DATASETS.CUSTOM).vocabulary
     tokens = network.words.tokenize(names)
     if case.is_reference:
@@ -193,6 +201,12 @@ def training(case: Case, cfg: Config, network: ERRSeg) -> Callable[[], float]:
         with torch.no_grad():
             text = embed_prompts(network.encoder.clip, text)
     spec, optimizer = noise_spec(case), build_optimizer(network, cfg)
+    kept_numbers: list[float] = []
+
+    def note_kept(crm: CRM, inputs: object, output: tuple[Tensor, Tensor]) -> None:
+        kept_numbers[:] = [(output[0] != NOT_KEPT).sum(dim=1).float().mean().item()]
+
+    network.head.crm.register_forward_hook(note_kept)
 
     def loss() -> Tensor:
         if not case.is_reference:
@@ -205,7 +219,7 @@ def training(case: Case, cfg: Config, network: ERRSeg) -> Callable[[], float]:
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
-        return min(network.head.crm.num_kept_train or case.num_classes, case.num_classes)
+        return kept_numbers[-1]
 
     return work
 

@@ -2,7 +2,6 @@
 
 import math
 import platform
-import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -118,11 +117,3 @@ class Operations(TorchDispatchMode):
             moved = sum(leaf.nbytes for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor))
             self.seen.append((count(*args, **kwargs, out_val=result) if count else 0, moved))
         return result
-
-
-def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median and the 10th and 90th percentile, interpolated; of a single value itself."""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    deciles = statistics.quantiles(values, n=10, method="inclusive")
-    return statistics.median(values), deciles[0], deciles[-1]

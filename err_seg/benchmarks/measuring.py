@@ -1,6 +1,7 @@
 """Times cases in turns, and measures each case's memory and operations in a process of its own."""
 
 import logging
+import statistics
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,15 +13,18 @@ from typing import NamedTuple
 
 import psutil
 import torch
+import torch._dynamo
 from torch.utils.flop_counter import FlopCounterMode
 
 from err_seg.benchmarks.cases import Case, make_work
-from err_seg.benchmarks.machine import Machine, Operations, percentiles, synchronize, timed
+from err_seg.benchmarks.machine import Machine, Operations, synchronize, timed
 from err_seg.build import build_model
 from err_seg.config import Config
 from err_seg.modeling.cost import macs_by_part
 
 SAMPLING_SECONDS = 0.005
+MOST_COMPILED = 10_000
+"""Versions of a function. Torch's own limit is a few; what exceeds it runs uncompiled, without a word."""
 
 
 class Demands(NamedTuple):
@@ -39,7 +43,7 @@ class Demands(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a case.
+    """What was measured of a case; what follows ``ratios`` only where it was asked for.
 
     Attributes:
         case: which.
@@ -57,9 +61,9 @@ class Row:
     seconds: list[float]
     ratios: list[float]
     macs: dict[str, int] = field(default_factory=dict)
-    memory: float = float("nan")
-    arithmetic_share: float = float("nan")
-    roofline_share: float = float("nan")
+    memory: float | None = None
+    arithmetic_share: float | None = None
+    roofline_share: float | None = None
 
 
 @contextmanager
@@ -113,7 +117,8 @@ def time_in_turns(cases: Sequence[Case], cfg: Config, rounds: int) -> list[Row]:
     """Time cases that share a network, one after the other in each round."""
     model = build_model(cfg)
     works = [make_work(case, cfg, model) for case in cases]
-    kept = [work() for work in works]
+    with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED, accumulated_recompile_limit=MOST_COMPILED):
+        kept = [work() for work in works]
     seconds = [[timed(work, model.device) for work in works] for _ in range(rounds)]
     return [
         Row(case, kept[i], [turn[i] for turn in seconds], [turn[i] / turn[0] for turn in seconds])
@@ -154,3 +159,11 @@ def measure_demands(case: Case, cfg: Config, threads: int) -> Demands:
     else:
         macs = macs_by_part(counter, model)
     return Demands(memory, operations.seen, macs)
+
+
+def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median and the 10th and 90th percentile, interpolated; of a single value itself."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    deciles = statistics.quantiles(values, n=10, method="inclusive")
+    return statistics.median(values), deciles[0], deciles[-1]

@@ -8,21 +8,22 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from err_seg.benchmarks.cases import Case
-from err_seg.benchmarks.machine import Machine, percentiles
-from err_seg.benchmarks.measuring import Row
+from err_seg.benchmarks.machine import Machine
+from err_seg.benchmarks.measuring import Row, percentiles
 from err_seg.drawing.plots import panel_grid, save_figure
 from err_seg.evaluation.report import text_table, write_csv
 from err_seg.files import write_json, write_text
 
 AXES = {"num_classes": "T, classes of the vocabulary", "num_kept": "K, classes kept", "size": "S", "batch_size": "B"}
-HEADER = ("case", "K", "ms", "p10", "p90", "images/s", "ratio", "p10", "p90", "GB", "GMAC", "GEMM %", "roofline %")
+TIMES = ("case", "K", "ms", "ms p10", "ms p90", "a second", "ratio", "ratio p10", "ratio p90")
+HEADER = (*TIMES, "GB", "GMAC", "GEMM %", "roofline %")
 LEAST_SHARE = 0.001
 """Parts of the network with fewer of the multiply-adds are not listed."""
 EXPLANATION = """\
-ms: median time of a batch, and 10th and 90th percentile. ratio: to the group's first row, both timed in turns. GB: peak
-above the loaded model. GMAC: multiply-adds. GEMM %: the time that these take in a large matrix product, as a share of
-the median. roofline %: the same for the sum over all operations of arithmetic or memory traffic, whichever takes
-longer; what stays in a cache arrives faster, so it may exceed 100."""
+ms: median time of a batch, and 10th and 90th percentile. a second: images, or names of a vocabulary. ratio: to the
+group's first row, both timed in turns. GB: peak above the loaded model. GMAC: multiply-adds. GEMM %: the time that
+these take in a large matrix product, as a share of the median. roofline %: the same for the sum over all operations of
+arithmetic or memory traffic, whichever takes longer; what stays in a cache arrives faster, so it may exceed 100."""
 PAPER = """\
 The paper's figures, on its own GPU at S = 640; a GFLOP there is a multiply-add
 
@@ -67,10 +68,15 @@ def cells(row: Row) -> list[Any]:
         *(1e3 * value for value in (median, low, high)),
         (row.case.num_classes if row.case.kind == "vocabulary" else row.case.batch_size) / median,
         *percentiles(row.ratios),
-        row.memory / 1e9,
-        sum(row.macs.values()) / 1e9 if row.macs else float("nan"),
-        100 * row.arithmetic_share,
-        100 * row.roofline_share,
+        *(
+            float("nan") if value is None else value * scale
+            for value, scale in (
+                (row.memory, 1e-9),
+                (sum(row.macs.values()) or None, 1e-9),
+                (row.arithmetic_share, 100),
+                (row.roofline_share, 100),
+            )
+        ),
     ]
 
 
@@ -92,6 +98,7 @@ def save(rows: Sequence[Row], machine: Machine, command: str, output: Path) -> N
     tables = [group_table([row for row in rows if row.case.group == group]) for group in groups]
     parts = [f"`{command}`", machine_text(machine), *tables, EXPLANATION, PAPER.strip()]
     write_text(output / "table.md", "\n\n".join(parts) + "\n")
+    (output / "plot.png").unlink(missing_ok=True)  # an earlier benchmark's
     if axes := varied(rows):
         save_figure(draw(rows, axes), output / "plot.png")
 
@@ -129,7 +136,7 @@ def draw(rows: Sequence[Row], axes: Sequence[str]) -> Figure:
             panel.set_xticks(vocabularies, [f"{classes:,}" for classes in vocabularies])
             panel.minorticks_off()
         panel.set_xlabel(AXES[axis])
-        panel.set_ylabel("ms an image")
+        panel.set_ylabel("ms" if rows[0].case.kind == "vocabulary" else "ms an image")
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
         panel.legend(frameon=False, fontsize="small")

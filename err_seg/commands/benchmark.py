@@ -23,38 +23,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.choices import PRECISIONS
+from err_seg.choices import BENCHMARKED, BY_NEED, PRECISIONS
 from err_seg.commands.options import command_parser, positive
 
 if TYPE_CHECKING:
     from err_seg.benchmarks.cases import Case
     from err_seg.config import Config
 
-NETWORK = ("prediction", "evaluation", "training", "vocabulary")
-
 
 def num_kept(text: str) -> int | str | None:
     """Read K: a number, "need" or "all"."""
-    return {"need": "need", "all": None}[text] if text in ("need", "all") else positive(text)
+    return {BY_NEED: BY_NEED, "all": None}[text] if text in (BY_NEED, "all") else positive(text)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("benchmark", __doc__)
-    kinds = parser.add_subparsers(required=True, metavar=" | ".join((*NETWORK, "data")))
-    for kind in NETWORK:
+    kinds = parser.add_subparsers(required=True, metavar=" | ".join((*BENCHMARKED, "data")))
+    for kind in BENCHMARKED:
         network = kinds.add_parser(kind, allow_abbrev=False)
         network.set_defaults(run=network_costs, kind=kind)
         add = network.add_argument
         files = "a YAML file, or a shipped name such as err_seg_convnext_b; may be given several times"
         add("--config-file", required=True, action="append", metavar="FILE", help=files)
         add("--num-classes", type=positive, nargs="+", default=[150], metavar="T", help="vocabulary (150)")
-        add("--batch-size", type=positive, nargs="+", default=[1], metavar="B", help="images at a time (1)")
         add("--precision", choices=PRECISIONS[1:], nargs="+", default=["fp32"], help="fp32, fp16, bf16 (fp32)")
         if kind != "vocabulary":
             kept = 'classes kept, "need" (MODEL.CRM.MIN_SCORE) or "all"; the reference takes the first (the published)'
             add("--num-kept", type=num_kept, nargs="+", metavar="K", help=kept)
             add("--size", type=positive, nargs="+", metavar="S", help="side of the input (the configuration's)")
+            add("--batch-size", type=positive, nargs="+", default=[1], metavar="B", help="images at a time (1)")
             add("--compile", action="store_true", help="also each case with torch.compile")
         if kind in ("prediction", "evaluation"):
             sides = "of the image, and of its label map (480 640)"
@@ -105,7 +103,9 @@ def network_costs(options: argparse.Namespace) -> None:
     overrides = ["MODEL.CLIP.PRETRAINED", "", "MODEL.TEXT.CACHE_DIR", "none", *options.opts]
     configs = {file: get_cfg(file, overrides) for file in options.config_file}
     cases = [case for name, cfg in configs.items() for case in cases_of(options, name, cfg)]
-    device = resolve_device(next(iter(configs.values())).MODEL.DEVICE)
+    device, *others = dict.fromkeys(resolve_device(cfg.MODEL.DEVICE) for cfg in configs.values())
+    if others:
+        raise ValueError(f"MODEL.DEVICE: the configurations name {device} and {others[0]}; compare them on one")
     machine = measure_machine(device, [case.precision for case in cases])
     print(report.machine_text(machine), flush=True)
     rows = []
@@ -119,13 +119,14 @@ def network_costs(options: argparse.Namespace) -> None:
 
 def cases_of(options: argparse.Namespace, name: str, cfg: "Config") -> "list[Case]":
     """Multiply the options out to a configuration's cases, group by group, the reference first in each."""
-    from err_seg.benchmarks.cases import BY_NEED, Case, own_num_kept
+    from err_seg.benchmarks.cases import Case, own_num_kept
 
     is_training = options.kind == "training"
     sizes = getattr(options, "size", None) or [cfg.INPUT.CROP_SIZE if is_training else cfg.INPUT.SIZE]
+    batches = getattr(options, "batch_size", [1])
     compiled = (False, True) if getattr(options, "compile", False) else (False,)
     cases = []
-    for classes, size, batch in itertools.product(options.num_classes, sizes, options.batch_size):
+    for classes, size, batch in itertools.product(options.num_classes, sizes, batches):
         image = tuple(getattr(options, "image", (size, size)))
         kept = getattr(options, "num_kept", None) or [own_num_kept(cfg, classes, training=is_training)]
         base = Case(options.kind, name, classes, kept[0], size, batch, image)

@@ -2,15 +2,17 @@
 
 import csv
 import json
+from functools import partial
 
 import pytest
 import torch
 from conftest import TESTS, TOY
 
 from err_seg.benchmarks import measuring
-from err_seg.benchmarks.cases import BY_NEED, Case, make_work, own_num_kept
-from err_seg.benchmarks.machine import Machine, Operations, percentiles
-from err_seg.benchmarks.measuring import time_in_turns
+from err_seg.benchmarks.cases import Case, make_work, own_num_kept
+from err_seg.benchmarks.machine import Machine, Operations
+from err_seg.benchmarks.measuring import percentiles, time_in_turns
+from err_seg.choices import BY_NEED
 from err_seg.commands.benchmark import main
 from err_seg.config import get_cfg
 
@@ -73,6 +75,45 @@ def test_classes_by_need(command, capsys):
     assert float(kept[1]) == 20
 
 
+def test_by_need_is_at_most_the_number_it_is_compared_with(toy_model):
+    cfg = get_cfg(None, [*TOY, *TRAINED_ON, "MODEL.CRM.MIN_SCORE", 1e-9, "MODEL.CRM.MIN_SCORE_TRAIN", 0.2])
+    model = toy_model("MODEL.CRM.MIN_SCORE", 1e-9, "MODEL.CRM.MIN_SCORE_TRAIN", 0.2, *TRAINED_ON)
+    cfg.MODEL.CRM.NUM_KEPT = 2  # the model's own is 4
+    assert make_work(Case("prediction", "", 20, BY_NEED, 64, 1, (30, 40)), cfg, model)() <= 2
+    # labels bring up to 8 classes, and few others are needed
+    assert 1 <= make_work(Case("training", "", 20, BY_NEED, 64, 2, (64, 64)), cfg, model)() < 12
+
+
+def test_every_case_is_compiled_however_many_there_are(monkeypatch, toy_model):
+    """Beyond a limit torch runs a function uncompiled, and says nothing."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr(measuring, "build_model", lambda cfg: toy_model())
+    counts = []
+    for cases in (1, 12):
+        graphs.clear()
+        torch.compiler.reset()
+        group = [Case("prediction", "", 20, 2 + i, 64, 1, (30, 40), compiled=True) for i in range(cases)]
+        time_in_turns(group, get_cfg(None, TOY), 1)
+        counts.append(len(graphs))
+    assert counts[1] - counts[0] >= 11, "a decoder for each K"
+
+
+def test_a_later_benchmark_leaves_no_plot_of_an_earlier_one(command, tmp_path):
+    output = ("--no-demands", "--output", tmp_path / "out", "--image", 30, 40)
+    assert command("prediction", "--num-classes", 7, 20, *output) == 0
+    assert (tmp_path / "out/plot.png").is_file()
+    assert command("prediction", "--num-classes", 7, *output) == 0
+    assert not (tmp_path / "out/plot.png").exists()
+    document = json.loads((tmp_path / "out/results.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    assert document["rows"][0]["memory"] is None
+
+
 def test_wrong_arguments(command, capsys):
     with pytest.raises(SystemExit):
         command("prediction", "--num-kept", "few")
@@ -109,6 +150,8 @@ def test_own_number_of_classes_is_that_of_the_next_larger_benchmark():
     assert own_num_kept(cfg, 171, training=True) == cfg.MODEL.CRM.NUM_KEPT_TRAIN
     cfg.MODEL.CRM.NUM_KEPT = 5
     assert own_num_kept(cfg, 20, training=False) == 5
+    cfg.MODEL.CRM.ENABLED = False
+    assert own_num_kept(cfg, 20, training=False) is own_num_kept(cfg, 20, training=True) is None
 
 
 def test_operations_are_counted_with_their_traffic():
