@@ -67,7 +67,7 @@ def add_legend(image: Image.Image, entries: Sequence[Entry], last: Sequence[Entr
     not fit, and any name after the first 24, is summed up at the end: "… and 12 more".
 
     Args:
-        image: the image.
+        image: what the legend goes below.
         entries: the classes, largest first.
         last: entries to come after "… and 12 more".
     """
