@@ -23,7 +23,7 @@ from err_seg.data.dataset import SegmentationPairs
 from err_seg.data.images import ImageReadError
 from err_seg.data.spec import DatasetSpec, PairError
 from err_seg.data.transforms import EvaluationTransform, TrainingTransform
-from err_seg.data.workers import worker_failures
+from err_seg.data.workers import start_worker, worker_failures
 
 MOST_DAMAGED_IN_A_ROW = 20
 Read = TypeVar("Read")
@@ -318,6 +318,7 @@ def _loader_arguments(workers: int, pinned: bool) -> dict:
     return {
         "num_workers": workers,
         "pin_memory": pinned,
+        "worker_init_fn": start_worker,
         # the loader draws a seed for its workers: not from the caller's global state
         "generator": torch.Generator(),
     }

@@ -2,10 +2,12 @@
 
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
+from types import TracebackType
 
 from err_seg.data.images import ImageReadError
 from err_seg.data.spec import PairError
@@ -50,6 +52,20 @@ def worker_failures() -> Iterator[None]:
         if all("torch/utils/data" not in frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)):
             raise
         raise WorkerError(_news_on_their_way() or f"a loader process ended unexpectedly{MEMORY}") from error
+
+
+def start_worker(worker: int) -> None:
+    """Prepare a loader process; give it as ``worker_init_fn``.
+
+    When another process is killed, the one that trains may end in the middle of taking over a batch. The thread that
+    hands batches over would print a stack trace of that; what is reported is the killed process.
+    """
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, (ConnectionError, EOFError)):
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = report
 
 
 def _news_on_their_way() -> str | None:

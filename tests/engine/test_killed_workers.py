@@ -4,9 +4,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from multiprocessing.resource_sharer import DupFd
 
 import psutil
 import pytest
@@ -16,7 +18,7 @@ from toy_training import assert_same_weights, command, declaration, environment,
 from err_seg.data import ImageReadError, SegmentationPairs, WorkerError, get_dataset, register, spec_from_dict
 from err_seg.data.loader import training_loader
 from err_seg.data.transforms import TrainingTransform
-from err_seg.data.workers import worker_failures
+from err_seg.data.workers import start_worker, worker_failures
 from err_seg.engine import EvaluationError, TrainingError, evaluate
 from err_seg.engine.run import TrainingRun
 
@@ -191,6 +193,28 @@ def test_a_process_that_is_killed_while_it_hands_over_a_batch_is_told_of(monkeyp
         next(iter(loader))
     with pytest.raises(ConnectionResetError), worker_failures():
         lost()
+
+
+class HandedOver(torch.utils.data.Dataset):
+    """One file that its process hands over as it does the memory of a batch."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return DupFd(os.open(os.devnull, os.O_RDONLY))
+
+
+@pytest.mark.parametrize(("start", "told"), [(start_worker, False), (None, True)])
+def test_a_process_whose_batch_is_no_longer_wanted_prints_nothing(capfd, start, told):
+    loader = torch.utils.data.DataLoader(HandedOver(), batch_size=None, num_workers=1, worker_init_fn=start)
+    batches = iter(loader)
+    handed = next(batches)
+    address, _ = handed._id
+    with socket.socket(socket.AF_UNIX) as lost:  # as a trainer that is interrupted while it takes over a batch
+        lost.connect(address)
+    os.close(handed.detach())  # the thread goes on: the next one is served
+    assert ("Traceback" in capfd.readouterr().err) is told
 
 
 def test_other_errors_stay_as_they_are():
