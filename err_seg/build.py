@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from err_seg.checkpoint import load_weights
+from err_seg.choices import COMPILE_MODES
 from err_seg.config import Config, ConfigError, settings_of, validate
 from err_seg.device import resolve_device, resolve_precision
 from err_seg.modeling.clip import OpenCLIP, build_clip, build_tokenizer, load_clip_weights, text_tower
@@ -59,6 +60,18 @@ def build_model(cfg: Config) -> ERRSeg:
         )
     model.settings = network_settings(cfg)
     return model.to(resolve_device(cfg.MODEL.DEVICE)).eval()
+
+
+def build_compiled(cfg: Config) -> ERRSeg:
+    """Build ERR-Seg as :func:`build_model` does, to predict and evaluate with as ``TEST.COMPILE`` says."""
+    return compile_network(cfg, build_model(cfg))
+
+
+def compile_network(cfg: Config, model: ERRSeg) -> ERRSeg:
+    """Compile a network that will not be trained, as ``TEST.COMPILE`` says, and return it."""
+    if cfg.TEST.COMPILE:
+        model.compile(**{"mode" if cfg.TEST.COMPILE in COMPILE_MODES else "backend": cfg.TEST.COMPILE})
+    return model
 
 
 def network_settings(cfg: Config) -> dict[str, Any]:

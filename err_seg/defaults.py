@@ -14,6 +14,7 @@ from err_seg.ranges import (
     DATASET_NAMES,
     ENTRIES,
     FOLDER,
+    MODE_OR_COMPILER,
     NORM,
     ODD,
     ONE_DATASET,
@@ -319,6 +320,9 @@ class Config:
         BATCH_SIZE = key(1, POSITIVE)
         # as SOLVER.PRECISION
         PRECISION = key("fp32", one_of(*PRECISIONS))
+        # compile the network that only predicts or evaluates; training has SOLVER.COMPILE. A mode of torch.compile:
+        # "default", "reduce-overhead" (with CUDA graphs) or "max-autotune"; or one of its backends; "" is off
+        COMPILE = key("", MODE_OR_COMPILER)
         # iterations of a training after which it is evaluated on DATASETS.TEST, as it is at the end; 0 is off
         EVAL_PERIOD = key(0, at_least(0))
         # the metric whose mean over the benchmarks chooses model_best.safetensors

@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
 
-from err_seg.build import build_model
+from err_seg.build import build_compiled
 from err_seg.checkpoint import CheckpointError, read_checkpoint
 from err_seg.config import get_cfg, settings_of
 from err_seg.files import cache_dir, file_sha256
@@ -110,7 +110,7 @@ def load(
     if sha256 is not None:
         check_sha256(file, sha256)
     base, settings = settings_of_file(file) if config is None else (config_of(config), ())
-    return build_model(get_cfg(base, [*settings, *options, "MODEL.WEIGHTS", str(file)]))
+    return build_compiled(get_cfg(base, [*settings, *options, "MODEL.WEIGHTS", str(file)]))
 
 
 def config_of(name: str | os.PathLike[str]) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from err_seg.choices import COMPILE_MODES
+
 Number = (int, float)
 
 
@@ -83,6 +85,10 @@ TEXT_OR_NONE = Range('a text, or ""', lambda value: True)
 FOLDER = Range("a folder, or where one can be made", _is_folder)
 PROMPTS = Range("a list of texts, each with one {} for the name", lambda v: bool(v) and all(map(_is_template, v)))
 COMPILER = Range('a backend of torch.compile (torch.compiler.list_backends() lists them), or ""', _is_compiler)
+MODE_OR_COMPILER = Range(
+    f'one of {", ".join(map(repr, COMPILE_MODES))}, a backend of torch.compile, or ""',
+    lambda value: value in COMPILE_MODES or _is_compiler(value),
+)
 ONE_DATASET = Range("a list of one data set", lambda value: len(value) == 1 and _is_names(value))
 DATASET_NAMES = Range("a list of names of data sets", _is_names)
 ENTRIES = Range("a list of data sets, each with its settings", lambda value: all(isinstance(v, dict) for v in value))

@@ -56,6 +56,10 @@ def test_overrides_as_values_and_as_text():
         (["TEST.BEST_METRIC", "IoU"], r"TEST\.BEST_METRIC must be one of 'mIoU'"),
         (["SOLVER.BETAS", [0.9, 1.0]], r"SOLVER\.BETAS must be a list of 2 numbers, each at least 0 and below 1"),
         (["SOLVER.COMPILE", "nonsense"], r"SOLVER\.COMPILE must be a backend of torch\.compile"),
+        (
+            ["TEST.COMPILE", "nonsense"],
+            r"TEST\.COMPILE must be one of 'default', 'reduce-overhead', 'max-autotune', a back",
+        ),
         (["INPUT.FLIP_PROB", 1.5], r"INPUT\.FLIP_PROB must be in 0\.\.1"),
         (["INPUT.MIN_SIZE_TRAIN", []], r"INPUT\.MIN_SIZE_TRAIN must be a list of numbers"),
         (["DATALOADER.NUM_WORKERS", -1], r"DATALOADER\.NUM_WORKERS must be at least 0"),

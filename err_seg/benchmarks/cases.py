@@ -12,7 +12,7 @@ from torch import Tensor
 
 from err_seg.benchmarks.reference import all_positions, dense_labels, dense_loss, reference
 from err_seg.build import default_num_kept
-from err_seg.choices import BY_NEED
+from err_seg.choices import BY_NEED, COMPILE_MODES
 from err_seg.config import Config
 from err_seg.data import Batch, DatasetSpec
 from err_seg.data.catalog import find_dataset
@@ -40,7 +40,7 @@ class Case:
         batch_size: images that are computed together.
         image: (H, W) of the images, and of the label maps that come out.
         precision: "fp32", "bf16" or "fp16".
-        compiled: whether encoder and decoder are compiled.
+        compiled: how the network is compiled: of :data:`err_seg.choices.COMPILE_MODES`, or "" for not at all.
         is_reference: whether the released code's arithmetic computes it.
     """
 
@@ -52,7 +52,7 @@ class Case:
     batch_size: int
     image: tuple[int, int]
     precision: str = "fp32"
-    compiled: bool = False
+    compiled: str = ""
     is_reference: bool = False
 
     @property
@@ -67,7 +67,8 @@ class Case:
             *["reference"] * self.is_reference,
             *["K by need" if self.num_kept == BY_NEED else kept] * (self.kind != "vocabulary"),
             *[self.precision] * (self.precision != "fp32"),
-            *["compiled"] * self.compiled,
+            *["compiled"] * bool(self.compiled),
+            *[self.compiled] * (self.compiled not in ("", COMPILE_MODES[0])),
         ]
         return ", ".join(words) or "ERR-Seg"
 
@@ -106,8 +107,7 @@ def variant(case: Case, cfg: Config, model: ERRSeg) -> ERRSeg:
         crm.min_score = crm.min_score_train = 0.0
     crm.num_kept = crm.num_kept_train = most
     if case.compiled:
-        for module, name in ((network.encoder, "forward"), (network.head, "segment_equal")):
-            setattr(module, name, torch.compile(getattr(module, name), dynamic=False))
+        network.compile(mode=case.compiled, dynamic=False)  # as the first shape of any use is
     return network
 
 

@@ -151,7 +151,7 @@ def measure_demands(case: Case, cfg: Config, threads: int) -> Demands:
         work()
         synchronize(model.device)
         memory = peak()
-    counted = make_work(replace(case, compiled=False), cfg, model)
+    counted = make_work(replace(case, compiled=""), cfg, model)
     with FlopCounterMode(display=False) as counter, Operations() as operations:
         counted()
     if case.kind == "training":  # which part a backward pass belongs to is not known

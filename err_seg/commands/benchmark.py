@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.choices import BENCHMARKED, BY_NEED, PRECISIONS
+from err_seg.choices import BENCHMARKED, BY_NEED, COMPILE_MODES, PRECISIONS
 from err_seg.commands.options import command_parser, positive
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
             add("--num-kept", type=num_kept, nargs="+", metavar="K", help=kept)
             add("--size", type=positive, nargs="+", metavar="S", help="side of the input (the configuration's)")
             add("--batch-size", type=positive, nargs="+", default=[1], metavar="B", help="images at a time (1)")
-            add("--compile", action="store_true", help="also each case with torch.compile")
+            modes = f"also each case compiled: {', '.join(COMPILE_MODES)} (default)"
+            add("--compile", nargs="*", choices=COMPILE_MODES, metavar="MODE", help=modes)
         if kind in ("prediction", "evaluation"):
             sides = "of the image, and of its label map (480 640)"
             add("--image", type=positive, nargs=2, default=(480, 640), metavar=("H", "W"), help=sides)
@@ -124,7 +125,8 @@ def cases_of(options: argparse.Namespace, name: str, cfg: "Config") -> "list[Cas
     is_training = options.kind == "training"
     sizes = getattr(options, "size", None) or [cfg.INPUT.CROP_SIZE if is_training else cfg.INPUT.SIZE]
     batches = getattr(options, "batch_size", [1])
-    compiled = (False, True) if getattr(options, "compile", False) else (False,)
+    asked = getattr(options, "compile", None)
+    compiled = [""] if asked is None else ["", *(asked or COMPILE_MODES[:1])]
     cases = []
     for classes, size, batch in itertools.product(options.num_classes, sizes, batches):
         image = tuple(getattr(options, "image", (size, size)))
@@ -134,8 +136,8 @@ def cases_of(options: argparse.Namespace, name: str, cfg: "Config") -> "list[Cas
             fixed = base.num_kept if base.num_kept != BY_NEED else own_num_kept(cfg, classes, training=is_training)
             cases.append(replace(base, num_kept=fixed, is_reference=True))
         cases += [
-            replace(base, num_kept=own, precision=precision, compiled=is_compiled)
-            for own, precision, is_compiled in itertools.product(kept, options.precision, compiled)
+            replace(base, num_kept=own, precision=precision, compiled=how)
+            for own, precision, how in itertools.product(kept, options.precision, compiled)
         ]
     return cases
 

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 
 from err_seg import engine as plain
-from err_seg.build import build_model
+from err_seg.build import build_compiled, build_model
 from err_seg.config import Config, ConfigError
 from err_seg.evaluation import BenchmarkResult
 
@@ -49,5 +49,5 @@ def open_engine(engine: str) -> tuple[Callable[..., None], Callable[[Config], li
         return training.train, training.evaluate
     return (
         lambda cfg, resume: plain.train(cfg, build_model(cfg), resume=resume),
-        lambda cfg: plain.evaluate(cfg, build_model(cfg)),
+        lambda cfg: plain.evaluate(cfg, build_compiled(cfg)),
     )

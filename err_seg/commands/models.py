@@ -3,7 +3,7 @@
 import argparse
 
 from err_seg import hub
-from err_seg.build import build_model
+from err_seg.build import build_compiled
 from err_seg.choices import DEFAULT_MODEL
 from err_seg.config import get_cfg
 from err_seg.data import load_vocabulary
@@ -22,7 +22,7 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
     if arguments.config_file and not (arguments.weights or arguments.model):
         overrides = [*arguments.opts, "MODEL.DEVICE", device]
         overrides += ["TEST.PRECISION", arguments.precision] if arguments.precision else []
-        return build_model(get_cfg(arguments.config_file, overrides))
+        return build_compiled(get_cfg(arguments.config_file, overrides))
     return hub.load(
         arguments.weights or arguments.model or DEFAULT_MODEL,
         config=arguments.config_file or (arguments.model if arguments.weights else None),

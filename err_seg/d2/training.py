@@ -7,6 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from err_seg.build import compile_network
 from err_seg.config import Config
 from err_seg.d2.config import to_detectron2
 from err_seg.d2.trainer import Trainer
@@ -33,6 +34,7 @@ def evaluate(cfg: Config) -> list[BenchmarkResult]:
     check_shared_folder(Path(cfg.OUTPUT_DIR))
     model = build_model(to_detectron2(cfg))
     load_configured(model.network, cfg.MODEL.WEIGHTS)
+    compile_network(cfg, model.network)
     with told(EvaluationError, lambda: "nothing of this evaluation is kept", "give the same command again"):
         Trainer.test(cfg, model)
     wait_for_all()

@@ -227,6 +227,7 @@ def evaluation_settings(
     """
     return {
         "K": benchmark_num_kept(cfg, spec) or num_kept,
+        "min_score": cfg.MODEL.CRM.MIN_SCORE,
         "S": cfg.INPUT.SIZE,
         "shortest_side": cfg.INPUT.MIN_SIZE_TEST,
         "longest_side": cfg.INPUT.MAX_SIZE_TEST,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -98,7 +99,7 @@ def test_every_case_is_compiled_however_many_there_are(monkeypatch, toy_model):
     for cases in (1, 12):
         graphs.clear()
         torch.compiler.reset()
-        group = [Case("prediction", "", 20, 2 + i, 64, 1, (30, 40), compiled=True) for i in range(cases)]
+        group = [Case("prediction", "", 20, 2 + i, 64, 1, (30, 40), compiled="default") for i in range(cases)]
         time_in_turns(group, get_cfg(None, TOY), 1)
         counts.append(len(graphs))
     assert counts[1] - counts[0] >= 11, "a decoder for each K"
@@ -190,5 +191,6 @@ def test_compiled_cases(command, capsys):
 
 
 def test_names_of_cases():
-    case = Case("prediction", "", 20, BY_NEED, 64, 2, (64, 64), "bf16", compiled=True)
+    case = Case("prediction", "", 20, BY_NEED, 64, 2, (64, 64), "bf16", compiled="default")
     assert str(case) == "K by need, bf16, compiled"
+    assert str(replace(case, compiled="reduce-overhead")) == "K by need, bf16, compiled, reduce-overhead"

@@ -1,0 +1,72 @@
+"""Compiled prediction: the same results, and few compilations however sizes and classes change."""
+
+import copy
+
+import pytest
+import torch
+from conftest import TOY
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import err_seg
+from err_seg.build import build_compiled
+from err_seg.modeling import ERRSeg
+
+CLASSES = tuple(f"thing {i}" for i in range(20))
+
+
+@pytest.fixture
+def images():
+    sizes = [(30, 40), (50, 20), (64, 64), (31, 47), (20, 90)]
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
+
+
+@pytest.fixture
+def graphs():
+    """Count what is compiled; traced as for any backend, without the minutes that a compiler takes."""
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield CompileCounterWithBackend("eager")
+    torch.compiler.reset()
+
+
+def test_compiled_predictions_are_the_same_and_no_change_compiles_for_ever(toy_model, images, graphs):
+    model = toy_model("MODEL.CRM.MIN_SCORE", 1e-3)
+    compiled = copy.deepcopy(model)
+    compiled.compile(backend=graphs)
+
+    def compare(count, **options):
+        pairs = zip(*(m.predict(images[:count], CLASSES, **options) for m in (model, compiled)), strict=True)
+        for plain, other in pairs:
+            assert torch.equal(plain.kept, other.kept)
+            torch.testing.assert_close(other.probabilities, plain.probabilities)
+
+    compare(1, num_kept=4)
+    assert graphs.frame_count == 4, "encoder, cost embedding, ESCF and GUD, without a break"
+    compare(1, num_kept=4)
+    assert graphs.frame_count == 4
+    for count, kept, batch in [(2, 4, 2), (2, 5, 1), (5, 1, 2), (3, 3, 3), (4, 6, 3), (5, 9, 5)]:
+        compare(count, num_kept=kept, batch_size=batch)
+    settled = graphs.frame_count
+    assert settled <= 4 * 6
+    for kept in range(4, 15, 2):
+        compare(5, num_kept=kept, batch_size=kept // 3)
+    assert graphs.frame_count == settled
+
+
+@pytest.mark.parametrize("value", ["eager", ""])
+def test_the_configuration_compiles_what_only_predicts(value, monkeypatch, toy_model, images):
+    asked = []
+    monkeypatch.setattr(ERRSeg, "compile", lambda self, **options: asked.append(options))
+    cfg = err_seg.get_cfg(None, [*TOY, "TEST.COMPILE", value])
+    build_compiled(cfg)
+    assert asked == [{"backend": "eager"}] * bool(value)
+    err_seg.build_model(cfg)
+    assert len(asked) == bool(value)
+
+
+def test_a_mode_is_not_a_backend(monkeypatch):
+    asked = []
+    monkeypatch.setattr(ERRSeg, "compile", lambda self, **options: asked.append(options))
+    err_seg.load("mini", device="cpu", overrides=["TEST.COMPILE", "reduce-overhead"])
+    assert asked == [{"mode": "reduce-overhead"}]
