@@ -5,11 +5,13 @@
     err-seg analyze recall --datasets ade20k_150_val --config-file configs/err_seg_convnext_b.yaml \\
         --opts MODEL.WEIGHTS model_final.pth
     err-seg analyze vocabularies --config-file configs/err_seg_convnext_b.yaml
+    err-seg analyze precision --config-file configs/mini/err_seg.yaml --opts MODEL.WEIGHTS model_final.safetensors
 
 model: parameters and multiply-adds (Table III), counted in a second without computing anything. classes: how many
 classes an image shows, and how much of the vocabulary it does not need (Table I). recall: the share of these classes
-that is among the K that CRM keeps. vocabularies: how similar classes are to those of training (Table IV). The last
-three print a table and write its numbers and a plot to --output. Declare data sets of your own under DATASETS.CUSTOM in
+that is among the K that CRM keeps. vocabularies: how similar classes are to those of training (Table IV). These
+three print a table and write its numbers and a plot to --output. precision: what bf16 and fp16 change in results, a
+table and its numbers. Declare data sets of your own under DATASETS.CUSTOM in
 --config-file.
 """
 
@@ -34,7 +36,7 @@ NO_CLIP_WEIGHTS = (
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("analyze", __doc__)
-    kinds = parser.add_subparsers(required=True, metavar="model | classes | recall | vocabularies")
+    kinds = parser.add_subparsers(required=True, metavar="model | classes | recall | vocabularies | precision")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--output", type=Path, default=Path("output/analysis"), metavar="DIR", help="(%(default)s)")
     shared.add_argument("--config-file", metavar="FILE", help="a YAML file of configs/ (default: err_seg/defaults.py)")
@@ -56,6 +58,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     recall = kinds.add_parser("recall", parents=[data, shared], allow_abbrev=False)
     recall.set_defaults(run=analyze_recall)
     recall.add_argument("--num-kept", type=positive, nargs="+", metavar="K", help="(most of Table XIII's)")
+
+    precision = kinds.add_parser("precision", parents=[data, shared], allow_abbrev=False)
+    precision.set_defaults(run=analyze_precision)
 
     words = kinds.add_parser("vocabularies", parents=[shared], allow_abbrev=False)
     words.set_defaults(run=analyze_vocabularies, root=None)
@@ -153,6 +158,22 @@ def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
     print(recall_table(results, options.num_kept or NUM_KEPT_COLUMNS))
     save_class_recall(results, options.output / "class_recall.json")
     save_figure(draw_class_recall(results), options.output / "class_recall.png")
+    _warn_of_random_weights(cfg)
+
+
+def analyze_precision(options: argparse.Namespace, cfg: "Config") -> None:
+    """Results in bf16 and fp16 beside those in fp32."""
+    from err_seg.analysis.precision_error import measure_precision_error, precision_table, save_precision_errors
+    from err_seg.build import build_model
+    from err_seg.data import SegmentationPairs, get_dataset
+
+    names = options.datasets or cfg.DATASETS.TEST
+    pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
+    model = build_model(cfg)
+    results = [result for data in pairs for result in measure_precision_error(cfg, model, data, ("bf16", "fp16"))]
+    print(precision_table(results))
+    print("(errors: of probabilities, over the images that keep the same classes as in fp32)")
+    save_precision_errors(results, options.output / "precision.json")
     _warn_of_random_weights(cfg)
 
 
