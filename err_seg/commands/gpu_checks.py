@@ -16,7 +16,7 @@ from pathlib import Path
 
 from err_seg.commands.options import command_parser
 
-CHECKS = ("compare", "precisions", "waiting", "profile", "interrupt", "killed", "memory")
+CHECKS = ("compare", "benchmark", "precisions", "waiting", "profile", "interrupt", "killed", "memory")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

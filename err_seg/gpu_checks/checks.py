@@ -9,6 +9,7 @@ from err_seg.gpu_checks.trial import Finding, Trial, table
 
 CHECKS: dict[str, Callable[[Trial], Finding]] = {
     "compare": computing.compare_devices,
+    "benchmark": computing.benchmark_prediction,
     "precisions": computing.train_at_each_precision,
     "waiting": computing.find_waiting,
     "profile": computing.profile_training,

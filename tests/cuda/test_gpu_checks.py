@@ -12,7 +12,7 @@ from toy_training import environment
 from err_seg.gpu_checks import CHECKS, Trial, checks, run_checks
 from err_seg.gpu_checks.trial import Finding
 
-IN_THIS_PROCESS = ["compare", "precisions", "waiting", "profile", "memory"]
+IN_THIS_PROCESS = ["compare", "benchmark", "precisions", "waiting", "profile", "memory"]
 
 
 @pytest.fixture
@@ -26,11 +26,13 @@ def test_checks_in_one_process(trial):
     page, passed = run_checks(trial, IN_THIS_PROCESS, told.append)
     assert passed, page
     assert [line.split(" (")[0] for line in told] == [
-        *("compare: passed", "precisions: passed", "waiting: left out", "profile: passed", "memory: passed")
+        *("compare: passed", "benchmark: left out", "precisions: passed", "waiting: left out", "profile: passed"),
+        "memory: passed",
     ]
     assert page.startswith("# GPU checks: none: a rehearsal on the CPU\n")
     assert "| off | 100.00% | 0 | 100.0000% |" in page
     assert re.search(r"^\| bf16 \| 0\.\d{4} \| 0\.\d{4} \| none \| 0 \|", page, re.MULTILINE)
+    assert re.search(r"^\| K = 8, bf16 +\|", page, re.MULTILINE)
     assert "3 images of 200×300" in page
     assert "fp16 is left out" in page
 
