@@ -4,11 +4,14 @@ import copy
 
 import pytest
 import torch
-from conftest import TOY
+from conftest import REPOSITORY, TOY
+from documents import blocks
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import err_seg
 from err_seg.build import build_compiled
+from err_seg.mini.scenes import MiniScenes
+from err_seg.mini.vocabulary import VOCABULARY as WORDS
 from err_seg.modeling import ERRSeg
 
 CLASSES = tuple(f"thing {i}" for i in range(20))
@@ -52,6 +55,22 @@ def test_compiled_predictions_are_the_same_and_no_change_compiles_for_ever(toy_m
     for kept in range(4, 15, 2):
         compare(5, num_kept=kept, batch_size=kept // 3)
     assert graphs.frame_count == settled
+
+
+@pytest.mark.slow
+def test_int8_as_the_documentation_says():
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    (block,) = [
+        block for block in blocks((REPOSITORY / "docs/performance.md").read_text(), "python") if "torchao" in block
+    ]
+    told: dict = {"err_seg": err_seg}
+    exec(block, told)
+    scenes = MiniScenes("test", length=8)
+    exact, low = (
+        model.predict([scenes[i].image for i in range(8)], WORDS) for model in (err_seg.load("mini"), told["model"])
+    )
+    same = [(a.labels == b.labels).float().mean().item() for a, b in zip(exact, low, strict=True)]
+    assert 0.97 < sum(same) / 8 < 1
 
 
 @pytest.mark.parametrize("value", ["eager", ""])

@@ -10,6 +10,7 @@ from conftest import TESTS
 from synthetic import synthetic
 
 from err_seg.checkpoint import current_name, current_names
+from err_seg.device import PRECISIONS, autocast
 from err_seg.modeling import CRM, ESCF, GUD, CostEmbedding, Head, segmentation_loss
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.escf import CFM, SFM, ESCFLayer, ImageGuidance, TextGuidance
@@ -115,6 +116,16 @@ def test_every_stage_in_evaluation(golden):
     dense = torch.from_numpy(reference["eval.logits"])
     kept_logits = dense.gather(1, out.kept[:, :, None, None].expand_as(out.logits))
     torch.testing.assert_close(out.logits, kept_logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("fp32", 1e-5), ("fp16", 0.003), ("bf16", 0.02)])
+def test_probabilities_in_lower_precision(golden, precision, error):
+    model, reference = golden.model.eval(), golden.reference
+    kept = torch.from_numpy(reference["eval.indices"]).long()
+    with torch.no_grad(), autocast(torch.device("cpu"), PRECISIONS[precision]):
+        logits = model.segment(golden.features, golden.inputs["text"], kept)
+    exact = torch.from_numpy(reference["eval.logits"]).gather(1, kept[:, :, None, None].expand_as(logits))
+    assert (logits.float().sigmoid() - exact.sigmoid()).abs().max() <= error
 
 
 def test_training_loss_and_gradients(golden):
