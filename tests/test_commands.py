@@ -74,8 +74,8 @@ def test_the_choices_are_those_of_the_code():
     from err_seg.device import PRECISIONS
     from err_seg.gpu_checks import CHECKS
     from err_seg.inference import FORMATS
-    from err_seg.mini.scenes import SPLITS
-    from err_seg.mini.shapes import LEVELS
+    from err_seg.mini.canvas import LEVELS
+    from err_seg.mini.dealing import SPLITS
     from err_seg.mini.vocabulary import CLASS_SETS
 
     assert hub.model_names() == choices.MODEL_NAMES

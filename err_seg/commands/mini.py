@@ -7,6 +7,7 @@
     err-seg mini evaluate                      the trained network in the package
     err-seg mini train SOLVER.MAX_ITER 100     any key of the configuration, before the options
     err-seg mini draw --sheet sheet.png        a sheet of its images, to look at
+    err-seg mini vocabularies                  the same scenes with 100, 1,000 and 10,000 names
 
 Images are drawn on first use, to mini_world in the data sets' folder (DATASETS.ROOT). Trained networks, results.json
 and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" wrote there, else the one in the package.
@@ -30,7 +31,16 @@ Images and label maps go to a folder in OUTPUT/mini_world, named by split, numbe
 the data sets' folder, the data sets mini_world_train, mini_world_val and mini_world_test are found there. --sheet
 writes two files: FILE.png with scenes beside their labels, and FILE_classes.png with crops of all sixty classes.
 """
-STEPS = ("pretrain", "train", "evaluate", "all", "draw")
+VOCABULARIES = """Measure vocabularies of 100, 1,000 and 10,000 names: mIoU, CPU time and memory, with and without CRM.
+
+    err-seg mini vocabularies
+    err-seg mini vocabularies --choosing 10000 --config-file err_seg_convnext_b MODEL.CLIP.PRETRAINED ""
+
+The first trains a network on the 50 seen ones of 100 names, and writes vocabularies.json, .md and .png to OUTPUT. The
+second says how much memory choosing the classes of one image takes above the loaded model. Features and text embeddings
+are random there, and not counted.
+"""
+STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies")
 SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "all")
 
 
@@ -38,7 +48,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("mini", __doc__)
     add = parser.add_argument
-    add("step", choices=STEPS, help="draw has options of its own: err-seg mini draw --help")
+    add("step", choices=STEPS, help="draw and vocabularies have options of their own: err-seg mini draw --help")
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg.yaml")
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
     add("--seeds", type=int, nargs="+", default=[0], metavar="S", help="of the training (0)")
@@ -69,20 +79,55 @@ def parse_drawing(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def parse_vocabularies(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line of ``err-seg mini vocabularies``."""
+    parser = command_parser("mini vocabularies", VOCABULARIES)
+    add = parser.add_argument
+    add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg_large.yaml")
+    add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
+    add("--most-memory", type=positive, default=4, metavar="GB", help="that keeping all classes may need (4)")
+    add("--no-training", action="store_true", help="measure MODEL.WEIGHTS")
+    add("--choosing", type=positive, metavar="T", help="measure only the memory of choosing among T classes")
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
+    return parser.parse_intermixed_args(argv)
+
+
+def run_vocabularies(options: argparse.Namespace, command: str) -> None:
+    """Measure what was asked for, and print it."""
+    from err_seg.config import get_cfg, shipped_configs
+    from err_seg.sweeps import vocabularies
+
+    cfg = get_cfg(options.config_file or shipped_configs() / "mini/err_seg_large.yaml", options.opts)
+    if options.choosing:
+        peak = vocabularies.choosing_memory(cfg, options.choosing) / vocabularies.MEBIBYTE
+        print(f"choosing among {options.choosing:,} classes: {peak:.0f} MB above the loaded model, features and text")
+        return
+    output = options.output or Path(cfg.OUTPUT_DIR)
+    cfg.OUTPUT_DIR = str(output)
+    rows = vocabularies.measure(cfg, most_memory=options.most_memory * 2**30, trained=not options.no_training)
+    vocabularies.save(rows, cfg, command, output)
+    print(vocabularies.markdown(rows), end="")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the steps asked for."""
     argv = list(sys.argv[1:] if argv is None else argv)
     draws = argv[:1] == ["draw"]
-    options = parse_drawing(argv[1:]) if draws else parse_arguments(argv)
+    counts = argv[:1] == ["vocabularies"]
+    parse = parse_vocabularies if counts else parse_drawing
+    options = parse(argv[1:]) if draws or counts else parse_arguments(argv)
     from err_seg.engine import RunError, TrainingInterrupted
     from err_seg.mini_runs import steps
 
+    command = shlex.join(["err-seg", "mini", *argv])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if draws:
             steps.draw(options)
+        elif counts:
+            run_vocabularies(options, command)
         else:
-            steps.run(options, shlex.join(["err-seg", "mini", *argv]))
+            steps.run(options, command)
     except TrainingInterrupted as interruption:
         print(interruption, file=sys.stderr)
         return interruption.status

@@ -2,7 +2,8 @@
 
 ``MODEL.CLIP.NAME: mini`` with ``MODEL.CLIP.PRETRAINED: mini`` is a ConvNeXt with the weights that the package brings,
 and ``mini_vit`` a ViT of about the same size (1.6 and 1.7 million parameters), for the comparison of Table XII;
-``mini_fastvit`` is a FastViT (1.7 million), the trunk for real time.
+``mini_fastvit`` is a FastViT (1.7 million), the trunk for real time. ``mini_large`` is the ConvNeXt once more, taught
+the words of the worlds of many names.
 """
 
 from functools import partial
@@ -14,29 +15,31 @@ from timm.models.convnext import ConvNeXt
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
 
 from err_seg.mini.tokenizer import WordTokenizer
-from err_seg.mini.vocabulary import WORDS
+from err_seg.mini.worlds import MOST_NAMES, SIXTY, words
 
 TRUNK, FASTVIT_TRUNK = "err_seg_mini_convnext", "err_seg_mini_fastvit"
 CONTEXT_LENGTH = 16
-NAME, VIT_NAME, FASTVIT_NAME = "mini", "mini_vit", "mini_fastvit"
+NAME, VIT_NAME, FASTVIT_NAME, LARGE_NAME = "mini", "mini_vit", "mini_fastvit", "mini_large"
 
 
 class MiniCLIP(NamedTuple):
-    """A tiny CLIP: its image tower, as open_clip describes it, and the file of its weights."""
+    """A tiny CLIP: its image tower, as open_clip describes it, its file of weights, and whose names it knows."""
 
     vision: dict[str, Any]
     weights: Path
+    names: int = SIXTY
 
 
+_CONVNEXT = {
+    "timm_model_name": TRUNK,
+    "timm_model_pretrained": False,
+    "timm_pool": "",
+    "timm_proj": "linear",
+    "image_size": 64,
+}
 CLIPS = {
     NAME: MiniCLIP(
-        vision={
-            "timm_model_name": TRUNK,
-            "timm_model_pretrained": False,
-            "timm_pool": "",
-            "timm_proj": "linear",
-            "image_size": 64,
-        },
+        vision=_CONVNEXT,
         weights=Path(__file__).with_name("clip.safetensors"),
     ),
     VIT_NAME: MiniCLIP(
@@ -61,15 +64,20 @@ CLIPS = {
         },
         weights=Path(__file__).with_name("clip_fastvit.safetensors"),
     ),
+    LARGE_NAME: MiniCLIP(
+        vision=_CONVNEXT,
+        weights=Path(__file__).with_name("clip_large.safetensors"),
+        names=MOST_NAMES,
+    ),
 }
 """The names that ``MODEL.CLIP.NAME`` and ``MODEL.CLIP.PRETRAINED`` know beside open_clip's."""
 ERR_SEG_WEIGHTS = Path(__file__).with_name("err_seg.safetensors")
 """What lies outside CLIP of the trained network that the package brings."""
 
 
-def tokenizer() -> WordTokenizer:
-    """Return the tokenizer of the miniature world's words, which both CLIPs share."""
-    return WordTokenizer(WORDS, CONTEXT_LENGTH)
+def tokenizer(name: str = NAME) -> WordTokenizer:
+    """Return the tokenizer of the words that a tiny CLIP, one of ``CLIPS``, knows."""
+    return WordTokenizer(words(CLIPS[name].names), CONTEXT_LENGTH)
 
 
 def clip_config(name: str) -> dict[str, Any]:
@@ -79,7 +87,7 @@ def clip_config(name: str) -> dict[str, Any]:
         "vision_cfg": CLIPS[name].vision,
         "text_cfg": {
             "context_length": CONTEXT_LENGTH,
-            "vocab_size": tokenizer().vocab_size,
+            "vocab_size": tokenizer(name).vocab_size,
             "width": 128,
             "heads": 4,
             "layers": 2,

@@ -1,8 +1,9 @@
 """The miniature world as a data set like any other.
 
 "mini_world_train", "mini_world_val" and "mini_world_test" are its splits, and "mini_world_test_24" is the test
-split with 24 scenes. A data set is drawn when it is first opened, to a folder under the data sets' root whose name
-says all that the images depend on.
+split with 24 scenes. "mini_world_10000_test" is the test split of the world of 10,000 names, 96 pixels a side: its
+scenes show the first 100 names, all others are distractors, and the evaluation counts these as one class. A data set
+is drawn when it is first opened, to a folder under the data sets' root whose name says all that the images depend on.
 """
 
 import json
@@ -21,18 +22,26 @@ from tqdm import tqdm
 from err_seg.data.spec import DatasetSpec
 from err_seg.drawing.saving import save_image
 from err_seg.files import remove_partial_files, write_json
-from err_seg.mini.scenes import SPLITS, MiniScenes
+from err_seg.mini.dealing import SPLITS
+from err_seg.mini.scenes import MiniScenes
+from err_seg.mini.worlds import MOST_NAMES, NUM_SHOWN, SIXTY
 
 SCENES = {"train": 2400, "val": 240, "test": 320}
 """Scenes of each split, where a data set's name does not say how many."""
+SCENES_OF_MANY = {"train": 800, "val": 48, "test": 96}
+"""The same for the worlds of many names."""
+SIDE_OF_MANY = 96
 DRAWING = 1
 """Goes up when the same settings give other images, so that those drawn before are not taken for them."""
-_NAME = re.compile(rf"mini_world_({'|'.join(SPLITS)})(?:_([1-9]\d*))?")
+_NAME = re.compile(rf"mini_world_(?:([1-9]\d*)_)?({'|'.join(SPLITS)})(?:_([1-9]\d*))?")
+_GREY = 255  # names that 8 bits hold beside the ignore label
 
 
 @dataclass(frozen=True)
 class MiniWorldSpec(DatasetSpec):
-    """Scenes as a data set: ``images/00000.png`` (RGB) and ``labels/00000.png`` (8-bit grey), losslessly.
+    """Scenes as a data set: ``images/00000.png`` (RGB) and ``labels/00000.png`` (grey), losslessly.
+
+    Labels have 8 bits, or 16 where these are too few.
 
     Attributes:
         scenes: what is drawn.
@@ -80,9 +89,11 @@ class MiniWorldSpec(DatasetSpec):
         for kind in ("images", "labels"):
             remove_partial_files(folder / kind)
 
+        kind_of_label = np.uint8 if self.num_evaluated_classes <= _GREY else np.uint16
+
         def write(index: int) -> None:
             sample = self.scenes[index]
-            for kind, pixels in (("images", sample.image), ("labels", sample.label.astype(np.uint8))):
+            for kind, pixels in (("images", sample.image), ("labels", sample.label.astype(kind_of_label))):
                 save_image(Image.fromarray(pixels), folder / kind / f"{index:05d}.png", compress_level=1)
 
         with ThreadPoolExecutor(workers) as pool:
@@ -99,25 +110,48 @@ class MiniWorldSpec(DatasetSpec):
 def mini_world_spec(scenes: MiniScenes) -> MiniWorldSpec:
     """Declare scenes as a data set, named by split and number."""
     smallest, largest = scenes.sides
-    settings = (scenes.split, len(scenes), scenes.classes, scenes.level, smallest, largest, f"seed{scenes.seed}")
+    settings: tuple[object, ...] = (
+        scenes.split,
+        len(scenes),
+        scenes.classes,
+        scenes.level,
+        smallest,
+        largest,
+        f"seed{scenes.seed}",
+    )
+    if scenes.names != SIXTY:
+        settings += (f"{scenes.names}names",)
     folder = "mini_world/" + "-".join(map(str, settings))
+    has_distractors = len(scenes.vocabulary) > len(scenes.world.deck(scenes.classes))
     return MiniWorldSpec(
-        name=mini_world_name(scenes.split, len(scenes)),
+        name=mini_world_name(scenes.split, len(scenes), scenes.names),
         image_dir=f"{folder}/images",
         label_dir=f"{folder}/labels",
         vocabulary=scenes.vocabulary,
         image_ext=".png",
+        ignore_label=255 if has_distractors or len(scenes.vocabulary) <= _GREY else 65535,
+        variant="background" if has_distractors else "standard",
+        num_foreground=NUM_SHOWN if has_distractors else None,
         num_images=len(scenes),
         scenes=scenes,
     )
 
 
-def mini_world_name(split: str, length: int) -> str:
-    """Return the name of the data set of so many scenes of a split, without the number where that is the split's."""
-    return f"mini_world_{split}" + (f"_{length}" if length != SCENES[split] else "")
+def mini_world_name(split: str, length: int, names: int = SIXTY) -> str:
+    """Return the name of the data set of so many scenes of a split, without the numbers that are the usual ones."""
+    world_name = "mini_world" if names == SIXTY else f"mini_world_{names}"
+    return f"{world_name}_{split}" + (f"_{length}" if length != _usual(names)[split] else "")
 
 
-LISTED = tuple(mini_world_name(split, length) for split, length in SCENES.items())
+def _usual(names: int) -> dict[str, int]:
+    return SCENES if names == SIXTY else SCENES_OF_MANY
+
+
+LISTED = (
+    *(mini_world_name(split, length) for split, length in SCENES.items()),
+    *(mini_world_name(split, length, 100) for split, length in SCENES_OF_MANY.items()),
+    *(mini_world_name("test", SCENES_OF_MANY["test"], names) for names in (1000, 10000)),
+)
 """The names that a list of data sets shows."""
 
 
@@ -126,4 +160,8 @@ def named(name: str) -> MiniWorldSpec | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    return mini_world_spec(MiniScenes(match[1], length=int(match[2] or SCENES[match[1]])))
+    names, split, length = int(match[1] or SIXTY), match[2], match[3]
+    if names != SIXTY and not NUM_SHOWN <= names <= MOST_NAMES:
+        return None
+    size = (128, 192) if names == SIXTY else SIDE_OF_MANY
+    return mini_world_spec(MiniScenes(split, size, length=int(length or _usual(names)[split]), names=names))

@@ -1,4 +1,4 @@
-"""Scenes and crops of the miniature world: what they show and where, drawn on demand."""
+"""Scenes of the miniature world: what they show and where, drawn on demand."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from err_seg.data.dataset import Sample
-from err_seg.mini.shapes import LEVELS, WALL_COLOURS, Canvas
-from err_seg.mini.vocabulary import ATTRIBUTES, CLASS_SETS, OBJECTS, PROMPTS, VOCABULARY
-
-SPLITS: tuple[str, ...] = ("train", "val", "test")
-
-# The streams of random numbers.
-_PLAN, _PAINT, _CROP, _WALLS, _OBJECTS, _CROPS = range(6)
+from err_seg.mini.canvas import LEVELS, Canvas
+from err_seg.mini.dealing import OBJECTS, PAINT, PLAN, SPLITS, WALLS, at_least, choose, dealt, random
+from err_seg.mini.vocabulary import CLASS_SETS
+from err_seg.mini.worlds import SIXTY, World, world
 
 # Eight scenes to a cycle. Counts rather than draws, so that classes can be dealt like cards: see _dealt.
 _OBJECTS_PER_SCENE = (1, 2, 3, 4, 4, 3, 2, 1)
@@ -23,7 +20,7 @@ _SMALLEST, _LARGEST = 24, 72  # diameters of objects in pixels
 
 
 class Thing(NamedTuple):
-    """An object in a scene: its class (index into ``VOCABULARY``), centre (x, y) and radius in pixels."""
+    """An object in a scene: its class (index into the world's vocabulary), centre (x, y) and radius in pixels."""
 
     class_index: int
     centre: tuple[float, float]
@@ -31,44 +28,12 @@ class Thing(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a scene will show: size in pixels, one or two walls (indices into ``VOCABULARY``), and the objects."""
+    """What a scene will show: size in pixels, one or two walls (indices as above), and the objects."""
 
     height: int
     width: int
     walls: list[int]
     things: list[Thing]
-
-
-def _choose(what: str, value: str, options: Sequence[str]) -> None:
-    if value not in options:
-        raise ValueError(f"miniature world: {what} must be one of {', '.join(options)}; found {value!r}")
-
-
-def _at_least(what: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"miniature world: {what} must be {least} or more; found {value}")
-
-
-def _random(seed: int, *stream: int) -> np.random.Generator:
-    """A generator of its own for every stream: (purpose, split, index)."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=stream)))
-
-
-def _dealt(seed: int, stream: tuple[int, ...], cards: Sequence[int], counts: Sequence[int], index: int) -> list[int]:
-    """The classes of scene ``index``, dealt from shuffled decks so that over the scenes all come equally often.
-
-    Scene i takes counts[i mod len(counts)] cards, in turn; when a deck is used up the next one is shuffled.
-    """
-    cycle, place = divmod(index, len(counts))
-    start = cycle * sum(counts) + sum(counts[:place])
-    decks: dict[int, np.ndarray] = {}
-    hand = []
-    for turn in range(start, start + counts[place]):
-        deck, card = divmod(turn, len(cards))
-        if deck not in decks:
-            decks[deck] = _random(seed, *stream, deck).permutation(len(cards))
-        hand.append(cards[decks[deck][card]])
-    return hand
 
 
 def _arrange(indices: Sequence[int], height: int, width: int, overlap: float, rng: np.random.Generator) -> list[Thing]:
@@ -98,14 +63,16 @@ class MiniScenes:
     Attributes:
         split: "train", "val" or "test"; tune on "val", report on "test".
         size: side in pixels, or (smallest, largest), between which height and width are drawn independently.
-        classes: "seen" (24) or "all" (60): what is drawn, and what the labels index. By default "seen" for "train"
-            and "all" for the others.
+        classes: "seen" (24 of 60) or "all": what is drawn, and what the labels index. By default "seen" for "train"
+            and "all" for the others. Of all names of a large world, the first 100 are drawn.
         level: "easy" or "hard".
         length: number of scenes. A longer data set begins with the scenes of a shorter one.
         seed: another world for every seed.
+        names: how many names the world has, see :func:`err_seg.mini.worlds.world`.
 
     Raises:
-        ValueError: an unknown split, class set or level, a side below 64, a length below 1 or a negative seed.
+        ValueError: an unknown split, class set, level or number of names, a side below 64, a length below 1 or a
+            negative seed.
     """
 
     split: str = "train"
@@ -114,17 +81,24 @@ class MiniScenes:
     level: str = "easy"
     length: int = 1000
     seed: int = 0
+    names: int = SIXTY
 
     def __post_init__(self) -> None:
-        _choose("split", self.split, SPLITS)
+        choose("split", self.split, SPLITS)
         if not self.classes:
             object.__setattr__(self, "classes", "seen" if self.split == "train" else "all")
-        _choose("classes", self.classes, list(CLASS_SETS))
-        _choose("level", self.level, list(LEVELS))
-        _at_least("size", self.sides[0], 64)
-        _at_least("size's second number", self.sides[1], self.sides[0])
-        _at_least("length", self.length, 1)
-        _at_least("seed", self.seed, 0)
+        choose("classes", self.classes, list(CLASS_SETS))
+        choose("level", self.level, list(LEVELS))
+        at_least("size", self.sides[0], 64)
+        at_least("size's second number", self.sides[1], self.sides[0])
+        at_least("length", self.length, 1)
+        at_least("seed", self.seed, 0)
+        world(self.names)
+
+    @property
+    def world(self) -> World:
+        """The names and what they look like."""
+        return world(self.names)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -134,19 +108,18 @@ class MiniScenes:
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """The class names that the labels index, in order."""
-        return tuple(VOCABULARY[i] for i in CLASS_SETS[self.classes])
+        return tuple(self.world.vocabulary[i] for i in self.world.labels(self.classes))
 
     @cached_property
     def _cards(self) -> tuple[list[int], list[int]]:
-        """The walls and the objects that are drawn, indices into ``VOCABULARY``."""
-        indices = CLASS_SETS[self.classes]
-        return [i for i in indices if i not in OBJECTS], [i for i in indices if i in OBJECTS]
+        """The walls and the objects that are drawn, indices into the world's vocabulary."""
+        return self.world.split(self.world.deck(self.classes))
 
     @cached_property
     def _to_label(self) -> np.ndarray:
-        """The label of each class of ``VOCABULARY``; -1 where it is not drawn."""
-        indices = CLASS_SETS[self.classes]
-        labels = np.full(len(VOCABULARY), -1, np.int64)
+        """The label of each class of the world; -1 where it is not drawn."""
+        indices = self.world.labels(self.classes)
+        labels = np.full(self.names, -1, np.int64)
         labels[list(indices)] = np.arange(len(indices))
         return labels
 
@@ -162,22 +135,23 @@ class MiniScenes:
         if not 0 <= index < self.length:
             raise IndexError(f"miniature world: scene {index} of {self.length}")
         split = SPLITS.index(self.split)
-        rng = _random(self.seed, _PLAN, split, index)
+        rng = random(self.seed, PLAN, split, index)
         height, width = rng.integers(self.sides[0], self.sides[1] + 1, 2).tolist()
-        walls = _dealt(self.seed, (_WALLS, split), self._cards[0], _WALLS_PER_SCENE, index)
-        objects = _dealt(self.seed, (_OBJECTS, split), self._cards[1], _OBJECTS_PER_SCENE, index)
+        walls = dealt(self.seed, (WALLS, split), self._cards[0], _WALLS_PER_SCENE, index)
+        objects = dealt(self.seed, (OBJECTS, split), self._cards[1], _OBJECTS_PER_SCENE, index)
         return Plan(height, width, walls, _arrange(objects, height, width, LEVELS[self.level].overlap, rng))
 
     def __getitem__(self, index: int) -> Sample:
         """Draw scene ``index``; its paths are names only, there is no file. The label is dense: nothing is ignored."""
         plan = self.plan(index)
-        rng = _random(self.seed, _PAINT, SPLITS.index(self.split), index)
+        rng = random(self.seed, PAINT, SPLITS.index(self.split), index)
         canvas = Canvas(plan.height, plan.width, rng, self.level)
-        canvas.paint_wall(*ATTRIBUTES[plan.walls[0]], plan.walls[0])
+        looks = self.world.looks
+        canvas.paint_wall(looks[plan.walls[0]], plan.walls[0])
         for wall in plan.walls[1:]:
-            canvas.paint_wall(*ATTRIBUTES[wall], wall, _divide(canvas))
+            canvas.paint_wall(looks[wall], wall, _divide(canvas))
         for thing in plan.things:
-            canvas.paint_object(*ATTRIBUTES[thing.class_index], thing.class_index, thing.centre, thing.radius)
+            canvas.paint_object(looks[thing.class_index], thing.class_index, thing.centre, thing.radius)
         name = f"mini_world/{self.split}/{{}}/{index:05d}.png"
         return Sample(canvas.develop(), self._to_label[canvas.label], name.format("images"), name.format("labels"))
 
@@ -188,78 +162,3 @@ def _divide(canvas: Canvas) -> np.ndarray:
     angle = canvas.rng.choice([0, np.pi / 2, canvas.rng.uniform(0, np.pi)])
     x, y = canvas.rng.uniform(0.3, 0.7, 2) * (width, height)
     return (canvas.x - float(x)) * float(np.cos(angle)) + (canvas.y - float(y)) * float(np.sin(angle))
-
-
-def render_crop(index: int, rng: np.random.Generator, size: int = 64, level: str = "easy") -> np.ndarray:
-    """Draw one class on its own: an object before a wall (one time in four a plain one), or a wall's texture.
-
-    Args:
-        index: class, an index into ``VOCABULARY``.
-        rng: source of scale, place, rotation, background, light and noise.
-        size: side in pixels.
-        level: "easy" or "hard".
-
-    Returns:
-        (size, size, 3) uint8 RGB.
-
-    Raises:
-        IndexError: there is no such class.
-    """
-    if not 0 <= index < len(VOCABULARY):
-        raise IndexError(f"miniature world: class {index} of {len(VOCABULARY)}")
-    canvas = Canvas(size, size, rng, level)
-    if index not in OBJECTS:
-        canvas.paint_wall(*ATTRIBUTES[index], index)
-        return canvas.develop()
-    if rng.random() < 0.25:
-        grounds = [tone for tones in WALL_COLOURS.values() for tone in tones]
-        canvas.paint_plain(grounds[rng.integers(len(grounds))])
-    else:
-        wall = int(rng.integers(len(OBJECTS), len(VOCABULARY)))
-        canvas.paint_wall(*ATTRIBUTES[wall], wall)
-    radius = rng.uniform(0.2, 0.46) * size
-    x, y = (size / 2 + rng.uniform(-1, 1, 2) * min(0.12 * size, size / 2 - radius)).tolist()
-    canvas.paint_object(*ATTRIBUTES[index], index, (x, y), radius)
-    return canvas.develop()
-
-
-@dataclass(frozen=True)
-class MiniCrops:
-    """Captioned images of single classes, all 60, for teaching a small CLIP the words. Map-style, drawn on demand.
-
-    Attributes:
-        split: "train", "val" or "test".
-        length: number of crops; any 60 that begin at a multiple of 60 show every class once.
-        seed: another world for every seed.
-        size: side in pixels.
-        level: "easy" or "hard".
-
-    Raises:
-        ValueError: an unknown split or level, a length below 1, a negative seed or a size below 32.
-    """
-
-    split: str = "train"
-    length: int = 6000
-    seed: int = 0
-    size: int = 64
-    level: str = "easy"
-
-    def __post_init__(self) -> None:
-        _choose("split", self.split, SPLITS)
-        _choose("level", self.level, list(LEVELS))
-        _at_least("length", self.length, 1)
-        _at_least("seed", self.seed, 0)
-        _at_least("size", self.size, 32)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int, str]:
-        """Crop ``index``: image (size, size, 3) uint8 RGB, class (index into ``VOCABULARY``), caption."""
-        if not 0 <= index < self.length:
-            raise IndexError(f"miniature world: crop {index} of {self.length}")
-        split = SPLITS.index(self.split)
-        rng = _random(self.seed, _CROP, split, index)
-        (target,) = _dealt(self.seed, (_CROPS, split), range(len(VOCABULARY)), (1,), index)
-        caption = PROMPTS[rng.integers(len(PROMPTS))].format(VOCABULARY[target])
-        return render_crop(target, rng, self.size, self.level), target, caption

@@ -1,4 +1,4 @@
-"""Colours, shapes and textures of the miniature world, and the brush that paints them.
+"""Colours, shapes and textures of the miniature world.
 
 A shape is a signed distance: negative inside, positive outside, and measured in units of the object's radius. From
 one distance come both the anti-aliased image (a one-pixel ramp across the edge) and the hard label (its sign).
@@ -32,12 +32,26 @@ WALL_COLOURS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 }
 
 
+# The worlds of many names: one tone a colour, for grounds and for patterns, of objects and of walls.
+COLOURS: dict[str, tuple[int, int, int]] = {
+    **OBJECT_COLOURS,
+    "white": (246, 246, 246),
+    "pink": (255, 150, 195),
+    "gray": (132, 132, 136),
+    "brown": (112, 64, 30),
+    "navy": (10, 20, 92),
+    "teal": (0, 112, 112),
+    "lime": (168, 244, 40),
+    "magenta": (232, 16, 150),
+}
+
+
 def _wave(position: Array, period: float) -> Array:
     """Distance to the nearest multiple of ``period``."""
     return np.abs(np.mod(position + period / 2, period) - period / 2)
 
 
-def _ramp(distance: Array) -> Array:
+def ramp(distance: Array) -> Array:
     """Coverage in [0, 1] of a pixel whose centre lies ``distance`` pixels outside an edge."""
     return np.clip(0.5 - distance, 0, 1)
 
@@ -83,13 +97,46 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
+def _diamond(x: Array, y: Array) -> Array:
+    return (1.5 * np.abs(x) + np.abs(y) - 0.96) / math.hypot(1.5, 1)
+
+
+def _crescent(x: Array, y: Array) -> Array:
+    return np.maximum(np.hypot(x, y) - 0.94, 0.75 - np.hypot(x - 0.45, y))
+
+
+def _arrow(x: Array, y: Array) -> Array:
+    """Tip up: a triangle on a shaft."""
+    tip = np.maximum(y, (0.85 * np.abs(x) - 0.8 * (y + 0.95)) / math.hypot(0.85, 0.8))
+    return np.minimum(tip, np.maximum(np.abs(x) - 0.26, np.abs(y - 0.4) - 0.5))
+
+
+def _hourglass(x: Array, y: Array) -> Array:
+    return np.maximum(np.abs(y) - 0.85, (np.abs(x) - 0.85 * np.abs(y) - 0.06) / math.hypot(1, 0.85))
+
+
+def _bar(x: Array, y: Array) -> Array:
+    """A level bar."""
+    return np.maximum(np.abs(x) - 0.94, np.abs(y) - 0.34)
+
+
+MORE_SHAPES: dict[str, Callable[[Array, Array], Array]] = {
+    "diamond": _diamond,
+    "crescent": _crescent,
+    "arrow": _arrow,
+    "hourglass": _hourglass,
+    "bar": _bar,
+}
+"""Shapes of the worlds of many names, beside ``SHAPES``."""
+
+
 def _striped(u: Array, v: Array, period: float) -> Array:
     """Upright stripes, half of each tone."""
-    return _ramp(_wave(u, period) - period / 4) + 0 * v  # the zero gives the pattern its height
+    return ramp(_wave(u, period) - period / 4) + 0 * v  # the zero gives the pattern its height
 
 
 def _checkered(u: Array, v: Array, period: float) -> Array:
-    a, b = _ramp(_wave(u, period) - period / 4), _ramp(_wave(v, period) - period / 4)
+    a, b = ramp(_wave(u, period) - period / 4), ramp(_wave(v, period) - period / 4)
     return a + b - 2 * a * b
 
 
@@ -98,11 +145,11 @@ def _brick(u: Array, v: Array, period: float) -> Array:
     height, length, mortar = 0.6 * period, 1.3 * period, 0.085 * period
     course = np.mod(np.floor(v / height), 2)
     joints = np.minimum(_wave(v, height), _wave(u + course * (length / 2), length))
-    return _ramp(joints - mortar)
+    return ramp(joints - mortar)
 
 
 def _dotted(u: Array, v: Array, period: float) -> Array:
-    return _ramp(np.hypot(_wave(u, period), _wave(v, period)) - 0.32 * period)
+    return ramp(np.hypot(_wave(u, period), _wave(v, period)) - 0.32 * period)
 
 
 TEXTURES: dict[str, Callable[[Array, Array, float], Array]] = {
@@ -113,117 +160,38 @@ TEXTURES: dict[str, Callable[[Array, Array, float], Array]] = {
 }
 
 
-class Level(NamedTuple):
-    """How hard the images are. Angles in degrees, tones out of 255, the rest shares of 1."""
-
-    object_tilt: float  # largest rotation of an object, either way
-    wall_tilt: float  # largest rotation of a texture, either way
-    tone_shift: float  # standard deviation of an object's or wall's own colour, per channel
-    fading: float  # largest share by which an object's colour fades into the mean of what lies behind it
-    overlap: float  # how far two objects' circles may run into one another
-    lighting: float  # largest fall of light from the image's centre to its edge
-    noise: float  # standard deviation of the sensor noise
-    clutter: int  # largest number of thin lines drawn over everything, without a label
+def _thin_stripes(u: Array, v: Array, period: float) -> Array:
+    return ramp(_wave(u, period) - period / 6) + 0 * v
 
 
-LEVELS: dict[str, Level] = {
-    "easy": Level(12, 0, 3, 0.0, 0.10, 0.15, 4, 0),
-    "hard": Level(40, 20, 8, 0.35, 0.25, 0.30, 14, 8),
+def _thin_bands(u: Array, v: Array, period: float) -> Array:
+    return _thin_stripes(v, u, period)
+
+
+def _grid(u: Array, v: Array, period: float) -> Array:
+    return ramp(np.minimum(_wave(u, period), _wave(v, period)) - period / 10)
+
+
+PATTERNS: dict[str, Callable[[Array, Array, float], Array]] = {
+    "stripes": _thin_stripes,
+    "bands": _thin_bands,
+    "dots": _dotted,
+    "grid": _grid,
 }
+"""What one colour draws on another in the worlds of many names; about a third, so that the two cannot be swapped."""
 
 
-class Canvas:
-    """An image that is being painted: float32 RGB in 0..255, and an int64 label for every pixel.
+class Look(NamedTuple):
+    """What a class looks like.
 
-    Args:
-        height: pixels.
-        width: pixels.
-        rng: source of everything random.
-        level: a key of ``LEVELS``.
+    Attributes:
+        shape: the name of a shape, or "wall".
+        ground: the colour, RGB in 0..255.
+        pattern: the name of a texture or pattern on it; "" is none.
+        tone: the pattern's colour.
     """
 
-    def __init__(self, height: int, width: int, rng: np.random.Generator, level: str) -> None:
-        self.rng, self.level = rng, LEVELS[level]
-        self.image = np.zeros((height, width, 3), np.float32)
-        self.label = np.zeros((height, width), np.int64)
-        self.y = np.arange(height, dtype=np.float32)[:, None] + 0.5
-        self.x = np.arange(width, dtype=np.float32)[None, :] + 0.5
-
-    def _rotated(self, x: Array, y: Array, largest: float) -> tuple[Array, Array]:
-        """Coordinates turned by a random angle of at most ``largest`` degrees either way."""
-        if not largest:
-            return x, y
-        angle = math.radians(self.rng.uniform(-largest, largest))
-        return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-
-    def _tones(self, *colours: tuple[int, int, int]) -> Array:
-        """The colours (N, 3) with one random shift in common: every object and wall is a little of its own colour."""
-        shift = self.rng.normal(0, self.level.tone_shift, 3)
-        return np.clip(np.array(colours) + shift, 0, 255).astype(np.float32)
-
-    def paint_wall(self, colour: str, texture: str, label: int, outside: Array | None = None) -> None:
-        """Cover the image, or one side of a line, with a textured wall.
-
-        Args:
-            colour: a key of ``WALL_COLOURS``.
-            texture: a key of ``TEXTURES``.
-            label: written wherever the wall shows.
-            outside: (H, W) signed distance in pixels, negative where the wall is; None is everywhere.
-        """
-        period = self.rng.uniform(16, 24)
-        phase_x, phase_y = self.rng.uniform(0, period, 2)
-        u, v = self._rotated(self.x + float(phase_x), self.y + float(phase_y), self.level.wall_tilt)
-        ground, pattern = self._tones(*WALL_COLOURS[colour])
-        wall = ground + TEXTURES[texture](u, v, period)[..., None] * (pattern - ground)
-        if outside is None:
-            self.image[:], self.label[:] = wall, label
-        else:
-            self.image += _ramp(outside)[..., None] * (wall - self.image)
-            self.label[outside <= 0] = label
-
-    def paint_plain(self, colour: tuple[int, int, int]) -> None:
-        """Fill the image with one colour and leave the label as it is."""
-        self.image[:] = self._tones(colour)
-
-    def paint_object(self, colour: str, shape: str, label: int, centre: tuple[float, float], radius: float) -> None:
-        """Put an object on top of what is there; what lies beyond the image's edge is lost.
-
-        Args:
-            colour: a key of ``OBJECT_COLOURS``.
-            shape: a key of ``SHAPES``.
-            label: written inside the shape.
-            centre: (x, y) in pixels.
-            radius: of the circle around the shape, in pixels.
-        """
-        reach = radius + 1
-        rows = slice(max(0, int(centre[1] - reach)), max(0, math.ceil(centre[1] + reach)))
-        columns = slice(max(0, int(centre[0] - reach)), max(0, math.ceil(centre[0] + reach)))
-        x, y = (self.x[:, columns] - centre[0]) / radius, (self.y[rows] - centre[1]) / radius
-        outside = radius * SHAPES[shape](*self._rotated(x, y, self.level.object_tilt))
-        behind = self.image[rows, columns]
-        (tone,) = self._tones(OBJECT_COLOURS[colour])
-        if self.level.fading:
-            tone += self.rng.uniform(0, self.level.fading) * (behind.mean((0, 1)) - tone)
-        behind += _ramp(outside)[..., None] * (tone - behind)
-        self.label[rows, columns][outside <= 0] = label
-
-    def _scribble(self) -> None:
-        """Thin lines in random colours over everything: clutter that the label does not know."""
-        height, width = self.label.shape
-        for _ in range(self.rng.integers(self.level.clutter + 1)):
-            x, y, angle, length = self.rng.uniform(0, 1, 4) * (width, height, math.pi, max(height, width) / 3)
-            along = (self.x - x) * math.cos(angle) + (self.y - y) * math.sin(angle)
-            across = (self.y - y) * math.cos(angle) - (self.x - x) * math.sin(angle)
-            coverage = _ramp(np.maximum(np.abs(along) - length / 2, np.abs(across) - 0.7)).astype(np.float32)
-            self.image += coverage[..., None] * (self.rng.uniform(0, 255, 3).astype(np.float32) - self.image)
-
-    def develop(self) -> Array:
-        """Light and noise. Returns the finished image, (H, W, 3) uint8 RGB."""
-        if self.level.clutter:
-            self._scribble()
-        height, width = self.label.shape
-        fall, angle = self.rng.uniform(0, self.level.lighting), self.rng.uniform(0, 2 * math.pi)
-        slope_x, slope_y = fall * math.cos(angle) * 2 / width, fall * math.sin(angle) * 2 / height
-        light = self.rng.uniform(0.88, 1.04) + slope_x * (self.x - width / 2) + slope_y * (self.y - height / 2)
-        noise = self.rng.standard_normal(self.image.shape, np.float32)
-        return np.clip(self.image * light[..., None] + noise * self.level.noise + 0.5, 0, 255).astype(np.uint8)
+    shape: str
+    ground: tuple[int, int, int]
+    pattern: str = ""
+    tone: tuple[int, int, int] = (0, 0, 0)

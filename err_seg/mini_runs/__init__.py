@@ -1,7 +1,8 @@
 """What is run on the miniature world (:mod:`err_seg.mini`): a network that trains in minutes on a CPU.
 
 ==================  =========================================================================
-``pretraining.py``  contrastive pre-training of the tiny CLIPs on captioned images of all sixty classes
+``pretraining.py``  contrastive pre-training of the tiny CLIPs
+``captioned.py``    the captioned images that teach them
 ``world.py``        training on the seen classes, evaluation on all
 ``figures.py``      mIoU of seen and unseen classes, the training-free baseline, times
 ``grid.py``         the image grid

@@ -89,7 +89,9 @@ def cost_map_labels(model: ERRSeg, images: Sequence[Tensor], text: Tensor, sizes
 def evaluate_baseline(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -> BenchmarkResult:
     """Evaluate :func:`cost_map_labels` on a data set."""
     spec = pairs.spec
-    confusion = ConfusionMatrix(spec.num_evaluated_classes, spec.ignore_label, device=model.device)
+    confusion = ConfusionMatrix(
+        spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=model.device
+    )
     transform = EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     with model.evaluating():
         text = model.embed_vocabulary(spec.vocabulary)

@@ -1,14 +1,11 @@
-"""Contrastive pre-training of the tiny CLIPs on captioned images of all sixty classes.
+"""Contrastive pre-training of the tiny CLIPs on captioned images of the classes.
 
 Crops show a single class, scenes several; captions name what is there, in all combinations of attributes, but never
 where it is: as with the web's captions, no label map is read.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,51 +13,16 @@ from tqdm import tqdm
 
 from err_seg.build import encoder_of
 from err_seg.mini import clip as mini
-from err_seg.mini.scenes import MiniCrops, MiniScenes
-from err_seg.mini.vocabulary import PROMPTS, VOCABULARY
+from err_seg.mini.crops import MiniCrops
+from err_seg.mini.vocabulary import PROMPTS
+from err_seg.mini.worlds import MOST_NAMES, SIXTY, world
+from err_seg.mini_runs.captioned import PretrainingConfig, batches
 from err_seg.modeling.clip import OpenCLIP, build_clip
 from err_seg.modeling.encoder import CLIPEncoder
-from err_seg.modeling.layers import resize
 
 
 class PretrainingError(ValueError):
     """Pre-training that cannot run here; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class PretrainingConfig:
-    """How a tiny CLIP is taught; by default, the ConvNeXt.
-
-    Attributes:
-        steps: optimisation steps.
-        crops, scenes: different images of each kind; each is seen in several sizes and mirrored.
-        crop_size, scene_size: side as drawn, pixels.
-        crop_sides, scene_sides: what a step's images are resized to, drawn for height and width apart; multiples of
-            the network's stride.
-        crop_batch, scene_batch: images per step.
-        scene_share: share of the steps that show scenes.
-        muon_lr: Muon's learning rate, for the matrices inside the blocks of both towers.
-        adam_lr: AdamW's, for all else.
-        weight_decay: of both.
-        warmup: steps of linear warm-up, before half a cosine to 0.
-        seed: of weights, crops and batches.
-    """
-
-    steps: int = 700
-    crops: int = 9600
-    crop_size: int = 96
-    crop_sides: tuple[int, ...] = (64,)
-    crop_batch: int = 128
-    scenes: int = 4800
-    scene_size: int = 96
-    scene_sides: tuple[int, ...] = (96, 128)
-    scene_batch: int = 64
-    scene_share: float = 0.7
-    muon_lr: float = 0.02
-    adam_lr: float = 2e-3
-    weight_decay: float = 0.01
-    warmup: int = 50
-    seed: int = 0
 
 
 SETTINGS = {
@@ -69,8 +31,20 @@ SETTINGS = {
     # steps changes a patch's embedding by the sum over 768 values, and a shape is not learned while colours jump.
     mini.VIT_NAME: PretrainingConfig(crop_sides=(96,), scene_size=128, scene_sides=(96, 128, 160), adam_lr=2e-4),
     mini.FASTVIT_NAME: PretrainingConfig(),
+    # More images, since there are more words and every pattern has a colour of its own.
+    mini.LARGE_NAME: PretrainingConfig(
+        steps=1400,
+        crops=16000,
+        crop_batch=96,
+        scenes=8000,
+        scene_sides=(96, 128),
+        scene_batch=40,
+        scene_share=0.5,
+        names=MOST_NAMES,
+        captions=192,
+    ),
 }
-"""What the weights that the package brings were made with, by name; all saw as many images in as many steps."""
+"""What the weights that the package brings were made with, by name."""
 
 
 def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std: Tensor) -> OpenCLIP:
@@ -94,11 +68,12 @@ def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std
     encoder = dense_encoder(clip.train())
     optimizers = build_optimizers(clip, config)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _lr_factor(step, config)) for o in optimizers]
-    captions = torch.stack([mini.tokenizer()([prompt.format(name) for name in VOCABULARY]) for prompt in PROMPTS])
+    vocabulary, tokenize = world(config.names).vocabulary, mini.tokenizer(name)
+    captions = torch.stack([tokenize([prompt.format(words) for words in vocabulary]) for prompt in PROMPTS])
     progress = tqdm(batches(config), "pre-train CLIP", config.steps, unit="step")
-    for images, shares, prompts in progress:
-        text = captions[prompts, torch.arange(len(VOCABULARY))]
-        loss = contrastive_loss(encoder, (images - pixel_mean) / pixel_std, shares, text)
+    for batch in progress:
+        text = captions[batch.prompts, batch.classes]
+        loss = contrastive_loss(encoder, (batch.images - pixel_mean) / pixel_std, batch.shares, text)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -166,50 +141,6 @@ def as_matrix(weight: nn.Parameter) -> nn.Parameter:
     return matrix
 
 
-def batches(config: PretrainingConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield images (B, 3, h, w) in 0..255, shares (B, T) and a prompt for each class (T,), ``steps`` times.
-
-    A step shows crops or scenes. Shares say which classes' names are an image's captions; they sum to 1.
-    """
-    sources = draw_crops(config), draw_scenes(config)
-    sides = config.crop_sides, config.scene_sides
-    counts = config.crop_batch, config.scene_batch
-    generator = torch.Generator().manual_seed(config.seed)
-    orders = [torch.empty(0, dtype=torch.int64) for _ in sources]
-    for _ in range(config.steps):
-        kind = int(torch.rand((), generator=generator) < config.scene_share)
-        images, shares = sources[kind]
-        while len(orders[kind]) < counts[kind]:
-            orders[kind] = torch.cat([orders[kind], torch.randperm(len(images), generator=generator)])
-        chosen, orders[kind] = orders[kind].tensor_split([counts[kind]])
-        draw = torch.randint(len(sides[kind]), (2,), generator=generator)
-        size = sides[kind][draw[0]], sides[kind][draw[1]]
-        batch = images[chosen].float()
-        mirrored = torch.rand(len(batch), generator=generator) < 0.5
-        batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
-        batch = resize(batch, size)
-        yield batch, shares[chosen], torch.randint(len(PROMPTS), (len(VOCABULARY),), generator=generator)
-
-
-def draw_crops(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
-    """Draw images of single classes: (N, 3, h, w) uint8 and shares (N, T)."""
-    crops = MiniCrops("train", config.crops, config.seed, config.crop_size)
-    items = [crops[i][:2] for i in tqdm(range(len(crops)), "draw crops", unit="crop")]
-    images = torch.from_numpy(np.stack([image for image, _ in items])).permute(0, 3, 1, 2)
-    return images, F.one_hot(torch.tensor([index for _, index in items]), len(VOCABULARY)).float()
-
-
-def draw_scenes(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
-    """Draw scenes of all classes with the names of what they show, but not where: see :func:`draw_crops`."""
-    scenes = MiniScenes("train", config.scene_size, "all", length=config.scenes, seed=config.seed)
-    images, shares = [], torch.zeros(len(scenes), len(VOCABULARY))
-    for i in tqdm(range(len(scenes)), "draw scenes", unit="scene"):
-        plan = scenes.plan(i)
-        images.append(torch.from_numpy(scenes[i].image).permute(2, 0, 1))
-        shares[i, [*plan.walls, *(thing.class_index for thing in plan.things)]] = 1
-    return torch.stack(images), shares / shares.sum(dim=1, keepdim=True)
-
-
 def contrastive_loss(encoder: CLIPEncoder, images: Tensor, shares: Tensor, text: Tensor) -> Tensor:
     """CLIP's loss for images with several captions, asked of every pixel.
 
@@ -241,16 +172,34 @@ def contrastive_loss(encoder: CLIPEncoder, images: Tensor, shares: Tensor, text:
 
 
 @torch.no_grad()
-def zero_shot_accuracy(clip: OpenCLIP, crops: MiniCrops, pixel_mean: Tensor, pixel_std: Tensor) -> dict[str, float]:
-    """Classify crops among all 60 names by cosine similarity; return the share of right ones: objects, walls, all."""
+def zero_shot_accuracy(
+    clip: OpenCLIP, crops: MiniCrops, pixel_mean: Tensor, pixel_std: Tensor, name: str = mini.NAME
+) -> dict[str, float]:
+    """Classify crops among all names of their world by cosine similarity.
+
+    Args:
+        clip: the tiny CLIP.
+        crops: what it looks at.
+        pixel_mean, pixel_std: (3, 1, 1) statistics of the input.
+        name: of the CLIP, which says how it reads words.
+
+    Returns:
+        The share of right ones: "objects", "walls" and "all"; beyond 60 names also "seen" and "unseen", which
+        pre-training has named or not.
+    """
     images = torch.stack([torch.from_numpy(crops[i][0]).permute(2, 0, 1) for i in range(len(crops))])
     classes = torch.tensor([crops[i][1] for i in range(len(crops))])
-    text = F.normalize(clip.encode_text(mini.tokenizer()([PROMPTS[0].format(name) for name in VOCABULARY])), dim=1)
+    known = world(crops.names)
+    tokens = mini.tokenizer(name)([PROMPTS[0].format(words) for words in known.vocabulary])
+    text = torch.cat([F.normalize(clip.encode_text(part), dim=1) for part in tokens.split(1024)])
     normalised = (images.float() - pixel_mean) / pixel_std
     scores = torch.cat([F.normalize(clip.encode_image(part), dim=1) @ text.T for part in normalised.split(128)])
     right = (scores.argmax(1) == classes).float()
-    walls = torch.tensor([name.endswith("wall") for name in VOCABULARY])[classes]
-    return {"objects": right[~walls].mean().item(), "walls": right[walls].mean().item(), "all": right.mean().item()}
+    walls, seen = (torch.isin(classes, torch.tensor(indices)) for indices in (known.walls, known.seen))
+    groups = {"objects": ~walls, "walls": walls, "all": torch.ones_like(walls)}
+    if crops.names != SIXTY:
+        groups |= {"seen": seen, "unseen": ~seen}
+    return {group: right[chosen].mean().item() for group, chosen in groups.items()}
 
 
 def _lr_factor(step: int, config: PretrainingConfig) -> float:

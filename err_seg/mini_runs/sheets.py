@@ -8,7 +8,8 @@ from scipy.ndimage import distance_transform_edt
 
 from err_seg.drawing.colors import class_colors
 from err_seg.drawing.grid import sheet
-from err_seg.mini.scenes import MiniCrops, MiniScenes, render_crop
+from err_seg.mini.crops import MiniCrops, render_crop
+from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import SEEN, UNSEEN_COMBINATIONS, VOCABULARY
 
 

@@ -12,8 +12,9 @@ from err_seg.config import Config, get_cfg, shipped_configs
 from err_seg.drawing.saving import save_image
 from err_seg.messages import listed
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS, NAME
+from err_seg.mini.crops import MiniCrops
 from err_seg.mini.files import SCENES, mini_world_spec
-from err_seg.mini.scenes import MiniCrops, MiniScenes
+from err_seg.mini.scenes import MiniScenes
 from err_seg.mini_runs import world
 from err_seg.mini_runs.figures import open_test_scenes
 from err_seg.mini_runs.pretraining import SETTINGS
@@ -57,7 +58,7 @@ def pretrain(cfg: Config, file: Path | None, command: str) -> None:
     start = time.perf_counter()
     accuracy = world.pretrain_clip(cfg, SETTINGS[name], file or CLIPS[name].weights, command)
     shares = ", ".join(f"{kind} {share:.2f}" for kind, share in accuracy.items())
-    print(f"Pre-trained CLIP in {_minutes(start)}; zero-shot accuracy among 60 names: {shares}")
+    print(f"Pre-trained CLIP in {_minutes(start)}; zero-shot accuracy among {SETTINGS[name].names} names: {shares}")
 
 
 def for_seed(cfg: Config, seed: int) -> Config:

@@ -15,12 +15,13 @@ from err_seg.config import Config
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.drawing.saving import save_image
 from err_seg.engine import evaluate, train
+from err_seg.mini.crops import MiniCrops
 from err_seg.mini.files import SCENES, mini_world_name
-from err_seg.mini.scenes import MiniCrops
 from err_seg.mini.vocabulary import VOCABULARY
+from err_seg.mini_runs.captioned import PretrainingConfig
 from err_seg.mini_runs.figures import cost_map_labels, evaluate_baseline, group_miou, seconds_per_image
 from err_seg.mini_runs.grid import prediction_grid
-from err_seg.mini_runs.pretraining import PretrainingConfig, pretrain, zero_shot_accuracy
+from err_seg.mini_runs.pretraining import pretrain, zero_shot_accuracy
 from err_seg.modeling.err_seg import ERRSeg
 
 BASELINE = "training-free (arg-max of C16)"
@@ -38,8 +39,8 @@ def pretrain_clip(cfg: Config, config: PretrainingConfig, file: Path, command: s
     """Pre-train the CLIP of ``MODEL.CLIP.NAME``, write its weights, and return its zero-shot accuracy on test crops."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD))
     clip = pretrain(cfg.MODEL.CLIP.NAME, config, mean, std)
-    crops = MiniCrops("test", 600, config.seed, size=clip.visual.image_size[0])
-    accuracy = zero_shot_accuracy(clip, crops, mean, std)
+    crops = MiniCrops("test", 600, config.seed, size=clip.visual.image_size[0], names=config.names)
+    accuracy = zero_shot_accuracy(clip, crops, mean, std, cfg.MODEL.CLIP.NAME)
     facts = {"command": command, "pretraining": repr(config), "accuracy": accuracy}
     save_half(clip.state_dict(), file, facts)
     return accuracy

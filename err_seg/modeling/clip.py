@@ -131,7 +131,7 @@ def _download(name: str, tag: str) -> str:
 def build_tokenizer(name: str) -> Callable[..., Tensor]:
     """Return the model's tokenizer, which maps texts and a ``context_length`` to int64 tokens (N, context_length)."""
     if name in mini.CLIPS:
-        return mini.tokenizer()
+        return mini.tokenizer(name)
     if name.endswith(".json"):
         return open_clip.SimpleTokenizer(context_length=clip_model_config(name)["text_cfg"]["context_length"])
     return open_clip.get_tokenizer(name)

@@ -1,16 +1,17 @@
 """Sweeps: tables of variants and seeds, each measured once, resumable at any moment.
 
-==================  ================================================================================
-``definition.py``   a sweep's YAML file: variants, seeds, the paper's values, the plot
-``plan.py``         from variant and seed to a configuration, and to folders that sweeps share
-``checks.py``       checks before anything is run
-``steps.py``        trainings and evaluations, as processes
-``work.py``         runs the missing ones; killed ones continue
-``display.py``      progress on the screen
-``measured.py``     reads the results that are there
-``report.py``       the plan as text; tables in Markdown, CSV and JSON
-``plots.py``        mIoU over the swept value
-==================  ================================================================================
+===================  ================================================================================
+``definition.py``    a sweep's YAML file: variants, seeds, the paper's values, the plot
+``plan.py``          from variant and seed to a configuration, and to folders that sweeps share
+``checks.py``        checks before anything is run
+``steps.py``         trainings and evaluations, as processes
+``work.py``          runs the missing ones; killed ones continue
+``display.py``       progress on the screen
+``measured.py``      reads the results that are there
+``report.py``        the plan as text; tables in Markdown, CSV and JSON
+``plots.py``         mIoU over the swept value
+``vocabularies.py``  the same scenes with 100 to 10,000 names (``err-seg mini vocabularies``)
+===================  ================================================================================
 
 The command is ``err-seg sweep``; ``configs/ablations`` holds the paper's sweeps.
 """

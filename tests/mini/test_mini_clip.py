@@ -6,7 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from err_seg.mini import clip as mini
-from err_seg.mini.scenes import MiniCrops
+from err_seg.mini.crops import MiniCrops
 from err_seg.mini.tokenizer import WordTokenizer
 from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
 from err_seg.mini_runs import pretraining
@@ -51,6 +51,16 @@ def test_the_packaged_clip_knows_the_classes():
     accuracy = zero_shot_accuracy(clip.eval(), MiniCrops("test", 120, seed=5), MEAN, STD)
     assert accuracy["objects"] > 0.8
     assert accuracy["walls"] > 0.8
+
+
+def test_the_packaged_clip_knows_unseen_names_among_ten_thousand():
+    clip = build_clip("mini_large")
+    load_clip_weights(clip, "mini_large", "mini_large")
+    crops = MiniCrops("test", 200, seed=5, names=10_000)
+    accuracy = zero_shot_accuracy(clip.eval(), crops, MEAN, STD, "mini_large")
+    assert accuracy["seen"] > 0.2
+    assert accuracy["unseen"] > 0.2, "chance is one in 10,000"
+    assert mini.CLIPS["mini_large"].weights.stat().st_size < 8e6
 
 
 def test_the_packaged_clip_says_how_it_was_made():

@@ -14,7 +14,8 @@ import err_seg
 from err_seg.commands.mini import main
 from err_seg.engine import train
 from err_seg.mini import clip as mini
-from err_seg.mini.scenes import MiniCrops, MiniScenes
+from err_seg.mini.crops import MiniCrops
+from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import VOCABULARY
 from err_seg.mini_runs import steps
 from err_seg.mini_runs.pretraining import (

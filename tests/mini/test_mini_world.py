@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from err_seg.mini.scenes import MiniCrops, MiniScenes, render_crop
-from err_seg.mini.shapes import LEVELS, OBJECT_COLOURS, WALL_COLOURS, Canvas
+from err_seg.mini.canvas import LEVELS, Canvas
+from err_seg.mini.crops import MiniCrops, render_crop
+from err_seg.mini.scenes import MiniScenes
+from err_seg.mini.shapes import OBJECT_COLOURS, WALL_COLOURS
 from err_seg.mini.vocabulary import (
     NEW_WORDS,
     PROMPTS,
@@ -105,7 +107,7 @@ def test_a_scene_depends_on_its_index_alone():
 
 def test_another_process_draws_the_same():
     code = (
-        "import hashlib; from err_seg.mini.scenes import MiniScenes, MiniCrops;"
+        "import hashlib; from err_seg.mini.scenes import MiniScenes; from err_seg.mini.crops import MiniCrops;"
         "print(hashlib.sha256(MiniScenes('val')[7].image.tobytes() + MiniCrops('val')[7][0].tobytes()).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
@@ -155,8 +157,7 @@ def test_objects_keep_most_of_their_area(level, least):
         for thing in plan.things:
             assert 24 <= 2 * thing.radius <= 72
             alone = Canvas(160, 160, np.random.default_rng(0), "easy")
-            colour, shape = VOCABULARY[thing.class_index].split()
-            alone.paint_object(colour, shape, 1, (80, 80), thing.radius)
+            alone.paint_object(scenes.world.looks[thing.class_index], 1, (80, 80), thing.radius)
             visible = (label == thing.class_index).sum() / alone.label.sum()
             assert least < visible < 1.1, (i, VOCABULARY[thing.class_index])
 

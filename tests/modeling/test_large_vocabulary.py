@@ -1,12 +1,16 @@
 """Vocabularies of any length in the same memory."""
 
+from itertools import accumulate
+
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from err_seg.modeling import hsm
 from err_seg.modeling.crm import CRM
 from err_seg.modeling.encoder import Features
-from err_seg.modeling.hsm import CostMaps
+from err_seg.modeling.head import Head
+from err_seg.modeling.hsm import CostEmbedding, CostMaps
 
 
 def features(side, dim, generator):
@@ -50,3 +54,25 @@ def test_memory_does_not_grow_with_the_vocabulary():
             CRM(num_kept=32).eval()(CostMaps().of_vocabulary(image, text)[0])
         sizes.append(largest.size)
     assert sizes[0] == sizes[1] == hsm.CLASSES_AT_A_TIME * 40 * 40
+
+
+def peak_of_allocations(work):
+    """The most bytes that tensors made by ``work`` take at any moment."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = work()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in events)), result
+
+
+@pytest.mark.parametrize("num_classes", [1_000, 10_000])
+def test_choosing_needs_at_most_300_mb(num_classes):
+    """At S = 640 with the embeddings of ConvNeXt-B; features and text, which are there before, are not counted."""
+    image = features(40, 640, torch.Generator().manual_seed(0))
+    text = torch.randn(num_classes, 640)
+    head = Head(crm=CRM(num_kept=32), cost_embedding=CostEmbedding(), escf=None, gud=torch.nn.Identity()).eval()
+    peak, (kept, scores) = peak_of_allocations(lambda: head.choose(image, text))
+    assert kept.shape == (1, 32)
+    assert scores.shape == (1, num_classes)
+    maps = min(num_classes, hsm.CLASSES_AT_A_TIME) * 40 * 40 * 4
+    assert maps < peak < 300e6
