@@ -86,6 +86,7 @@ def parse_vocabularies(argv: Sequence[str]) -> argparse.Namespace:
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg_large.yaml")
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
     add("--most-memory", type=positive, default=4, metavar="GB", help="that keeping all classes may need (4)")
+    add("--most-minutes", type=positive, default=2, metavar="M", help="CPU time that one evaluation may take (2)")
     add("--no-training", action="store_true", help="measure MODEL.WEIGHTS")
     add("--choosing", type=positive, metavar="T", help="measure only the memory of choosing among T classes")
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
@@ -104,7 +105,8 @@ def run_vocabularies(options: argparse.Namespace, command: str) -> None:
         return
     output = options.output or Path(cfg.OUTPUT_DIR)
     cfg.OUTPUT_DIR = str(output)
-    rows = vocabularies.measure(cfg, most_memory=options.most_memory * 2**30, trained=not options.no_training)
+    limits = vocabularies.Limits(options.most_memory * 2**30, 60 * options.most_minutes)
+    rows = vocabularies.measure(cfg, limits, trained=not options.no_training)
     vocabularies.save(rows, cfg, command, output)
     print(vocabularies.markdown(rows), end="")
 

@@ -4,13 +4,15 @@ The scenes show the first 100 names of their world, half of them seen in trainin
 All other names are distractors, true words of the world that the scenes do not show.
 """
 
+import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +31,10 @@ from err_seg.mini_runs.figures import cost_map_labels, evaluate_baseline
 from err_seg.modeling.encoder import FeatureMap, Features
 from err_seg.modeling.err_seg import ERRSeg
 
+logger = logging.getLogger(__name__)
+
 FREE, CRM, ALL = "training-free", "CRM", "all kept"
-TIMED = 11
+TIMED = 6
 MEBIBYTE = 2**20
 
 
@@ -55,12 +59,19 @@ class Row:
     miou: Mapping[str, float] | None = None
 
 
-def measure(cfg: Config, *, most_memory: float, trained: bool = True) -> list[Row]:
+class Limits(NamedTuple):
+    """What may be run: keeping all classes within so many bytes, an evaluation within so many seconds of CPU time."""
+
+    memory: float
+    seconds: float
+
+
+def measure(cfg: Config, limits: Limits, *, trained: bool = True) -> list[Row]:
     """Train the network of a configuration, and measure every data set of ``DATASETS.TEST``.
 
     Args:
         cfg: whose data sets are those of worlds of many names.
-        most_memory: bytes that keeping all classes may need; what needs more is not run.
+        limits: what exceeds them is not run.
         trained: whether to train; else ``MODEL.WEIGHTS`` are measured.
     """
     model = build_model(cfg)
@@ -70,19 +81,29 @@ def measure(cfg: Config, *, most_memory: float, trained: bool = True) -> list[Ro
     for name in cfg.DATASETS.TEST:
         pairs = SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT)
         total = len(pairs.spec.vocabulary)
-        free = shown_miou(evaluate_baseline(cfg, model, pairs))
-        rows.append(Row(total, FREE, 0, *alone(cfg, name, 0), free))
-        for method, num_kept in ((CRM, cfg.MODEL.CRM.NUM_KEPT), (ALL, total)):
+        for method, num_kept in ((FREE, 0), (CRM, cfg.MODEL.CRM.NUM_KEPT), (ALL, total)):
             needed = growth(rows, num_kept)
-            if method == ALL and needed > most_memory:
-                rows.append(Row(total, method, num_kept, needed))
-                continue
-            settings = cfg.clone()
-            settings.MODEL.CRM.NUM_KEPT, settings.DATASETS.TEST = num_kept, [name]
-            settings.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"T{total}-K{num_kept}")
-            (result,) = evaluate(settings, model)
-            rows.append(Row(total, method, num_kept, *alone(cfg, name, num_kept), shown_miou(result)))
+            if method == ALL and needed > limits.memory:
+                row = Row(total, method, num_kept, needed)
+            else:
+                memory, milliseconds = alone(cfg, name, num_kept)
+                row = Row(total, method, num_kept, memory, milliseconds)
+                if milliseconds * len(pairs) <= limits.seconds * 1e3:
+                    row = replace(row, miou=miou(cfg, model, pairs, num_kept))
+            rows.append(row)
+            logger.info(line(row))
     return rows
+
+
+def miou(cfg: Config, model: ERRSeg, pairs: SegmentationPairs, num_kept: int) -> dict[str, float]:
+    """Evaluate a data set with K classes kept, or C16 alone where K is 0; see :func:`shown_miou`."""
+    if num_kept == 0:
+        return shown_miou(evaluate_baseline(cfg, model, pairs))
+    settings = cfg.clone()
+    settings.MODEL.CRM.NUM_KEPT, settings.DATASETS.TEST = num_kept, [pairs.spec.name]
+    settings.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"T{len(pairs.spec.vocabulary)}-K{num_kept}")
+    (result,) = evaluate(settings, model)
+    return shown_miou(result)
 
 
 def shown_miou(result: BenchmarkResult) -> dict[str, float]:
@@ -122,7 +143,7 @@ def _alone(cfg: Config, benchmark: str, num_kept: int, threads: int) -> tuple[fl
     seconds = []
     with model.evaluating(), torch.no_grad(), peak_memory(model.device) as peak:
         for index in range(TIMED if num_kept <= NUM_SHOWN else 3):
-            image = pairs[index].image
+            image = pairs[index % len(pairs)].image
             start = time.process_time()
             predict(model, image, text, num_kept)
             seconds.append(time.process_time() - start)
@@ -164,15 +185,19 @@ def _choosing_memory(cfg: Config, num_classes: int) -> float:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Write the table: mIoU in percent, CPU milliseconds and memory of one image."""
-    lines = ["| T | | seen | unseen | all | ms | MB |", "|---:|---|---:|---:|---:|---:|---:|"]
-    for row in rows:
-        title = row.method + (f", K = {row.num_kept}" if row.num_kept else "")
-        if row.miou is None or row.milliseconds is None:
-            lines.append(f"| {row.names:,} | {title} | not run: needs {row.memory / 2**30:.1f} GB | | | | |")
-            continue
-        figures = " | ".join(f"{row.miou[group]:.1f}" for group in ("seen", "unseen", "all"))
-        lines.append(f"| {row.names:,} | {title} | {figures} | {row.milliseconds:.0f} | {row.memory / MEBIBYTE:.0f} |")
-    return "\n".join(lines) + "\n"
+    head = ["| T | | seen | unseen | all | ms | MB |", "|---:|---|---:|---:|---:|---:|---:|"]
+    return "\n".join([*head, *map(line, rows)]) + "\n"
+
+
+def line(row: Row) -> str:
+    """Write one row of the table."""
+    title = f"| {row.names:,} | {row.method}" + (f", K = {row.num_kept:,}" if row.num_kept else "")
+    if row.milliseconds is None:
+        return f"{title} | not run: needs {row.memory / 2**30:.1f} GB | | | | |"
+    cost = f"{row.milliseconds:.0f} | {row.memory / MEBIBYTE:.0f} |"
+    if row.miou is None:
+        return f"{title} | not run: takes too long | | | {cost}"
+    return f"{title} | " + " | ".join(f"{row.miou[group]:.1f}" for group in ("seen", "unseen", "all")) + f" | {cost}"
 
 
 def draw(rows: Sequence[Row]) -> Figure:
@@ -182,14 +207,12 @@ def draw(rows: Sequence[Row]) -> Figure:
     for panel, title in zip(panels, titles, strict=True):
         panel.set(xscale="log", xlabel="names in the vocabulary", title=title)
     for method in (FREE, CRM, ALL):
-        run = [row for row in rows if row.method == method and row.miou is not None and row.milliseconds is not None]
+        run = [row for row in rows if row.method == method and row.milliseconds is not None]
         names = [row.names for row in run]
-        values = (
-            [row.miou["all"] for row in run if row.miou is not None],
-            [row.milliseconds for row in run if row.milliseconds is not None],
-            [row.memory / MEBIBYTE for row in run],
-        )
-        for panel, heights in zip(panels, values, strict=True):
+        scores = [row.miou["all"] if row.miou else float("nan") for row in run]
+        times = [row.milliseconds or 0.0 for row in run]
+        memory = [row.memory / MEBIBYTE for row in run]
+        for panel, heights in zip(panels, (scores, times, memory), strict=True):
             panel.plot(names, heights, marker="o", label=method)
     for panel in panels[1:]:
         panel.set_yscale("log")

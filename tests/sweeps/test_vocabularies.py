@@ -33,7 +33,7 @@ def test_memory_of_more_classes_is_extrapolated():
     assert growth(rows, 200) == pytest.approx(208e6), "what was not run teaches nothing"
     table = markdown(rows).splitlines()
     assert table[3] == "| 100 | CRM, K = 12 | 50.0 | 40.0 | 45.0 | 1 | 19 |"
-    assert table[5] == "| 10,000 | all kept, K = 10000 | not run: needs 9.3 GB | | | | |"
+    assert table[5] == "| 10,000 | all kept, K = 10,000 | not run: needs 9.3 GB | | | | |"
 
 
 def test_choosing_takes_no_more_memory_with_a_longer_vocabulary():
@@ -51,5 +51,5 @@ def test_the_command_measures_every_vocabulary(tmp_path, capsys):
     assert [(row["names"], row["method"]) for row in rows] == [(t, m) for t in (100, 2_000) for m in (FREE, CRM, ALL)]
     assert all(row["milliseconds"] > 0 and np.isfinite(row["miou"]["all"]) for row in rows[:5])
     assert rows[5]["miou"] is None
-    assert "| 2,000 | all kept, K = 2000 | not run: needs" in capsys.readouterr().out
+    assert "| 2,000 | all kept, K = 2,000 | not run: " in capsys.readouterr().out
     assert (tmp_path / "vocabularies.png").stat().st_size > 5_000
