@@ -65,6 +65,9 @@ def commands(text):
     return [part.strip() for part in parts if part.strip() and not part.startswith("#")]
 
 
+WITH_OWN_OPTIONS = (["mini", "draw"], ["mini", "vocabularies"])
+
+
 @functools.cache
 def help_of(*program):
     """Return what a program of the project says to ``--help``: a script, or ``-m err_seg`` and the command's name."""
@@ -79,7 +82,8 @@ def check_command(command):
     place = next((i for i, word in enumerate(words) if word.endswith((".py", ".sh"))), None)
     if words[0] == "err-seg":
         assert words[1] in [*COMMANDS, "--help"], command
-        program, arguments = ("-m", "err_seg", *words[1:2]), words[2:]
+        length = 3 if words[1:3] in WITH_OWN_OPTIONS else 2
+        program, arguments = ("-m", "err_seg", *words[1:length]), words[length:]
     elif place is None:
         is_assignment = re.fullmatch(r"[A-Z_]+=.*", words[0]) is not None
         assert is_assignment or words[0] in OTHER_PROGRAMS or words[:3] == ["python", "-m", "pytest"], command

