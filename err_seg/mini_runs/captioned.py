@@ -1,7 +1,7 @@
 """What the tiny CLIPs are taught with: captioned images, and how much of what."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -53,8 +53,8 @@ class PretrainingConfig:
     weight_decay: float = 0.01
     warmup: int = 50
     seed: int = 0
-    names: int = SIXTY
-    captions: int = SIXTY
+    names: int = field(default=SIXTY, repr=False)  # younger than the weights that quote this as text
+    captions: int = field(default=SIXTY, repr=False)
 
 
 class Batch(NamedTuple):
