@@ -41,7 +41,7 @@ def pretrain_clip(cfg: Config, config: PretrainingConfig, file: Path, command: s
     clip = pretrain(cfg.MODEL.CLIP.NAME, config, mean, std)
     crops = MiniCrops("test", 600, config.seed, size=clip.visual.image_size[0], names=config.names)
     accuracy = zero_shot_accuracy(clip, crops, mean, std, cfg.MODEL.CLIP.NAME)
-    facts = {"command": command, "pretraining": repr(config), "accuracy": accuracy}
+    facts: dict[str, Any] = {"command": command, "pretraining": repr(config), "accuracy": accuracy}
     facts |= {"names": config.names, "captions": config.captions}
     save_half(clip.state_dict(), file, facts)
     return accuracy
