@@ -192,6 +192,8 @@ def summarize(report: "Report", words: "Words", output: Path) -> None:
         print(f"{source}: results are named {name}, since those of another image have the plain name")
     if len(report.renamed) > ROWS:
         print(f"and {len(report.renamed) - ROWS} more; all are in {printable(output)}/manifest*.jsonl")
+    if report.done:
+        print(f"the network took {report.network} (reading and writing go on meanwhile)")
     print(f"{report.done} done, {report.skipped} were done before, {len(report.problems)} failed")
 
 

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from err_seg.build import network_settings
 from err_seg.config import Config, ConfigError
-from err_seg.data import DatasetSpec, EvaluationTransform, SegmentationPairs, evaluation_loader, get_dataset
-from err_seg.device import Precision, resolve_precision, upload
-from err_seg.engine import peers
+from err_seg.data import DatasetSpec, SegmentationPairs, get_dataset
+from err_seg.device import Precision, resolve_precision
+from err_seg.engine.counting import count_images
 from err_seg.engine.errors import EvaluationError
 from err_seg.engine.failures import told
 from err_seg.engine.parallel import check_shared_folder, wait_for_all
 from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.engine.progress import EvaluationProgress
-from err_seg.engine.views import evaluation_views, segment_views
+from err_seg.engine.views import evaluation_views
 from err_seg.evaluation import (
     BenchmarkResult,
     BoundaryConfusion,
@@ -31,7 +30,7 @@ from err_seg.evaluation import (
 )
 from err_seg.identity import file_signature, fingerprint, weights_digest
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.processes import is_main_process, of_main_process, process_share
+from err_seg.processes import is_main_process, of_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +140,8 @@ def evaluate_benchmark(
     files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
     with told(EvaluationError, lambda: f"{progress.saved} images of {spec.name} are done and kept", GO_ON):
         progress.restore(counts)
-        count_images(cfg, model, pairs, counts, progress, files)
+        network = count_images(cfg, model, pairs, benchmark_num_kept(cfg, spec), counts, progress, files)
+    logger.info("the network took %s; reading the next images and counting go on meanwhile", network)
     wait_for_all()  # may take hours if shares are unequal; what follows is short
     counts.all_reduce()
     if is_main_process():
@@ -154,58 +154,6 @@ def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: b
     """Return an empty counter for a benchmark's pixels."""
     counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
     return counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
-
-
-@torch.no_grad()
-def count_images(
-    cfg: Config,
-    model: ERRSeg,
-    pairs: SegmentationPairs,
-    counts: Counts,
-    progress: EvaluationProgress,
-    files: PredictionFiles,
-) -> None:
-    """Segment and count this process's share of a benchmark's images, except those that are done."""
-    spec, views, num_kept = pairs.spec, evaluation_views(cfg), benchmark_num_kept(cfg, pairs.spec)
-    rank, processes = process_share()
-    loader = evaluation_loader(
-        pairs,
-        EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
-        cfg.TEST.BATCH_SIZE,
-        cfg.DATALOADER.NUM_WORKERS,
-        rank=rank,
-        world_size=processes,
-        skip=progress.done,
-        pinned=model.device.type == "cuda",
-    )
-    share = len(range(rank, len(pairs), processes))
-    of_all = f" (1 of {processes} shares)" if processes > 1 else ""
-    bar = tqdm(
-        total=share,
-        initial=share - sum(1 for _ in loader.sampler),
-        desc=spec.name + of_all,
-        unit="image",
-        disable=rank > 0,
-    )
-    since_saved = 0
-    with model.evaluating(), bar, progress.kept(counts):
-        text = model.embed_vocabulary(spec.vocabulary)
-        for items in loader:
-            peers.check()
-            images, sizes = [item.image for item in items], [item.size for item in items]
-            results = segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views)
-            if cfg.TEST.SAVE:
-                for item, result in zip(items, results, strict=True):
-                    files.save(item.index, item.image_path, result.labels.cpu().numpy())
-            numbers = [len(result.kept) for result in results]
-            with progress.counting(dict(zip([item.index for item in items], numbers, strict=True))):
-                for item, result in zip(items, results, strict=True):
-                    counts.update(result.labels, upload(item.label, model.device))
-            bar.update(len(items))
-            since_saved += len(items)
-            if since_saved >= cfg.TEST.PROGRESS_PERIOD:
-                progress.save(counts)
-                since_saved = 0
 
 
 def precision_of(cfg: Config, model: ERRSeg) -> Precision:

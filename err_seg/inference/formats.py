@@ -45,18 +45,24 @@ class Result:
     point: tuple[int, int] | None = None
 
     @cached_property
+    def areas(self) -> dict[int, int]:
+        """The number of pixels of every label that occurs, ``NOTHING`` among them."""
+        labels, pixels = np.unique(self.labels, return_counts=True)
+        return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
+
+    @cached_property
     def table(self) -> list[dict[str, Any]]:
         """The classes that occur, largest first: name, label, pixels, share of all pixels, mean probability."""
         best = self.segmentation.scores.cpu().numpy()
         rows = []
-        for label, pixels in zip(*np.unique(self.labels, return_counts=True), strict=True):
+        for label, pixels in self.areas.items():
             if label != NOTHING:
                 rows.append(
                     {
                         "name": self.words.classes[label],
-                        "label": int(label),
-                        "pixels": int(pixels),
-                        "share": round(float(pixels / self.labels.size), 6),
+                        "label": label,
+                        "pixels": pixels,
+                        "share": round(pixels / self.labels.size, 6),
                         "score": round(float(best[self.labels == label].mean()), 4),
                     }
                 )
@@ -75,7 +81,7 @@ def _json(result: Result, path: Path) -> None:
     height, width = result.labels.shape
     scores, vocabulary = result.segmentation.class_scores, result.segmentation.vocabulary
     kept = sorted(result.segmentation.kept.tolist(), key=lambda i: (-scores[i].item(), i))
-    nothing = int((result.labels == NOTHING).sum())
+    nothing = result.areas.get(NOTHING, 0)
     facts = {
         "picture": result.source,
         "size": [height, width],

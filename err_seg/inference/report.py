@@ -3,11 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from err_seg.inference.formats import Result
 from err_seg.inference.inputs import Problem
 from err_seg.inference.words import NOTHING
+from err_seg.overlap import TimeShare
 from err_seg.processes import gather_launched
 
 
@@ -21,6 +20,7 @@ class Report:
         images: in how many of the images done a class occurs.
         problems: what could not be used, in order.
         renamed: image or video to the name of its results, if its usual name belongs to another one.
+        network: how much of the time the network took, of all processes together.
     """
 
     done: int = 0
@@ -30,12 +30,12 @@ class Report:
     images: Counter[str] = field(default_factory=Counter)
     problems: list[Problem] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
+    network: TimeShare = field(default_factory=TimeShare)
 
     def add(self, result: Result) -> None:
         """Count an image's pixels."""
         self.done += 1
-        labels, counts = np.unique(result.labels, return_counts=True)
-        for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
+        for label, count in result.areas.items():
             if label == NOTHING:
                 self.nothing += count
             else:
@@ -51,6 +51,7 @@ class Report:
         self.images.update(other.images)
         self.problems += other.problems
         self.renamed.update(other.renamed)
+        self.network.add(other.network)
 
 
 def gather_reports(report: Report) -> Report | None:

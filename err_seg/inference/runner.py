@@ -1,10 +1,10 @@
-"""The loop over images: reads ahead, predicts in batches, writes in the background, and skips what fails."""
+"""The loop over images: reads ahead and writes in threads, predicts in batches, and skips what fails."""
 
 import errno
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +12,8 @@ import torch
 from tqdm import tqdm
 
 from err_seg.data import ImageReadError
-from err_seg.inference.attention import record_attention
-from err_seg.inference.failures import DeviceError, check_device, is_out_of_memory, reason_of
+from err_seg.inference.attention import Attention, record_attention
+from err_seg.inference.failures import check_device, is_out_of_memory, reason_of
 from err_seg.inference.formats import Result, result_paths, write_result
 from err_seg.inference.inputs import Item, Problem
 from err_seg.inference.manifest import Manifest, OutputError, Place
@@ -21,6 +21,8 @@ from err_seg.inference.names import printable
 from err_seg.inference.report import Report
 from err_seg.inference.words import Words
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.modeling.segmentation import Segmentation
+from err_seg.overlap import ordered_map
 
 logger = logging.getLogger(__name__)
 
@@ -63,27 +65,13 @@ def run(
     """
     model.embed_vocabulary(words.vocabulary)  # so that unusable words are found before anything is read
     job = _Job(model, words, manifest, formats, batch_size, num_kept, point)
-    progress = tqdm(total=total, unit="image", disable=None)
-    written: list[Future[Result | Problem]] = []
-    with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers, progress:
-        opened = job.read_ahead(items, readers, progress)
-        try:
-            while batch := list(itertools.islice(opened, job.batch_size)):
-                for result, place in job.predict(batch):
-                    written.append(writers.submit(job.write, result, place))
-                while len(written) > WRITERS + batch_size:
-                    job.count(written.pop(0).result())
-                progress.update(len(batch))
-        except DeviceError:
-            for future in written:
-                job.count(future.result())
-            raise
-        except BaseException:
-            writers.shutdown(cancel_futures=True)
-            readers.shutdown(cancel_futures=True)
-            raise
-        for future in written:
-            job.count(future.result())
+    with job.report.network.span(), tqdm(total=total, unit="image", disable=None) as progress:
+        opened = ordered_map(job.open, items, threads=READERS, ahead=2 * batch_size)
+        predicted = job.predict_all(opened, progress)
+        written = ordered_map(job.write, predicted, threads=WRITERS, ahead=WRITERS + batch_size)
+        with closing(opened), closing(written):
+            for result in written:
+                job.count(result)
     return job.report
 
 
@@ -94,6 +82,15 @@ class _Opened:
     item: Item
     place: Place
     pixels: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """An image and what the network says about it."""
+
+    opened: _Opened
+    segmentation: Segmentation
+    attention: Attention | None
 
 
 @dataclass
@@ -109,27 +106,7 @@ class _Job:
     point: tuple[int, int] | None
     report: Report = field(default_factory=Report)
 
-    def read_ahead(
-        self, items: Iterable[Item | Problem], readers: ThreadPoolExecutor, progress: tqdm
-    ) -> Iterator[_Opened]:
-        """Yield the images to predict, read ahead in threads; count the finished ones."""
-        coming, waiting = iter(items), list[Future[_Opened | Problem]]()
-        while True:
-            more = itertools.islice(coming, max(0, 2 * self.batch_size - len(waiting)))
-            waiting += [readers.submit(self._open, item) for item in more]
-            if not waiting:
-                return
-            opened = waiting.pop(0).result()
-            if isinstance(opened, Problem):
-                self.report.problems.append(opened)
-            elif opened.pixels is not None:
-                yield opened
-                continue
-            else:
-                self.report.skipped += 1
-            progress.update()
-
-    def _open(self, item: Item | Problem) -> _Opened | Problem:
+    def open(self, item: Item | Problem) -> _Opened | Problem:
         """Read an image unless it is done."""
         if isinstance(item, Problem):
             return item
@@ -157,7 +134,31 @@ class _Job:
         except Exception as error:  # of any library that decodes
             return Problem(item.source, printable(f"{item.source}: cannot be read ({reason_of(error)})"))
 
-    def predict(self, batch: list[_Opened]) -> list[tuple[Result, Place]]:
+    def predict_all(self, opened: Iterator[_Opened | Problem], progress: tqdm) -> Iterator[_Predicted]:
+        """Yield the predictions of the images, and count those that cannot be read or are done.
+
+        Raises:
+            DeviceError: the model's device failed.
+        """
+        readable = self._without_finished(opened, progress)
+        while batch := list(itertools.islice(readable, self.batch_size)):
+            with self.report.network.working():
+                predictions = self._predict(batch)
+            yield from predictions
+            progress.update(len(batch))
+
+    def _without_finished(self, opened: Iterator[_Opened | Problem], progress: tqdm) -> Iterator[_Opened]:
+        for one in opened:
+            if isinstance(one, _Opened) and one.pixels is not None:
+                yield one
+                continue
+            if isinstance(one, Problem):
+                self.report.problems.append(one)
+            else:
+                self.report.skipped += 1
+            progress.update()
+
+    def _predict(self, batch: list[_Opened]) -> list[_Predicted]:
         """Predict a batch; if that fails, smaller ones, so that one image does not affect the others.
 
         Raises:
@@ -179,9 +180,9 @@ class _Job:
         if is_memory:
             size = self.batch_size = len(batch) // 2
             logger.warning("out of memory with %d images at a time; going on with %d", len(batch), size)
-        return [done for i in range(0, len(batch), size) for done in self.predict(batch[i : i + size])]
+        return [done for i in range(0, len(batch), size) for done in self._predict(batch[i : i + size])]
 
-    def _predict_together(self, batch: list[_Opened]) -> list[tuple[Result, Place]]:
+    def _predict_together(self, batch: list[_Opened]) -> list[_Predicted]:
         model, names = self.model, self.words.vocabulary
         images = [opened.pixels for opened in batch]
         predictions = model.predict(images, names, num_kept=self.num_kept, batch_size=len(batch))
@@ -189,31 +190,40 @@ class _Job:
         for opened, pixels, prediction in zip(batch, images, predictions, strict=True):
             assert pixels is not None
             shown = record_attention(model, pixels, names, self.num_kept) if "attention" in self.formats else None
-            labels, name = self.words.labels(prediction), opened.place.files
+            if model.device.type != "cpu":
+                _ = prediction.labels  # kept: sooner made there than by the writers
             # so that the writers' queue does not fill the device's memory
-            result = Result(name, opened.item.source, pixels, prediction.cpu(), labels, self.words, shown, self.point)
-            results.append((result, opened.place))
+            results.append(_Predicted(opened, prediction.cpu(), shown))
             if opened.place.name != opened.item.name:
                 self.report.renamed[printable(opened.place.source)] = printable(opened.place.name)
         return results
 
-    def write(self, result: Result, place: Place) -> Result | Problem:
-        """Write the results of an image, and record that they are complete.
+    def write(self, predicted: _Predicted) -> Result | Problem:
+        """Label every pixel of an image, write its results, and record that they are complete.
 
         Raises:
             OutputError: nothing can be written any more.
         """
+        item, place, pixels = predicted.opened.item, predicted.opened.place, predicted.opened.pixels
+        assert pixels is not None
         try:
+            segmentation, words = predicted.segmentation, self.words
+            labels = words.labels(segmentation)
+            result = Result(
+                place.files, item.source, pixels, segmentation, labels, words, predicted.attention, self.point
+            )
             write_result(result, self.formats, self.manifest.folder)
             self.manifest.add(place)
+            _ = result.areas  # kept: counted here, not while the network waits
             return result
         except OSError as error:
-            what = f"cannot write the results of {result.source} to {self.manifest.folder}: {error}"
+            what = f"cannot write the results of {item.source} to {self.manifest.folder}: {error}"
             if error.errno not in ABOUT_A_NAME:
                 raise OutputError(what) from error
-            return Problem(result.source, printable(what))
+            return Problem(item.source, printable(what))
         except Exception as error:  # of any library that draws or encodes
-            return Problem(result.source, f"{result.source}: its results cannot be written ({reason_of(error)})")
+            what = "too large for the memory" if is_out_of_memory(error) else "its results cannot be written"
+            return Problem(item.source, f"{item.source}: {what} ({reason_of(error)})")
 
     def count(self, written: Result | Problem) -> None:
         """Add an image to the report."""

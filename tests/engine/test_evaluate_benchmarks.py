@@ -1,5 +1,7 @@
 import csv
 import os
+import re
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from err_seg.data import SegmentationPairs, get_dataset, read_image, register, s
 from err_seg.engine import evaluate
 from err_seg.engine.progress import EvaluationProgress
 from err_seg.engine.views import View, evaluation_views, segment_views
-from err_seg.evaluation import load_label_png, load_results, load_rle_json
+from err_seg.evaluation import ConfusionMatrix, load_label_png, load_results, load_rle_json
 
 FOREGROUND = 3
 
@@ -78,6 +80,25 @@ def test_batch_size_and_workers_do_not_matter(run_cfg, toy_model):
         result = evaluate(cfg, model)[0]
         assert result.metrics == pytest.approx(expected.metrics, nan_ok=True, abs=0.05)  # ties at pixels
         assert (result.class_pixels, result.pictures) == (expected.class_pixels, 7)
+
+
+def test_images_are_counted_while_the_network_works_and_its_share_is_logged(run_cfg, toy_model, monkeypatch, caplog):
+    model, seen, counted = toy_model(), [], threading.Event()
+    update = ConfusionMatrix.update
+
+    def note(*arguments):
+        counted.set()
+        update(*arguments)
+
+    def wait(*_):
+        seen.append(None)
+        assert len(seen) < 2 or counted.wait(10), "the first image's counting must not wait for the second"
+
+    monkeypatch.setattr(ConfusionMatrix, "update", note)
+    model.encoder.register_forward_pre_hook(wait)
+    with caplog.at_level("INFO"):
+        evaluate(run_cfg(), model)
+    assert re.search(r"the network took \d+% of \d+\.\d s", caplog.text)
 
 
 def count_seen(model, seen, stop_at=None):

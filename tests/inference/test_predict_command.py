@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from predicting import files, save
 from err_seg.evaluation import labels_from_rle, load_label_png, load_rle_json
 from err_seg.files import atomic_write
 from err_seg.inference import formats as formats_module
-from err_seg.inference.words import NOTHING, parse_words
+from err_seg.inference.words import NOTHING, Words, parse_words
 
 
 def test_all_formats_agree(run_predict, tmp_path, toy):
@@ -166,6 +168,28 @@ def test_full_disk_leaves_nothing_half_written(run_predict, tmp_path, monkeypatc
     assert not list((tmp_path / "out").glob(".*"))
     assert run_predict(*images, "--format", "labels")[0] == 0
     assert len(files(tmp_path / "out")) == 4
+
+
+def test_pixels_are_labelled_while_the_network_works_and_its_share_is_told(run_predict, toy, tmp_path, monkeypatch):
+    for i in range(4):
+        save(tmp_path / f"in/{i}.png")
+    predict, labels, labelled = toy.predict, Words.labels, threading.Event()
+
+    def label(words, result):
+        labelled.set()
+        return labels(words, result)
+
+    def wait_and_predict(images, *arguments, **options):
+        seen.append(None)
+        assert len(seen) < 2 or labelled.wait(10), "the first image's labels must not wait for the second"
+        return predict(images, *arguments, **options)
+
+    seen = []
+    monkeypatch.setattr(Words, "labels", label)
+    monkeypatch.setattr(toy, "predict", wait_and_predict)
+    status, out, _ = run_predict(tmp_path / "in")
+    assert (status, "4 done" in out) == (0, True)
+    assert re.search(r"the network took \d+% of \d+\.\d s", out)
 
 
 def test_processes_share_the_images_out(run_predict, tmp_path, monkeypatch):
