@@ -84,6 +84,8 @@ def _segment(
         images, sizes = [item.image for item in items], [item.size for item in items]
         with network.working():
             results = segment_views(model, images, text, num_kept, vocabulary, sizes, views)
+            for result in results:
+                _ = result.labels  # kept: made here, since two threads that compute hinder each other
             results[-1].kept.cpu()  # waits until the device is done
         yield items, results
 

@@ -190,8 +190,7 @@ class _Job:
         for opened, pixels, prediction in zip(batch, images, predictions, strict=True):
             assert pixels is not None
             shown = record_attention(model, pixels, names, self.num_kept) if "attention" in self.formats else None
-            if model.device.type != "cpu":
-                _ = prediction.labels  # kept: sooner made there than by the writers
+            _ = prediction.labels  # kept: made here, since two threads that compute hinder each other
             # so that the writers' queue does not fill the device's memory
             results.append(_Predicted(opened, prediction.cpu(), shown))
             if opened.place.name != opened.item.name:
