@@ -9,7 +9,8 @@ from PIL import Image
 from err_seg.analysis.precision_error import measure_precision_error, precision_table
 from err_seg.commands import analyze
 from err_seg.data import DatasetSpec, SegmentationPairs
-from err_seg.engine.benchmarks import count_images, new_counts
+from err_seg.engine.benchmarks import benchmark_num_kept, new_counts
+from err_seg.engine.counting import count_images
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 
 CLASSES = ("cat", "grass", "sky", "tree", "dog")
@@ -49,7 +50,7 @@ def test_fp32_is_evaluations_and_the_others_differ_a_little(toy_cfg, toy_model, 
             pass
 
     counts = new_counts(pairs.spec, "cpu", boundary_iou=False)
-    count_images(cfg, model, pairs, counts, Kept(), None)
+    count_images(cfg, model, pairs, benchmark_num_kept(cfg, pairs.spec), counts, Kept(), None)
     assert exact.miou == counts.metrics(CLASSES)["mIoU"]
     assert "|      bf16 | " in precision_table([exact, low])
 

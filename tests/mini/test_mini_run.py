@@ -45,9 +45,11 @@ def packaged():
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs/mini").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_configuration_builds(file):
-    model = err_seg.build_model(err_seg.get_cfg(file, ["MODEL.DEVICE", "cpu"]))
+    cfg = err_seg.get_cfg(file, ["MODEL.DEVICE", "cpu"])
+    model = err_seg.build_model(cfg)
     assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
-    assert model.embed_vocabulary(VOCABULARY).shape == (60, 128)
+    words = get_dataset(cfg.DATASETS.TEST[0]).vocabulary[:60]
+    assert model.embed_vocabulary(words).shape == (60, 128)
 
 
 def test_the_command_leaves_table_figures_and_images(tmp_path, monkeypatch, capfd):

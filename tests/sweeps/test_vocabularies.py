@@ -44,12 +44,12 @@ def test_choosing_takes_no_more_memory_with_a_longer_vocabulary():
 @pytest.mark.slow
 def test_the_command_measures_every_vocabulary(tmp_path, capsys):
     sets = ["DATASETS.TRAIN", "['mini_world_100_train_8']"]
-    sets += ["DATASETS.TEST", "['mini_world_100_test_8', 'mini_world_2000_test_8']", "DATASETS.ROOT", str(tmp_path)]
+    sets += ["DATASETS.TEST", "['mini_world_100_test_8', 'mini_world_5000_test_8']", "DATASETS.ROOT", str(tmp_path)]
     options = ["--output", str(tmp_path), "--most-memory", "1"]
     assert main(["vocabularies", *options, *sets, "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2"]) == 0
     rows = json.loads((tmp_path / "vocabularies.json").read_text())["rows"]
-    assert [(row["names"], row["method"]) for row in rows] == [(t, m) for t in (100, 2_000) for m in (FREE, CRM, ALL)]
+    assert [(row["names"], row["method"]) for row in rows] == [(t, m) for t in (100, 5_000) for m in (FREE, CRM, ALL)]
     assert all(row["milliseconds"] > 0 and np.isfinite(row["miou"]["all"]) for row in rows[:5])
     assert rows[5]["miou"] is None
-    assert "| 2,000 | all kept, K = 2,000 | not run: " in capsys.readouterr().out
+    assert "| 5,000 | all kept, K = 5,000 | not run: " in capsys.readouterr().out
     assert (tmp_path / "vocabularies.png").stat().st_size > 5_000
