@@ -321,7 +321,8 @@ class Config:
         # as SOLVER.PRECISION
         PRECISION = key("fp32", one_of(*PRECISIONS))
         # compile the network that only predicts or evaluates; training has SOLVER.COMPILE. A mode of torch.compile:
-        # "default", "reduce-overhead" (with CUDA graphs) or "max-autotune"; or one of its backends; "" is off
+        # "default", "reduce-overhead" (with CUDA graphs) or "max-autotune"; or one of its backends; "" is off, which
+        # showing attention needs
         COMPILE = key("", MODE_OR_COMPILER)
         # iterations of a training after which it is evaluated on DATASETS.TEST, as it is at the end; 0 is off
         EVAL_PERIOD = key(0, at_least(0))

@@ -111,7 +111,7 @@ def record_attention(
         num_kept: K, instead of the model's own.
 
     Raises:
-        ValueError: the network has no ESCF (Table V).
+        ValueError: the network has no ESCF (Table V), or is compiled.
     """
     with model.evaluating(), recording(escf_with(model)) as attention:
         text = model.embed_vocabulary(vocabulary)
@@ -123,10 +123,14 @@ def escf_with(model: ERRSeg, *modules: type[SFM] | type[CFM]) -> ESCF:
     """Return a network's ESCF, which has the modules that a caller needs.
 
     Raises:
-        ValueError: there is no ESCF (Table V), or it lacks a module (Table VIII).
+        ValueError: there is no ESCF (Table V), it lacks a module (Table VIII), or it is compiled.
     """
     if model.head.escf is None:
         raise ValueError("the network has no ESCF (MODEL.ESCF.ENABLED is False), so there is no attention to show")
+    if model.is_compiled:
+        raise ValueError(
+            "the network is compiled (TEST.COMPILE), and its attention cannot be seen then; leave that out"
+        )
     for module in modules:
         if not any(isinstance(part, module) for part in model.head.escf.modules()):
             name = module.__name__

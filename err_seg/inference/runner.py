@@ -198,7 +198,7 @@ class _Job:
         return results
 
     def write(self, predicted: _Predicted) -> Result | Problem:
-        """Label every pixel of an image, write its results, and record that they are complete.
+        """Write the results of an image, and record that they are complete.
 
         Raises:
             OutputError: nothing can be written any more.

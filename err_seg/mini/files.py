@@ -161,7 +161,7 @@ def named(name: str) -> MiniWorldSpec | None:
     if match is None:
         return None
     names, split, length = int(match[1] or SIXTY), match[2], match[3]
-    if names != SIXTY and not NUM_SHOWN <= names <= MOST_NAMES:
+    if match[1] and not NUM_SHOWN <= names <= MOST_NAMES:
         return None
     size = (128, 192) if names == SIXTY else SIDE_OF_MANY
     return mini_world_spec(MiniScenes(split, size, length=int(length or _usual(names)[split]), names=names))

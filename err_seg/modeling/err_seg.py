@@ -91,14 +91,19 @@ class ERRSeg(nn.Module):
         return self.head(features, text, num_kept, labels)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile encoder, ESCF and GUD in place by ``torch.compile``, which takes the arguments.
+        """Compile encoder, cost embedding, ESCF and GUD in place by ``torch.compile``, which takes the arguments.
 
         The first image of a shape waits for the compiler, minutes on a CPU. Whatever changes from call to call (K, the
-        number of images) is compiled once more, for all its values.
+        number of images) is compiled once more, for all its values. Hooks within the compiled parts are not called.
         """
         for part in (self.encoder, self.head.cost_embedding, self.head.escf, self.head.gud):
             if part is not None:
                 part.compile(*args, **kwargs)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it is compiled, see :meth:`compile`."""
+        return self.encoder._compiled_call_impl is not None
 
     def embed_vocabulary(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
         """Embed T class names to (T, D) unit vectors, without gradient; see :class:`Words`."""

@@ -9,7 +9,7 @@ from err_seg.data import DatasetError, SegmentationPairs, dataset_names, get_dat
 from err_seg.mini.canvas import Canvas
 from err_seg.mini.clip import CLIPS, CONTEXT_LENGTH, tokenizer
 from err_seg.mini.crops import MiniCrops
-from err_seg.mini.files import mini_world_spec
+from err_seg.mini.files import mini_world_spec, named
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.shapes import COLOURS, PATTERNS, Look
 from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
@@ -40,6 +40,11 @@ def test_unseen_names_combine_words_that_seen_names_have():
 def test_a_world_that_does_not_exist_is_refused(names):
     with pytest.raises(ValueError, match=f"names must be 60, or 100 to 11712; found {names}"):
         MiniScenes(names=names)
+
+
+@pytest.mark.parametrize("names", ["60", "99", str(MOST_NAMES + 1)])
+def test_a_name_says_a_world_in_one_way(names):
+    assert named(f"mini_world_{names}_test") is None
 
 
 def test_scenes_show_the_first_names_whatever_the_vocabulary():

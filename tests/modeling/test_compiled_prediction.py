@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import err_seg
 from err_seg.build import build_compiled
+from err_seg.inference.attention import record_attention
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import VOCABULARY as WORDS
 from err_seg.modeling import ERRSeg
@@ -44,6 +45,8 @@ def test_compiled_predictions_are_the_same_and_no_change_compiles_for_ever(toy_m
             assert torch.equal(plain.kept, other.kept)
             torch.testing.assert_close(other.probabilities, plain.probabilities)
 
+    with pytest.raises(ValueError, match=r"compiled \(TEST\.COMPILE\), and its attention cannot be seen"):
+        record_attention(compiled, images[0].permute(1, 2, 0).numpy(), CLASSES)
     compare(1, num_kept=4)
     assert graphs.frame_count == 4, "encoder, cost embedding, ESCF and GUD, without a break"
     compare(1, num_kept=4)
