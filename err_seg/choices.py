@@ -8,6 +8,8 @@ BENCHMARKED = ("prediction", "evaluation", "training", "vocabulary")
 """What of the network is benchmarked, see :mod:`err_seg.benchmarks.cases`."""
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 """Of ``torch.compile`` with inductor; all but the first record CUDA graphs."""
+RECOMPUTED = ("blocks", "elementwise")
+"""By activation checkpointing, see :func:`err_seg.engine.parallel.activation_checkpointing`."""
 BY_NEED = "need"
 """Instead of a number K: as many classes as an image needs."""
 FORMATS = ("overlay", "labels", "json", "rle", "kept", "attention")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from fvcore.common.config import CfgNode
 
-from err_seg.choices import PRECISIONS
+from err_seg.choices import PRECISIONS, RECOMPUTED
 from err_seg.prompts import DEFAULT_TEMPLATE
 from err_seg.ranges import (
     BOOLEAN,
@@ -290,8 +290,10 @@ class Config:
         # torch's deterministic algorithms, so that equal runs, and resumed ones, are equal bit by bit on CUDA too;
         # slower
         DETERMINISTIC = key(False)
-        # recompute the blocks of the CLIP towers and ESCF in the backward pass; saves memory, costs time
+        # recompute the blocks of the CLIP towers and ESCF in the backward pass, which saves memory and costs time: all
+        # in them ("blocks"), or what is cheap ("elementwise": not products, convolutions and attention)
         ACTIVATION_CHECKPOINTING = key(False)
+        RECOMPUTED = key("blocks", one_of(*RECOMPUTED))
         # several processes: "ddp" (each holds everything) or "fsdp" (weights and optimizer state are shared out)
         PARALLEL = key("ddp", one_of("ddp", "fsdp"))
         # backend of torch.compile, such as "inductor"; "" is off

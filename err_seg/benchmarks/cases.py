@@ -19,6 +19,7 @@ from err_seg.data.catalog import find_dataset
 from err_seg.device import PRECISIONS, autocast, tf32
 from err_seg.engine import build_optimizer
 from err_seg.engine.benchmarks import new_counts
+from err_seg.engine.parallel import activation_checkpointing
 from err_seg.engine.step import training_loss
 from err_seg.modeling.clip import embed_prompts
 from err_seg.modeling.crm import CRM, NOT_KEPT
@@ -41,6 +42,7 @@ class Case:
         image: (H, W) of the images, and of the label maps that come out.
         precision: "fp32", "bf16" or "fp16".
         compiled: how the network is compiled: of :data:`err_seg.choices.COMPILE_MODES`, or "" for not at all.
+        recomputed: what a training step recomputes, as ``SOLVER.RECOMPUTED`` names it, or "" for nothing.
         is_reference: whether the released code's arithmetic computes it.
     """
 
@@ -53,6 +55,7 @@ class Case:
     image: tuple[int, int]
     precision: str = "fp32"
     compiled: str = ""
+    recomputed: str = ""
     is_reference: bool = False
 
     @property
@@ -69,6 +72,7 @@ class Case:
             *[self.precision] * (self.precision != "fp32"),
             *["compiled"] * bool(self.compiled),
             *[self.compiled] * (self.compiled not in ("", COMPILE_MODES[0])),
+            *[f"{self.recomputed} recomputed"] * bool(self.recomputed),
         ]
         return ", ".join(words) or "ERR-Seg"
 
@@ -195,6 +199,8 @@ def training(case: Case, cfg: Config, network: ERRSeg) -> Callable[[], float]:
     device, size = network.device, case.size
     cfg = cfg.clone()
     cfg.INPUT.CROP_SIZE = size
+    cfg.SOLVER.ACTIVATION_CHECKPOINTING = bool(case.recomputed)
+    cfg.SOLVER.RECOMPUTED = case.recomputed or cfg.SOLVER.RECOMPUTED
     images, labels = noise(case, device, size, size), blocks(case, size, size).to(device)
     text = prompts(case, cfg, network)
     if not network.encoder.trains_text:
@@ -214,11 +220,12 @@ def training(case: Case, cfg: Config, network: ERRSeg) -> Callable[[], float]:
         return dense_loss(network(network.preprocess(images, size), text, labels=labels).logits, labels)
 
     def work() -> float:
-        with autocast(device, PRECISIONS[case.precision]):
-            value = loss()
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        with activation_checkpointing(network, cfg):
+            with autocast(device, PRECISIONS[case.precision]):
+                value = loss()
+            value.backward()
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         return kept_numbers[-1]
 
     return work

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.choices import BENCHMARKED, BY_NEED, COMPILE_MODES, PRECISIONS
+from err_seg.choices import BENCHMARKED, BY_NEED, COMPILE_MODES, PRECISIONS, RECOMPUTED
 from err_seg.commands.options import command_parser, positive
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
             add("--batch-size", type=positive, nargs="+", default=[1], metavar="B", help="images at a time (1)")
             modes = f"also each case compiled: {', '.join(COMPILE_MODES)} (default)"
             add("--compile", nargs="*", choices=COMPILE_MODES, metavar="MODE", help=modes)
+        if kind == "training":
+            what = f"also each case with these recomputed in the backward pass: {', '.join(RECOMPUTED)}"
+            add("--recompute", nargs="+", choices=RECOMPUTED, default=[], metavar="WHAT", help=what)
         if kind in ("prediction", "evaluation"):
             sides = "of the image, and of its label map (480 640)"
             add("--image", type=positive, nargs=2, default=(480, 640), metavar=("H", "W"), help=sides)
@@ -127,6 +130,7 @@ def cases_of(options: argparse.Namespace, name: str, cfg: "Config") -> "list[Cas
     batches = getattr(options, "batch_size", [1])
     asked = getattr(options, "compile", None)
     compiled = [""] if asked is None else ["", *(asked or COMPILE_MODES[:1])]
+    recomputed = ["", *getattr(options, "recompute", [])]
     cases = []
     for classes, size, batch in itertools.product(options.num_classes, sizes, batches):
         image = tuple(getattr(options, "image", (size, size)))
@@ -136,8 +140,8 @@ def cases_of(options: argparse.Namespace, name: str, cfg: "Config") -> "list[Cas
             fixed = base.num_kept if base.num_kept != BY_NEED else own_num_kept(cfg, classes, training=is_training)
             cases.append(replace(base, num_kept=fixed, is_reference=True))
         cases += [
-            replace(base, num_kept=own, precision=precision, compiled=how)
-            for own, precision, how in itertools.product(kept, options.precision, compiled)
+            replace(base, num_kept=own, precision=precision, compiled=how, recomputed=what)
+            for own, precision, how, what in itertools.product(kept, options.precision, compiled, recomputed)
         ]
     return cases
 

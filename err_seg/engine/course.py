@@ -250,6 +250,6 @@ def under_way(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
         stop_request() as stop,
         tf32(solver.TF32),
         deterministic(solver.DETERMINISTIC),
-        activation_checkpointing(model, solver.ACTIVATION_CHECKPOINTING),
+        activation_checkpointing(model, cfg),
     ):
         yield stop

@@ -16,7 +16,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from err_seg.config import Config, ConfigError
 from err_seg.device import resolve_precision
@@ -24,6 +24,9 @@ from err_seg.engine import peers
 from err_seg.engine.optimizer import build_optimizer
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.processes import process_share
+
+PRODUCTS = ("mm", "convolution", "attention")
+"""Parts of the names of torch's operations that are expensive to repeat."""
 
 
 def build_accelerator(cfg: Config, device: torch.device) -> Accelerator:
@@ -139,13 +142,27 @@ def repeated_blocks(model: ERRSeg) -> list[nn.Module]:
 
 
 @contextmanager
-def activation_checkpointing(model: ERRSeg, enabled: bool) -> Iterator[None]:
-    """During a ``with`` block, recompute the activations of :func:`repeated_blocks` in the backward pass."""
-    blocks = repeated_blocks(model) if enabled else []
+def activation_checkpointing(model: ERRSeg, cfg: Config) -> Iterator[None]:
+    """During a ``with`` block, recompute :func:`repeated_blocks` in the backward pass, as ``SOLVER`` says.
+
+    Whole blocks keep nothing but their input. With "elementwise", results of products, convolutions and attention are
+    kept, and what lies between them, which takes hardly any time, is recomputed.
+    """
+    options: dict[str, Any] = {"use_reentrant": False}
+    if cfg.SOLVER.RECOMPUTED == "elementwise":
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _keep_products)
+    blocks = repeated_blocks(model) if cfg.SOLVER.ACTIVATION_CHECKPOINTING else []
     for block in blocks:
-        block.forward = functools.partial(checkpoint, block.forward, use_reentrant=False)
+        block.forward = functools.partial(checkpoint, block.forward, **options)
     try:
         yield
     finally:
         for block in blocks:
             del block.forward
+
+
+def _keep_products(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    """Say whether a selective checkpoint keeps an operation's result."""
+    name = operation.name()
+    keep = any(word in name for word in PRODUCTS)
+    return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE

@@ -190,6 +190,14 @@ def test_compiled_cases(command, capsys):
     assert "| K = 4, compiled " in capsys.readouterr().out
 
 
+def test_recomputed_cases(command, tmp_path):
+    options = ("--no-reference", "--recompute", "elementwise", "blocks", "--output", tmp_path)
+    assert command("training", "--num-classes", 20, "--size", 64, *options) == 0
+    plain, elementwise, blocks = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert plain["macs"]["all"] == elementwise["macs"]["all"] < blocks["macs"]["all"]
+    assert "K = 12, elementwise recomputed" in (tmp_path / "table.md").read_text()
+
+
 def test_names_of_cases():
     case = Case("prediction", "", 20, BY_NEED, 64, 2, (64, 64), "bf16", compiled="default")
     assert str(case) == "K by need, bf16, compiled"

@@ -42,7 +42,7 @@ def step_as(cfgs):
         liven(model)
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         with (
-            activation_checkpointing(model, cfg.SOLVER.ACTIVATION_CHECKPOINTING),
+            activation_checkpointing(model, cfg),
             closing(TrainingRun(cfg, model, resume=False)) as run,
         ):
             if run.processes > 1 and run.network.broadcast_buffers:
@@ -96,7 +96,9 @@ def test_unequal_ignored_pixels_over_processes_and_parts(run_cfg, tmp_path):
 def test_processes_parts_recomputation_and_compiler_together(run_cfg, tmp_path):
     loss = ("MODEL.LOSS.IGNORED_ARE_NEGATIVES", False)
     way = ("SOLVER.ACCUMULATION_STEPS", 2, "SOLVER.ACTIVATION_CHECKPOINTING", True, "SOLVER.COMPILE", "aot_eager")
-    cfgs = configurations(run_cfg, tmp_path, {"whole": loss, "all": (*loss, *way)})
+    ways = {what: (*loss, *way, "SOLVER.RECOMPUTED", what) for what in ("blocks", "elementwise")}
+    cfgs = configurations(run_cfg, tmp_path, {"whole": loss, **ways})
     assert step_as([cfgs["whole"]]) == 0
-    assert launch(step_as, [cfgs["all"]], processes=2) == 0
-    assert_same_steps(tmp_path / "all", tmp_path / "whole")
+    for what in ways:
+        assert launch(step_as, [cfgs[what]], processes=2) == 0
+        assert_same_steps(tmp_path / what, tmp_path / "whole")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import liven
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 from toy_training import assert_same_weights, declaration, metrics, run
 
 import err_seg
@@ -90,18 +91,22 @@ def gradients(model, labels):
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("stage4", ["both", "E16", "E32"])
-def test_activation_checkpointing_gives_the_same_gradients(toy_model, stage4):
+@pytest.mark.parametrize(("stage4", "what"), [("both", "blocks"), ("E16", "elementwise"), ("E32", "blocks")])
+def test_activation_checkpointing_gives_the_same_gradients(toy_model, toy_cfg, stage4, what):
     model = toy_model("MODEL.HSM.STAGE4_GRADIENT", stage4, "MODEL.ESCF.DROP_PATH", 0.5)
+    cfg = toy_cfg("SOLVER.ACTIVATION_CHECKPOINTING", True, "SOLVER.RECOMPUTED", what)
     labels = torch.randint(0, 4, (1, 32, 32), generator=torch.Generator().manual_seed(0))
     runs = []
     for block in repeated_blocks(model):
         next(block.children()).register_forward_hook(lambda *_: runs.append(None))
-    plain = gradients(model, labels)
+    with FlopCounterMode(display=False) as plain_count:
+        plain = gradients(model, labels)
     runs_once = len(runs)
-    with activation_checkpointing(model, True):
+    with activation_checkpointing(model, cfg), FlopCounterMode(display=False) as count:
         less = gradients(model, labels)
     assert len(runs) == 3 * runs_once, "a block was not run again in the backward pass"
+    repeated = count.get_total_flops() / plain_count.get_total_flops()
+    assert repeated == 1 if what == "elementwise" else repeated > 1.1
     for name, gradient in plain.items():
         assert gradient is not None, name
         torch.testing.assert_close(less[name], gradient, rtol=1e-5, atol=1e-7)
