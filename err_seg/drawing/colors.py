@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +42,14 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
         names: N class names.
 
     Returns:
-        (N, 3) uint8 sRGB.
+        (N, 3) uint8 sRGB, not to be written to: the latest results are remembered, since thousands of names take a
+        while and images follow each other.
     """
-    keys = [name.strip().casefold() for name in names]
+    return _class_colors(tuple(name.strip().casefold() for name in names))
+
+
+@lru_cache(maxsize=8)
+def _class_colors(keys: tuple[str, ...]) -> NDArray[np.uint8]:
     colors: dict[str, NDArray[np.uint8]] = {}
     waiting: list[str] = []
     free = set(range(len(BASE_COLORS)))
@@ -61,7 +67,9 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
         free.remove(slot)
         colors[key] = BASE_COLORS[slot]
     _add_hashed_colors(colors, [key for key in waiting if key not in colors])
-    return np.array([colors[key] for key in keys], dtype=np.uint8).reshape(-1, 3)
+    chosen = np.array([colors[key] for key in keys], dtype=np.uint8).reshape(-1, 3)
+    chosen.flags.writeable = False
+    return chosen
 
 
 def oklab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -1,7 +1,6 @@
 """Images of results: labels laid over an image, with contours and a legend of class names and area shares."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -42,7 +41,7 @@ def overlay(
     """
     if image.shape[:2] != labels.shape:
         raise ValueError(f"the image is {image.shape[:2]} (H, W), its labels {labels.shape}; they must be equal")
-    colors = _colors(tuple(vocabulary))
+    colors = class_colors(vocabulary)
     painted = (labels >= 0) & (labels < len(vocabulary))
     photograph = Image.fromarray(image)
     paint = Image.fromarray(colors[np.where(painted, labels, 0)])
@@ -77,7 +76,7 @@ def legend_entries(labels: np.ndarray, vocabulary: Sequence[str]) -> list[Entry]
     Args:
         labels, vocabulary: as for :func:`overlay`.
     """
-    colors = _colors(tuple(vocabulary)).tolist()
+    colors = class_colors(vocabulary).tolist()
     shares = area_shares(labels, len(vocabulary))
     return [Entry(tuple(colors[index]), first_synonym(vocabulary[index]), share) for index, share in shares]
 
@@ -89,9 +88,3 @@ def _draw_contours(image: Image.Image, labels: np.ndarray) -> None:
     if width > 1:
         edges = edges.filter(ImageFilter.MaxFilter(2 * (width // 2) + 1))
     image.paste((255, 255, 255), mask=edges)
-
-
-@lru_cache(maxsize=8)
-def _colors(vocabulary: tuple[str, ...]) -> np.ndarray:
-    """Remember the colours of a vocabulary, since thousands of names take a while and images follow each other."""
-    return class_colors(vocabulary)

@@ -33,10 +33,10 @@ SETTINGS = {
     mini.FASTVIT_NAME: PretrainingConfig(),
     # More images, since there are more words and every pattern has a colour of its own.
     mini.LARGE_NAME: PretrainingConfig(
-        steps=1400,
-        crops=16000,
+        steps=4000,
+        crops=40000,
         crop_batch=96,
-        scenes=8000,
+        scenes=20000,
         scene_sides=(96, 128),
         scene_batch=40,
         scene_share=0.5,
