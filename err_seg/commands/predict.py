@@ -43,6 +43,11 @@ def coordinate(text: str) -> int:
     return int(text)
 
 
+def covered(text: str) -> int | str:
+    """Read the value of --tile."""
+    return text if text == "auto" else positive(text)
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("predict", __doc__)
@@ -62,7 +67,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--point", type=coordinate, nargs=2, metavar=("X", "Y"), help="pixel that attention is shown for (middle)"
     )
-    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images at a time (1)")
+    parser.add_argument(
+        "--tile",
+        type=covered,
+        metavar="PIXELS",
+        help="label large images in windows, each of so many pixels a side; auto: the input size of the network",
+    )
+    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images, or windows, at a time (1)")
     parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
     parser.add_argument(
         "--force", action="store_true", help="ignore finished results and replace those of other settings"
@@ -71,6 +82,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.point and "attention" not in arguments.format:
         parser.error("--point is the pixel that attention is shown for: it needs --format attention")
+    if arguments.tile and "attention" in arguments.format:
+        parser.error("attention is shown for the image as a whole: leave out --tile")
     return arguments
 
 
@@ -87,6 +100,7 @@ def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") 
         "point": arguments.point,
         "weights": weights_digest(model),
         "precision": model.precision,
+        **({"tile": arguments.tile} if arguments.tile else {}),  # absent in folders of earlier versions
         **model.settings,
     }
 
@@ -138,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 formats=arguments.format,
                 batch_size=arguments.batch_size,
                 num_kept=arguments.num_kept,
+                tile=arguments.tile,
                 point=tuple(arguments.point) if arguments.point else None,
                 total=count_items(sources, rank, world_size),
             )

@@ -40,6 +40,7 @@ def run(
     formats: Sequence[str] = ("overlay",),
     batch_size: int = 1,
     num_kept: int | None = None,
+    tile: int | str | None = None,
     point: tuple[int, int] | None = None,
     total: int | None = None,
 ) -> Report:
@@ -53,8 +54,9 @@ def run(
         words: the classes.
         manifest: of the results' folder, see :func:`~err_seg.inference.open_output`; finished images are skipped.
         formats: of :data:`~err_seg.inference.FORMATS`.
-        batch_size: images that go through the network together.
+        batch_size: images, or windows of an image, that go through the network together.
         num_kept: K, instead of the model's own.
+        tile: label large images in windows, see :meth:`~err_seg.modeling.ERRSeg.predict`.
         point: (x, y), the pixel that attention is shown for; images that do not contain it are reported.
         total: number of items for the progress bar, if known.
 
@@ -64,7 +66,7 @@ def run(
         VocabularyError: words that the network cannot read.
     """
     model.embed_vocabulary(words.vocabulary)  # so that unusable words are found before anything is read
-    job = _Job(model, words, manifest, formats, batch_size, num_kept, point)
+    job = _Job(model, words, manifest, formats, batch_size, num_kept, tile, point)
     with job.report.network.span(), tqdm(total=total, unit="image", disable=None) as progress:
         opened = ordered_map(job.open, items, threads=READERS, ahead=2 * batch_size)
         predicted = job.predict_all(opened, progress)
@@ -103,6 +105,7 @@ class _Job:
     formats: Sequence[str]
     batch_size: int
     num_kept: int | None
+    tile: int | str | None
     point: tuple[int, int] | None
     report: Report = field(default_factory=Report)
 
@@ -185,7 +188,7 @@ class _Job:
     def _predict_together(self, batch: list[_Opened]) -> list[_Predicted]:
         model, names = self.model, self.words.vocabulary
         images = [opened.pixels for opened in batch]
-        predictions = model.predict(images, names, num_kept=self.num_kept, batch_size=len(batch))
+        predictions = model.predict(images, names, num_kept=self.num_kept, tile=self.tile, batch_size=len(batch))
         results = []
         for opened, pixels, prediction in zip(batch, images, predictions, strict=True):
             assert pixels is not None

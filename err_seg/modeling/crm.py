@@ -1,12 +1,27 @@
 """CRM, the class redundancy module: which K classes of the vocabulary does this image need?"""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 NOT_KEPT = -1
 """Fills up the row of an image that keeps fewer classes than others in its batch."""
+
+
+class Tally(NamedTuple):
+    """What CRM has counted in the cost maps of B images.
+
+    scores: (B, T) float32, the score of every class in the first cost map, in units of pixels of the grid.
+    pixels: of the grid, H·W.
+    shares: (B, T) float32, the smallest share of a cost map's pixels that a class scores; the scores' own if only the
+        first cost map was read.
+    """
+
+    scores: Tensor
+    pixels: int
+    shares: Tensor
 
 
 class CRM(nn.Module):
@@ -72,8 +87,22 @@ class CRM(nn.Module):
             kept (B, min(K, T)) int64 class indices and scores (B, T) float32, in units of pixels of the grid. With a
             minimum score ``kept`` is as wide as the largest number kept, and ``NOT_KEPT`` fills up the other rows.
         """
+        return self.keep(self.tally(cost, others), num_kept, class_pixels)
+
+    @torch.no_grad()
+    def tally(self, cost: Iterable[Tensor], others: Sequence[Iterable[Tensor]] = ()) -> Tally:
+        """Score all classes; arguments as for :meth:`forward`."""
         winners, num_classes = self.winners(cost)
         scores, pixels = self.scores(winners, num_classes), winners.shape[2]
+        return Tally(scores, pixels, self.shares(scores / pixels, others if self.is_adaptive else ()))
+
+    @torch.no_grad()
+    def keep(
+        self, tally: Tally, num_kept: int | None = None, class_pixels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Choose classes by their scores; arguments and results as for :meth:`forward`."""
+        scores, pixels, shares = tally
+        num_classes = scores.shape[1]
         num_kept = num_kept or (self.num_kept_train if self.training else self.num_kept) or num_classes
         if num_kept >= num_classes and not self.is_adaptive:
             return torch.arange(num_classes, device=scores.device).expand(len(scores), -1), scores
@@ -84,7 +113,6 @@ class CRM(nn.Module):
         best = ranked(priority)[:, :num_kept]
         if not self.is_adaptive:
             return best.sort(dim=1).values, scores
-        shares = self.shares(scores / pixels, others)
         if class_pixels is not None:
             shares = torch.where(class_pixels > 0, torch.inf, shares)
         needed = self.needed(best, shares)

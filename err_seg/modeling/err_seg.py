@@ -14,10 +14,11 @@ from tqdm import tqdm
 from err_seg.arguments import ArgumentError, check_count, check_size
 from err_seg.data.images import ImageSource, image_to_tensor, is_single
 from err_seg.device import PRECISIONS, autocast, tf32, upload
-from err_seg.modeling.encoder import CLIPEncoder
+from err_seg.modeling.encoder import CLIPEncoder, Features
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.layers import resize
 from err_seg.modeling.segmentation import Segmentation, split_results
+from err_seg.modeling.tiles import check_tile, plan_windows, segment_windows
 from err_seg.modeling.words import Words
 from err_seg.prompts import PromptStyle, as_texts, check_vocabulary
 
@@ -143,6 +144,7 @@ class ERRSeg(nn.Module):
         templates: Iterable[str] | None = None,
         synonyms: str | None = None,
         size: tuple[int, int] | None = None,
+        tile: int | str | None = None,
         batch_size: int = 1,
         progress: bool = False,
     ) -> Segmentation | list[Segmentation]:
@@ -156,7 +158,9 @@ class ERRSeg(nn.Module):
             templates: prompts with ``{}`` for the name, instead of the model's own.
             synonyms: ``"first"`` or ``"average"``, instead of the model's own.
             size: (H, W) of the results, instead of each image's own.
-            batch_size: images that go through the network together.
+            tile: label larger images in overlapping windows, each of so many pixels a side; "auto" is S, where nothing
+                is reduced. All windows speak of the same K classes. ``None``: any image is seen as a whole, S×S.
+            batch_size: images, or windows of an image, that go through the network together.
             progress: show a progress bar.
 
         Returns:
@@ -178,15 +182,25 @@ class ERRSeg(nn.Module):
         kept = (self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept)
         shape = None if size is None else check_size(size)
         count, side = check_count("batch_size", batch_size), self.size
+        covered = check_tile(tile, side)
         results: list[Segmentation] = []
+
+        def encode(views: Sequence[Tensor]) -> Features:
+            return self.encoder(self.preprocess(views, side))
+
         total = len(inputs) if isinstance(inputs, Sized) else None
         with self.evaluating(), tqdm(total=total, desc="images", disable=not progress) as bar:
             text = self.embed_vocabulary(names, style)
             numbered = enumerate(inputs)
-            while batch := list(itertools.islice(numbered, count)):
+            while batch := list(itertools.islice(numbered, 1 if covered else count)):
                 tensors = [image_to_tensor(image, f"image {number}") for number, image in batch]
                 sizes = [shape or (tensor.shape[1], tensor.shape[2]) for tensor in tensors]
-                results += self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
+                windows = plan_windows(tensors[0].shape[1:], covered, side) if covered else None
+                if windows is None or windows.is_whole:
+                    results += self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
+                else:
+                    found = segment_windows(encode, self.head, tensors[0], text, kept, windows, count)
+                    results += split_results(*found, names, sizes, is_adaptive=False)
                 bar.update(len(batch))
         return results[0] if inputs is not images else results
 

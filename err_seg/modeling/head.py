@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.modeling.crm import CRM, NOT_KEPT, count_class_pixels
+from err_seg.modeling.crm import CRM, NOT_KEPT, Tally, count_class_pixels
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.escf import ESCF
 from err_seg.modeling.gud import GUD
@@ -67,6 +67,11 @@ class Head(nn.Module):
         class_pixels = None if labels is None else count_class_pixels(labels, len(text))
         first, *others = self.cost_maps.of_vocabulary(features, text)
         return self.crm(first, num_kept, class_pixels, others)
+
+    def tally(self, features: Features, text: Tensor) -> Tally:
+        """Score all T classes by their cost maps, for a choice that is made later; arguments as above."""
+        first, *others = self.cost_maps.of_vocabulary(features, text)
+        return self.crm.tally(first, others)
 
     def segment(self, features: Features, text: Tensor, kept: Tensor, *, is_filled: bool | None = None) -> Tensor:
         """Segment chosen classes; images that keep equal numbers of classes run together.

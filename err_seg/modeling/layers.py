@@ -155,6 +155,33 @@ def resize(
     return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=align_corners)
 
 
+def resized_part(maps: Tensor, size: tuple[int, int], rows: slice, columns: slice) -> Tensor:
+    """Make a part of what :func:`resize` would make, up to rounding, in the time and memory of that part.
+
+    Args:
+        maps: (C, h, w), of any type.
+        size: (H, W) that they are resized to.
+        rows, columns: the part, within ``size``.
+
+    Returns:
+        (C, number of rows, number of columns) float32.
+    """
+    steps = []
+    for axis, length, part in ((1, size[0], rows), (2, size[1], columns)):
+        last = maps.shape[axis] - 1
+        places = (torch.arange(part.start, part.stop, dtype=torch.float64) + 0.5) * ((last + 1) / length) - 0.5
+        places = places.clamp(0, last)
+        low = places.long()
+        first = int(low[0])
+        maps = maps.narrow(axis, first, min(int(low[-1]) + 1, last) + 1 - first)
+        steps.append((axis, low - first, (places - low).float().view(-1, *[1] * (2 - axis))))
+    for axis, low, weight in steps:
+        indices = (low, (low + 1).clamp(max=maps.shape[axis] - 1))
+        before, after = (maps.index_select(axis, index.to(maps.device)).float() for index in indices)
+        maps = torch.lerp(before, after, weight.to(maps.device))
+    return maps
+
+
 class DeterministicResize(torch.autograd.Function):
     """The same as :func:`resize`, with its own backward pass, since torch's adds in any order on CUDA.
 

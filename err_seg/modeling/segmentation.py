@@ -10,9 +10,11 @@ from torch import Tensor
 
 from err_seg.arguments import check_size
 from err_seg.modeling.crm import NOT_KEPT
-from err_seg.modeling.layers import resize
+from err_seg.modeling.layers import resize, resized_part
 
 CLASSES_AT_A_TIME = 8
+PIXELS_AT_A_TIME = 2**24
+"""Labels and scores of larger results are made strip by strip, so that few maps of their size are in memory."""
 
 
 class TooLargeError(MemoryError):
@@ -28,7 +30,8 @@ class Segmentation:
     on request, only the labels are kept: 1 byte per pixel up to 255 classes, 2 up to 32,767.
 
     Attributes:
-        probabilities: (K, S/4, S/4) float32 in [0, 1].
+        probabilities: (K, S/4, S/4) float32 in [0, 1]; of an image labelled in windows (K, h, w), its size following
+            the image's.
         kept: (K,) int64 vocabulary indices of the kept classes, ascending.
         vocabulary: the T class names.
         size: (H, W) of the results: the image's own size, unless another was asked for.
@@ -49,12 +52,18 @@ class Segmentation:
         32,767, else int32. NumPy indexes with any of them; call ``.long()`` before indexing a torch tensor and before
         arithmetic.
         """
-        return self._best()[1]
+        labels = torch.empty(self.size, dtype=label_type(len(self.vocabulary)), device=self.kept.device)
+        for rows, _, best in self._best():
+            labels[rows] = best
+        return labels
 
     @property
     def scores(self) -> Tensor:
         """(H, W) float32 in [0, 1]: the probability of that class; made anew at every call."""
-        return self._best()[0]
+        scores = self.probabilities.new_empty(self.size)
+        for rows, best, _ in self._best():
+            scores[rows] = best
+        return scores
 
     @property
     def maps(self) -> Tensor:
@@ -101,22 +110,30 @@ class Segmentation:
         """Return the same result on the CPU."""
         return self.to("cpu")
 
-    def _best(self) -> tuple[Tensor, Tensor]:
-        """The highest probability of every pixel and its class."""
-        best = self.probabilities.new_full(self.size, -1.0)
-        labels = torch.zeros(self.size, dtype=label_type(len(self.vocabulary)), device=best.device)
-        for kept, maps in self._portions():
-            score, place = maps.max(dim=0)
-            better = score > best
-            best = torch.where(better, score, best)
-            labels = torch.where(better, kept.to(labels.dtype)[place], labels)
-        return best, labels
+    def _best(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield some rows at a time: which, the highest probability of every pixel, and its class."""
+        height, width = self.size
+        step = height if height * width <= PIXELS_AT_A_TIME else max(1, PIXELS_AT_A_TIME // (4 * width))
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            best = self.probabilities.new_full((rows.stop - top, width), -1.0)
+            labels = torch.zeros(best.shape, dtype=label_type(len(self.vocabulary)), device=best.device)
+            for kept, maps in self._portions(rows):
+                score, place = maps.max(dim=0)
+                better = score > best
+                best = torch.where(better, score, best)
+                labels = torch.where(better, kept.to(labels.dtype)[place], labels)
+            yield rows, best, labels
 
-    def _portions(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield a few kept classes (k,) and their maps (k, H, W) at a time, to save memory."""
+    def _portions(self, rows: slice | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield a few kept classes (k,) and their maps (k, H, W), or some rows of these, at a time, to save memory."""
+        height, width = self.size
         portions = (self.kept.split(CLASSES_AT_A_TIME), self.probabilities.split(CLASSES_AT_A_TIME))
         for kept, maps in zip(*portions, strict=True):
-            yield kept, resize(maps.unsqueeze(0), self.size)[0]
+            if rows is None or rows == slice(0, height):
+                yield kept, resize(maps.unsqueeze(0), self.size)[0]
+            else:
+                yield kept, resized_part(maps, self.size, rows, slice(0, width))
 
     def _check_room(self, what: str, count: int, advice: str) -> None:
         device, (height, width) = self.probabilities.device, self.size
