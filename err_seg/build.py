@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from err_seg.checkpoint import load_weights
+from err_seg.checkpoint import Checkpoint, load_weights
 from err_seg.choices import COMPILE_MODES
 from err_seg.config import Config, ConfigError, settings_of, validate
 from err_seg.device import resolve_device, resolve_precision
@@ -38,11 +38,15 @@ NOT_OF_THE_NETWORK = (
 )
 
 
-def build_model(cfg: Config) -> ERRSeg:
+def build_model(cfg: Config, weights: Checkpoint | None = None) -> ERRSeg:
     """Build ERR-Seg on ``cfg.MODEL.DEVICE``, in evaluation mode, seeded by ``cfg.SEED``.
 
     Weights come from ``MODEL.WEIGHTS`` (the whole network), else from ``MODEL.CLIP.PRETRAINED`` (CLIP alone); whatever
     neither of them covers is random. (If you write your own training loop, call ``model.train()`` first.)
+
+    Args:
+        cfg: the configuration.
+        weights: the file ``MODEL.WEIGHTS``, if it has been read already.
 
     Raises:
         ConfigError: settings contradict each other or the CLIP; the message names the key.
@@ -53,7 +57,8 @@ def build_model(cfg: Config) -> ERRSeg:
         encoder = build_encoder(cfg)
         model = build_network(cfg, encoder, build_head(cfg, encoder.maps))
     if cfg.MODEL.WEIGHTS:
-        load_weights(model, cfg.MODEL.WEIGHTS)
+        load_weights(model, weights or cfg.MODEL.WEIGHTS)
+        logger.info("weights: %s", model.source)
     elif not cfg.MODEL.CLIP.PRETRAINED and cfg.MODEL.DEVICE != "meta":  # "meta" serves only for counting
         logger.warning(
             "CLIP has random weights (MODEL.CLIP.PRETRAINED and MODEL.WEIGHTS are empty): results mean nothing"
@@ -62,9 +67,9 @@ def build_model(cfg: Config) -> ERRSeg:
     return model.to(resolve_device(cfg.MODEL.DEVICE)).eval()
 
 
-def build_compiled(cfg: Config) -> ERRSeg:
+def build_compiled(cfg: Config, weights: Checkpoint | None = None) -> ERRSeg:
     """Build ERR-Seg as :func:`build_model` does, to predict and evaluate with as ``TEST.COMPILE`` says."""
-    return compile_network(cfg, build_model(cfg))
+    return compile_network(cfg, build_model(cfg, weights))
 
 
 def compile_network(cfg: Config, model: ERRSeg) -> ERRSeg:

@@ -1,14 +1,19 @@
 """Weights on disk: saving our own, and strict, never-unpickling loading of our own and of released checkpoints."""
 
+import hashlib
+import io
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from err_seg.files import atomic_write
@@ -48,6 +53,56 @@ RELEASED_STAGE_NAMES = {
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read or does not fit; the message names the file and the differences."""
+
+
+class ChecksumError(CheckpointError):
+    """A file that is not the expected one; nothing in it was read."""
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where the weights of a model were read from.
+
+    Attributes:
+        file: path on this machine; of a repository, the path within it.
+        sha256: of the file, in hexadecimal digits.
+        repository: on the Hugging Face hub, if it came from there.
+        revision: the commit of the repository.
+    """
+
+    file: str
+    sha256: str
+    repository: str | None = None
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        """Return one line."""
+        place = f" of {self.repository} at {self.revision}" if self.repository else ""
+        return f"{self.file}{place}, SHA-256 {self.sha256}"
+
+    def facts(self) -> dict[str, str | None]:
+        """Return the attributes by name, JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of weights holds.
+
+    Attributes:
+        content: tensors by name, and in torch files whatever else was saved; as they are in the file.
+        metadata: what a safetensors file says about itself.
+        source: the file.
+    """
+
+    content: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    source: WeightsSource
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The tensors by today's name (:func:`current_name`)."""
+        return _entries(self.content)
 
 
 def rename_released(name: str) -> str:
@@ -101,20 +156,27 @@ def save_weights(
         save_file(state, temporary, metadata=facts)
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
+def load_weights(model: nn.Module, source: str | Path | Checkpoint | Mapping[str, Any]) -> None:
     """Load all weights of the model, strictly: the entries and the model's names must be exactly the same.
+
+    ``model.source`` is then the file's :class:`WeightsSource`; ``None`` after a state dictionary.
 
     Args:
         model: an ``ERRSeg``.
-        source: a ``.safetensors`` file of ours, a released (detectron2) ``.pth`` file, or a state dictionary with the
-            names of either. Pickled files are read with ``weights_only=True``: nothing in them is executed.
+        source: a ``.safetensors`` file of ours, a released (detectron2) ``.pth`` file, what :func:`open_checkpoint`
+            read of either, or a state dictionary with the names of either. Pickled files are read with
+            ``weights_only=True``: nothing in them is executed.
 
     Raises:
         CheckpointError: the file cannot be read, or entries differ from the model's; lists the differences.
     """
-    name = "the state dictionary" if isinstance(source, Mapping) else str(source)
-    state = _entries(source) if isinstance(source, Mapping) else read_checkpoint(Path(source))
+    if isinstance(source, Mapping):
+        read, name, state = None, "the state dictionary", _entries(source)
+    else:
+        checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
+        read, name, state = checkpoint.source, checkpoint.source.file, checkpoint.weights
     model.load_state_dict(fitting_state(model, state, name), strict=True)
+    vars(model)["source"] = read  # torch declares that modules hold nothing but tensors and modules
 
 
 def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -158,23 +220,67 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         Today's name (:func:`current_name`) to tensor.
 
     Raises:
-        CheckpointError: as for :func:`read_whole`.
+        CheckpointError: as for :func:`open_checkpoint`.
     """
-    return _entries(read_whole(file))
+    return open_checkpoint(file).weights
 
 
-def read_whole(file: Path) -> Mapping[str, Any]:
-    """Read all that a safetensors or torch file holds, as it is, without executing anything in it.
+def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
+    """Read all that a safetensors or torch file holds, once, without executing anything in it.
+
+    Args:
+        file: of weights.
+        sha256: the expected checksum in hexadecimal digits.
 
     Raises:
         CheckpointError: no such file, a damaged one, or a pickle that holds more than tensors and plain values.
+        ChecksumError: it has another checksum.
     """
+    metadata: dict[str, str] = {}
+    with _errors_named(file):
+        data = file.read_bytes()
+        source = WeightsSource(str(file), hashlib.sha256(data).hexdigest())
+        if sha256 is not None and source.sha256 != sha256.strip().lower():
+            raise ChecksumError(
+                f"{file} has the SHA-256 {source.sha256}, expected {sha256}; it was not read. It may be damaged or "
+                "another file: fetch it again, or correct the checksum"
+            )
+        if file.suffix == ".safetensors":
+            content = load(data)
+            header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+            metadata = json.loads(header).get("__metadata__", {})
+        else:
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file} holds a {type(content).__name__}, not a dictionary of tensors")
+    return Checkpoint(content, metadata, source)
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor by today's name, without reading the tensors where the format allows it.
+
+    Raises:
+        CheckpointError: as for :func:`open_checkpoint`.
+    """
+    if file.suffix == ".safetensors":
+        with _errors_named(file), safe_open(file, framework="pt") as weights:
+            return {current_name(key): tuple(weights.get_slice(key).get_shape()) for key in list(weights.keys())}
+    content: Any = None
+    with suppress(Exception):  # damaged, or in torch's format before version 1.6, which cannot be mapped
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    entries = _entries(content) if isinstance(content, Mapping) else read_checkpoint(file)
+    return {name: tuple(value.shape) for name, value in entries.items() if isinstance(value, Tensor)}
+
+
+@contextmanager
+def _errors_named(file: Path) -> Iterator[None]:
+    """Turn the errors of a ``with`` block that reads a file into :class:`CheckpointError`."""
     if not file.is_file():
         raise CheckpointError(f"no checkpoint {file}")
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        yield
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{file} holds more than tensors and plain values, or is damaged; it was not read, since unpickling could "
@@ -182,6 +288,3 @@ def read_whole(file: Path) -> Mapping[str, Any]:
         ) from error
     except Exception as error:  # a damaged file can make a reader fail in any way
         raise CheckpointError(f"{file} is damaged or not a checkpoint: {_first_line(error)}") from error
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{file} holds a {type(loaded).__name__}, not a dictionary of tensors")
-    return loaded

@@ -9,8 +9,8 @@ import torch
 from conftest import REPOSITORY, TOY
 
 import err_seg
-from err_seg import hub
-from err_seg.checkpoint import CheckpointError
+from err_seg import hub, repositories
+from err_seg.checkpoint import CheckpointError, open_checkpoint
 from err_seg.config import ConfigError
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 
@@ -24,7 +24,7 @@ def offline(monkeypatch, tmp_path):
         raise ConnectionError("no route to host\nand a second line")
 
     for name in ("hf_hub_download", "snapshot_download", "HfApi"):
-        monkeypatch.setattr(hub, name, refuse)
+        monkeypatch.setattr(repositories, name, refuse)
     return tmp_path / "cache/weights"
 
 
@@ -62,8 +62,9 @@ def test_our_file_says_how_it_is_configured(toy_model, tmp_path):
 def test_width_tells_released_checkpoints_apart(tmp_path):
     for width, name in ((128, "err-seg-b"), (192, "err-seg-l")):
         file = tmp_path / f"{width}.pth"
-        torch.save({"model": {"sem_seg_head.clip_model.visual.trunk.stem.0.weight": torch.zeros(width, 3, 4, 4)}}, file)
-        assert hub.settings_of_file(file) == (hub.MODELS[name].config, ())
+        stem = {"sem_seg_head.clip_model.visual.trunk.stem.0.weight": torch.zeros(width, 3, 4, 4)}
+        torch.save({"model": {**stem, "sem_seg_head.decoder.head.weight": torch.zeros(1)}}, file)
+        assert hub.settings_in(open_checkpoint(file)) == (hub.MODELS[name].config, ())
 
 
 def test_file_without_configuration(toy_model, tmp_path):
@@ -113,39 +114,7 @@ def test_without_network_the_error_says_which_file_to_put_where(offline):
     assert "\n" not in message
     offline.mkdir(parents=True)
     (offline / "err-seg-l.pth").write_bytes(b"")
-    assert hub.find_weights("err-seg-l") == offline / "err-seg-l.pth"
-
-
-def test_files_in_the_cache_are_found_without_network(offline, monkeypatch, tmp_path):
-    snapshot = tmp_path / "snapshot"
-    (snapshot / "base").mkdir(parents=True)
-    (snapshot / "base/model_final.pth").write_bytes(b"")
-    monkeypatch.setattr(hub, "snapshot_download", lambda *arguments, **options: str(snapshot))
-    monkeypatch.setattr(hub, "hf_hub_download", lambda repository, name, **options: str(snapshot / name))
-    assert hub.find_weights("err-seg-b") == snapshot / "base/model_final.pth"
-    with pytest.raises(hub.HubError, match="0 files"):
-        hub.find_weights("err-seg-l")
-
-
-@pytest.mark.parametrize(
-    "files",
-    [
-        ["err_seg_convnext_b.pth", "err_seg_convnext_l.pth", "README.md"],
-        ["convnextB_640/model_final.pth", "convnextL_768/model_final.pth"],
-        ["base.safetensors", "large.safetensors"],
-        ["ERR-Seg-B.pth", "ERR-Seg-L.pth"],
-    ],
-)
-def test_choice_of_file(files):
-    assert hub.choose_file("err-seg-b", reversed(files), "some/where") == files[0]
-    assert hub.choose_file("err-seg-l", files, "some/where") == files[1]
-
-
-def test_no_or_several_files_are_listed():
-    for files in ([], ["model.pth"], ["a_base.pth", "b_base.pth"]):
-        with pytest.raises(hub.HubError, match="filename") as caught:
-            hub.choose_file("err-seg-b", files, "some/where")
-        assert all(file in str(caught.value) for file in files)
+    assert hub.find_weights("err-seg-l").file == offline / "err-seg-l.pth"
 
 
 def test_unknown_names(tmp_path):

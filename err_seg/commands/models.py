@@ -5,6 +5,7 @@ import argparse
 from err_seg import hub
 from err_seg.build import build_compiled
 from err_seg.choices import DEFAULT_MODEL
+from err_seg.commands.options import pinned
 from err_seg.config import get_cfg
 from err_seg.data import load_vocabulary
 from err_seg.device import own_device
@@ -20,6 +21,8 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
     """
     device = own_device(arguments.device)
     if arguments.config_file and not (arguments.weights or arguments.model):
+        if given := [f"--{name}" for name, value in pinned(arguments).items() if value is not None]:
+            raise ValueError(f"{', '.join(given)}: say which weights, with --model or --weights")
         overrides = [*arguments.opts, "MODEL.DEVICE", device]
         overrides += ["TEST.PRECISION", arguments.precision] if arguments.precision else []
         return build_compiled(get_cfg(arguments.config_file, overrides))
@@ -29,6 +32,7 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
         overrides=arguments.opts,
         device=device,
         precision=arguments.precision,
+        **pinned(arguments),
     )
 
 

@@ -50,6 +50,22 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False)
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
     group.add_argument("--precision", choices=PRECISIONS, help="default: the configuration's, usually fp32")
     group.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
+    if not several:
+        add_pinning_options(parser)
+
+
+def add_pinning_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say exactly which weights; :func:`pinned` reads them."""
+    group = parser.add_argument_group("exact weights", "a released model is else fetched from the authors' repository")
+    group.add_argument("--repository", metavar="USER/REPO", help="on the Hugging Face hub")
+    group.add_argument("--revision", metavar="COMMIT", help="of the repository, or a branch or tag")
+    group.add_argument("--filename", metavar="PATH", help="in the repository")
+    group.add_argument("--sha256", metavar="DIGITS", help="of the file, checked before it is read")
+
+
+def pinned(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """Return the options of :func:`add_pinning_options` as arguments of ``err_seg.load``."""
+    return {name: getattr(arguments, name) for name in ("repository", "revision", "filename", "sha256")}
 
 
 def add_words_options(parser: argparse.ArgumentParser) -> None:

@@ -139,7 +139,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = Report(problems=problems if rank == 0 else [])
     with ExitStack() as stack:
         try:
-            opened = open_output(arguments.output, settings, force=arguments.force, rank=rank, processes=world_size)
+            opened = open_output(
+                arguments.output,
+                settings,
+                source=model.source.facts() if model.source else None,
+                force=arguments.force,
+                rank=rank,
+                processes=world_size,
+            )
             manifest = stack.enter_context(opened)
         except OutputError as error:
             return complain(error, 3)

@@ -76,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     """Run the sweeps one after the other."""
-    from err_seg.hub import MODELS, find_weights
     from err_seg.mini.files import SCENES
+    from err_seg.repositories import MODELS, find_weights
     from err_seg.sweeps import Display, Workers, plan_runs, select_runs, work_through
     from err_seg.sweeps.checks import check_sweep, open_data
     from err_seg.sweeps.measured import measured_rows
@@ -85,7 +85,7 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
 
     sweeps = load_sweeps(arguments.sweeps, mini=arguments.mini)
     scenes = dict(zip(SCENES, arguments.scenes or SCENES.values(), strict=True)) if arguments.mini else {}
-    weights = find_weights(arguments.weights) if arguments.weights in MODELS else arguments.weights
+    weights = find_weights(arguments.weights).file if arguments.weights in MODELS else arguments.weights
     weights = None if weights is None else Path(weights)
     plans = []
     for sweep in sweeps:

@@ -25,7 +25,7 @@ from err_seg.d2.mapper import BatchesOfRecords, ERRSegMapper
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
 from err_seg.device import resolve_device, resolve_precision
-from err_seg.engine.benchmarks import check_once, evaluation_settings, save_benchmarks
+from err_seg.engine.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
 from err_seg.engine.course import under_way
 from err_seg.engine.damaged import DamagedPairs
 from err_seg.engine.optimizer import build_optimizer
@@ -154,6 +154,9 @@ class Trainer(DefaultTrainer):
             evaluators = [evaluators]
         of_ours = [evaluator for evaluator in evaluators if isinstance(evaluator, ERRSegEvaluator)]
         check_once([evaluator.spec for evaluator in of_ours])
+        bare = getattr(model, "module", model)
+        for evaluator in of_ours:
+            evaluator.settings |= source_of(bare.network) if isinstance(bare, ERRSeg) else {}
         figures = super().test(cfg, model, evaluators)
         save_benchmarks([e.result for e in of_ours if e.result is not None], Path(cfg.OUTPUT_DIR))
         return figures

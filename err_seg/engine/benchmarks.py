@@ -146,8 +146,15 @@ def evaluate_benchmark(
     counts.all_reduce()
     if is_main_process():
         files.finish()
-    result = BenchmarkResult.from_counts(spec.name, counts, spec.evaluated_classes, len(pairs), settings)
+    result = BenchmarkResult.from_counts(
+        spec.name, counts, spec.evaluated_classes, len(pairs), settings | source_of(model)
+    )
     return replace(result, mean_kept=progress.mean_kept(model.device)), progress
+
+
+def source_of(model: ERRSeg) -> dict[str, Any]:
+    """Return where a model's weights were read from, as an entry of a result's settings; empty if from no file."""
+    return {"source": model.source.facts()} if model.source else {}
 
 
 def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool) -> Counts:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from err_seg.checkpoint import CheckpointError, current_names, load_weights, read_whole
+from err_seg.checkpoint import CheckpointError, current_names, load_weights, open_checkpoint
 from err_seg.engine.checkpoints import POINTER, TrainingState
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def load_earlier(output: Path, model: nn.Module, images: int) -> TrainingState |
     if not pointer.is_file():
         return None
     file = output / pointer.read_text(encoding="utf-8").strip()
-    saved = read_whole(file)
+    saved = open_checkpoint(file).content
     try:
         trainer, hooks = saved["trainer"], saved["trainer"].get("hooks", {})
         inner, iteration = trainer["_trainer"], trainer["iteration"] + 1

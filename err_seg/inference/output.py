@@ -16,13 +16,20 @@ EARLIER_SETTINGS = "settings.json"  # of versions that recognised finished resul
 
 @contextmanager
 def open_output(
-    folder: Path, settings: Mapping[str, Any], *, force: bool = False, rank: int = 0, processes: int = 1
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    source: Mapping[str, Any] | None = None,
+    force: bool = False,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Iterator[Manifest]:
     """Open a folder for the results of some weights and settings, during a ``with`` block.
 
     Args:
         folder: created if it is missing.
         settings: all that results depend on besides images, JSON-able.
+        source: where the weights were read from; it is recorded beside the settings, and never compared.
         force: ignore the results that are there; files of the same names are replaced.
         rank, processes: number of this process, and of all processes of the job.
 
@@ -49,7 +56,7 @@ def open_output(
                 _forget(folder, descriptor, processes if rank == 0 else None)
             else:
                 _take_up(manifest, settings)
-            _begin(own, descriptor, settings)
+            _begin(own, descriptor, {"settings": settings, **({"source": source} if source else {})})
         except OSError as error:
             if os.fstat(descriptor).st_size == 0:
                 own.unlink()
@@ -101,12 +108,12 @@ def _take_up(manifest: Manifest, settings: Mapping[str, Any]) -> None:
             manifest.read(lines)
 
 
-def _begin(file: Path, descriptor: int, settings: Mapping[str, Any]) -> None:
-    """Write the line of settings unless it is there; begin a new line if a kill cut the last one short."""
+def _begin(file: Path, descriptor: int, facts: Mapping[str, Any]) -> None:
+    """Write the line of settings and source unless it is there; begin a new line if a kill cut the last one short."""
     with file.open("rb") as lines:
         if _settings_in(next(lines, b"")) is None:
             os.ftruncate(descriptor, 0)
-            write_line(descriptor, {"err_seg_results": RESULT_FORMAT, "settings": settings})
+            write_line(descriptor, {"err_seg_results": RESULT_FORMAT, **facts})
             return
         lines.seek(-1, os.SEEK_END)
         if lines.read() != b"\n":
@@ -119,7 +126,7 @@ def _settings_in(line: bytes) -> dict[str, Any] | None:
         found = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and found.keys() == {"err_seg_results", "settings"} else None
+    return found if isinstance(found, dict) and {"err_seg_results", "settings"} <= found.keys() else None
 
 
 def _is_earlier(file: Path) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from err_seg.arguments import ArgumentError, check_count, check_size
+from err_seg.checkpoint import WeightsSource
 from err_seg.data.images import ImageSource, image_to_tensor, is_single
 from err_seg.device import PRECISIONS, autocast, tf32, upload
 from err_seg.modeling.encoder import CLIPEncoder, Features
@@ -44,6 +45,8 @@ class ERRSeg(nn.Module):
     pixel_std: Tensor
     settings: Mapping[str, Any] = MappingProxyType({})
     """What it was built from, to tell results of different networks apart; see ``err_seg.build.network_settings``."""
+    source: WeightsSource | None = None
+    """Where its weights were read from; ``None`` if from no file, or if they were trained since."""
 
     def __init__(
         self,
@@ -74,6 +77,12 @@ class ERRSeg(nn.Module):
     def num_kept(self) -> int | None:
         """K in evaluation; ``None`` keeps all classes."""
         return self.head.crm.num_kept
+
+    def train(self, mode: bool = True) -> "ERRSeg":
+        """Switch to training mode, in which weights may change, or to evaluation mode."""
+        if mode:
+            self.source = None
+        return super().train(mode)
 
     def forward(
         self, images: Tensor, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None

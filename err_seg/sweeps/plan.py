@@ -15,11 +15,11 @@ from typing import Any
 from err_seg.config import Config, ConfigError, get_cfg, settings_of
 from err_seg.data import DatasetError, find_dataset
 from err_seg.files import write_json
-from err_seg.hub import MODELS
 from err_seg.identity import RESULT_FORMAT, file_digest, fingerprint, weights_file_digest
 from err_seg.messages import listed
 from err_seg.mini.clip import CLIPS
 from err_seg.mini_runs.world import set_scenes
+from err_seg.repositories import MODELS
 from err_seg.sweeps.definition import Sweep, SweepError, Variant
 
 # settings that change neither weights nor metrics, except by rounding: places, speed, logging; and declared data sets,

@@ -5,6 +5,7 @@ from toy_training import metrics
 
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.run import TrainingRun
+from err_seg.files import file_sha256
 
 
 def test_trains_then_evaluates_then_evaluates_the_file(train_net, tmp_path):
@@ -21,6 +22,7 @@ def test_trains_then_evaluates_then_evaluates_the_file(train_net, tmp_path):
     assert "These figures mean nothing" not in output
     again = json.loads((tmp_path / "again/results.json").read_text())["benchmarks"]["toy_val"]
     assert again["metrics"] == results["metrics"]
+    assert again["settings"]["source"]["sha256"] == file_sha256(final)
     assert not (tmp_path / "again/metrics.json").exists()
 
 

@@ -9,6 +9,7 @@ import torch
 from conftest import REPOSITORY, VOCABULARY
 from PIL import ExifTags, Image
 
+from err_seg.checkpoint import save_weights
 from err_seg.commands import export, models
 from err_seg.export import (
     ExportableERRSeg,
@@ -22,6 +23,7 @@ from err_seg.export import (
 from err_seg.export.exporting import facts
 from err_seg.export.network import example_inputs
 from err_seg.export.parity import compare
+from err_seg.files import file_sha256
 from err_seg.identity import weights_digest
 from err_seg.prompts import VocabularyError
 
@@ -110,6 +112,12 @@ def test_fewer_words_than_the_network_ranks_are_refused(model, tmp_path):
     text = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
     assert "any vocabulary of three or more classes" in text
     assert facts(model)["fewest_classes"] == 3
+
+
+def test_a_file_says_where_the_weights_came_from(toy_model, tmp_path):
+    save_weights(toy_model(), tmp_path / "w.safetensors")
+    model = toy_model("MODEL.WEIGHTS", str(tmp_path / "w.safetensors"))
+    assert facts(model)["source"] == f"{tmp_path / 'w.safetensors'}, SHA-256 {file_sha256(tmp_path / 'w.safetensors')}"
 
 
 @pytest.fixture

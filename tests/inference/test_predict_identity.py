@@ -18,6 +18,7 @@ from predicting import files, save
 import err_seg
 from err_seg.commands import models
 from err_seg.evaluation import load_label_png
+from err_seg.files import file_sha256
 from err_seg.identity import RESULT_FORMAT, file_digest
 from err_seg.inference import OutputError, inputs, open_output
 from err_seg.inference.inputs import FileContent
@@ -112,6 +113,12 @@ def film(path, levels):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def test_the_manifest_says_where_the_weights_came_from(run_predict, tmp_path, toy_weights):
+    assert run_predict(save(tmp_path / "cat.png"))[0] == 0
+    first = json.loads((tmp_path / "out/manifest.jsonl").read_text().splitlines()[0])
+    assert first["source"]["sha256"] == file_sha256(toy_weights)
 
 
 def test_frames_belong_to_their_video(run_predict, tmp_path):
