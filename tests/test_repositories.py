@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 
 import err_seg
 from err_seg import hub, repositories
+from err_seg.commands.models import load_model
+from err_seg.commands.options import add_model_options, command_parser
 
 B, L, REPOSITORY = 128, 192, "lchen1019/ERR-Seg"
 
@@ -159,3 +161,22 @@ def test_what_was_loaded_is_said_and_kept(hub_at, toy_model, tmp_path, caplog):
     assert model.train().source is None, "what is trained is no longer what was read"
     with pytest.raises(hub.HubError, match=digest):
         err_seg.load("err-seg-b", config="mini/err_seg", sha256="0" * 64, **exact)
+
+
+def test_the_command_line_names_exact_weights(hub_at, toy_model, tmp_path):
+    err_seg.save_weights(toy_model(), tmp_path / "weights.safetensors")
+    hub_at({"weights.safetensors": (tmp_path / "weights.safetensors").read_bytes()}, "someone/toys")
+    parser = command_parser("test", None)
+    add_model_options(parser)
+    exact = ["--repository", "someone/toys", "--filename", "weights.safetensors", "--revision", "main"]
+    given = parser.parse_args(
+        [*exact, "--config-file", "mini/err_seg", "--model", "err-seg-b", "--opts", *map(str, TOY)]
+    )
+    given.device, given.opts = "cpu", TOY
+    assert load_model(given).source.revision == COMMIT
+    given.sha256 = "0" * 64
+    with pytest.raises(hub.HubError, match="expected 0000"):
+        load_model(given)
+    given.model = None
+    with pytest.raises(ValueError, match="--repository, --revision, --filename, --sha256: say which weights"):
+        load_model(given)
