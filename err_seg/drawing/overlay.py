@@ -7,6 +7,7 @@ from PIL import Image, ImageFilter
 
 from err_seg.drawing.colors import class_colors
 from err_seg.drawing.legend import Entry, add_legend
+from err_seg.drawing.names import write_names
 from err_seg.drawing.text import first_synonym
 
 OPACITY = 0.55
@@ -23,6 +24,7 @@ def overlay(
     *,
     legend: bool = True,
     nothing: str | None = None,
+    names: bool = False,
 ) -> Image.Image:
     """Lay labels over an image.
 
@@ -32,6 +34,7 @@ def overlay(
         vocabulary: class names; a name's colour does not depend on the image.
         legend: add a legend below, largest area first, no taller than the image.
         nothing: what the legend calls unpainted pixels; ``None`` leaves them out of it.
+        names: also write the names on the regions.
 
     Returns:
         An RGB image, W wide and H high, plus the legend.
@@ -47,6 +50,8 @@ def overlay(
     paint = Image.fromarray(colors[np.where(painted, labels, 0)])
     painted_over = Image.composite(Image.blend(photograph, paint, OPACITY), photograph, Image.fromarray(painted))
     _draw_contours(painted_over, labels)
+    if names:
+        write_names(painted_over, labels, vocabulary)
     if not legend:
         return painted_over
     unpainted = float(1 - painted.mean())

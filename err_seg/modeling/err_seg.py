@@ -4,6 +4,7 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -206,10 +207,12 @@ class ERRSeg(nn.Module):
                 sizes = [shape or (tensor.shape[1], tensor.shape[2]) for tensor in tensors]
                 windows = plan_windows(tensors[0].shape[1:], covered, side) if covered else None
                 if windows is None or windows.is_whole:
-                    results += self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
+                    found = self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
                 else:
-                    found = segment_windows(encode, self.head, tensors[0], text, kept, windows, count)
-                    results += split_results(*found, names, sizes, is_adaptive=False)
+                    joined = segment_windows(encode, self.head, tensors[0], text, kept, windows, count)
+                    found = split_results(*joined, names, sizes, is_adaptive=False)
+                sources = [partial(image_to_tensor, image, f"image {number}") for number, image in batch]
+                results += [replace(result, source=s) for result, s in zip(found, sources, strict=True)]
                 bar.update(len(batch))
         return results[0] if inputs is not images else results
 

@@ -1,6 +1,6 @@
 """The compact result of an image: the K kept classes' maps and their indices, at any size on request."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from err_seg.arguments import check_size
+from err_seg.messages import listed
 from err_seg.modeling.crm import NOT_KEPT
 from err_seg.modeling.layers import resize, resized_part
+from err_seg.modeling.views import Views
 
 CLASSES_AT_A_TIME = 8
 PIXELS_AT_A_TIME = 2**24
@@ -22,7 +24,7 @@ class TooLargeError(MemoryError):
 
 
 @dataclass(frozen=True, eq=False)
-class Segmentation:
+class Segmentation(Views):
     """What the network says about one image.
 
     The K maps are held at the network's own resolution and resized (bilinear, of probabilities) when they are asked
@@ -36,6 +38,7 @@ class Segmentation:
         vocabulary: the T class names.
         size: (H, W) of the results: the image's own size, unless another was asked for.
         class_scores: (T,) float32, CRM's score of every class of the vocabulary.
+        source: reads the image, (3, H, W) uint8, once more; ``None`` if that is not known.
     """
 
     probabilities: Tensor
@@ -43,6 +46,12 @@ class Segmentation:
     vocabulary: tuple[str, ...]
     size: tuple[int, int]
     class_scores: Tensor
+    source: Callable[[], Tensor] | None = None
+
+    def __repr__(self) -> str:
+        """Name the size and the kept classes."""
+        (height, width), names = self.size, [self.vocabulary[label] for label in self.kept.tolist()]
+        return f"Segmentation({height}×{width} pixels, {len(names)} of {len(self.vocabulary)} classes: {listed(names)})"
 
     @cached_property
     def labels(self) -> Tensor:

@@ -1,0 +1,87 @@
+"""Results and models for FiftyOne (Voxel51): ``pip install "err_seg[fiftyone]"``.
+
+import err_seg
+from err_seg.integrations.fiftyone import FiftyOneModel
+
+model = FiftyOneModel(err_seg.load("err-seg-b"), ["cat", "sofa, couch", "wall"])
+dataset.default_mask_targets = model.mask_targets
+dataset.apply_model(model, label_field="err_seg", batch_size=4)
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import fiftyone
+import numpy as np
+from fiftyone.core.models import Model
+
+
+def segmentation(result: Any) -> fiftyone.Segmentation:
+    """Return a result as FiftyOne's ``Segmentation``.
+
+    Its values are the labels plus 1, as in :func:`mask_targets`, since FiftyOne draws nothing where a mask is 0.
+
+    Args:
+        result: an ``err_seg.Segmentation``.
+    """
+    labels = result.labels.cpu().numpy()
+    kind = np.uint8 if len(result.vocabulary) <= 255 else np.uint16 if len(result.vocabulary) <= 65535 else np.int32
+    return fiftyone.Segmentation(mask=labels.astype(kind) + kind(1))
+
+
+def mask_targets(vocabulary: Sequence[str]) -> dict[int, str]:
+    """Return the table from the values of masks to class names, for ``dataset.default_mask_targets``."""
+    return {label + 1: name for label, name in enumerate(vocabulary)}
+
+
+class FiftyOneModel(Model):
+    """An ERR-Seg network with a vocabulary, for ``dataset.apply_model``.
+
+    Args:
+        model: see :func:`err_seg.load`.
+        vocabulary: class names, as ``model.predict`` takes them.
+        options: of ``model.predict``.
+
+    Attributes:
+        mask_targets: from the values of masks to class names.
+    """
+
+    def __init__(self, model: Any, vocabulary: Iterable[str], **options: Any):
+        self.model = model
+        self.vocabulary = tuple(vocabulary)
+        self.options = options
+        self.mask_targets = mask_targets(self.vocabulary)
+
+    @property
+    def media_type(self) -> str:
+        """What it labels: images."""
+        return "image"
+
+    @property
+    def ragged_batches(self) -> bool:
+        """False: the images of a batch may differ in size, as those for :meth:`predict_all` may."""
+        return False
+
+    @property
+    def transforms(self) -> None:
+        """What is done to images before they arrive: nothing."""
+        return None
+
+    @property
+    def preprocess(self) -> bool:
+        """Whether ``transforms`` are applied here."""
+        return False
+
+    @preprocess.setter
+    def preprocess(self, value: bool) -> None:
+        pass
+
+    def predict(self, arg: np.ndarray) -> fiftyone.Segmentation:
+        """Label an image (H, W, 3) uint8 RGB."""
+        return segmentation(self.model.predict(arg, self.vocabulary, **self.options))
+
+    def predict_all(self, args: Iterable[np.ndarray]) -> list[fiftyone.Segmentation]:
+        """Label several images, of any sizes, together."""
+        images = list(args)
+        options = {"batch_size": len(images), **self.options}
+        return [segmentation(result) for result in self.model.predict(images, self.vocabulary, **options)]

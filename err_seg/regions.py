@@ -1,0 +1,170 @@
+"""The connected parts of a label map: areas, boxes, outlines, and the formats that other programs read them in."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import contourpy
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as mask_utils
+
+Labels = NDArray[np.integer[Any]]
+Ring = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of a label map in which pixels of one class touch each other by their sides.
+
+    Attributes:
+        label: the class.
+        name: its name.
+        area: in pixels.
+        box: (x, y, width, height) in pixels.
+        score: mean probability of the class in it, in 0..1; ``None`` where scores were not given.
+        mask: (height, width) bool, which pixels of the box belong to it.
+    """
+
+    label: int
+    name: str
+    area: int
+    box: tuple[int, int, int, int]
+    score: float | None
+    mask: NDArray[np.bool_]
+
+    def outlines(self, simplify: float = 0.0) -> list[list[Ring]]:
+        """Trace it: polygons, each its outer ring and then its holes.
+
+        A ring is (N, 2), x and y, the last point equal to the first. The image's upper left corner is (0, 0), and a
+        pixel is 1 wide; an outline runs along the pixels' sides, and cuts corners by half a pixel at most.
+
+        Args:
+            simplify: how far an outline may move, in pixels, to have fewer points. One that would have fewer than
+                three stays as it is.
+        """
+        inside = np.pad(self.mask, 1).astype(np.float32)
+        generator = contourpy.contour_generator(z=inside, fill_type=contourpy.FillType.OuterOffset)
+        corner = np.array([self.box[0] - 0.5, self.box[1] - 0.5])  # the padding less half a pixel
+        polygons = []
+        for points, offsets in zip(*generator.filled(0.5, 2.0), strict=True):
+            rings = [points[start:end] + corner for start, end in itertools.pairwise(offsets)]
+            polygons.append([_simplified(ring, simplify) for ring in rings])
+        return polygons
+
+
+def find_regions(
+    labels: Labels, names: Sequence[str], scores: NDArray[np.float32] | None = None, *, min_area: int = 1
+) -> list[Region]:
+    """Cut a label map into its connected parts, the largest first.
+
+    Args:
+        labels: (H, W) integers; values that are no index of ``names`` belong to no region.
+        names: of the classes.
+        scores: (H, W), each pixel's probability of its class.
+        min_area: leave out what has fewer pixels.
+    """
+    found = np.unique(labels).tolist()
+    parts = [
+        region
+        for label in found
+        if 0 <= label < len(names)
+        for region in _parts(labels, label, names[label], scores)
+        if region.area >= min_area
+    ]
+    return sorted(parts, key=lambda region: -region.area)
+
+
+def _parts(labels: Labels, label: int, name: str, scores: NDArray[np.float32] | None) -> Iterator[Region]:
+    mask = (labels == label).astype(np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    mask = mask[top : top + height, left : left + width]
+    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    if scores is not None:
+        own = scores[top : top + height, left : left + width]
+        sums = np.bincount(numbers.ravel(), own.ravel(), minlength=count)
+    for number in range(1, count):  # 0 is all other classes
+        x, y, w, h, area = stats[number].tolist()
+        score = None if scores is None else float(sums[number] / area)
+        yield Region(label, name, area, (left + x, top + y, w, h), score, numbers[y : y + h, x : x + w] == number)
+
+
+def _simplified(ring: Ring, distance: float) -> Ring:
+    """Remove points of a closed ring; what remains lies within so many pixels of it."""
+    if distance <= 0:
+        return ring
+    kept = cv2.approxPolyDP(ring[:-1].astype(np.float32), distance, closed=True)[:, 0].astype(np.float64)
+    return ring if len(kept) < 3 else np.concatenate([kept, kept[:1]])
+
+
+def to_geojson(regions: Iterable[Region], simplify: float = 1.0) -> dict[str, Any]:
+    """Describe regions as a GeoJSON ``FeatureCollection``, in pixels: x to the right, y down.
+
+    A feature is a region, with the properties ``class``, ``label``, ``area`` (pixels) and ``score``.
+
+    Args:
+        regions: see :func:`find_regions`.
+        simplify: see :meth:`Region.outlines`.
+    """
+    features = []
+    for region in regions:
+        polygons = [[ring.tolist() for ring in polygon] for polygon in region.outlines(simplify)]
+        shape = ("Polygon", polygons[0]) if len(polygons) == 1 else ("MultiPolygon", polygons)
+        properties = {"class": region.name, "label": region.label, "area": region.area, **_score(region)}
+        geometry = dict(zip(("type", "coordinates"), shape, strict=True))
+        features.append({"type": "Feature", "properties": properties, "geometry": geometry})
+    return {"type": "FeatureCollection", "features": features}
+
+
+def coco_dataset(
+    images: Iterable[tuple[str, tuple[int, int], Iterable[Region]]], names: Sequence[str]
+) -> dict[str, Any]:
+    """Describe the regions of images as a COCO data set, which pycocotools and others load.
+
+    Args:
+        images: of each its file name, its size (H, W) and its regions.
+        names: of the classes.
+    """
+    described: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for name, size, found in images:
+        described.append({"id": len(described) + 1, "file_name": name, "height": size[0], "width": size[1]})
+        for annotation in coco_annotations(found, size):
+            annotations.append({"id": len(annotations) + 1, "image_id": len(described), **annotation})
+    # ids begin at 1, since some readers take 0 for the background
+    categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
+    return {"images": described, "annotations": annotations, "categories": categories}
+
+
+def coco_annotations(regions: Iterable[Region], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Describe the regions of an image as COCO's annotations, without ``id`` and ``image_id``.
+
+    Args:
+        regions: see :func:`find_regions`.
+        size: (H, W) of the label map.
+    """
+    whole = np.zeros(size, dtype=np.uint8, order="F")
+    annotations = []
+    for region in regions:
+        x, y, width, height = region.box
+        part = whole[y : y + height, x : x + width]
+        part[:] = region.mask
+        rle = mask_utils.encode(whole)
+        part[:] = 0
+        annotations.append(
+            {
+                "category_id": region.label + 1,
+                "segmentation": {"size": list(size), "counts": rle["counts"].decode("ascii")},
+                "area": region.area,
+                "bbox": list(region.box),
+                "iscrowd": 0,
+                **_score(region),
+            }
+        )
+    return annotations
+
+
+def _score(region: Region) -> dict[str, float]:
+    return {} if region.score is None else {"score": round(region.score, 4)}

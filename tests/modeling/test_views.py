@@ -1,0 +1,112 @@
+"""What results can do: pictures of themselves, files, regions."""
+
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from err_seg import ArgumentError, Segmentation
+from err_seg.drawing.overlay import overlay
+from err_seg.evaluation import load_label_png
+
+VOCABULARY = ["cat", "grass", "sky, heaven", "tree"]
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def result(toy_model, image):
+    return toy_model().predict(image, VOCABULARY)
+
+
+def test_a_result_knows_its_image(toy_model, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "image.png")
+    given = [image, Image.fromarray(image), torch.from_numpy(image), tmp_path / "image.png"]
+    for result in toy_model().predict(given, VOCABULARY):
+        assert np.array_equal(result.image, image)
+        assert np.array_equal(pickle.loads(pickle.dumps(result)).image, image)
+    assert result.resized((20, 30)).image.shape == (20, 30, 3)
+    (tmp_path / "image.png").unlink()
+    with pytest.raises(ValueError, match=r"image\.png: no such file"):
+        _ = result.image
+
+
+def test_one_without_says_so(result, image):
+    alone = Segmentation(*(getattr(result, name) for name in ("probabilities", "kept", "vocabulary", "size")), None)
+    with pytest.raises(ArgumentError, match=r"plot\(image\)"):
+        alone.plot()
+    assert alone.plot(image).size == result.plot().size
+    assert alone._repr_png_() is None
+
+
+def test_plot_of_a_large_image_is_its_overlay(toy_model):
+    image = np.random.default_rng(0).integers(0, 256, (500, 300, 3), dtype=np.uint8)
+    result = toy_model().predict(image, VOCABULARY)
+    expected = overlay(image, result.labels.numpy(), VOCABULARY, names=True)
+    assert np.array_equal(np.asarray(result.plot()), np.asarray(expected))
+    assert result.plot(legend=False).size == (300, 500)
+
+
+def test_plot_of_a_small_image_is_enlarged(result):
+    assert result.plot(legend=False).size == (8 * 60, 8 * 40)
+
+
+def test_pictures_do_not_make_a_result_grow(result):
+    before = set(vars(result))
+    png = Image.open(io.BytesIO(result._repr_png_()))
+    assert png.width >= 480
+    result.plot()
+    assert set(vars(result)) == before
+
+
+def test_a_notebook_shows_a_moderate_size(toy_model):
+    image = np.zeros((300, 2000, 3), dtype=np.uint8)
+    png = Image.open(io.BytesIO(toy_model().predict(image, VOCABULARY)._repr_png_()))
+    assert png.width == 960
+
+
+def test_show_opens_the_plot(result, monkeypatch):
+    shown = []
+    monkeypatch.setattr(Image.Image, "show", lambda self: shown.append(self.size))
+    result.show(legend=False)
+    assert shown == [(480, 320)]
+
+
+def test_saved_as_the_ending_says(result, tmp_path):
+    for name in ("a.png", "a.json", "a.geojson"):
+        result.save(tmp_path / name)
+    result.save(tmp_path / "labels.png", "labels")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(result.plot()))
+    assert json.loads((tmp_path / "a.json").read_text()) == result.to_coco()
+    assert json.loads((tmp_path / "a.geojson").read_text()) == result.polygons()
+    assert np.array_equal(load_label_png(tmp_path / "labels.png"), result.labels.numpy())
+    for arguments in (("a.txt",), ("a.png", "mask"), ("noending",)):
+        with pytest.raises(ArgumentError, match=r"overlay, labels, coco, polygons"):
+            result.save(tmp_path / arguments[0], *arguments[1:])
+    assert not (tmp_path / "a.txt").exists()
+
+
+def test_regions_have_the_result_s_areas_and_scores(result):
+    labels, scores = result.labels.numpy(), result.scores.numpy()
+    for label in np.unique(labels):
+        parts = [region for region in result.regions() if region.label == label]
+        assert {region.name for region in parts} == {VOCABULARY[label]}
+        assert sum(region.area for region in parts) == (labels == label).sum()
+        mean = sum(region.area * region.score for region in parts) / (labels == label).sum()
+        assert mean == pytest.approx(scores[labels == label].mean(), rel=1e-4)
+    largest = result.regions()[0].area
+    assert len(result.regions(min_area=largest)) == len(result.polygons(min_area=largest)["features"]) == 1
+    coco = result.to_coco("image.jpg", min_area=largest)
+    assert coco["images"][0]["file_name"] == "image.jpg"
+    assert [annotation["area"] for annotation in coco["annotations"]] == [largest]
+
+
+def test_it_introduces_itself(result):
+    assert repr(result) == "Segmentation(40×60 pixels, 4 of 4 classes: cat, grass, sky, heaven, tree)"
