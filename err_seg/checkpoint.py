@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import pickle
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -16,39 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
+from err_seg.checkpoint_names import current_name, current_names
 from err_seg.files import atomic_write
 from err_seg.version import __version__
 
-RELEASED_PREFIX = "sem_seg_head."
-DETECTRON2_PREFIX = "network."  # what comes before our names in checkpoints that err_seg.d2 writes
-HEADLESS = ("cost_embedding.", "escf.", "gud.")  # how these names began before the head was a module of its own
 DIFFERENCES_SHOWN = 8
-
-# released name → ours, first match wins; F4's and C16's projections are number 0 in both
-RELEASED_NAMES = (
-    (r"clip_model\.visual\.modify_downsample\.0\.", "encoder.hsm.norm."),
-    (r"clip_model\.visual\.modify_downsample\.2\.", "encoder.hsm.conv."),
-    (r"clip_model\.", "encoder.clip."),
-    (r"decoder\.corr_proj_convs\.(\d)\.0\.", r"head.cost_embedding.convs.\1."),
-    (r"decoder\.low_corr_fusion\.", "head.cost_embedding.fuse."),
-    (r"decoder\.img_guidance_projection_agg\.(\d)\.0\.", r"head.escf.image_guidance.projections.\1.0."),
-    (r"decoder\.low_img_fusion\.", "head.escf.image_guidance.fuse."),
-    (r"decoder\.text_guidance_projection\.0\.", "head.escf.text_guidance.project."),
-    (r"decoder\.img_guidance_projection_dec\.(\d)\.0\.", r"head.gud.stages.\1.guidance.0."),
-    (r"decoder\.head\.", "head.gud.head."),
-)
-RELEASED_FUSION_NAMES = (
-    (r"attention\.sr_([kv])\.", r"attention.ssr.conv_\1."),
-    (r"attention\.norm_([kv])\.", r"attention.ssr.norm_\1."),
-    (r"mlp\.dwconv\.dwconv\.", "dwconv."),
-)
-RELEASED_STAGE_NAMES = {
-    "up_conv": "up",
-    "textual_fusion.0": "conv1",
-    "textual_fusion.1": "norm1",
-    "textual_fusion.3": "conv2",
-    "textual_fusion.4": "norm2",
-}
 
 
 class CheckpointError(ValueError):
@@ -102,39 +73,21 @@ class Checkpoint:
     @property
     def weights(self) -> dict[str, Any]:
         """The tensors by today's name (:func:`current_name`)."""
-        return _entries(self.content)
+        return current_names(self._model)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tensors, as they are in the file."""
+        return tuple(self._model)
 
-def rename_released(name: str) -> str:
-    """Translate the name of a released checkpoint's entry into ours; return a name without a counterpart as it is."""
-    rest = name.removeprefix(RELEASED_PREFIX)
-    if layer := re.fullmatch(r"decoder\.aggregator_layers\.(\d+)\.(spatial|class)_fusion\.sa\.(.+)", rest):
-        entry = layer[3]
-        for pattern, ours in RELEASED_FUSION_NAMES:
-            entry = re.sub("^" + pattern, ours, entry)
-        return f"head.escf.layers.{layer[1]}.{'sfm' if layer[2] == 'spatial' else 'cfm'}.{entry}"
-    stage = re.fullmatch(r"decoder\.up_decoder(\d)\.(up_conv|textual_fusion\.\d)\.(\w+)", rest)
-    if stage and stage[2] in RELEASED_STAGE_NAMES:
-        return f"head.gud.stages.{int(stage[1]) - 1}.{RELEASED_STAGE_NAMES[stage[2]]}.{stage[3]}"
-    for pattern, ours in RELEASED_NAMES:
-        renamed, count = re.subn("^" + pattern, ours, rest)
-        if count:
-            return renamed
-    return name
+    @property
+    def others(self) -> tuple[str, ...]:
+        """What else was saved beside the ``model``: the iteration, the state of the optimizer."""
+        return () if self._model is self.content else tuple(sorted(self.content.keys() - {"model"}))
 
-
-def current_name(name: str) -> str:
-    """Translate the name of an entry, from any checkpoint that can be read, into today's name.
-
-    Readable are released checkpoints, detectron2's (``network.``), and those of version 0.1, whose head had no name.
-    """
-    name = rename_released(name) if name.startswith(RELEASED_PREFIX) else name.removeprefix(DETECTRON2_PREFIX)
-    return f"head.{name}" if name.startswith(HEADLESS) else name
-
-
-def current_names(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename the entries of a dictionary keyed by parameter name; the values stay as they are."""
-    return {current_name(str(name)): value for name, value in state.items()}
+    @property
+    def _model(self) -> Mapping[str, Any]:
+        return _model_of(self.content)
 
 
 def save_weights(
@@ -209,8 +162,13 @@ def _first_line(error: Exception) -> str:
 
 
 def _entries(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint's weights under today's names; it may hold other things beside its ``model``."""
-    return current_names(checkpoint["model"] if isinstance(checkpoint.get("model"), Mapping) else checkpoint)
+    """Return a checkpoint's weights under today's names."""
+    return current_names(_model_of(checkpoint))
+
+
+def _model_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a checkpoint's weights; it may hold other things beside its ``model``."""
+    return checkpoint["model"] if isinstance(checkpoint.get("model"), Mapping) else checkpoint
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import yaml
 
 from err_seg.build import build_compiled
 from err_seg.checkpoint import Checkpoint, CheckpointError, ChecksumError, WeightsSource, open_checkpoint
-from err_seg.config import get_cfg, settings_of
+from err_seg.config import Config, get_cfg, settings_of
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.repositories import MODELS, FoundWeights, HubError, find_weights, kind_of
 
@@ -60,9 +60,22 @@ def load(
         ConfigError: the configuration cannot be used.
         CheckpointError: the weights cannot be read or do not fit; lists the differences.
     """
+    pinned = {"sha256": sha256, "repository": repository, "filename": filename, "revision": revision}
+    return build_compiled(*read(model, config, overrides, device, precision, **pinned))
+
+
+def read(
+    model: str | os.PathLike[str],
+    config: str | os.PathLike[str] | None = None,
+    overrides: Sequence[Any] = (),
+    device: str = "auto",
+    precision: str | None = None,
+    sha256: str | None = None,
+    **pinned: str | None,
+) -> tuple[Config, Checkpoint]:
+    """Read a model's configuration and weights without building it; arguments and errors are those of :func:`load`."""
     name = os.fspath(model)
     options = [*overrides, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
-    pinned = {"repository": repository, "filename": filename, "revision": revision}
     if name in MODELS:
         found = find_weights(name, **pinned)
         config = name if config is None else config
@@ -83,7 +96,7 @@ def load(
     if found.filename:
         place = WeightsSource(found.filename, weights.source.sha256, found.repository, found.revision)
         weights = replace(weights, source=place)
-    return build_compiled(cfg, weights)
+    return cfg, weights
 
 
 def config_of(name: str | os.PathLike[str]) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-from err_seg.checkpoint import CheckpointError, current_name, read_shapes
+from err_seg.checkpoint import CheckpointError, read_shapes
+from err_seg.checkpoint_names import current_name
 from err_seg.files import cache_dir
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 

@@ -6,6 +6,7 @@
 - :mod:`~err_seg.analysis.vocabulary_similarity`: how much of a vocabulary is in the training vocabulary (Table IV);
 - :mod:`~err_seg.analysis.attention_share`: how much of CFM's attention redundant classes take (Proposition 1);
 - :mod:`~err_seg.analysis.precision_error`: what bf16 and fp16 change in results;
+- :mod:`~err_seg.analysis.model_check`: whether a loaded model is in order (``err-seg check``);
 - :mod:`~err_seg.analysis.figures`: a figure of each, and mIoU over K beside CRM's recall (Table XIII).
 
 Two further figures: :mod:`~err_seg.analysis.attention_comparison` runs an image with all classes kept and with K of

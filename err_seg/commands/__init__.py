@@ -19,6 +19,7 @@ COMMANDS = {
     "sweep": "measure tables of variants and seeds",
     "results": "write a page of what sweeps have measured on the miniature world",
     "export": "write the network as ONNX or as a program of torch.export",
+    "check": "check a model: its weights, its towers, and the numbers that every part computes",
     "web": "serve a web page that labels uploaded images",
     "analyze": "count a network's cost and the classes of images; measure CRM's recall and how similar words are",
     "figures": "draw the paper's figures for your own images and words",

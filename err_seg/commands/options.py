@@ -34,14 +34,19 @@ def add_config_options(parser: argparse.ArgumentParser, *, required: bool = Fals
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """Add the options that say which model, or with ``several`` which models, and where it runs."""
+def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False, positional: bool = False) -> None:
+    """Add the options that say which model, or with ``several`` which models, and where it runs.
+
+    With ``positional``, the model is no option but the first argument.
+    """
+    if positional:
+        parser.add_argument("model", metavar="MODEL", help=f"{', '.join(MODEL_NAMES)}, or a file of weights")
     group = parser.add_argument_group("model")
     names = ", ".join(MODEL_NAMES)
     if several:
         files = f"{names}, or a file of weights; several times: columns for each ({DEFAULT_MODEL})"
         group.add_argument("--model", action="append", metavar="NAME", help=files)
-    else:
+    elif not positional:
         group.add_argument("--model", metavar="NAME", help=f"{names} ({DEFAULT_MODEL})")
         group.add_argument("--weights", metavar="FILE", help="our own (.safetensors) or a released (.pth) checkpoint")
     group.add_argument(

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from err_seg import modeling
 from err_seg.build import build_network
-from err_seg.checkpoint import DETECTRON2_PREFIX, fitting_state
+from err_seg.checkpoint import fitting_state
+from err_seg.checkpoint_names import DETECTRON2_PREFIX
 from err_seg.config import Config, ConfigError
 from err_seg.d2.backbone import CLIPBackbone
 from err_seg.d2.catalog import spec_of

@@ -20,7 +20,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from err_seg.checkpoint import CheckpointError, current_names, load_weights, save_weights
+from err_seg.checkpoint import CheckpointError, load_weights, save_weights
+from err_seg.checkpoint_names import current_names
 from err_seg.config import settings_of
 from err_seg.disk import size_text, writing
 from err_seg.engine.errors import TrainingError

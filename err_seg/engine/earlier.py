@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from err_seg.checkpoint import CheckpointError, current_names, load_weights, open_checkpoint
+from err_seg.checkpoint import CheckpointError, load_weights, open_checkpoint
+from err_seg.checkpoint_names import current_names
 from err_seg.engine.checkpoints import POINTER, TrainingState
 
 logger = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ def environment(cfg: Config, device: torch.device, processes: int) -> dict[str, 
         "cuda": torch.version.cuda if is_cuda else None,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version_of(name) for name in PACKAGES},
     }
 
 
@@ -59,7 +59,8 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, or ``None``."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -7,7 +7,7 @@ import torch
 from conftest import SHARED
 
 import err_seg
-from err_seg.checkpoint import current_name
+from err_seg.checkpoint_names import current_name
 from err_seg.engine import build_optimizer, build_schedule, parameter_groups
 from err_seg.engine.schedule import lr_factor, set_learning_rates
 

@@ -9,7 +9,7 @@ import torch
 from conftest import TESTS
 from synthetic import synthetic
 
-from err_seg.checkpoint import current_name, current_names
+from err_seg.checkpoint_names import current_name, current_names
 from err_seg.device import PRECISIONS, autocast
 from err_seg.modeling import CRM, ESCF, GUD, CostEmbedding, Head, segmentation_loss
 from err_seg.modeling.encoder import Features
