@@ -72,6 +72,7 @@ def test_it_holds_configurations_weights_and_the_command(wheel):
 @pytest.mark.slow
 def test_it_predicts_trains_sweeps_and_exports(run, tmp_path):
     Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "photo.png")
+    assert "all in order" in run("check", "mini")
     assert "1 done" in run("predict", "photo.png", "--classes", WORDS, "--model", "mini", "--output", "labels")
     assert (tmp_path / "labels/photo_overlay.png").is_file()
     own = ["OUTPUT_DIR", "run", "MODEL.DEVICE", "cpu", *QUICK, *SCENES]
