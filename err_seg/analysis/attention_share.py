@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from err_seg.data import SegmentationPairs
-from err_seg.data.images import image_to_tensor
+from err_seg.data.image_sources import image_to_tensor
 from err_seg.evaluation.report import text_table
 from err_seg.files import write_json
 from err_seg.inference.attention import AttentionLayer, escf_with, recording

@@ -1,4 +1,4 @@
-"""Reading images and label maps from files, and images in memory.
+"""Reading images and label maps from files.
 
 Images are what a viewer shows: upright, in RGB, eight bits. Label maps are what the file stores: class indices,
 never colours, never rescaled.
@@ -6,18 +6,13 @@ never colours, never rescaled.
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
-
-ImageSource = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 
 # Pillow stretches shallow grey to 0..255, which is right for an image and wrong for class indices.
 _GREY_STEP = {"L;2": 85, "L;4": 17}
@@ -31,7 +26,7 @@ class ImageError(ValueError):
     """Something that is not an image; the message says what was found and what was expected."""
 
 
-def read_image(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
+def read_image(source: str | os.PathLike[str] | bytes | Image.Image, name: str = "") -> np.ndarray:
     """Read an image as upright RGB.
 
     The EXIF orientation is applied. Grey, 1-bit, palette, CMYK and 16-bit grey images are converted (16 bit are
@@ -39,7 +34,8 @@ def read_image(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
     it. Of an animation the first frame is read.
 
     Args:
-        source: a file, or an image that Pillow has opened (left unchanged).
+        source: a file, the bytes of one, or an image that Pillow has opened (left unchanged).
+        name: what errors call it, where it is no path.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -49,14 +45,15 @@ def read_image(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
             grey values without a defined range (floating point, or integers beyond 16 bits).
     """
     if isinstance(source, Image.Image):
-        name = getattr(source, "filename", "") or "the given image"
+        name = name or getattr(source, "filename", "") or "the given image"
         with _naming(name):
             return _to_rgb(source, name)
-    with _naming(os.fspath(source)):
-        content = Path(source).read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
+    name = name or "the given bytes" if isinstance(source, bytes) else os.fspath(source)
+    with _naming(name):
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        with _opened(content, name) as image:
             pixels = _decode_plain_jpeg(image, content)
-            return _to_rgb(image, os.fspath(source)) if pixels is None else pixels
+            return _to_rgb(image, name) if pixels is None else pixels
 
 
 def read_label(path: str | os.PathLike[str]) -> np.ndarray:
@@ -72,44 +69,9 @@ def read_label(path: str | os.PathLike[str]) -> np.ndarray:
         ImageReadError: as :func:`read_image`; also for a file of colours, of floating-point values, or of a lossy
             format (JPEG), none of which hold class indices.
     """
-    with _naming(os.fspath(path)), Image.open(path) as image:
-        return _to_indices(image, os.fspath(path))
-
-
-def is_single(images: Any) -> bool:
-    """Whether this is one thing that may be an image, and not a list, tuple, generator, ... of such things."""
-    return isinstance(images, str | bytes) or hasattr(images, "shape") or not isinstance(images, Iterable)
-
-
-def image_to_tensor(image: Any, name: str = "the image") -> Tensor:
-    """Turn an image into a (3, H, W) uint8 RGB tensor.
-
-    Args:
-        image: a path, a PIL image, an H×W×3 uint8 RGB array (of any strides) or tensor, or a 3×H×W uint8 tensor.
-        name: what errors call it, where it is no file.
-
-    Raises:
-        ImageError: anything else.
-        ImageReadError: a file or PIL image that cannot be read as an image.
-    """
-    if isinstance(image, str | os.PathLike | Image.Image):
-        return torch.from_numpy(read_image(image)).permute(2, 0, 1)
-    if not isinstance(image, np.ndarray | Tensor):
-        raise ImageError(
-            f"{name} must be a path, a PIL image or an H×W×3 uint8 RGB array or tensor, not {type(image).__name__}"
-        )
-    is_channels_last = image.ndim == 3 and image.shape[2] == 3
-    is_channels_first = isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3
-    type_name = str(image.dtype).removeprefix("torch.")
-    if type_name != "uint8" or not (is_channels_last or is_channels_first) or 0 in image.shape:
-        raise ImageError(
-            f"{name} must be an H×W×3 uint8 array, RGB in 0..255; got shape {tuple(image.shape)}, type {type_name}. "
-            "Grey or alpha: pass a PIL image or the file itself; floats in 0..1: multiply by 255 and convert; several "
-            "images in one array: list(array)"
-        )
-    # a copy, since torch knows neither negative strides nor arrays that are read-only
-    tensor = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image, order="C"))
-    return tensor.permute(2, 0, 1) if is_channels_last else tensor
+    name = os.fspath(path)
+    with _naming(name), _opened(Path(path).read_bytes(), name) as image:
+        return _to_indices(image, name)
 
 
 @contextmanager
@@ -123,6 +85,12 @@ def _naming(name: str) -> Iterator[None]:
         raise ImageReadError(f"{name}: {_complaint(name, error)}") from error
 
 
+def _opened(content: bytes, name: str) -> Image.Image:
+    if not content:
+        raise ImageReadError(f"{name}: is empty (0 bytes); fetch or write it again")
+    return Image.open(io.BytesIO(content))
+
+
 def _complaint(name: str, error: Exception) -> str:
     path = Path(name)
     if isinstance(error, FileNotFoundError):
@@ -130,8 +98,6 @@ def _complaint(name: str, error: Exception) -> str:
     if path.is_dir():
         return "is a folder, expected an image"
     if isinstance(error, UnidentifiedImageError):
-        if path.is_file() and path.stat().st_size == 0:
-            return "is empty (0 bytes); fetch or write it again"
         return "is not an image in any format that Pillow reads"
     if isinstance(error, PermissionError):
         return "may not be read (permission denied)"

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from err_seg.data.images import image_to_tensor
+from err_seg.data.image_sources import image_to_tensor
 from err_seg.drawing.plots import DPI, draw_heat, set_class_ticks, set_class_title, thumbnail, to_image
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.escf import CFM, ESCF, SFM

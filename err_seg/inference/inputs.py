@@ -1,7 +1,6 @@
 """The inputs: images, folders, globs, videos and standard input, in the same order for all processes."""
 
 import glob
-import io
 import os
 import sys
 from collections import Counter
@@ -12,7 +11,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from err_seg.data import ImageReadError, read_image
 from err_seg.identity import content_digest, file_digest, file_signature, is_settled
@@ -125,13 +123,7 @@ class StandardInput:
         Raises:
             ImageReadError: it is not an image.
         """
-        try:
-            with Image.open(io.BytesIO(self._data)) as image:
-                return read_image(image)
-        except (UnidentifiedImageError, ImageReadError) as error:
-            size = len(self._data)
-            what = f"is not an image, or a damaged one ({size} bytes)" if size else "is empty"
-            raise ImageReadError(f"standard input: {what}") from error
+        return read_image(self._data, "standard input")
 
     @cached_property
     def _data(self) -> bytes:

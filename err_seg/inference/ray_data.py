@@ -8,13 +8,11 @@ rows = predict_rows(images, "err-seg-b", ["cat", "sofa, couch", "wall"], num_gpu
 rows.write_parquet("/data/labels")
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import ray
-from PIL import Image, UnidentifiedImageError
 
 from err_seg import hub
 from err_seg.data import ImageReadError, read_image
@@ -51,9 +49,9 @@ class Predictor:
         rows = []
         for path, data in zip(batch["path"], batch["bytes"], strict=True):
             try:
-                rows.append(self._predict(str(path), read_bytes(data)))
+                rows.append(self._predict(str(path), read_image(data, str(path))))
             except ImageReadError as error:
-                rows.append(_row(str(path), error=f"{path}: {error}"))
+                rows.append(_row(str(path), error=str(error)))
         return {key: [row[key] for row in rows] for key in rows[0]}
 
     def _predict(self, path: str, image: np.ndarray) -> Row:
@@ -105,19 +103,6 @@ def predict_rows(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
     )
-
-
-def read_bytes(data: bytes) -> np.ndarray:
-    """Decode an image to (H, W, 3) uint8 RGB.
-
-    Raises:
-        ImageReadError: it is not an image, or damaged.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return read_image(image)
-    except UnidentifiedImageError as error:
-        raise ImageReadError(f"is not an image in any format that Pillow reads ({len(data)} bytes)") from error
 
 
 def _row(path: str, size: tuple[int, int] = (0, 0), segments: Sequence[Row] = (), error: str = "") -> Row:

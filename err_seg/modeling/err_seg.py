@@ -2,9 +2,9 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from err_seg.arguments import ArgumentError, check_count, check_size
 from err_seg.checkpoint import WeightsSource
-from err_seg.data.images import ImageSource, image_to_tensor, is_single
+from err_seg.data.arrays import ArrayFormat
+from err_seg.data.image_sources import ImageSource, is_single, open_images
 from err_seg.device import PRECISIONS, autocast, tf32, upload
 from err_seg.modeling.encoder import CLIPEncoder, Features
 from err_seg.modeling.head import Head, Prediction
@@ -22,9 +23,11 @@ from err_seg.modeling.layers import resize
 from err_seg.modeling.segmentation import Segmentation, split_results
 from err_seg.modeling.tiles import check_tile, plan_windows, segment_windows
 from err_seg.modeling.words import Words
+from err_seg.overlap import ordered_map
 from err_seg.prompts import PromptStyle, as_texts, check_vocabulary
 
 STRIDE = 16
+READERS = 2
 
 
 class ERRSeg(nn.Module):
@@ -144,8 +147,31 @@ class ERRSeg(nn.Module):
     @overload
     def predict(self, images: Iterable[Any], vocabulary: Iterable[str], **options: Any) -> list[Segmentation]: ...
 
-    @torch.no_grad()  # type: ignore[misc] # the overloads' options are those below
     def predict(
+        self, images: Any, vocabulary: Iterable[str], *, progress: bool = False, **options: Any
+    ) -> Segmentation | list[Segmentation]:
+        """Label every pixel of an image, or of several, with words.
+
+        Args:
+            images: an image, or a list, tuple, generator, ... of images, of any sizes; see :meth:`predict_stream`.
+            vocabulary: class names; "a, b" are synonyms of one class.
+            progress: show a progress bar.
+            options: ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``batch_size``, ``value_range`` and
+                ``channel_order``, see :meth:`predict_stream`.
+
+        Returns:
+            For one image its :class:`Segmentation`; for several, however many, a list of them, in order.
+
+        Raises:
+            ArgumentError, VocabularyError, ImageError, ImageReadError: see :meth:`predict_stream`.
+        """
+        results = self.predict_stream(images, vocabulary, **options)
+        total = len(images) if isinstance(images, Sized) and not is_single(images) else None
+        with closing(results), tqdm(results, total=total, desc="images", disable=not progress) as shown:
+            found = list(shown)
+        return found[0] if is_single(images) else found
+
+    def predict_stream(
         self,
         images: Any,
         vocabulary: Iterable[str],
@@ -156,13 +182,23 @@ class ERRSeg(nn.Module):
         size: tuple[int, int] | None = None,
         tile: int | str | None = None,
         batch_size: int = 1,
-        progress: bool = False,
-    ) -> Segmentation | list[Segmentation]:
-        """Label every pixel of an image, or of several, with words.
+        value_range: tuple[float, float] | None = None,
+        channel_order: str = "rgb",
+    ) -> Generator[Segmentation, None, None]:
+        """Label images one after the other; what is held in memory does not grow with their number.
+
+        Files are fetched and decoded in threads, a few images ahead. All else is read as it is asked for, so that a
+        generator may close or overwrite what it has yielded.
 
         Args:
-            images: an image, which is a path, a PIL image, or an H×W×3 (tensors also 3×H×W) uint8 RGB array; or a
-                list, tuple, generator, ... of images, of any sizes. Generators are read one batch at a time.
+            images: a list, generator, ... of images, of any sizes, endless if need be; or one image. An image is
+
+                * a path, or an ``https://`` address (up to 100 MB);
+                * the bytes of a file, or a file object opened in binary mode;
+                * a PIL image;
+                * an array or tensor of H×W grey, H×W×3 colours or H×W×4 colours with alpha; tensors also C×H×W.
+
+                All are made upright and eight bit, and composited on white where they are transparent.
             vocabulary: class names; "a, b" are synonyms of one class.
             num_kept: K, instead of the model's own: how many classes of the vocabulary an image's result may contain.
             templates: prompts with ``{}`` for the name, instead of the model's own.
@@ -171,19 +207,22 @@ class ERRSeg(nn.Module):
             tile: label larger images in overlapping windows, each of so many pixels a side; "auto" is S, where nothing
                 is reduced. All windows speak of the same K classes. ``None``: any image is seen as a whole, S×S.
             batch_size: images, or windows of an image, that go through the network together.
-            progress: show a progress bar.
+            value_range: the values of all arrays and tensors that are black and white. ``None``: 0 and 255 of uint8, 0
+                and 65535 of uint16; floating-point values have no range unless it is given.
+            channel_order: ``"bgr"`` if the channels of arrays and tensors are in OpenCV's order.
 
         Returns:
-            For one image its :class:`Segmentation`; for several, however many, a list of them, in order.
+            A generator of one :class:`Segmentation` for each image, in order.
 
         Raises:
-            ArgumentError: any other argument cannot be used, or the model is in training mode.
+            ArgumentError: any other argument cannot be used, or the model is in training mode. This and what is wrong
+                with the vocabulary is said at once, before an image is asked for.
             VocabularyError: the vocabulary, templates or synonyms cannot be used, for example because of an empty,
                 duplicate or over-long name.
-            ImageError: an input is not an image.
-            ImageReadError: a file or PIL image cannot be read; names it.
+            ImageError: an input is not an image; says its number, from 0. Raised after all results before it.
+            ImageReadError: a file or PIL image cannot be read, an address not fetched; names it and its number.
         """
-        inputs = [images] if is_single(images) else images
+        inputs = open_images(images, ArrayFormat(value_range, channel_order))
         names, style = check_vocabulary(vocabulary), self.words.style
         if templates is not None:
             style = replace(style, templates=as_texts("templates", templates))
@@ -192,29 +231,33 @@ class ERRSeg(nn.Module):
         kept = (self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept)
         shape = None if size is None else check_size(size)
         count, side = check_count("batch_size", batch_size), self.size
+        precision = self.precision
         covered = check_tile(tile, side)
-        results: list[Segmentation] = []
+        together = 1 if covered else count
+        with torch.no_grad(), self.evaluating(precision):
+            text = self.embed_vocabulary(names, style)
 
         def encode(views: Sequence[Tensor]) -> Features:
             return self.encoder(self.preprocess(views, side))
 
-        total = len(inputs) if isinstance(inputs, Sized) else None
-        with self.evaluating(), tqdm(total=total, desc="images", disable=not progress) as bar:
-            text = self.embed_vocabulary(names, style)
-            numbered = enumerate(inputs)
-            while batch := list(itertools.islice(numbered, 1 if covered else count)):
-                tensors = [image_to_tensor(image, f"image {number}") for number, image in batch]
-                sizes = [shape or (tensor.shape[1], tensor.shape[2]) for tensor in tensors]
-                windows = plan_windows(tensors[0].shape[1:], covered, side) if covered else None
+        def segment(tensors: list[Tensor]) -> list[Segmentation]:
+            sizes = [shape or (tensor.shape[1], tensor.shape[2]) for tensor in tensors]
+            windows = plan_windows(tensors[0].shape[1:], covered, side) if covered else None
+            with torch.no_grad(), self.evaluating(precision):
                 if windows is None or windows.is_whole:
-                    found = self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
-                else:
-                    joined = segment_windows(encode, self.head, tensors[0], text, kept, windows, count)
-                    found = split_results(*joined, names, sizes, is_adaptive=False)
-                sources = [partial(image_to_tensor, image, f"image {number}") for number, image in batch]
-                results += [replace(result, source=s) for result, s in zip(found, sources, strict=True)]
-                bar.update(len(batch))
-        return results[0] if inputs is not images else results
+                    return self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
+                found = segment_windows(encode, self.head, tensors[0], text, kept, windows, count)
+            return split_results(*found, names, sizes, is_adaptive=False)
+
+        def results() -> Generator[Segmentation, None, None]:
+            opened = ordered_map(lambda read: (read, read()), inputs, threads=READERS, ahead=2 * together)
+            with closing(opened):
+                while batch := list(itertools.islice(opened, together)):
+                    sources, tensors = zip(*batch, strict=True)
+                    for source, result in zip(sources, segment(list(tensors)), strict=True):
+                        yield replace(result, source=source)
+
+        return results()
 
     def compact(
         self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]
@@ -224,8 +267,8 @@ class ERRSeg(nn.Module):
         return split_results(probabilities, prediction.kept, prediction.class_scores, vocabulary, sizes, adaptive)
 
     @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """During a ``with`` block, compute in this thread at the model's precision, without TF32.
+    def evaluating(self, precision: str | None = None) -> Iterator[None]:
+        """During a ``with`` block, compute in this thread at a precision, by default the model's, without TF32.
 
         The model's mode is not changed, since other threads may be using the model.
 
@@ -237,5 +280,5 @@ class ERRSeg(nn.Module):
                 "the model is in training mode, in which dropout makes results random; call model.eval() first, and "
                 "model.train() before training goes on"
             )
-        with tf32(False), autocast(self.device, PRECISIONS[self.precision]):
+        with tf32(False), autocast(self.device, PRECISIONS[precision or self.precision]):
             yield

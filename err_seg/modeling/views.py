@@ -12,7 +12,7 @@ from torch import Tensor
 
 from err_seg import regions
 from err_seg.arguments import ArgumentError
-from err_seg.data.images import image_to_tensor
+from err_seg.data.image_sources import image_to_tensor
 from err_seg.drawing.overlay import overlay
 from err_seg.drawing.saving import save_image
 from err_seg.evaluation.export import save_label_png

@@ -1,0 +1,112 @@
+"""Images in memory: arrays and tensors of any layout, type and range of values."""
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from err_seg.arguments import ArgumentError
+from err_seg.data.images import ImageError, read_image
+
+CHANNEL_ORDERS = ("rgb", "bgr")
+CHANNELS = (3, 4, 1)
+"""Colours, colours with alpha, grey; where a shape may be read in two ways, the first wins."""
+_WHITE = {torch.uint8: 255, torch.uint16: 65535}
+
+
+@dataclass(frozen=True)
+class ArrayFormat:
+    """What the values of arrays and tensors mean.
+
+    Attributes:
+        value_range: the values that are black and white (and transparent and opaque); ``None``: (0, 255) of uint8 and
+            (0, 65535) of uint16. All other types have no range that could be known.
+        channel_order: "rgb", or "bgr" as OpenCV has it; alpha is the last in either case.
+
+    Raises:
+        ArgumentError: not two finite numbers, the lower first; or another order.
+    """
+
+    value_range: tuple[float, float] | None = None
+    channel_order: str = "rgb"
+
+    def __post_init__(self) -> None:
+        given = self.value_range
+        if given is not None and not (
+            isinstance(given, (tuple, list))
+            and len(given) == 2
+            and all(isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) for value in given)
+            and given[0] < given[1]
+        ):
+            raise ArgumentError(
+                f"value_range must be (black, white), two finite numbers, the lower first, as in (0, 1); not {given!r}"
+            )
+        if self.channel_order not in CHANNEL_ORDERS:
+            raise ArgumentError(f"channel_order must be 'rgb' or 'bgr', not {self.channel_order!r}")
+
+    def to_tensor(self, image: np.ndarray | Tensor, name: str = "the image") -> Tensor:
+        """Copy an image to a (3, H, W) uint8 RGB tensor, on the device where it is.
+
+        Args:
+            image: (H, W) or (H, W, 1) grey, (H, W, 3) colours or (H, W, 4) colours with alpha, which are composited
+                on white as those of files; of tensors also (C, H, W). Arrays may have any strides and byte order.
+            name: what errors call it.
+
+        Raises:
+            ImageError: another shape or type, values without a known range or outside of it, or not a number.
+        """
+        tensor = _channels_last(image, name)
+        tensor = self._eight_bit(tensor, name)
+        if self.channel_order == "bgr" and tensor.shape[2] > 1:
+            tensor = tensor[:, :, [2, 1, 0, *range(3, tensor.shape[2])]]
+        if tensor.shape[2] != 3:
+            as_file = Image.fromarray(tensor.squeeze(2).cpu().numpy())
+            tensor = torch.from_numpy(read_image(as_file)).to(tensor.device)
+        return tensor.permute(2, 0, 1)
+
+    def _eight_bit(self, image: Tensor, name: str) -> Tensor:
+        """Scale values to 0..255, rounding to the nearest."""
+        white = _WHITE.get(image.dtype)
+        low, high = self.value_range or (0, white)
+        if (low, high) == (0, 255) and image.dtype == torch.uint8:
+            return image
+        type_name = str(image.dtype).removeprefix("torch.")
+        if high is None:
+            raise ImageError(
+                f"{name} must be uint8 or uint16, or come with value_range=(black, white), such as (0, 1), since "
+                f"{type_name} values have no range that is known"
+            )
+        is_wide = image.dtype.itemsize > 2 and image.dtype != torch.float32
+        values = image.to(torch.float64 if is_wide else torch.float32)
+        found = [float(value) for value in values.aminmax()]
+        if not all(math.isfinite(value) for value in found):
+            raise ImageError(f"{name} must have finite values, but some are NaN or infinite")
+        if found[0] < low or found[1] > high:
+            raise ImageError(
+                f"{name} must have values in {low:g}..{high:g}, but they go from {found[0]:g} to {found[1]:g}; "
+                "correct value_range, or clip the values"
+            )
+        return ((values - low) * (255 / (high - low))).round().to(torch.uint8)
+
+
+def _channels_last(image: np.ndarray | Tensor, name: str) -> Tensor:
+    """Copy an image to (H, W, C), C being one of ``CHANNELS``."""
+    axes = (2, 0) if isinstance(image, Tensor) else (2,)
+    shaped = image[:, :, None] if image.ndim == 2 else image
+    places = [axis for count in CHANNELS for axis in axes if shaped.ndim == 3 and shaped.shape[axis] == count]
+    is_number = not image.is_complex() if isinstance(image, Tensor) else image.dtype.kind in "buif"
+    if not places or 0 in image.shape or not is_number:
+        raise ImageError(
+            f"{name} must be a path, an https address, encoded bytes, a binary file, a PIL image, or an array of "
+            "H×W grey, H×W×3 RGB or H×W×4 RGBA values (a tensor also C×H×W); got shape "
+            f"{tuple(image.shape)}, type {str(image.dtype).removeprefix('torch.')}. Several images in one array: "
+            "list(array); channels first: array.transpose(1, 2, 0)"
+        )
+    if isinstance(shaped, Tensor):
+        return shaped.detach().clone().movedim(places[0], 2)
+    native = shaped.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(shaped, dtype=native if native.itemsize <= 8 else np.float64, order="C"))

@@ -1,0 +1,81 @@
+"""Fetching an image from an address, within limits of size and time."""
+
+import re
+import time
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import IO
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from err_seg.data.images import ImageReadError
+from err_seg.version import __version__
+
+MAX_BYTES = 100_000_000
+MAX_SECONDS = 60.0
+"""For the whole content; the server may also be silent for no longer than ``SILENT_SECONDS``."""
+SILENT_SECONDS = 15.0
+_PORTION = 2**16
+_INSTEAD = "fetch it in another way and give the file"
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is an address ("https://...") and not a path."""
+    return re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE) is not None
+
+
+def fetch(url: str) -> bytes:
+    """Fetch the content of an https address; redirections may lead to other https addresses only.
+
+    Raises:
+        ImageReadError: another kind of address, no answer, an answer that is no content, or more than ``MAX_BYTES``
+            or ``MAX_SECONDS``. The message names the address without its query, which may hold keys.
+    """
+    shown = shown_url(url)
+    _check_https(url, shown)
+    headers = {"User-Agent": f"err_seg/{__version__}", "Accept": "image/*,*/*;q=0.5"}
+    try:
+        with build_opener(_HttpsOnly).open(Request(url, headers=headers), timeout=SILENT_SECONDS) as response:
+            content = _read(response, shown)
+    except ImageReadError:
+        raise
+    except HTTPError as error:
+        raise ImageReadError(f"{shown}: the server answers {error.code} ({error.reason})") from error
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ImageReadError(f"{shown}: cannot be fetched ({type(error).__name__}: {reason}); {_INSTEAD}") from error
+    return content
+
+
+def shown_url(url: str) -> str:
+    """Return an address for messages: without user, password, query and fragment."""
+    return re.sub(r"(?<=://)[^/?#]*@|[?#].*", "", url, flags=re.DOTALL)
+
+
+def _read(response: HTTPResponse, shown: str) -> bytes:
+    announced, content, deadline = response.length or 0, bytearray(), time.monotonic() + MAX_SECONDS
+    while announced <= MAX_BYTES and len(content) <= MAX_BYTES and (portion := response.read1(_PORTION)):
+        content += portion
+        if time.monotonic() > deadline:
+            raise ImageReadError(f"{shown}: takes more than {MAX_SECONDS:.0f} s; {_INSTEAD}")
+    if max(announced, len(content)) > MAX_BYTES:
+        raise ImageReadError(f"{shown}: has more than {MAX_BYTES / 1e6:.0f} MB; {_INSTEAD}")
+    if len(content) < announced:
+        raise ImageReadError(f"{shown}: the connection ended after {len(content)} of {announced} bytes; try again")
+    return bytes(content)
+
+
+class _HttpsOnly(HTTPRedirectHandler):
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        """Check the new address before it is asked."""
+        _check_https(newurl, f"{shown_url(req.full_url)}: redirects to {shown_url(newurl)}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check_https(url: str, shown: str) -> None:
+    if not url.lower().startswith("https://"):
+        raise ImageReadError(
+            f"{shown}: only https:// addresses are fetched, since anyone on the way may replace what another protocol "
+            f"brings; {_INSTEAD}"
+        )

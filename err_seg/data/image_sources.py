@@ -1,0 +1,130 @@
+"""Everything that may stand for an image, and how each becomes a tensor."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import IO, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from err_seg.arguments import ArgumentError
+from err_seg.data.arrays import ArrayFormat
+from err_seg.data.download import fetch, is_url, shown_url
+from err_seg.data.images import ImageError, ImageReadError, read_image
+
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray | Tensor
+_AS_THEY_ARE = ArrayFormat()
+
+
+def is_single(images: Any) -> bool:
+    """Whether this is one thing that may be an image, and not a list, tuple, generator, ... of such things.
+
+    Raises:
+        ArgumentError: several things without an order.
+    """
+    if isinstance(images, set | frozenset | Mapping):
+        raise ArgumentError(f"images must be in an order, which a {type(images).__name__} has not; give a list")
+    is_one = isinstance(images, str | bytes | bytearray) or hasattr(images, "shape") or hasattr(images, "read")
+    return is_one or not isinstance(images, Iterable)
+
+
+def open_images(images: Any, arrays: ArrayFormat) -> Iterator[Callable[[], Tensor]]:
+    """Take one image or several; errors say the number of each of several, from 0. See :func:`open_image`."""
+    if is_single(images):
+        return (open_image(image, arrays=arrays) for image in [images])
+    return (_open_numbered(image, f"image {number}", arrays) for number, image in enumerate(images))
+
+
+def image_to_tensor(image: Any) -> Tensor:
+    """Turn an image into a (3, H, W) uint8 RGB tensor, see :func:`open_image`."""
+    return open_image(image)()
+
+
+def open_image(image: Any, name: str = "the image", arrays: ArrayFormat = _AS_THEY_ARE) -> Callable[[], Tensor]:
+    """Take an image, and return what reads it to a (3, H, W) uint8 RGB tensor.
+
+    Whatever its owner might change or close is read here: arrays, PIL images and the content of file objects. What is
+    returned reads paths and addresses and decodes; it may be called in another thread, more than once, and be pickled.
+
+    Args:
+        image: a path, an https address, the bytes of a file, a file object opened in binary mode (read from where it
+            stands), a PIL image, or an array or tensor.
+        name: what errors call it, unless it has a name of its own.
+        arrays: what the values of arrays and tensors mean.
+
+    Raises:
+        ImageError: nothing of all this; or see :meth:`ArrayFormat.to_tensor`.
+        ImageReadError: it cannot be read as an image; from what is returned also.
+    """
+    match image:
+        case str() if is_url(image):
+            return partial(_fetch, image)
+        case str() | os.PathLike():
+            return partial(_read, image)
+        case bytes() | bytearray() | memoryview():
+            return partial(_decode, bytes(image), "the given bytes")
+        case Image.Image():
+            pixels = _read(image)
+        case np.ndarray() | Tensor():
+            pixels = arrays.to_tensor(image, name)
+        case _ if hasattr(image, "read"):
+            title = str(getattr(image, "name", "the given file"))
+            return partial(_decode, _content(image, name, title), title)
+        case _:
+            raise ImageError(
+                f"{name} must be a path, an https address, encoded bytes, a binary file, a PIL image, or an array or "
+                f"tensor, not {type(image).__name__}"
+            )
+    return partial(_same, pixels)
+
+
+def _open_numbered(image: Any, name: str, arrays: ArrayFormat) -> Callable[[], Tensor]:
+    with _naming(name):
+        return partial(_read_named, open_image(image, name, arrays), name)
+
+
+def _read_named(read: Callable[[], Tensor], name: str) -> Tensor:
+    with _naming(name):
+        return read()
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImageReadError as error:
+        raise ImageReadError(f"{name}: {error}") from error
+
+
+def _content(file: Any, name: str, title: str) -> bytes:
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:  # closed, or not opened for reading
+        raise ImageReadError(f"{title}: cannot be read ({error})") from error
+    if not isinstance(content, bytes):
+        raise ImageError(
+            f'{name} must be a file opened in binary mode, open(..., "rb"); it gave {type(content).__name__}'
+        )
+    if not content:
+        raise ImageReadError(f"{title}: is at its end; file.seek(0) goes back to the beginning")
+    return content
+
+
+def _decode(content: bytes, title: str) -> Tensor:
+    return torch.from_numpy(read_image(content, title)).permute(2, 0, 1)
+
+
+def _fetch(url: str) -> Tensor:
+    return _decode(fetch(url), shown_url(url))
+
+
+def _read(image: str | os.PathLike[str] | Image.Image) -> Tensor:
+    return torch.from_numpy(read_image(image)).permute(2, 0, 1)
+
+
+def _same(pixels: Tensor) -> Tensor:
+    return pixels
