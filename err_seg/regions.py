@@ -1,7 +1,7 @@
 """The connected parts of a label map: areas, boxes, outlines, and the formats that other programs read them in."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,23 +119,36 @@ def to_geojson(regions: Iterable[Region], simplify: float = 1.0) -> dict[str, An
 
 
 def coco_dataset(
-    images: Iterable[tuple[str, tuple[int, int], Iterable[Region]]], names: Sequence[str]
+    file_name: str, size: tuple[int, int], regions: Iterable[Region], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Describe the regions of images as a COCO data set, which pycocotools and others load.
+    """Describe the regions of an image as a COCO data set, which pycocotools and others load.
 
     Args:
-        images: of each its file name, its size (H, W) and its regions.
+        file_name: the image's.
+        size: (H, W) of the image.
+        regions: see :func:`find_regions`.
         names: of the classes.
     """
-    described: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for name, size, found in images:
-        described.append({"id": len(described) + 1, "file_name": name, "height": size[0], "width": size[1]})
-        for annotation in coco_annotations(found, size):
-            annotations.append({"id": len(annotations) + 1, "image_id": len(described), **annotation})
+    image = {"id": 1, "file_name": file_name, "height": size[0], "width": size[1]}
+    annotations = [
+        {"id": number, "image_id": 1, **annotation}
+        for number, annotation in enumerate(coco_annotations(regions, size), start=1)
+    ]
     # ids begin at 1, since some readers take 0 for the background
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
-    return {"images": described, "annotations": annotations, "categories": categories}
+    return {"images": [image], "annotations": annotations, "categories": categories}
+
+
+def join_coco(parts: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Join the data sets of :func:`coco_dataset`, all of the same classes, to one."""
+    whole = coco_dataset("", (0, 0), (), names)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, part in enumerate(parts, start=1):
+        images += [{**image, "id": number} for image in part["images"]]
+        for annotation in part["annotations"]:
+            annotations.append({**annotation, "id": len(annotations) + 1, "image_id": number})
+    return {**whole, "images": images, "annotations": annotations}
 
 
 def coco_annotations(regions: Iterable[Region], size: tuple[int, int]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 from err_seg.files import write_json
-from err_seg.regions import coco_dataset, find_regions, to_geojson
+from err_seg.regions import coco_dataset, find_regions, join_coco, to_geojson
 
 NAMES = ["wall", "cat", "dog"]
 LABELS = np.array(
@@ -89,12 +89,12 @@ def test_geojson():
 
 def test_pycocotools_loads_the_data_set(tmp_path):
     size = LABELS.shape
-    images = [("a.jpg", size, find_regions(LABELS, NAMES)), ("b.jpg", (2, 2), []), ("c.jpg", size, [])]
-    write_json(tmp_path / "coco.json", coco_dataset(images, NAMES))
+    images = [("b.jpg", (2, 2), []), ("a.jpg", size, find_regions(LABELS, NAMES)), ("c.jpg", size, [])]
+    write_json(tmp_path / "coco.json", join_coco([coco_dataset(*image, NAMES) for image in images], NAMES))
     coco = COCO(str(tmp_path / "coco.json"))
-    assert [coco.imgs[i]["file_name"] for i in (1, 2, 3)] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [coco.imgs[i]["file_name"] for i in (1, 2, 3)] == ["b.jpg", "a.jpg", "c.jpg"]
     painted = np.full(size, 9)
-    for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[1])):
+    for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[2])):
         mask = coco.annToMask(annotation).astype(bool)
         assert annotation["area"] == mask.sum()
         assert annotation["bbox"] == mask_utils.toBbox(annotation["segmentation"]).tolist()

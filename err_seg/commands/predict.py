@@ -64,6 +64,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-kept", type=positive, metavar="K", help="how many of the classes an image may show")
     parser.add_argument("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
     parser.add_argument("--format", type=formats, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)")
+    parser.add_argument("--names", action="store_true", help="write the names on the regions of the overlay")
     parser.add_argument(
         "--point", type=coordinate, nargs=2, metavar=("X", "Y"), help="pixel that attention is shown for (middle)"
     )
@@ -100,7 +101,9 @@ def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") 
         "point": arguments.point,
         "weights": weights_digest(model),
         "precision": model.precision,
-        **({"tile": arguments.tile} if arguments.tile else {}),  # absent in folders of earlier versions
+        # absent in folders of earlier versions
+        **({"tile": arguments.tile} if arguments.tile else {}),
+        **({"names": True} if arguments.names else {}),
         **model.settings,
     }
 
@@ -115,12 +118,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         Report,
         collect_sources,
         gather_reports,
+        gather_results,
         iterate_items,
         open_output,
         parse_words,
         run,
     )
     from err_seg.inference.attention import escf_with
+    from err_seg.inference.names import printable
     from err_seg.processes import launched_share
 
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
@@ -161,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 num_kept=arguments.num_kept,
                 tile=arguments.tile,
                 point=tuple(arguments.point) if arguments.point else None,
+                region_names=arguments.names,
                 total=count_items(sources, rank, world_size),
             )
         except (OutputError, DeviceError) as error:
@@ -174,7 +180,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     whole = gather_reports(report)
     if whole is None:
         return 0
+    try:
+        joined = gather_results(arguments.format, words.classes, arguments.output)
+    except OSError as error:
+        return complain(f"{error}; the images' results are complete, and the same command tries this again", 3)
     summarize(whole, words, arguments.output)
+    for file in joined:
+        print(f"all results together: {printable(file)}")
     for problem in whole.problems:
         print(f"error: {problem.message}", file=sys.stderr)
     return 1 if whole.problems else 0

@@ -19,6 +19,7 @@
 
 from err_seg.inference.failures import DeviceError
 from err_seg.inference.formats import FORMATS, Result
+from err_seg.inference.gathered import gather_results
 from err_seg.inference.inputs import Item, Problem, collect_sources, iterate_items
 from err_seg.inference.manifest import Manifest, OutputError
 from err_seg.inference.output import open_output
@@ -40,6 +41,7 @@ __all__ = [
     "WordsError",
     "collect_sources",
     "gather_reports",
+    "gather_results",
     "iterate_items",
     "open_output",
     "parse_words",

@@ -1,5 +1,7 @@
 """Result files of one image: what each format holds, and how it is written."""
 
+import base64
+import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,17 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from err_seg.drawing.overlay import overlay
 from err_seg.drawing.saving import save_image
+from err_seg.drawing.text import first_synonym
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.files import write_json
 from err_seg.inference.attention import Attention, attention_figure
 from err_seg.inference.kept import kept_figure
+from err_seg.inference.names import file_name
 from err_seg.inference.words import NOTHING, Words
 from err_seg.modeling.segmentation import Segmentation
+from err_seg.regions import Region, coco_dataset, find_regions, to_geojson
 
 NOTHING_NAME = "none of these"
+THUMBNAIL, THUMBNAIL_QUALITY = 320, 80  # pixels of the longer side, and JPEG's quality
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +40,7 @@ class Result:
         words: the classes.
         attention: what ESCF attends to, where it was recorded.
         point: (x, y), the pixel that the attention is shown for; ``None`` is the middle.
+        names: whether the overlay has names on its regions.
     """
 
     name: str
@@ -43,12 +51,18 @@ class Result:
     words: Words
     attention: Attention | None = None
     point: tuple[int, int] | None = None
+    names: bool = False
 
     @cached_property
     def areas(self) -> dict[int, int]:
         """The number of pixels of every label that occurs, ``NOTHING`` among them."""
         labels, pixels = np.unique(self.labels, return_counts=True)
         return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        """The connected parts of the classes, the largest first."""
+        return find_regions(self.labels, self.words.classes, self.segmentation.scores.cpu().numpy())
 
     @cached_property
     def table(self) -> list[dict[str, Any]]:
@@ -70,11 +84,25 @@ class Result:
 
 
 def _overlay(result: Result, path: Path) -> None:
-    save_image(overlay(result.image, result.labels, result.words.classes, nothing=NOTHING_NAME), path)
+    options: dict[str, Any] = {"nothing": NOTHING_NAME, "names": result.names}
+    save_image(overlay(result.image, result.labels, result.words.classes, **options), path)
 
 
 def _labels(result: Result, path: Path) -> None:
     save_label_png(result.labels, path, result.words.classes, ignore_label=NOTHING)
+
+
+def _masks(result: Result, path: Path) -> None:
+    """Write a black and white image of each class that occurs, and at last the list of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for earlier in path.parent.glob("*.png"):
+        earlier.unlink()
+    listed = []
+    for row in result.table:
+        file = f"{row['label']:05d}_{file_name(first_synonym(row['name']))}.png"
+        save_image(Image.fromarray(result.labels == row["label"]), path.parent / file)
+        listed.append({"file": file, **row})
+    write_json(path, listed, ensure_ascii=False)
 
 
 def _json(result: Result, path: Path) -> None:
@@ -98,6 +126,28 @@ def _rle(result: Result, path: Path) -> None:
     save_rle_json(segments, path)
 
 
+def _coco(result: Result, path: Path) -> None:
+    size = (result.labels.shape[0], result.labels.shape[1])
+    write_json(path, coco_dataset(result.source, size, result.regions, result.words.classes), ensure_ascii=False)
+
+
+def _polygons(result: Result, path: Path) -> None:
+    write_json(path, to_geojson(result.regions), ensure_ascii=False)
+
+
+def _html(result: Result, path: Path) -> None:
+    """Write an image's part of the page: a thumbnail of its overlay, and its classes."""
+    shown = overlay(result.image, result.labels, result.words.classes, legend=False)
+    shown.thumbnail((THUMBNAIL, THUMBNAIL))
+    shown.save(file := io.BytesIO(), format="JPEG", quality=THUMBNAIL_QUALITY)
+    facts = {
+        "source": result.source,
+        "thumbnail": base64.b64encode(file.getvalue()).decode("ascii"),
+        "classes": [{"name": first_synonym(row["name"]), "share": row["share"]} for row in result.table],
+    }
+    write_json(path, facts, ensure_ascii=False)
+
+
 def _kept(result: Result, path: Path) -> None:
     save_image(kept_figure(result.image, result.segmentation), path)
 
@@ -110,12 +160,18 @@ def _attention(result: Result, path: Path) -> None:
 FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "overlay": ("_overlay.png", _overlay),
     "labels": ("_labels.png", _labels),
+    "masks": ("_masks/masks.json", _masks),
     "json": (".json", _json),
     "rle": ("_rle.json", _rle),
+    "coco": ("_coco.json", _coco),
+    "polygons": (".geojson", _polygons),
+    "html": ("_page.json", _html),
     "kept": ("_kept.png", _kept),
     "attention": ("_attention.png", _attention),
 }
-"""Name of a format to the ending of its files and the function that writes one."""
+"""Name of a format to the ending of its files and the function that writes one.
+
+Those of :data:`err_seg.inference.gathered.GATHERED` are parts of one file for the whole job."""
 
 
 def result_paths(name: str, formats: Iterable[str], folder: Path) -> list[Path]:

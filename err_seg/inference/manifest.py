@@ -58,13 +58,14 @@ class Place:
     @property
     def files(self) -> str:
         """The name of its result files, a relative path without ending."""
-        return self.name if self.frame is None else f"{self.name}/{self.frame:06d}"
+        return files_of(self.name, self.frame)
 
 
 @dataclass
 class _Owner:
     """The image that a name belongs to; ``digest`` is ``None`` if manifests disagree, and no result counts then."""
 
+    name: str
     source: str
     digest: str | None
     version: int
@@ -108,9 +109,9 @@ class Manifest:
                 if owner is None or owner.digest in (None, digest) or owner.source == content.path:
                     break
             if owner is None:
-                owner = self._owners[name_key(name)] = _Owner(content.path, digest, 1)
+                owner = self._owners[name_key(name)] = _Owner(name, content.path, digest, 1)
             elif owner.digest != digest:
-                owner = self._owners[name_key(name)] = _Owner(content.path, digest, owner.version + 1)
+                owner = self._owners[name_key(name)] = _Owner(name, content.path, digest, owner.version + 1)
                 taken_over = Place(name, frame, content.path, digest, signature, owner.version)
                 write_line(self._descriptor, {**asdict(taken_over), "done": False})
             return Place(name, frame, content.path, digest, signature, owner.version)
@@ -144,6 +145,10 @@ class Manifest:
             except (ValueError, TypeError):
                 continue  # cut short by a kill
 
+    def finished(self) -> list[str]:
+        """Name the files, without endings, of all results that this manifest knows, in the order of their names."""
+        return sorted(files_of(owner.name, frame) for owner in self._owners.values() for frame in owner.frames)
+
     def _note(
         self,
         name: str,
@@ -157,13 +162,28 @@ class Manifest:
         """Read a line; which of two lines about a name counts does not depend on their order."""
         owner = self._owners.get(name_key(name))
         if owner is None or owner.version < version:
-            owner = self._owners[name_key(name)] = _Owner(source, digest, version)
+            owner = self._owners[name_key(name)] = _Owner(name, source, digest, version)
         if owner.version == version and owner.digest != digest:  # by jobs that ran at the same time
             owner.digest, owner.frames = None, set()
         elif owner.version == version and done:
             owner.frames.add(frame)
         if signature:
             self._digests[(source, *signature)] = digest
+
+
+def files_of(name: str, frame: int | None) -> str:
+    """Name the files of a result, a relative path without ending."""
+    return name if frame is None else f"{name}/{frame:06d}"
+
+
+def finished_results(folder: Path) -> list[str]:
+    """Name the files, without endings, of all results in a folder, of all processes."""
+    manifest = Manifest(folder, -1)
+    for file in sorted(folder.glob("manifest*.jsonl")):
+        with file.open("rb") as lines:
+            next(lines, None)
+            manifest.read(lines)
+    return manifest.finished()
 
 
 def write_line(descriptor: int, line: Mapping[str, Any]) -> None:

@@ -26,3 +26,9 @@ def fitting_name(name: str, ending: str = "") -> str:
 def printable(text: str | os.PathLike[str]) -> str:
     r"""Return a file's name, or text with one, that every program can print: bytes outside UTF-8 become \xe9."""
     return os.fspath(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def file_name(text: str) -> str:
+    """Make a part of a file's name of any text: letters, digits, "-" and "_"; at most 80 bytes."""
+    plain = "".join(character if character.isalnum() or character in "-_" else "_" for character in text)
+    return plain.encode("utf-8")[:80].decode("utf-8", "ignore")

@@ -42,6 +42,7 @@ def run(
     num_kept: int | None = None,
     tile: int | str | None = None,
     point: tuple[int, int] | None = None,
+    region_names: bool = False,
     total: int | None = None,
 ) -> Report:
     """Predict images and write their results; images that fail are reported and left out.
@@ -58,6 +59,7 @@ def run(
         num_kept: K, instead of the model's own.
         tile: label large images in windows, see :meth:`~err_seg.modeling.ERRSeg.predict`.
         point: (x, y), the pixel that attention is shown for; images that do not contain it are reported.
+        region_names: write names on the regions of overlays.
         total: number of items for the progress bar, if known.
 
     Raises:
@@ -66,7 +68,7 @@ def run(
         VocabularyError: words that the network cannot read.
     """
     model.embed_vocabulary(words.vocabulary)  # so that unusable words are found before anything is read
-    job = _Job(model, words, manifest, formats, batch_size, num_kept, tile, point)
+    job = _Job(model, words, manifest, formats, batch_size, num_kept, tile, point, region_names)
     with job.report.network.span(), tqdm(total=total, unit="image", disable=None) as progress:
         opened = ordered_map(job.open, items, threads=READERS, ahead=2 * batch_size)
         predicted = job.predict_all(opened, progress)
@@ -107,6 +109,7 @@ class _Job:
     num_kept: int | None
     tile: int | str | None
     point: tuple[int, int] | None
+    region_names: bool
     report: Report = field(default_factory=Report)
 
     def open(self, item: Item | Problem) -> _Opened | Problem:
@@ -211,9 +214,8 @@ class _Job:
         try:
             segmentation, words = predicted.segmentation, self.words
             labels = words.labels(segmentation)
-            result = Result(
-                place.files, item.source, pixels, segmentation, labels, words, predicted.attention, self.point
-            )
+            shown = predicted.attention, self.point, self.region_names
+            result = Result(place.files, item.source, pixels, segmentation, labels, words, *shown)
             write_result(result, self.formats, self.manifest.folder)
             self.manifest.add(place)
             _ = result.areas  # kept: counted here, not while the network waits

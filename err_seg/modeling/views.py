@@ -136,7 +136,7 @@ class Views(ABC):
             file_name: the image's.
             min_area: leave out what has fewer pixels.
         """
-        return regions.coco_dataset([(file_name, self.size, self.regions(min_area))], self.vocabulary)
+        return regions.coco_dataset(file_name, self.size, self.regions(min_area), self.vocabulary)
 
     def to_supervision(self) -> "supervision.Detections":
         """Return supervision's ``Detections``: a mask, a box and a mean probability for each class that occurs."""

@@ -1,0 +1,122 @@
+"""Result files that other programs read, and those of a whole job."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from predicting import save
+from pycocotools.coco import COCO
+
+from err_seg.evaluation import load_label_png
+
+CLASSES = ["cat", "dog", "grass"]
+
+
+@pytest.fixture
+def images(tmp_path):
+    for number in range(3):
+        save(tmp_path / f"images/{'abc'[number]}.png", size=(40 + number, 30), seed=number)
+    return tmp_path / "images"
+
+
+def labels_of(folder, name):
+    return load_label_png(folder / f"{name}_labels.png")
+
+
+def test_masks(run_predict, images, tmp_path):
+    out = tmp_path / "out"
+    (out / "a_masks").mkdir(parents=True)
+    (out / "a_masks/00002_stale.png").touch()
+    assert run_predict(images, "--format", "masks,labels")[0] == 0
+    for name in "abc":
+        labels = labels_of(out, name)
+        listed = json.loads((out / f"{name}_masks/masks.json").read_text())
+        assert {entry["label"] for entry in listed} == set(np.unique(labels).tolist())
+        assert {entry["file"] for entry in listed} == {file.name for file in (out / f"{name}_masks").glob("*.png")}
+        for entry in listed:
+            assert entry["file"] == f"{entry['label']:05d}_{CLASSES[entry['label']]}.png"
+            mask = Image.open(out / f"{name}_masks" / entry["file"])
+            assert mask.mode == "1"
+            assert np.array_equal(np.asarray(mask), labels == entry["label"])
+
+
+def test_names_that_are_no_names_of_files(run_predict, images, tmp_path):
+    words = "../../cat; a/b\\c: d?; 猫" + "x" * 300
+    status, _, _ = run_predict(images / "a.png", "--format", "masks", classes=words)
+    assert status in (0, 2)  # 2 if the words are too long for the network
+    assert run_predict(images / "a.png", "--format", "masks", "--force", classes="../../cat; a/b\\c: d?; 猫")[0] == 0
+    folder = tmp_path / "out/a_masks"
+    listed = json.loads((folder / "masks.json").read_text())
+    assert listed
+    assert all((folder / entry["file"]).is_file() for entry in listed)
+    assert not {"/", "\\", ":", "?"} & set("".join(entry["file"] for entry in listed))
+
+
+def test_one_coco_data_set_for_the_job(run_predict, images, tmp_path):
+    status, printed, _ = run_predict(images, "--format", "coco,labels")
+    assert status == 0
+    assert "_annotations.coco.json" in printed
+    coco = COCO(str(tmp_path / "out/_annotations.coco.json"))
+    assert [coco.imgs[i]["file_name"] for i in sorted(coco.imgs)] == [str(images / f"{name}.png") for name in "abc"]
+    for number, name in enumerate("abc", start=1):
+        labels = labels_of(tmp_path / "out", name)
+        painted = np.full(labels.shape, 255)
+        for annotation in coco.loadAnns(coco.getAnnIds(imgIds=[number])):
+            assert 0 < annotation["score"] < 1
+            painted[coco.annToMask(annotation).astype(bool)] = annotation["category_id"] - 1
+        assert np.array_equal(painted, labels)
+
+
+def test_a_job_s_files_are_of_all_its_runs(run_predict, images, tmp_path):
+    """Of results that were there before as well, and not of images whose results are another's now."""
+    assert run_predict(images / "b.png", "--format", "coco,html")[0] == 0
+    first = (tmp_path / "out/_annotations.coco.json").read_text()
+    assert len(json.loads(first)["images"]) == 1
+    assert run_predict(images, "--format", "coco,html")[0] == 0
+    found = json.loads((tmp_path / "out/_annotations.coco.json").read_text())
+    assert [image["width"] for image in found["images"]] == [40, 41, 42]
+    assert [annotation["id"] for annotation in found["annotations"]] == list(range(1, len(found["annotations"]) + 1))
+    save(images / "b.png", size=(50, 30), seed=9)
+    assert run_predict(images, "--format", "coco,html")[0] == 0
+    found = json.loads((tmp_path / "out/_annotations.coco.json").read_text())
+    assert [image["width"] for image in found["images"]] == [40, 50, 42]
+
+
+def test_polygons(run_predict, images, tmp_path):
+    assert run_predict(images, "--format", "polygons,labels", "--background", "grass")[0] == 0
+    features = json.loads((tmp_path / "out/a.geojson").read_text())["features"]
+    labels = labels_of(tmp_path / "out", "a")
+    for label, name in enumerate(["cat", "dog"]):
+        areas = [f["properties"]["area"] for f in features if f["properties"]["class"] == name]
+        assert sum(areas) == (labels == label).sum()
+    assert {f["properties"]["class"] for f in features} <= {"cat", "dog"}
+
+
+def test_the_page_holds_everything(run_predict, images, tmp_path):
+    save(images / "d & <b>.png", seed=5)
+    assert run_predict(images, "--format", "html")[0] == 0
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=\"(?!data:)", page), "it needs no other file"
+    assert "<b>" not in page.split("application/json")[1].split("</script>")[0]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
+    assert len(data["images"]) == 4
+    assert set(data["colors"]) == set(CLASSES)
+    for entry in data["images"]:
+        thumbnail = Image.open(io.BytesIO(base64.b64decode(entry["thumbnail"])))
+        assert max(thumbnail.size) <= 320
+        assert sum(row["share"] for row in entry["classes"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_names_change_the_overlay_and_are_a_setting(run_predict, tmp_path):
+    save(tmp_path / "large.png", size=(500, 400))
+    assert run_predict(tmp_path / "large.png")[0] == 0
+    plain = np.asarray(Image.open(tmp_path / "out/large_overlay.png"))
+    status, _, errors = run_predict(tmp_path / "large.png", "--names")
+    assert status == 3
+    assert "names" in errors
+    assert run_predict(tmp_path / "large.png", "--names", "--force")[0] == 0
+    assert not np.array_equal(plain, np.asarray(Image.open(tmp_path / "out/large_overlay.png")))
