@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from err_seg.checkpoint import CheckpointError, load_weights, save_weights
     from err_seg.config import ConfigError, get_cfg
     from err_seg.data.images import ImageError, ImageReadError
-    from err_seg.hub import HubError, load
+    from err_seg.hub import ERRSeg, HubError, load
     from err_seg.modeling.segmentation import Segmentation, TooLargeError
     from err_seg.prompts import VocabularyError
 
@@ -27,6 +27,7 @@ HOMES = {
     "ArgumentError": "arguments",
     "CheckpointError": "checkpoint",
     "ConfigError": "config",
+    "ERRSeg": "hub",
     "HubError": "hub",
     "ImageReadError": "data.images",
     "ImageError": "data.images",
@@ -43,6 +44,7 @@ __all__ = [
     "ArgumentError",
     "CheckpointError",
     "ConfigError",
+    "ERRSeg",
     "HubError",
     "ImageError",
     "ImageReadError",

@@ -6,6 +6,7 @@ A named model is a shipped configuration, and a place to get its weights from.
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,16 @@ from err_seg.build import build_compiled
 from err_seg.checkpoint import Checkpoint, CheckpointError, ChecksumError, WeightsSource, open_checkpoint
 from err_seg.config import Config, get_cfg, settings_of
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.repositories import MODELS, FoundWeights, HubError, find_weights, kind_of
+from err_seg.repositories import (
+    MODELS,
+    WEIGHT_SUFFIXES,
+    FoundWeights,
+    HubError,
+    fetch_weights,
+    find_weights,
+    kind_of,
+    weights_in,
+)
 
 Overrides = tuple[Any, ...]
 
@@ -43,7 +53,8 @@ def load(
 
     Args:
         model: a name of :func:`model_names` (fetched once, then found in the cache without a network), or a file of
-            weights: ours (``.safetensors``) or a released one (``.pth``). Nothing in a file is executed.
+            weights: ours (``.safetensors``) or a released one (``.pth``); or a folder, or "user/repo" on the Hugging
+            Face hub, of which the only network of ours is taken. Nothing in a file is executed.
         config: a name of :func:`model_names`, a YAML file or the name of a shipped one; by default the one
             stored in the file itself (training stores its configuration there), else that of the released model whose
             width the weights have.
@@ -79,12 +90,16 @@ def read(
     if name in MODELS:
         found = find_weights(name, **pinned)
         config = name if config is None else config
+    elif is_repository(name):
+        found = fetch_weights(name, None, remedy="give the path of the file instead", **_within(pinned))
     else:
         found = FoundWeights(Path(name).expanduser())
+        if found.file.is_dir():
+            found = weights_in(found.file)
         if not found.file.is_file():
             raise HubError(f"no model {name!r}: there is no such file, {_known_names(name)}")
         if any(value is not None for value in pinned.values()):
-            raise HubError(f"{name} is a file: repository, filename and revision are for released models")
+            raise HubError(f"{name} is a file: repository, filename and revision are for models of the hub")
     cfg = None if config is None else get_cfg(config_of(config), [*options, "MODEL.WEIGHTS", str(found.file)])
     try:
         weights = open_checkpoint(found.file, sha256)
@@ -97,6 +112,18 @@ def read(
         place = WeightsSource(found.filename, weights.source.sha256, found.repository, found.revision)
         weights = replace(weights, source=place)
     return cfg, weights
+
+
+def is_repository(name: str) -> bool:
+    """Whether a model's name is that of a repository of the hub, "user/repo", and not of a file or folder."""
+    is_local = Path(name).expanduser().exists() or name.endswith(WEIGHT_SUFFIXES)
+    return not is_local and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None
+
+
+def _within(pinned: dict[str, str | None]) -> dict[str, str | None]:
+    if pinned["repository"] is not None:
+        raise HubError("the repository is named twice: as the model, and with repository= (--repository)")
+    return {name: value for name, value in pinned.items() if name != "repository"}
 
 
 def config_of(name: str | os.PathLike[str]) -> str:
@@ -143,3 +170,6 @@ def _known_names(name: str) -> str:
     close = difflib.get_close_matches(name, model_names(), n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"and the names are {', '.join(model_names())}{hint}"
+
+
+ERRSeg.loader = staticmethod(load)

@@ -19,6 +19,7 @@ from err_seg.mini.clip import ERR_SEG_WEIGHTS
 
 Shapes = Mapping[str, tuple[int, ...]]
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+PRETRAINED_WEIGHTS = "model.safetensors"  # as the users of the hub expect
 HUB_SECONDS = 15
 
 
@@ -111,11 +112,13 @@ def find_weights(
     if nothing_pinned and (found := [file for file in by_hand if file.is_file()]):
         return FoundWeights(found[0])
     remedy = f"put it at {weights_dir() / name}.pth (or .safetensors), or give its path instead of the name"
-    return fetch_weights(repository or MODELS[name].repository, name, filename, revision, remedy)
+    return fetch_weights(
+        repository or MODELS[name].repository, name, filename=filename, revision=revision, remedy=remedy
+    )
 
 
 def fetch_weights(
-    repository: str, wanted: str | None, filename: str | None, revision: str | None, remedy: str
+    repository: str, wanted: str | None, *, filename: str | None, revision: str | None, remedy: str
 ) -> FoundWeights:
     """Fetch a file of weights from a repository, or find it in the hub's cache.
 
@@ -152,6 +155,16 @@ def fetch_weights(
         ) from error
 
 
+def weights_in(folder: Path) -> FoundWeights:
+    """Find the weights in a folder on this machine, as in a repository.
+
+    Raises:
+        HubError: none is a network of ours, or several are; lists the files and what they are.
+    """
+    files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    return FoundWeights(folder / choose_file(None, files, lambda file: read_shapes(folder / file), str(folder)))
+
+
 def choose_file(wanted: str | None, files: Iterable[str], shapes_of: Callable[[str], Shapes], repository: str) -> str:
     """Choose the file of a model among the files of a repository, by what is in them.
 
@@ -171,11 +184,13 @@ def choose_file(wanted: str | None, files: Iterable[str], shapes_of: Callable[[s
     groups: dict[int, list[str]] = {0: [], 1: [], 2: []}
     for file in kinds:
         stem = str(PurePosixPath(file).with_suffix(""))
-        named = {name for name, model in MODELS.items() if re.search(model.files, stem, re.IGNORECASE)}
+        named: set[str | None] = {name for name, model in MODELS.items() if re.search(model.files, stem, re.IGNORECASE)}
+        if file == PRETRAINED_WEIGHTS:
+            named.add(None)  # of a repository as such
         if wanted is None or wanted in named or not named:
             groups[2 if ASIDE.search(stem) else 0 if wanted in named else 1].append(file)
         else:
-            kinds[file] = f"named after {' and '.join(sorted(named))}"
+            kinds[file] = f"named after {' and '.join(sorted(filter(None, named)))}"
     found: list[str] = []
     for group in groups.values():
         for file in group:
@@ -191,8 +206,8 @@ def choose_file(wanted: str | None, files: Iterable[str], shapes_of: Callable[[s
         return found[0]
     listed = "; ".join(f"{file} ({kind})" for file, kind in kinds.items()) or "none"
     raise HubError(
-        f"{len(found) or 'no'} files of https://huggingface.co/{repository} are {wanted or 'networks of ours'}; choose "
-        f"one with filename=... (--filename) or another repository. Its files of weights: {listed}"
+        f"{len(found) or 'no'} files of {repository} are {wanted or 'networks of ours'}; choose one with filename=... "
+        f"(--filename; of a folder, by its path). Its files of weights: {listed}"
     )
 
 

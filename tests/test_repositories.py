@@ -163,6 +163,24 @@ def test_what_was_loaded_is_said_and_kept(hub_at, toy_model, tmp_path, caplog):
         err_seg.load("err-seg-b", config="mini/err_seg", sha256="0" * 64, **exact)
 
 
+def test_a_repository_is_a_model(hub_at, toy_model, tmp_path):
+    published = toy_model()
+    published.save_pretrained(tmp_path / "hub/someone/toys")
+    server = hub_at({"optimizer.pt": {"step": torch.zeros(1)}}, "someone/toys")
+    for load in (err_seg.load, err_seg.ERRSeg.from_pretrained):
+        model = load("someone/toys", revision="main", device="cpu")
+        assert (model.source.repository, model.source.revision) == ("someone/toys", COMMIT)
+        for name, value in published.state_dict().items():
+            assert torch.equal(model.state_dict()[name], value)
+    assert {name for name, _ in server.served} == {"model.safetensors"}
+    with pytest.raises(hub.HubError, match="named twice"):
+        err_seg.load("someone/toys", repository="someone/else")
+    with pytest.raises(hub.HubError, match=r"could not fetch.*no/such"):
+        err_seg.load("no/such")
+    with pytest.raises(hub.HubError, match="no such file"):
+        err_seg.load("no/such.pth")
+
+
 def test_the_command_line_names_exact_weights(hub_at, toy_model, tmp_path):
     err_seg.save_weights(toy_model(), tmp_path / "weights.safetensors")
     hub_at({"weights.safetensors": (tmp_path / "weights.safetensors").read_bytes()}, "someone/toys")

@@ -20,6 +20,7 @@ COMMANDS = {
     "results": "write a page of what sweeps have measured on the miniature world",
     "export": "write the network as ONNX or as a program of torch.export",
     "check": "check a model: its weights, its towers, and the numbers that every part computes",
+    "publish": "upload a trained network to the Hugging Face hub, with a card of its figures",
     "web": "serve a web page that labels uploaded images",
     "analyze": "count a network's cost and the classes of images; measure CRM's recall and how similar words are",
     "figures": "draw the paper's figures for your own images and words",

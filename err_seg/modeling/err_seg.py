@@ -24,13 +24,14 @@ from err_seg.modeling.segmentation import Segmentation, split_results
 from err_seg.modeling.tiles import check_tile, plan_windows, segment_windows
 from err_seg.modeling.words import Words
 from err_seg.overlap import ordered_map
+from err_seg.pretrained import Pretrained
 from err_seg.prompts import PromptStyle, as_texts, check_vocabulary
 
 STRIDE = 16
 READERS = 2
 
 
-class ERRSeg(nn.Module):
+class ERRSeg(Pretrained, nn.Module):
     """Efficient redundancy reduction for open-vocabulary semantic segmentation.
 
     Args:

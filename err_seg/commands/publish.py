@@ -1,0 +1,98 @@
+"""Publish a trained network on the Hugging Face hub: weights, configuration, and a card with its figures.
+
+    err-seg publish output/b user/err-seg-b --dry-run
+    err-seg publish output/b user/err-seg-b --license mit --private
+
+OUTPUT_DIR is that of a training. Its results.json, config.yaml and environment.json are where the card's figures, data
+and versions come from. With --dry-run the folder is written and nothing is uploaded.
+
+Exit status: 0 done; 1 not uploaded; 2 the run cannot be used, nothing was written.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from err_seg.commands.options import command_parser
+
+if TYPE_CHECKING:
+    from err_seg.model_card import Run
+
+
+def repository(text: str) -> str:
+    """Read the name of a repository."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a repository, USER/REPO")
+    return text
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = command_parser("publish", __doc__)
+    parser.add_argument("run", type=Path, metavar="OUTPUT_DIR", help="of a finished training")
+    parser.add_argument("repository", type=repository, metavar="USER/REPO", help="made if it is missing")
+    parser.add_argument("--weights", metavar="FILE", default="model_final.safetensors", help="in it (%(default)s)")
+    parser.add_argument("--license", metavar="NAME", help="of the weights, as the hub writes it: mit, ...")
+    parser.add_argument("--private", action="store_true", help="make the repository for yourself alone")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where to write (OUTPUT_DIR/published)")
+    parser.add_argument("--dry-run", action="store_true", help="write the folder, upload nothing")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the folder and upload it."""
+    arguments = parse_arguments(argv)
+    from err_seg import hub
+    from err_seg.pretrained import upload
+    from err_seg.repositories import HubError
+
+    folder = arguments.folder or arguments.run / "published"
+    try:
+        run = read_run(arguments.run, arguments.license)
+        model = hub.load(arguments.run / arguments.weights, device="cpu")
+        model.save_pretrained(folder, name=arguments.repository, run=run)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for file in sorted(folder.iterdir()):
+        print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
+    if not run.results:
+        print(f"{arguments.run} holds no results.json: the card has no figures; err-seg evaluate writes it")
+    if arguments.dry_run:
+        return 0
+    try:
+        print(upload(folder, arguments.repository, private=arguments.private))
+    except HubError as error:
+        print(f"error: {error}; the folder is complete: {folder}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def read_run(output: Path, licence: str | None) -> "Run":
+    """Read what a card tells of a run from its files.
+
+    Raises:
+        ValueError, OSError: a file is there and cannot be read.
+    """
+    from err_seg.config import get_cfg
+    from err_seg.evaluation import load_results
+    from err_seg.model_card import Run
+
+    training: dict[str, Any] = {}
+    if (output / "config.yaml").is_file():
+        cfg = get_cfg(output / "config.yaml")
+        training = {
+            "data": ", ".join(cfg.DATASETS.TRAIN),
+            "CLIP": f"{cfg.MODEL.CLIP.NAME}, {cfg.MODEL.CLIP.PRETRAINED or 'random weights'}",
+            "iterations": f"{cfg.SOLVER.MAX_ITER} of {cfg.SOLVER.IMS_PER_BATCH} images",
+            "seed": cfg.SEED,
+        }
+    if (output / "environment.json").is_file():
+        facts = json.loads((output / "environment.json").read_text(encoding="utf-8"))
+        training |= {"precision": facts["precision"], "torch": facts["packages"]["torch"]}
+    results = output / "results.json"
+    return Run(load_results(results) if results.is_file() else (), training, licence)
