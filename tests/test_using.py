@@ -45,6 +45,9 @@ def folder(tmp_path, monkeypatch, toy, toy_weights):
     (tmp_path / "words.txt").write_text("cat\nsofa, couch\nwall\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(err_seg, "load", lambda name, **options: toy)
+    # uploading and fetching: tests/test_repositories.py
+    monkeypatch.setattr(err_seg.ERRSeg, "from_pretrained", lambda name, **options: toy)
+    monkeypatch.setattr(err_seg.ERRSeg, "push_to_hub", lambda self, name: None)
     monkeypatch.setattr(models, "load_model", lambda arguments: toy)
     monkeypatch.setattr(hub, "load", lambda name, **options: toy)
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO((tmp_path / "photo.jpg").read_bytes())))
