@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import fiftyone
     import supervision
 ROOM_FOR_NAMES = 480  # pixels; the longer side of a smaller image is enlarged to at least this much in pictures
-IN_A_NOTEBOOK = 960  # pixels of the longer side
+IN_A_NOTEBOOK, NOTEBOOK_QUALITY = 960, 90  # pixels of the longer side, and JPEG's quality, so that notebooks stay small
 SAVED = ("overlay", "labels", "coco", "polygons")
 BY_SUFFIX = {".png": "overlay", ".json": "coco", ".geojson": "polygons"}
 
@@ -150,13 +150,13 @@ class Views(ABC):
 
         return segmentation(self)
 
-    def _repr_png_(self) -> bytes | None:
+    def _repr_jpeg_(self) -> bytes | None:
         """Return what a notebook shows: the plot, at a moderate size."""
         if self.source is None:
             return None
         scale = min(1.0, IN_A_NOTEBOOK / max(self.size))
         smaller = self.resized((max(1, round(scale * self.size[0])), max(1, round(scale * self.size[1]))))
-        smaller.plot().save(file := io.BytesIO(), format="PNG")
+        smaller.plot().save(file := io.BytesIO(), format="JPEG", quality=NOTEBOOK_QUALITY)
         return file.getvalue()
 
 

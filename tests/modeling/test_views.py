@@ -43,7 +43,7 @@ def test_one_without_says_so(result, image):
     with pytest.raises(ArgumentError, match=r"plot\(image\)"):
         alone.plot()
     assert alone.plot(image).size == result.plot().size
-    assert alone._repr_png_() is None
+    assert alone._repr_jpeg_() is None
 
 
 def test_plot_of_a_large_image_is_its_overlay(toy_model):
@@ -60,16 +60,16 @@ def test_plot_of_a_small_image_is_enlarged(result):
 
 def test_pictures_do_not_make_a_result_grow(result):
     before = set(vars(result))
-    png = Image.open(io.BytesIO(result._repr_png_()))
-    assert png.width >= 480
+    shown = Image.open(io.BytesIO(result._repr_jpeg_()))
+    assert shown.width >= 480
     result.plot()
     assert set(vars(result)) == before
 
 
 def test_a_notebook_shows_a_moderate_size(toy_model):
     image = np.zeros((300, 2000, 3), dtype=np.uint8)
-    png = Image.open(io.BytesIO(toy_model().predict(image, VOCABULARY)._repr_png_()))
-    assert png.width == 960
+    shown = Image.open(io.BytesIO(toy_model().predict(image, VOCABULARY)._repr_jpeg_()))
+    assert shown.width == 960
 
 
 def test_show_opens_the_plot(result, monkeypatch):
