@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from err_seg.checkpoint import CheckpointError, load_weights, save_weights
     from err_seg.config import ConfigError, get_cfg
     from err_seg.data.images import ImageError, ImageReadError
+    from err_seg.data.vocabularies import vocabularies
     from err_seg.hub import ERRSeg, HubError, load
     from err_seg.modeling.segmentation import Segmentation, TooLargeError
     from err_seg.prompts import VocabularyError
@@ -39,6 +40,7 @@ HOMES = {
     "load": "hub",
     "load_weights": "checkpoint",
     "save_weights": "checkpoint",
+    "vocabularies": "data.vocabularies",
 }
 __all__ = [
     "ArgumentError",
@@ -57,6 +59,7 @@ __all__ = [
     "load",
     "load_weights",
     "save_weights",
+    "vocabularies",
 ]
 
 

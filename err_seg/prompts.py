@@ -3,12 +3,16 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from err_seg.vocabulary import Vocabulary
+
 DEFAULT_TEMPLATE = "A photo of a {} in the scene"
 SYNONYM_SEPARATOR = ", "
+T = TypeVar("T")
 
 
 class VocabularyError(ValueError):
@@ -46,7 +50,7 @@ class PromptStyle:
         return [template.replace("{}", synonym) for synonym in synonyms for template in self.templates]
 
 
-def as_texts(what: str, texts: Iterable[str]) -> tuple[str, ...]:
+def as_texts(what: str, texts: Iterable[T]) -> tuple[T, ...]:
     """Return a list (tuple, generator, ...) as a tuple.
 
     Raises:
@@ -59,13 +63,13 @@ def as_texts(what: str, texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def check_vocabulary(vocabulary: Iterable[str]) -> tuple[str, ...]:
-    """Return the vocabulary as a tuple, or say what is wrong with it.
+def check_vocabulary(vocabulary: Iterable[str]) -> Vocabulary:
+    """Return the vocabulary as a tuple, with its colours, or say what is wrong with it.
 
     Raises:
         VocabularyError: no list, no names, something that is not text, an empty name, or the same name twice.
     """
-    names = as_texts("a vocabulary", vocabulary)
+    names = Vocabulary(as_texts("a vocabulary", vocabulary), getattr(vocabulary, "colors", None))
     if not names:
         raise VocabularyError("no class names; a vocabulary has at least one")
     for index, name in enumerate(names):

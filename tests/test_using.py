@@ -43,6 +43,7 @@ def folder(tmp_path, monkeypatch, toy, toy_weights):
         video.write(random.integers(0, 256, (40, 60, 3), dtype=np.uint8))
     video.release()
     (tmp_path / "words.txt").write_text("cat\nsofa, couch\nwall\n")
+    (tmp_path / "words.yaml").write_text(next(iter(blocks(USING, "yaml"))))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(err_seg, "load", lambda name, **options: toy)
     # uploading and fetching: tests/test_repositories.py

@@ -12,6 +12,7 @@ from err_seg.drawing.legend import FAINT, Entry
 from err_seg.drawing.overlay import OPACITY, area_shares, overlay
 from err_seg.drawing.text import first_synonym, shortened, text_width
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.vocabulary import Color, Vocabulary, name_key
 
 HEADING_LINES = 4
 # classes with a smaller share of the area are not named one by one
@@ -105,14 +106,17 @@ def image_grid(images: Sequence[np.ndarray], columns: Sequence[Column], cell: in
     return lay_out([["image"], *(_heading(column, cell) for column in columns)], rows, cell=cell)
 
 
-def _shown_names(columns: Sequence[Column]) -> tuple[str, ...]:
+def _shown_names(columns: Sequence[Column]) -> Vocabulary:
     """List the names that any label map shows, so that the best separated colours are not spent on others."""
     names: dict[str, str] = {}
+    colors: dict[str, Color] = {}
     for column in columns:
+        own = Vocabulary(column.vocabulary).colors
+        colors |= {_key(name): own[name_key(name)] for name in column.vocabulary if name_key(name) in own}
         for labels in column.labels:
             for index, _ in area_shares(labels, len(column.vocabulary)):
                 names.setdefault(_key(column.vocabulary[index]), first_synonym(column.vocabulary[index]))
-    return tuple(names.values())
+    return Vocabulary(names.values(), {key: color for key, color in colors.items() if key in names})
 
 
 def _pale_gray(image: Image.Image) -> np.ndarray:

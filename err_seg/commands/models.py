@@ -11,6 +11,7 @@ from err_seg.data import load_vocabulary
 from err_seg.device import own_device
 from err_seg.inference.words import split_names
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.vocabulary import Vocabulary
 
 
 def load_model(arguments: argparse.Namespace) -> ERRSeg:
@@ -36,7 +37,7 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
     )
 
 
-def read_names(arguments: argparse.Namespace) -> tuple[str, ...]:
+def read_names(arguments: argparse.Namespace) -> Vocabulary:
     """Return the class names that the options give; typed ones are not checked.
 
     Raises:

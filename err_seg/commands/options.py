@@ -76,5 +76,9 @@ def pinned(arguments: argparse.Namespace) -> dict[str, str | None]:
 def add_words_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the classes."""
     words = parser.add_mutually_exclusive_group(required=True)
-    words.add_argument("--classes", metavar="NAMES", help='"cat, dog, grass"; with synonyms "cat; sofa, couch; grass"')
-    words.add_argument("--classes-file", metavar="FILE", help=".txt (a class a line), .json, or ade20k_150, ...")
+    words.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help='"cat, dog, grass"; with synonyms "cat; sofa, couch; grass"; a vocabulary by name: "ade150, my word"',
+    )
+    words.add_argument("--classes-file", metavar="FILE", help=".txt (a class a line), .json, .yaml, or ade150, ...")

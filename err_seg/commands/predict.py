@@ -1,7 +1,7 @@
 """Label every pixel of your own images and videos with your own words.
 
     err-seg predict photo.jpg --classes "cat, sofa, wall"
-    err-seg predict holiday/ "clips/*.mp4" --classes-file ade20k_150 --output results --format overlay,labels
+    err-seg predict holiday/ "clips/*.mp4" --classes ade150 --output results --format overlay,labels
 
 The default model is err-seg-b, fetched once from the Hugging Face hub. The same command continues an interrupted job.
 Under torchrun or accelerate launch, the processes divide the images. More: docs/using.md.
@@ -91,6 +91,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") -> dict:
     """Collect all settings that results depend on."""
     from err_seg.identity import weights_digest
+    from err_seg.vocabulary import Vocabulary
 
     return {
         "classes": words.classes,
@@ -104,6 +105,7 @@ def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") 
         # absent in folders of earlier versions
         **({"tile": arguments.tile} if arguments.tile else {}),
         **({"names": True} if arguments.names else {}),
+        **({"colors": colors} if (colors := Vocabulary(words.classes).colors) else {}),
         **model.settings,
     }
 

@@ -22,7 +22,7 @@ from err_seg.data.loader import (
 )
 from err_seg.data.spec import DatasetError, DatasetSpec, PairError, datasets_root, spec_from_dict
 from err_seg.data.transforms import EvaluationTransform, SSDColorJitter, TrainingTransform, shortest_edge_size
-from err_seg.data.vocabularies import load_vocabulary, vocabulary_names
+from err_seg.data.vocabularies import load_vocabulary, read_vocabulary, vocabulary_names
 from err_seg.data.workers import WorkerError
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "load_vocabulary",
     "read_image",
     "read_label",
+    "read_vocabulary",
     "register",
     "register_entries",
     "shortest_edge_size",

@@ -135,7 +135,7 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     """The declaration that a configuration file's mapping stands for.
 
     Keys are the attributes of :class:`DatasetSpec`; ``vocabulary`` may also be the name of a vocabulary of the package
-    or a path to a ``.json`` or ``.txt`` file, see :func:`err_seg.data.vocabularies.load_vocabulary`.
+    or a path to a file of names, see :func:`err_seg.data.vocabularies.load_vocabulary`.
 
     Raises:
         DatasetError: an unknown or missing key, or a value of the wrong kind.

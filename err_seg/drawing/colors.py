@@ -7,6 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from err_seg.vocabulary import Color, Vocabulary, name_key
+
 # 24 colours, saturated and neither black nor white, so that they read on photographs, spread as far as possible in
 # OKLab (any two at least 0.13 apart) and, so that colour-blind readers can use them, also as seen with protanopia and
 # deuteranopia (0.075 apart).
@@ -23,6 +25,8 @@ BASE_COLORS: NDArray[np.uint8] = np.frombuffer(
 _SALT = (38114584).to_bytes(8, "big")
 
 _CANDIDATES = 64
+_NEAR = 0.06
+"""A base colour that is nearer (in OKLab) to one that a vocabulary gives is not used beside it."""
 
 
 def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
@@ -38,6 +42,8 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
     3. Once the base colours are used up, a name takes the one of its own 64 hashed colours that is farthest (in
        OKLab) from all colours given so far.
 
+    Names to which a :class:`~err_seg.vocabulary.Vocabulary` gives colours have these.
+
     Args:
         names: N class names.
 
@@ -45,15 +51,18 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
         (N, 3) uint8 sRGB, not to be written to: the latest results are remembered, since thousands of names take a
         while and images follow each other.
     """
-    return _class_colors(tuple(name.strip().casefold() for name in names))
+    own = tuple(names.colors.items()) if isinstance(names, Vocabulary) else ()
+    return _class_colors(tuple(map(name_key, names)), own)
 
 
 @lru_cache(maxsize=8)
-def _class_colors(keys: tuple[str, ...]) -> NDArray[np.uint8]:
-    colors: dict[str, NDArray[np.uint8]] = {}
+def _class_colors(keys: tuple[str, ...], own: tuple[tuple[str, Color], ...]) -> NDArray[np.uint8]:
+    colors = {key: np.array(color, dtype=np.uint8) for key, color in own}
     waiting: list[str] = []
     free = set(range(len(BASE_COLORS)))
-    for key in dict.fromkeys(keys):
+    for color in colors.values():
+        free -= set(np.flatnonzero(np.linalg.norm(oklab(BASE_COLORS) - oklab(color), axis=1) < _NEAR).tolist())
+    for key in (key for key in dict.fromkeys(keys) if key not in colors):
         slot = _base_slot(key)
         if slot in free:
             free.remove(slot)

@@ -1,13 +1,15 @@
 """The words of a prediction: the classes, and which pixels belong to none of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from err_seg.data.vocabularies import VocabularySource, expand_names
 from err_seg.modeling.segmentation import Segmentation
 from err_seg.prompts import VocabularyError, check_vocabulary
+from err_seg.vocabulary import Vocabulary
 
 NOTHING = -1
 
@@ -31,9 +33,9 @@ class Words:
     threshold: float = 0.0
 
     @property
-    def vocabulary(self) -> tuple[str, ...]:
+    def vocabulary(self) -> Vocabulary:
         """All words that the network chooses from: classes, then background."""
-        return (*self.classes, *self.background)
+        return Vocabulary((*self.classes, *self.background), Vocabulary(self.classes).colors)
 
     def labels(self, result: Segmentation) -> np.ndarray:
         """Return (H, W) int16, int32 beyond 32,767 words: for every pixel its class, or :data:`NOTHING`.
@@ -48,20 +50,24 @@ class Words:
         return labels.masked_fill(nothing, NOTHING).cpu().numpy()
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """Split "cat, dog, grass" at commas; or at ";" and line breaks, if there are any: commas then join synonyms."""
+def split_names(text: str) -> Vocabulary:
+    """Split "cat, dog, grass" at commas; or at ";" and line breaks, if there are any: commas then join synonyms.
+
+    A name of a vocabulary ("ade150") stands for its names.
+    """
     separators = "\n;" if "\n" in text or ";" in text else ","
     for separator in separators:
         text = text.replace(separator, "\n")
     names = (name.strip(", \t\r") for name in text.split("\n"))
-    return tuple(name for name in names if name)
+    return expand_names(name for name in names if name)
 
 
-def parse_words(classes: Sequence[str], background: Iterable[str] = ()) -> Words:
+def parse_words(classes: VocabularySource, background: Iterable[str] = ()) -> Words:
     """Combine classes and the values of ``--background``.
 
     Args:
-        classes: class names; names that are also in ``background`` count as background.
+        classes: class names, or what stands for them, see :func:`err_seg.data.read_vocabulary`; names that are also
+            in ``background`` count as background.
         background: each a number in 0..1 (a threshold) or names, separated as in :func:`split_names`.
 
     Raises:
@@ -78,8 +84,9 @@ def parse_words(classes: Sequence[str], background: Iterable[str] = ()) -> Words
         if not 0 <= threshold <= 1:
             raise WordsError(f"a background threshold is a probability in 0..1, not {value}")
     outside = tuple(dict.fromkeys(names))
-    inside = tuple(name for name in classes if name not in outside)
     try:
+        given = expand_names(classes)
+        inside = Vocabulary((name for name in given if name not in outside), given.colors)
         check_vocabulary((*inside, *outside))
     except VocabularyError as error:
         raise WordsError(str(error)) from error

@@ -16,6 +16,7 @@ from err_seg.arguments import ArgumentError, check_count, check_size
 from err_seg.checkpoint import WeightsSource
 from err_seg.data.arrays import ArrayFormat
 from err_seg.data.image_sources import ImageSource, is_single, open_images
+from err_seg.data.vocabularies import VocabularySource, read_vocabulary
 from err_seg.device import PRECISIONS, autocast, tf32, upload
 from err_seg.modeling.encoder import CLIPEncoder, Features
 from err_seg.modeling.head import Head, Prediction
@@ -25,7 +26,7 @@ from err_seg.modeling.tiles import check_tile, plan_windows, segment_windows
 from err_seg.modeling.words import Words
 from err_seg.overlap import ordered_map
 from err_seg.pretrained import Pretrained
-from err_seg.prompts import PromptStyle, as_texts, check_vocabulary
+from err_seg.prompts import PromptStyle, as_texts
 
 STRIDE = 16
 READERS = 2
@@ -143,19 +144,19 @@ class ERRSeg(Pretrained, nn.Module):
         return torch.cat([self.preprocess(image.unsqueeze(0), size) for image in images])
 
     @overload
-    def predict(self, images: ImageSource, vocabulary: Iterable[str], **options: Any) -> Segmentation: ...
+    def predict(self, images: ImageSource, vocabulary: VocabularySource, **options: Any) -> Segmentation: ...
 
     @overload
-    def predict(self, images: Iterable[Any], vocabulary: Iterable[str], **options: Any) -> list[Segmentation]: ...
+    def predict(self, images: Iterable[Any], vocabulary: VocabularySource, **options: Any) -> list[Segmentation]: ...
 
     def predict(
-        self, images: Any, vocabulary: Iterable[str], *, progress: bool = False, **options: Any
+        self, images: Any, vocabulary: VocabularySource, *, progress: bool = False, **options: Any
     ) -> Segmentation | list[Segmentation]:
         """Label every pixel of an image, or of several, with words.
 
         Args:
             images: an image, or a list, tuple, generator, ... of images, of any sizes; see :meth:`predict_stream`.
-            vocabulary: class names; "a, b" are synonyms of one class.
+            vocabulary: class names, or the name of a vocabulary, or a file; see :meth:`predict_stream`.
             progress: show a progress bar.
             options: ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``batch_size``, ``value_range`` and
                 ``channel_order``, see :meth:`predict_stream`.
@@ -175,7 +176,7 @@ class ERRSeg(Pretrained, nn.Module):
     def predict_stream(
         self,
         images: Any,
-        vocabulary: Iterable[str],
+        vocabulary: VocabularySource,
         *,
         num_kept: int | None = None,
         templates: Iterable[str] | None = None,
@@ -200,7 +201,9 @@ class ERRSeg(Pretrained, nn.Module):
                 * an array or tensor of H×W grey, H×W×3 colours or H×W×4 colours with alpha; tensors also C×H×W.
 
                 All are made upright and eight bit, and composited on white where they are transparent.
-            vocabulary: class names; "a, b" are synonyms of one class.
+            vocabulary: class names, of which "a, b" are synonyms of one class; names of vocabularies (the keys of
+                :func:`err_seg.vocabularies`) and paths of files of names may be among them or stand alone, see
+                :func:`err_seg.data.vocabularies.expand_names`.
             num_kept: K, instead of the model's own: how many classes of the vocabulary an image's result may contain.
             templates: prompts with ``{}`` for the name, instead of the model's own.
             synonyms: ``"first"`` or ``"average"``, instead of the model's own.
@@ -224,7 +227,7 @@ class ERRSeg(Pretrained, nn.Module):
             ImageReadError: a file or PIL image cannot be read, an address not fetched; names it and its number.
         """
         inputs = open_images(images, ArrayFormat(value_range, channel_order))
-        names, style = check_vocabulary(vocabulary), self.words.style
+        names, style = read_vocabulary(vocabulary), self.words.style
         if templates is not None:
             style = replace(style, templates=as_texts("templates", templates))
         if synonyms is not None:

@@ -14,6 +14,7 @@ from conftest import REPOSITORY, VOCABULARY
 from PIL import Image
 from predicting import files, save
 
+from err_seg.data import load_vocabulary
 from err_seg.evaluation import labels_from_rle, load_label_png, load_rle_json
 from err_seg.files import atomic_write
 from err_seg.inference import formats as formats_module
@@ -37,6 +38,25 @@ def test_all_formats_agree(run_predict, tmp_path, toy):
     }
     assert len(facts["kept"]) == 2
     assert "1 done" in out
+
+
+def test_vocabularies_by_name_and_colours_of_their_own(run_predict, tmp_path):
+    image, words = save(tmp_path / "cat.png"), tmp_path / "words.yaml"
+    written = "- {name: cat, color: [1, 2, 3]}\n- {name: dog, color: '#040506'}\n- {name: grass, color: [7, 8, 9]}"
+    words.write_text(written)
+    status, _, _ = run_predict(image, "--classes-file", words, "--format", "labels,html", classes=None)
+    assert status == 0
+    palette = Image.open(tmp_path / "out/cat_labels.png").getpalette()
+    assert palette[:9] == list(range(1, 10))
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert '{"cat": "#010203", "dog": "#040506", "grass": "#070809"}' in page
+    words.write_text(written.replace("[1, 2, 3]", "[1, 2, 4]"))
+    status, _, err = run_predict(image, "--classes-file", words, "--format", "labels,html", classes=None)
+    assert (status, "other settings (colors" in err) == (3, True)
+    status, _, _ = run_predict(image, "--format", "json", classes="robot, voc20, cat", output=tmp_path / "voc")
+    (line, *_) = (tmp_path / "voc/manifest.jsonl").read_text().splitlines()
+    assert status == 0
+    assert json.loads(line)["settings"]["classes"] == ["robot", *load_vocabulary("voc20")]
 
 
 def test_folders_globs_stdin_and_equal_names(run_predict, tmp_path, monkeypatch):

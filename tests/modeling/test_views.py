@@ -12,6 +12,7 @@ from PIL import Image
 from err_seg import ArgumentError, Segmentation
 from err_seg.drawing.overlay import overlay
 from err_seg.evaluation import load_label_png
+from err_seg.vocabulary import Vocabulary
 
 VOCABULARY = ["cat", "grass", "sky, heaven", "tree"]
 
@@ -52,6 +53,22 @@ def test_plot_of_a_large_image_is_its_overlay(toy_model):
     expected = overlay(image, result.labels.numpy(), VOCABULARY, names=True)
     assert np.array_equal(np.asarray(result.plot()), np.asarray(expected))
     assert result.plot(legend=False).size == (300, 500)
+
+
+def test_a_vocabulary_s_own_colours_are_drawn(toy_model, image, tmp_path):
+    (tmp_path / "words.json").write_text('[{"name": "cat", "color": [1, 2, 3]}, {"name": "Dog", "color": [4, 5, 6]}]')
+    result = toy_model().predict(image, [tmp_path / "words.json", "cat", "wall"], num_kept=3)
+    assert result.vocabulary == ("cat", "Dog", "wall")
+    for same in (result, result.cpu(), result.resized((40, 60)), pickle.loads(pickle.dumps(result))):
+        same.save(tmp_path / "labels.png", "labels")
+        assert Image.open(tmp_path / "labels.png").getpalette()[:6] == [1, 2, 3, 4, 5, 6]
+    expected = overlay(
+        image, result.labels.numpy(), Vocabulary(result.vocabulary, {"cat": (1, 2, 3), "dog": (4, 5, 6)})
+    )
+    found = overlay(image, result.labels.numpy(), result.vocabulary)
+    assert np.array_equal(np.asarray(found), np.asarray(expected))
+    plain = overlay(image, result.labels.numpy(), ["cat", "Dog", "wall"])
+    assert not np.array_equal(np.asarray(found), np.asarray(plain))
 
 
 def test_plot_of_a_small_image_is_enlarged(result):

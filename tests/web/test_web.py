@@ -17,6 +17,7 @@ from serving import draw_photo, free_port, serving
 
 from err_seg.data import ImageReadError
 from err_seg.inference import NOTHING, Words, WordsError
+from err_seg.vocabulary import Vocabulary
 from err_seg.web import create_app, page
 
 CHROMIUM = shutil.which("chromium")
@@ -60,6 +61,12 @@ def test_masks_cover_every_pixel_once():
     assert color_map.keys() == {entry for _, entry in masks}
     for (mask, _), index in zip(masks, (0, 1), strict=False):
         np.testing.assert_array_equal(mask > 0, labels == index)
+
+
+def test_a_vocabulary_s_own_colours_are_shown():
+    words = Words(Vocabulary(["cat", "dog"], {"dog": (1, 2, 3)}), ("wall",))
+    _, color_map = page.annotations(np.array([[0, 1]]), words)
+    assert color_map["dog 50.0%"] == "#010203"
 
 
 def test_wrong_input(model, photo, tmp_path, monkeypatch):
