@@ -3,13 +3,14 @@
 import hashlib
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import REPOSITORY, TOY
 
 import err_seg
-from err_seg import hub, repositories
+from err_seg import checkpoint, files, hub, repositories
 from err_seg.checkpoint import CheckpointError, open_checkpoint
 from err_seg.config import ConfigError
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
@@ -65,6 +66,22 @@ def test_width_tells_released_checkpoints_apart(tmp_path):
         stem = {"sem_seg_head.clip_model.visual.trunk.stem.0.weight": torch.zeros(width, 3, 4, 4)}
         torch.save({"model": {**stem, "sem_seg_head.decoder.head.weight": torch.zeros(1)}}, file)
         assert hub.settings_in(open_checkpoint(file)) == (hub.MODELS[name].config, ())
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_a_file_is_read_and_hashed_once(toy_model, tmp_path, monkeypatch, ending):
+    file, read = tmp_path / f"weights.{ending}", []
+    if ending == "pth":
+        torch.save({"model": toy_model().state_dict()}, file)
+    else:
+        err_seg.save_weights(toy_model(), file)
+    content, read_bytes = file.read_bytes(), Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), read_bytes(path))[1])
+    for name, owner in (("safe_open", checkpoint), ("file_sha256", files), ("read_blocks", files)):
+        monkeypatch.setattr(owner, name, None)  # any further reading fails
+    digest = hashlib.sha256(content).hexdigest()
+    assert err_seg.load(file, config="mini", overrides=TOY, device="cpu", sha256=digest).source.sha256 == digest
+    assert read.count(file) == 1
 
 
 def test_file_without_configuration(toy_model, tmp_path):

@@ -1,6 +1,7 @@
 """Models saved to folders and repositories, and the card that goes with them."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import err_seg
 from err_seg import pretrained
 from err_seg.commands import publish
 from err_seg.evaluation import BenchmarkResult, save_results
+from err_seg.files import file_sha256
 from err_seg.hub import HubError
 from err_seg.model_card import Run
 
@@ -108,6 +110,18 @@ def test_a_cards_figures_are_those_of_the_results_file(run_folder, capsys):
     again = err_seg.load(run_folder / "published", device="cpu")
     original = err_seg.load(run_folder / "model_final.safetensors", device="cpu")
     assert again.settings == original.settings
+
+
+def test_figures_of_other_weights_are_not_published(run_folder, toy_model, toy_cfg, capsys):
+    (run_folder / "results.json").unlink()
+    source = {"file": "model_final.safetensors", "sha256": file_sha256(run_folder / "model_final.safetensors")}
+    save_results([replace(RESULTS[0], settings={"source": source})], run_folder / "results.json")
+    assert publish.main([str(run_folder), "someone/toys", "--dry-run"]) == 0
+    err_seg.save_weights(toy_model("SEED", 3), run_folder / "model_best.safetensors", {"config": toy_cfg().dump()})
+    best = ["--weights", "model_best.safetensors", "--folder", str(run_folder / "best")]
+    assert publish.main([str(run_folder), "someone/toys", "--dry-run", *best]) == 2
+    assert "results.json is of other weights (model_final.safetensors)" in capsys.readouterr().err
+    assert not (run_folder / "best").exists()
 
 
 def test_a_card_without_figures_says_so(toy_model, tmp_path):

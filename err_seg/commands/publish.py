@@ -21,6 +21,7 @@ from err_seg.commands.options import command_parser
 
 if TYPE_CHECKING:
     from err_seg.model_card import Run
+    from err_seg.modeling.err_seg import ERRSeg
 
 
 def repository(text: str) -> str:
@@ -52,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     folder = arguments.folder or arguments.run / "published"
     try:
-        run = read_run(arguments.run, arguments.license)
         model = hub.load(arguments.run / arguments.weights, device="cpu")
+        run = read_run(arguments.run, arguments.license)
+        check_figures(run, model)
         model.save_pretrained(folder, name=arguments.repository, run=run)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,6 +74,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def check_figures(run: "Run", model: "ERRSeg") -> None:
+    """Check that the figures of a run are those of a model's weights, where results say which these are.
+
+    Raises:
+        ValueError: they are of other weights.
+    """
+    assert model.source is not None  # it was read from a file
+    for result in run.results:
+        source = result.settings.get("source", {})
+        if source.get("sha256", model.source.sha256) != model.source.sha256:
+            raise ValueError(
+                f"results.json is of other weights ({source['file']}) than {model.source.file}; evaluate these into "
+                "the same folder first, or publish the others"
+            )
+
+
 def read_run(output: Path, licence: str | None) -> "Run":
     """Read what a card tells of a run from its files.
 
@@ -87,12 +105,12 @@ def read_run(output: Path, licence: str | None) -> "Run":
         cfg = get_cfg(output / "config.yaml")
         training = {
             "data": ", ".join(cfg.DATASETS.TRAIN),
-            "CLIP": f"{cfg.MODEL.CLIP.NAME}, {cfg.MODEL.CLIP.PRETRAINED or 'random weights'}",
+            "CLIP": f"{cfg.MODEL.CLIP.NAME}, {Path(cfg.MODEL.CLIP.PRETRAINED).name or 'random weights'}",
             "iterations": f"{cfg.SOLVER.MAX_ITER} of {cfg.SOLVER.IMS_PER_BATCH} images",
             "seed": cfg.SEED,
         }
     if (output / "environment.json").is_file():
         facts = json.loads((output / "environment.json").read_text(encoding="utf-8"))
-        training |= {"precision": facts["precision"], "torch": facts["packages"]["torch"]}
+        training |= {"precision": facts.get("precision"), "torch": facts.get("packages", {}).get("torch")}
     results = output / "results.json"
     return Run(load_results(results) if results.is_file() else (), training, licence)
