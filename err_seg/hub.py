@@ -61,7 +61,7 @@ def load(
         overrides: KEY VALUE pairs that override the configuration.
         device: "auto", or a torch device.
         precision: "fp32", "fp16", "bf16" or "auto" (bf16 or fp16 on CUDA, else fp32); ``None``: the configuration's.
-        sha256: the file's checksum in hexadecimal digits, to be checked before it is read.
+        sha256: the file's checksum in hexadecimal digits, to be checked before it is loaded.
         repository: another repository on the Hugging Face hub from which to fetch a named model.
         filename: the file in the repository; by default the only one that holds this model, by its tensors.
         revision: branch, tag or commit of the repository.

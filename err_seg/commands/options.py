@@ -40,14 +40,20 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False,
     With ``positional``, the model is no option but the first argument.
     """
     if positional:
-        parser.add_argument("model", metavar="MODEL", help=f"{', '.join(MODEL_NAMES)}, or a file of weights")
+        parser.add_argument(
+            "model",
+            metavar="MODEL",
+            help=f"{', '.join(MODEL_NAMES)}, USER/REPO of the Hugging Face hub, or a file of weights",
+        )
     group = parser.add_argument_group("model")
     names = ", ".join(MODEL_NAMES)
     if several:
         files = f"{names}, or a file of weights; several times: columns for each ({DEFAULT_MODEL})"
         group.add_argument("--model", action="append", metavar="NAME", help=files)
     elif not positional:
-        group.add_argument("--model", metavar="NAME", help=f"{names} ({DEFAULT_MODEL})")
+        group.add_argument(
+            "--model", metavar="NAME", help=f"{names}, or USER/REPO of the Hugging Face hub ({DEFAULT_MODEL})"
+        )
         group.add_argument("--weights", metavar="FILE", help="our own (.safetensors) or a released (.pth) checkpoint")
     group.add_argument(
         "--config-file", metavar="FILE", help="a YAML file, for weights that do not hold their configuration"
@@ -65,7 +71,7 @@ def add_pinning_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--repository", metavar="USER/REPO", help="on the Hugging Face hub")
     group.add_argument("--revision", metavar="COMMIT", help="of the repository, or a branch or tag")
     group.add_argument("--filename", metavar="PATH", help="in the repository")
-    group.add_argument("--sha256", metavar="DIGITS", help="of the file, checked before it is read")
+    group.add_argument("--sha256", metavar="DIGITS", help="of the file, checked before it is loaded")
 
 
 def pinned(arguments: argparse.Namespace) -> dict[str, str | None]:
