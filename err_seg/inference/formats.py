@@ -15,7 +15,7 @@ from err_seg.drawing.overlay import overlay
 from err_seg.drawing.saving import save_image
 from err_seg.drawing.text import first_synonym
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
-from err_seg.files import write_json
+from err_seg.files import atomic_write, write_json
 from err_seg.inference.attention import Attention, attention_figure
 from err_seg.inference.kept import kept_figure
 from err_seg.inference.names import file_name
@@ -25,6 +25,7 @@ from err_seg.regions import Region, coco_dataset, find_regions, to_geojson
 
 NOTHING_NAME = "none of these"
 THUMBNAIL, THUMBNAIL_QUALITY = 320, 80  # pixels of the longer side, and JPEG's quality
+FRAME_QUALITY = 95
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +149,13 @@ def _html(result: Result, path: Path) -> None:
     write_json(path, facts, ensure_ascii=False)
 
 
+def _video(result: Result, path: Path) -> None:
+    """Write a frame of the video."""
+    shown = overlay(result.image, result.labels, result.words.classes, legend=False, names=result.names)
+    with atomic_write(path) as partial:
+        shown.save(partial, format="JPEG", quality=FRAME_QUALITY)
+
+
 def _kept(result: Result, path: Path) -> None:
     save_image(kept_figure(result.image, result.segmentation), path)
 
@@ -166,6 +174,7 @@ FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "coco": ("_coco.json", _coco),
     "polygons": (".geojson", _polygons),
     "html": ("_page.json", _html),
+    "video": ("_frame.jpg", _video),
     "kept": ("_kept.png", _kept),
     "attention": ("_attention.png", _attention),
 }

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from err_seg.inference.names import DIGITS, fitting_name, name_key
 
@@ -34,6 +34,19 @@ class Content(Protocol):
 
     def digest(self) -> str:
         """Return the digest of the content."""
+
+
+class Finished(NamedTuple):
+    """A result that is complete: its image's or video's name and path, and the number of the frame."""
+
+    name: str
+    frame: int | None
+    source: str
+
+    @property
+    def files(self) -> str:
+        """The name of its files, a relative path without ending."""
+        return self.name if self.frame is None else f"{self.name}/{self.frame:06d}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class Place:
     @property
     def files(self) -> str:
         """The name of its result files, a relative path without ending."""
-        return files_of(self.name, self.frame)
+        return Finished(self.name, self.frame, self.source).files
 
 
 @dataclass
@@ -145,9 +158,10 @@ class Manifest:
             except (ValueError, TypeError):
                 continue  # cut short by a kill
 
-    def finished(self) -> list[str]:
-        """Name the files, without endings, of all results that this manifest knows, in the order of their names."""
-        return sorted(files_of(owner.name, frame) for owner in self._owners.values() for frame in owner.frames)
+    def finished(self) -> list["Finished"]:
+        """List all results that this manifest knows, in the order of their names and frames."""
+        known = (Finished(owner.name, frame, owner.source) for owner in self._owners.values() for frame in owner.frames)
+        return sorted(known, key=lambda result: result.files)
 
     def _note(
         self,
@@ -171,13 +185,8 @@ class Manifest:
             self._digests[(source, *signature)] = digest
 
 
-def files_of(name: str, frame: int | None) -> str:
-    """Name the files of a result, a relative path without ending."""
-    return name if frame is None else f"{name}/{frame:06d}"
-
-
-def finished_results(folder: Path) -> list[str]:
-    """Name the files, without endings, of all results in a folder, of all processes."""
+def finished_results(folder: Path) -> list[Finished]:
+    """List all results in a folder, of all processes, in the order of their names and frames."""
     manifest = Manifest(folder, -1)
     for file in sorted(folder.glob("manifest*.jsonl")):
         with file.open("rb") as lines:

@@ -1,13 +1,17 @@
-"""Frames of a video, by PyAV if it is installed, else by OpenCV."""
+"""Videos, read and written by PyAV if it is installed, else by OpenCV."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from fractions import Fraction
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from err_seg.files import atomic_write
 from err_seg.inference.names import printable
 
 VIDEO_SUFFIXES = frozenset(
@@ -16,6 +20,8 @@ VIDEO_SUFFIXES = frozenset(
         *(".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv"),
     )
 )
+
+USUAL_RATE = 25.0
 
 # decodes a frame to (H, W, 3) uint8 RGB when it is called
 Frame = Callable[[], np.ndarray]
@@ -46,6 +52,77 @@ def video_frames(path: Path) -> Iterator[Frame]:
         raise VideoError(
             f"{printable(path)}: reading videos needs PyAV (pip install av) or OpenCV (pip install opencv-python)"
         )
+
+
+def frame_rate(path: Path) -> float:
+    """Return a video's frames per second; 25 where it does not say, or is no longer there."""
+    rate: float | None = None
+    with suppress(Exception):  # some containers, files that are gone, and whatever the libraries raise for them
+        if find_spec("av"):
+            import av
+
+            with open(path, "rb") as stream, av.open(stream) as container:
+                rate = float(container.streams.video[0].average_rate)
+        else:
+            import cv2
+
+            capture = cv2.VideoCapture(str(path))
+            rate = capture.get(cv2.CAP_PROP_FPS)
+            capture.release()
+    return rate if rate and rate > 0 else USUAL_RATE
+
+
+def write_video(frames: Iterable[np.ndarray], path: Path, rate: float) -> None:
+    """Write frames as a video, complete or not at all: H.264 by PyAV, else MPEG-4 by OpenCV.
+
+    Args:
+        frames: (H, W, 3) uint8 RGB, at least one, all of the first one's size; an odd last row or column is left out.
+        path: its ending is .mp4.
+        rate: frames per second.
+
+    Raises:
+        VideoError: it cannot be encoded.
+        OSError: it cannot be written.
+    """
+    even = (frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames)
+    first = next(even, None)
+    if first is None:
+        raise VideoError(f"{printable(path)}: there are no frames to write")
+    try:
+        with atomic_write(path) as partial:
+            write = _write_by_pyav if find_spec("av") else _write_by_opencv
+            write(chain([first], even), (first.shape[1], first.shape[0]), partial, rate)
+    except OSError:
+        raise
+    except Exception as error:  # of the libraries that encode
+        raise VideoError(f"{printable(path)}: cannot be written as a video ({error})") from error
+
+
+def _write_by_pyav(frames: Iterable[np.ndarray], size: tuple[int, int], path: Path, rate: float) -> None:
+    import av
+
+    with av.open(str(path), "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
+        (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _write_by_opencv(frames: Iterable[np.ndarray], size: tuple[int, int], path: Path, rate: float) -> None:
+    import cv2
+
+    named = path.with_suffix(".mp4")  # OpenCV goes by the ending
+    try:
+        writer = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+        if not writer.isOpened():
+            raise VideoError("OpenCV cannot write MPEG-4 here; pip install av")
+        for frame in frames:
+            writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+        writer.release()
+        named.replace(path)
+    finally:
+        named.unlink(missing_ok=True)
 
 
 def _by_pyav(path: Path) -> Iterator[Frame]:

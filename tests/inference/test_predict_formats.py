@@ -12,6 +12,7 @@ from predicting import save
 from pycocotools.coco import COCO
 
 from err_seg.evaluation import load_label_png
+from err_seg.inference import video
 
 CLASSES = ["cat", "dog", "grass"]
 
@@ -120,3 +121,32 @@ def test_names_change_the_overlay_and_are_a_setting(run_predict, tmp_path):
     assert "names" in errors
     assert run_predict(tmp_path / "large.png", "--names", "--force")[0] == 0
     assert not np.array_equal(plain, np.asarray(Image.open(tmp_path / "out/large_overlay.png")))
+
+
+@pytest.mark.parametrize("library", ["av", "cv2"])
+def test_a_video_of_overlays(run_predict, tmp_path, monkeypatch, library):
+    pytest.importorskip(library)
+    monkeypatch.setattr(video, "find_spec", lambda name: name == library)
+    random = np.random.default_rng(0)
+    frames = [random.integers(0, 256, (41, 61, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1) for _ in range(7)]
+    video.write_video(frames, tmp_path / "clip.mp4", 12.0)
+    assert run_predict(tmp_path / "clip.mp4", "--format", "video,overlay", "--every", "2")[0] == 0
+    made = tmp_path / "out/clip.mp4/overlay.mp4"
+    assert [frame().shape for frame in video.video_frames(made)] == [(164, 244, 3)] * 4
+    assert video.frame_rate(made) == pytest.approx(6)
+    first = next(video.video_frames(made))().astype(float)
+    drawn = np.asarray(Image.open(tmp_path / "out/clip.mp4/000000_overlay.png"))[:164, :244]
+    assert np.abs(first - drawn).mean() < 12, "but for the video's compression"
+    assert not [file for file in made.parent.iterdir() if file.name.startswith(".")]
+
+
+def test_a_video_that_cannot_be_encoded(tmp_path):
+    with pytest.raises(video.VideoError, match=r"overlay\.mp4: there are no frames"):
+        video.write_video(iter([]), tmp_path / "overlay.mp4", 12.0)
+    with pytest.raises(video.VideoError, match=r"overlay\.mp4: cannot be written as a video"):
+        video.write_video([np.zeros((40, 60, 3), np.uint8), "no frame"], tmp_path / "overlay.mp4", 12.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_rate_of_what_is_no_video(tmp_path):
+    assert video.frame_rate(tmp_path / "gone.mp4") == 25
