@@ -65,7 +65,7 @@ def commands(text):
     return [part.strip() for part in parts if part.strip() and not part.startswith("#")]
 
 
-WITH_OWN_OPTIONS = (["mini", "draw"], ["mini", "vocabularies"])
+WITH_OWN_OPTIONS = (["mini", "draw"], ["mini", "vocabularies"], ["mini", "tiles"])
 
 
 @functools.cache

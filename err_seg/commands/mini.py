@@ -8,6 +8,7 @@
     err-seg mini train SOLVER.MAX_ITER 100     any key of the configuration, before the options
     err-seg mini draw --sheet sheet.png        a sheet of its images, to look at
     err-seg mini vocabularies                  the same scenes with 100, 1,000 and 10,000 names
+    err-seg mini tiles                         what windows gain on images of 1,000 pixels
 
 Images are drawn on first use, to mini_world in the data sets' folder (DATASETS.ROOT). Trained networks, results.json
 and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" wrote there, else the one in the package.
@@ -40,7 +41,14 @@ The first trains a network on the 50 seen ones of 100 names, and writes vocabula
 second says how much memory choosing the classes of one image takes above the loaded model. Features and text embeddings
 are random there, and not counted.
 """
-STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies")
+TILES = """Measure what windows gain on large images: mIoU, boundary IoU and CPU time, over the size of the windows.
+
+    err-seg mini tiles
+
+Scenes of 900 to 1,200 pixels a side show either many things of the usual size, or few things that are six times larger.
+The network is the package's own. large_images.json and .md go to OUTPUT.
+"""
+STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles")
 SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "all")
 
 
@@ -48,7 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("mini", __doc__)
     add = parser.add_argument
-    add("step", choices=STEPS, help="draw and vocabularies have options of their own: err-seg mini draw --help")
+    add("step", choices=STEPS, help="draw, vocabularies and tiles have options of their own: err-seg mini draw --help")
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg.yaml")
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
     add("--seeds", type=int, nargs="+", default=[0], metavar="S", help="of the training (0)")
@@ -93,6 +101,26 @@ def parse_vocabularies(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
+def parse_tiles(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line of ``err-seg mini tiles``."""
+    parser = command_parser("mini tiles", TILES)
+    add = parser.add_argument
+    add("--output", type=Path, default=Path("output/mini_tiles"), metavar="DIR")
+    add("--scenes", type=positive, default=8, metavar="N", help="of each kind, split and seed (8)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the scenes (0 1 2)")
+    return parser.parse_args(argv)
+
+
+def run_tiles(options: argparse.Namespace, command: str) -> None:
+    """Measure the network of the package, and print the table."""
+    from err_seg import hub
+    from err_seg.mini_runs import large_images
+
+    rows = large_images.measure(hub.load("mini"), options.scenes, options.seeds)
+    large_images.save(rows, command, options.output)
+    print(large_images.markdown(rows), end="")
+
+
 def run_vocabularies(options: argparse.Namespace, command: str) -> None:
     """Measure what was asked for, and print it."""
     from err_seg.config import get_cfg, shipped_configs
@@ -114,20 +142,21 @@ def run_vocabularies(options: argparse.Namespace, command: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the steps asked for."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    draws = argv[:1] == ["draw"]
-    counts = argv[:1] == ["vocabularies"]
-    parse = parse_vocabularies if counts else parse_drawing
-    options = parse(argv[1:]) if draws or counts else parse_arguments(argv)
+    own = {"draw": parse_drawing, "vocabularies": parse_vocabularies, "tiles": parse_tiles}
+    step = argv[0] if argv and argv[0] in own else ""
+    options = own[step](argv[1:]) if step else parse_arguments(argv)
     from err_seg.engine import RunError, TrainingInterrupted
     from err_seg.mini_runs import steps
 
     command = shlex.join(["err-seg", "mini", *argv])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        if draws:
+        if step == "draw":
             steps.draw(options)
-        elif counts:
+        elif step == "vocabularies":
             run_vocabularies(options, command)
+        elif step == "tiles":
+            run_tiles(options, command)
         else:
             steps.run(options, command)
     except TrainingInterrupted as interruption:

@@ -18,6 +18,7 @@ two splits.
 ``canvas.py``       how objects and walls are painted
 ``dealing.py``      random numbers, and classes that are dealt like cards
 ``scenes.py``       images with label maps
+``large.py``        the same at 1,000 pixels and more
 ``crops.py``        captioned images of single classes
 ``files.py``        scenes as a data set: "mini_world_train" and its like
 ``tokenizer.py``    a tokenizer of whole words

@@ -39,10 +39,11 @@ class Canvas:
         width: pixels.
         rng: source of everything random.
         level: a key of ``LEVELS``.
+        zoom: how many times larger than usual the patterns of walls are.
     """
 
-    def __init__(self, height: int, width: int, rng: np.random.Generator, level: str) -> None:
-        self.rng, self.level = rng, LEVELS[level]
+    def __init__(self, height: int, width: int, rng: np.random.Generator, level: str, zoom: float = 1.0) -> None:
+        self.rng, self.level, self.zoom = rng, LEVELS[level], zoom
         self.image = np.zeros((height, width, 3), np.float32)
         self.label = np.zeros((height, width), np.int64)
         self.y = np.arange(height, dtype=np.float32)[:, None] + 0.5
@@ -75,7 +76,7 @@ class Canvas:
             label: written wherever the wall shows.
             outside: (H, W) signed distance in pixels, negative where the wall is; None is everywhere.
         """
-        period = self.rng.uniform(16, 24)
+        period = self.zoom * self.rng.uniform(16, 24)
         phase_x, phase_y = self.rng.uniform(0, period, 2)
         u, v = self._rotated(self.x + float(phase_x), self.y + float(phase_y), self.level.wall_tilt)
         wall = self._surface(look, u, v, period)

@@ -28,15 +28,16 @@ class Thing(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a scene will show: size in pixels, one or two walls (indices as above), and the objects."""
+    """What a scene will show: size in pixels, one or two walls (indices as above), the objects, the walls' scale."""
 
     height: int
     width: int
     walls: list[int]
     things: list[Thing]
+    zoom: float = 1.0
 
 
-def _arrange(indices: Sequence[int], height: int, width: int, overlap: float, rng: np.random.Generator) -> list[Thing]:
+def arrange(indices: Sequence[int], height: int, width: int, overlap: float, rng: np.random.Generator) -> list[Thing]:
     """Place each object where it can be seen, shrinking it where there is no room; largest first, small on top."""
     largest = min(_LARGEST, 0.85 * min(height, width) / max(1, len(indices)) ** 0.5)
     things: list[Thing] = []
@@ -139,13 +140,13 @@ class MiniScenes:
         height, width = rng.integers(self.sides[0], self.sides[1] + 1, 2).tolist()
         walls = dealt(self.seed, (WALLS, split), self._cards[0], _WALLS_PER_SCENE, index)
         objects = dealt(self.seed, (OBJECTS, split), self._cards[1], _OBJECTS_PER_SCENE, index)
-        return Plan(height, width, walls, _arrange(objects, height, width, LEVELS[self.level].overlap, rng))
+        return Plan(height, width, walls, arrange(objects, height, width, LEVELS[self.level].overlap, rng))
 
     def __getitem__(self, index: int) -> Sample:
         """Draw scene ``index``; its paths are names only, there is no file. The label is dense: nothing is ignored."""
         plan = self.plan(index)
         rng = random(self.seed, PAINT, SPLITS.index(self.split), index)
-        canvas = Canvas(plan.height, plan.width, rng, self.level)
+        canvas = Canvas(plan.height, plan.width, rng, self.level, plan.zoom)
         looks = self.world.looks
         canvas.paint_wall(looks[plan.walls[0]], plan.walls[0])
         for wall in plan.walls[1:]:
