@@ -74,6 +74,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="PIXELS",
         help="label large images in windows, each of so many pixels a side; auto: the input size of the network",
     )
+    parser.add_argument("--refine", action="store_true", help="let the borders follow the edges of the image")
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images, or windows, at a time (1)")
     parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
     parser.add_argument(
@@ -103,8 +104,7 @@ def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") 
         "weights": weights_digest(model),
         "precision": model.precision,
         # absent in folders of earlier versions
-        **({"tile": arguments.tile} if arguments.tile else {}),
-        **({"names": True} if arguments.names else {}),
+        **{name: value for name in ("tile", "refine", "names") if (value := getattr(arguments, name))},
         **({"colors": colors} if (colors := Vocabulary(words.classes).colors) else {}),
         **model.settings,
     }
@@ -168,6 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 batch_size=arguments.batch_size,
                 num_kept=arguments.num_kept,
                 tile=arguments.tile,
+                refine=arguments.refine,
                 point=tuple(arguments.point) if arguments.point else None,
                 region_names=arguments.names,
                 total=count_items(sources, rank, world_size),

@@ -41,6 +41,7 @@ def run(
     batch_size: int = 1,
     num_kept: int | None = None,
     tile: int | str | None = None,
+    refine: bool = False,
     point: tuple[int, int] | None = None,
     region_names: bool = False,
     total: int | None = None,
@@ -57,7 +58,7 @@ def run(
         formats: of :data:`~err_seg.inference.FORMATS`.
         batch_size: images, or windows of an image, that go through the network together.
         num_kept: K, instead of the model's own.
-        tile: label large images in windows, see :meth:`~err_seg.modeling.ERRSeg.predict`.
+        tile, refine: see :meth:`~err_seg.modeling.ERRSeg.predict`.
         point: (x, y), the pixel that attention is shown for; images that do not contain it are reported.
         region_names: write names on the regions of overlays.
         total: number of items for the progress bar, if known.
@@ -68,7 +69,7 @@ def run(
         VocabularyError: words that the network cannot read.
     """
     model.embed_vocabulary(words.vocabulary)  # so that unusable words are found before anything is read
-    job = _Job(model, words, manifest, formats, batch_size, num_kept, tile, point, region_names)
+    job = _Job(model, words, manifest, formats, batch_size, num_kept, tile, refine, point, region_names)
     with job.report.network.span(), tqdm(total=total, unit="image", disable=None) as progress:
         opened = ordered_map(job.open, items, threads=READERS, ahead=2 * batch_size)
         predicted = job.predict_all(opened, progress)
@@ -108,6 +109,7 @@ class _Job:
     batch_size: int
     num_kept: int | None
     tile: int | str | None
+    refine: bool
     point: tuple[int, int] | None
     region_names: bool
     report: Report = field(default_factory=Report)
@@ -191,7 +193,9 @@ class _Job:
     def _predict_together(self, batch: list[_Opened]) -> list[_Predicted]:
         model, names = self.model, self.words.vocabulary
         images = [opened.pixels for opened in batch]
-        predictions = model.predict(images, names, num_kept=self.num_kept, tile=self.tile, batch_size=len(batch))
+        predictions = model.predict(
+            images, names, num_kept=self.num_kept, tile=self.tile, refine=self.refine, batch_size=len(batch)
+        )
         results = []
         for opened, pixels, prediction in zip(batch, images, predictions, strict=True):
             assert pixels is not None

@@ -37,13 +37,16 @@ class Way(NamedTuple):
 
     tile: pixels that a window covers; ``None`` sees the image as a whole.
     antialiased: reduce the image with antialiasing.
+    refined: let the borders follow the image.
     """
 
     tile: int | None
     antialiased: bool = False
+    refined: bool = False
 
     def __str__(self) -> str:
-        return ("whole image" if self.tile is None else f"tile={self.tile}") + ", antialiased" * self.antialiased
+        title = "whole image" if self.tile is None else f"tile={self.tile}"
+        return title + ", antialiased" * self.antialiased + ", refined" * self.refined
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,11 @@ class Row:
 
 
 def ways(side: int) -> list[Way]:
-    """List what is compared; windows of more than S pixels, and whole images, with and without antialiasing."""
+    """List what is compared; some of it with antialiasing, where the network sees less than the image, or refined."""
     tiles = [round(side * tile) for tile in TILES]
     reduced = [Way(tile, antialiased=True) for tile in tiles if tile > side]
-    return [Way(None), Way(None, antialiased=True), *map(Way, tiles), *reduced]
+    whole = [Way(None), Way(None, antialiased=True), Way(None, refined=True)]
+    return [*whole, *map(Way, tiles), *reduced, Way(tiles[0], refined=True)]
 
 
 def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[Row]:
@@ -115,7 +119,7 @@ def predict(model: ERRSeg, image: np.ndarray, vocabulary: Sequence[str], way: Wa
         reduced = (model.size, model.size) if tile is None else (round(width * scale), round(height * scale))
         image = np.asarray(Image.fromarray(image).resize(reduced, Image.Resampling.BILINEAR))
         tile = None if tile is None else model.size
-    return model.predict(image, vocabulary, tile=tile, size=(height, width))
+    return model.predict(image, vocabulary, tile=tile, refine=way.refined, size=(height, width))
 
 
 def chosen(rows: Sequence[Row]) -> dict[str, str]:

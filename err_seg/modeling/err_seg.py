@@ -21,6 +21,7 @@ from err_seg.device import PRECISIONS, autocast, tf32, upload
 from err_seg.modeling.encoder import CLIPEncoder, Features
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.layers import resize
+from err_seg.modeling.refine import refined
 from err_seg.modeling.segmentation import Segmentation, split_results
 from err_seg.modeling.tiles import check_tile, plan_windows, segment_windows
 from err_seg.modeling.words import Words
@@ -158,7 +159,7 @@ class ERRSeg(Pretrained, nn.Module):
             images: an image, or a list, tuple, generator, ... of images, of any sizes; see :meth:`predict_stream`.
             vocabulary: class names, or the name of a vocabulary, or a file; see :meth:`predict_stream`.
             progress: show a progress bar.
-            options: ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``batch_size``, ``value_range`` and
+            options: ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``refine``, ``batch_size``, ``value_range`` and
                 ``channel_order``, see :meth:`predict_stream`.
 
         Returns:
@@ -183,6 +184,7 @@ class ERRSeg(Pretrained, nn.Module):
         synonyms: str | None = None,
         size: tuple[int, int] | None = None,
         tile: int | str | None = None,
+        refine: bool = False,
         batch_size: int = 1,
         value_range: tuple[float, float] | None = None,
         channel_order: str = "rgb",
@@ -210,6 +212,7 @@ class ERRSeg(Pretrained, nn.Module):
             size: (H, W) of the results, instead of each image's own.
             tile: label larger images in overlapping windows, each of so many pixels a side; "auto" is S, where nothing
                 is reduced. All windows speak of the same K classes. ``None``: any image is seen as a whole, S×S.
+            refine: let the borders follow the edges of the image, by a guided filter.
             batch_size: images, or windows of an image, that go through the network together.
             value_range: the values of all arrays and tensors that are black and white. ``None``: 0 and 255 of uint8, 0
                 and 65535 of uint16; floating-point values have no range unless it is given.
@@ -249,9 +252,11 @@ class ERRSeg(Pretrained, nn.Module):
             windows = plan_windows(tensors[0].shape[1:], covered, side) if covered else None
             with torch.no_grad(), self.evaluating(precision):
                 if windows is None or windows.is_whole:
-                    return self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
-                found = segment_windows(encode, self.head, tensors[0], text, kept, windows, count)
-            return split_results(*found, names, sizes, is_adaptive=False)
+                    found = self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
+                else:
+                    blended = segment_windows(encode, self.head, tensors[0], text, kept, windows, count)
+                    found = split_results(*blended, names, sizes, is_adaptive=False)
+                return list(map(refined, found, tensors)) if refine else found
 
         def results() -> Generator[Segmentation, None, None]:
             opened = ordered_map(lambda read: (read, read()), inputs, threads=READERS, ahead=2 * together)

@@ -1,8 +1,9 @@
 """The compact result of an image: the K kept classes' maps and their indices, at any size on request."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import psutil
 import torch
@@ -82,7 +83,7 @@ class Segmentation(Views):
             TooLargeError: this would take more than half of the free memory.
         """
         self._check_room("maps", len(self.kept), "`probabilities` are the same maps at the network's resolution")
-        return resize(self.probabilities.unsqueeze(0), self.size)[0]
+        return self._resized(slice(None), slice(0, self.size[0]))
 
     def dense(self) -> Tensor:
         """Return (T, H, W) float32 probabilities, 0 for classes that were not kept: 4·T·H·W bytes.
@@ -93,7 +94,7 @@ class Segmentation(Views):
         advice = f"`kept` and `maps` say the same of the {len(self.kept)} kept classes, and all others are 0"
         self._check_room("dense()", len(self.vocabulary), advice)
         dense = self.probabilities.new_zeros(len(self.vocabulary), *self.size)
-        for kept, maps in self._portions():
+        for kept, maps in self._portions(slice(0, self.size[0])):
             dense[kept] = maps
         return dense
 
@@ -108,9 +109,11 @@ class Segmentation(Views):
 
     def to(self, device: torch.device | str) -> "Segmentation":
         """Return the same result on another device, with its labels if they were computed already."""
-        tensors = (self.probabilities, self.kept, self.class_scores)
-        probabilities, kept, class_scores = (tensor.to(device) for tensor in tensors)
-        moved = replace(self, probabilities=probabilities, kept=kept, class_scores=class_scores)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)
+        }
+        moved = replace(self, **tensors)
         if "labels" in vars(self):
             vars(moved)["labels"] = self.labels.to(device)
         return moved
@@ -134,15 +137,22 @@ class Segmentation(Views):
                 labels = torch.where(better, kept.to(labels.dtype)[place], labels)
             yield rows, best, labels
 
-    def _portions(self, rows: slice | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield a few kept classes (k,) and their maps (k, H, W), or some rows of these, at a time, to save memory."""
+    def _portions(self, rows: slice) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield a few kept classes (k,) and some rows of their maps (k, rows, W) at a time, to save memory."""
+        for first in range(0, len(self.kept), CLASSES_AT_A_TIME):
+            classes = slice(first, first + CLASSES_AT_A_TIME)
+            yield self.kept[classes], self._resized(classes, rows)
+
+    def _resized(self, classes: slice, rows: slice) -> Tensor:
+        """Some rows (k, rows, W) of some kept classes' maps, at the size of the results."""
+        return self._enlarged(self.probabilities[classes], rows)
+
+    def _enlarged(self, maps: Tensor, rows: slice) -> Tensor:
+        """Resize maps (k, h, w) to the size of the results, but only make some rows."""
         height, width = self.size
-        portions = (self.kept.split(CLASSES_AT_A_TIME), self.probabilities.split(CLASSES_AT_A_TIME))
-        for kept, maps in zip(*portions, strict=True):
-            if rows is None or rows == slice(0, height):
-                yield kept, resize(maps.unsqueeze(0), self.size)[0]
-            else:
-                yield kept, resized_part(maps, self.size, rows, slice(0, width))
+        if rows == slice(0, height):
+            return resize(maps.unsqueeze(0), self.size)[0]
+        return resized_part(maps, self.size, rows, slice(0, width))
 
     def _check_room(self, what: str, count: int, advice: str) -> None:
         device, (height, width) = self.probabilities.device, self.size

@@ -1,4 +1,4 @@
-"""err-seg predict --tile."""
+"""err-seg predict --tile and --refine."""
 
 import numpy as np
 import pytest
@@ -30,6 +30,15 @@ def test_results_of_other_windows_are_not_taken_for_these(run_predict, tmp_path)
     assert run_predict(image, "--tile", 64, "--force")[0] == 0
     assert "1 were done before" in run_predict(image, "--tile", 64)[1]
     assert run_predict(image)[0] == 3
+
+
+def test_refined_borders(toy, run_predict, tmp_path):
+    image = save(tmp_path / "image.png", (60, 40))
+    expected = toy.predict(image, ["cat", "dog", "grass"], refine=True).labels.numpy()
+    status, _, errors = run_predict(image, "--format", "labels,overlay,json,kept,attention", "--refine")
+    assert (status, "error" in errors) == (0, False)
+    assert (load_label_png(tmp_path / "out" / "image_labels.png") == expected).all()
+    assert "refine is null now and was true" in run_predict(image, "--format", "labels,overlay,json,kept,attention")[2]
 
 
 @pytest.mark.parametrize(
