@@ -159,8 +159,8 @@ class ERRSeg(Pretrained, nn.Module):
             images: an image, or a list, tuple, generator, ... of images, of any sizes; see :meth:`predict_stream`.
             vocabulary: class names, or the name of a vocabulary, or a file; see :meth:`predict_stream`.
             progress: show a progress bar.
-            options: ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``refine``, ``batch_size``, ``value_range`` and
-                ``channel_order``, see :meth:`predict_stream`.
+            options: ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``refine``, ``batch_size``,
+                ``value_range`` and ``channel_order``, see :meth:`predict_stream`.
 
         Returns:
             For one image its :class:`Segmentation`; for several, however many, a list of them, in order.
@@ -256,7 +256,7 @@ class ERRSeg(Pretrained, nn.Module):
                 else:
                     blended = segment_windows(encode, self.head, tensors[0], text, kept, windows, count)
                     found = split_results(*blended, names, sizes, is_adaptive=False)
-                return list(map(refined, found, tensors)) if refine else found
+            return list(map(refined, found, tensors)) if refine else found
 
         def results() -> Generator[Segmentation, None, None]:
             opened = ordered_map(lambda read: (read, read()), inputs, threads=READERS, ahead=2 * together)

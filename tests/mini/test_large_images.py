@@ -44,7 +44,7 @@ def test_zoom_enlarges_everything_and_dealing_is_fair():
 
 
 def test_ways_of_predicting():
-    assert [str(way) for way in ways(192)][:3] == ["whole image", "whole image, antialiased", "tile=160"]
+    assert [str(way) for way in ways(192)][:3] == ["whole image", "whole image, antialiased", "whole image, refined"]
     model, scenes = err_seg.load("mini", device="cpu"), LargeScenes("val", zoom=6.0)
     image = scenes[0].image
     results = [predict(model, image, scenes.vocabulary, way) for way in (Way(None), Way(600), Way(600, True))]
