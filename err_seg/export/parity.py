@@ -1,5 +1,7 @@
 """Does an exported file compute what the network computes?"""
 
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +16,8 @@ from err_seg.export.network import INPUTS, OUTPUTS, example_inputs
 from err_seg.modeling.err_seg import ERRSeg
 
 TOLERANCE = 2e-3
-CASES = ((3, 3), (5, 2), (40, 12))
+CASES = ((3, 3), (5, 2), (40, 12))  # T and K
+TURNS = 3
 
 Runner = Callable[[Tensor, Tensor, Tensor], tuple[np.ndarray, np.ndarray]]
 
@@ -27,11 +30,13 @@ class Parity:
         cases: how many were compared.
         largest_difference: the largest of any probability, over the cases in which the same classes were kept.
         same_kept: in how many cases the same classes were kept.
+        time_ratio: the file's time as a share of the network's, on this processor: the median over a few turns.
     """
 
     cases: int
     largest_difference: float
     same_kept: int
+    time_ratio: float
 
     @property
     def holds(self) -> bool:
@@ -55,7 +60,21 @@ def compare(model: ERRSeg, run: Runner) -> Parity:
         if np.array_equal(kept, expected.kept[0].numpy()):
             same += 1
             largest = max(largest, float(np.abs(probabilities - expected.logits[0].sigmoid().numpy()).max()))
-    return Parity(len(CASES), largest, same)
+    return Parity(len(CASES), largest, same, _time_ratio(model, run))
+
+
+def _time_ratio(model: ERRSeg, run: Runner) -> float:
+    """Time file and network in turns, the first of which warms up."""
+    image, text, ranks = example_inputs(model, *CASES[-1])
+    ratios = []
+    for _ in range(1 + TURNS):
+        start = time.perf_counter()
+        run(image, text, ranks)
+        middle = time.perf_counter()
+        with torch.no_grad():
+            model(model.preprocess([image[0]]), text, len(ranks))
+        ratios.append((middle - start) / (time.perf_counter() - middle))
+    return statistics.median(ratios[1:])
 
 
 def check_onnx(model: ERRSeg, file: Path) -> Parity:

@@ -43,6 +43,7 @@ def test_function_of_tensors_equals_the_network(model):
     parity = compare(model, run)
     assert parity.holds
     assert parity.largest_difference < 1e-5
+    assert 0.1 < parity.time_ratio < 10
 
     def wrong(*inputs):
         probabilities, kept = run(*inputs)
@@ -163,6 +164,12 @@ def test_command_refuses_other_endings(capsys, tmp_path):
         export.main([str(tmp_path / "net.tflite")])
     assert leaving.value.code == 2
     assert ".onnx, .pt2" in capsys.readouterr().err
+
+
+def test_command_refuses_other_precisions(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        export.main([str(tmp_path / "net.onnx"), "--precision", "fp16"])
+    assert "--precision fp16: exported files compute in fp32" in capsys.readouterr().err
 
 
 @pytest.mark.slow
