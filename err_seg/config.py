@@ -36,16 +36,30 @@ def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()
         ConfigError: an unreadable file, an unknown key (with the nearest known one), a value of the wrong type or out
             of range, or values that contradict each other.
     """
+    pairs = override_pairs(overrides)
     cfg = default_cfg()
     if config_file is not None:
         for key, value in _leaves(_load_yaml(Path(config_file)), known=cfg):
             _set(cfg, key, value, str(config_file))
-    if len(overrides) % 2:
-        raise ConfigError(f"overrides are KEY VALUE pairs; {overrides[-1]!r} has no value")
-    for key, value in zip(overrides[0::2], overrides[1::2], strict=True):
+    for key, value in pairs:
         _set(cfg, key, value, "override")
     validate(cfg)
     return cfg
+
+
+def override_pairs(overrides: Any) -> list[tuple[str, Any]]:
+    """Return ``[key, value, key, value, ...]`` as pairs.
+
+    Raises:
+        ConfigError: it is no such list.
+    """
+    if not isinstance(overrides, Sequence) or isinstance(overrides, str):
+        raise ConfigError(f"overrides must be a list, [key, value, key, value, ...], not {overrides!r}")
+    if len(overrides) % 2:
+        raise ConfigError(f"overrides are KEY VALUE pairs; {overrides[-1]!r} has no value")
+    if wrong := [key for key in overrides[0::2] if not isinstance(key, str)]:
+        raise ConfigError(f"overrides are KEY VALUE pairs; {wrong[0]!r} is no key")
+    return list(zip(overrides[0::2], overrides[1::2], strict=True))
 
 
 def shipped_configs() -> Path:

@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from err_seg.arguments import check_text
 from err_seg.build import build_compiled
 from err_seg.checkpoint import Checkpoint, CheckpointError, ChecksumError, WeightsSource, open_checkpoint
-from err_seg.config import Config, get_cfg, settings_of
+from err_seg.config import Config, get_cfg, override_pairs, settings_of
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.repositories import (
     MODELS,
@@ -42,7 +44,7 @@ def load(
     *,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[Any] = (),
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str | None = None,
     sha256: str | None = None,
     repository: str | None = None,
@@ -67,6 +69,7 @@ def load(
         revision: branch, tag or commit of the repository.
 
     Raises:
+        ArgumentError: an argument is no text, or blank.
         HubError: an unknown name, no such file, no network, several candidates, or the wrong checksum.
         ConfigError: the configuration cannot be used.
         CheckpointError: the weights cannot be read or do not fit; lists the differences.
@@ -79,14 +82,19 @@ def read(
     model: str | os.PathLike[str],
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[Any] = (),
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str | None = None,
     sha256: str | None = None,
     **pinned: str | None,
 ) -> tuple[Config, Checkpoint]:
     """Read a model's configuration and weights without building it; arguments and errors are those of :func:`load`."""
-    name = os.fspath(model)
-    options = [*overrides, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
+    name = check_text("model", model)
+    for argument, value in {"config": config, "precision": precision, "sha256": sha256, **pinned}.items():
+        if value is not None:
+            check_text(argument, value)
+    device = str(device) if isinstance(device, torch.device) else check_text("device", device)
+    given = [part for pair in override_pairs(overrides) for part in pair]
+    options = [*given, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
     if name in MODELS:
         found = find_weights(name, **pinned)
         config = name if config is None else config

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import REPOSITORY, TOY
 
 import err_seg
 from err_seg import checkpoint, files, hub, repositories
+from err_seg.arguments import ArgumentError
 from err_seg.checkpoint import CheckpointError, open_checkpoint
 from err_seg.config import ConfigError
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
@@ -142,3 +144,50 @@ def test_unknown_names(tmp_path):
         err_seg.load("mini", revision="main")
     with pytest.raises(ConfigError, match="err_seg_convnext_l"):
         err_seg.load(tmp_path / "w.pth", config="no-such-thing")
+
+
+MISTAKES = [
+    ({"model": None}, ArgumentError, "model must be a text that is not blank, not None"),
+    ({"model": 3}, ArgumentError, "not 3"),
+    ({"model": b"mini"}, ArgumentError, "not b'mini'"),
+    ({"model": ["mini"]}, ArgumentError, "not .'mini'"),
+    ({"model": ""}, ArgumentError, "not ''"),
+    ({"model": "mini "}, hub.HubError, "did you mean 'mini'"),
+    ({"config": 3}, ArgumentError, "config must be a text"),
+    ({"config": ["mini"]}, ArgumentError, "config must be"),
+    ({"config": "."}, ConfigError, "no configuration file"),
+    ({"overrides": None}, ConfigError, r"overrides must be a list, \[key, value, .*\], not None"),
+    ({"overrides": 3}, ConfigError, "not 3"),
+    ({"overrides": "MODEL.DEVICE cpu"}, ConfigError, "not 'MODEL.DEVICE cpu'"),
+    ({"overrides": {"MODEL.DEVICE": "cpu"}}, ConfigError, "must be a list"),
+    ({"overrides": ["MODEL.DEVICE"]}, ConfigError, "'MODEL.DEVICE' has no value"),
+    ({"overrides": [3, 3]}, ConfigError, "3 is no key"),
+    ({"overrides": ["MODEL.DEVIC", "cpu"]}, ConfigError, "did you mean MODEL.DEVICE"),
+    ({"device": None}, ArgumentError, "device must be a text"),
+    ({"device": 0}, ArgumentError, "not 0"),
+    ({"device": "gpu"}, ConfigError, "cannot use 'gpu'"),
+    ({"precision": ""}, ArgumentError, "precision must be a text that is not blank"),
+    ({"precision": 16}, ArgumentError, "not 16"),
+    ({"precision": "fp8"}, ConfigError, "'auto', 'fp32', 'fp16', 'bf16'"),
+    ({"sha256": 3}, ArgumentError, "sha256 must be"),
+    ({"sha256": "abc"}, hub.HubError, "expected abc"),
+    ({"repository": 3}, ArgumentError, "repository must be"),
+    ({"filename": ["a"]}, ArgumentError, "filename must be"),
+    ({"revision": True}, ArgumentError, "revision must be"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "complaint"), MISTAKES)
+def test_mistakes_in_arguments(arguments, kind, complaint):
+    with pytest.raises(kind, match=complaint):
+        err_seg.load(**{"model": "mini", "device": "cpu", **arguments})
+    assert kind.__name__ in err_seg.__all__
+    assert kind.__name__ in err_seg.load.__doc__
+
+
+def test_every_argument_is_mistaken_once():
+    assert {name for arguments, *_ in MISTAKES for name in arguments} == set(signature(err_seg.load).parameters)
+
+
+def test_a_device_of_torch_is_one():
+    assert err_seg.load("mini", device=torch.device("cpu")).device == torch.device("cpu")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from err_seg.arguments import ArgumentError, check_count, check_size
+from err_seg.arguments import ArgumentError, check_count, check_flag, check_size
 from err_seg.checkpoint import WeightsSource
 from err_seg.data.arrays import ArrayFormat
 from err_seg.data.image_sources import ImageSource, is_single, open_images
@@ -168,6 +168,7 @@ class ERRSeg(Pretrained, nn.Module):
         Raises:
             ArgumentError, VocabularyError, ImageError, ImageReadError: see :meth:`predict_stream`.
         """
+        check_flag("progress", progress)
         results = self.predict_stream(images, vocabulary, **options)
         total = len(images) if isinstance(images, Sized) and not is_single(images) else None
         with closing(results), tqdm(results, total=total, desc="images", disable=not progress) as shown:
@@ -240,6 +241,7 @@ class ERRSeg(Pretrained, nn.Module):
         count, side = check_count("batch_size", batch_size), self.size
         precision = self.precision
         covered = check_tile(tile, side)
+        check_flag("refine", refine)
         together = 1 if covered else count
         with torch.no_grad(), self.evaluating(precision):
             text = self.embed_vocabulary(names, style)

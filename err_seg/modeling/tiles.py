@@ -57,8 +57,10 @@ def check_tile(tile: Any, side: int) -> int | None:
     Raises:
         ArgumentError: it is neither ``None``, ``"auto"`` nor a whole number of at least 1.
     """
-    if tile is None or tile == "auto":
-        return None if tile is None else side
+    if tile is None:
+        return None
+    if isinstance(tile, str) and tile == "auto":
+        return side
     if not is_positive(tile):
         raise ArgumentError(f'tile must be "auto" or a whole number of pixels, at least 1, not {tile!r}')
     return int(tile)

@@ -1,6 +1,7 @@
 """What predict takes, in every form, and what it refuses, always with an error that the package exports."""
 
 import io
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -69,58 +70,93 @@ def test_files_that_cannot_be_read_are_named(model, tmp_path):
                 model.predict(image, VOCABULARY)
 
 
-@pytest.mark.parametrize(
-    ("options", "kind", "complaint"),
-    [
-        ({"batch_size": 0}, ArgumentError, "batch_size must be a whole number of at least 1, not 0"),
-        ({"batch_size": "2"}, ArgumentError, "not '2'"),
-        ({"batch_size": 1.5}, ArgumentError, r"not 1\.5"),
-        ({"batch_size": True}, ArgumentError, "not True"),
-        ({"batch_size": None}, ArgumentError, "not None"),
-        ({"num_kept": 0}, ArgumentError, "num_kept must be a whole number of at least 1, not 0"),
-        ({"num_kept": -3}, ArgumentError, "not -3"),
-        ({"num_kept": "2"}, ArgumentError, "not '2'"),
-        ({"size": 50}, ArgumentError, r"size must be \(height, width\).*, not 50"),
-        ({"size": (50,)}, ArgumentError, r"not \(50,\)"),
-        ({"size": (0, 5)}, ArgumentError, r"not \(0, 5\)"),
-        ({"size": (5.0, 5.0)}, ArgumentError, r"not \(5\.0, 5\.0\)"),
-        ({"size": "55"}, ArgumentError, "not '55'"),
-        ({"tile": 0}, ArgumentError, 'tile must be "auto" or a whole number of pixels, at least 1, not 0'),
-        ({"tile": "large"}, ArgumentError, "not 'large'"),
-        ({"tile": 1.5}, ArgumentError, r"not 1\.5"),
-        ({"tile": True}, ArgumentError, "not True"),
-        ({"tile": (512, 512)}, ArgumentError, r"not \(512, 512\)"),
-        ({"value_range": 1}, ArgumentError, r"value_range must be \(black, white\).* not 1"),
-        ({"value_range": (1, 0)}, ArgumentError, r"not \(1, 0\)"),
-        ({"value_range": (0, float("inf"))}, ArgumentError, "inf"),
-        ({"value_range": (False, True)}, ArgumentError, r"not \(False, True\)"),
-        ({"value_range": "01"}, ArgumentError, "not '01'"),
-        ({"channel_order": "bgra"}, ArgumentError, "channel_order must be 'rgb' or 'bgr', not 'bgra'"),
-        ({"channel_order": ["bgr"]}, ArgumentError, r"not \['bgr'\]"),
-        ({"images": {"a.jpg", "b.jpg"}}, ArgumentError, "images must be in an order, which a set has not"),
-        ({"images": {"a.jpg": 1}}, ArgumentError, "which a dict has not"),
-        ({"templates": "a photo of a {}"}, VocabularyError, "templates must be a list of texts, not one string"),
-        ({"templates": {"a {}", "the {}"}}, VocabularyError, "not set"),
-        ({"templates": 7}, VocabularyError, "not int"),
-        ({"templates": [7]}, VocabularyError, "one {} for the class name.*7"),
-        ({"templates": ["a photo"]}, VocabularyError, "one {} for the class name.*'a photo'"),
-        ({"templates": []}, VocabularyError, "one {} for the class name.*none"),
-        ({"synonyms": "last"}, VocabularyError, "'first' or 'average', not 'last'"),
-        ({"synonyms": ["first"]}, VocabularyError, "'first' or 'average'"),
-        ({"vocabulary": "cat, dog"}, VocabularyError, "not one string"),
-        ({"vocabulary": {"cat", "dog"}}, VocabularyError, "in the order that counts, not set"),
-        ({"vocabulary": frozenset(("cat", "dog"))}, VocabularyError, "not frozenset"),
-        ({"vocabulary": {"cat": 1}}, VocabularyError, "not dict"),
-        ({"vocabulary": None}, VocabularyError, "not NoneType"),
-        ({"vocabulary": []}, VocabularyError, "no class names"),
-        ({"vocabulary": ["cat", "cat"]}, VocabularyError, "more than once: 'cat'"),
-    ],
-)
+MISTAKES = [
+    ({"batch_size": 0}, ArgumentError, "batch_size must be a whole number of at least 1, not 0"),
+    ({"batch_size": "2"}, ArgumentError, "not '2'"),
+    ({"batch_size": 1.5}, ArgumentError, r"not 1\.5"),
+    ({"batch_size": True}, ArgumentError, "not True"),
+    ({"batch_size": None}, ArgumentError, "not None"),
+    ({"num_kept": 0}, ArgumentError, "num_kept must be a whole number of at least 1, not 0"),
+    ({"num_kept": -3}, ArgumentError, "not -3"),
+    ({"num_kept": "2"}, ArgumentError, "not '2'"),
+    ({"size": 50}, ArgumentError, r"size must be \(height, width\).*, not 50"),
+    ({"size": (50,)}, ArgumentError, r"not \(50,\)"),
+    ({"size": (0, 5)}, ArgumentError, r"not \(0, 5\)"),
+    ({"size": (5.0, 5.0)}, ArgumentError, r"not \(5\.0, 5\.0\)"),
+    ({"size": "55"}, ArgumentError, "not '55'"),
+    ({"tile": 0}, ArgumentError, 'tile must be "auto" or a whole number of pixels, at least 1, not 0'),
+    ({"tile": "large"}, ArgumentError, "not 'large'"),
+    ({"tile": 1.5}, ArgumentError, r"not 1\.5"),
+    ({"tile": True}, ArgumentError, "not True"),
+    ({"tile": (512, 512)}, ArgumentError, r"not \(512, 512\)"),
+    ({"value_range": 1}, ArgumentError, r"value_range must be \(black, white\).* not 1"),
+    ({"value_range": (1, 0)}, ArgumentError, r"not \(1, 0\)"),
+    ({"value_range": (0, float("inf"))}, ArgumentError, "inf"),
+    ({"value_range": (False, True)}, ArgumentError, r"not \(False, True\)"),
+    ({"value_range": "01"}, ArgumentError, "not '01'"),
+    ({"channel_order": "bgra"}, ArgumentError, "channel_order must be 'rgb' or 'bgr', not 'bgra'"),
+    ({"channel_order": ["bgr"]}, ArgumentError, r"not \['bgr'\]"),
+    ({"images": {"a.jpg", "b.jpg"}}, ArgumentError, "images must be in an order, which a set has not"),
+    ({"images": {"a.jpg": 1}}, ArgumentError, "which a dict has not"),
+    ({"templates": "a photo of a {}"}, VocabularyError, "templates must be a list of texts, not one string"),
+    ({"templates": {"a {}", "the {}"}}, VocabularyError, "not set"),
+    ({"templates": 7}, VocabularyError, "not int"),
+    ({"templates": [7]}, VocabularyError, "one {} for the class name.*7"),
+    ({"templates": ["a photo"]}, VocabularyError, "one {} for the class name.*'a photo'"),
+    ({"templates": []}, VocabularyError, "one {} for the class name.*none"),
+    ({"synonyms": "last"}, VocabularyError, "'first' or 'average', not 'last'"),
+    ({"synonyms": ["first"]}, VocabularyError, "'first' or 'average'"),
+    ({"vocabulary": "cat, dog"}, VocabularyError, "not one string"),
+    ({"vocabulary": {"cat", "dog"}}, VocabularyError, "in the order that counts, not set"),
+    ({"vocabulary": frozenset(("cat", "dog"))}, VocabularyError, "not frozenset"),
+    ({"vocabulary": {"cat": 1}}, VocabularyError, "not dict"),
+    ({"vocabulary": None}, VocabularyError, "not NoneType"),
+    ({"vocabulary": []}, VocabularyError, "no class names"),
+    ({"vocabulary": ["cat", "cat"]}, VocabularyError, "more than once: 'cat'"),
+    ({"batch_size": 10**30}, ArgumentError, "batch_size must be"),
+    ({"num_kept": True}, ArgumentError, "not True"),
+    ({"num_kept": float("nan")}, ArgumentError, "not nan"),
+    ({"num_kept": torch.tensor(2)}, ArgumentError, "not tensor"),
+    ({"size": {50, 60}}, ArgumentError, "not {"),
+    ({"size": (True, 5)}, ArgumentError, r"not \(True, 5\)"),
+    ({"tile": np.array([1, 2])}, ArgumentError, "not array"),
+    ({"tile": "AUTO"}, ArgumentError, "not 'AUTO'"),
+    ({"value_range": {0, 1}}, ArgumentError, "not {0, 1}"),
+    ({"value_range": ("0", "1")}, ArgumentError, r"not \('0', '1'\)"),
+    ({"refine": "no"}, ArgumentError, "refine must be True or False, not 'no'"),
+    ({"refine": None}, ArgumentError, "not None"),
+    ({"channel_order": None}, ArgumentError, "not None"),
+    ({"templates": True}, VocabularyError, "not bool"),
+    ({"templates": b"a {}"}, VocabularyError, "one {}"),
+    ({"synonyms": True}, VocabularyError, "not True"),
+    ({"vocabulary": 3}, VocabularyError, "not int"),
+    ({"vocabulary": True}, VocabularyError, "not bool"),
+    ({"vocabulary": ""}, VocabularyError, "unknown vocabulary ''"),
+    ({"vocabulary": [3]}, VocabularyError, "class 0 is 3; expected a name"),
+    ({"vocabulary": [None, "cat"]}, VocabularyError, "class 0 is None"),
+    ({"vocabulary": [["cat", "dog"]]}, VocabularyError, r"class 0 is \['cat', 'dog'\]"),
+    ({"vocabulary": b"cat"}, VocabularyError, "class 0 is 99"),
+    ({"vocabulary": "ade15"}, VocabularyError, "did you mean 'ade150'"),
+    ({"vocabulary": "words.yaml"}, VocabularyError, "no vocabulary file at"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "complaint"), MISTAKES)
 def test_mistakes_in_arguments(model, images, options, kind, complaint):
     """Before anything is read: the image is missing. A stream is refused when it is asked for, not when it is used."""
     for predict in (model.predict, model.predict_stream):
         with pytest.raises(kind, match=complaint):
             predict(**{"images": "missing.jpg", "vocabulary": VOCABULARY, **options})
+
+
+def test_a_bar_is_shown_or_not(model, images):
+    with pytest.raises(ArgumentError, match="progress must be True or False, not 'bar'"):
+        model.predict(images, VOCABULARY, progress="bar")
+
+
+def test_every_argument_is_mistaken_once():
+    arguments = signature(err_seg.ERRSeg.predict_stream).parameters.keys() - {"self"}
+    assert {name for options, *_ in MISTAKES for name in options} == arguments
 
 
 def test_generators_of_names_and_numpy_numbers_are_welcome(model, images):
