@@ -31,10 +31,10 @@ if len(names) < int(facts["fewest_classes"]):
 photo = ImageOps.exif_transpose(Image.open(arguments.photo)).convert("RGB")  # upright
 image = np.asarray(photo, dtype=np.float32).transpose(2, 0, 1)[None]  # 1×3×H×W, RGB in 0..255
 ranks = np.arange(min(int(facts["num_kept"]) or len(names), len(names)))  # how many classes the image may show
-probabilities, kept = session.run(None, {"image": image, "text": text, "ranks": ranks})
+probabilities, kept = session.run(None, {"image": image, "text": text, "ranks": ranks})  # of one image each
 
-maps = [np.asarray(Image.fromarray(p).resize(photo.size, Image.Resampling.BILINEAR)) for p in probabilities]
-labels = kept[np.argmax(maps, axis=0)]  # H×W, index into names
+maps = [np.asarray(Image.fromarray(p).resize(photo.size, Image.Resampling.BILINEAR)) for p in probabilities[0]]
+labels = kept[0, np.argmax(maps, axis=0)]  # H×W, index into names
 for index, pixels in zip(*np.unique(labels, return_counts=True), strict=True):
     print(f"{names[index]}: {pixels / labels.size:.1%}")
 Image.fromarray(labels.astype(np.uint16)).save(arguments.labels)

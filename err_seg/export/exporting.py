@@ -19,7 +19,7 @@ from err_seg.identity import RESULT_FORMAT, weights_digest
 from err_seg.modeling.err_seg import ERRSeg
 
 EXAMPLE_CLASSES, EXAMPLE_KEPT = 13, 6
-LARGEST_SIDE, LARGEST_VOCABULARY = 32768, 65536
+LARGEST_BATCH, LARGEST_SIDE, LARGEST_VOCABULARY = 4096, 32768, 65536
 OPSET = 20
 FACTS = "err_seg.json"  # inside the archive that a .pt2 file is
 
@@ -33,8 +33,9 @@ def trace(model: ERRSeg) -> ExportedProgram:
     if model.training or model.device.type != "cpu":
         raise ExportError("export needs the model on the CPU and in evaluation mode; the file runs anywhere")
     network = ExportableERRSeg(model).eval()
+    batch = {} if model.head.crm.is_adaptive else {0: Dim("batch", min=1, max=LARGEST_BATCH)}
     shapes: dict[str, Any] = {
-        "image": {2: Dim("height", min=2, max=LARGEST_SIDE), 3: Dim("width", min=2, max=LARGEST_SIDE)},
+        "image": {2: Dim("height", min=2, max=LARGEST_SIDE), 3: Dim("width", min=2, max=LARGEST_SIDE), **batch},
         "text": {0: Dim("classes", min=model.head.crm.num_ranks, max=LARGEST_VOCABULARY)},
         "ranks": {0: Dim("kept", min=2, max=LARGEST_VOCABULARY)},
     }
@@ -88,10 +89,11 @@ def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bo
 
 def facts(model: ERRSeg) -> dict[str, Any]:
     """Return what a user of an exported file should know about it."""
+    batch = 1 if model.head.crm.is_adaptive else "B"
     return {
         "network": "ERR-Seg",
-        "inputs": "image (1, 3, H, W) float32 RGB 0..255; text (T, D) float32 unit vectors; ranks 0..K-1 int64",
-        "outputs": "probabilities (K, S/4, S/4) float32; kept (K,) int64 indices into text",
+        "inputs": f"image ({batch}, 3, H, W) float32 RGB 0..255; text (T, D) float32 unit vectors; ranks 0..K-1 int64",
+        "outputs": f"probabilities ({batch}, K, S/4, S/4) float32; kept ({batch}, K) int64 indices into text",
         "embedding_dim": model.encoder.embedding_dim,
         "fewest_classes": model.head.crm.num_ranks,
         "num_kept": model.num_kept or 0,

@@ -12,9 +12,10 @@ OUTPUTS = ("probabilities", "kept")
 
 
 class ExportableERRSeg(nn.Module):
-    """One image of any size and any vocabulary in, the kept classes' probabilities out.
+    """Images of any one size and any vocabulary in, the kept classes' probabilities out.
 
-    K is given as the length of an input, since an exported graph can leave a length open, but not a number.
+    K is given as the length of an input, since an exported graph can leave a length open, but not a number. With a
+    minimum score, images need different numbers of classes, and the graph takes one image at a time.
 
     Args:
         model: the network; its parts are shared, not copied.
@@ -26,16 +27,16 @@ class ExportableERRSeg(nn.Module):
         self.size = (model.size, model.size)
 
     def forward(self, image: Tensor, text: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-        """Segment an image.
+        """Segment B images.
 
         Args:
-            image: (1, 3, H, W) float32 RGB in 0..255.
+            image: (B, 3, H, W) float32 RGB in 0..255; B is 1 with a minimum score.
             text: (T, D) float32 text embeddings, T at least CRM's R (3).
             ranks: (K,) int64, 0, 1, ..., K - 1: which places of CRM's ranking are kept; K at most T. With a minimum
                 score, only as many of them as the image needs.
 
         Returns:
-            Probabilities (K, S/4, S/4) in 0..1, and the vocabulary indices (K,) of their classes, ascending.
+            Probabilities (B, K, S/4, S/4) in 0..1, and the vocabulary indices (B, K) of their classes, ascending.
         """
         model = self.model
         normalised = (image - model.pixel_mean) / model.pixel_std
@@ -44,17 +45,17 @@ class ExportableERRSeg(nn.Module):
         costs = model.head.cost_maps(features, text)  # in one part: a graph cannot loop over an open number of parts
         kept = self.choose(costs, ranks)
         logits = model.head.segment_equal(features, text[kept])
-        return logits[0].sigmoid(), kept[0]
+        return logits.sigmoid(), kept
 
     def choose(self, costs: list[Tensor], ranks: Tensor) -> Tensor:
         """Keep the classes in the first places of the ranking; with a minimum score, only those that the image needs.
 
         Args:
-            costs: cost maps (1, T, h, w).
+            costs: cost maps (B, T, h, w).
             ranks: (K,) int64, 0, 1, ..., K - 1.
 
         Returns:
-            (1, K') int64 class indices, ascending; K' is K, or as many as are needed.
+            (B, K') int64 class indices, ascending; K' is K, or as many as are needed.
         """
         crm = self.model.head.crm
         first, *others = costs
@@ -69,11 +70,16 @@ class ExportableERRSeg(nn.Module):
         return kept.unsqueeze(0)
 
 
+def images_at_a_time(model: ERRSeg) -> int:
+    """Return how many images examples have: two, or one where images need different numbers of classes."""
+    return 1 if model.head.crm.is_adaptive else 2
+
+
 def example_inputs(model: ERRSeg, num_classes: int, num_kept: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a random image, random text embeddings and the ranks: inputs for tracing and for comparing."""
+    """Return random images (as many as :func:`images_at_a_time`), random text embeddings and the ranks."""
     generator = torch.Generator().manual_seed(seed)
     height, width = model.size + 16 * (seed + 1), model.size + 40
-    image = torch.randint(0, 256, (1, 3, height, width), generator=generator).float()
+    image = torch.randint(0, 256, (images_at_a_time(model), 3, height, width), generator=generator).float()
     image = F.avg_pool2d(image, 5, stride=1, padding=2)  # less like noise, more like a photograph
     text = F.normalize(torch.randn(num_classes, model.encoder.embedding_dim, generator=generator), dim=1)
     return image, text, torch.arange(num_kept)

@@ -64,7 +64,7 @@ def test_as_many_classes_as_needed(adaptive):
     def run(*inputs):
         with torch.no_grad():
             probabilities, kept = network(*inputs)
-        numbers.append((len(kept), len(inputs[2])))
+        numbers.append((kept.shape[1], len(inputs[2])))
         return probabilities.numpy(), kept.numpy()
 
     assert compare(adaptive, run).holds
@@ -81,6 +81,17 @@ def test_as_many_classes_as_needed_in_a_file(adaptive, tmp_path, ending):
     write, check = {"pt2": (export_program, check_program), "onnx": (export_onnx, check_onnx)}[ending]
     write(adaptive, tmp_path / f"net.{ending}")
     assert check(adaptive, tmp_path / f"net.{ending}").holds
+
+
+def test_any_number_of_images(model):
+    image, text, ranks = example_inputs(model, 9, 3)
+    with torch.no_grad():
+        probabilities, kept = ExportableERRSeg(model).eval()(image[[0, 1, 0]], text, ranks)
+        alone, its_kept = ExportableERRSeg(model).eval()(image[:1], text, ranks)
+    assert probabilities.shape[:2] == kept.shape == (3, 3)
+    for row in (0, 2):
+        assert torch.equal(kept[row], its_kept[0])
+        torch.testing.assert_close(probabilities[row], alone[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
