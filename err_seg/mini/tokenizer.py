@@ -57,8 +57,8 @@ class WordTokenizer:
             self._told |= unknown
             logger.warning(
                 "this model is a toy and leaves out the words that it does not know: %s. It knows %s. This command "
-                "draws images for it: err-seg mini draw --split test --count 4 --output scenes. Other images and words need "
-                "another model, such as err-seg-b",
+                "draws images for it: err-seg mini draw --split test --count 4 --output scenes. Other images and words "
+                "need another model, such as err-seg-b",
                 listed(sorted(unknown)),
                 listed(self.ids, WORDS_SHOWN),
             )
