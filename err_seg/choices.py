@@ -12,7 +12,20 @@ RECOMPUTED = ("blocks", "elementwise")
 """By activation checkpointing, see :func:`err_seg.engine.parallel.activation_checkpointing`."""
 BY_NEED = "need"
 """Instead of a number K: as many classes as an image needs."""
-FORMATS = ("overlay", "labels", "masks", "json", "rle", "coco", "polygons", "html", "video", "kept", "attention")
+FORMATS = (
+    "overlay",
+    "labels",
+    "geotiff",
+    "masks",
+    "json",
+    "rle",
+    "coco",
+    "polygons",
+    "html",
+    "video",
+    "kept",
+    "attention",
+)
 """Of prediction's result files, see :mod:`err_seg.inference.formats`."""
 PREPARED = ("coco-stuff", "ade150", "ade847", "pc59", "pc459", "voc20", "voc20b")
 """Data sets that can be prepared, see :mod:`err_seg.data.preparation.conversions`."""

@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.point and "attention" not in arguments.format:
         parser.error("--point is the pixel that attention is shown for: it needs --format attention")
+    if "geotiff" in arguments.format and not find_spec("rasterio"):
+        parser.error('--format geotiff needs rasterio: pip install "err_seg[geo]"')
     if arguments.tile and "attention" in arguments.format:
         parser.error("attention is shown for the image as a whole: leave out --tile")
     return arguments

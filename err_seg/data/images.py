@@ -101,6 +101,11 @@ def _complaint(name: str, error: Exception) -> str:
         return "is not an image in any format that Pillow reads"
     if isinstance(error, PermissionError):
         return "may not be read (permission denied)"
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"has more pixels than Pillow reads, since a small file may claim any number ({error}); if you trust it, "
+            "set PIL.Image.MAX_IMAGE_PIXELS = None in Python, or cut it up"
+        )
     return f"cannot be decoded, it may be damaged or cut short ({type(error).__name__}: {error})"
 
 

@@ -17,6 +17,7 @@ from err_seg.drawing.text import first_synonym
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.files import atomic_write, write_json
 from err_seg.inference.attention import Attention, attention_figure
+from err_seg.inference.geotiff import write_geotiff
 from err_seg.inference.kept import kept_figure
 from err_seg.inference.names import file_name
 from err_seg.inference.words import NOTHING, Words
@@ -91,6 +92,10 @@ def _overlay(result: Result, path: Path) -> None:
 
 def _labels(result: Result, path: Path) -> None:
     save_label_png(result.labels, path, result.words.classes, ignore_label=NOTHING)
+
+
+def _geotiff(result: Result, path: Path) -> None:
+    write_geotiff(result.labels, result.words.classes, result.source, path)
 
 
 def _masks(result: Result, path: Path) -> None:
@@ -168,6 +173,7 @@ def _attention(result: Result, path: Path) -> None:
 FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "overlay": ("_overlay.png", _overlay),
     "labels": ("_labels.png", _labels),
+    "geotiff": ("_labels.tif", _geotiff),
     "masks": ("_masks/masks.json", _masks),
     "json": (".json", _json),
     "rle": ("_rle.json", _rle),

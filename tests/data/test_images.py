@@ -266,3 +266,10 @@ def test_real_samples():
     ade = SAMPLES / "raw" / "ADE20K_2021_17_01" / "images" / "ADE" / "training" / "urban" / "street"
     with pytest.raises(ImageReadError, match="mode RGB"):
         read_label(ade / "ADE_train_00016900_seg.png")
+
+
+def test_an_image_of_more_pixels_than_pillow_reads_is_not_called_damaged(tmp_path, monkeypatch):
+    Image.new("RGB", (60, 50)).save(tmp_path / "map.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageReadError, match=r"map\.png: has more pixels than Pillow reads.*MAX_IMAGE_PIXELS = None"):
+        read_image(tmp_path / "map.png")
