@@ -95,6 +95,8 @@ class ArrayFormat:
 
 def _channels_last(image: np.ndarray | Tensor, name: str) -> Tensor:
     """Copy an image to (H, W, C), C being one of ``CHANNELS``."""
+    if isinstance(image, Tensor) and image.is_meta:
+        raise ImageError(f"{name} must have values, but it is a tensor on the device meta, which holds none")
     axes = (2, 0) if isinstance(image, Tensor) else (2,)
     shaped = image[:, :, None] if image.ndim == 2 else image
     places = [axis for count in CHANNELS for axis in axes if shaped.ndim == 3 and shaped.shape[axis] == count]

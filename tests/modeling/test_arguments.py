@@ -48,14 +48,15 @@ def test_one_image_gives_one_result_and_several_a_list(model, images, tmp_path):
         (np.array(3), r"\(\)"),
         (torch.zeros(3, 4, 4), "value_range=.*float32"),
         (io.StringIO("text"), 'binary mode, open.*"rb".*str'),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8, device="meta"), "have values.* meta"),
         (42, "int"),
         (None, "NoneType"),
     ],
 )
 def test_what_is_no_image_is_refused(model, image, complaint):
-    with pytest.raises(ImageError, match=f"^the image must be .*{complaint}"):
+    with pytest.raises(ImageError, match=f"^the image must .*{complaint}"):
         model.predict(image, VOCABULARY)
-    with pytest.raises(ImageError, match=f"^image 1 must be .*{complaint}"):
+    with pytest.raises(ImageError, match=f"^image 1 must .*{complaint}"):
         model.predict([np.zeros((2, 2, 3), dtype=np.uint8), image], VOCABULARY)
 
 
