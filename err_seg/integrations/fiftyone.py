@@ -15,6 +15,8 @@ import fiftyone
 import numpy as np
 from fiftyone.core.models import Model
 
+from err_seg.data.vocabularies import VocabularySource, read_vocabulary
+
 
 def segmentation(result: Any) -> fiftyone.Segmentation:
     """Return a result as FiftyOne's ``Segmentation``.
@@ -39,16 +41,16 @@ class FiftyOneModel(Model):
 
     Args:
         model: see :func:`err_seg.load`.
-        vocabulary: class names, as ``model.predict`` takes them.
+        vocabulary: as ``model.predict`` takes it.
         options: of ``model.predict``.
 
     Attributes:
         mask_targets: from the values of masks to class names.
     """
 
-    def __init__(self, model: Any, vocabulary: Iterable[str], **options: Any):
+    def __init__(self, model: Any, vocabulary: VocabularySource, **options: Any):
         self.model = model
-        self.vocabulary = tuple(vocabulary)
+        self.vocabulary = read_vocabulary(vocabulary)
         self.options = options
         self.mask_targets = mask_targets(self.vocabulary)
 

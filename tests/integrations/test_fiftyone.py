@@ -45,6 +45,12 @@ def test_images_together_are_as_alone(toy_model, images):
         assert (found.mask == model.predict(array).mask).mean() > 0.99  # but for rounding
 
 
+def test_a_vocabulary_by_name(toy_model, images):
+    model = FiftyOneModel(toy_model(), "voc20")
+    assert len(model.mask_targets) == 20
+    assert model.mask_targets[1] == "aeroplane"
+
+
 @pytest.mark.slow
 def test_apply_model(toy_model, images):
     """With FiftyOne's database, which takes a while to start."""
