@@ -1,35 +1,28 @@
-"""The page: its parts, and the labelling when the button is pressed."""
+"""The page: its parts, and what happens when its button is pressed."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import gradio as gr
-import numpy as np
-from PIL import Image
-from pydantic import Field, StrictFloat, StrictInt, StrictStr, create_model
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, create_model
 
-from err_seg.data import ImageReadError, read_image
-from err_seg.drawing.colors import class_colors
-from err_seg.drawing.overlay import OPACITY, area_shares
-from err_seg.drawing.text import first_synonym
-from err_seg.inference.words import NOTHING, Words, WordsError, parse_words, split_names
+from err_seg.data import ImageReadError
+from err_seg.data.vocabularies import vocabularies
+from err_seg.inference.words import WordsError
 from err_seg.modeling.err_seg import ERRSeg
-from err_seg.modeling.segmentation import Segmentation
 from err_seg.prompts import VocabularyError
 from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, UploadedImage
+from err_seg.web.labelling import FILE_KINDS, Answer, FileKind, label_upload
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
-MAX_PIXELS = 40_000_000
-MAX_CLASSES = 1000
-SHOWN_SIDE = 1400
 MOST_KEPT = 64
 WAITING = 16
 MINUTE = 60
-COLUMNS = ["class", "CRM score", "share", "probability"]
+FILE_NAMES: dict[FileKind, str] = {"labels": "labels (PNG)", "overlay": "overlay (PNG)", "coco": "regions (COCO JSON)"}
 Share: TypeAlias = Annotated[StrictFloat, Field(ge=0, le=1)]
 NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
+Files: TypeAlias = Annotated[list[FileKind], Field(max_length=len(FILE_KINDS))]
 
 
 def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Path] = ()) -> gr.Blocks:
@@ -48,36 +41,66 @@ def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Pa
             with gr.Column(scale=2, min_width=320):
                 upload = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Image", height=300)
                 upload.preprocess = uploaded_path
-                names = gr.Textbox(
-                    words, label="Classes", info="with commas between, or one a line", lines=3, max_lines=8
-                )
-                background = gr.Textbox(label="None of these", info="further words; their pixels stay unpainted")
-                threshold = gr.Slider(0, 1, 0, step=0.01, label="Least probability", info="below it: none of these")
-                kept = gr.Slider(1, MOST_KEPT, model.num_kept or MOST_KEPT, step=1, label="Classes kept (K)")
+                if samples:
+                    gr.Examples([[str(path)] for path in samples], [upload], label="Samples", cache_examples=False)
+                names = class_names(words)
                 button = gr.Button("Label the image", variant="primary")
-            with gr.Column(scale=3, min_width=400):
-                note = gr.Markdown()
-                image = gr.AnnotatedImage(label="Result: point at a class to see it alone", buttons=["fullscreen"])
-                table = gr.Dataframe(headers=COLUMNS, label="Kept classes", interactive=False)
-        if samples:
-            gr.Examples([[str(path)] for path in samples], [upload], label="Samples", cache_examples=False)
+                with gr.Accordion("Settings and files", open=False):
+                    inputs = [upload, names, *settings(model.num_kept or MOST_KEPT)]
+            with gr.Column(scale=3, min_width=320):
+                outputs = results()
 
-        def label_image(path: str | None, *settings: Any) -> tuple[Any, str, list[list[str]]]:
+        def label_image(path: str | None, *values: Any) -> Answer:
             try:
-                return label_upload(model, path and str(uploads.find(path)), *settings)
+                return label_upload(model, uploads, path and str(uploads.find(path)), *values)
             except (ImageReadError, NoSuchUpload, VocabularyError, WordsError) as error:
                 message = str(error) if path is None else str(error).replace(path, Path(path).name)
-                return gr.AnnotatedImage(None), f"⚠ {message}", []
+                return Answer(f"⚠ {message}", files=gr.File(None, visible=False))
 
-        inputs = [upload, names, background, threshold, kept]
-        button.click(label_image, inputs, [image, note, table], concurrency_limit=1, api_name=LABEL)
+        button.click(label_image, inputs, outputs, concurrency_limit=1, api_name=LABEL)
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
+
+
+def class_names(words: str) -> gr.Textbox:
+    """Lay out the field for class names, and a list of vocabularies that fills it."""
+    info = "with commas between, or one a line; the name of a vocabulary stands for its names"
+    names = gr.Textbox(words, label="Classes", info=info, lines=3, max_lines=8)
+    sizes = [(f"{name}: {size} names", name) for name, size in vocabularies().items()]
+    known = gr.Dropdown(sizes, value=None, label="Vocabularies", info="choose one in the place of these words")
+    known.input(None, known, [names, known], js="name => [name, null]", api_visibility="private")
+    return names
+
+
+def settings(num_kept: int) -> list[gr.components.Component]:
+    """Lay out the settings that a first try leaves alone."""
+    background = gr.Textbox("", label="None of these", info="further words; their pixels stay unpainted")
+    threshold = gr.Slider(0, 1, 0, step=0.01, label="Least probability", info="below it: none of these")
+    kept = gr.Slider(1, MOST_KEPT, num_kept, step=1, label="Classes kept (K)")
+    with_names = gr.Checkbox(True, label="Names on the regions")
+    kinds = [(FILE_NAMES[kind], kind) for kind in FILE_KINDS]
+    files = gr.CheckboxGroup(kinds, value=[], label="Files to download", info="at the image's own size")
+    return [background, threshold, kept, with_names, files]
+
+
+def results() -> list[gr.components.Component]:
+    """Lay out what :class:`~err_seg.web.labelling.Answer` fills."""
+    note = gr.Markdown()
+    with gr.Tab("Image and labels"):
+        pair = gr.ImageSlider(label="Move the line", interactive=False, buttons=["fullscreen"], slider_position=25)
+    with gr.Tab("Class by class"):
+        parts = gr.AnnotatedImage(label="Point at a class to see it alone", buttons=["fullscreen"])
+    files = gr.File(label="Files", file_count="multiple", interactive=False, visible=False)
+    areas = gr.Dataframe(headers=["class", "share", "probability"], label="Areas", interactive=False, wrap=True)
+    kept = gr.Dataframe(headers=["class", "CRM score"], label="Kept classes", interactive=False)
+    return [note, pair, parts, areas, kept, files]
 
 
 def event_kinds(page: gr.Blocks, num_samples: int) -> dict[str, Kind]:
     """Return the page's events: the types and ranges of their fields, as laid out above."""
     numbers = {event["api_name"]: event["id"] for event in page.config["dependencies"]}
-    fields: dict[str, Any] = {LABEL: tuple[UploadedImage | None, StrictStr, StrictStr, Share, NumKept]}
+    fields: dict[str, Any] = {
+        LABEL: tuple[UploadedImage | None, StrictStr, StrictStr, Share, NumKept, StrictBool, Files]
+    }
     if num_samples:
         fields[SAMPLE] = tuple[Annotated[StrictInt, Field(ge=0, lt=num_samples)]]
     return {name: Kind(numbers[name], create_model(name, __base__=Event, data=kinds)) for name, kinds in fields.items()}
@@ -86,77 +109,3 @@ def event_kinds(page: gr.Blocks, num_samples: int) -> dict[str, Kind]:
 def uploaded_path(payload: Any) -> str | None:
     """Pass on the path of an upload, which Gradio would otherwise decode itself, with its own errors."""
     return None if payload is None else payload.path
-
-
-def label_upload(
-    model: ERRSeg, path: str | None, names: str, background: str, threshold: float, num_kept: int
-) -> tuple[Any, str, list[list[str]]]:
-    """Label an uploaded image: the annotated image, a line with the time taken, and the kept classes' table.
-
-    Raises:
-        ImageReadError: no image, a damaged one, or one of too many pixels.
-        WordsError, VocabularyError: words that cannot be used.
-    """
-    if path is None:
-        raise ImageReadError("Choose an image first.")
-    words = parse_words(split_names(names), [background, str(threshold)])
-    if len(words.vocabulary) > MAX_CLASSES:
-        raise WordsError(f"{len(words.vocabulary)} classes; this page takes up to {MAX_CLASSES}")
-    check_size(path)
-    start = time.perf_counter()
-    image = read_image(path)
-    result = model.predict([image], words.vocabulary, num_kept=int(num_kept))[0]
-    seconds = time.perf_counter() - start
-    scale = min(1.0, SHOWN_SIDE / max(image.shape[:2]))
-    shown = result.resized((max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))))
-    labels = words.labels(shown)
-    note = f"{seconds:.2f} s on {model.device.type}; {len(result.kept)} of {len(words.vocabulary)} classes kept."
-    masks, color_map = annotations(labels, words)
-    small = Image.fromarray(image).resize(labels.shape[::-1])
-    return gr.AnnotatedImage((small, masks), color_map=color_map), note, kept_rows(shown, labels)
-
-
-def check_size(path: str) -> None:
-    """Look at an image's header.
-
-    Raises:
-        ImageReadError: it is not an image, or has more pixels than this page takes.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageReadError(f"{path}: is not an image in a format that can be read, or too large") from error
-    if width * height > MAX_PIXELS:
-        raise ImageReadError(
-            f"{path}: has {width}×{height} pixels; this page takes up to {MAX_PIXELS // 10**6} million"
-        )
-
-
-def annotations(labels: np.ndarray, words: Words) -> tuple[list[tuple[np.ndarray, str]], dict[str, str]]:
-    """Turn labels (h, w) into each class's mask (h, w) and legend entry, largest first, and the entries' colours."""
-    colors = class_colors(words.vocabulary)
-    masks, color_map = [], {}
-    for index, share in area_shares(labels, len(words.classes)):
-        entry = f"{first_synonym(words.classes[index])} {share:.1%}"
-        masks.append(((labels == index).astype(np.float32) * OPACITY, entry))
-        color_map[entry] = "#" + bytes(colors[index]).hex()
-    nothing = float((labels == NOTHING).mean())
-    if nothing > 0:
-        entry = f"none of these {nothing:.1%}"
-        masks.append((np.zeros(labels.shape, dtype=np.float32), entry))
-        color_map[entry] = "#ffffff"
-    return masks, color_map
-
-
-def kept_rows(result: Segmentation, labels: np.ndarray) -> list[list[str]]:
-    """List the kept classes, the highest CRM score first: name, score, share and mean probability where it is seen."""
-    scores, best = result.class_scores.cpu(), result.scores.cpu().numpy()
-    rows = []
-    for index in sorted(result.kept.tolist(), key=lambda i: (-scores[i].item(), i)):
-        mine = labels == index
-        probability = f"{best[mine].mean():.2f}" if mine.any() else ""
-        rows.append(
-            [first_synonym(result.vocabulary[index]), f"{scores[index]:.1f}", f"{mine.mean():.1%}", probability]
-        )
-    return rows

@@ -1,11 +1,14 @@
 """Ways in: whatever a client asks for, it gets uploads, samples, results and the page, and nothing else."""
 
 import base64
+import io
 import json
 import os
 import re
 import socket
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -19,8 +22,8 @@ from err_seg.web.uploads import NoSuchUpload, Uploads
 
 CALL, JOIN, RUN, UPLOAD = (f"/gradio_api/{name}" for name in ("call/label", "queue/join", "run/predict", "upload"))
 META = {"_type": "gradio.FileData"}
-FIELDS = ["cat, dog", "", 0, 2]
-SAMPLE_EVENT, LABEL_EVENT = 0, 1
+FIELDS = ["cat, dog", "", 0, 2, True, ["labels"]]
+SAMPLE_EVENT, VOCABULARY_EVENT, LABEL_EVENT = 0, 1, 2
 
 
 @pytest.fixture
@@ -57,6 +60,12 @@ def site(model, folder, photo):
 
 def image(path, **more):
     return {"path": str(path), "meta": META, **more}
+
+
+def told(site, event):
+    """Wait for an event's answer."""
+    stream = site.ask("GET", f"{CALL}/{event}").body.decode()
+    return json.loads(stream.split("event: complete\ndata: ")[1].splitlines()[0])
 
 
 def quoted(path, times=1):
@@ -161,11 +170,11 @@ def test_uploads_samples_and_results_work(site, photo, folder):
     file = site.ask("GET", f"/gradio_api/file={path}")
     assert (file.body, file.headers["content-type"]) == (photo.read_bytes(), "image/png")
     event = json.loads(site.post(CALL, {"data": [image(path), *FIELDS]}).body)["event_id"]
-    told = site.ask("GET", f"{CALL}/{event}").body.decode()
-    annotated, note, table = json.loads(told.split("event: complete\ndata: ")[1].splitlines()[0])
+    note, pair, parts, areas, kept, files = told(site, event)
     assert "2 of 2 classes kept" in note
-    assert {row[0] for row in table["data"]} == {"cat", "dog"}
-    for result in (annotated["value"]["image"], *(part["image"] for part in annotated["value"]["annotations"])):
+    assert {row[0] for row in kept["data"]} == {"cat", "dog"} >= {row[0] for row in areas["data"]}
+    shown = [*pair, parts["value"]["image"], *(part["image"] for part in parts["value"]["annotations"])]
+    for result in (*shown, *files["value"]):
         assert site.ask("GET", result["url"].split(str(site.port))[1]).status == 200
     sample = json.loads(site.post(RUN, {"data": [0], "fn_index": SAMPLE_EVENT, "session_hash": "me"}).body)
     sample_path = sample["data"][0]["value"]["path"]
@@ -173,6 +182,27 @@ def test_uploads_samples_and_results_work(site, photo, folder):
     event = {"data": [image(sample_path), *FIELDS], "fn_index": LABEL_EVENT, "session_hash": "me", "trigger_id": 3}
     assert site.post(JOIN, event).status == 200
     assert "2 of 2 classes kept" in site.ask("GET", "/gradio_api/queue/data?session_hash=me").body.decode()
+
+
+def test_downloads(site, photo, folder, model, tmp_path):
+    """They hold what the model says at the image's own size, lie in the page's folder alone, and are made on demand."""
+    path, before = site.upload(photo), {*tmp_path.rglob("*")}
+    values = [*FIELDS[:-1], ["coco", "labels", "overlay"]]
+    event = json.loads(site.post(CALL, {"data": [image(path), *values]}).body)["event_id"]
+    links = told(site, event)[-1]["value"]
+    served = {link["orig_name"]: site.ask("GET", link["url"].split(str(site.port))[1]) for link in links}
+    assert list(served) == ["photo_coco.json", "photo_labels.png", "photo_overlay.png"]
+    assert all(answer.status == 200 for answer in served.values())
+    assert served["photo_coco.json"].headers["content-disposition"].startswith("attachment")
+    expected = model.predict([photo], ["cat", "dog"], num_kept=2)[0].labels.numpy()
+    np.testing.assert_array_equal(Image.open(io.BytesIO(served["photo_labels.png"].body)), expected)
+    assert json.loads(served["photo_coco.json"].body)["images"][0]["file_name"] == "photo.png"
+    new = {*tmp_path.rglob("*")} - before
+    assert all(file.is_relative_to(folder) for file in new)
+    assert len({Path(link["path"]).parent.name for link in links} & {file.name for file in new}) == 1
+    event = json.loads(site.post(CALL, {"data": [image(path), *FIELDS[:-1], []]}).body)["event_id"]
+    assert told(site, event)[-1]["value"] is None
+    assert {*tmp_path.rglob("*_coco.json")} == {Path(links[0]["path"])}
 
 
 def test_no_other_route_of_gradio_is_reached(model, folder):
@@ -203,11 +233,13 @@ BAD_FIELDS = [
     *((place, value) for place in (1, 2) for value in (None, 5, True, [], {}, ["cat"])),
     *((3, value) for value in (None, "0", True, [], -0.1, 1.1, 1e308, 10**400)),
     *((4, value) for value in (None, "2", True, [], 0, 65, -1, 1.5, 10**400)),
+    *((5, value) for value in (None, 0, 1, "true", [], {})),
+    *((6, value) for value in (None, True, "labels", {}, ["masks"], ["../labels"], [None], [["labels"]], ["coco"] * 4)),
 ]
 BAD_BODIES = [
     *("", "null", "[]", "{", "{}", '{"data":null}', '{"data":[]}', '{"data":{}}', '{"data":[1,2]}', '{"data":"text"}'),
-    *("[" * 100_000, '{"data":[NaN,NaN,NaN,NaN,NaN]}', '{"data":[],"fn_index":"x"}', b"\xff\xfe", "\0"),
-    '{"data":[{"path":"x"},"\\ud800","",0,2]}',
+    *("[" * 100_000, '{"data":[NaN,NaN,NaN,NaN,NaN,NaN,NaN]}', '{"data":[],"fn_index":"x"}', b"\xff\xfe", "\0"),
+    '{"data":[{"path":"x"},"\\ud800","",0,2,true,[]]}',
 ]
 
 
@@ -227,6 +259,7 @@ def test_wrong_fields_are_told(site, photo, capfd):
             assert site.post(target, body).status == 422, (target, body[:40])
     for number, data, session in [
         *((number, good, "me") for number in (None, 99, -1, "1", True)),
+        *((VOCABULARY_EVENT, data, "me") for data in (["voc20", None], good)),
         *((SAMPLE_EVENT, [value], "me") for value in (None, -1, 1, "0", True, 10**30, {})),
         *((LABEL_EVENT, good, session) for session in (5, {}, "../x", "", "a" * 1000)),
     ]:
@@ -237,7 +270,7 @@ def test_wrong_fields_are_told(site, photo, capfd):
     assert site.post(CALL, " " * (MAX_EVENT + 1)).status == 413
     for target in (f"{CALL}/{'0' * 32}", "/gradio_api/queue/data?session_hash=nobody"):
         assert b"Not Found" in site.ask("GET", target).body
-    assert site.post(CALL, {"data": [image(path), "cat\0, dog", "\0", 0, 2]}).status == 200
+    assert site.post(CALL, {"data": [image(path), "cat\0, dog", "\0", 0, 2, True, []]}).status == 200
     assert "Traceback" not in "".join(capfd.readouterr())
 
 

@@ -1,11 +1,13 @@
 """The page's answers, and the whole of it in a browser."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +18,11 @@ from conftest import REPOSITORY
 from serving import draw_photo, free_port, serving
 
 from err_seg.data import ImageReadError
+from err_seg.drawing.colors import class_colors
 from err_seg.inference import NOTHING, Words, WordsError
 from err_seg.vocabulary import Vocabulary
-from err_seg.web import create_app, page
+from err_seg.web import create_app, labelling
+from err_seg.web.uploads import Uploads
 
 CHROMIUM = shutil.which("chromium")
 QUIET = [
@@ -46,17 +50,54 @@ def folder(tmp_path, monkeypatch):
     return path
 
 
-def test_answer(model, photo):
-    _, note, rows = page.label_upload(model, str(photo), "cat; dog\nsofa, couch", "", 0.0, 2)
-    assert note.endswith("2 of 3 classes kept.")
+def label(model, folder, path, names="cat, dog", background="", threshold=0.0, num_kept=2, with_names=True, files=()):
+    return labelling.label_upload(
+        model, Uploads(folder), path and str(path), names, background, threshold, num_kept, with_names, files
+    )
+
+
+def test_answer(model, photo, folder):
+    answer = label(model, folder, photo, "cat; dog\nsofa, couch")
+    assert answer.note.endswith("2 of 3 classes kept.")
     expected = model.predict([photo], ["cat", "dog", "sofa, couch"], num_kept=2)[0]
     names = [expected.vocabulary[i].split(",")[0] for i in expected.kept.tolist()]
-    assert sorted(row[0] for row in rows) == sorted(names)
+    assert sorted(row[0] for row in answer.kept) == sorted(names)
+    assert [image.size for image in answer.pair] == [(540, 360)] * 2, "names need room: six times as large"
+    assert not any(folder.iterdir()), "no file was asked for"
+
+
+def test_a_vocabulary_by_name(model, photo, folder):
+    assert label(model, folder, photo, "voc20, my word").note.endswith("2 of 21 classes kept.")
+
+
+def test_names_on_regions(model, photo, folder):
+    with_names, without = (label(model, folder, photo, with_names=value).pair[1] for value in (True, False))
+    assert np.any(np.asarray(with_names) != np.asarray(without))
+
+
+def test_areas(model, photo, folder):
+    answer = label(model, folder, photo, "cat", "dog")
+    rows, styles = answer.areas["data"], answer.areas["metadata"]["styling"]
+    assert {row[0] for row in rows} <= {"cat", "none of these"}
+    assert sum(float(row[1].rstrip("%")) for row in rows) == pytest.approx(100, abs=0.2)
+    color = bytes(class_colors(["cat"])[0]).hex()
+    assert [style[0].endswith(color) for style in styles] == [row[0] == "cat" for row in rows]
+    nothing = label(model, folder, photo, threshold=1.0)
+    assert nothing.areas["data"] == [["none of these", "100.0%", ""]]
+    assert not nothing.parts.constructor_args["value"][1][0][0].any()
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [((3000, 2000), (1400, 933)), ((700, 1000), (700, 1000)), ((60, 90), (360, 540)), ((1, 5000), (1, 1400))],
+)
+def test_shown_size(size, shown):
+    assert labelling.shown_size(size) == shown
 
 
 def test_masks_cover_every_pixel_once():
     labels = np.array([[0, 0, 1, NOTHING], [0, 0, 1, 1]])
-    masks, color_map = page.annotations(labels, Words(("cat", "sofa, couch"), ("wall",)))
+    masks, color_map = labelling.annotations(labels, Words(("cat", "sofa, couch"), ("wall",)))
     assert [entry for _, entry in masks] == ["cat 50.0%", "sofa 37.5%", "none of these 12.5%"]
     assert color_map.keys() == {entry for _, entry in masks}
     for (mask, _), index in zip(masks, (0, 1), strict=False):
@@ -65,22 +106,22 @@ def test_masks_cover_every_pixel_once():
 
 def test_a_vocabulary_s_own_colours_are_shown():
     words = Words(Vocabulary(["cat", "dog"], {"dog": (1, 2, 3)}), ("wall",))
-    _, color_map = page.annotations(np.array([[0, 1]]), words)
+    _, color_map = labelling.annotations(np.array([[0, 1]]), words)
     assert color_map["dog 50.0%"] == "#010203"
 
 
-def test_wrong_input(model, photo, tmp_path, monkeypatch):
+def test_wrong_input(model, photo, folder, tmp_path, monkeypatch):
     (tmp_path / "text.png").write_text("text")
-    for path, message in ((None, "Choose an image"), (str(tmp_path / "text.png"), "not an image")):
+    for path, message in ((None, "Choose an image"), (tmp_path / "text.png", "not an image")):
         with pytest.raises(ImageReadError, match=message):
-            page.label_upload(model, path, "cat, dog", "", 0.0, 2)
+            label(model, folder, path)
     with pytest.raises(WordsError, match="no class names"):
-        page.label_upload(model, str(photo), " ", "", 0.0, 2)
+        label(model, folder, photo, " ")
     with pytest.raises(WordsError, match="up to 1000"):
-        page.label_upload(model, str(photo), ",".join(map(str, range(1001))), "", 0.0, 2)
-    monkeypatch.setattr(page, "MAX_PIXELS", 1000)
+        label(model, folder, photo, ",".join(map(str, range(1001))))
+    monkeypatch.setattr(labelling, "MAX_PIXELS", 1000)
     with pytest.raises(ImageReadError, match="90×60 pixels"):
-        page.label_upload(model, str(photo), "cat, dog", "", 0.0, 2)
+        label(model, folder, photo)
 
 
 @pytest.mark.slow
@@ -120,8 +161,20 @@ def test_in_a_browser(model, photo, folder, tmp_path):
         tab.locator("img[src*='photo']").first.wait_for()
         button.click()
         tab.get_by_text("3 of 3 classes kept").wait_for()
-        assert tab.get_by_text("%").count() >= 3
-        tab.screenshot(path=tmp_path / "page.png")
+        assert tab.get_by_text("%").count() >= 2
+        images = tab.get_by_role("tabpanel").locator("img").all()
+        assert [image.evaluate("image => image.naturalWidth") for image in images] == [540, 540]
+        tab.get_by_role("tab", name="Class by class").click()
+        tab.get_by_text("cup").last.wait_for()
+        tab.get_by_text("Settings and files").click()
+        tab.get_by_label("regions (COCO JSON)").check()
+        tab.get_by_label("Vocabularies").click()
+        tab.get_by_role("option", name="voc20: 20 names").click()
+        button.click()
+        tab.get_by_text("of 20 classes kept").wait_for()
+        with tab.expect_download() as download:
+            tab.locator("a[download]").click()
+        assert json.loads(Path(download.value.path()).read_text())["images"][0]["file_name"] == "photo.png"
         tab.reload()
         button.wait_for()
         tab.locator(".gallery-item").first.click()

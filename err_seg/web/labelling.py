@@ -1,0 +1,174 @@
+"""From an upload and the page's settings to what the page shows: images, tables and files."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from err_seg.data import ImageReadError, read_image
+from err_seg.drawing.colors import class_colors
+from err_seg.drawing.overlay import OPACITY, area_shares, overlay
+from err_seg.drawing.text import first_synonym
+from err_seg.inference.formats import NOTHING_NAME, Result, result_paths, write_result
+from err_seg.inference.words import NOTHING, Words, WordsError, parse_words, split_names
+from err_seg.modeling.err_seg import ERRSeg
+from err_seg.modeling.segmentation import Segmentation
+from err_seg.modeling.views import ROOM_FOR_NAMES
+from err_seg.web.uploads import Uploads
+
+MAX_PIXELS = 40_000_000
+MAX_CLASSES = 1000
+SHOWN_SIDE = 1400
+FileKind = Literal["labels", "overlay", "coco"]
+FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
+Rows = list[list[str]]
+
+
+class Answer(NamedTuple):
+    """What the page shows, in the order of its parts.
+
+    Attributes:
+        note: a line in Markdown.
+        pair: the image and its overlay, both RGB and of one size.
+        parts: the image with a mask for each class.
+        areas: the classes seen, see :func:`area_table`.
+        kept: the classes that CRM kept, see :func:`kept_rows`.
+        files: what was asked for, to be downloaded.
+    """
+
+    note: str
+    pair: tuple[Image.Image, Image.Image] | None = None
+    parts: gr.AnnotatedImage | None = None
+    areas: dict[str, Any] | None = None
+    kept: Rows | None = None
+    files: gr.File | None = None
+
+
+def label_upload(
+    model: ERRSeg,
+    uploads: Uploads,
+    path: str | None,
+    names: str,
+    background: str,
+    threshold: float,
+    num_kept: int,
+    with_names: bool,
+    files: Sequence[FileKind],
+) -> Answer:
+    """Label an uploaded image.
+
+    Args:
+        model: see :func:`err_seg.load`.
+        uploads: where files are written.
+        path: the image.
+        names, background: words, see :func:`err_seg.inference.split_names`.
+        threshold: pixels whose highest probability, in 0..1, is below this are none of the classes.
+        num_kept: K.
+        with_names: write the names on the regions of overlays.
+        files: what to write, at the image's own size.
+
+    Raises:
+        ImageReadError: no image, a damaged one, or one of too many pixels.
+        WordsError, VocabularyError: words that cannot be used.
+    """
+    if path is None:
+        raise ImageReadError("Choose an image first.")
+    words = parse_words(split_names(names), [background, str(threshold)])
+    if len(words.vocabulary) > MAX_CLASSES:
+        raise WordsError(f"{len(words.vocabulary)} classes; this page takes up to {MAX_CLASSES}")
+    check_size(path)
+    start = time.perf_counter()
+    image = read_image(path)
+    whole = model.predict([image], words.vocabulary, num_kept=int(num_kept))[0]
+    seconds = time.perf_counter() - start
+    note = f"{seconds:.2f} s on {model.device.type}; {len(whole.kept)} of {len(words.vocabulary)} classes kept."
+
+    def at(segmentation: Segmentation, pixels: np.ndarray) -> Result:
+        name, labels = Path(path).stem, words.labels(segmentation)
+        return Result(name, Path(path).name, pixels, segmentation, labels, words, names=with_names)
+
+    height, width = shown_size(whole.size)
+    shown = at(whole.resized((height, width)), np.asarray(Image.fromarray(image).resize((width, height))))
+    painted = overlay(shown.image, shown.labels, words.classes, legend=False, names=with_names)
+    masks, color_map = annotations(shown.labels, words)
+    plain = Image.fromarray(shown.image)
+    paths: list[Path] = []
+    if files:
+        folder = uploads.new_folder()
+        write_result(at(whole, image), files, folder)
+        paths = result_paths(Path(path).stem, files, folder)
+    return Answer(
+        note,
+        (plain, painted),
+        gr.AnnotatedImage((plain, masks), color_map=color_map),
+        area_table(shown),
+        kept_rows(whole),
+        gr.File([str(file) for file in paths] or None, visible=bool(paths)),
+    )
+
+
+def check_size(path: str) -> None:
+    """Look at an image's header.
+
+    Raises:
+        ImageReadError: it is not an image, or has more pixels than this page takes.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageReadError(f"{path}: is not an image in a format that can be read, or too large") from error
+    if width * height > MAX_PIXELS:
+        raise ImageReadError(
+            f"{path}: has {width}×{height} pixels; this page takes up to {MAX_PIXELS // 10**6} million"
+        )
+
+
+def shown_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size (H, W) at which an image is shown: large enough for names, and no larger than needed."""
+    longer = max(size)
+    scale = min(1.0, SHOWN_SIDE / longer) * max(1, -(-ROOM_FOR_NAMES // longer))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def annotations(labels: np.ndarray, words: Words) -> tuple[list[tuple[np.ndarray, str]], dict[str, str]]:
+    """Turn labels (h, w) into each class's mask (h, w) and legend entry, largest first, and the entries' colours."""
+    colors = class_colors(words.classes)
+    masks, color_map = [], {}
+    for index, share in area_shares(labels, len(words.classes)):
+        entry = f"{first_synonym(words.classes[index])} {share:.1%}"
+        masks.append(((labels == index).astype(np.float32) * OPACITY, entry))
+        color_map[entry] = "#" + bytes(colors[index]).hex()
+    nothing = float((labels == NOTHING).mean())
+    if nothing > 0:
+        entry = f"{NOTHING_NAME} {nothing:.1%}"
+        masks.append((np.zeros(labels.shape, dtype=np.float32), entry))
+        color_map[entry] = "#ffffff"
+    return masks, color_map
+
+
+def area_table(result: Result) -> dict[str, Any]:
+    """List the classes seen, the largest first: name, share of the pixels and mean probability, in a Dataframe's form.
+
+    The edge of a name has the colour of its class.
+    """
+    colors = class_colors(result.words.classes)
+    rows, styles = [], []
+    for row in result.table:
+        rows.append([first_synonym(row["name"]), f"{row['share']:.1%}", f"{row['score']:.2f}"])
+        styles.append([f"border-left: 1em solid #{bytes(colors[row['label']]).hex()}", "", ""])
+    if nothing := result.areas.get(NOTHING):
+        rows.append([NOTHING_NAME, f"{nothing / result.labels.size:.1%}", ""])
+        styles.append(["border-left: 1em solid #ffffff", "", ""])
+    return {"data": rows, "metadata": {"display_value": rows, "styling": styles}}
+
+
+def kept_rows(result: Segmentation) -> Rows:
+    """List the kept classes and their CRM scores, the highest first."""
+    scores = result.class_scores.cpu()
+    order = sorted(result.kept.tolist(), key=lambda i: (-scores[i].item(), i))
+    return [[first_synonym(result.vocabulary[i]), f"{scores[i]:.1f}"] for i in order]
