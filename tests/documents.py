@@ -20,7 +20,21 @@ from err_seg.defaults import default_cfg
 
 KEY = r"[A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)+"
 SINGLE_KEYS = ("OUTPUT_DIR", "SEED", "VIS_PERIOD")
-OTHER_PROGRAMS = ("pip", "source", "export", "cd", "mkdir", "unzip", "tar", "cat", "ruff", "mypy", "lint-imports")
+OTHER_PROGRAMS = (
+    "pip",
+    "cp",
+    "hf",
+    "source",
+    "export",
+    "cd",
+    "mkdir",
+    "unzip",
+    "tar",
+    "cat",
+    "ruff",
+    "mypy",
+    "lint-imports",
+)
 
 
 def blocks(text, language):

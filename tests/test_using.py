@@ -21,7 +21,16 @@ from err_seg.commands import main, models
 USING = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
 EXTRAS = {"fiftyone": "fiftyone", "ray": "ray", "err-seg export": "onnxscript"}
 """What a block names, and the library without which it is left out."""
-NOT_RUN = ("pip ", "torchrun ", "cat ", "err-seg web ", "err-seg check ", "python examples/run_exported.py ")
+NOT_RUN = (
+    "pip ",
+    "cp ",
+    "hf ",
+    "torchrun ",
+    "cat ",
+    "err-seg web ",
+    "err-seg check ",
+    "python examples/run_exported.py ",
+)
 """Installation; and what other tests run: several processes, the server, the check, the exported file."""
 
 

@@ -9,6 +9,7 @@ then open http://127.0.0.1:7860. --model mini needs no download, but knows only 
 
 import argparse
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -29,8 +30,23 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=positive, default=7860, help="(7860)")
     parser.add_argument("--classes", metavar="NAMES", help="words that the page shows at first")
     parser.add_argument("--samples", metavar="DIR", help="a folder of sample images")
+    parser.add_argument(
+        "--framed-by",
+        type=origin,
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a site whose pages may show this one in a frame, such as https://huggingface.co; several times: several",
+    )
     add_model_options(parser)
     return parser.parse_args(argv)
+
+
+def origin(text: str) -> str:
+    """Read the address of a site: scheme, host and perhaps a port."""
+    if not re.fullmatch(r"https?://[a-z0-9.-]+(:\d+)?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a site's address, such as https://huggingface.co")
+    return text
 
 
 def draw_samples(folder: Path) -> tuple[list[Path], str]:
@@ -68,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.samples:
                 found, _ = collect_sources([arguments.samples])
                 samples = [source.path for source in found if source.path]
-            app = create_app(model, arguments.classes or words, folder, samples)
+            app = create_app(model, arguments.classes or words, folder, samples, arguments.framed_by)
         except (ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

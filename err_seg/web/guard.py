@@ -7,7 +7,7 @@ they are written again from the checked values, so that there is only one way to
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
 
@@ -28,11 +28,8 @@ PARTS = re.compile(r"/((theme\.css|favicon\.ico|manifest\.json|robots\.txt)?|(as
 FILES = re.compile(r"/gradio_api/file=.+", re.DOTALL)
 STREAMS = re.compile(rf"/gradio_api/queue/data|{PROGRESS}|{CALL}/\w+", re.ASCII)
 # the page's own files and nothing from anywhere else: no fonts, scripts or counters of third parties
-HEADERS = {
-    b"content-security-policy": b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'",
-    b"referrer-policy": b"no-referrer",
-    b"x-content-type-options": b"nosniff",
-}
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
+HEADERS = {b"referrer-policy": b"no-referrer", b"x-content-type-options": b"nosniff"}
 
 
 class UploadedImage(BaseModel):
@@ -64,17 +61,20 @@ class Guard:
         app: what it guards.
         uploads: the files that may be named.
         kinds: the events ``LABEL`` and, if there are samples, ``SAMPLE``.
+        framed_by: origins, such as https://huggingface.co, whose pages may show this one in a frame.
     """
 
-    def __init__(self, app: ASGIApp, uploads: Uploads, kinds: Mapping[str, Kind]):
+    def __init__(self, app: ASGIApp, uploads: Uploads, kinds: Mapping[str, Kind], framed_by: Sequence[str] = ()):
         self.app, self.uploads, self.kinds = app, uploads, kinds
+        policy = " ".join((POLICY, *framed_by)).encode("ascii")
+        self.headers = [(b"content-security-policy", policy), *HEADERS.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS.items()]
+                message["headers"] = [*message["headers"], *self.headers]
             await send(message)
 
         if scope["type"] == "lifespan":

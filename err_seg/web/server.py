@@ -16,7 +16,13 @@ from err_seg.web.page import build_page, event_kinds
 from err_seg.web.uploads import NoSuchUpload, Uploads, media_type
 
 
-def create_app(model: ERRSeg, words: str, folder: str | Path, samples: Sequence[str | Path] = ()) -> FastAPI:
+def create_app(
+    model: ERRSeg,
+    words: str,
+    folder: str | Path,
+    samples: Sequence[str | Path] = (),
+    framed_by: Sequence[str] = (),
+) -> FastAPI:
     """Make the web application.
 
     It serves only uploads of at most 20 MB, their results and the samples, and no other file of the machine.
@@ -26,6 +32,7 @@ def create_app(model: ERRSeg, words: str, folder: str | Path, samples: Sequence[
         folder: an existing folder for uploads, results and copies of the samples; it should hold nothing else, since
             everything in it can be downloaded. ``GRADIO_TEMP_DIR`` is set to it, so that Gradio uses it.
         samples: images to try.
+        framed_by: origins, such as https://huggingface.co, whose pages may show this one in a frame.
     """
     uploads = Uploads(folder)
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
@@ -63,7 +70,7 @@ def create_app(model: ERRSeg, words: str, folder: str | Path, samples: Sequence[
     gr.mount_gradio_app(
         app, page, path="/", show_error=False, max_file_size=MAX_UPLOAD, footer_links=[], ssr_mode=False
     )
-    app.add_middleware(Guard, uploads=uploads, kinds=event_kinds(page, len(copies)))
+    app.add_middleware(Guard, uploads=uploads, kinds=event_kinds(page, len(copies)), framed_by=framed_by)
     return app
 
 
