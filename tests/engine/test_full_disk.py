@@ -13,7 +13,7 @@ from err_seg.disk import disk_error
 from err_seg.engine import EvaluationError, TrainingError, evaluate
 from err_seg.engine.run import TrainingRun
 from err_seg.files import atomic_write
-from err_seg.modeling import segmentation
+from err_seg.modeling.segmentation import Segmentation
 
 QUIET = ("LOG.PERIOD", 1000)  # nothing but the file in question is written
 
@@ -98,15 +98,15 @@ def test_evaluation_keeps_what_is_done_and_goes_on(run_cfg, toy_model, small_dis
     save = ["png"] if "labels" in file else []
     (expected,) = evaluate(run_cfg("TEST.SAVE", save), model)
     cfg = run_cfg("OUTPUT_DIR", str(disk / "out"), "TEST.PROGRESS_PERIOD", 2, "TEST.SAVE", save)
-    labelled, plain = [], segmentation.label_type
+    labelled, plain = [], Segmentation._best
 
-    def label_type(num_classes):
+    def best(self):
         labelled.append(None)
         if len(labelled) == 5:  # four images are counted and written down
             fill()
-        return plain(num_classes)
+        return plain(self)
 
-    monkeypatch.setattr(segmentation, "label_type", label_type)
+    monkeypatch.setattr(Segmentation, "_best", best)
     with pytest.raises(EvaluationError) as stop:
         evaluate(cfg, model)
     assert f"cannot write {disk / 'out/inference/toy_val' / file}: No space left on device" in str(stop.value)
