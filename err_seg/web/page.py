@@ -90,7 +90,7 @@ def results() -> list[gr.components.Component]:
     with gr.Tab("Class by class"):
         parts = gr.AnnotatedImage(label="Point at a class to see it alone", buttons=["fullscreen"])
     files = gr.File(label="Files", file_count="multiple", interactive=False, visible=False)
-    areas = gr.Dataframe(headers=["class", "share", "probability"], label="Areas", interactive=False, wrap=True)
+    areas = gr.Dataframe(headers=["class", "share", "prob."], label="Areas and mean probabilities", interactive=False)
     kept = gr.Dataframe(headers=["class", "CRM score"], label="Kept classes", interactive=False)
     return [note, pair, parts, areas, kept, files]
 
