@@ -131,7 +131,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     from err_seg.inference.attention import escf_with
     from err_seg.inference.names import printable
-    from err_seg.inference.video import VideoError
     from err_seg.processes import launched_share
 
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
@@ -189,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         joined = gather_results(arguments.format, words.classes, arguments.output)
-    except (OSError, VideoError) as error:
+    except (OSError, ValueError) as error:
         return complain(f"{error}; the images' results are complete, and the same command tries this again", 3)
     summarize(whole, words, arguments.output)
     for file in joined:

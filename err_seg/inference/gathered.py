@@ -15,7 +15,7 @@ from err_seg.drawing.colors import class_colors
 from err_seg.drawing.text import first_synonym
 from err_seg.files import write_json, write_text
 from err_seg.inference.formats import result_paths
-from err_seg.inference.manifest import finished_results
+from err_seg.inference.manifest import OutputError, finished_results
 from err_seg.inference.video import frame_rate, write_video
 from err_seg.regions import join_coco
 
@@ -35,7 +35,7 @@ def gather_results(formats: Iterable[str], classes: Sequence[str], folder: Path)
 
     Raises:
         OSError: a part cannot be read, or a file not be written.
-        VideoError: a video cannot be written.
+        ValueError: a frame cannot be read, or a video not be written; names it.
     """
     return [file for kind in formats if kind in GATHERED for file in GATHERED[kind](folder, classes)]
 
@@ -83,4 +83,7 @@ GATHERED: dict[str, Callable[[Path, Sequence[str]], list[Path]]] = {
 def _parts(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
     for result in finished_results(folder):
         (path,) = result_paths(result.files, [kind], folder)
-        yield json.loads(path.read_text(encoding="utf-8"))
+        try:
+            yield json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise OutputError(f"{path} is damaged ({error}); delete it, so that its image is labelled again") from error

@@ -87,6 +87,18 @@ def test_a_job_s_files_are_of_all_its_runs(run_predict, images, tmp_path):
     assert [image["width"] for image in found["images"]] == [40, 50, 42]
 
 
+def test_a_damaged_part_is_named_and_made_again(run_predict, images, tmp_path):
+    assert run_predict(images, "--format", "coco")[0] == 0
+    part = tmp_path / "out/b_coco.json"
+    part.write_text("{")
+    status, _, errors = run_predict(images, "--format", "coco")
+    assert status == 3
+    assert f"{part} is damaged" in errors
+    part.unlink()
+    assert run_predict(images, "--format", "coco")[0] == 0
+    assert len(json.loads((tmp_path / "out/_annotations.coco.json").read_text())["images"]) == 3
+
+
 def test_polygons(run_predict, images, tmp_path):
     assert run_predict(images, "--format", "polygons,labels", "--background", "grass")[0] == 0
     features = json.loads((tmp_path / "out/a.geojson").read_text())["features"]
