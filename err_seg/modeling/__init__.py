@@ -16,7 +16,8 @@
 ``layers.py``           what SFM and CFM share: guided projections, attention, (star) MLP
 ``loss.py``             the training loss on the kept classes
 ``segmentation.py``     the compact result: K maps and their class indices
-``refine.py``            borders that follow the edges of the image, by a guided filter
+``views.py``            what a result can do: pictures of itself, files, regions, other programs
+``refine.py``           borders that follow the edges of the image, by a guided filter
 ``tiles.py``            large images: windows that speak of the same K classes, blended
 ``err_seg.py``          the whole network, and its use on images and words
 ======================  =====================================================================
