@@ -34,7 +34,6 @@ class Teacher:
     def __init__(self, weights: str, vocabulary: Sequence[str], device: torch.device):
         try:
             self.model = load(weights, device=str(device)).requires_grad_(False)
-            self.model.words.tokenize(vocabulary)  # refuses what embedding would leave out
             self.text = self.model.embed_vocabulary(vocabulary)
         except ValueError as error:
             raise ConfigError(f"MODEL.DISTILL.WEIGHTS: {error}") from error

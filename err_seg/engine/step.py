@@ -30,8 +30,9 @@ def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
 
 def vocabulary_input(model: ERRSeg, vocabulary: tuple[str, ...]) -> Tensor:
     """Return what the model's ``forward`` takes as text: tokens where the text tower trains, else fixed embeddings."""
-    tokens = model.words.tokenize(vocabulary)  # refuses what embedding would leave out
-    return tokens.to(model.device) if model.encoder.trains_text else model.embed_vocabulary(vocabulary)
+    if model.encoder.trains_text:
+        return model.words.tokenize(vocabulary).to(model.device)
+    return model.embed_vocabulary(vocabulary)
 
 
 def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int) -> Tensor:

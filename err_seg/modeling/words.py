@@ -30,30 +30,21 @@ class Words:
         self.context_length = context_length
         self.style = style or PromptStyle()
         self.embeddings = embeddings or TextEmbeddings(None)
-        self._latest: dict[tuple[tuple[str, ...], PromptStyle, bool], Tensor] = {}
+        self._latest: dict[tuple[tuple[str, ...], PromptStyle], Tensor] = {}
 
-    def tokenize(
-        self, vocabulary: Sequence[str], style: PromptStyle | None = None, *, is_lenient: bool = False
-    ) -> Tensor:
+    def tokenize(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
         """Turn T class names into the tokens (T, P, L) of their prompts, on the CPU; the latest result is remembered.
-
-        A tokenizer of few words refuses all others, unless ``is_lenient``: then it warns and leaves them out.
 
         Raises:
             VocabularyError: names cannot be used; see :func:`err_seg.prompts.tokenize_vocabulary`.
         """
-        names, style = check_vocabulary(vocabulary), style or self.style
-        key = names, style, is_lenient
+        key = check_vocabulary(vocabulary), style or self.style
         tokens = self._latest.get(key)
         if tokens is None:
-            tokenizer = getattr(self.tokenizer, "lenient", self.tokenizer) if is_lenient else self.tokenizer
-            tokens = tokenize_vocabulary(names, style, tokenizer, self.context_length)
+            tokens = tokenize_vocabulary(*key, self.tokenizer, self.context_length)
             self._latest = {key: tokens}
         return tokens
 
     def embed(self, clip: OpenCLIP, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
-        """Embed T class names to (T, D) unit vectors, without gradient; cached until the CLIP's weights change.
-
-        Words that a tokenizer of few words does not know are left out with a warning.
-        """
-        return self.embeddings(clip, self.tokenize(vocabulary, style, is_lenient=True))
+        """Embed T class names to (T, D) unit vectors, without gradient; cached until the CLIP's weights change."""
+        return self.embeddings(clip, self.tokenize(vocabulary, style))

@@ -109,6 +109,7 @@ def test_command(scenes, tmp_path):
     [
         (lambda files, words: [], "no words; give one or more lists"),
         (lambda files, words: ["--classes", "circle, square, circle"], "'circle'"),
+        (lambda files, words: ["--classes", "circle, elephant"], "elephant"),
         (lambda files, words: ["--classes", "circle", "--truth", files["labels"][0]], "needs --truth-classes"),
         (
             lambda files, words: ["--classes", "circle", "--truth", files["labels"][0], "--truth-classes", words],

@@ -1,5 +1,7 @@
 """The tiny CLIP: its words, its packaged weights, and that contrastive training teaches."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,6 @@ from safetensors.torch import load_file
 
 import err_seg
 from err_seg.commands import main
-from err_seg.engine.step import vocabulary_input
 from err_seg.mini import clip as mini
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.tokenizer import WordTokenizer
@@ -16,7 +17,7 @@ from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
 from err_seg.mini_runs import pretraining
 from err_seg.mini_runs.pretraining import PretrainingConfig, PretrainingError, contrastive_loss, zero_shot_accuracy
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
-from err_seg.modeling.encoder import CLIPEncoder, Features
+from err_seg.modeling.encoder import Features
 from err_seg.prompts import PromptStyle, VocabularyError, tokenize_vocabulary
 
 MEAN, STD = torch.tensor([123.675, 116.280, 103.530]).view(3, 1, 1), torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
@@ -40,47 +41,21 @@ def test_case_and_punctuation_do_not_count():
 def test_an_unknown_word_is_named_with_the_nearest_known():
     with pytest.raises(VocabularyError, match=r"'starr' of 'A photo of a red starr in the scene'; did you mean 'star'"):
         tokenize_vocabulary(["red starr"], PromptStyle(), mini.tokenizer(), mini.CONTEXT_LENGTH)
-    with pytest.raises(VocabularyError, match=r"does not know the word 'zebu'.*it knows a, black, .*yellow"):
+    with pytest.raises(VocabularyError, match=r"word 'zebu' of 'zebu'\. It knows a, black, .*yellow\. "):
         mini.tokenizer()(["zebu"])
 
 
-def test_prediction_leaves_unknown_words_out_and_warns_once(caplog):
-    model = err_seg.load("mini", device="cpu")
-    image = np.zeros((40, 60, 3), dtype=np.uint8)
-    caplog.clear()
-    result = model.predict(image, ["red star", "zebu cow", "blue zebu"])
-    assert result.vocabulary == ("red star", "zebu cow", "blue zebu")
-    (message,) = caplog.messages
-    assert "a toy and leaves out the words that it does not know: cow, zebu. It knows a, black, blue, " in message
-    assert "err-seg mini draw --split test --count 4 --output scenes" in message
-    assert len(message) < 600
-    model.predict(image, ["zebu", "red star"])
-    list(model.predict_stream([image], ["red star", "cow"]))
-    assert len(caplog.messages) == 1
-    model.predict(image, ["red star", "gnu"])
-    assert "does not know: gnu. " in caplog.messages[1]
-    known = model.embed_vocabulary(["red star", "blue"])
-    assert torch.equal(model.embed_vocabulary(["red star", "blue gnu"]), known)
-
-
-def test_training_refuses_unknown_words(monkeypatch):
-    model = err_seg.load("mini", device="cpu")
-    for trains_text in (True, False):
-        monkeypatch.setattr(CLIPEncoder, "trains_text", trains_text)
-        with pytest.raises(VocabularyError, match="does not know the word 'zebu'"):
-            vocabulary_input(model, ("red star", "zebu"))
-
-
-def test_the_warning_s_command_draws_images_for_it(tmp_path, monkeypatch, caplog, capsys):
+def test_the_command_that_the_error_names_draws_images_with_words_that_it_knows(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["mini", "draw", "--split", "test", "--count", "4", "--output", "scenes"]) == 0
+    with pytest.raises(VocabularyError) as refused:
+        err_seg.load("mini", device="cpu").predict(np.zeros((40, 60, 3), dtype=np.uint8), ["cat", "red star"])
+    (command,) = re.findall(r"err-seg (mini draw .*?)\. ", str(refused.value))
+    assert main(command.split()) == 0
     (images,) = tmp_path.glob("scenes/mini_world/*/images")
-    caplog.clear()
     predict = ["predict", str(images), "--model", "mini", "--device", "cpu", "--format", "json"]
     assert main([*predict, "--classes-file", str(images.parent / "vocabulary.json"), "--output", "known"]) == 0
-    assert not caplog.messages
-    assert main([*predict, "--classes", "cat, red star", "--output", "unknown"]) == 0
-    assert [message.count("does not know: cat. ") for message in caplog.messages] == [1]
+    assert main([*predict, "--classes", "cat, red star", "--output", "unknown"]) == 2
+    assert "does not know the word 'cat'" in capsys.readouterr().err
 
 
 def test_a_name_that_is_too_long_is_refused():
