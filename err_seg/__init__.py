@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from err_seg.data.vocabularies import vocabularies
     from err_seg.hub import ERRSeg, HubError, load
     from err_seg.modeling.segmentation import Segmentation, TooLargeError
+    from err_seg.modeling.smoothing import smoothed
     from err_seg.prompts import VocabularyError
 
 HOMES = {
@@ -40,6 +41,7 @@ HOMES = {
     "load": "hub",
     "load_weights": "checkpoint",
     "save_weights": "checkpoint",
+    "smoothed": "modeling.smoothing",
     "vocabularies": "data.vocabularies",
 }
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "load",
     "load_weights",
     "save_weights",
+    "smoothed",
     "vocabularies",
 ]
 

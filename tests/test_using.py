@@ -75,6 +75,7 @@ class Dataset:
 
 def test_python(folder):
     names = {"folder": folder, "array": np.random.default_rng(0).random((30, 40, 3)), "cv2": cv2, "dataset": Dataset()}
+    names["frames"] = list(np.random.default_rng(0).integers(0, 256, (3, 30, 40, 3), dtype=np.uint8))
     scripts = [script for script in blocks(USING, "python") if is_possible(script) and "ray" not in script]
     assert len(scripts) >= 4
     for script in scripts:

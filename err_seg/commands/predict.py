@@ -79,6 +79,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images, or windows, at a time (1)")
     parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
     parser.add_argument(
+        "--smooth",
+        type=positive,
+        metavar="N",
+        help="average the probabilities of each frame of a video with those of N frames before and N after it",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="ignore finished results and replace those of other settings"
     )
     add_model_options(parser)
@@ -89,6 +95,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error('--format geotiff needs rasterio: pip install "err_seg[geo]"')
     if arguments.tile and "attention" in arguments.format:
         parser.error("attention is shown for the image as a whole: leave out --tile")
+    if arguments.smooth and "attention" in arguments.format:
+        parser.error("attention is shown for single frames: leave out --smooth")
     return arguments
 
 
@@ -107,7 +115,8 @@ def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") 
         "weights": weights_digest(model),
         "precision": model.precision,
         # absent in folders of earlier versions
-        **{name: value for name in ("tile", "refine", "names") if (value := getattr(arguments, name))},
+        **{name: value for name in ("tile", "refine", "names", "smooth") if (value := getattr(arguments, name))},
+        **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
         **({"colors": colors} if (colors := Vocabulary(words.classes).colors) else {}),
         **model.settings,
     }
@@ -163,7 +172,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             done = run(
                 model,
-                iterate_items(sources, rank=rank, world_size=world_size, every=arguments.every),
+                iterate_items(
+                    sources,
+                    rank=rank,
+                    world_size=world_size,
+                    every=arguments.every,
+                    whole_videos=bool(arguments.smooth),
+                ),
                 words,
                 manifest,
                 formats=arguments.format,
@@ -171,6 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 num_kept=arguments.num_kept,
                 tile=arguments.tile,
                 refine=arguments.refine,
+                smooth=arguments.smooth or 0,
                 point=tuple(arguments.point) if arguments.point else None,
                 region_names=arguments.names,
                 total=count_items(sources, rank, world_size),

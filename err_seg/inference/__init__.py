@@ -9,6 +9,7 @@
 ``formats.py``    result files: overlay, labels, json, rle, kept, attention
 ``output.py``     the folder of results: for one set of weights, one set of settings, one job at a time
 ``manifest.py``   which results are in that folder
+``opening.py``    images opened ahead of the network, unless their results are there
 ``runner.py``     the loop: read, predict, write, skip what cannot be read
 ``failures.py``   whether an error of the network concerns an image, a batch or everything
 ``report.py``     what was done and found, and what failed

@@ -210,7 +210,7 @@ def name_sources(sources: Sequence[Source]) -> list[str]:
 
 
 def iterate_items(
-    sources: Sequence[Source], *, rank: int = 0, world_size: int = 1, every: int = 1
+    sources: Sequence[Source], *, rank: int = 0, world_size: int = 1, every: int = 1, whole_videos: bool = False
 ) -> Iterator[Item | Problem]:
     """Yield the items of one process: number ``rank``, ``rank + world_size``, ... of all, in the sources' order.
 
@@ -218,6 +218,7 @@ def iterate_items(
         sources: see :func:`collect_sources`.
         rank, world_size: this process and the number of all.
         every: take each n-th frame of a video.
+        whole_videos: leave all frames of a video to one process.
 
     Yields:
         Items, and problems with videos.
@@ -227,7 +228,8 @@ def iterate_items(
         for item in _items_of(source, name, every):
             if number % world_size == rank:
                 yield item
-            number += 1
+            number += not whole_videos
+        number += whole_videos
 
 
 def _items_of(source: Source, name: str, every: int) -> Iterator[Item | Problem]:

@@ -5,23 +5,23 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from err_seg.data import ImageReadError
 from err_seg.inference.attention import Attention, record_attention
 from err_seg.inference.failures import check_device, is_out_of_memory, reason_of
-from err_seg.inference.formats import Result, result_paths, write_result
+from err_seg.inference.formats import Result, write_result
 from err_seg.inference.inputs import Item, Problem
-from err_seg.inference.manifest import Manifest, OutputError, Place
+from err_seg.inference.manifest import Manifest, OutputError
 from err_seg.inference.names import printable
+from err_seg.inference.opening import Opened, Opener
 from err_seg.inference.report import Report
 from err_seg.inference.words import Words
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.segmentation import Segmentation
+from err_seg.modeling.smoothing import averaged, windows
 from err_seg.overlap import ordered_map
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ def run(
     num_kept: int | None = None,
     tile: int | str | None = None,
     refine: bool = False,
+    smooth: int = 0,
     point: tuple[int, int] | None = None,
     region_names: bool = False,
     total: int | None = None,
@@ -59,6 +60,8 @@ def run(
         batch_size: images, or windows of an image, that go through the network together.
         num_kept: K, instead of the model's own.
         tile, refine: see :meth:`~err_seg.modeling.ERRSeg.predict`.
+        smooth: how many frames of a video before, and as many after, each frame is averaged with, see
+            :func:`err_seg.smoothed`; all frames of a video must then be among the items.
         point: (x, y), the pixel that attention is shown for; images that do not contain it are reported.
         region_names: write names on the regions of overlays.
         total: number of items for the progress bar, if known.
@@ -69,11 +72,13 @@ def run(
         VocabularyError: words that the network cannot read.
     """
     model.embed_vocabulary(words.vocabulary)  # so that unusable words are found before anything is read
-    job = _Job(model, words, manifest, formats, batch_size, num_kept, tile, refine, point, region_names)
+    job = _Job(model, words, manifest, formats, batch_size, num_kept, tile, refine, smooth, point, region_names)
+    opener = Opener(manifest, formats, point)
     with job.report.network.span(), tqdm(total=total, unit="image", disable=None) as progress:
-        opened = ordered_map(job.open, items, threads=READERS, ahead=2 * batch_size)
-        predicted = job.predict_all(opened, progress)
-        written = ordered_map(job.write, predicted, threads=WRITERS, ahead=WRITERS + batch_size)
+        opened = ordered_map(opener.open, items, threads=READERS, ahead=2 * batch_size)
+        predicted = job.predict_all(opener.with_neighbours(opened, smooth), progress)
+        finished = job.smoothed(predicted) if smooth else predicted
+        written = ordered_map(job.write, finished, threads=WRITERS, ahead=WRITERS + batch_size)
         with closing(opened), closing(written):
             for result in written:
                 job.count(result)
@@ -81,19 +86,10 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """An image to predict; ``pixels`` is ``None`` if its results are there."""
-
-    item: Item
-    place: Place
-    pixels: np.ndarray | None
-
-
-@dataclass(frozen=True)
 class _Predicted:
     """An image and what the network says about it."""
 
-    opened: _Opened
+    opened: Opened
     segmentation: Segmentation
     attention: Attention | None
 
@@ -110,54 +106,27 @@ class _Job:
     num_kept: int | None
     tile: int | str | None
     refine: bool
+    smooth: int
     point: tuple[int, int] | None
     region_names: bool
     report: Report = field(default_factory=Report)
 
-    def open(self, item: Item | Problem) -> _Opened | Problem:
-        """Read an image unless it is done."""
-        if isinstance(item, Problem):
-            return item
-        try:
-            try:
-                place = self.manifest.place(item.name, item.frame, item.content)
-            except OutputError:
-                raise
-            except OSError:
-                item.read()  # its own message says more
-                raise
-            if self.manifest.is_done(place, result_paths(place.files, self.formats, self.manifest.folder)):
-                return _Opened(item, place, None)
-            pixels = item.read()
-            if self.point and not (0 <= self.point[0] < pixels.shape[1] and 0 <= self.point[1] < pixels.shape[0]):
-                size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-                raise ImageReadError(f"{item.source}: the point {self.point} lies outside of this image of {size}")
-            return _Opened(item, place, pixels)
-        except OutputError:
-            raise
-        except MemoryError:
-            return Problem(item.source, f"{item.source}: too large for the memory")
-        except ImageReadError as error:
-            return Problem(item.source, printable(str(error)))
-        except Exception as error:  # of any library that decodes
-            return Problem(item.source, printable(f"{item.source}: cannot be read ({reason_of(error)})"))
-
-    def predict_all(self, opened: Iterator[_Opened | Problem], progress: tqdm) -> Iterator[_Predicted]:
+    def predict_all(self, opened: Iterator[Opened | Problem], progress: tqdm) -> Iterator[_Predicted]:
         """Yield the predictions of the images, and count those that cannot be read or are done.
 
         Raises:
             DeviceError: the model's device failed.
         """
-        readable = self._without_finished(opened, progress)
+        readable = self._due(opened, progress)
         while batch := list(itertools.islice(readable, self.batch_size)):
             with self.report.network.working():
                 predictions = self._predict(batch)
             yield from predictions
             progress.update(len(batch))
 
-    def _without_finished(self, opened: Iterator[_Opened | Problem], progress: tqdm) -> Iterator[_Opened]:
+    def _due(self, opened: Iterator[Opened | Problem], progress: tqdm) -> Iterator[Opened]:
         for one in opened:
-            if isinstance(one, _Opened) and one.pixels is not None:
+            if isinstance(one, Opened) and one.pixels is not None:
                 yield one
                 continue
             if isinstance(one, Problem):
@@ -166,7 +135,7 @@ class _Job:
                 self.report.skipped += 1
             progress.update()
 
-    def _predict(self, batch: list[_Opened]) -> list[_Predicted]:
+    def _predict(self, batch: list[Opened]) -> list[_Predicted]:
         """Predict a batch; if that fails, smaller ones, so that one image does not affect the others.
 
         Raises:
@@ -180,9 +149,7 @@ class _Job:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(batch) == 1:
-            source = batch[0].item.source
-            what = "too large for the memory" if is_memory else "the network failed on it"
-            self.report.problems.append(Problem(source, f"{source}: {what}: {reason}"))
+            self.report.problems.append(_failed(batch[0].item, reason, is_memory))
             return []
         size = 1
         if is_memory:
@@ -190,7 +157,7 @@ class _Job:
             logger.warning("out of memory with %d images at a time; going on with %d", len(batch), size)
         return [done for i in range(0, len(batch), size) for done in self._predict(batch[i : i + size])]
 
-    def _predict_together(self, batch: list[_Opened]) -> list[_Predicted]:
+    def _predict_together(self, batch: list[Opened]) -> list[_Predicted]:
         model, names = self.model, self.words.vocabulary
         images = [opened.pixels for opened in batch]
         predictions = model.predict(
@@ -200,12 +167,33 @@ class _Job:
         for opened, pixels, prediction in zip(batch, images, predictions, strict=True):
             assert pixels is not None
             shown = record_attention(model, pixels, names, self.num_kept) if "attention" in self.formats else None
-            _ = prediction.labels  # kept: made here, since two threads that compute hinder each other
-            # so that the writers' queue does not fill the device's memory
-            results.append(_Predicted(opened, prediction.cpu(), shown))
+            results.append(_Predicted(opened, prediction if self.smooth else _ready(prediction), shown))
             if opened.place.name != opened.item.name:
                 self.report.renamed[printable(opened.place.source)] = printable(opened.place.name)
         return results
+
+    def smoothed(self, predicted: Iterator[_Predicted]) -> Iterator[_Predicted]:
+        """Average the frames of each video; those whose results are there were needed for others, and are counted.
+
+        Raises:
+            DeviceError: the model's device failed.
+        """
+        for window in windows(predicted, self.smooth):
+            one = window[self.smooth]
+            assert one
+            if one.opened.is_done:
+                self.report.skipped += 1
+                continue
+            item = one.opened.item
+            frames = [other.segmentation if other and other.opened.item.name == item.name else None for other in window]
+            try:
+                with self.report.network.working():
+                    segmentation = _ready(averaged(frames))
+            except Exception as error:  # of any device
+                check_device(self.model.device, reason_of(error))
+                self.report.problems.append(_failed(item, reason_of(error), is_out_of_memory(error)))
+            else:
+                yield replace(one, segmentation=segmentation)
 
     def write(self, predicted: _Predicted) -> Result | Problem:
         """Write the results of an image, and record that they are complete.
@@ -239,3 +227,14 @@ class _Job:
             self.report.problems.append(written)
         else:
             self.report.add(written)
+
+
+def _ready(segmentation: Segmentation) -> Segmentation:
+    """Make the labels here, since two threads that compute hinder each other, and leave the device to what comes."""
+    _ = segmentation.labels
+    return segmentation.cpu()
+
+
+def _failed(item: Item, reason: str, is_memory: bool) -> Problem:
+    what = "too large for the memory" if is_memory else "the network failed on it"
+    return Problem(item.source, f"{item.source}: {what}: {reason}")

@@ -19,6 +19,7 @@
 ``views.py``            what a result can do: pictures of itself, files, regions, other programs
 ``refine.py``           borders that follow the edges of the image, by a guided filter
 ``tiles.py``            large images: windows that speak of the same K classes, blended
+``smoothing.py``        videos: each frame averaged with those around it
 ``err_seg.py``          the whole network, and its use on images and words
 ======================  =====================================================================
 

@@ -22,7 +22,7 @@ EPSILON = 1e-3
 """How much variance of the colours, in 0..1, is taken for noise and not for an edge."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class RefinedSegmentation(Segmentation):
     """A result whose borders follow those of the image.
 

@@ -92,3 +92,8 @@ def test_prediction(toy_model, images, options):
         expected = refined(before, torch.from_numpy(image).permute(2, 0, 1))
         assert torch.equal(after.labels, expected.labels)
         assert not torch.equal(after.labels, before.labels)
+
+
+def test_a_refined_result_describes_itself_like_any_other():
+    result = refined(result_of(torch.rand(2, 12, 16)), two_halves(50))
+    assert repr(result) == "Segmentation(96×132 pixels, 2 of 2 classes: thing 0, thing 1)"
