@@ -55,6 +55,11 @@ def launched_share() -> tuple[int, int]:
     return rank, processes
 
 
+def are_apart() -> bool:
+    """Whether this is one of several processes that no launcher connects."""
+    return launched_share()[1] > 1 and "MASTER_ADDR" not in os.environ
+
+
 def gather_launched(value: T) -> list[T] | None:
     """Wait until all processes of a launcher are done, and collect a value from each.
 
@@ -65,7 +70,7 @@ def gather_launched(value: T) -> list[T] | None:
         All values in process 0 and ``None`` in the others; this process's alone where no launcher connects them.
     """
     rank, processes = launched_share()
-    if processes == 1 or "MASTER_ADDR" not in os.environ:
+    if processes == 1 or are_apart():
         return [value]
     dist.init_process_group("gloo", timeout=PATIENCE)
     try:

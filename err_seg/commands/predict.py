@@ -125,6 +125,15 @@ def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") 
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict, write the results, print the table of areas, and say what failed."""
     arguments = parse_arguments(argv)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
+    try:
+        return predict(arguments)
+    except KeyboardInterrupt:
+        return complain("interrupted; the same command continues from here", 130)
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Label this process's share of the images, and see to the whole in the first process; returns the exit status."""
     from err_seg.commands.models import load_model, read_names
     from err_seg.inference import (
         DeviceError,
@@ -132,17 +141,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         Report,
         collect_sources,
         gather_reports,
-        gather_results,
         iterate_items,
         open_output,
         parse_words,
         run,
     )
     from err_seg.inference.attention import escf_with
-    from err_seg.inference.names import printable
     from err_seg.processes import launched_share
 
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
     try:
         rank, world_size = launched_share()
         words = parse_words(read_names(arguments), arguments.background)
@@ -196,22 +202,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             return complain(
                 f"{error}; what was done before is complete, and the same command continues from there", status
             )
-        except KeyboardInterrupt:
-            return complain("interrupted; the same command continues from here", 130)
-    report.merge(done)
-    whole = gather_reports(report)
-    if whole is None:
-        return 0
-    try:
-        joined = gather_results(arguments.format, words.classes, arguments.output)
-    except (OSError, ValueError) as error:
-        return complain(f"{error}; the images' results are complete, and the same command tries this again", 3)
-    summarize(whole, words, arguments.output)
+        report.merge(done)
+        whole = gather_reports(report)
+        return 0 if whole is None else finish(whole, arguments, words)
+
+
+def finish(report: "Report", arguments: argparse.Namespace, words: "Words") -> int:
+    """Write the files of the whole job, print the table of areas and what failed; returns the exit status."""
+    from err_seg.inference import GATHERED, gather_results
+    from err_seg.inference.names import printable
+    from err_seg.processes import are_apart
+
+    kinds = [kind for kind in arguments.format if kind in GATHERED]
+    apart = bool(kinds) and are_apart()
+    joined, failed = gather_results(() if apart else kinds, words.classes, arguments.output, report.finished)
+    summarize(report, words, arguments.output)
     for file in joined:
         print(f"all results together: {printable(file)}")
-    for problem in whole.problems:
-        print(f"error: {problem.message}", file=sys.stderr)
-    return 1 if whole.problems else 0
+    if apart:
+        print(f"for {', '.join(kinds)} of the whole job, run this again in one process when all are done")
+    again = "the images' results are complete, and the same command tries this again"
+    for message in (*(problem.message for problem in report.problems), *(f"{reason}; {again}" for reason in failed)):
+        print(f"error: {message}", file=sys.stderr)
+    return 3 if failed else 1 if report.problems else 0
 
 
 def count_items(sources: "list[Source]", rank: int, world_size: int) -> int | None:

@@ -6,7 +6,9 @@
 ``names.py``      names of result files, for every file system
 ``video.py``      frames of a video
 ``words.py``      the classes, and which pixels belong to none
-``formats.py``    result files: overlay, labels, json, rle, kept, attention
+``formats.py``    result files of one image
+``gathered.py``   files of a whole job, joined from those of its images
+``geotiff.py``    label maps where their image lies on the earth
 ``output.py``     the folder of results: for one set of weights, one set of settings, one job at a time
 ``manifest.py``   which results are in that folder
 ``opening.py``    images opened ahead of the network, unless their results are there
@@ -20,7 +22,7 @@
 
 from err_seg.inference.failures import DeviceError
 from err_seg.inference.formats import FORMATS, Result
-from err_seg.inference.gathered import gather_results
+from err_seg.inference.gathered import GATHERED, gather_results
 from err_seg.inference.inputs import Item, Problem, collect_sources, iterate_items
 from err_seg.inference.manifest import Manifest, OutputError
 from err_seg.inference.output import open_output
@@ -30,6 +32,7 @@ from err_seg.inference.words import NOTHING, Words, WordsError, parse_words, spl
 
 __all__ = [
     "FORMATS",
+    "GATHERED",
     "NOTHING",
     "DeviceError",
     "Item",

@@ -6,6 +6,7 @@ Parts are results like any other, so that an interrupted job goes on, and severa
 import json
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -15,75 +16,93 @@ from err_seg.drawing.colors import class_colors
 from err_seg.drawing.text import first_synonym
 from err_seg.files import write_json, write_text
 from err_seg.inference.formats import result_paths
-from err_seg.inference.manifest import OutputError, finished_results
+from err_seg.inference.manifest import Finished, OutputError
+from err_seg.inference.names import printable
 from err_seg.inference.video import frame_rate, write_video
 from err_seg.regions import join_coco
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
+Joined = Iterator[tuple[Path, Callable[[], None]]]
+"""Files of a job, each with the function that writes it."""
 
-def gather_results(formats: Iterable[str], classes: Sequence[str], folder: Path) -> list[Path]:
-    """Write the files of a whole job, of all results in its folder.
+
+def gather_results(
+    formats: Iterable[str], classes: Sequence[str], folder: Path, results: Iterable[Finished]
+) -> tuple[list[Path], list[str]]:
+    """Write the files of a whole job; one that cannot be written does not keep the others from being written.
 
     Args:
-        formats: those asked for; others than :data:`GATHERED` need nothing here.
+        formats: of :data:`GATHERED`.
         classes: the class names, in label order.
         folder: of the results.
+        results: of all images of the job.
 
     Returns:
-        The files written.
-
-    Raises:
-        OSError: a part cannot be read, or a file not be written.
-        ValueError: a frame cannot be read, or a video not be written; names it.
+        The files written, and for each other file why it could not be.
     """
-    return [file for kind in formats if kind in GATHERED for file in GATHERED[kind](folder, classes)]
+    ordered = sorted(results)  # by name, then frame
+    written, failed = [], []
+    for kind in formats:
+        for file, write in GATHERED[kind](folder, classes, ordered):
+            try:
+                write()
+                written.append(file)
+            except (OSError, ValueError) as error:
+                failed.append(printable(str(error)))
+    return written, failed
 
 
-def _write_coco(folder: Path, classes: Sequence[str]) -> list[Path]:
-    """Write one COCO data set."""
+def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
+    """One COCO data set."""
     path = folder / "_annotations.coco.json"
-    write_json(path, join_coco(_parts(folder, "coco"), classes), ensure_ascii=False)
-    return [path]
+    parts = _parts(folder, results, "coco", {"images", "annotations"})
+    yield path, lambda: write_json(path, join_coco(parts, classes), ensure_ascii=False)
 
 
-def _write_page(folder: Path, classes: Sequence[str]) -> list[Path]:
-    """Write a page that needs nothing else: thumbnails, and the classes to filter them by."""
+def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
+    """A page that needs nothing else: thumbnails, and the classes to filter them by."""
     path, names = folder / "index.html", [first_synonym(name) for name in classes]
     colors = {name: f"#{bytes(color).hex()}" for name, color in zip(names, class_colors(classes), strict=True)}
-    facts = {"colors": colors, "images": list(_parts(folder, "html"))}
-    data = json.dumps(facts, ensure_ascii=False).replace("<", "\\u003c")
-    write_text(path, TEMPLATE.read_text(encoding="utf-8").replace("DATA", data, 1))
-    return [path]
+    parts = _parts(folder, results, "html", {"source", "thumbnail", "classes"})
+
+    def write() -> None:
+        data = json.dumps({"colors": colors, "images": list(parts)}, ensure_ascii=False).replace("<", "\\u003c")
+        write_text(path, TEMPLATE.read_text(encoding="utf-8").replace("DATA", data, 1))
+
+    yield path, write
 
 
-def _write_videos(folder: Path, classes: Sequence[str]) -> list[Path]:
-    """Write a video of the overlays of each video's frames, as fast as the video they were taken from."""
-    written = []
-    frames = (result for result in finished_results(folder) if result.frame is not None)
+def _videos(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
+    """A video of the overlays of each video's frames, as fast as the video they were taken from."""
+    frames = (result for result in results if result.frame is not None)
     for (name, source), group in groupby(frames, key=lambda result: (result.name, result.source)):
-        results = list(group)
-        numbers = [result.frame or 0 for result in results]
-        step = statistics.median_low([b - a for a, b in pairwise(numbers)] or [1])
         path = folder / name / "overlay.mp4"
-        files = (file for result in results for file in result_paths(result.files, ["video"], folder))
-        write_video((read_image(file) for file in files), path, frame_rate(Path(source)) / step)
-        written.append(path)
-    return written
+        yield path, partial(_write_video, folder, path, Path(source), list(group))
 
 
-GATHERED: dict[str, Callable[[Path, Sequence[str]], list[Path]]] = {
-    "coco": _write_coco,
-    "html": _write_page,
-    "video": _write_videos,
+def _write_video(folder: Path, path: Path, source: Path, results: Sequence[Finished]) -> None:
+    numbers = [result.frame or 0 for result in results]
+    step = statistics.median_low([b - a for a, b in pairwise(numbers)] or [1])
+    files = (file for result in results for file in result_paths(result.files, ["video"], folder))
+    write_video((read_image(file) for file in files), path, frame_rate(source) / step)
+
+
+GATHERED: dict[str, Callable[[Path, Sequence[str], Sequence[Finished]], Joined]] = {
+    "coco": _coco,
+    "html": _page,
+    "video": _videos,
 }
-"""Name of a format to the function that writes the job's files from the images' parts."""
+"""Name of a format to the function that joins the job's files from the images' parts."""
 
 
-def _parts(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
-    for result in finished_results(folder):
+def _parts(folder: Path, results: Iterable[Finished], kind: str, keys: set[str]) -> Iterator[dict[str, Any]]:
+    for result in results:
         (path,) = result_paths(result.files, [kind], folder)
         try:
-            yield json.loads(path.read_text(encoding="utf-8"))
+            part = json.loads(path.read_text(encoding="utf-8"))
+            if not (isinstance(part, dict) and keys <= part.keys()):
+                raise ValueError(f"it lacks {', '.join(sorted(keys))}")
         except ValueError as error:
             raise OutputError(f"{path} is damaged ({error}); delete it, so that its image is labelled again") from error
+        yield part

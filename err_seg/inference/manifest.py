@@ -69,9 +69,14 @@ class Place:
     version: int
 
     @property
+    def finished(self) -> Finished:
+        """What it is when its results are complete."""
+        return Finished(self.name, self.frame, self.source)
+
+    @property
     def files(self) -> str:
         """The name of its result files, a relative path without ending."""
-        return Finished(self.name, self.frame, self.source).files
+        return self.finished.files
 
 
 @dataclass
@@ -158,11 +163,6 @@ class Manifest:
             except (ValueError, TypeError):
                 continue  # cut short by a kill
 
-    def finished(self) -> list["Finished"]:
-        """List all results that this manifest knows, in the order of their names and frames."""
-        known = (Finished(owner.name, frame, owner.source) for owner in self._owners.values() for frame in owner.frames)
-        return sorted(known, key=lambda result: result.files)
-
     def _note(
         self,
         name: str,
@@ -183,16 +183,6 @@ class Manifest:
             owner.frames.add(frame)
         if signature:
             self._digests[(source, *signature)] = digest
-
-
-def finished_results(folder: Path) -> list[Finished]:
-    """List all results in a folder, of all processes, in the order of their names and frames."""
-    manifest = Manifest(folder, -1)
-    for file in sorted(folder.glob("manifest*.jsonl")):
-        with file.open("rb") as lines:
-            next(lines, None)
-            manifest.read(lines)
-    return manifest.finished()
 
 
 def write_line(descriptor: int, line: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from err_seg.inference.formats import Result
 from err_seg.inference.inputs import Problem
+from err_seg.inference.manifest import Finished
 from err_seg.inference.words import NOTHING
 from err_seg.overlap import TimeShare
 from err_seg.processes import gather_launched
@@ -16,6 +17,7 @@ class Report:
 
     Attributes:
         done: images whose results were written; ``skipped``: those whose results were already there.
+        finished: the results of both, in order.
         pixels: number of pixels in the images done, by class name; :attr:`nothing`: those of no class.
         images: in how many of the images done a class occurs.
         problems: what could not be used, in order.
@@ -28,19 +30,26 @@ class Report:
     nothing: int = 0
     pixels: Counter[str] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
+    finished: list[Finished] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
     network: TimeShare = field(default_factory=TimeShare)
 
-    def add(self, result: Result) -> None:
-        """Count an image's pixels."""
+    def add(self, finished: Finished, result: Result) -> None:
+        """Add an image's results, and count its pixels."""
         self.done += 1
+        self.finished.append(finished)
         for label, count in result.areas.items():
             if label == NOTHING:
                 self.nothing += count
             else:
                 self.pixels[result.words.classes[label]] += count
                 self.images[result.words.classes[label]] += 1
+
+    def skip(self, finished: Finished) -> None:
+        """Add results that were there before."""
+        self.skipped += 1
+        self.finished.append(finished)
 
     def merge(self, other: "Report") -> None:
         """Add another process's report."""
@@ -49,6 +58,7 @@ class Report:
         self.nothing += other.nothing
         self.pixels.update(other.pixels)
         self.images.update(other.images)
+        self.finished += other.finished
         self.problems += other.problems
         self.renamed.update(other.renamed)
         self.network.add(other.network)

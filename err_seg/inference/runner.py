@@ -14,7 +14,7 @@ from err_seg.inference.attention import Attention, record_attention
 from err_seg.inference.failures import check_device, is_out_of_memory, reason_of
 from err_seg.inference.formats import Result, write_result
 from err_seg.inference.inputs import Item, Problem
-from err_seg.inference.manifest import Manifest, OutputError
+from err_seg.inference.manifest import Finished, Manifest, OutputError
 from err_seg.inference.names import printable
 from err_seg.inference.opening import Opened, Opener
 from err_seg.inference.report import Report
@@ -132,7 +132,7 @@ class _Job:
             if isinstance(one, Problem):
                 self.report.problems.append(one)
             else:
-                self.report.skipped += 1
+                self.report.skip(one.place.finished)
             progress.update()
 
     def _predict(self, batch: list[Opened]) -> list[_Predicted]:
@@ -182,7 +182,7 @@ class _Job:
             one = window[self.smooth]
             assert one
             if one.opened.is_done:
-                self.report.skipped += 1
+                self.report.skip(one.opened.place.finished)
                 continue
             item = one.opened.item
             frames = [other.segmentation if other and other.opened.item.name == item.name else None for other in window]
@@ -195,7 +195,7 @@ class _Job:
             else:
                 yield replace(one, segmentation=segmentation)
 
-    def write(self, predicted: _Predicted) -> Result | Problem:
+    def write(self, predicted: _Predicted) -> tuple[Finished, Result] | Problem:
         """Write the results of an image, and record that they are complete.
 
         Raises:
@@ -211,7 +211,7 @@ class _Job:
             write_result(result, self.formats, self.manifest.folder)
             self.manifest.add(place)
             _ = result.areas  # kept: counted here, not while the network waits
-            return result
+            return place.finished, result
         except OSError as error:
             what = f"cannot write the results of {item.source} to {self.manifest.folder}: {error}"
             if error.errno not in ABOUT_A_NAME:
@@ -221,12 +221,12 @@ class _Job:
             what = "too large for the memory" if is_out_of_memory(error) else "its results cannot be written"
             return Problem(item.source, f"{item.source}: {what} ({reason_of(error)})")
 
-    def count(self, written: Result | Problem) -> None:
+    def count(self, written: tuple[Finished, Result] | Problem) -> None:
         """Add an image to the report."""
         if isinstance(written, Problem):
             self.report.problems.append(written)
         else:
-            self.report.add(written)
+            self.report.add(*written)
 
 
 def _ready(segmentation: Segmentation) -> Segmentation:

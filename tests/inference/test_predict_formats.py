@@ -87,10 +87,11 @@ def test_a_job_s_files_are_of_all_its_runs(run_predict, images, tmp_path):
     assert [image["width"] for image in found["images"]] == [40, 50, 42]
 
 
-def test_a_damaged_part_is_named_and_made_again(run_predict, images, tmp_path):
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '"images, annotations"'])
+def test_a_damaged_part_is_named_and_made_again(run_predict, images, tmp_path, content):
     assert run_predict(images, "--format", "coco")[0] == 0
     part = tmp_path / "out/b_coco.json"
-    part.write_text("{")
+    part.write_text(content)
     status, _, errors = run_predict(images, "--format", "coco")
     assert status == 3
     assert f"{part} is damaged" in errors
