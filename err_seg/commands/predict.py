@@ -52,7 +52,12 @@ def covered(text: str) -> int | str:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("predict", __doc__)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, videos, folders, globs, - (standard input)")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images, videos, folders, globs, https addresses of images, - (standard input)",
+    )
     add_words_options(parser)
     parser.add_argument(
         "--background",

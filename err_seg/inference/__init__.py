@@ -2,6 +2,7 @@
 
 ================  ===================================================================
 ``inputs.py``     images, folders, globs, videos and standard input, as one list
+``contents.py``   what identifies an input: the content of a file, or of bytes that are none
 ``lookalikes.py`` files that look like images but cannot be read, and what to do about it
 ``names.py``      names of result files, for every file system
 ``video.py``      frames of a video

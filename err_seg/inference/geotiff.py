@@ -31,6 +31,8 @@ def write_geotiff(labels: np.ndarray, names: Sequence[str], source: str, path: P
     """
     import rasterio
 
+    if not Path(source).is_file():
+        raise GeoreferenceError(f"{source}: is no file, and does not say where it lies; write --format labels instead")
     try:
         with rasterio.open(source) as image:
             crs, transform, size = image.crs, image.transform, (image.height, image.width)

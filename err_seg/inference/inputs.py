@@ -1,4 +1,4 @@
-"""The inputs: images, folders, globs, videos and standard input, in the same order for all processes."""
+"""The inputs: images, folders, globs, videos, addresses and standard input, in the same order for all processes."""
 
 import glob
 import os
@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from err_seg.data import ImageReadError, read_image
-from err_seg.identity import content_digest, file_digest, file_signature, is_settled
+from err_seg.data import read_image
+from err_seg.data.download import fetch, is_url, shown_url
+from err_seg.identity import content_digest
+from err_seg.inference.contents import Bytes, FileContent
 from err_seg.inference.lookalikes import image_suffixes, why_unreadable
 from err_seg.inference.manifest import Content
 from err_seg.inference.names import DIGITS, fitting_name, name_key, printable
@@ -24,21 +26,31 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Source:
-    """An image or video. ``path`` is ``None`` for standard input; ``relative`` is its path below the input."""
+    """An image or video.
+
+    Attributes:
+        path: of the file; ``None`` of what is none.
+        relative: its path below the input.
+        text: the address of what is to be fetched, or "-" for standard input.
+    """
 
     path: Path | None
     relative: Path
+    text: str = ""
+
+    @property
+    def whole(self) -> str:
+        """What no other source has: the path from the root, or the address."""
+        return str(self.path.absolute()) if self.path else self.text
 
     def name(self, level: int) -> str:
         """Return a name for its results, longer with each level: from "cat" to "home/me/images/cat.jpg"."""
-        if self.path is None:
-            return "stdin"
         if level == 0:
             return self.relative.with_suffix("").as_posix()
-        parts = self.path.absolute().parts[1:]
+        parts = self.path.absolute().parts[1:] if self.path else _address_parts(self.text) or self.relative.parts
         wanted = len(self.relative.parts) + level - 1
         name = Path(*parts[-wanted:]).as_posix()
-        return name if wanted <= len(parts) else f"{name}-{content_digest(os.fsencode(self.path.absolute()))}"
+        return name if wanted <= len(parts) else f"{name}-{content_digest(os.fsencode(self.whole))}"
 
 
 @dataclass(frozen=True)
@@ -68,79 +80,18 @@ class Problem:
     message: str
 
 
-class FileContent:
-    """A file, as it is at the first call; see :class:`~err_seg.inference.manifest.Content`."""
-
-    def __init__(self, path: Path):
-        self.path = str(path.absolute())
-
-    def signature(self) -> list[int] | None:
-        """Return the file's signature if no later change of the file could go unnoticed, else ``None``."""
-        return self._signature if self._is_settled else None
-
-    def digest(self) -> str:
-        """Return the digest of the file's content."""
-        return self._digest
-
-    def check(self) -> None:
-        """Check that the file has not changed since.
-
-        Raises:
-            ImageReadError: it has; another program may be writing to it.
-        """
-        if file_signature(self.path) != self._signature:
-            raise ImageReadError(f"{printable(self.path)}: changed while it was read; run this again")
-
-    @cached_property
-    def _signature(self) -> list[int]:
-        return file_signature(self.path)
-
-    @cached_property
-    def _is_settled(self) -> bool:
-        return is_settled(self._signature)
-
-    @cached_property
-    def _digest(self) -> str:
-        return file_digest(self.path)
-
-
-class StandardInput:
-    """An image on standard input, read once; each new one replaces the one before."""
-
-    path = STDIN
-
-    def signature(self) -> list[int] | None:
-        """Return ``None``: only its content identifies it."""
-        return None
-
-    def digest(self) -> str:
-        """Return the digest of all bytes."""
-        return content_digest(self._data)
-
-    def read(self) -> np.ndarray:
-        """Decode it to (H, W, 3) uint8 RGB.
-
-        Raises:
-            ImageReadError: it is not an image.
-        """
-        return read_image(self._data, "standard input")
-
-    @cached_property
-    def _data(self) -> bytes:
-        return sys.stdin.buffer.read()
-
-
 def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple[list[Source], list[Problem]]:
     """Resolve the user's inputs; each file counts once.
 
     Args:
-        inputs: files, folders (with all images and videos below), glob patterns, or "-" for standard input.
+        inputs: files, folders (with all images and videos below), glob patterns, https addresses of images, or "-"
+            for standard input.
         exclude: a folder to leave out, that of the results.
 
     Returns:
         The sources, in order, and the problems: what is missing or empty, or looks like an image but cannot be read.
     """
-    sources: dict[Path | None, Source] = {}
+    sources: dict[Path | str, Source] = {}
     problems: list[Problem] = []
     own = exclude.resolve() if exclude else None
     for text in inputs:
@@ -155,13 +106,15 @@ def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple
             if source.path and (reason := why_unreadable(source.path)):
                 problems.append(Problem(str(source.path), f"{printable(source.path)}: {reason}"))
             else:
-                sources.setdefault(source.path.resolve() if source.path else None, source)
+                sources.setdefault(source.path.resolve() if source.path else source.text, source)
     return list(sources.values()), problems
 
 
 def _expand(text: str, problems: list[Problem]) -> list[Source]:
     if text == STDIN:
-        return [Source(None, Path("stdin"))]
+        return [Source(None, Path("stdin"), STDIN)]
+    if is_url(text):
+        return [Source(None, Path((_address_parts(text) or ("image",))[-1]), text)]
     path = Path(text).expanduser()
     if path.is_dir():
         return [Source(file, file.relative_to(path)) for file in sorted(_images_below(path, problems))]
@@ -196,9 +149,8 @@ def name_sources(sources: Sequence[Source]) -> list[str]:
     first: dict[str, Source] = {}
     endings = []
     for source in sources:
-        path = str(source.path.absolute()) if source.path else ""
-        is_first = first.setdefault(name_key(path), source) is source
-        endings.append("" if is_first else f"-{content_digest(os.fsencode(path))[:DIGITS]}")
+        is_first = first.setdefault(name_key(source.whole), source) is source
+        endings.append("" if is_first else f"-{content_digest(os.fsencode(source.whole))[:DIGITS]}")
     levels = [1 if source.path and is_video(source.path) else 0 for source in sources]
     while True:
         named = zip(sources, levels, endings, strict=True)
@@ -234,8 +186,12 @@ def iterate_items(
 
 def _items_of(source: Source, name: str, every: int) -> Iterator[Item | Problem]:
     if source.path is None:
-        standard_input = StandardInput()
-        yield Item(name, None, "standard input", standard_input, standard_input.read)
+        if source.text == STDIN:
+            title, data = "standard input", Bytes(STDIN, sys.stdin.buffer.read)
+        else:
+            title = shown_url(source.text)
+            data = Bytes(title, partial(fetch, source.text))
+        yield Item(name, None, title, data, lambda: read_image(data.data, title))
         return
     content, title = FileContent(source.path), printable(source.path)
     if not is_video(source.path):
@@ -255,3 +211,8 @@ def _read_checked(content: FileContent, read: Callable[[], np.ndarray]) -> np.nd
     image = read()
     content.check()
     return image
+
+
+def _address_parts(text: str) -> tuple[str, ...]:
+    """Split an address into the server and the folders and file there; nothing, if it is none."""
+    return tuple(part for part in shown_url(text).partition("://")[2].split("/") if part.strip("."))

@@ -83,3 +83,15 @@ def test_words():
     assert (words.classes, words.background, words.threshold) == (("cat",), ("wall", "floor"), 0.25)
     with pytest.raises(WordsError, match="besides the background"):
         parse_words(["wall"], ["wall"])
+
+
+def test_addresses_are_named_by_their_files():
+    first, second = "https://host/a/cat.jpg?key=1", "https://host/b/cat.png"
+    assert names([first]) == ["cat"]
+    assert names([first, second]) == ["cat.jpg", "cat.png"]
+    assert names([first, "https://host/b/cat.jpg"]) == ["a/cat.jpg", "b/cat.jpg"]
+    one, other = names([first, "https://host/a/cat.jpg?key=2"])
+    assert one != other
+    assert {one.partition("-")[0], other.partition("-")[0]} == {"host/a/cat.jpg"}
+    assert names([first, first]) == ["cat"]
+    assert names(["https://host/../..", "https://"]) == ["host", "image"]

@@ -17,11 +17,12 @@ from predicting import files, save
 
 import err_seg
 from err_seg.commands import models
+from err_seg.data import ImageReadError
 from err_seg.evaluation import load_label_png
 from err_seg.files import file_sha256
 from err_seg.identity import RESULT_FORMAT, file_digest
-from err_seg.inference import OutputError, inputs, open_output
-from err_seg.inference.inputs import FileContent
+from err_seg.inference import OutputError, contents, inputs, open_output
+from err_seg.inference.contents import FileContent
 
 WORDS = ["cat", "dog", "grass"]
 
@@ -142,8 +143,8 @@ def test_frames_belong_to_their_video(run_predict, tmp_path):
 def test_digest_is_spared_only_where_the_file_is_proven_to_be_the_same(run_predict, tmp_path, monkeypatch):
     images = [save(tmp_path / f"in/{i}.png", seed=i) for i in range(3)]
     digested = []
-    monkeypatch.setattr(inputs, "file_digest", lambda path: digested.append(path) or file_digest(path))
-    monkeypatch.setattr(inputs, "is_settled", lambda signature: True)
+    monkeypatch.setattr(contents, "file_digest", lambda path: digested.append(path) or file_digest(path))
+    monkeypatch.setattr(contents, "is_settled", lambda signature: True)
     assert run_predict(tmp_path / "in")[0] == 0
     assert len(digested) == 3
     assert "3 were done before" in run_predict(tmp_path / "in")[1]
@@ -155,6 +156,25 @@ def test_digest_is_spared_only_where_the_file_is_proven_to_be_the_same(run_predi
         assert digested[3:] == [str(images[1])]
     shutil.move(tmp_path / "in", tmp_path / "moved")
     assert "0 done, 3 were done before" in run_predict(tmp_path / "moved")[1]
+
+
+def test_addresses_are_known_by_what_is_there(run_predict, tmp_path, monkeypatch, assert_labels):
+    site = {f"https://host/{name}.png": save(tmp_path / f"{name}.png", seed=ord(name)) for name in "abc"}
+
+    def fetch(url):
+        if url not in site:
+            raise ImageReadError(f"{url}: the server answers 404")
+        return site[url].read_bytes()
+
+    monkeypatch.setattr(inputs, "fetch", fetch)
+    status, printed, errors = run_predict(*site, "https://host/none.png", "--format", "labels,json")
+    assert (status, printed.splitlines()[-1]) == (1, "3 done, 0 were done before, 1 failed")
+    assert "https://host/none.png: the server answers 404" in errors
+    assert json.loads((tmp_path / "out/a.json").read_text())["picture"] == "https://host/a.png"
+    site["https://host/b.png"] = save(tmp_path / "other.png", seed=9)
+    assert "1 done, 2 were done before" in run_predict(*site, "--format", "labels,json")[1]
+    for name, image in zip("abc", site.values(), strict=True):
+        assert_labels(tmp_path / f"out/{name}_labels.png", image)
 
 
 def test_results_that_are_gone_are_made_again(run_predict, tmp_path):
