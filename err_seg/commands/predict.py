@@ -13,7 +13,6 @@ nothing done; 3 results could not be written; 4 the device failed; 130 interrupt
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,14 +21,12 @@ from err_seg.choices import FORMATS
 from err_seg.commands.options import add_model_options, add_words_options, command_parser, positive
 
 if TYPE_CHECKING:
-    from err_seg.inference import Report, Words
+    from err_seg.inference import Problem, Report, Words
     from err_seg.inference.inputs import Source
     from err_seg.modeling.err_seg import ERRSeg
 
-ROWS = 30
 
-
-def formats(text: str) -> tuple[str, ...]:
+def format_names(text: str) -> tuple[str, ...]:
     """Read the value of --format."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names or (unknown := [name for name in names if name not in FORMATS]):
@@ -49,6 +46,13 @@ def covered(text: str) -> int | str:
     return text if text == "auto" else positive(text)
 
 
+def words_or_threshold(text: str) -> str:
+    """Read a value of --background."""
+    if not text.strip(" \t,;"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither names nor a probability in 0..1")
+    return text
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("predict", __doc__)
@@ -61,6 +65,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_words_options(parser)
     parser.add_argument(
         "--background",
+        type=words_or_threshold,
         action="append",
         default=[],
         metavar="NAMES|THRESHOLD",
@@ -69,7 +74,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--num-kept", type=positive, metavar="K", help="how many of the classes an image may show")
     parser.add_argument("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
-    parser.add_argument("--format", type=formats, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)")
+    parser.add_argument(
+        "--format", type=format_names, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)"
+    )
     parser.add_argument("--names", action="store_true", help="write the names on the regions of the overlay")
     parser.add_argument(
         "--point", type=coordinate, nargs=2, metavar=("X", "Y"), help="pixel that attention is shown for (middle)"
@@ -139,89 +146,85 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Label this process's share of the images, and see to the whole in the first process; returns the exit status."""
+    from err_seg.inference import DeviceError, OutputError, Report, gather_reports, iterate_items, open_output, run
+
+    try:
+        (rank, processes), words, sources, problems, model = prepare(arguments)
+    except (ValueError, OSError) as error:
+        return complain(error, 2)
+    whole_videos = bool(arguments.smooth)
+    items = iterate_items(sources, rank=rank, world_size=processes, every=arguments.every, whole_videos=whole_videos)
+    report = Report(problems=problems if rank == 0 else [])
+    try:
+        with open_output(
+            arguments.output,
+            settings_of(arguments, words, model),
+            source=model.source.facts() if model.source else None,
+            force=arguments.force,
+            rank=rank,
+            processes=processes,
+        ) as manifest:
+            try:
+                done = run(
+                    model,
+                    items,
+                    words,
+                    manifest,
+                    formats=arguments.format,
+                    batch_size=arguments.batch_size,
+                    num_kept=arguments.num_kept,
+                    tile=arguments.tile,
+                    refine=arguments.refine,
+                    smooth=arguments.smooth or 0,
+                    point=tuple(arguments.point) if arguments.point else None,
+                    region_names=arguments.names,
+                    total=count_items(sources, rank, processes),
+                )
+            except (OutputError, DeviceError) as error:
+                message = f"{error}; what was done before is complete, and the same command continues from there"
+                return complain(message, 3 if isinstance(error, OutputError) else 4)
+            report.merge(done)
+            whole = gather_reports(report)
+            return 0 if whole is None else finish(whole, words, arguments.format, arguments.output)
+    except OutputError as error:
+        return complain(error, 3)
+
+
+def prepare(
+    arguments: argparse.Namespace,
+) -> "tuple[tuple[int, int], Words, list[Source], list[Problem], ERRSeg]":
+    """Return this process's rank and the number of all, the words, the inputs and their problems, and the model.
+
+    Raises:
+        ValueError: options, words or weights cannot be used.
+        OSError: a file of words or weights cannot be read.
+    """
     from err_seg.commands.models import load_model, read_names
-    from err_seg.inference import (
-        DeviceError,
-        OutputError,
-        Report,
-        collect_sources,
-        gather_reports,
-        iterate_items,
-        open_output,
-        parse_words,
-        run,
-    )
+    from err_seg.inference import collect_sources, parse_words
     from err_seg.inference.attention import escf_with
     from err_seg.processes import launched_share
 
-    try:
-        rank, world_size = launched_share()
-        words = parse_words(read_names(arguments), arguments.background)
-        sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
-        model = load_model(arguments)
-        model.embed_vocabulary(words.vocabulary)
-        if "attention" in arguments.format:
-            escf_with(model)
-        settings = settings_of(arguments, words, model)
-    except (ValueError, OSError) as error:
-        return complain(error, 2)
-
-    report = Report(problems=problems if rank == 0 else [])
-    with ExitStack() as stack:
-        try:
-            opened = open_output(
-                arguments.output,
-                settings,
-                source=model.source.facts() if model.source else None,
-                force=arguments.force,
-                rank=rank,
-                processes=world_size,
-            )
-            manifest = stack.enter_context(opened)
-        except OutputError as error:
-            return complain(error, 3)
-        try:
-            done = run(
-                model,
-                iterate_items(
-                    sources,
-                    rank=rank,
-                    world_size=world_size,
-                    every=arguments.every,
-                    whole_videos=bool(arguments.smooth),
-                ),
-                words,
-                manifest,
-                formats=arguments.format,
-                batch_size=arguments.batch_size,
-                num_kept=arguments.num_kept,
-                tile=arguments.tile,
-                refine=arguments.refine,
-                smooth=arguments.smooth or 0,
-                point=tuple(arguments.point) if arguments.point else None,
-                region_names=arguments.names,
-                total=count_items(sources, rank, world_size),
-            )
-        except (OutputError, DeviceError) as error:
-            status = 3 if isinstance(error, OutputError) else 4
-            return complain(
-                f"{error}; what was done before is complete, and the same command continues from there", status
-            )
-        report.merge(done)
-        whole = gather_reports(report)
-        return 0 if whole is None else finish(whole, arguments, words)
+    share = launched_share()
+    words = parse_words(read_names(arguments), arguments.background)
+    sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
+    model = load_model(arguments)
+    model.embed_vocabulary(words.vocabulary)
+    if "attention" in arguments.format:
+        escf_with(model)
+    return share, words, sources, problems, model
 
 
-def finish(report: "Report", arguments: argparse.Namespace, words: "Words") -> int:
+def finish(report: "Report", words: "Words", formats: Sequence[str], output: Path) -> int:
     """Write the files of the whole job, print the table of areas and what failed; returns the exit status."""
+    from err_seg.commands.summary import summarize
     from err_seg.inference import GATHERED, gather_results
     from err_seg.inference.names import printable
     from err_seg.processes import are_apart
 
-    kinds = [kind for kind in arguments.format if kind in GATHERED]
+    kinds = [kind for kind in formats if kind in GATHERED]
     apart = bool(kinds) and are_apart()
-    joined, failed = gather_results(() if apart else kinds, words.classes, arguments.output, report.finished)
-    summarize(report, words, arguments.output)
+    joined, failed = gather_results(() if apart else kinds, words.classes, output, report.finished)
+    summarize(report, output)
     for file in joined:
         print(f"all results together: {printable(file)}")
     if apart:
@@ -239,36 +242,6 @@ def count_items(sources: "list[Source]", rank: int, world_size: int) -> int | No
     if any(source.path and is_video(source.path) for source in sources):
         return None
     return len(range(rank, len(sources), world_size))
-
-
-def summarize(report: "Report", words: "Words", output: Path) -> None:
-    """Print which classes were found, and how much of the area they take."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from err_seg.drawing.text import first_synonym
-    from err_seg.inference.names import printable
-
-    if report.done:
-        total = sum(report.pixels.values()) + report.nothing
-        table = Table("class", title=f"{report.done} images, results in {printable(output)}")
-        table.add_column("images", justify="right")
-        table.add_column("share of all pixels", justify="right")
-        for name, pixels in report.pixels.most_common(ROWS):
-            table.add_row(first_synonym(name), str(report.images[name]), f"{pixels / total:.1%}")
-        if len(report.pixels) > ROWS:
-            rest = sum(pixels for _, pixels in report.pixels.most_common()[ROWS:])
-            table.add_row(f"{len(report.pixels) - ROWS} more", "", f"{rest / total:.1%}")
-        if report.nothing:
-            table.add_row("none of these", "", f"{report.nothing / total:.1%}")
-        Console().print(table)
-    for source, name in list(report.renamed.items())[:ROWS]:
-        print(f"{source}: results are named {name}, since those of another image have the plain name")
-    if len(report.renamed) > ROWS:
-        print(f"and {len(report.renamed) - ROWS} more; all are in {printable(output)}/manifest*.jsonl")
-    if report.done:
-        print(f"the network took {report.network} (reading and writing go on meanwhile)")
-    print(f"{report.done} done, {report.skipped} were done before, {len(report.problems)} failed")
 
 
 def complain(message: object, status: int) -> int:

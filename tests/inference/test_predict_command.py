@@ -121,6 +121,20 @@ def test_words_that_cannot_be_used(run_predict, tmp_path, classes, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("background", ["", " , "])
+def test_a_background_of_nothing(run_predict, tmp_path, background):
+    status, _, err = run_predict(save(tmp_path / "p.png"), "--background", background)
+    assert (status, "is neither names nor a probability" in err) == (2, True)
+
+
+def test_brackets_and_colons_are_printed_as_they_are(run_predict, tmp_path):
+    words, output = "[/x] cat; [red] dog[/]; :cat:", tmp_path / "out [/b]"
+    status, out, _ = run_predict(save(tmp_path / "p.png"), "--num-kept", 3, classes=words, output=output)
+    assert status == 0
+    assert [word for word in words.split("; ") if f" {word} " in out] == words.split("; ")
+    assert "[/b]" in out
+
+
 def test_many_classes_in_any_script(run_predict, tmp_path):
     names = [*(f"thing {i}" for i in range(497)), "🐱 cat", "猫", "кошка"]
     (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
