@@ -42,6 +42,17 @@ class PromptStyle:
         if self.synonyms not in ("first", "average"):
             raise VocabularyError(f"synonyms must be 'first' or 'average', not {self.synonyms!r}")
 
+    def changed(self, templates: Iterable[str] | None = None, synonyms: str | None = None) -> "PromptStyle":
+        """Return this style with other templates or another use of synonyms; ``None`` leaves them as they are.
+
+        Raises:
+            VocabularyError: they would not make prompts.
+        """
+        return PromptStyle(
+            self.templates if templates is None else as_texts("templates", templates),
+            self.synonyms if synonyms is None else synonyms,
+        )
+
     def prompts(self, name: str) -> list[str]:
         """Return the prompts of one class."""
         synonyms = name.split(SYNONYM_SEPARATOR)

@@ -20,6 +20,7 @@
 ``refine.py``           borders that follow the edges of the image, by a guided filter
 ``tiles.py``            large images: windows that speak of the same K classes, blended
 ``smoothing.py``        videos: each frame averaged with those around it
+``prediction.py``       one call of predict: what it asks for, and its images, read ahead and in batches
 ``err_seg.py``          the whole network, and its use on images and words
 ======================  =====================================================================
 

@@ -1,10 +1,8 @@
 """ERR-Seg: the whole network, and its use on images and words."""
 
 import contextlib
-import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -21,16 +19,14 @@ from err_seg.device import PRECISIONS, autocast, tf32, upload
 from err_seg.modeling.encoder import CLIPEncoder, Features
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.layers import resize
-from err_seg.modeling.refine import refined
+from err_seg.modeling.prediction import Call
 from err_seg.modeling.segmentation import Segmentation, split_results
-from err_seg.modeling.tiles import check_tile, plan_windows, segment_windows
+from err_seg.modeling.tiles import check_tile, segment_windows
 from err_seg.modeling.words import Words
-from err_seg.overlap import ordered_map
 from err_seg.pretrained import Pretrained
-from err_seg.prompts import PromptStyle, as_texts
+from err_seg.prompts import PromptStyle
 
 STRIDE = 16
-READERS = 2
 
 
 class ERRSeg(Pretrained, nn.Module):
@@ -170,7 +166,7 @@ class ERRSeg(Pretrained, nn.Module):
         """
         check_flag("progress", progress)
         results = self.predict_stream(images, vocabulary, **options)
-        total = len(images) if isinstance(images, Sized) and not is_single(images) else None
+        total = 1 if is_single(images) else len(images) if isinstance(images, Sized) else None
         with closing(results), tqdm(results, total=total, desc="images", disable=not progress) as shown:
             found = list(shown)
         return found[0] if is_single(images) else found
@@ -230,45 +226,43 @@ class ERRSeg(Pretrained, nn.Module):
             ImageError: an input is not an image; says its number, from 0. Raised after all results before it.
             ImageReadError: a file or PIL image cannot be read, an address not fetched; names it and its number.
         """
-        inputs = open_images(images, ArrayFormat(value_range, channel_order))
-        names, style = read_vocabulary(vocabulary), self.words.style
-        if templates is not None:
-            style = replace(style, templates=as_texts("templates", templates))
-        if synonyms is not None:
-            style = replace(style, synonyms=synonyms)
-        kept = (self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept)
-        shape = None if size is None else check_size(size)
-        count, side = check_count("batch_size", batch_size), self.size
-        precision = self.precision
-        covered = check_tile(tile, side)
-        check_flag("refine", refine)
-        together = 1 if covered else count
-        with torch.no_grad(), self.evaluating(precision):
-            text = self.embed_vocabulary(names, style)
+        names = read_vocabulary(vocabulary)
+        call = Call(
+            vocabulary=names,
+            style=self.words.style.changed(templates, synonyms),
+            num_kept=(self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept),
+            side=self.size,
+            precision=self.precision,
+            size=None if size is None else check_size(size),
+            tile=check_tile(tile, self.size),
+            refine=check_flag("refine", refine),
+            batch_size=check_count("batch_size", batch_size),
+            arrays=ArrayFormat(value_range, channel_order),
+        )
+        readers = open_images(images, call.arrays)
+        with torch.no_grad(), self.evaluating(call.precision):
+            text = self.embed_vocabulary(names, call.style)
+        return call.results(readers, lambda batch: self.segment(batch, text, call))
 
-        def encode(views: Sequence[Tensor]) -> Features:
-            return self.encoder(self.preprocess(views, side))
+    def segment(self, images: list[Tensor], text: Tensor, call: Call) -> list[Segmentation]:
+        """Segment images (3, h, w) as a call asks for it: together as a whole, or a single large one in windows.
 
-        def segment(tensors: list[Tensor]) -> list[Segmentation]:
-            sizes = [shape or (tensor.shape[1], tensor.shape[2]) for tensor in tensors]
-            windows = plan_windows(tensors[0].shape[1:], covered, side) if covered else None
-            with torch.no_grad(), self.evaluating(precision):
-                if windows is None or windows.is_whole:
-                    found = self.compact(self(self.preprocess(tensors, side), text, kept), names, sizes)
-                else:
-                    blended = segment_windows(encode, self.head, tensors[0], text, kept, windows, count)
-                    found = split_results(*blended, names, sizes, is_adaptive=False)
-            return list(map(refined, found, tensors)) if refine else found
+        Args:
+            images: RGB in 0..255.
+            text: (T, D) embeddings of the call's vocabulary.
+            call: what is asked for.
+        """
+        sizes, windows = call.sizes(images), call.windows(images[0])
+        with torch.no_grad(), self.evaluating(call.precision):
+            if windows is None:
+                prediction = self(self.preprocess(images, call.side), text, call.num_kept)
+                return self.compact(prediction, call.vocabulary, sizes)
 
-        def results() -> Generator[Segmentation, None, None]:
-            opened = ordered_map(lambda read: (read, read()), inputs, threads=READERS, ahead=2 * together)
-            with closing(opened):
-                while batch := list(itertools.islice(opened, together)):
-                    sources, tensors = zip(*batch, strict=True)
-                    for source, result in zip(sources, segment(list(tensors)), strict=True):
-                        yield replace(result, source=source)
+            def encode(views: list[Tensor]) -> Features:
+                return self.encoder(self.preprocess(views, call.side))
 
-        return results()
+            blended = segment_windows(encode, self.head, images[0], text, call.num_kept, windows, call.batch_size)
+            return split_results(*blended, call.vocabulary, sizes, is_adaptive=False)
 
     def compact(
         self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]

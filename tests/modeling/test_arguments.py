@@ -150,7 +150,12 @@ def test_mistakes_in_arguments(model, images, options, kind, complaint):
             predict(**{"images": "missing.jpg", "vocabulary": VOCABULARY, **options})
 
 
-def test_a_bar_is_shown_or_not(model, images):
+def test_a_bar_is_shown_or_not(model, images, capsys):
+    for given, total in ((images[0], "1/1"), (images, "3/3"), (iter(images), "3it")):
+        model.predict(given, VOCABULARY, progress=True)
+        assert total in capsys.readouterr().err
+    model.predict(images, VOCABULARY)
+    assert not capsys.readouterr().err
     with pytest.raises(ArgumentError, match="progress must be True or False, not 'bar'"):
         model.predict(images, VOCABULARY, progress="bar")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +62,35 @@ def test_results_before_a_damaged_image_come_first(model, images):
     assert [next(stream).size for _ in images] == [image.shape[:2] for image in images]
     with pytest.raises(ImageReadError, match="image 3"):
         next(stream)
+
+
+@pytest.mark.parametrize("damaged", range(6))
+def test_a_batch_that_an_error_cuts_short_comes_first(model, images, damaged):
+    """It was lost with the error: of five images before it, batches of three gave three results."""
+
+    def frames(error):
+        yield from (images[number % 3] for number in range(damaged))
+        raise error
+
+    expected = model.predict(list(itertools.islice(itertools.cycle(images), damaged)), VOCABULARY)
+    missing = [images[number % 3] for number in range(damaged)] + ["missing.jpg"]
+    for given, kind in ((missing, ImageReadError), (frames(RuntimeError()), RuntimeError)):
+        stream = model.predict_stream(given, VOCABULARY, batch_size=3)
+        for theirs in expected:
+            assert torch.allclose(next(stream).probabilities, theirs.probabilities, atol=1e-5)
+        with pytest.raises(kind):
+            next(stream)
+
+
+def test_no_thread_is_left(model, images):
+    for _ in model.predict_stream(itertools.cycle(images), VOCABULARY):
+        break
+    stream = model.predict_stream(itertools.cycle(images), VOCABULARY)
+    next(stream)
+    stream.close()
+    with pytest.raises(ImageReadError):
+        model.predict([images[0], "missing.jpg"], VOCABULARY)
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
 
 
 def test_one_array_may_hold_frame_after_frame(model, images):
