@@ -64,7 +64,8 @@ def test_apply_model(toy_model, images):
         dataset.default_mask_targets = model.mask_targets
         dataset.apply_model(model, label_field="err_seg", batch_size=2)
         for sample in dataset:
-            assert sample["err_seg"].mask.shape == np.asarray(Image.open(sample.filepath)).shape[:2]
-            assert set(np.unique(sample["err_seg"].mask)) <= set(model.mask_targets)
+            alone = model.predict(np.asarray(Image.open(sample.filepath)))
+            assert sample["err_seg"].mask.shape == alone.mask.shape
+            assert (sample["err_seg"].mask == alone.mask).mean() > 0.99  # but for rounding
     finally:
         dataset.delete()
