@@ -140,15 +140,17 @@ def coco_dataset(
 
 
 def join_coco(parts: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """Join the data sets of :func:`coco_dataset`, all of the same classes, to one."""
+    """Join the data sets of :func:`coco_dataset`, all of the same classes, to one; "info" is that of the last."""
     whole = coco_dataset("", (0, 0), (), names)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    info: Mapping[str, Any] = {}
     for number, part in enumerate(parts, start=1):
+        info = part.get("info", info)
         images += [{**image, "id": number} for image in part["images"]]
         for annotation in part["annotations"]:
             annotations.append({**annotation, "id": len(annotations) + 1, "image_id": number})
-    return {**whole, "images": images, "annotations": annotations}
+    return {"info": info, **whole, "images": images, "annotations": annotations}
 
 
 def coco_annotations(regions: Iterable[Region], size: tuple[int, int]) -> list[dict[str, Any]]:

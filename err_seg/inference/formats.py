@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,7 @@ class Result:
         attention: what ESCF attends to, where it was recorded.
         point: (x, y), the pixel that the attention is shown for; ``None`` is the middle.
         names: whether the overlay has names on its regions.
+        weights: where the model's were read from, see :class:`err_seg.checkpoint.WeightsSource`; ``None`` if not known.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Result:
     attention: Attention | None = None
     point: tuple[int, int] | None = None
     names: bool = False
+    weights: Mapping[str, Any] | None = None
 
     @cached_property
     def areas(self) -> dict[int, int]:
@@ -122,6 +124,7 @@ def _json(result: Result, path: Path) -> None:
         "classes": result.table,
         "nothing": {"pixels": nothing, "share": round(nothing / result.labels.size, 6)},
         "kept": [{"name": vocabulary[i], "crm_score": round(scores[i].item(), 3)} for i in kept],
+        "weights": result.weights,
     }
     write_json(path, facts, ensure_ascii=False)
 
@@ -134,7 +137,8 @@ def _rle(result: Result, path: Path) -> None:
 
 def _coco(result: Result, path: Path) -> None:
     size = (result.labels.shape[0], result.labels.shape[1])
-    write_json(path, coco_dataset(result.source, size, result.regions, result.words.classes), ensure_ascii=False)
+    dataset = coco_dataset(result.source, size, result.regions, result.words.classes)
+    write_json(path, {"info": {"weights": result.weights}, **dataset}, ensure_ascii=False)
 
 
 def _polygons(result: Result, path: Path) -> None:

@@ -206,7 +206,8 @@ class _Job:
         try:
             segmentation, words = predicted.segmentation, self.words
             labels = words.labels(segmentation)
-            shown = predicted.attention, self.point, self.region_names
+            weights = self.model.source.facts() if self.model.source else None
+            shown = predicted.attention, self.point, self.region_names, weights
             result = Result(place.files, item.source, pixels, segmentation, labels, words, *shown)
             write_result(result, self.formats, self.manifest.folder)
             self.manifest.add(place)

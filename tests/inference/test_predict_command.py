@@ -37,6 +37,7 @@ def test_all_formats_agree(run_predict, tmp_path, toy):
         int(label): int((expected == label).sum()) for label in np.unique(expected)
     }
     assert len(facts["kept"]) == 2
+    assert len(facts["weights"]["sha256"]) == 64
     assert "1 done" in out
 
 

@@ -57,11 +57,12 @@ def test_names_that_are_no_names_of_files(run_predict, images, tmp_path):
     assert not {"/", "\\", ":", "?"} & set("".join(entry["file"] for entry in listed))
 
 
-def test_one_coco_data_set_for_the_job(run_predict, images, tmp_path):
+def test_one_coco_data_set_for_the_job(run_predict, images, tmp_path, toy):
     status, printed, _ = run_predict(images, "--format", "coco,labels")
     assert status == 0
     assert "_annotations.coco.json" in printed
     coco = COCO(str(tmp_path / "out/_annotations.coco.json"))
+    assert coco.dataset["info"] == {"weights": toy.source.facts()}
     assert [coco.imgs[i]["file_name"] for i in sorted(coco.imgs)] == [str(images / f"{name}.png") for name in "abc"]
     for number, name in enumerate("abc", start=1):
         labels = labels_of(tmp_path / "out", name)
