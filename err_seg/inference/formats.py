@@ -103,7 +103,7 @@ def _geotiff(result: Result, path: Path) -> None:
 def _masks(result: Result, path: Path) -> None:
     """Write a black and white image of each class that occurs, and at last the list of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for earlier in path.parent.glob("*.png"):
+    for earlier in path.parent.glob("[0-9][0-9][0-9][0-9][0-9]_*.png"):
         earlier.unlink()
     listed = []
     for row in result.table:

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,8 @@ from err_seg.inference.names import DIGITS, fitting_name, name_key, printable
 from err_seg.inference.video import VideoError, is_video, video_frames
 
 STDIN = "-"
+# with ".json" behind it, this is a file of another image or of the whole job
+_ENDS_AS_FILES_DO = re.compile(r"(_rle|_coco|_page|^_annotations\.coco)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def name_sources(sources: Sequence[Source]) -> list[str]:
 
     The names differ on every file system. Of paths that differ only in case, all but the first get a digest at the end.
     Names that are too long for a file are cut and get one as well. The frames of a video get a folder with the video's
-    whole name, which the results of an image never have.
+    whole name. Neither that folder nor any file of a result can be another result's.
     """
     first: dict[str, Source] = {}
     endings = []
@@ -154,11 +157,18 @@ def name_sources(sources: Sequence[Source]) -> list[str]:
     levels = [1 if source.path and is_video(source.path) else 0 for source in sources]
     while True:
         named = zip(sources, levels, endings, strict=True)
-        names = [fitting_name(source.name(level), ending) for source, level, ending in named]
+        names = [fitting_name(_unmistakable(source.name(level)), ending) for source, level, ending in named]
         count = Counter(name_key(name) for name in names)
         if max(count.values(), default=1) == 1:
             return names
         levels = [level + (count[name_key(name)] > 1) for name, level in zip(names, levels, strict=True)]
+
+
+def _unmistakable(name: str) -> str:
+    """Put "-" behind the parts of a name by which results could be others': of "photo_rle.png", frames or the job."""
+    *folders, last = name.split("/")
+    inside = [f"{part}-" if part.lower().endswith("_masks") or is_video(Path(part)) else part for part in folders]
+    return "/".join([*inside, f"{last}-" if _ENDS_AS_FILES_DO.search(last) else last])
 
 
 def iterate_items(

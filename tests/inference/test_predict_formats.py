@@ -32,17 +32,19 @@ def test_masks(run_predict, images, tmp_path):
     out = tmp_path / "out"
     (out / "a_masks").mkdir(parents=True)
     (out / "a_masks/00002_stale.png").touch()
+    save(tmp_path / "out/c_masks/drawn_by_hand.png")
     assert run_predict(images, "--format", "masks,labels")[0] == 0
     for name in "abc":
         labels = labels_of(out, name)
         listed = json.loads((out / f"{name}_masks/masks.json").read_text())
         assert {entry["label"] for entry in listed} == set(np.unique(labels).tolist())
-        assert {entry["file"] for entry in listed} == {file.name for file in (out / f"{name}_masks").glob("*.png")}
+        assert {entry["file"] for entry in listed} == {file.name for file in (out / f"{name}_masks").glob("0*.png")}
         for entry in listed:
             assert entry["file"] == f"{entry['label']:05d}_{CLASSES[entry['label']]}.png"
             mask = Image.open(out / f"{name}_masks" / entry["file"])
             assert mask.mode == "1"
             assert np.array_equal(np.asarray(mask), labels == entry["label"])
+    assert (out / "c_masks/drawn_by_hand.png").is_file()
 
 
 def test_names_that_are_no_names_of_files(run_predict, images, tmp_path):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+from pathlib import Path, PurePosixPath
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from predicting import files, save
 from err_seg.inference import collect_sources, failures, lookalikes
 from err_seg.inference import formats as formats_module
 from err_seg.inference import video as video_module
-from err_seg.inference.inputs import name_sources
+from err_seg.inference.inputs import Source, name_sources
+from err_seg.inference.names import name_key
+from err_seg.inference.video import is_video
 
 ALL = "overlay,labels,json,rle,kept,attention"
 ENDINGS = ("_attention.png", "_kept.png", "_labels.png", "_overlay.png", "_rle.json", ".json")
@@ -53,6 +56,43 @@ def test_names_that_answer_each_other(tmp_path):
     taken.write_bytes(images[0].read_bytes())
     sources, _ = collect_sources(map(str, [*images, taken]))
     assert len(set(name_sources(sources))) == 3
+
+
+def test_no_file_of_a_result_is_another_s(tmp_path):
+    """Nor one of the whole job, whatever the images are called."""
+    endings = [ending for ending, _ in formats_module.FORMATS.values()]
+    behind = ["_masks/00000_cat.png", ".mp4/000001_frame.jpg", ".mp4/overlay.mp4"]
+    named = [Path(f"a{ending}") for ending in [*endings, *behind]] + [Path("_Annotations.coco.json")]
+    sources, _ = collect_sources([str(save(tmp_path / "a.png"))])
+    sources += [Source(tmp_path / "b/a.mp4", Path("a.mp4"))]
+    sources += [Source(tmp_path / path, path) for path in named if not is_video(path)]
+    sources += [Source(tmp_path / path, path) for path in named if is_video(path)]
+    written = ["_annotations.coco.json", "index.html"]
+    for source, name in zip(sources, name_sources(sources), strict=True):
+        ways = [f"{name}/overlay.mp4", f"{name}/000001"] if is_video(source.relative) else [name]
+        written += [*ways[:-1], *(ways[-1] + ending for ending in endings), f"{ways[-1]}_masks/00000_cat.png"]
+    keys = [name_key(file) for file in written]
+    assert len(set(keys)) == len(keys)
+    assert not set(keys) & {str(folder) for key in keys for folder in PurePosixPath(key).parents}, "a file as a folder"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_images_called_like_results_keep_their_results(run_predict, tmp_path, first):
+    names = ["a", "a_rle", "a_coco", "a_page", "_annotations.coco", "a_masks/masks", "a_masks/00000_cat"]
+    images = [save(tmp_path / f"in/{name}.png", seed=seed) for seed, name in enumerate(names)]
+    asked = ("--format", "json,rle,coco,html,masks,labels")
+    if first:  # in a job of its own
+        assert run_predict(images[0], *asked)[0] == 0
+    assert run_predict(tmp_path / "in", *asked)[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()[1:]]
+    assert len(lines) == len(names)
+    for line in lines:
+        facts, listed, part = (
+            json.loads((tmp_path / "out" / f"{line['name']}{ending}").read_text())
+            for ending in (".json", "_masks/masks.json", "_page.json")
+        )
+        assert facts["picture"] == part["source"] == line["source"]
+        assert [row["pixels"] for row in facts["classes"]] == [row["pixels"] for row in listed]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
