@@ -1,6 +1,7 @@
 """Everything that may stand for an image, and how each becomes a tensor."""
 
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +15,7 @@ from torch import Tensor
 from err_seg.arguments import ArgumentError
 from err_seg.data.arrays import ArrayFormat
 from err_seg.data.download import fetch, is_url, shown_url
-from err_seg.data.images import ImageError, ImageReadError, read_image
+from err_seg.data.images import ImageError, ImageReadError, read_file, read_image
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray | Tensor
 _AS_THEY_ARE = ArrayFormat()
@@ -48,7 +49,8 @@ def open_image(image: Any, name: str = "the image", arrays: ArrayFormat = _AS_TH
     """Take an image, and return what reads it to a (3, H, W) uint8 RGB tensor.
 
     Whatever its owner might change or close is read here: arrays, PIL images and the content of file objects. What is
-    returned reads paths and addresses and decodes; it may be called in another thread, more than once, and be pickled.
+    returned reads paths and addresses and decodes; it may be called in another thread, and be pickled. It gives the
+    same image every time: an address is fetched once, and a file that has changed since the first time is refused.
 
     Args:
         image: a path, an https address, the bytes of a file, a file object opened in binary mode (read from where it
@@ -62,22 +64,25 @@ def open_image(image: Any, name: str = "the image", arrays: ArrayFormat = _AS_TH
     """
     match image:
         case str() if is_url(image):
-            return partial(_fetch, image)
-        case str() | os.PathLike():
-            return partial(_read, image)
+            return _Address(image)
+        case str() | os.PathLike() if os.fsdecode(image).strip():
+            return _File(os.fsdecode(image))
         case bytes() | bytearray() | memoryview():
             return partial(_decode, bytes(image), "the given bytes")
         case Image.Image():
-            pixels = _read(image)
+            pixels = _as_tensor(read_image(image))
         case np.ndarray() | Tensor():
             pixels = arrays.to_tensor(image, name)
         case _ if hasattr(image, "read"):
-            title = str(getattr(image, "name", "the given file"))
+            title = getattr(image, "name", None)
+            # a temporary file's is a number or None
+            title = os.fsdecode(title) if isinstance(title, str | os.PathLike) else "the given file"
             return partial(_decode, _content(image, name, title), title)
         case _:
+            found = "a blank text" if isinstance(image, str) else type(image).__name__
             raise ImageError(
                 f"{name} must be a path, an https address, encoded bytes, a binary file, a PIL image, or an array or "
-                f"tensor, not {type(image).__name__}"
+                f"tensor, not {found}"
             )
     return partial(_same, pixels)
 
@@ -103,7 +108,9 @@ def _naming(name: str) -> Iterator[None]:
 def _content(file: Any, name: str, title: str) -> bytes:
     try:
         content = file.read()
-    except (OSError, ValueError) as error:  # closed, or not opened for reading
+    except MemoryError:
+        raise
+    except Exception as error:  # closed, not opened for reading, or whatever a file within an archive raises
         raise ImageReadError(f"{title}: cannot be read ({error})") from error
     if not isinstance(content, bytes):
         raise ImageError(
@@ -114,16 +121,45 @@ def _content(file: Any, name: str, title: str) -> bytes:
     return content
 
 
+class _File:
+    """Reads the image in a file, as long as the file's content is that of the first time."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.path = os.path.abspath(name)  # the working folder may be another one at the next time
+        self.checksum: int | None = None
+
+    def __call__(self) -> Tensor:
+        content = read_file(self.path, self.name)
+        checksum = zlib.crc32(content)
+        if self.checksum not in (None, checksum):
+            raise ImageReadError(
+                f"{self.name}: the file has changed since it was labelled; label it again, or give the image as it "
+                "was: plot(image)"
+            )
+        self.checksum = checksum
+        return _decode(content, self.name)
+
+
+class _Address:
+    """Reads the image at an address, which is fetched once: it may show another image later, or expire."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.content: bytes | None = None
+
+    def __call__(self) -> Tensor:
+        if self.content is None:
+            self.content = fetch(self.url)
+        return _decode(self.content, shown_url(self.url))
+
+
 def _decode(content: bytes, title: str) -> Tensor:
-    return torch.from_numpy(read_image(content, title)).permute(2, 0, 1)
+    return _as_tensor(read_image(content, title))
 
 
-def _fetch(url: str) -> Tensor:
-    return _decode(fetch(url), shown_url(url))
-
-
-def _read(image: str | os.PathLike[str] | Image.Image) -> Tensor:
-    return torch.from_numpy(read_image(image)).permute(2, 0, 1)
+def _as_tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _same(pixels: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Images are what a viewer shows: upright, in RGB, eight bits. Label maps are what
 never colours, never rescaled.
 """
 
+import errno
 import io
 import os
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Pillow stretches shallow grey to 0..255, which is right for an image and wrong for class indices.
 _GREY_STEP = {"L;2": 85, "L;4": 17}
+
+LONGEST_NAME = 500
+"""Of a longer name errors show the beginning."""
 
 
 class ImageReadError(ValueError):
@@ -48,12 +52,27 @@ def read_image(source: str | os.PathLike[str] | bytes | Image.Image, name: str =
         name = name or getattr(source, "filename", "") or "the given image"
         with _naming(name):
             return _to_rgb(source, name)
-    name = name or "the given bytes" if isinstance(source, bytes) else os.fspath(source)
-    with _naming(name):
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
-        with _opened(content, name) as image:
-            pixels = _decode_plain_jpeg(image, content)
-            return _to_rgb(image, name) if pixels is None else pixels
+    if isinstance(source, bytes):
+        name, content = name or "the given bytes", source
+    else:
+        name, content = name or os.fsdecode(source), read_file(source, name)
+    with _naming(name), _opened(content, name) as image:
+        pixels = _decode_plain_jpeg(image, content)
+        return _to_rgb(image, name) if pixels is None else pixels
+
+
+def read_file(path: str | bytes | os.PathLike[str], name: str = "") -> bytes:
+    """Read the content of a file.
+
+    Args:
+        path: the file.
+        name: what errors call it, instead of its path.
+
+    Raises:
+        ImageReadError: it is missing, no file, or cannot be read.
+    """
+    with _naming(name or os.fsdecode(path)):
+        return Path(os.fsdecode(path)).read_bytes()
 
 
 def read_label(path: str | os.PathLike[str]) -> np.ndarray:
@@ -82,7 +101,8 @@ def _naming(name: str) -> Iterator[None]:
     except (ImageReadError, MemoryError):  # that memory does not suffice is no fault of the file
         raise
     except Exception as error:  # some thirty decoders, no common base class
-        raise ImageReadError(f"{name}: {_complaint(name, error)}") from error
+        shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+        raise ImageReadError(f"{shown}: {_complaint(name, error)}") from error
 
 
 def _opened(content: bytes, name: str) -> Image.Image:
@@ -92,10 +112,11 @@ def _opened(content: bytes, name: str) -> Image.Image:
 
 
 def _complaint(name: str, error: Exception) -> str:
-    path = Path(name)
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    if path.is_dir():
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return "is too long for a path"
+    if os.path.isdir(name):
         return "is a folder, expected an image"
     if isinstance(error, UnidentifiedImageError):
         return "is not an image in any format that Pillow reads"

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from err_seg.modeling.layers import resized_part
 from err_seg.modeling.segmentation import Segmentation
+from err_seg.modeling.views import fitted
 
 RADIUS = 4
 """Half the side of the windows that functions are fitted in, in places of the network's map."""
@@ -34,6 +35,11 @@ class RefinedSegmentation(Segmentation):
 
     guide: Tensor
     coefficients: Tensor
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: the image that was labelled, at the result's size."""
+        return fitted(self.guide, self.size)
 
     def _resized(self, classes: slice, rows: slice) -> Tensor:
         """Some maps (k, rows, W): all columns of some rows."""

@@ -39,7 +39,7 @@ class Segmentation(Views):
         vocabulary: the T class names.
         size: (H, W) of the results: the image's own size, unless another was asked for.
         class_scores: (T,) float32, CRM's score of every class of the vocabulary.
-        source: reads the image, (3, H, W) uint8, once more; ``None`` if that is not known.
+        source: reads the same image, (3, H, W) uint8, once more; ``None`` if that is not known.
     """
 
     probabilities: Tensor

@@ -13,6 +13,7 @@ from torch import Tensor
 from err_seg import regions
 from err_seg.arguments import ArgumentError
 from err_seg.data.image_sources import image_to_tensor
+from err_seg.data.images import ImageReadError
 from err_seg.drawing.overlay import overlay
 from err_seg.drawing.saving import save_image
 from err_seg.evaluation.export import save_label_png
@@ -54,11 +55,11 @@ class Views(ABC):
 
         Raises:
             ArgumentError: the result does not know its image.
-            ImageReadError: the file is no longer there.
+            ImageReadError: the file is no longer there, or has changed.
         """
         if self.source is None:
             raise ArgumentError("this result does not know its image, only predict's do; give it: plot(image)")
-        return _fitted(self.source(), self.size)
+        return fitted(self.source(), self.size)
 
     def plot(self, image: Any = None, *, names: bool = True, legend: bool = True) -> Image.Image:
         """Draw the labels over the image: colours, contours, names on the regions and a legend by area.
@@ -73,7 +74,7 @@ class Views(ABC):
         Raises:
             ArgumentError, ImageReadError: see :attr:`image`.
         """
-        shown = self.image if image is None else _fitted(image_to_tensor(image), self.size)
+        shown = self.image if image is None else fitted(image_to_tensor(image), self.size)
         factor = -(-ROOM_FOR_NAMES // max(self.size))
         if factor > 1:
             larger = self.resized((factor * self.size[0], factor * self.size[1]))
@@ -151,16 +152,18 @@ class Views(ABC):
         return segmentation(self)
 
     def _repr_jpeg_(self) -> bytes | None:
-        """Return what a notebook shows: the plot, at a moderate size."""
-        if self.source is None:
-            return None
+        """Return what a notebook shows: the plot, at a moderate size; ``None`` (it shows text) if the image is gone."""
         scale = min(1.0, IN_A_NOTEBOOK / max(self.size))
         smaller = self.resized((max(1, round(scale * self.size[0])), max(1, round(scale * self.size[1]))))
-        smaller.plot().save(file := io.BytesIO(), format="JPEG", quality=NOTEBOOK_QUALITY)
+        try:
+            plot = smaller.plot()
+        except (ArgumentError, ImageReadError):
+            return None
+        plot.save(file := io.BytesIO(), format="JPEG", quality=NOTEBOOK_QUALITY)
         return file.getvalue()
 
 
-def _fitted(image: Tensor, size: tuple[int, int]) -> np.ndarray:
+def fitted(image: Tensor, size: tuple[int, int]) -> np.ndarray:
     """Return an image (3, h, w) as (H, W, 3) uint8."""
     pixels = image.permute(1, 2, 0).cpu().numpy()
     if pixels.shape[:2] == size:

@@ -1,5 +1,6 @@
 """Images from addresses: https only, within limits, and every failure is a sentence."""
 
+import pickle
 import shutil
 import ssl
 import subprocess
@@ -9,10 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from err_seg.data import download
-from err_seg.data.image_sources import image_to_tensor
+from err_seg.data.image_sources import image_to_tensor, open_image
 from err_seg.data.images import ImageReadError, read_image
 
 
@@ -93,6 +95,17 @@ def test_an_address_is_read_as_its_file_is(site, server):
     for path in ("image", "image?key=1#part", "to_image", "unannounced"):
         np.testing.assert_array_equal(image_to_tensor(f"{site}/{path}").permute(1, 2, 0), server[2])
     np.testing.assert_array_equal(read_image(download.fetch(f"HTTPS{site.removeprefix('https')}/image")), server[2])
+
+
+def test_an_address_is_fetched_once(site, server, monkeypatch):
+    """A result shows the image that was labelled: its address may expire, or be that of a camera."""
+    read = open_image(f"{site}/image?key=1")
+    first = read()
+    monkeypatch.setattr(Server, "image", b"another image")
+    for reader in (read, pickle.loads(pickle.dumps(read))):
+        assert torch.equal(reader(), first)
+    with pytest.raises(ImageReadError, match="is not an image"):
+        image_to_tensor(f"{site}/image?key=1")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 """Every form that an image may have gives the same pixels, and what is no image is refused."""
 
 import io
+import os
+import pickle
+import tempfile
+import zipfile
 
 import cv2
 import numpy as np
@@ -132,6 +136,65 @@ def test_what_is_taken_may_be_overwritten_or_closed_at_once(images, tmp_path):
     array[:], tensor[:], content[:] = 0, 0, bytes(len(content))
     for read in readers:
         np.testing.assert_array_equal(read().permute(1, 2, 0), images[0])
+
+
+def test_a_file_is_read_again_from_any_folder_until_it_changes(images, tmp_path, monkeypatch):
+    path = tmp_path / "image.png"
+    path.write_bytes(encoded(images[0]))
+    monkeypatch.chdir(tmp_path)
+    read = open_image("image.png")
+    first = read()
+    monkeypatch.chdir("/")
+    path.touch()  # its content counts
+    assert torch.equal(read(), first)
+    assert torch.equal(pickle.loads(pickle.dumps(read))(), first)
+    path.write_bytes(encoded(images[1]))
+    for reader in (read, pickle.loads(pickle.dumps(read))):
+        with pytest.raises(ImageReadError, match=r"^image\.png: the file has changed since .* plot\(image\)"):
+            reader()
+    path.unlink()
+    with pytest.raises(ImageReadError, match=r"^image\.png: no such file"):
+        read()
+
+
+class Archived:
+    """A file in a damaged archive."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def read(self):
+        raise self.error
+
+
+def test_files_that_fail_in_their_own_way(images, tmp_path):
+    for error in (EOFError("ended before the end-of-stream marker"), zipfile.BadZipFile("bad CRC-32")):
+        with pytest.raises(ImageReadError, match=f"^image 0: the given file: cannot be read .*{error}"):
+            next(open_images([Archived(error)], ArrayFormat()))
+    with tempfile.SpooledTemporaryFile() as unnamed, tempfile.TemporaryFile() as numbered:
+        for file in (unnamed, numbered):
+            file.write(b"no image")
+            file.seek(0)
+            with pytest.raises(ImageReadError, match=r"^the given file: is not an image"):
+                open_image(file)()
+
+
+def test_paths_that_cannot_be_any(images, tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(images[0]))
+
+    class BytesPath:
+        def __fspath__(self):
+            return os.fsencode(tmp_path / "a.png")
+
+    assert image_to_tensor(BytesPath()).shape[1:] == images[0].shape[:2]
+    for blank in ("", " "):
+        with pytest.raises(ImageError, match=r"^the image must be a path, .* not a blank text"):
+            open_image(blank)
+    with pytest.raises(ImageReadError, match=r"^data:image/png;base64,A+…: is too long for a path") as raised:
+        image_to_tensor("data:image/png;base64," + 9000 * "A")
+    assert len(str(raised.value)) < 600
+    with pytest.raises(ImageReadError, match=": is a folder, expected an image"):
+        image_to_tensor(tmp_path)
 
 
 def test_damaged_content_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """What results can do: pictures of themselves, files, regions."""
 
+import copy
 import io
 import json
 import pickle
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from err_seg import ArgumentError, Segmentation
+from err_seg import ArgumentError, ImageReadError, Segmentation
 from err_seg.drawing.overlay import overlay
 from err_seg.evaluation import load_label_png
 from err_seg.vocabulary import Vocabulary
@@ -37,6 +38,22 @@ def test_a_result_knows_its_image(toy_model, image, tmp_path):
     (tmp_path / "image.png").unlink()
     with pytest.raises(ValueError, match=r"image\.png: no such file"):
         _ = result.image
+
+
+def test_a_file_that_has_changed_is_not_drawn(toy_model, image, tmp_path):
+    Image.fromarray(image).save(tmp_path / "image.png")
+    result, fine = (toy_model().predict(tmp_path / "image.png", VOCABULARY, refine=refine) for refine in (False, True))
+    assert result._repr_jpeg_() is not None
+    Image.fromarray(255 - image).save(tmp_path / "image.png")
+    for same in (result, result.cpu(), result.resized((30, 30)), pickle.loads(pickle.dumps(result))):
+        with pytest.raises(ImageReadError, match=r"image\.png: the file has changed"):
+            same.plot()
+        assert same._repr_jpeg_() is None, "a notebook shows a line of text"
+    assert result.plot(image, legend=False).size == (480, 320)
+    (tmp_path / "image.png").unlink()
+    for same in (fine, fine.cpu(), pickle.loads(pickle.dumps(fine)), copy.deepcopy(fine)):
+        assert np.array_equal(same.image, image), "a refined result holds on to its image"
+    assert fine.resized((20, 30)).image.shape == (20, 30, 3)
 
 
 def test_one_without_says_so(result, image):
