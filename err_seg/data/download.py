@@ -1,10 +1,12 @@
 """Fetching an image from an address, within limits of size and time."""
 
 import re
+import string
 import time
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import IO
 from urllib.error import HTTPError
+from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from err_seg.data.images import ImageReadError
@@ -34,7 +36,7 @@ def fetch(url: str) -> bytes:
     _check_https(url, shown)
     headers = {"User-Agent": f"err_seg/{__version__}", "Accept": "image/*,*/*;q=0.5"}
     try:
-        with build_opener(_HttpsOnly).open(Request(url, headers=headers), timeout=SILENT_SECONDS) as response:
+        with build_opener(_HttpsOnly).open(Request(_quoted(url), headers=headers), timeout=SILENT_SECONDS) as response:
             content = _read(response, shown)
     except ImageReadError:
         raise
@@ -49,6 +51,15 @@ def fetch(url: str) -> bytes:
 def shown_url(url: str) -> str:
     """Return an address for messages: without user, password, query and fragment."""
     return re.sub(r"(?<=://)[^/?#]*@|[?#].*", "", url, flags=re.DOTALL)
+
+
+def _quoted(url: str) -> str:
+    """Encode what an address may not contain, as browsers do: spaces and all that is not ASCII."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("it holds a user or password, which would not be used")
+    path, query = (quote(part, safe=string.punctuation) for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query, fragment="").geturl()
 
 
 def _read(response: HTTPResponse, shown: str) -> bytes:

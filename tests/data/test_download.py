@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ class Server(BaseHTTPRequestHandler):
     """Answers by the path; ``image`` is the content of an image file."""
 
     image = b""
+    asked: ClassVar[list[str]] = []
 
     def do_GET(self):
+        self.asked.append(self.path)
         kind = self.path.lstrip("/").split("?")[0]
         if kind in ("to_http", "to_file", "to_image"):
             place = {"to_http": "http://localhost:1/", "to_file": "file:///etc/passwd", "to_image": "/image"}[kind]
@@ -95,6 +98,18 @@ def test_an_address_is_read_as_its_file_is(site, server):
     for path in ("image", "image?key=1#part", "to_image", "unannounced"):
         np.testing.assert_array_equal(image_to_tensor(f"{site}/{path}").permute(1, 2, 0), server[2])
     np.testing.assert_array_equal(read_image(download.fetch(f"HTTPS{site.removeprefix('https')}/image")), server[2])
+
+
+def test_an_address_is_quoted_as_browsers_do(site, server):
+    for path in ("bild ä.png", "bild%20%C3%A4.png", "bild+ä.png?text=ä b&key=1#ü"):
+        np.testing.assert_array_equal(image_to_tensor(f"{site}/{path}").permute(1, 2, 0), server[2])
+    assert Server.asked[-3:] == ["/bild%20%C3%A4.png"] * 2 + ["/bild+%C3%A4.png?text=%C3%A4%20b&key=1"]
+
+
+def test_a_password_in_an_address_is_neither_used_nor_shown(site):
+    with pytest.raises(ImageReadError, match=r"^https://localhost:[0-9]+/image: .*holds a user or password") as raised:
+        image_to_tensor(site.replace("://", "://me:wo rd@") + "/image")
+    assert "rd" not in str(raised.value).replace("password", "")
 
 
 def test_an_address_is_fetched_once(site, server, monkeypatch):
