@@ -8,6 +8,7 @@ from typing import Any
 
 import open_clip
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,7 +59,8 @@ def build_clip(name: str, *, drop_path: float = 0.0, head_dropout: float = 0.0) 
         head_dropout: dropout in a ConvNeXt's projection head in training.
 
     Raises:
-        CLIPConfigError: the name is unknown, the file unreadable, or the text tower is of a kind that cannot be read.
+        CLIPConfigError: the name is unknown, the file unreadable, the text tower is of a kind that cannot be read, or
+            the image tower has nothing that a rate is for.
     """
     config = clip_model_config(name)
     text = config["text_cfg"]
@@ -71,7 +73,18 @@ def build_clip(name: str, *, drop_path: float = 0.0, head_dropout: float = 0.0) 
         config["vision_cfg"].update(timm_model_pretrained=False, timm_drop_path=drop_path, timm_drop=head_dropout)
     kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
     fields = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
-    return kind(**{key: config[key] for key in fields if key in config})
+    clip = kind(**{key: config[key] for key in fields if key in config})
+    parts = list(clip.visual.modules())
+    used = {
+        "DROP_PATH": not drop_path or any(isinstance(part, DropPath) for part in parts),
+        "HEAD_DROPOUT": not head_dropout
+        or any(isinstance(part, nn.Dropout) and part.p == head_dropout for part in parts),
+    }
+    for option in (option for option, is_used in used.items() if not is_used):
+        raise CLIPConfigError(
+            f"MODEL.CLIP.{option}: the image tower of {name} has nothing that this is for; set it to 0"
+        )
+    return clip
 
 
 def text_tower(clip: OpenCLIP) -> Any:
