@@ -1,8 +1,12 @@
 """Checks of callers' arguments, before any work begins."""
 
+import math
 import os
-from numbers import Integral
+from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
+
+LONGEST_NAME = 255  # of a file or folder
 
 
 class ArgumentError(ValueError):
@@ -10,15 +14,28 @@ class ArgumentError(ValueError):
 
 
 def check_text(name: str, value: Any) -> str:
-    """Return a text or path as text.
+    """Return a name or path as text.
 
     Raises:
-        ArgumentError: it is something else, or blank.
+        ArgumentError: it is something else, blank, or too long for a path.
     """
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str) or not text.strip():
         raise ArgumentError(f"{name} must be a text that is not blank, not {value!r}")
+    if max(map(len, text.split("/"))) > LONGEST_NAME:
+        raise ArgumentError(f"{name} must be a name or path, not a text as long as {text[:60]!r}...")
     return text
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Return one of a few texts.
+
+    Raises:
+        ArgumentError: it is none of them.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ArgumentError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
+    return value
 
 
 def check_flag(name: str, value: Any) -> bool:
@@ -43,6 +60,17 @@ def check_count(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_number(name: str, value: Any) -> float:
+    """Return a finite number of at least 0.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    if not is_finite(value) or value < 0:
+        raise ArgumentError(f"{name} must be a finite number of at least 0, not {value!r}")
+    return float(value)
+
+
 def check_size(size: Any) -> tuple[int, int]:
     """Return a size (H, W).
 
@@ -57,3 +85,11 @@ def check_size(size: Any) -> tuple[int, int]:
 def is_positive(value: Any) -> bool:
     """Whether this is a whole number of at least 1 (and of 63 bits, as sizes are)."""
     return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) < 2**63
+
+
+def is_finite(value: Any) -> bool:
+    """Whether this is a number that is finite in double precision."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # of a whole number
+        return False

@@ -39,7 +39,7 @@ class PromptStyle:
             raise VocabularyError(
                 f"each template needs one {{}} for the class name, as in {DEFAULT_TEMPLATE!r}; got {wrong or 'none'}"
             )
-        if self.synonyms not in ("first", "average"):
+        if not isinstance(self.synonyms, str) or self.synonyms not in ("first", "average"):
             raise VocabularyError(f"synonyms must be 'first' or 'average', not {self.synonyms!r}")
 
     def changed(self, templates: Iterable[str] | None = None, synonyms: str | None = None) -> "PromptStyle":
@@ -55,7 +55,7 @@ class PromptStyle:
 
     def prompts(self, name: str) -> list[str]:
         """Return the prompts of one class."""
-        synonyms = name.split(SYNONYM_SEPARATOR)
+        synonyms = [synonym for synonym in name.split(SYNONYM_SEPARATOR) if synonym.strip()]
         if self.synonyms == "first":
             synonyms = synonyms[:1]
         return [template.replace("{}", synonym) for synonym in synonyms for template in self.templates]
@@ -69,7 +69,8 @@ def as_texts(what: str, texts: Iterable[T]) -> tuple[T, ...]:
     """
     if isinstance(texts, str):
         raise VocabularyError(f"{what} must be a list of texts, not one string: [{texts!r}]")
-    if isinstance(texts, set | frozenset | Mapping) or not isinstance(texts, Iterable):
+    has_order = isinstance(texts, Iterable) and not isinstance(texts, set | frozenset | Mapping)
+    if not has_order or getattr(texts, "ndim", 1) == 0:  # an array of no axes cannot be iterated
         raise VocabularyError(f"{what} must be a list of texts, in the order that counts, not {type(texts).__name__}")
     return tuple(texts)
 
@@ -86,6 +87,8 @@ def check_vocabulary(vocabulary: Iterable[str]) -> Vocabulary:
     for index, name in enumerate(names):
         if not isinstance(name, str) or not name.split(SYNONYM_SEPARATOR)[0].strip():
             raise VocabularyError(f"class {index} is {name!r}; expected a name (a string that is not blank)")
+        if not name.isascii() and name != name.encode(errors="ignore").decode():
+            raise VocabularyError(f"class {index} is {name!r}, which holds characters that no text may hold")
     repeated = [name for name, count in Counter(name.strip() for name in names).items() if count > 1]
     if repeated:
         raise VocabularyError(

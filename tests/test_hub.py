@@ -152,6 +152,8 @@ MISTAKES = [
     ({"model": b"mini"}, ArgumentError, "not b'mini'"),
     ({"model": ["mini"]}, ArgumentError, "not .'mini'"),
     ({"model": ""}, ArgumentError, "not ''"),
+    ({"model": "a" * 300}, ArgumentError, "model must be a name or path, not a text as long as 'aaa"),
+    ({"config": "MODEL:\n" * 300}, ArgumentError, "config must be a name or path"),
     ({"model": "mini "}, hub.HubError, "did you mean 'mini'"),
     ({"config": 3}, ArgumentError, "config must be a text"),
     ({"config": ["mini"]}, ArgumentError, "config must be"),

@@ -2,14 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from err_seg.arguments import ArgumentError
+from err_seg.arguments import ArgumentError, check_choice, is_finite
 from err_seg.data.images import ImageError, read_image
 
 CHANNEL_ORDERS = ("rgb", "bgr")
@@ -39,14 +38,13 @@ class ArrayFormat:
         if given is not None and not (
             isinstance(given, (tuple, list))
             and len(given) == 2
-            and all(isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) for value in given)
-            and given[0] < given[1]
+            and all(map(is_finite, given))
+            and 0 < float(given[1]) - float(given[0]) < math.inf
         ):
             raise ArgumentError(
                 f"value_range must be (black, white), two finite numbers, the lower first, as in (0, 1); not {given!r}"
             )
-        if self.channel_order not in CHANNEL_ORDERS:
-            raise ArgumentError(f"channel_order must be 'rgb' or 'bgr', not {self.channel_order!r}")
+        check_choice("channel_order", self.channel_order, CHANNEL_ORDERS)
 
     def to_tensor(self, image: np.ndarray | Tensor, name: str = "the image") -> Tensor:
         """Copy an image to a (3, H, W) uint8 RGB tensor, on the device where it is.
@@ -80,6 +78,7 @@ class ArrayFormat:
                 f"{name} must be uint8 or uint16, or come with value_range=(black, white), such as (0, 1), since "
                 f"{type_name} values have no range that is known"
             )
+        low, high = float(low), float(high)
         is_wide = image.dtype.itemsize > 2 and image.dtype != torch.float32
         values = image.to(torch.float64 if is_wide else torch.float32)
         found = [float(value) for value in values.aminmax()]
@@ -97,6 +96,8 @@ def _channels_last(image: np.ndarray | Tensor, name: str) -> Tensor:
     """Copy an image to (H, W, C), C being one of ``CHANNELS``."""
     if isinstance(image, Tensor) and image.is_meta:
         raise ImageError(f"{name} must have values, but it is a tensor on the device meta, which holds none")
+    if isinstance(image, Tensor) and (image.layout != torch.strided or image.is_quantized):
+        raise ImageError(f"{name} must be a dense tensor, neither sparse nor quantized: to_dense() or dequantize()")
     axes = (2, 0) if isinstance(image, Tensor) else (2,)
     shaped = image[:, :, None] if image.ndim == 2 else image
     places = [axis for count in CHANNELS for axis in axes if shaped.ndim == 3 and shaped.shape[axis] == count]

@@ -110,7 +110,7 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
     Raises:
         VocabularyError: an unknown name, no such file, or one that holds anything but class names.
     """
-    name = os.fspath(name_or_path)
+    name = os.fsdecode(name_or_path)
     if name in _KNOWN:
         table = resources.files(__package__) / "tables" / _KNOWN[name]
         return _from_data(json.loads(table.read_text(encoding="utf-8")), name)
@@ -159,14 +159,14 @@ def _from_text(text: str, name: str) -> Vocabulary:
 def _from_json(text: str, name: str) -> Vocabulary:
     try:
         return _from_data(json.loads(text), name)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise VocabularyError(f"{name}: expected a JSON list of class names, but it is not JSON ({error})") from error
 
 
 def _from_yaml(text: str, name: str) -> Vocabulary:
     try:
         return _from_data(yaml.safe_load(text), name)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise VocabularyError(f"{name}: expected a YAML list of class names, but it is not YAML ({error})") from error
 
 
@@ -181,20 +181,25 @@ _READERS: dict[str, Callable[[str, str], Vocabulary]] = {
 def _from_data(data: Any, file: str) -> Vocabulary:
     if not isinstance(data, list):
         raise VocabularyError(f"{file}: expected a list of class names, found {type(data).__name__}")
-    names: list[Any] = []
+    names: list[str] = []
     colors: dict[str, Color] = {}
     for index, entry in enumerate(data):
-        if not isinstance(entry, Mapping):
+        where = f"{file}: class {index}"
+        if isinstance(entry, str):
             names.append(entry)
             continue
-        where = f"{file}: class {index}"
+        if not isinstance(entry, Mapping):
+            raise VocabularyError(f"{where} is {entry!r}; expected a name, in quotes if it looks like something else")
         for key in entry:
             if key not in _KEYS:
                 hint = did_you_mean(key, _KEYS, f"known keys: {', '.join(_KEYS)}")
                 raise VocabularyError(f"{where}: unknown key {key!r}; {hint}")
         words = [entry.get("name"), *_synonyms(entry.get("synonyms", []), where)]
         if not all(isinstance(word, str) and word.strip() for word in words):
-            raise VocabularyError(f"{where}: name and synonyms must be texts that are not blank, found {words!r}")
+            raise VocabularyError(
+                f"{where}: name and synonyms must be texts that are not blank, in quotes if they look like something "
+                f"else, found {words!r}"
+            )
         names.append(SYNONYM_SEPARATOR.join(words))
         if "color" in entry:
             colors[name_key(names[-1])] = _color(entry["color"], where)

@@ -5,6 +5,7 @@ import os
 import pickle
 import tempfile
 import zipfile
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -81,6 +82,12 @@ def test_values_of_every_type_are_scaled(images):
     for dtype in (np.uint16, np.int16, np.int32, np.int64, np.uint64):
         np.testing.assert_array_equal(to_array(twelve_bit.astype(dtype), value_range=(0, 4095)), rgb)
     np.testing.assert_array_equal(to_array(rgb[:, :, 0] > 99, value_range=(0, 1))[:, :, 2], 255 * (rgb[:, :, 0] > 99))
+
+
+def test_values_of_any_number_type_are_a_range(images):
+    rgb = images[0]
+    for low, high in ((Fraction(0), Fraction(1, 2)), (np.float32(0), np.int64(2)), (0, 2**70)):
+        np.testing.assert_array_equal(to_array(rgb / 255.0 * float(high), value_range=(low, high)), rgb)
 
 
 def test_sixteen_bits_and_grey_are_as_in_files(tmp_path):

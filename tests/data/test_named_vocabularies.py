@@ -61,15 +61,17 @@ def test_lists_mix_vocabularies_files_and_words(tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("- cat\n- no", "class 1 is False; expected a name"),
+        ("- cat\n- no", "class 1 is False; expected a name, in quotes if"),
         ("- cat\n- 7", "class 1 is 7"),
         ("cat: 1", "expected a list of class names, found dict"),
         ("", "found NoneType"),
         ("- [cat", "not YAML"),
+        (3000 * "[", "not YAML .*recursion"),
+        ('- "\\ud800"', "class 0 is '.*ud800', which holds characters that no text may hold"),
         ("- name: cat\n  colour: [1, 2, 3]", "class 0: unknown key 'colour'; did you mean 'color'"),
         ("- synonyms: [cat]", "class 0: name and synonyms must be texts"),
         ("- name: cat\n  synonyms: kitty", "synonyms must be a list, found 'kitty'"),
-        ("- name: cat\n  synonyms: [no]", "must be texts that are not blank, found .*False"),
+        ("- name: cat\n  synonyms: [no]", "must be texts that are not blank, in quotes if .* found .*False"),
         ("- name: cat\n  color: #70a0ff", 'color must be "#rrggbb", in quotes, .* found None'),
         ("- name: cat\n  color: [1, 2, 256]", "found .*256"),
         ("- name: cat\n  color: [1, 2]", r"found \[1, 2\]"),
@@ -96,6 +98,12 @@ def test_files_that_hold_something_else(tmp_path, content, complaint):
 def test_what_is_neither_name_nor_file(source, complaint):
     with pytest.raises(VocabularyError, match=complaint):
         read_vocabulary(source)
+
+
+def test_json_that_is_too_deep(tmp_path):
+    (tmp_path / "a.json").write_text(100_000 * "[")
+    with pytest.raises(VocabularyError, match=r"a\.json: .*not JSON .*recursion"):
+        read_vocabulary(tmp_path / "a.json")
 
 
 def test_a_folder_is_no_file(tmp_path):

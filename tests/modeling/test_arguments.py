@@ -49,6 +49,7 @@ def test_one_image_gives_one_result_and_several_a_list(model, images, tmp_path):
         (torch.zeros(3, 4, 4), "value_range=.*float32"),
         (io.StringIO("text"), 'binary mode, open.*"rb".*str'),
         (torch.zeros(3, 4, 4, dtype=torch.uint8, device="meta"), "have values.* meta"),
+        (torch.ones(3, 4, 4).to_sparse(), "dense tensor"),
         (42, "int"),
         (None, "NoneType"),
     ],
@@ -139,6 +140,13 @@ MISTAKES = [
     ({"vocabulary": b"cat"}, VocabularyError, "class 0 is 99"),
     ({"vocabulary": "ade15"}, VocabularyError, "did you mean 'ade150'"),
     ({"vocabulary": "words.yaml"}, VocabularyError, "no vocabulary file at"),
+    ({"vocabulary": np.array("cat")}, VocabularyError, "not ndarray"),
+    ({"vocabulary": ["\ud800"]}, VocabularyError, "characters that no text may hold"),
+    ({"templates": torch.tensor(3)}, VocabularyError, "not Tensor"),
+    ({"synonyms": np.array(["first", "first"])}, VocabularyError, "'first' or 'average', not array"),
+    ({"channel_order": np.array(["rgb", "bgr"])}, ArgumentError, "'rgb' or 'bgr', not array"),
+    ({"value_range": (0, 10**400)}, ArgumentError, r"not \(0, 1000"),
+    ({"value_range": (-1e308, 1e308)}, ArgumentError, r"not \(-1e\+308, 1e\+308\)"),
 ]
 
 

@@ -47,6 +47,13 @@ def test_templates_and_synonyms_are_averaged(model):
         torch.testing.assert_close(embedding, F.normalize(full_length(model, prompts).mean(dim=0), dim=0))
 
 
+def test_blank_synonyms_are_none():
+    """An average with "A photo of a  in the scene" would be off."""
+    style = PromptStyle(("a {}",), "average")
+    assert style.prompts("sofa, , couch, ") == ["a sofa", "a couch"]
+    assert PromptStyle(("a {}",)).prompts("bed ") == ["a bed "]
+
+
 def test_the_first_synonym_alone_by_default(model):
     assert torch.equal(model.embed_vocabulary(["sofa, couch"]), model.embed_vocabulary(["sofa"]))
 
