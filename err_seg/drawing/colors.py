@@ -25,6 +25,8 @@ BASE_COLORS: NDArray[np.uint8] = np.frombuffer(
 _SALT = (38114584).to_bytes(8, "big")
 
 _CANDIDATES = 64
+_KEPT_APART = 1000
+"""How many colours are kept apart from each other, at a cost that grows with the square of their number."""
 _NEAR = 0.06
 """A base colour that is nearer (in OKLab) to one that a vocabulary gives is not used beside it."""
 
@@ -40,7 +42,8 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
     2. The others, in order, take the next free base colour after their own. Up to 24 names thus have base colours,
        all different.
     3. Once the base colours are used up, a name takes the one of its own 64 hashed colours that is farthest (in
-       OKLab) from all colours given so far.
+       OKLab) from all colours given so far. From the 1,000th colour on none is far from all others, and a name takes
+       the first of its own.
 
     Names to which a :class:`~err_seg.vocabulary.Vocabulary` gives colours have these.
 
@@ -107,7 +110,7 @@ def _base_slot(key: str) -> int:
 
 
 def _add_hashed_colors(colors: dict[str, NDArray[np.uint8]], keys: list[str]) -> None:
-    """Give each key the one of its hashed candidate colours that is farthest from all colours so far, in place."""
+    """Give each key the one of its hashed candidate colours that is farthest from the first colours, in place."""
     if not keys:
         return
     taken = oklab(np.stack(list(colors.values())))
@@ -115,8 +118,11 @@ def _add_hashed_colors(colors: dict[str, NDArray[np.uint8]], keys: list[str]) ->
         digest = hashlib.shake_128(key.encode()).digest(3 * _CANDIDATES)
         candidates = np.frombuffer(digest, dtype=np.uint8).reshape(-1, 3)
         lab = oklab(candidates)
-        nearest = np.linalg.norm(lab[:, None] - taken, axis=2).min(axis=1)
         readable = (lab[:, 0] > 0.4) & (lab[:, 0] < 0.95)
+        if len(taken) >= _KEPT_APART:
+            colors[key] = candidates[int(readable.argmax())]
+            continue
+        nearest = np.linalg.norm(lab[:, None] - taken, axis=2).min(axis=1)
         best = int(np.where(readable, nearest, -1).argmax())
         colors[key] = candidates[best]
         taken = np.append(taken, lab[best : best + 1], axis=0)

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -64,6 +66,19 @@ def test_large_vocabularies_have_distinct_colours(count):
     assert len(np.unique(colors, axis=0)) == count
     assert nearest_distance(colors) > 0.02
     np.testing.assert_array_equal(colors, class_colors(names))
+
+
+def test_colours_of_huge_vocabularies_take_seconds():
+    """8,000 names took a minute, and the time grew with the square. The first thousand have the colours that they have alone."""
+    names = [f"class {index}" for index in range(40_000)]
+    began = time.process_time()
+    colors = class_colors(names)
+    assert time.process_time() - began < 20
+    np.testing.assert_array_equal(colors[:1000], class_colors(names[:1000]))
+    lightness = oklab(colors)[:, 0]
+    assert lightness.min() > 0.4
+    assert lightness.max() < 0.96
+    assert len(np.unique(colors, axis=0)) > 39_000
 
 
 def test_no_classes():
