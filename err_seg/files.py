@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text in UTF-8, complete or not at all, see :func:`atomic_write`."""
-    with atomic_write(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_pieces(path, [text])
+
+
+def write_pieces(path: str | os.PathLike[str], pieces: Iterable[str]) -> None:
+    """Write a text in UTF-8, complete or not at all, of pieces that need not be in memory together."""
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
 
 
 def write_json(path: str | os.PathLike[str], document: Any, **options: Any) -> None:

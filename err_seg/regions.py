@@ -1,6 +1,7 @@
 """The connected parts of a label map: areas, boxes, outlines, and the formats that other programs read them in."""
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,18 +140,25 @@ def coco_dataset(
     return {"images": [image], "annotations": annotations, "categories": categories}
 
 
-def join_coco(parts: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """Join the data sets of :func:`coco_dataset`, all of the same classes, to one; "info" is that of the last."""
-    whole = coco_dataset("", (0, 0), (), names)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+def join_coco(parts: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:
+    """Join the data sets of :func:`coco_dataset`, all of the same classes, to the JSON text of one, in pieces.
+
+    The annotations are not held together in memory; each has a line of its own. "info" is that of the last data set.
+    """
     info: Mapping[str, Any] = {}
+    images: list[dict[str, Any]] = []
+    count = 0
+    yield '{"annotations": ['
     for number, part in enumerate(parts, start=1):
         info = part.get("info", info)
         images += [{**image, "id": number} for image in part["images"]]
         for annotation in part["annotations"]:
-            annotations.append({**annotation, "id": len(annotations) + 1, "image_id": number})
-    return {"info": info, **whole, "images": images, "annotations": annotations}
+            yield ",\n" if count else "\n"
+            count += 1
+            yield json.dumps({**annotation, "id": count, "image_id": number})
+    rest = {**coco_dataset("", (0, 0), (), names), "images": images, "info": info}
+    del rest["annotations"]
+    yield "\n], " + json.dumps(rest, ensure_ascii=False)[1:] + "\n"
 
 
 def coco_annotations(regions: Iterable[Region], size: tuple[int, int]) -> list[dict[str, Any]]:

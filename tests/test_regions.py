@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
-from err_seg.files import write_json
+from err_seg.files import write_pieces
 from err_seg.regions import coco_dataset, find_regions, join_coco, to_geojson
 
 NAMES = ["wall", "cat", "dog"]
@@ -90,7 +90,12 @@ def test_geojson():
 def test_pycocotools_loads_the_data_set(tmp_path):
     size = LABELS.shape
     images = [("b.jpg", (2, 2), []), ("a.jpg", size, find_regions(LABELS, NAMES)), ("c.jpg", size, [])]
-    write_json(tmp_path / "coco.json", join_coco([coco_dataset(*image, NAMES) for image in images], NAMES))
+    parts = iter([coco_dataset(*image, NAMES) for image in images])
+    pieces = join_coco(parts, NAMES)
+    begun = [next(pieces), next(pieces)]
+    assert len(list(parts)) == 1, "not all are held in memory"
+    write_pieces(tmp_path / "coco.json", join_coco((coco_dataset(*image, NAMES) for image in images), NAMES))
+    assert (tmp_path / "coco.json").read_text().startswith("".join(begun))
     coco = COCO(str(tmp_path / "coco.json"))
     assert [coco.imgs[i]["file_name"] for i in (1, 2, 3)] == ["b.jpg", "a.jpg", "c.jpg"]
     painted = np.full(size, 9)

@@ -154,6 +154,7 @@ def _html(result: Result, path: Path) -> None:
         "source": result.source,
         "thumbnail": base64.b64encode(file.getvalue()).decode("ascii"),
         "classes": [{"name": first_synonym(row["name"]), "share": row["share"]} for row in result.table],
+        "nothing": round(result.areas.get(NOTHING, 0) / result.labels.size, 6),
     }
     write_json(path, facts, ensure_ascii=False)
 

@@ -4,6 +4,7 @@ Parts are results like any other, so that an interrupted job goes on, and severa
 """
 
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any
 from err_seg.data import read_image
 from err_seg.drawing.colors import class_colors
 from err_seg.drawing.text import first_synonym
-from err_seg.files import write_json, write_text
+from err_seg.files import write_pieces
 from err_seg.inference.formats import result_paths
 from err_seg.inference.manifest import Finished, OutputError
 from err_seg.inference.names import printable
@@ -57,20 +58,28 @@ def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> 
     """One COCO data set."""
     path = folder / "_annotations.coco.json"
     parts = _parts(folder, results, "coco", {"images", "annotations"})
-    yield path, lambda: write_json(path, join_coco(parts, classes), ensure_ascii=False)
+    yield path, lambda: write_pieces(path, join_coco(parts, classes))
 
 
 def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
     """A page that needs nothing else: thumbnails, and the classes to filter them by."""
     path, names = folder / "index.html", [first_synonym(name) for name in classes]
     colors = {name: f"#{bytes(color).hex()}" for name, color in zip(names, class_colors(classes), strict=True)}
-    parts = _parts(folder, results, "html", {"source", "thumbnail", "classes"})
+    parts = _parts(folder, results, "html", {"source", "thumbnail", "classes", "nothing"})
+    yield path, lambda: write_pieces(path, _page_pieces(parts, colors))
 
-    def write() -> None:
-        data = json.dumps({"colors": colors, "images": list(parts)}, ensure_ascii=False).replace("<", "\\u003c")
-        write_text(path, TEMPLATE.read_text(encoding="utf-8").replace("DATA", data, 1))
 
-    yield path, write
+def _page_pieces(parts: Iterable[dict[str, Any]], colors: dict[str, str]) -> Iterator[str]:
+    """Thumbnails first, each an element that is not looked into until it is shown, then all else."""
+    begin, middle, end = re.split("THUMBNAILS|DATA", TEMPLATE.read_text(encoding="utf-8"))
+    images = []
+    yield begin
+    for part in parts:
+        yield f'<script type="text/plain" class="thumbnail">{part.pop("thumbnail")}</script>\n'
+        images.append(part)
+    yield middle
+    yield json.dumps({"colors": colors, "images": images}, ensure_ascii=False).replace("<", "\\u003c")
+    yield end
 
 
 def _videos(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
@@ -101,8 +110,8 @@ def _parts(folder: Path, results: Iterable[Finished], kind: str, keys: set[str])
         (path,) = result_paths(result.files, [kind], folder)
         try:
             part = json.loads(path.read_text(encoding="utf-8"))
-            if not (isinstance(part, dict) and keys <= part.keys()):
-                raise ValueError(f"it lacks {', '.join(sorted(keys))}")
+            if missing := keys.difference(part if isinstance(part, dict) else ()):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         except ValueError as error:
             raise OutputError(f"{path} is damaged ({error}); delete it, so that its image is labelled again") from error
         yield part

@@ -99,13 +99,13 @@ def test_processes_that_nothing_connects_leave_the_joining_to_one(run_predict, t
 
 def test_the_folder_is_the_job_s_until_all_is_joined(run_predict, tmp_path, monkeypatch):
     image = save(tmp_path / "a.png")
-    join, meanwhile = gathered.write_json, []
+    join, meanwhile = gathered.write_pieces, []
 
-    def write_json(*arguments, **options):
+    def write_pieces(*arguments, **options):
         meanwhile.append(run_predict(image, "--format", "coco"))
         join(*arguments, **options)
 
-    monkeypatch.setattr(gathered, "write_json", write_json)
+    monkeypatch.setattr(gathered, "write_pieces", write_pieces)
     assert run_predict(image, "--format", "coco")[0] == 0
     ((status, _, err),) = meanwhile
     assert (status, "another run is writing" in err) == (3, True)

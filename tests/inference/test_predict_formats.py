@@ -115,17 +115,18 @@ def test_polygons(run_predict, images, tmp_path):
 
 def test_the_page_holds_everything(run_predict, images, tmp_path):
     save(images / "d & <b>.png", seed=5)
-    assert run_predict(images, "--format", "html")[0] == 0
+    assert run_predict(images, "--format", "html", "--background", "grass")[0] == 0
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert not re.search(r"(src|href)=\"(?!data:)", page), "it needs no other file"
     assert "<b>" not in page.split("application/json")[1].split("</script>")[0]
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
     assert len(data["images"]) == 4
-    assert set(data["colors"]) == set(CLASSES)
-    for entry in data["images"]:
-        thumbnail = Image.open(io.BytesIO(base64.b64decode(entry["thumbnail"])))
-        assert max(thumbnail.size) <= 320
-        assert sum(row["share"] for row in entry["classes"]) == pytest.approx(1, abs=1e-4)
+    assert set(data["colors"]) == {"cat", "dog"}
+    assert any(entry["nothing"] > 0 for entry in data["images"])
+    thumbnails = re.findall(r'class="thumbnail">(.*?)</script>', page)
+    for entry, thumbnail in zip(data["images"], thumbnails, strict=True):
+        assert max(Image.open(io.BytesIO(base64.b64decode(thumbnail))).size) <= 320
+        assert entry["nothing"] + sum(row["share"] for row in entry["classes"]) == pytest.approx(1, abs=1e-4)
 
 
 def test_names_change_the_overlay_and_are_a_setting(run_predict, tmp_path):
