@@ -76,7 +76,7 @@ def write_video(frames: Iterable[np.ndarray], path: Path, rate: float) -> None:
     """Write frames as a video, complete or not at all: H.264 by PyAV, else MPEG-4 by OpenCV.
 
     Args:
-        frames: (H, W, 3) uint8 RGB, at least one, all of the first one's size; an odd last row or column is left out.
+        frames: (H, W, 3) uint8 RGB, at least one, all of the first one's size; an odd last row or column is repeated.
         path: its ending is .mp4.
         rate: frames per second.
 
@@ -84,7 +84,7 @@ def write_video(frames: Iterable[np.ndarray], path: Path, rate: float) -> None:
         VideoError: it cannot be encoded.
         OSError: it cannot be written.
     """
-    even = (frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames)
+    even = (np.pad(frame, [(0, side % 2) for side in frame.shape[:2]] + [(0, 0)], mode="edge") for frame in frames)
     first = next(even, None)
     if first is None:
         raise VideoError(f"{printable(path)}: there are no frames to write")
@@ -116,10 +116,15 @@ def _write_by_opencv(frames: Iterable[np.ndarray], size: tuple[int, int], path: 
     try:
         writer = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not writer.isOpened():
-            raise VideoError("OpenCV cannot write MPEG-4 here; pip install av")
+            raise VideoError("OpenCV cannot write MPEG-4 here, or the disk is full; pip install av")
+        count = 0
         for frame in frames:
             writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
+            count += 1
         writer.release()
+        written = max(0, int(cv2.VideoCapture(str(named)).get(cv2.CAP_PROP_FRAME_COUNT)))  # nothing else tells
+        if written != count:
+            raise VideoError(f"{written} of {count} frames were written: they differ in size, or the disk is full")
         named.replace(path)
     finally:
         named.unlink(missing_ok=True)

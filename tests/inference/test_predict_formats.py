@@ -157,6 +157,28 @@ def test_a_video_of_overlays(run_predict, tmp_path, monkeypatch, library):
     assert not [file for file in made.parent.iterdir() if file.name.startswith(".")]
 
 
+@pytest.mark.parametrize("library", ["av", "cv2"])
+@pytest.mark.parametrize(("size", "even"), [((33, 47), (34, 48)), ((1, 1), (2, 2)), ((16, 1), (16, 2))])
+def test_a_video_of_odd_size_loses_nothing(tmp_path, monkeypatch, library, size, even):
+    pytest.importorskip(library)
+    monkeypatch.setattr(video, "find_spec", lambda name: name == library)
+    frame = np.full((*size, 3), 80, dtype=np.uint8)
+    frame[-1, -1] = 160
+    video.write_video([frame] * 2, tmp_path / "odd.mp4", 12.0)
+    first, _ = (frame() for frame in video.video_frames(tmp_path / "odd.mp4"))
+    assert first.shape == (*even, 3)
+    assert first[-1, -1].mean() > first[0, 0].mean() or size == (1, 1)
+
+
+def test_a_video_that_opencv_wrote_in_part_is_none(tmp_path, monkeypatch):
+    """It does not say so, neither of a full disk nor of frames that it leaves out."""
+    monkeypatch.setattr(video, "find_spec", lambda name: name == "cv2")
+    frames = [np.zeros((40, 60, 3), np.uint8), np.zeros((20, 60, 3), np.uint8)]
+    with pytest.raises(video.VideoError, match=r"overlay\.mp4: .*1 of 2 frames were written"):
+        video.write_video(frames, tmp_path / "overlay.mp4", 12.0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_video_that_cannot_be_encoded(tmp_path):
     with pytest.raises(video.VideoError, match=r"overlay\.mp4: there are no frames"):
         video.write_video(iter([]), tmp_path / "overlay.mp4", 12.0)
