@@ -50,7 +50,10 @@ class Source:
         """Return a name for its results, longer with each level: from "cat" to "home/me/images/cat.jpg"."""
         if level == 0:
             return self.relative.with_suffix("").as_posix()
-        parts = self.path.absolute().parts[1:] if self.path else _address_parts(self.text) or self.relative.parts
+        if self.path:
+            parts = Path(os.path.abspath(self.path)).parts[1:]  # without "..", which would lead out of the results
+        else:
+            parts = _address_parts(self.text) or self.relative.parts
         wanted = len(self.relative.parts) + level - 1
         name = Path(*parts[-wanted:]).as_posix()
         return name if wanted <= len(parts) else f"{name}-{content_digest(os.fsencode(self.whole))}"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from predicting import files, save
 
 from err_seg.inference import Item, Problem, WordsError, collect_sources, iterate_items, parse_words, split_names
 from err_seg.inference import video as video_module
@@ -29,6 +30,19 @@ def test_names_are_as_long_as_they_must_be(tmp_path):
     assert names([a, b]) == ["x/cat.png", "y/cat.png"]
     assert names([a, a, str(tmp_path / "x/../x/cat.png")]) == ["cat"]
     assert names([str(tmp_path)]) == ["x/cat.jpg", "x/cat.png", "x/dog", "y/cat"]
+
+
+def test_names_stay_in_the_folder_of_results(run_predict, tmp_path, monkeypatch):
+    for seed, name in enumerate(("x.png", "sub/x.png", "link/x.png")):
+        save(tmp_path / "in" / name, seed=seed)
+    (tmp_path / "in/sub/deeper").symlink_to(tmp_path / "in/link")  # deeper/.. is not sub
+    monkeypatch.chdir(tmp_path / "in/sub")
+    inputs = ("../x.png", "x.png", "deeper/../sub/../x.png", "deeper/x.png")
+    for done in (3, 0):
+        status, printed, _ = run_predict(*inputs, "--format", "labels")
+        assert (status, f"{done} done" in printed) == (0, True)
+    assert len(files(tmp_path / "out")) == 3
+    assert len(files(tmp_path / "in")) == 3
 
 
 def test_every_item_has_exactly_one_process(tmp_path):
