@@ -62,14 +62,22 @@ class Segmentation(Views):
         32,767, else int32. NumPy indexes with any of them; call ``.long()`` before indexing a torch tensor and before
         arithmetic.
         """
-        labels = torch.empty(self.size, dtype=label_type(len(self.vocabulary)), device=self.kept.device)
+        kind = label_type(len(self.vocabulary))
+        if self.size[0] * self.size[1] > PIXELS_AT_A_TIME:  # smaller ones always find room, and are asked for most
+            self._check_room("labels", None, kind)
+        labels = torch.empty(self.size, dtype=kind, device=self.kept.device)
         for rows, _, best in self._best():
             labels[rows] = best
         return labels
 
     @property
     def scores(self) -> Tensor:
-        """(H, W) float32 in [0, 1]: the probability of that class; made anew at every call."""
+        """(H, W) float32 in [0, 1]: the probability of that class; made anew at every call.
+
+        Raises:
+            TooLargeError: this would take more than half of the free memory.
+        """
+        self._check_room("scores", None, torch.float32)
         scores = self.probabilities.new_empty(self.size)
         for rows, best, _ in self._best():
             scores[rows] = best
@@ -82,7 +90,8 @@ class Segmentation(Views):
         Raises:
             TooLargeError: this would take more than half of the free memory.
         """
-        self._check_room("maps", len(self.kept), "`probabilities` are the same maps at the network's resolution")
+        advice = "`probabilities` are the same maps at the network's resolution, and "
+        self._check_room("maps", len(self.kept), torch.float32, advice)
         return self._resized(slice(None), slice(0, self.size[0]))
 
     def dense(self) -> Tensor:
@@ -91,8 +100,8 @@ class Segmentation(Views):
         Raises:
             TooLargeError: this would take more than half of the free memory.
         """
-        advice = f"`kept` and `maps` say the same of the {len(self.kept)} kept classes, and all others are 0"
-        self._check_room("dense()", len(self.vocabulary), advice)
+        advice = f"`kept` and `maps` say the same of the {len(self.kept)} kept classes, and all others are 0; "
+        self._check_room("dense()", len(self.vocabulary), torch.float32, advice)
         dense = self.probabilities.new_zeros(len(self.vocabulary), *self.size)
         for kept, maps in self._portions(slice(0, self.size[0])):
             dense[kept] = maps
@@ -154,15 +163,12 @@ class Segmentation(Views):
             return resize(maps.unsqueeze(0), self.size)[0]
         return resized_part(maps, self.size, rows, slice(0, width))
 
-    def _check_room(self, what: str, count: int, advice: str) -> None:
-        device, (height, width) = self.probabilities.device, self.size
-        needed, free = 4 * count * height * width, free_memory(device)
-        if needed > free / 2:
-            raise TooLargeError(
-                f"{what} would take {needed / 1e9:.1f} GB ({count} classes × {height} × {width} pixels in float32), "
-                f"more than half of the {free / 1e9:.1f} GB that are free on {device}; {advice}, and resized() makes "
-                "results of fewer pixels"
-            )
+    def _check_room(self, what: str, classes: int | None, kind: torch.dtype, advice: str = "") -> None:
+        height, width = self.size
+        shape = ("" if classes is None else f"{classes} classes × ") + f"{height} × {width} pixels"
+        needed = (classes or 1) * height * width * kind.itemsize
+        what = f"{what} ({shape} in {str(kind).removeprefix('torch.')})"
+        check_room(what, needed, self.kept.device, f"{advice}resized() makes results of fewer pixels")
 
 
 def split_results(
@@ -194,6 +200,26 @@ def split_results(
 def label_type(num_classes: int) -> torch.dtype:
     """Return the smallest integer type for labels of T classes; see :attr:`Segmentation.labels`."""
     return torch.uint8 if num_classes <= 255 else torch.int16 if num_classes <= 32767 else torch.int32
+
+
+def check_room(what: str, needed: int, device: torch.device, advice: str) -> None:
+    """Refuse what would take most of the memory.
+
+    Args:
+        what: it is.
+        needed: bytes that it takes.
+        device: where.
+        advice: what takes less.
+
+    Raises:
+        TooLargeError: it would take more than half of the free memory.
+    """
+    free = free_memory(device)
+    if needed > free / 2:
+        raise TooLargeError(
+            f"{what} would take {needed / 1e9:.1f} GB, more than half of the {free / 1e9:.1f} GB that are free on "
+            f"{device}; {advice}"
+        )
 
 
 def free_memory(device: torch.device) -> int:

@@ -13,6 +13,7 @@ from err_seg.modeling.crm import Tally
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.head import Head
 from err_seg.modeling.layers import resized_part
+from err_seg.modeling.segmentation import check_room
 
 STEP = 32
 """Windows begin at multiples of this, the network's largest stride, so that all see the image on one grid."""
@@ -110,7 +111,14 @@ def segment_windows(
 
     Returns:
         probabilities (1, K, canvas height / 4, canvas width / 4), kept (1, K) and class_scores (1, T).
+
+    Raises:
+        TooLargeError: the probabilities would take more than half of the free memory.
     """
+    height, width = (length // 4 for length in windows.canvas)
+    num_windows, num_maps = len(windows.tops) * len(windows.lefts), min(num_kept, len(text))
+    what = f"the maps of {num_maps} classes in {num_windows:,} windows"
+    check_room(what, 4 * num_maps * height * width, text.device, "choose a larger tile, or a smaller num_kept")
     corners = list(itertools.product(windows.tops, windows.lefts))
     batches = [corners[first : first + batch_size] for first in range(0, len(corners), batch_size)]
     held: list[Features] = []
@@ -131,7 +139,6 @@ def segment_windows(
 
     kept, class_scores = head.crm.keep(joined(tallies()), num_kept)
     kept, class_scores = kept.to(text.device), class_scores.to(text.device)
-    height, width = (length // 4 for length in windows.canvas)
     down, across = edge_weights(windows.tops, windows), edge_weights(windows.lefts, windows)
     blended = torch.zeros(1, kept.shape[1], height, width, device=text.device)
     for number, batch in enumerate(batches):

@@ -69,7 +69,7 @@ def test_large_vocabularies_have_distinct_colours(count):
 
 
 def test_colours_of_huge_vocabularies_take_seconds():
-    """8,000 names took a minute, and the time grew with the square. The first thousand have the colours that they have alone."""
+    """8,000 names took a minute, and the time grew with the square. The first thousand look as they do alone."""
     names = [f"class {index}" for index in range(40_000)]
     began = time.process_time()
     colors = class_colors(names)

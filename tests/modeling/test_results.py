@@ -1,5 +1,7 @@
 """What results hold, how much memory they take, and where they lie."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -97,15 +99,22 @@ def test_results_move_with_their_labels():
 
 def test_what_takes_most_of_the_memory_is_refused_by_its_size(monkeypatch):
     result = a_result(num_classes=100, num_kept=3, size=(100, 200))
-    for what, count, least in ((result.dense, 100, "100 classes"), (lambda: result.maps, 3, "3 classes")):
+    monkeypatch.setattr(segmentation, "PIXELS_AT_A_TIME", 100)
+    for what, count, least in (
+        (result.dense, 100, "100 classes × "),
+        (lambda: result.maps, 3, "3 classes × "),
+        (lambda: result.scores, 1, ""),
+        (lambda: replace(result).labels, 1 / 4, ""),
+    ):
         needed = 4 * count * 100 * 200
         monkeypatch.setattr(segmentation, "free_memory", lambda device, free=2 * needed: free)
-        assert what().shape == (count, 100, 200)
+        assert what().shape[-2:] == (100, 200)
         monkeypatch.setattr(segmentation, "free_memory", lambda device, free=2 * needed - 1: free)
-        with pytest.raises(TooLargeError, match=rf"GB \({least} × 100 × 200 pixels.*free on cpu"):
+        with pytest.raises(TooLargeError, match=rf" \({least}100 × 200 pixels in .* GB.*free on cpu; .*resized\(\)"):
             what()
     with pytest.raises(TooLargeError, match="`kept` and `maps`"):
         result.dense()
+    monkeypatch.undo()
     assert result.labels.shape == result.size
 
 

@@ -9,6 +9,7 @@ import torch
 from conftest import VOCABULARY
 from test_results import a_result
 
+from err_seg import TooLargeError
 from err_seg.modeling import segmentation, tiles
 from err_seg.modeling.crm import CRM, Tally
 from err_seg.modeling.encoder import Features
@@ -204,3 +205,11 @@ def test_a_hundred_megapixels_within_four_gigabytes():
     kept, kilobytes = map(int, run.stdout.split())
     assert kept == 12
     assert kilobytes < 4e9 / 1024
+
+
+def test_a_tile_that_is_far_too_small_is_refused_before_hours_have_passed(model, monkeypatch):
+    """With tile=2, in the belief that these are windows a side, say."""
+    monkeypatch.setattr(segmentation, "free_memory", lambda device: 10**9)
+    image = noise(1, 1).expand(3, 3000, 4000)
+    with pytest.raises(TooLargeError, match=r"maps of 3 classes in \d+,\d+,\d+ windows .* choose a larger tile"):
+        model.predict(image, VOCABULARY, tile=2, num_kept=3)
