@@ -9,7 +9,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 from err_seg.files import write_pieces
-from err_seg.regions import coco_dataset, find_regions, join_coco, to_geojson
+from err_seg.regions import coco_annotations, coco_dataset, find_regions, join_coco, to_geojson
 
 NAMES = ["wall", "cat", "dog"]
 LABELS = np.array(
@@ -106,3 +106,17 @@ def test_pycocotools_loads_the_data_set(tmp_path):
         painted[mask] = annotation["category_id"] - 1
     assert np.array_equal(painted, LABELS)
     assert [category["name"] for category in coco.loadCats([1, 2, 3])] == NAMES
+
+
+@pytest.mark.parametrize("size", [(7, 9), (1, 6), (6, 1), (1, 1), (12, 5)])
+def test_run_lengths_are_those_of_pycocotools(size):
+    """Wherever a region lies: at corners, over whole columns, over all."""
+    random = np.random.default_rng(0)
+    for classes in (1, 2, 2, 3, 5):
+        labels = random.integers(0, classes, size).repeat(2, 0).repeat(2, 1)
+        regions = find_regions(labels, [str(label) for label in range(classes)])
+        for region, annotation in zip(regions, coco_annotations(regions, labels.shape), strict=True):
+            x, y, width, height = region.box
+            whole = np.zeros(labels.shape, dtype=np.uint8, order="F")
+            whole[y : y + height, x : x + width] = region.mask
+            assert annotation["segmentation"]["counts"].encode() == mask_utils.encode(whole)["counts"]

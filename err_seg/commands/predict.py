@@ -103,6 +103,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.point and "attention" not in arguments.format:
         parser.error("--point is the pixel that attention is shown for: it needs --format attention")
+    if arguments.names and not {"overlay", "video"} & set(arguments.format):
+        parser.error("--names writes on overlays: it needs --format overlay or video")
     if "geotiff" in arguments.format and not find_spec("rasterio"):
         parser.error('--format geotiff needs rasterio: pip install "err_seg[geo]"')
     if arguments.tile and "attention" in arguments.format:

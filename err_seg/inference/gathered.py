@@ -12,6 +12,8 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from err_seg.data import read_image
 from err_seg.drawing.colors import class_colors
 from err_seg.drawing.text import first_synonym
@@ -93,8 +95,9 @@ def _videos(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -
 def _write_video(folder: Path, path: Path, source: Path, results: Sequence[Finished]) -> None:
     numbers = [result.frame or 0 for result in results]
     step = statistics.median_low([b - a for a, b in pairwise(numbers)] or [1])
-    files = (file for result in results for file in result_paths(result.files, ["video"], folder))
-    write_video((read_image(file) for file in files), path, frame_rate(source) / step)
+    files = [file for result in results for file in result_paths(result.files, ["video"], folder)]
+    shown = tqdm(files, desc=printable(path), unit="frame", disable=None)
+    write_video((read_image(file) for file in shown), path, frame_rate(source) / step)
 
 
 GATHERED: dict[str, Callable[[Path, Sequence[str], Sequence[Finished]], Joined]] = {

@@ -47,6 +47,7 @@ def test_refined_borders(toy, run_predict, tmp_path):
         (["--tile", "0"], "'0' is not a number of at least 1"),
         (["--tile", "big"], "'big' is not a number of at least 1"),
         (["--tile", "auto", "--format", "overlay,attention"], "attention is shown for the image as a whole"),
+        (["--names", "--format", "labels,html"], "it needs --format overlay or video"),
     ],
 )
 def test_unusable_options(run_predict, tmp_path, options, complaint):
