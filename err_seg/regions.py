@@ -44,7 +44,7 @@ class Region:
 
         Args:
             simplify: how far an outline may move, in pixels, to have fewer points. One that would have fewer than
-                three stays as it is.
+                three stays as it is. From about 1 on, outlines of very thin or jagged parts may cross themselves.
         """
         inside = np.pad(self.mask, 1).astype(np.float32)
         generator = contourpy.contour_generator(z=inside, fill_type=contourpy.FillType.OuterOffset)
@@ -57,7 +57,7 @@ class Region:
 
 
 def find_regions(
-    labels: Labels, names: Sequence[str], scores: NDArray[np.float32] | None = None, *, min_area: int = 1
+    labels: Labels, names: Sequence[str], scores: NDArray[np.float32] | None = None, *, min_area: float = 1
 ) -> list[Region]:
     """Cut a label map into its connected parts, the largest first.
 

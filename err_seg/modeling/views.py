@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from err_seg import regions
-from err_seg.arguments import ArgumentError
+from err_seg.arguments import ArgumentError, check_number, check_text
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.data.images import ImageReadError
 from err_seg.drawing.overlay import overlay
@@ -95,10 +95,10 @@ class Views(ABC):
                 :meth:`polygons` (GeoJSON). ``None``: as the ending says, of .png, .json and .geojson.
 
         Raises:
-            ArgumentError: ``what`` is none of these, or the ending does not tell.
+            ArgumentError: ``path`` is none, ``what`` is none of these, or the ending does not tell.
             OSError: the file cannot be written.
         """
-        path = Path(path)
+        path = Path(check_text("path", path))
         what = what or BY_SUFFIX.get(path.suffix.lower())
         if what not in SAVED:
             raise ArgumentError(
@@ -112,25 +112,33 @@ class Views(ABC):
         else:
             write_json(path, self.to_coco() if what == "coco" else self.polygons(), ensure_ascii=False)
 
-    def regions(self, min_area: int = 1) -> list[regions.Region]:
+    def regions(self, min_area: float = 1) -> list[regions.Region]:
         """Return the connected parts, the largest first: class, area, box, mean probability and mask.
 
         Args:
             min_area: leave out what has fewer pixels.
+
+        Raises:
+            ArgumentError: ``min_area`` is no number.
         """
+        check_number("min_area", min_area)
         labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
         return regions.find_regions(labels, self.vocabulary, scores, min_area=min_area)
 
-    def polygons(self, simplify: float = 1.0, min_area: int = 1) -> dict[str, Any]:
+    def polygons(self, simplify: float = 1.0, min_area: float = 1) -> dict[str, Any]:
         """Return the outlines of the :meth:`regions` as a GeoJSON ``FeatureCollection`` in pixels (x, y down).
 
         Args:
-            simplify: how far an outline may move, in pixels, to have fewer points.
+            simplify: how far an outline may move, in pixels, to have fewer points; see :meth:`regions.Region.outlines`.
             min_area: leave out what has fewer pixels.
+
+        Raises:
+            ArgumentError: one of them is no number.
         """
+        check_number("simplify", simplify)
         return regions.to_geojson(self.regions(min_area), simplify)
 
-    def to_coco(self, file_name: str = "", min_area: int = 1) -> dict[str, Any]:
+    def to_coco(self, file_name: str = "", min_area: float = 1) -> dict[str, Any]:
         """Return a COCO data set of this image: an annotation for each of the :meth:`regions`, run-length coded.
 
         Args:

@@ -142,5 +142,21 @@ def test_regions_have_the_result_s_areas_and_scores(result):
     assert [annotation["area"] for annotation in coco["annotations"]] == [largest]
 
 
+@pytest.mark.parametrize(
+    ("call", "complaint"),
+    [
+        (lambda result: result.regions("5"), "min_area must be a finite number of at least 0, not '5'"),
+        (lambda result: result.to_coco(min_area=None), "min_area must be .* not None"),
+        (lambda result: result.polygons(float("nan")), "simplify must be .* not nan"),
+        (lambda result: result.polygons(-1), "simplify must be .* not -1"),
+        (lambda result: result.save(None), "path must be a text that is not blank, not None"),
+        (lambda result: result.save(io.BytesIO()), "path must be"),
+    ],
+)
+def test_mistakes(result, call, complaint):
+    with pytest.raises(ArgumentError, match=complaint):
+        call(result)
+
+
 def test_it_introduces_itself(result):
     assert repr(result) == "Segmentation(40×60 pixels, 4 of 4 classes: cat, grass, sky, heaven, tree)"
