@@ -138,12 +138,18 @@ def _by_pyav(path: Path) -> Iterator[Frame]:
         # the library takes names in UTF-8 only, but any open file
         with open(path, "rb") as stream, av.open(stream) as container:
             for frame in container.decode(video=0):
-                yield partial(frame.to_ndarray, format="rgb24")
+                yield partial(_upright, frame)
                 count += 1
     except (av.error.FFmpegError, IndexError, OSError) as error:
         raise VideoError(f"{printable(path)}: cannot be read as a video after {count} frames ({error})") from error
     if count == 0:
         raise VideoError(f"{printable(path)}: holds no frames")
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """Turn a frame of PyAV as viewers and OpenCV do: telephones note how they were held."""
+    turned = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+    return np.ascontiguousarray(turned)
 
 
 def _by_opencv(path: Path) -> Iterator[Frame]:

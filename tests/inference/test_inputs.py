@@ -1,5 +1,7 @@
 """Sources get names of their own, videos come frame by frame, and processes share everything out exactly."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -109,3 +111,21 @@ def test_addresses_are_named_by_their_files():
     assert {one.partition("-")[0], other.partition("-")[0]} == {"host/a/cat.jpg"}
     assert names([first, first]) == ["cat"]
     assert names(["https://host/../..", "https://"]) == ["host", "image"]
+
+
+@pytest.mark.parametrize("library", ["av", "cv2"])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_video_that_was_filmed_on_its_side_is_upright(tmp_path, monkeypatch, library, turns):
+    pytest.importorskip(library)
+    monkeypatch.setattr(video_module, "find_spec", lambda name: name == library)
+    frame = np.zeros((40, 80, 3), dtype=np.uint8)
+    frame[:20, :40] = 200
+    video_module.write_video([frame] * 2, tmp_path / "clip.mp4", 10.0)
+    data = bytearray((tmp_path / "clip.mp4").read_bytes())
+    matrix = data.index(b"tkhd") + 44  # in the track's header
+    cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[turns]
+    data[matrix : matrix + 20] = struct.pack(">5i", cosine << 16, sine << 16, 0, -sine << 16, cosine << 16)
+    (tmp_path / "clip.mp4").write_bytes(data)
+    first = next(video_module.video_frames(tmp_path / "clip.mp4"))()
+    assert first.shape == np.rot90(frame, -turns).shape, "clockwise"
+    assert np.abs(first.astype(int) - np.rot90(frame, -turns)).mean() < 10
