@@ -80,9 +80,10 @@ def open_image(image: Any, name: str = "the image", arrays: ArrayFormat = _AS_TH
             return partial(_decode, _content(image, name, title), title)
         case _:
             found = "a blank text" if isinstance(image, str) else type(image).__name__
+            advice = "; several images: list(images); an array: numpy.asarray(image)" if hasattr(image, "shape") else ""
             raise ImageError(
                 f"{name} must be a path, an https address, encoded bytes, a binary file, a PIL image, or an array or "
-                f"tensor, not {found}"
+                f"tensor, not {found}{advice}"
             )
     return partial(_same, pixels)
 

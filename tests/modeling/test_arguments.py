@@ -34,6 +34,12 @@ def test_one_image_gives_one_result_and_several_a_list(model, images, tmp_path):
     assert model.predict([], VOCABULARY) == []
 
 
+class Series:
+    """What other libraries' arrays and columns have in common."""
+
+    shape = (2,)
+
+
 @pytest.mark.parametrize(
     ("image", "complaint"),
     [
@@ -51,6 +57,7 @@ def test_one_image_gives_one_result_and_several_a_list(model, images, tmp_path):
         (torch.zeros(3, 4, 4, dtype=torch.uint8, device="meta"), "have values.* meta"),
         (torch.ones(3, 4, 4).to_sparse(), "dense tensor"),
         (42, "int"),
+        (Series(), r"not Series; several images: list\(images\); an array: numpy\.asarray\(image\)"),
         (None, "NoneType"),
     ],
 )
