@@ -149,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def predict(arguments: argparse.Namespace) -> int:
     """Label this process's share of the images, and see to the whole in the first process; returns the exit status."""
     from err_seg.inference import DeviceError, OutputError, Report, gather_reports, iterate_items, open_output, run
+    from err_seg.inference.gathered import FILES
 
     try:
         (rank, processes), words, sources, problems, model = prepare(arguments)
@@ -162,6 +163,7 @@ def predict(arguments: argparse.Namespace) -> int:
             arguments.output,
             settings_of(arguments, words, model),
             source=model.source.facts() if model.source else None,
+            files=[FILES[kind] for kind in arguments.format if kind in FILES],
             force=arguments.force,
             rank=rank,
             processes=processes,

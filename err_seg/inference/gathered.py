@@ -25,6 +25,8 @@ from err_seg.inference.video import frame_rate, write_video
 from err_seg.regions import join_coco
 
 TEMPLATE = Path(__file__).with_name("page.html")
+FILES = {"coco": "_annotations.coco.json", "html": "index.html"}
+"""Name of a format to that of its only file."""
 
 Joined = Iterator[tuple[Path, Callable[[], None]]]
 """Files of a job, each with the function that writes it."""
@@ -58,16 +60,16 @@ def gather_results(
 
 def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
     """One COCO data set."""
-    path = folder / "_annotations.coco.json"
+    path = folder / FILES["coco"]
     parts = _parts(folder, results, "coco", {"images", "annotations"})
     yield path, lambda: write_pieces(path, join_coco(parts, classes))
 
 
 def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
     """A page that needs nothing else: thumbnails, and the classes to filter them by."""
-    path, names = folder / "index.html", [first_synonym(name) for name in classes]
+    path, names = folder / FILES["html"], [first_synonym(name) for name in classes]
     colors = {name: f"#{bytes(color).hex()}" for name, color in zip(names, class_colors(classes), strict=True)}
-    parts = _parts(folder, results, "html", {"source", "thumbnail", "classes", "nothing"})
+    parts = _parts(folder, results, "html", {"source", "title", "thumbnail", "classes", "nothing"})
     yield path, lambda: write_pieces(path, _page_pieces(parts, colors))
 
 

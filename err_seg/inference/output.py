@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ def open_output(
     settings: Mapping[str, Any],
     *,
     source: Mapping[str, Any] | None = None,
+    files: Iterable[str] = (),
     force: bool = False,
     rank: int = 0,
     processes: int = 1,
@@ -30,12 +31,14 @@ def open_output(
         folder: created if it is missing.
         settings: all that results depend on besides images, JSON-able.
         source: where the weights were read from; it is recorded beside the settings, and never compared.
+        files: names of those that the job will write besides the images' results; in a folder without results, they
+            are somebody else's.
         force: ignore the results that are there; files of the same names are replaced.
         rank, processes: number of this process, and of all processes of the job.
 
     Raises:
-        OutputError: the folder holds results of other settings (names one) or of another version, another job is
-            writing to it, or it cannot be written.
+        OutputError: the folder holds results of other settings (names one) or of another version, or files of somebody
+            else, another job is writing to it, or it cannot be written.
     """
     settings = json.loads(json.dumps(settings))
     own = folder / (f"manifest-{rank}.jsonl" if rank else "manifest.jsonl")
@@ -56,6 +59,8 @@ def open_output(
                 _forget(folder, descriptor, processes if rank == 0 else None)
             else:
                 _take_up(manifest, settings)
+                if rank == 0 and os.fstat(descriptor).st_size == 0:
+                    _leave_alone(folder, files)
             _begin(own, descriptor, {"settings": settings, **({"source": source} if source else {})})
         except OSError as error:
             if os.fstat(descriptor).st_size == 0:
@@ -79,6 +84,15 @@ def _forget(folder: Path, descriptor: int, processes: int | None) -> None:
         number = manifest.stem.removeprefix("manifest-")
         if number.isdecimal() and int(number) >= processes:
             manifest.unlink()
+
+
+def _leave_alone(folder: Path, files: Iterable[str]) -> None:
+    for file in files:
+        if (folder / file).exists():
+            raise OutputError(
+                f"{folder} holds {file}, but no results: it may be a data set's or a site's; "
+                "choose another --output, or replace it with --force"
+            )
 
 
 def _take_up(manifest: Manifest, settings: Mapping[str, Any]) -> None:

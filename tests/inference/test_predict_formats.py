@@ -123,6 +123,7 @@ def test_the_page_holds_everything(run_predict, images, tmp_path):
     assert len(data["images"]) == 4
     assert set(data["colors"]) == {"cat", "dog"}
     assert any(entry["nothing"] > 0 for entry in data["images"])
+    assert [entry["title"] for entry in data["images"]] == ["a.png", "b.png", "c.png", "d & <b>.png"]
     thumbnails = re.findall(r'class="thumbnail">(.*?)</script>', page)
     for entry, thumbnail in zip(data["images"], thumbnails, strict=True):
         assert max(Image.open(io.BytesIO(base64.b64decode(thumbnail))).size) <= 320
