@@ -17,7 +17,8 @@ def summarize(report: Report, output: Path) -> None:
     """Print which classes were found, and how much of the area they take."""
     if report.done:
         total = sum(report.pixels.values()) + report.nothing
-        table = Table("class", title=Text(f"{report.done} images, results in {printable(output)}"))
+        new = " new" if report.skipped else ""  # of the others, nothing is known here
+        table = Table("class", title=Text(f"{report.done}{new} images, results in {printable(output)}"))
         table.add_column("images", justify="right")
         table.add_column("share of all pixels", justify="right")
         for name, pixels in report.pixels.most_common(ROWS):

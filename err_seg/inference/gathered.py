@@ -18,6 +18,7 @@ from err_seg.data import read_image
 from err_seg.drawing.colors import class_colors
 from err_seg.drawing.text import first_synonym
 from err_seg.files import write_pieces
+from err_seg.inference.failures import reason_of
 from err_seg.inference.formats import result_paths
 from err_seg.inference.manifest import Finished, OutputError
 from err_seg.inference.names import printable
@@ -55,6 +56,8 @@ def gather_results(
                 written.append(file)
             except (OSError, ValueError) as error:
                 failed.append(printable(str(error)))
+            except Exception as error:  # of any library that draws or encodes
+                failed.append(printable(f"{file}: cannot be written ({reason_of(error)})"))
     return written, failed
 
 

@@ -80,6 +80,17 @@ def test_a_video_that_cannot_be_written_keeps_nothing_else_from_being_written(ru
     assert (tmp_path / "out/c.mp4/overlay.mp4").is_file()
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("broken")])
+def test_any_error_while_joining_is_told(run_predict, tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(gathered, "join_coco", fail)
+    status, out, err = run_predict(save(tmp_path / "a.png"), "--format", "coco,html")
+    assert (status, "index.html" in out) == (3, True)
+    assert f"_annotations.coco.json: cannot be written ({type(error).__name__}" in err
+
+
 def test_processes_that_nothing_connects_leave_the_joining_to_one(run_predict, tmp_path, monkeypatch):
     for name in "abc":
         save(tmp_path / f"in/{name}.png")

@@ -80,7 +80,8 @@ def test_a_job_s_files_are_of_all_its_runs(run_predict, images, tmp_path):
     assert run_predict(images / "b.png", "--format", "coco,html")[0] == 0
     first = (tmp_path / "out/_annotations.coco.json").read_text()
     assert len(json.loads(first)["images"]) == 1
-    assert run_predict(images, "--format", "coco,html")[0] == 0
+    status, out, _ = run_predict(images, "--format", "coco,html")
+    assert (status, "2 new images" in out) == (0, True), "whose areas are told"
     found = json.loads((tmp_path / "out/_annotations.coco.json").read_text())
     assert [image["width"] for image in found["images"]] == [40, 41, 42]
     assert [annotation["id"] for annotation in found["annotations"]] == list(range(1, len(found["annotations"]) + 1))
