@@ -13,8 +13,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image is turned upright, by its EXIF orientation."""
 # Pillow stretches shallow grey to 0..255, which is right for an image and wrong for class indices.
 _GREY_STEP = {"L;2": 85, "L;4": 17}
 
@@ -145,14 +155,19 @@ def _decode_plain_jpeg(image: Image.Image, content: bytes) -> np.ndarray | None:
 
 
 def _orientation(image: Image.Image) -> int:
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF data; viewers show such an image as it is stored
+        return 1
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if 0 in image.size:
         raise ImageReadError(f"{name}: has no pixels ({image.width}x{image.height})")
-    if _orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
+    image.load()  # some formats are made upright by this
+    # ImageOps.exif_transpose does the same, but it also writes the EXIF data again, and fails if some are damaged
+    if (turn := _UPRIGHT.get(_orientation(image))) is not None:
+        image = image.transpose(turn)
     if image.mode == "F":
         raise ImageReadError(f"{name}: holds floating-point values, which have no defined white; save it with 8 bits")
     if image.mode.startswith("I"):

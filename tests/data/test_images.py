@@ -19,6 +19,21 @@ SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 CORNERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
 
 
+def test_damaged_exif_data_make_no_image_unreadable(tmp_path):
+    """A text where a width should be was enough; and the orientation still counts if it can be read."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "a.webp", exif=exif, lossless=True)
+    upright = read_image(tmp_path / "a.jpg")
+    assert upright.shape == (30, 20, 3)
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert (read_image(content.replace(b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02")) == upright).all()
+    content = (tmp_path / "a.webp").read_bytes()
+    assert (read_image(content.replace(b"MM\x00\x2a", b"MMMM")) == pixels).all()
+
+
 def test_rgb_png_is_read_exactly_and_is_writable(tmp_path):
     Image.fromarray(CORNERS).save(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png")
@@ -29,7 +44,17 @@ def test_rgb_png_is_read_exactly_and_is_writable(tmp_path):
 
 @pytest.mark.parametrize(
     ("orientation", "undo"),
-    [(2, lambda a: a[:, ::-1]), (3, lambda a: a[::-1, ::-1]), (6, lambda a: np.rot90(a, 3)), (8, np.rot90)],
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (4, lambda a: a[::-1]),
+        (5, lambda a: a.swapaxes(0, 1)),
+        (6, lambda a: np.rot90(a, 3)),
+        (7, lambda a: a[::-1, ::-1].swapaxes(0, 1)),
+        (8, np.rot90),
+        (9, lambda a: a),
+    ],
 )
 def test_exif_orientation_is_applied(tmp_path, orientation, undo):
     stored = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
