@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 
+from err_seg.export.half import products_to_half
 from err_seg.export.network import INPUTS, OUTPUTS, ExportableERRSeg, example_inputs
 from err_seg.files import atomic_write
 from err_seg.identity import RESULT_FORMAT, weights_digest
@@ -55,11 +56,17 @@ def export_program(model: ERRSeg, file: Path) -> None:
         torch.export.save(program, stream, extra_files={FACTS: json.dumps(facts(model))})
 
 
-def export_onnx(model: ERRSeg, file: Path) -> None:
+def export_onnx(model: ERRSeg, file: Path, precision: str = "fp32") -> None:
     """Write an ONNX file that contains all weights but the text tower's, complete or not at all.
 
+    Args:
+        model: in evaluation mode, on the CPU.
+        file: what to write.
+        precision: "fp32", or "fp16" (see :mod:`err_seg.export.half`).
+
     Raises:
-        ExportError: ``onnx`` or ``onnxscript`` is not installed, or the model is not on the CPU.
+        ExportError: ``onnx`` or ``onnxscript`` is not installed, the model is not on the CPU, or its weights are beyond
+            the range of the precision.
     """
     _check_installed("onnx", "onnxscript")
     with _exporter():
@@ -73,8 +80,10 @@ def export_onnx(model: ERRSeg, file: Path) -> None:
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
             verbose=False,
         )
-    assert program is not None
-    program.model.metadata_props.update({key: str(value) for key, value in facts(model).items()})
+        assert program is not None
+        if precision == "fp16":
+            products_to_half(program.model)
+    program.model.metadata_props.update({key: str(value) for key, value in facts(model, precision).items()})
     with atomic_write(file) as partial:
         program.save(str(partial))
 
@@ -87,7 +96,7 @@ def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bo
     return op.TopK(values, length, axis=dim, largest=int(descending), sorted=1)
 
 
-def facts(model: ERRSeg) -> dict[str, Any]:
+def facts(model: ERRSeg, precision: str = "fp32") -> dict[str, Any]:
     """Return what a user of an exported file should know about it."""
     batch = 1 if model.head.crm.is_adaptive else "B"
     return {
@@ -99,20 +108,22 @@ def facts(model: ERRSeg) -> dict[str, Any]:
         "num_kept": model.num_kept or 0,
         "min_score": model.head.crm.min_score,
         "size": model.size,
+        "precision": precision,
         "weights": weights_digest(model),
         "source": str(model.source or ""),
         "format": RESULT_FORMAT,
     }
 
 
-def check_facts(model: ERRSeg, file: Path) -> None:
-    """Check that a file was exported from this network.
+def check_facts(model: ERRSeg, file: Path, precision: str = "fp32") -> None:
+    """Check that a file was exported from this network, in this precision.
 
     Raises:
         ExportError: it has other weights or settings, does not say which, or cannot be read; names the file.
     """
     read = {".onnx": _onnx_facts, ".pt2": _program_facts}[file.suffix]
-    found, expected = read(file), {key: str(value) for key, value in facts(model).items()}
+    found = {"precision": "fp32", **read(file)}  # earlier files do not say it
+    expected = {key: str(value) for key, value in facts(model, precision).items()}
     del expected["source"]  # the same weights may come from elsewhere
     for key in ("weights", *expected):
         if found.get(key) != expected[key]:

@@ -177,10 +177,13 @@ def test_command_refuses_other_endings(capsys, tmp_path):
     assert ".onnx, .pt2" in capsys.readouterr().err
 
 
-def test_command_refuses_other_precisions(capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("ending", "precision", "written"), [("onnx", "bf16", "fp32 or fp16"), ("pt2", "fp16", "fp32")]
+)
+def test_command_refuses_other_precisions(capsys, tmp_path, ending, precision, written):
     with pytest.raises(SystemExit):
-        export.main([str(tmp_path / "net.onnx"), "--precision", "fp16"])
-    assert "--precision fp16: exported files compute in fp32" in capsys.readouterr().err
+        export.main([str(tmp_path / f"net.{ending}"), "--precision", precision])
+    assert f"--precision {precision}: .{ending} files are written in {written}\n" in capsys.readouterr().err
 
 
 @pytest.mark.slow
