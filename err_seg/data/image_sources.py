@@ -4,6 +4,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
@@ -85,12 +86,13 @@ def open_image(image: Any, name: str = "the image", arrays: ArrayFormat = _AS_TH
                 f"{name} must be a path, an https address, encoded bytes, a binary file, a PIL image, or an array or "
                 f"tensor, not {found}{advice}"
             )
-    return partial(_same, pixels)
+    return _Pixels(pixels)
 
 
 def _open_numbered(image: Any, name: str, arrays: ArrayFormat) -> Callable[[], Tensor]:
     with _naming(name):
-        return partial(_read_named, open_image(image, name, arrays), name)
+        read = open_image(image, name, arrays)
+    return read if isinstance(read, _Pixels) else partial(_read_named, read, name)
 
 
 def _read_named(read: Callable[[], Tensor], name: str) -> Tensor:
@@ -120,6 +122,19 @@ def _content(file: Any, name: str, title: str) -> bytes:
     if not content:
         raise ImageReadError(f"{title}: is at its end; file.seek(0) goes back to the beginning")
     return content
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """Gives the image that it holds, (3, H, W); a result takes it along to another device."""
+
+    pixels: Tensor
+
+    def __call__(self) -> Tensor:
+        return self.pixels
+
+    def to(self, device: torch.device | str) -> "_Pixels":
+        return _Pixels(self.pixels.to(device))
 
 
 class _File:
@@ -161,7 +176,3 @@ def _decode(content: bytes, title: str) -> Tensor:
 
 def _as_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _same(pixels: Tensor) -> Tensor:
-    return pixels

@@ -117,12 +117,9 @@ class Segmentation(Views):
         return self if size == self.size else replace(self, size=size)
 
     def to(self, device: torch.device | str) -> "Segmentation":
-        """Return the same result on another device, with its labels if they were computed already."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors: dict[str, Any] = {
-            name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)
-        }
-        moved = replace(self, **tensors)
+        """Return the same result on another device, with its labels if they were computed already, and its image."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = replace(self, **{name: value.to(device) for name, value in values.items() if hasattr(value, "to")})
         if "labels" in vars(self):
             vars(moved)["labels"] = self.labels.to(device)
         return moved

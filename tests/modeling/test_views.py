@@ -40,6 +40,17 @@ def test_a_result_knows_its_image(toy_model, image, tmp_path):
         _ = result.image
 
 
+def test_an_image_in_memory_moves_with_its_result(toy_model, image, tmp_path):
+    """Results that were moved to the CPU kept the images that they were given on the GPU."""
+    Image.fromarray(image).save(tmp_path / "image.png")
+    given = (image, torch.from_numpy(image), Image.fromarray(image))
+    for results in (toy_model().predict(given, VOCABULARY), [toy_model().predict(image, VOCABULARY)]):
+        for result in results:
+            assert result.to("meta").source().is_meta
+            assert np.array_equal(result.cpu().image, image)
+    assert not toy_model().predict(tmp_path / "image.png", VOCABULARY).to("meta").source().is_meta
+
+
 def test_a_file_that_has_changed_is_not_drawn(toy_model, image, tmp_path):
     Image.fromarray(image).save(tmp_path / "image.png")
     result, fine = (toy_model().predict(tmp_path / "image.png", VOCABULARY, refine=refine) for refine in (False, True))
