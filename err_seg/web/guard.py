@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from err_seg.web.downloads import FILE_KINDS
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MAX_UPLOAD = 20 * 2**20
@@ -26,6 +27,7 @@ CALL, UPLOAD, PROGRESS = f"/gradio_api/call/{LABEL}", "/gradio_api/upload", "/gr
 EVENTS = {"/gradio_api/queue/join": (LABEL, SAMPLE), "/gradio_api/run/predict": (SAMPLE,), CALL: (LABEL,)}
 PARTS = re.compile(r"/((theme\.css|favicon\.ico|manifest\.json|robots\.txt)?|(assets|static)(/\w[\w.@+-]*)+)", re.ASCII)
 FILES = re.compile(r"/gradio_api/file=.+", re.DOTALL)
+RESULTS = re.compile(rf"/results/[0-9a-f]{{32}}/({'|'.join(FILE_KINDS)})", re.ASCII)
 STREAMS = re.compile(rf"/gradio_api/queue/data|{PROGRESS}|{CALL}/\w+", re.ASCII)
 # the page's own files and nothing from anywhere else: no fonts, scripts or counters of third parties
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
@@ -88,7 +90,7 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, reads = scope["path"], scope["method"] in ("GET", "HEAD")
-        if reads and (PARTS.fullmatch(path) or FILES.fullmatch(path)):
+        if reads and any(allowed.fullmatch(path) for allowed in (PARTS, FILES, RESULTS)):
             await self.app({**scope, "query_string": b""}, receive, send)
         elif reads and STREAMS.fullmatch(path):
             try:

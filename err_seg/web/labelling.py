@@ -1,9 +1,9 @@
 """From an upload and the page's settings to what the page shows: images, tables and files."""
 
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
@@ -13,18 +13,17 @@ from err_seg.data import ImageReadError, read_image
 from err_seg.drawing.colors import class_colors
 from err_seg.drawing.overlay import OPACITY, area_shares, overlay
 from err_seg.drawing.text import first_synonym
-from err_seg.inference.formats import NOTHING_NAME, Result, result_paths, write_result
+from err_seg.inference.formats import NOTHING_NAME, Result
 from err_seg.inference.words import NOTHING, Words, WordsError, parse_words, split_names
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.segmentation import Segmentation
 from err_seg.modeling.views import ROOM_FOR_NAMES
-from err_seg.web.uploads import Uploads
+from err_seg.web.downloads import Downloads, FileKind, Labelled
 
 MAX_PIXELS = 40_000_000
 MAX_CLASSES = 1000
 SHOWN_SIDE = 1400
-FileKind = Literal["labels", "overlay", "coco"]
-FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
+FILE_NAMES: dict[FileKind, str] = {"labels": "labels (PNG)", "overlay": "overlay (PNG)", "coco": "regions (COCO JSON)"}
 Rows = list[list[str]]
 
 
@@ -37,7 +36,7 @@ class Answer(NamedTuple):
         parts: the image with a mask for each class.
         areas: the classes seen, see :func:`area_table`.
         kept: the classes that CRM kept, see :func:`kept_rows`.
-        files: what was asked for, to be downloaded.
+        links: where the files are, in HTML.
     """
 
     note: str
@@ -45,31 +44,29 @@ class Answer(NamedTuple):
     parts: gr.AnnotatedImage | None = None
     areas: dict[str, Any] | None = None
     kept: Rows | None = None
-    files: gr.File | None = None
+    links: str | None = None
 
 
 def label_upload(
     model: ERRSeg,
-    uploads: Uploads,
-    path: str | None,
+    downloads: Downloads,
+    path: Path | None,
     names: str,
     background: str,
     threshold: float,
     num_kept: int,
     with_names: bool,
-    files: Sequence[FileKind],
 ) -> Answer:
     """Label an uploaded image.
 
     Args:
         model: see :func:`err_seg.load`.
-        uploads: where files are written.
+        downloads: what makes the files of results.
         path: the image.
         names, background: words, see :func:`err_seg.inference.split_names`.
         threshold: pixels whose highest probability, in 0..1, is below this are none of the classes.
         num_kept: K.
         with_names: write the names on the regions of overlays.
-        files: what to write, at the image's own size.
 
     Raises:
         ImageReadError: no image, a damaged one, or one of too many pixels.
@@ -87,31 +84,31 @@ def label_upload(
     seconds = time.perf_counter() - start
     note = f"{seconds:.2f} s on {model.device.type}; {len(whole.kept)} of {len(words.vocabulary)} classes kept."
 
-    def at(segmentation: Segmentation, pixels: np.ndarray) -> Result:
-        name, labels = Path(path).stem, words.labels(segmentation)
-        return Result(name, Path(path).name, pixels, segmentation, labels, words, names=with_names)
-
+    whole = replace(whole, source=None).cpu()  # nothing of the image's own size stays in memory
     height, width = shown_size(whole.size)
-    shown = at(whole.resized((height, width)), np.asarray(Image.fromarray(image).resize((width, height))))
+    pixels = np.asarray(Image.fromarray(image).resize((width, height)))
+    small = whole.resized((height, width))
+    shown = Result(path.stem, path.name, pixels, small, words.labels(small), words, names=with_names)
     painted = overlay(shown.image, shown.labels, words.classes, legend=False, names=with_names)
     masks, color_map = annotations(shown.labels, words)
     plain = Image.fromarray(shown.image)
-    paths: list[Path] = []
-    if files:
-        folder = uploads.new_folder()
-        write_result(at(whole, image), files, folder)
-        paths = result_paths(Path(path).stem, files, folder)
     return Answer(
         note,
         (plain, painted),
         gr.AnnotatedImage((plain, masks), color_map=color_map),
         area_table(shown),
         kept_rows(whole),
-        gr.File([str(file) for file in paths] or None, visible=bool(paths)),
+        file_links(downloads.keep(Labelled(path, whole, words, with_names))),
     )
 
 
-def check_size(path: str) -> None:
+def file_links(key: str) -> str:
+    """Link to the files of the result with this key, see :class:`Downloads`."""
+    links = (f'<a download href="results/{key}/{kind}">{name}</a>' for kind, name in FILE_NAMES.items())
+    return f"Download at the image's own size: {' '.join(links)}"
+
+
+def check_size(path: Path) -> None:
     """Look at an image's header.
 
     Raises:

@@ -12,26 +12,28 @@ from err_seg.data.vocabularies import vocabularies
 from err_seg.inference.words import WordsError
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.prompts import VocabularyError
+from err_seg.web.downloads import Downloads
 from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, UploadedImage
-from err_seg.web.labelling import FILE_KINDS, Answer, FileKind, label_upload
+from err_seg.web.labelling import Answer, label_upload
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MOST_KEPT = 64
 WAITING = 16
 MINUTE = 60
-FILE_NAMES: dict[FileKind, str] = {"labels": "labels (PNG)", "overlay": "overlay (PNG)", "coco": "regions (COCO JSON)"}
 Share: TypeAlias = Annotated[StrictFloat, Field(ge=0, le=1)]
 NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
-Files: TypeAlias = Annotated[list[FileKind], Field(max_length=len(FILE_KINDS))]
 
 
-def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Path] = ()) -> gr.Blocks:
+def build_page(
+    model: ERRSeg, words: str, uploads: Uploads, downloads: Downloads, samples: Sequence[Path] = ()
+) -> gr.Blocks:
     """Lay the page out.
 
     Args:
         model: see :func:`err_seg.load`.
         words: first content of the field for class names.
         uploads: the files that may be labelled.
+        downloads: what makes the files of results.
         samples: some of these, to try.
     """
     page = gr.Blocks(title="ERR-Seg", analytics_enabled=False, delete_cache=(10 * MINUTE, 60 * MINUTE))
@@ -45,17 +47,17 @@ def build_page(model: ERRSeg, words: str, uploads: Uploads, samples: Sequence[Pa
                     gr.Examples([[str(path)] for path in samples], [upload], label="Samples", cache_examples=False)
                 names = class_names(words)
                 button = gr.Button("Label the image", variant="primary")
-                with gr.Accordion("Settings and files", open=False):
+                with gr.Accordion("Settings", open=False):
                     inputs = [upload, names, *settings(model.num_kept or MOST_KEPT)]
             with gr.Column(scale=3, min_width=320):
                 outputs = results()
 
         def label_image(path: str | None, *values: Any) -> Answer:
             try:
-                return label_upload(model, uploads, path and str(uploads.find(path)), *values)
+                return label_upload(model, downloads, uploads.find(path) if path else None, *values)
             except (ImageReadError, NoSuchUpload, VocabularyError, WordsError) as error:
                 message = str(error) if path is None else str(error).replace(path, Path(path).name)
-                return Answer(f"⚠ {message}", files=gr.File(None, visible=False))
+                return Answer(f"⚠ {message}")
 
         button.click(label_image, inputs, outputs, concurrency_limit=1, api_name=LABEL)
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
@@ -77,9 +79,7 @@ def settings(num_kept: int) -> list[gr.components.Component]:
     threshold = gr.Slider(0, 1, 0, step=0.01, label="Least probability", info="below it: none of these")
     kept = gr.Slider(1, MOST_KEPT, num_kept, step=1, label="Classes kept (K)")
     with_names = gr.Checkbox(True, label="Names on the regions")
-    kinds = [(FILE_NAMES[kind], kind) for kind in FILE_KINDS]
-    files = gr.CheckboxGroup(kinds, value=[], label="Files to download", info="at the image's own size")
-    return [background, threshold, kept, with_names, files]
+    return [background, threshold, kept, with_names]
 
 
 def results() -> list[gr.components.Component]:
@@ -89,18 +89,16 @@ def results() -> list[gr.components.Component]:
         pair = gr.ImageSlider(label="Move the line", interactive=False, buttons=["fullscreen"], slider_position=25)
     with gr.Tab("Class by class"):
         parts = gr.AnnotatedImage(label="Point at a class to see it alone", buttons=["fullscreen"])
-    files = gr.File(label="Files", file_count="multiple", interactive=False, visible=False)
+    links = gr.HTML()
     areas = gr.Dataframe(headers=["class", "share", "prob."], label="Areas and mean probabilities", interactive=False)
     kept = gr.Dataframe(headers=["class", "CRM score"], label="Kept classes", interactive=False)
-    return [note, pair, parts, areas, kept, files]
+    return [note, pair, parts, areas, kept, links]
 
 
 def event_kinds(page: gr.Blocks, num_samples: int) -> dict[str, Kind]:
     """Return the page's events: the types and ranges of their fields, as laid out above."""
     numbers = {event["api_name"]: event["id"] for event in page.config["dependencies"]}
-    fields: dict[str, Any] = {
-        LABEL: tuple[UploadedImage | None, StrictStr, StrictStr, Share, NumKept, StrictBool, Files]
-    }
+    fields: dict[str, Any] = {LABEL: tuple[UploadedImage | None, StrictStr, StrictStr, Share, NumKept, StrictBool]}
     if num_samples:
         fields[SAMPLE] = tuple[Annotated[StrictInt, Field(ge=0, lt=num_samples)]]
     return {name: Kind(numbers[name], create_model(name, __base__=Event, data=kinds)) for name, kinds in fields.items()}

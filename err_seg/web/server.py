@@ -7,12 +7,14 @@ from pathlib import Path
 
 import gradio as gr
 import uvicorn
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Response, UploadFile
 from fastapi.responses import FileResponse
 
 from err_seg.modeling.err_seg import ERRSeg
+from err_seg.web.downloads import Downloads, FileKind
 from err_seg.web.guard import MAX_UPLOAD, PROGRESS, UPLOAD, Guard
-from err_seg.web.page import build_page, event_kinds
+from err_seg.web.page import WAITING, build_page, event_kinds
 from err_seg.web.uploads import NoSuchUpload, Uploads, media_type
 
 
@@ -35,6 +37,7 @@ def create_app(
         framed_by: origins, such as https://huggingface.co, whose pages may show this one in a frame.
     """
     uploads = Uploads(folder)
+    downloads, one_at_a_time = Downloads(uploads), CapacityLimiter(1)
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
     copies = []
     for sample in map(Path, samples):
@@ -66,7 +69,18 @@ def create_app(
             content_disposition_type="inline" if kind else "attachment",
         )
 
-    page = build_page(model, words, uploads, copies)
+    @app.api_route("/results/{key}/{kind}", methods=["GET", "HEAD"])
+    async def result(key: str, kind: FileKind) -> FileResponse:
+        if one_at_a_time.statistics().tasks_waiting >= WAITING:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "Many files are asked for; try again in a minute.")
+        try:
+            path = await to_thread.run_sync(downloads.write, key, kind, limiter=one_at_a_time)
+        except NoSuchUpload as error:
+            raise HTTPException(HTTPStatus.FORBIDDEN, "The result is gone; label the image again.") from error
+        page.upload_file_set.add(str(path))
+        return FileResponse(path, filename=path.name)
+
+    page = build_page(model, words, uploads, downloads, copies)
     gr.mount_gradio_app(
         app, page, path="/", show_error=False, max_file_size=MAX_UPLOAD, footer_links=[], ssr_mode=False
     )

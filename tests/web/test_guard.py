@@ -17,12 +17,14 @@ gradio = pytest.importorskip("gradio")
 from serving import draw_photo, serving
 
 from err_seg.web import create_app
+from err_seg.web.downloads import Downloads
 from err_seg.web.guard import MAX_EVENT, MAX_UPLOAD
+from err_seg.web.labelling import label_upload
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
 CALL, JOIN, RUN, UPLOAD = (f"/gradio_api/{name}" for name in ("call/label", "queue/join", "run/predict", "upload"))
 META = {"_type": "gradio.FileData"}
-FIELDS = ["cat, dog", "", 0, 2, True, ["labels"]]
+FIELDS = ["cat, dog", "", 0, 2, True]
 SAMPLE_EVENT, VOCABULARY_EVENT, LABEL_EVENT = 0, 1, 2
 
 
@@ -170,11 +172,11 @@ def test_uploads_samples_and_results_work(site, photo, folder):
     file = site.ask("GET", f"/gradio_api/file={path}")
     assert (file.body, file.headers["content-type"]) == (photo.read_bytes(), "image/png")
     event = json.loads(site.post(CALL, {"data": [image(path), *FIELDS]}).body)["event_id"]
-    note, pair, parts, areas, kept, files = told(site, event)
+    note, pair, parts, areas, kept, _ = told(site, event)
     assert "2 of 2 classes kept" in note
     assert {row[0] for row in kept["data"]} == {"cat", "dog"} >= {row[0] for row in areas["data"]}
     shown = [*pair, parts["value"]["image"], *(part["image"] for part in parts["value"]["annotations"])]
-    for result in (*shown, *files["value"]):
+    for result in shown:
         assert site.ask("GET", result["url"].split(str(site.port))[1]).status == 200
     sample = json.loads(site.post(RUN, {"data": [0], "fn_index": SAMPLE_EVENT, "session_hash": "me"}).body)
     sample_path = sample["data"][0]["value"]["path"]
@@ -184,25 +186,68 @@ def test_uploads_samples_and_results_work(site, photo, folder):
     assert "2 of 2 classes kept" in site.ask("GET", "/gradio_api/queue/data?session_hash=me").body.decode()
 
 
+def labelled(site, path):
+    """Label an upload; return the addresses of the files of its result."""
+    event = json.loads(site.post(CALL, {"data": [image(path), *FIELDS]}).body)["event_id"]
+    return ["/" + link for link in re.findall('href="(.+?)"', told(site, event)[-1])]
+
+
 def test_downloads(site, photo, folder, model, tmp_path):
     """They hold what the model says at the image's own size, lie in the page's folder alone, and are made on demand."""
-    path, before = site.upload(photo), {*tmp_path.rglob("*")}
-    values = [*FIELDS[:-1], ["coco", "labels", "overlay"]]
-    event = json.loads(site.post(CALL, {"data": [image(path), *values]}).body)["event_id"]
-    links = told(site, event)[-1]["value"]
-    served = {link["orig_name"]: site.ask("GET", link["url"].split(str(site.port))[1]) for link in links}
-    assert list(served) == ["photo_coco.json", "photo_labels.png", "photo_overlay.png"]
-    assert all(answer.status == 200 for answer in served.values())
-    assert served["photo_coco.json"].headers["content-disposition"].startswith("attachment")
+    before = {*tmp_path.rglob("*")}
+    links = labelled(site, site.upload(photo))
+    assert not {*tmp_path.rglob("photo_*")}, "nobody asked for a file yet"
+    answers = [site.ask("GET", link) for link in links]
+    labels, drawn, coco = (answer.body for answer in answers)
+    assert {answer.status for answer in answers} == {200}
+    names = [answer.headers["content-disposition"] for answer in answers]
+    assert names == [f'attachment; filename="photo_{end}"' for end in ("labels.png", "overlay.png", "coco.json")]
     expected = model.predict([photo], ["cat", "dog"], num_kept=2)[0].labels.numpy()
-    np.testing.assert_array_equal(Image.open(io.BytesIO(served["photo_labels.png"].body)), expected)
-    assert json.loads(served["photo_coco.json"].body)["images"][0]["file_name"] == "photo.png"
+    np.testing.assert_array_equal(Image.open(io.BytesIO(labels)), expected)
+    assert Image.open(io.BytesIO(drawn)).width >= 90
+    assert json.loads(coco)["images"][0]["file_name"] == "photo.png"
     new = {*tmp_path.rglob("*")} - before
     assert all(file.is_relative_to(folder) for file in new)
-    assert len({Path(link["path"]).parent.name for link in links} & {file.name for file in new}) == 1
-    event = json.loads(site.post(CALL, {"data": [image(path), *FIELDS[:-1], []]}).body)["event_id"]
-    assert told(site, event)[-1]["value"] is None
-    assert {*tmp_path.rglob("*_coco.json")} == {Path(links[0]["path"])}
+    assert site.ask("GET", links[0]).body == labels, "again"
+    assert site.ask("HEAD", links[0]).status == 200
+
+
+def test_only_who_knows_a_result_s_key_gets_its_files(site, photo, tmp_path):
+    ours, theirs = (labelled(site, site.upload(photo)) for _ in range(2))
+    assert not {*ours} & {*theirs}
+    key = ours[0].split("/")[2]
+    for other in (f"{int(key, 16) ^ 1:032x}", "0" * 32):
+        assert site.ask("GET", f"/results/{other}/labels").status == 403
+    for target in (
+        *(f"/results/{name}/labels" for name in ("", key[:-1], key + "0", key.upper() + "x", "..", f"%2e%2e/{key}")),
+        *(f"/results/{key}/{kind}" for kind in ("", "masks", "labels/", "labels.png", "../labels", "%2e%2e%2flabels")),
+        *(f"/results/{key}", "/results/", "/results", f"/results/{key}/labels%00", f"/results/{key}/labels%0a"),
+    ):
+        assert site.ask("GET", target).status == 404, target
+    assert site.ask("POST", ours[0], b"{}").status == 404
+    assert not {*tmp_path.rglob("photo_*")}
+
+
+def test_only_the_latest_results_are_kept(site, photo, folder, monkeypatch):
+    monkeypatch.setattr("err_seg.web.downloads.MOST_RESULTS", 2)
+    path = site.upload(photo)
+    first, second, third = (labelled(site, path) for _ in range(3))
+    assert [site.ask("GET", links[0]).status for links in (first, second, third)] == [403, 200, 200]
+    Path(path).unlink()
+    assert [site.ask("GET", second[place]).status for place in (0, 1)] == [200, 403], "what was made before is there"
+
+
+def test_a_result_holds_no_maps_of_the_image_s_own_size(folder, model, photo):
+    """A hundred results of large images must fit into memory."""
+    uploads = Uploads(folder)
+    with photo.open("rb") as content:
+        path = uploads.store(photo.name, content)
+    downloads = Downloads(uploads)
+    label_upload(model, downloads, path, *FIELDS)
+    ((key, result),) = downloads.results.items()
+    downloads.write(key, "labels")
+    assert result.segmentation.source is None
+    assert "labels" not in vars(result.segmentation)
 
 
 def test_no_other_route_of_gradio_is_reached(model, folder):
@@ -234,12 +279,11 @@ BAD_FIELDS = [
     *((3, value) for value in (None, "0", True, [], -0.1, 1.1, 1e308, 10**400)),
     *((4, value) for value in (None, "2", True, [], 0, 65, -1, 1.5, 10**400)),
     *((5, value) for value in (None, 0, 1, "true", [], {})),
-    *((6, value) for value in (None, True, "labels", {}, ["masks"], ["../labels"], [None], [["labels"]], ["coco"] * 4)),
 ]
 BAD_BODIES = [
     *("", "null", "[]", "{", "{}", '{"data":null}', '{"data":[]}', '{"data":{}}', '{"data":[1,2]}', '{"data":"text"}'),
-    *("[" * 100_000, '{"data":[NaN,NaN,NaN,NaN,NaN,NaN,NaN]}', '{"data":[],"fn_index":"x"}', b"\xff\xfe", "\0"),
-    '{"data":[{"path":"x"},"\\ud800","",0,2,true,[]]}',
+    *("[" * 100_000, '{"data":[NaN,NaN,NaN,NaN,NaN,NaN]}', '{"data":[],"fn_index":"x"}', b"\xff\xfe", "\0"),
+    '{"data":[{"path":"x"},"\\ud800","",0,2,true]}',
 ]
 
 
@@ -270,7 +314,7 @@ def test_wrong_fields_are_told(site, photo, capfd):
     assert site.post(CALL, " " * (MAX_EVENT + 1)).status == 413
     for target in (f"{CALL}/{'0' * 32}", "/gradio_api/queue/data?session_hash=nobody"):
         assert b"Not Found" in site.ask("GET", target).body
-    assert site.post(CALL, {"data": [image(path), "cat\0, dog", "\0", 0, 2, True, []]}).status == 200
+    assert site.post(CALL, {"data": [image(path), "cat\0, dog", "\0", 0, 2, True]}).status == 200
     assert "Traceback" not in "".join(capfd.readouterr())
 
 

@@ -22,6 +22,7 @@ from err_seg.drawing.colors import class_colors
 from err_seg.inference import NOTHING, Words, WordsError
 from err_seg.vocabulary import Vocabulary
 from err_seg.web import create_app, labelling
+from err_seg.web.downloads import Downloads
 from err_seg.web.uploads import Uploads
 
 CHROMIUM = shutil.which("chromium")
@@ -50,9 +51,9 @@ def folder(tmp_path, monkeypatch):
     return path
 
 
-def label(model, folder, path, names="cat, dog", background="", threshold=0.0, num_kept=2, with_names=True, files=()):
+def label(model, folder, path, names="cat, dog", background="", threshold=0.0, num_kept=2, with_names=True):
     return labelling.label_upload(
-        model, Uploads(folder), path and str(path), names, background, threshold, num_kept, with_names, files
+        model, Downloads(Uploads(folder)), path, names, background, threshold, num_kept, with_names
     )
 
 
@@ -166,14 +167,12 @@ def test_in_a_browser(model, photo, folder, tmp_path):
         assert [image.evaluate("image => image.naturalWidth") for image in images] == [540, 540]
         tab.get_by_role("tab", name="Class by class").click()
         tab.get_by_text("cup").last.wait_for()
-        tab.get_by_text("Settings and files").click()
-        tab.get_by_label("regions (COCO JSON)").check()
         tab.get_by_label("Vocabularies").click()
         tab.get_by_role("option", name="voc20: 20 names").click()
         button.click()
         tab.get_by_text("of 20 classes kept").wait_for()
         with tab.expect_download() as download:
-            tab.locator("a[download]").click()
+            tab.get_by_text("regions (COCO JSON)").click()
         assert json.loads(Path(download.value.path()).read_text())["images"][0]["file_name"] == "photo.png"
         tab.reload()
         button.wait_for()
