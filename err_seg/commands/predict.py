@@ -231,6 +231,8 @@ def finish(report: "Report", words: "Words", formats: Sequence[str], output: Pat
     summarize(report, output)
     for file in joined:
         print(f"all results together: {printable(file)}")
+    if "video" in kinds and all(result.frame is None for result in report.finished):
+        print("no videos among the inputs: the overlays of images are in files that end in _frame.jpg")
     if apart:
         print(f"for {', '.join(kinds)} of the whole job, run this again in one process when all are done")
     again = "the images' results are complete, and the same command tries this again"

@@ -53,6 +53,13 @@ def test_the_parts_of_images_that_are_gone_are_not_needed(run_predict, tmp_path)
     assert run_predict(tmp_path / "in", "--format", "coco")[0] == 0
 
 
+def test_images_are_no_video(run_predict, tmp_path):
+    clip(tmp_path / "clip.mp4", count=1)
+    for inputs, told in (([save(tmp_path / "a.png")], True), ([tmp_path / "a.png", tmp_path / "clip.mp4"], False)):
+        status, out, _ = run_predict(*inputs, "--format", "video")
+        assert (status, "no videos among the inputs" in out) == (0, told)
+
+
 def test_a_video_has_the_frames_that_were_asked_for(run_predict, tmp_path):
     source = clip(tmp_path / "clip.mp4")
     for every, count in ((3, 3), (2, 4)):
