@@ -171,18 +171,19 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "F":
         raise ImageReadError(f"{name}: holds floating-point values, which have no defined white; save it with 8 bits")
     if image.mode.startswith("I"):
-        return _sixteen_bit_grey_to_rgb(np.asarray(image), name)
+        return _sixteen_bit_grey_to_rgb(np.asarray(image), image.info.get("transparency"), name)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
 
 
-def _sixteen_bit_grey_to_rgb(grey: np.ndarray, name: str) -> np.ndarray:
+def _sixteen_bit_grey_to_rgb(grey: np.ndarray, transparent: int | None, name: str) -> np.ndarray:
     low, high = int(grey.min()), int(grey.max())
     if low < 0 or high > 65535:
         raise ImageReadError(f"{name}: grey values from {low} to {high} do not fit 16 bits; save it with 8 or 16 bits")
     eight_bit = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    eight_bit[grey == transparent] = 255
     return np.repeat(eight_bit[:, :, None], 3, axis=2)
 
 

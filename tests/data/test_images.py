@@ -19,6 +19,14 @@ SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
 CORNERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
 
 
+def test_a_transparent_grey_of_sixteen_bits_is_white(tmp_path):
+    grey = np.array([[300, 301], [65535, 0]], dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.png", transparency=300)
+    assert read_image(tmp_path / "a.png")[:, :, 0].tolist() == [[255, 1], [255, 0]]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png")[:, :, 2].tolist() == [[1, 1], [255, 0]]
+
+
 def test_damaged_exif_data_make_no_image_unreadable(tmp_path):
     """A text where a width should be was enough; and the orientation still counts if it can be read."""
     exif = Image.Exif()
