@@ -1,20 +1,23 @@
 """Fetching an image from an address, within limits of size and time."""
 
+import contextlib
 import re
+import socket
 import string
-import time
-from http.client import HTTPException, HTTPMessage, HTTPResponse
-from typing import IO
+import threading
+from functools import partial
+from http.client import HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
+from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from err_seg.data.images import ImageReadError
 from err_seg.version import __version__
 
 MAX_BYTES = 100_000_000
 MAX_SECONDS = 60.0
-"""For the whole content; the server may also be silent for no longer than ``SILENT_SECONDS``."""
+"""For all of it; the server may also be silent for no longer than ``SILENT_SECONDS``."""
 SILENT_SECONDS = 15.0
 _PORTION = 2**16
 _INSTEAD = "fetch it in another way and give the file"
@@ -35,17 +38,20 @@ def fetch(url: str) -> bytes:
     shown = shown_url(url)
     _check_https(url, shown)
     headers = {"User-Agent": f"err_seg/{__version__}", "Accept": "image/*,*/*;q=0.5"}
+    deadline = _Deadline(MAX_SECONDS)
     try:
-        with build_opener(_HttpsOnly).open(Request(_quoted(url), headers=headers), timeout=SILENT_SECONDS) as response:
-            content = _read(response, shown)
-    except ImageReadError:
-        raise
-    except HTTPError as error:
-        raise ImageReadError(f"{shown}: the server answers {error.code} ({error.reason})") from error
+        request = Request(_quoted(url), headers=headers)
+        with deadline, build_opener(_HttpsOnly, deadline).open(request, timeout=SILENT_SECONDS) as response:
+            return _read(response, shown)
     except (OSError, HTTPException, ValueError) as error:
+        if deadline.is_over:
+            raise ImageReadError(f"{shown}: takes more than {MAX_SECONDS:.0f} s; {_INSTEAD}") from error
+        if isinstance(error, ImageReadError):
+            raise
+        if isinstance(error, HTTPError):
+            raise ImageReadError(f"{shown}: the server answers {error.code} ({error.reason})") from error
         reason = getattr(error, "reason", None) or error
         raise ImageReadError(f"{shown}: cannot be fetched ({type(error).__name__}: {reason}); {_INSTEAD}") from error
-    return content
 
 
 def shown_url(url: str) -> str:
@@ -63,16 +69,64 @@ def _quoted(url: str) -> str:
 
 
 def _read(response: HTTPResponse, shown: str) -> bytes:
-    announced, content, deadline = response.length or 0, bytearray(), time.monotonic() + MAX_SECONDS
+    announced, content = response.length or 0, bytearray()
     while announced <= MAX_BYTES and len(content) <= MAX_BYTES and (portion := response.read1(_PORTION)):
         content += portion
-        if time.monotonic() > deadline:
-            raise ImageReadError(f"{shown}: takes more than {MAX_SECONDS:.0f} s; {_INSTEAD}")
     if max(announced, len(content)) > MAX_BYTES:
         raise ImageReadError(f"{shown}: has more than {MAX_BYTES / 1e6:.0f} MB; {_INSTEAD}")
     if len(content) < announced:
         raise ImageReadError(f"{shown}: the connection ended after {len(content)} of {announced} bytes; try again")
     return bytes(content)
+
+
+class _Deadline(HTTPSHandler):
+    """Opens connections, and ends them when the time is over, whatever the server is sending by then.
+
+    A limit for each answer of the socket would not do: a server may send a byte now and then, of the header as well.
+    """
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.is_over = False
+        self.sockets: list[socket.socket] = []
+        self.timer = threading.Timer(seconds, self.end)
+        self.timer.daemon = True
+
+    def __enter__(self) -> None:
+        self.timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.timer.cancel()
+        if self.is_over:
+            raise TimeoutError
+
+    def https_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(partial(_Connection, deadline=self), req)
+
+    def watch(self, connected: socket.socket) -> None:
+        """End this connection as well, at once if the time is over."""
+        self.sockets.append(connected)
+        if self.is_over:
+            self.end()
+
+    def end(self) -> None:
+        """End all connections."""
+        self.is_over = True
+        for connected in self.sockets:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+
+class _Connection(HTTPSConnection):
+    """A connection that ends with a deadline."""
+
+    def __init__(self, host: str, *, deadline: _Deadline, **options: Any):
+        super().__init__(host, **options)
+        self.deadline = deadline
+
+    def connect(self) -> None:
+        super().connect()
+        self.deadline.watch(self.sock)
 
 
 class _HttpsOnly(HTTPRedirectHandler):

@@ -43,6 +43,10 @@ class Server(BaseHTTPRequestHandler):
             for _ in range(100):
                 self.wfile.write(b"0")
                 time.sleep(0.05)
+        elif kind == "slow_header":
+            for line in (b"HTTP/1.1 200 OK\r\n", *[b"A: b\r\n"] * 40):
+                self.wfile.write(line)
+                time.sleep(0.05)
         elif kind == "cut":
             self.answer(self.image, len(self.image) + 9)
         elif kind == "unannounced":
@@ -145,8 +149,11 @@ def test_size_and_time_are_limited(site, monkeypatch):
         with pytest.raises(ImageReadError, match=rf"/{path}: has more than 0 MB; fetch it in another way"):
             download.fetch(f"{site}/{path}")
     monkeypatch.setattr(download, "MAX_SECONDS", 0.2)
-    with pytest.raises(ImageReadError, match="/slow: takes more than 0 s"):
-        download.fetch(f"{site}/slow")
+    for path in ("slow", "slow_header"):
+        began = time.monotonic()
+        with pytest.raises(ImageReadError, match=f"/{path}: takes more than 0 s"):
+            download.fetch(f"{site}/{path}")
+        assert time.monotonic() - began < 1.5
 
 
 def test_unknown_certificates_and_servers_are_refused(server, monkeypatch):
