@@ -17,7 +17,7 @@ import err_seg
 from err_seg.data.catalog import CATALOG
 
 # their fixtures are for all tests
-pytest_plugins = ["toy_training", "predicting", "fake_cuda"]
+pytest_plugins = ["toy_training", "predicting", "fake_cuda", "web_page"]
 
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent

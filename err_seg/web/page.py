@@ -15,6 +15,7 @@ from err_seg.prompts import VocabularyError
 from err_seg.web.downloads import Downloads
 from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, UploadedImage
 from err_seg.web.labelling import Answer, label_upload
+from err_seg.web.sketch import sketch
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MOST_KEPT = 64
@@ -45,6 +46,8 @@ def build_page(
                 upload.preprocess = uploaded_path
                 if samples:
                     gr.Examples([[str(path)] for path in samples], [upload], label="Samples", cache_examples=False)
+                with gr.Accordion("Draw an image", open=False):
+                    sketch(upload)
                 names = class_names(words)
                 button = gr.Button("Label the image", variant="primary")
                 with gr.Accordion("Settings", open=False):
@@ -68,7 +71,12 @@ def class_names(words: str) -> gr.Textbox:
     info = "with commas between, or one a line; the name of a vocabulary stands for its names"
     names = gr.Textbox(words, label="Classes", info=info, lines=3, max_lines=8)
     sizes = [(f"{name}: {size} names", name) for name, size in vocabularies().items()]
-    known = gr.Dropdown(sizes, value=None, label="Vocabularies", info="choose one in the place of these words")
+    known = gr.Dropdown(
+        [("the words from the start", words), *sizes],
+        value=None,
+        label="Vocabularies",
+        info="choose one in the place of these words",
+    )
     known.input(None, known, [names, known], js="name => [name, null]", api_visibility="private")
     return names
 

@@ -1,4 +1,4 @@
-"""A page that is served to this machine, and an image for it."""
+"""A page that is served to this machine, and how to ask it."""
 
 import json
 import socket
@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from typing import NamedTuple
 
-import numpy as np
 import uvicorn
-from PIL import Image
+
+CALL = "/gradio_api/call/label"
+META = {"_type": "gradio.FileData"}
+FIELDS = ["cat, dog", "", 0, 2, True]
+"""The values of a labelling event, after its image."""
 
 
 class Answer(NamedTuple):
@@ -74,7 +77,12 @@ def serving(app):
         thread.join()
 
 
-def draw_photo(path):
-    """Write an image of coloured noise, 90 wide and 60 high."""
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
-    return path
+def image(path, **more):
+    """Name an image in an event."""
+    return {"path": str(path), "meta": META, **more}
+
+
+def told(site, event):
+    """Wait for an event's answer."""
+    stream = site.ask("GET", f"{CALL}/{event}").body.decode()
+    return json.loads(stream.split("event: complete\ndata: ")[1].splitlines()[0])

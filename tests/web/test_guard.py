@@ -1,50 +1,24 @@
 """Ways in: whatever a client asks for, it gets uploads, samples, results and the page, and nothing else."""
 
 import base64
-import io
 import json
 import os
 import re
 import socket
-from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 gradio = pytest.importorskip("gradio")
 
-from serving import draw_photo, serving
+from serving import CALL, FIELDS, META, image, serving, told
 
 from err_seg.web import create_app
-from err_seg.web.downloads import Downloads
 from err_seg.web.guard import MAX_EVENT, MAX_UPLOAD
-from err_seg.web.labelling import label_upload
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
-CALL, JOIN, RUN, UPLOAD = (f"/gradio_api/{name}" for name in ("call/label", "queue/join", "run/predict", "upload"))
-META = {"_type": "gradio.FileData"}
-FIELDS = ["cat, dog", "", 0, 2, True]
-SAMPLE_EVENT, VOCABULARY_EVENT, LABEL_EVENT = 0, 1, 2
-
-
-@pytest.fixture
-def photo(tmp_path):
-    return draw_photo(tmp_path / "photo.png")
-
-
-@pytest.fixture
-def model(toy_model):
-    return toy_model().eval()
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The folder that the page has to itself."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back afterwards, whatever the page sets
-    path = tmp_path / "page"
-    path.mkdir()
-    return path
+JOIN, RUN, UPLOAD = (f"/gradio_api/{name}" for name in ("queue/join", "run/predict", "upload"))
+SAMPLE_EVENT, SKETCH_EVENT, VOCABULARY_EVENT, LABEL_EVENT = range(4)
 
 
 @pytest.fixture
@@ -52,22 +26,6 @@ def secret(tmp_path):
     """An image that nobody uploaded."""
     Image.new("RGB", (64, 64), (200, 30, 30)).save(tmp_path / "secret.png")
     return tmp_path / "secret.png"
-
-
-@pytest.fixture
-def site(model, folder, photo):
-    with serving(create_app(model, "cat, dog", folder, [photo])) as site:
-        yield site
-
-
-def image(path, **more):
-    return {"path": str(path), "meta": META, **more}
-
-
-def told(site, event):
-    """Wait for an event's answer."""
-    stream = site.ask("GET", f"{CALL}/{event}").body.decode()
-    return json.loads(stream.split("event: complete\ndata: ")[1].splitlines()[0])
 
 
 def quoted(path, times=1):
@@ -186,70 +144,6 @@ def test_uploads_samples_and_results_work(site, photo, folder):
     assert "2 of 2 classes kept" in site.ask("GET", "/gradio_api/queue/data?session_hash=me").body.decode()
 
 
-def labelled(site, path):
-    """Label an upload; return the addresses of the files of its result."""
-    event = json.loads(site.post(CALL, {"data": [image(path), *FIELDS]}).body)["event_id"]
-    return ["/" + link for link in re.findall('href="(.+?)"', told(site, event)[-1])]
-
-
-def test_downloads(site, photo, folder, model, tmp_path):
-    """They hold what the model says at the image's own size, lie in the page's folder alone, and are made on demand."""
-    before = {*tmp_path.rglob("*")}
-    links = labelled(site, site.upload(photo))
-    assert not {*tmp_path.rglob("photo_*")}, "nobody asked for a file yet"
-    answers = [site.ask("GET", link) for link in links]
-    labels, drawn, coco = (answer.body for answer in answers)
-    assert {answer.status for answer in answers} == {200}
-    names = [answer.headers["content-disposition"] for answer in answers]
-    assert names == [f'attachment; filename="photo_{end}"' for end in ("labels.png", "overlay.png", "coco.json")]
-    expected = model.predict([photo], ["cat", "dog"], num_kept=2)[0].labels.numpy()
-    np.testing.assert_array_equal(Image.open(io.BytesIO(labels)), expected)
-    assert Image.open(io.BytesIO(drawn)).width >= 90
-    assert json.loads(coco)["images"][0]["file_name"] == "photo.png"
-    new = {*tmp_path.rglob("*")} - before
-    assert all(file.is_relative_to(folder) for file in new)
-    assert site.ask("GET", links[0]).body == labels, "again"
-    assert site.ask("HEAD", links[0]).status == 200
-
-
-def test_only_who_knows_a_result_s_key_gets_its_files(site, photo, tmp_path):
-    ours, theirs = (labelled(site, site.upload(photo)) for _ in range(2))
-    assert not {*ours} & {*theirs}
-    key = ours[0].split("/")[2]
-    for other in (f"{int(key, 16) ^ 1:032x}", "0" * 32):
-        assert site.ask("GET", f"/results/{other}/labels").status == 403
-    for target in (
-        *(f"/results/{name}/labels" for name in ("", key[:-1], key + "0", key.upper() + "x", "..", f"%2e%2e/{key}")),
-        *(f"/results/{key}/{kind}" for kind in ("", "masks", "labels/", "labels.png", "../labels", "%2e%2e%2flabels")),
-        *(f"/results/{key}", "/results/", "/results", f"/results/{key}/labels%00", f"/results/{key}/labels%0a"),
-    ):
-        assert site.ask("GET", target).status == 404, target
-    assert site.ask("POST", ours[0], b"{}").status == 404
-    assert not {*tmp_path.rglob("photo_*")}
-
-
-def test_only_the_latest_results_are_kept(site, photo, folder, monkeypatch):
-    monkeypatch.setattr("err_seg.web.downloads.MOST_RESULTS", 2)
-    path = site.upload(photo)
-    first, second, third = (labelled(site, path) for _ in range(3))
-    assert [site.ask("GET", links[0]).status for links in (first, second, third)] == [403, 200, 200]
-    Path(path).unlink()
-    assert [site.ask("GET", second[place]).status for place in (0, 1)] == [200, 403], "what was made before is there"
-
-
-def test_a_result_holds_no_maps_of_the_image_s_own_size(folder, model, photo):
-    """A hundred results of large images must fit into memory."""
-    uploads = Uploads(folder)
-    with photo.open("rb") as content:
-        path = uploads.store(photo.name, content)
-    downloads = Downloads(uploads)
-    label_upload(model, downloads, path, *FIELDS)
-    ((key, result),) = downloads.results.items()
-    downloads.write(key, "labels")
-    assert result.segmentation.source is None
-    assert "labels" not in vars(result.segmentation)
-
-
 def test_no_other_route_of_gradio_is_reached(model, folder):
     app = create_app(model, "cat, dog", folder)
     inner = next(route.app for route in app.routes if isinstance(getattr(route, "app", None), gradio.routes.App))
@@ -304,6 +198,7 @@ def test_wrong_fields_are_told(site, photo, capfd):
     for number, data, session in [
         *((number, good, "me") for number in (None, 99, -1, "1", True)),
         *((VOCABULARY_EVENT, data, "me") for data in (["voc20", None], good)),
+        *((SKETCH_EVENT, data, "me") for data in ([], [image(path)], good)),
         *((SAMPLE_EVENT, [value], "me") for value in (None, -1, 1, "0", True, 10**30, {})),
         *((LABEL_EVENT, good, session) for session in (5, {}, "../x", "", "a" * 1000)),
     ]:

@@ -11,18 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 gradio = pytest.importorskip("gradio")
 
 from conftest import REPOSITORY
-from serving import draw_photo, free_port, serving
+from serving import free_port, serving
 
 from err_seg.data import ImageReadError
 from err_seg.drawing.colors import class_colors
 from err_seg.inference import NOTHING, Words, WordsError
+from err_seg.mini.shapes import OBJECT_COLOURS
 from err_seg.vocabulary import Vocabulary
 from err_seg.web import create_app, labelling
 from err_seg.web.downloads import Downloads
+from err_seg.web.sketch import SIDE
 from err_seg.web.uploads import Uploads
 
 CHROMIUM = shutil.which("chromium")
@@ -30,25 +33,6 @@ QUIET = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
-
-
-@pytest.fixture
-def photo(tmp_path):
-    return draw_photo(tmp_path / "photo.png")
-
-
-@pytest.fixture
-def model(toy_model):
-    return toy_model().eval()
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The folder that the page has to itself."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # put back afterwards, whatever the page sets
-    path = tmp_path / "page"
-    path.mkdir()
-    return path
 
 
 def label(model, folder, path, names="cat, dog", background="", threshold=0.0, num_kept=2, with_names=True):
@@ -140,6 +124,20 @@ def test_nothing_is_left_behind(tmp_path, name):
     assert not list(tmp_path.glob("err_seg_web_*"))
 
 
+def draw_square(tab, color):
+    """Draw the outline of a square in the middle of the canvas, with the mouse."""
+    tab.get_by_label(color, exact=True).click()
+    canvas = tab.locator("canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    corners = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x in (0.3, 0.7) for y in (0.3, 0.7)]
+    tab.mouse.move(*corners[0])
+    tab.mouse.down()
+    for corner in (1, 3, 2):
+        tab.mouse.move(*corners[corner], steps=3)
+    tab.mouse.up()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_in_a_browser(model, photo, folder, tmp_path):
@@ -174,6 +172,19 @@ def test_in_a_browser(model, photo, folder, tmp_path):
         with tab.expect_download() as download:
             tab.get_by_text("regions (COCO JSON)").click()
         assert json.loads(Path(download.value.path()).read_text())["images"][0]["file_name"] == "photo.png"
+        tab.reload()
+        button.wait_for()
+        tab.get_by_text("Draw an image").click()
+        draw_square(tab, "blue")
+        tab.get_by_role("button", name="Use the drawing").click()
+        tab.locator("img[src*='drawing']").first.wait_for()
+        button.click()
+        tab.get_by_text("2 of 2 classes kept").wait_for()
+        (drawing,) = folder.glob("*/drawing.png")
+        pixels = np.asarray(Image.open(drawing))
+        assert pixels.shape[:2] == (SIDE, SIDE)
+        assert tuple(pixels[SIDE // 2, SIDE // 2, :3]) == OBJECT_COLOURS["blue"], "outlines are filled"
+        assert tuple(pixels[2, 2, :3]) == (255, 255, 255)
         tab.reload()
         button.wait_for()
         tab.locator(".gallery-item").first.click()
