@@ -1,7 +1,5 @@
 """Weights on disk: saving our own, and strict, never-unpickling loading of our own and of released checkpoints."""
 
-import hashlib
-import io
 import json
 import pickle
 from collections.abc import Iterator, Mapping
@@ -12,11 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from err_seg.checkpoint_names import current_name, current_names
-from err_seg.files import atomic_write
+from err_seg.files import atomic_write, file_sha256, file_signature
 from err_seg.version import __version__
 
 DIFFERENCES_SHOWN = 8
@@ -184,31 +182,35 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
 
 def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
-    """Read all that a safetensors or torch file holds, once, without executing anything in it.
+    """Read all that a safetensors or torch file holds, without executing anything in it.
 
     Args:
         file: of weights.
         sha256: the expected checksum in hexadecimal digits.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or a pickle that holds more than tensors and plain values.
+        CheckpointError: no such file, a damaged one, one that changes meanwhile, or a pickle that holds more than
+            tensors and plain values.
         ChecksumError: it has another checksum.
     """
     metadata: dict[str, str] = {}
     with _errors_named(file):
-        data = file.read_bytes()
-        source = WeightsSource(str(file), hashlib.sha256(data).hexdigest())
+        signature = file_signature(file)
+        source = WeightsSource(str(file), file_sha256(file))
         if sha256 is not None and source.sha256 != sha256.strip().lower():
             raise ChecksumError(
                 f"{file} has the SHA-256 {source.sha256}, expected {sha256}; it was not read. It may be damaged or "
                 "another file: fetch it again, or correct the checksum"
             )
+        content: Any
         if file.suffix == ".safetensors":
-            content = load(data)
-            header = data[8 : 8 + int.from_bytes(data[:8], "little")]
-            metadata = json.loads(header).get("__metadata__", {})
+            with safe_open(file, framework="pt") as weights:
+                content = {name: weights.get_tensor(name) for name in list(weights.keys())}
+                metadata = weights.metadata() or {}
         else:
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        if file_signature(file) != signature:
+            raise CheckpointError(f"{file} changed while it was read; read it again")
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file} holds a {type(content).__name__}, not a dictionary of tensors")
     return Checkpoint(content, metadata, source)

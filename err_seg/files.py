@@ -172,6 +172,19 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def file_signature(path: str | os.PathLike[str]) -> list[int]:
+    """Return a file's size and its times of last write and last change (ns); JSON-able.
+
+    No program can set the time of change. So if a file is replaced by one of equal size and its time of writing is
+    set back, the signature still differs.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    facts = os.stat(path)
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
+
+
 def cache_dir() -> Path:
     """Return the folder of what is kept between runs: ``$ERR_SEG_CACHE``, else ``~/.cache/err_seg``."""
     return Path(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg")

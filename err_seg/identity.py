@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from err_seg.checkpoint import read_checkpoint
-from err_seg.files import cache_dir, read_blocks, write_text
+from err_seg.files import cache_dir, file_signature, read_blocks, write_text
 
 RESULT_FORMAT = 2
 """Version of results. Raise it whenever the same image, weights and settings would give another result, or a file of
@@ -61,19 +61,6 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     for block in read_blocks(path):
         digest.update(block)
     return digest.hexdigest()
-
-
-def file_signature(path: str | os.PathLike[str]) -> list[int]:
-    """Return a file's size and its times of last write and last change (ns); JSON-able.
-
-    No program can set the time of change. So if a file is replaced by one of equal size and its time of writing is
-    set back, the signature still differs.
-
-    Raises:
-        OSError: there is no such file.
-    """
-    facts = os.stat(path)
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
 
 
 def is_settled(signature: list[int]) -> bool:

@@ -156,12 +156,13 @@ def fetch_weights(
 
 
 def weights_in(folder: Path) -> FoundWeights:
-    """Find the weights in a folder on this machine, as in a repository.
+    """Find the weights in a folder on this machine or in the folders in it, as in a repository.
 
     Raises:
         HubError: none is a network of ours, or several are; lists the files and what they are.
     """
-    files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    within = (*folder.glob("*"), *folder.glob("*/*"))  # no deeper: it may be anyone's whole disk
+    files = [file.relative_to(folder).as_posix() for file in within if file.is_file()]
     return FoundWeights(folder / choose_file(None, files, lambda file: read_shapes(folder / file), str(folder)))
 
 

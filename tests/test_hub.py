@@ -70,20 +70,34 @@ def test_width_tells_released_checkpoints_apart(tmp_path):
         assert hub.settings_in(open_checkpoint(file)) == (hub.MODELS[name].config, ())
 
 
-@pytest.mark.parametrize("ending", ["safetensors", "pth"])
-def test_a_file_is_read_and_hashed_once(toy_model, tmp_path, monkeypatch, ending):
-    file, read = tmp_path / f"weights.{ending}", []
-    if ending == "pth":
+@pytest.fixture(params=["safetensors", "pth"])
+def weights_file(request, toy_model, tmp_path):
+    file = tmp_path / f"weights.{request.param}"
+    if request.param == "pth":
         torch.save({"model": toy_model().state_dict()}, file)
     else:
         err_seg.save_weights(toy_model(), file)
-    content, read_bytes = file.read_bytes(), Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), read_bytes(path))[1])
-    for name, owner in (("safe_open", checkpoint), ("file_sha256", files), ("read_blocks", files)):
-        monkeypatch.setattr(owner, name, None)  # any further reading fails
-    digest = hashlib.sha256(content).hexdigest()
-    assert err_seg.load(file, config="mini", overrides=TOY, device="cpu", sha256=digest).source.sha256 == digest
-    assert read.count(file) == 1
+    return file
+
+
+def test_a_file_is_hashed_once(weights_file, monkeypatch):
+    digest, hashed = hashlib.sha256(weights_file.read_bytes()).hexdigest(), []
+    monkeypatch.setattr(checkpoint, "file_sha256", lambda file: (hashed.append(file), files.file_sha256(file))[1])
+    monkeypatch.setattr(Path, "read_bytes", None)  # it would hold the file in memory beside its tensors
+    model = err_seg.load(weights_file, config="mini", overrides=TOY, device="cpu", sha256=digest)
+    assert model.source.sha256 == digest
+    assert hashed == [weights_file]
+
+
+def test_a_file_that_changes_after_it_was_hashed_is_refused(weights_file, monkeypatch):
+    def replace(file):
+        digest = files.file_sha256(file)
+        file.write_bytes(file.read_bytes())
+        return digest
+
+    monkeypatch.setattr(checkpoint, "file_sha256", replace)
+    with pytest.raises(CheckpointError, match="changed while it was read"):
+        err_seg.load(weights_file, config="mini", overrides=TOY, device="cpu")
 
 
 def test_file_without_configuration(toy_model, tmp_path):

@@ -9,10 +9,10 @@ from torch import nn
 
 from err_seg import identity
 from err_seg.checkpoint import CheckpointError, save_weights
+from err_seg.files import file_signature
 from err_seg.identity import (
     content_digest,
     file_digest,
-    file_signature,
     fingerprint,
     is_settled,
     weights_digest,

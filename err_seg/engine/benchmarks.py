@@ -28,7 +28,8 @@ from err_seg.evaluation import (
     save_results,
     save_summary_csv,
 )
-from err_seg.identity import file_signature, fingerprint, weights_digest
+from err_seg.files import file_signature
+from err_seg.identity import fingerprint, weights_digest
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.processes import is_main_process, of_main_process
 

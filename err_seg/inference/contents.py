@@ -5,7 +5,8 @@ from functools import cached_property
 from pathlib import Path
 
 from err_seg.data import ImageReadError
-from err_seg.identity import content_digest, file_digest, file_signature, is_settled
+from err_seg.files import file_signature
+from err_seg.identity import content_digest, file_digest, is_settled
 from err_seg.inference.names import printable
 
 
