@@ -71,7 +71,7 @@ def expand_names(words: VocabularySource) -> Vocabulary:
         words: class names, in label order, names of vocabularies and paths; or one of the latter two.
 
     Raises:
-        VocabularyError: nothing of all this, or a file that cannot be used.
+        VocabularyError: nothing of all this, a file that cannot be used, or a word that ends as such a file does.
     """
     if isinstance(words, Vocabulary):
         return words
@@ -86,6 +86,11 @@ def expand_names(words: VocabularySource) -> Vocabulary:
             names += [name for name in part if _first_synonym(name) not in typed | listed]
             colors = {**part.colors, **colors}
             listed |= {_first_synonym(name) for name in part}
+        elif isinstance(word, str) and word.lower().endswith(tuple(_READERS)):
+            raise VocabularyError(
+                f"{word!r} in a list would be a class; for the names in the file give pathlib.Path({word!r}), on the "
+                "command line --classes-file"
+            )
         elif not isinstance(word, str) or _first_synonym(word) not in listed:
             names.append(word)
             typed |= {_first_synonym(word)} if isinstance(word, str) else set()

@@ -147,6 +147,7 @@ MISTAKES = [
     ({"vocabulary": b"cat"}, VocabularyError, "class 0 is 99"),
     ({"vocabulary": "ade15"}, VocabularyError, "did you mean 'ade150'"),
     ({"vocabulary": "words.yaml"}, VocabularyError, "no vocabulary file at"),
+    ({"vocabulary": ["cat", "words.YAML"]}, VocabularyError, r"'words.YAML' in a list .*Path\('words.YAML'\)"),
     ({"vocabulary": np.array("cat")}, VocabularyError, "not ndarray"),
     ({"vocabulary": ["\ud800"]}, VocabularyError, "characters that no text may hold"),
     ({"templates": torch.tensor(3)}, VocabularyError, "not Tensor"),
