@@ -107,7 +107,8 @@ def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple
             kind = "holds no images or videos" if Path(text).is_dir() else "no such file"
             problems.append(Problem(text, f"{printable(text)}: {kind}"))
         elif not outside:
-            problems.append(Problem(text, f"{printable(text)}: lies in the results' own folder {exclude}"))
+            place = f"lies in the results' own folder {exclude}; choose another --output"
+            problems.append(Problem(text, f"{printable(text)}: {place}"))
         for source in outside:
             if source.path and (reason := why_unreadable(source.path)):
                 problems.append(Problem(str(source.path), f"{printable(source.path)}: {reason}"))

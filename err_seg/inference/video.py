@@ -55,14 +55,17 @@ def video_frames(path: Path) -> Iterator[Frame]:
 
 
 def frame_rate(path: Path) -> float:
-    """Return a video's frames per second; 25 where it does not say, or is no longer there."""
+    """Return a video's frames per second, on average; 25 where it does not say, or is no longer there."""
     rate: float | None = None
     with suppress(Exception):  # some containers, files that are gone, and whatever the libraries raise for them
         if find_spec("av"):
             import av
 
             with open(path, "rb") as stream, av.open(stream) as container:
-                rate = float(container.streams.video[0].average_rate)
+                rate = float(container.streams.video[0].average_rate or 0)
+                # better, since some files say 1000, the unit of their frames' times
+                times = sorted(one.pts * one.time_base for one in container.demux(video=0) if one.pts is not None)
+                rate = float((len(times) - 1) / (times[-1] - times[0]))
         else:
             import cv2
 

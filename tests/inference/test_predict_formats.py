@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -187,6 +188,20 @@ def test_a_video_that_cannot_be_encoded(tmp_path):
     with pytest.raises(video.VideoError, match=r"overlay\.mp4: cannot be written as a video"):
         video.write_video([np.zeros((40, 60, 3), np.uint8), "no frame"], tmp_path / "overlay.mp4", 12.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_rate_of_frames_that_come_as_they_like(tmp_path):
+    """Recorders of screens note 1,000 frames a second, and a time for each."""
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "screen.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "bgr0"
+        for time in (0, 20, 300, 400):
+            frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert video.frame_rate(tmp_path / "screen.mkv") == pytest.approx(3 / 0.4)
 
 
 def test_the_rate_of_what_is_no_video(tmp_path):
