@@ -151,8 +151,6 @@ def _html(result: Result, path: Path) -> None:
     shown.thumbnail((THUMBNAIL, THUMBNAIL))
     shown.save(file := io.BytesIO(), format="JPEG", quality=THUMBNAIL_QUALITY)
     facts = {
-        "source": result.source,
-        "title": Path(result.source).name,
         "thumbnail": base64.b64encode(file.getvalue()).decode("ascii"),
         "classes": [{"name": first_synonym(row["name"]), "share": row["share"]} for row in result.table],
         "nothing": round(result.areas.get(NOTHING, 0) / result.labels.size, 6),

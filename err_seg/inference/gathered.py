@@ -20,8 +20,9 @@ from err_seg.drawing.text import first_synonym
 from err_seg.files import write_pieces
 from err_seg.inference.failures import reason_of
 from err_seg.inference.formats import result_paths
-from err_seg.inference.manifest import Finished, OutputError
+from err_seg.inference.manifest import OutputError
 from err_seg.inference.names import printable
+from err_seg.inference.report import Finished
 from err_seg.inference.video import frame_rate, write_video
 from err_seg.regions import join_coco
 
@@ -64,7 +65,10 @@ def gather_results(
 def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
     """One COCO data set."""
     path = folder / FILES["coco"]
-    parts = _parts(folder, results, "coco", {"images", "annotations"})
+    parts = (
+        {**part, "images": [{**image, "file_name": result.source} for image in part["images"]]}
+        for result, part in _parts(folder, results, "coco", {"images", "annotations"})
+    )
     yield path, lambda: write_pieces(path, join_coco(parts, classes))
 
 
@@ -72,18 +76,18 @@ def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> 
     """A page that needs nothing else: thumbnails, and the classes to filter them by."""
     path, names = folder / FILES["html"], [first_synonym(name) for name in classes]
     colors = {name: f"#{bytes(color).hex()}" for name, color in zip(names, class_colors(classes), strict=True)}
-    parts = _parts(folder, results, "html", {"source", "title", "thumbnail", "classes", "nothing"})
+    parts = _parts(folder, results, "html", {"thumbnail", "classes", "nothing"})
     yield path, lambda: write_pieces(path, _page_pieces(parts, colors))
 
 
-def _page_pieces(parts: Iterable[dict[str, Any]], colors: dict[str, str]) -> Iterator[str]:
+def _page_pieces(parts: Iterable[tuple[Finished, dict[str, Any]]], colors: dict[str, str]) -> Iterator[str]:
     """Thumbnails first, each an element that is not looked into until it is shown, then all else."""
     begin, middle, end = re.split("THUMBNAILS|DATA", TEMPLATE.read_text(encoding="utf-8"))
     images = []
     yield begin
-    for part in parts:
+    for result, part in parts:
         yield f'<script type="text/plain" class="thumbnail">{part.pop("thumbnail")}</script>\n'
-        images.append(part)
+        images.append({**part, "source": result.source, "title": Path(result.source).name})
     yield middle
     yield json.dumps({"colors": colors, "images": images}, ensure_ascii=False).replace("<", "\\u003c")
     yield end
@@ -92,7 +96,7 @@ def _page_pieces(parts: Iterable[dict[str, Any]], colors: dict[str, str]) -> Ite
 def _videos(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
     """A video of the overlays of each video's frames, as fast as the video they were taken from."""
     frames = (result for result in results if result.frame is not None)
-    for (name, source), group in groupby(frames, key=lambda result: (result.name, result.source)):
+    for (name, source), group in groupby(frames, key=lambda result: (result.name, result.path)):
         path = folder / name / "overlay.mp4"
         yield path, partial(_write_video, folder, path, Path(source), list(group))
 
@@ -113,7 +117,9 @@ GATHERED: dict[str, Callable[[Path, Sequence[str], Sequence[Finished]], Joined]]
 """Name of a format to the function that joins the job's files from the images' parts."""
 
 
-def _parts(folder: Path, results: Iterable[Finished], kind: str, keys: set[str]) -> Iterator[dict[str, Any]]:
+def _parts(
+    folder: Path, results: Iterable[Finished], kind: str, keys: set[str]
+) -> Iterator[tuple[Finished, dict[str, Any]]]:
     for result in results:
         (path,) = result_paths(result.files, [kind], folder)
         try:
@@ -122,4 +128,4 @@ def _parts(folder: Path, results: Iterable[Finished], kind: str, keys: set[str])
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         except ValueError as error:
             raise OutputError(f"{path} is damaged ({error}); delete it, so that its image is labelled again") from error
-        yield part
+        yield result, part

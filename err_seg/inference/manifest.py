@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from err_seg.inference.names import DIGITS, fitting_name, name_key
 
@@ -34,19 +34,6 @@ class Content(Protocol):
 
     def digest(self) -> str:
         """Return the digest of the content."""
-
-
-class Finished(NamedTuple):
-    """A result that is complete: its image's or video's name and path, and the number of the frame."""
-
-    name: str
-    frame: int | None
-    source: str
-
-    @property
-    def files(self) -> str:
-        """The name of its files, a relative path without ending."""
-        return self.name if self.frame is None else f"{self.name}/{self.frame:06d}"
 
 
 @dataclass(frozen=True)
@@ -69,14 +56,9 @@ class Place:
     version: int
 
     @property
-    def finished(self) -> Finished:
-        """What it is when its results are complete."""
-        return Finished(self.name, self.frame, self.source)
-
-    @property
     def files(self) -> str:
         """The name of its result files, a relative path without ending."""
-        return self.finished.files
+        return self.name if self.frame is None else f"{self.name}/{self.frame:06d}"
 
 
 @dataclass

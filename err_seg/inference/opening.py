@@ -11,6 +11,7 @@ from err_seg.inference.formats import result_paths
 from err_seg.inference.inputs import Item, Problem
 from err_seg.inference.manifest import Manifest, OutputError, Place
 from err_seg.inference.names import printable
+from err_seg.inference.report import Finished
 from err_seg.modeling.smoothing import windows
 
 
@@ -29,6 +30,11 @@ class Opened:
     place: Place
     pixels: np.ndarray | None
     is_done: bool
+
+    @property
+    def finished(self) -> Finished:
+        """Its result, which is complete or will be."""
+        return Finished(self.place.name, self.place.frame, self.place.files, self.place.source, self.item.source)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,31 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from err_seg.inference.formats import Result
 from err_seg.inference.inputs import Problem
-from err_seg.inference.manifest import Finished
 from err_seg.inference.words import NOTHING
 from err_seg.overlap import TimeShare
 from err_seg.processes import gather_launched
+
+
+class Finished(NamedTuple):
+    """A result that is complete.
+
+    Attributes:
+        name: of the image's or video's results, a relative path without ending.
+        frame: of the video.
+        files: the name of the result's files.
+        path: of the image or video.
+        source: what this run calls the image; its files may be from a run in which it was at another place.
+    """
+
+    name: str
+    frame: int | None
+    files: str
+    path: str
+    source: str
 
 
 @dataclass

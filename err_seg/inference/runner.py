@@ -14,10 +14,10 @@ from err_seg.inference.attention import Attention, record_attention
 from err_seg.inference.failures import check_device, is_out_of_memory, reason_of
 from err_seg.inference.formats import Result, write_result
 from err_seg.inference.inputs import Item, Problem
-from err_seg.inference.manifest import Finished, Manifest, OutputError
+from err_seg.inference.manifest import Manifest, OutputError
 from err_seg.inference.names import printable
 from err_seg.inference.opening import Opened, Opener
-from err_seg.inference.report import Report
+from err_seg.inference.report import Finished, Report
 from err_seg.inference.words import Words
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.segmentation import Segmentation
@@ -132,7 +132,7 @@ class _Job:
             if isinstance(one, Problem):
                 self.report.problems.append(one)
             else:
-                self.report.skip(one.place.finished)
+                self.report.skip(one.finished)
             progress.update()
 
     def _predict(self, batch: list[Opened]) -> list[_Predicted]:
@@ -182,7 +182,7 @@ class _Job:
             one = window[self.smooth]
             assert one
             if one.opened.is_done:
-                self.report.skip(one.opened.place.finished)
+                self.report.skip(one.opened.finished)
                 continue
             item = one.opened.item
             frames = [other.segmentation if other and other.opened.item.name == item.name else None for other in window]
@@ -212,7 +212,7 @@ class _Job:
             write_result(result, self.formats, self.manifest.folder)
             self.manifest.add(place)
             _ = result.areas  # kept: counted here, not while the network waits
-            return place.finished, result
+            return predicted.opened.finished, result
         except OSError as error:
             what = f"cannot write the results of {item.source} to {self.manifest.folder}: {error}"
             if error.errno not in ABOUT_A_NAME:

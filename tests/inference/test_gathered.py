@@ -44,6 +44,19 @@ def test_every_image_of_the_command_once_and_no_other(run_predict, tmp_path):
     assert listed(tmp_path / "out") == [str(first)]
 
 
+def test_images_are_called_as_in_the_last_command(run_predict, tmp_path, monkeypatch):
+    """Their results may be of a time when they were elsewhere, or the command was started elsewhere."""
+    for name in "ab":
+        save(tmp_path / f"before/{name}.png", seed=ord(name))
+    assert run_predict(tmp_path / "before", "--format", "coco,html")[0] == 0
+    (tmp_path / "before").rename(tmp_path / "after")
+    save(tmp_path / "after/c.png")
+    monkeypatch.chdir(tmp_path)
+    _, out, _ = run_predict("after", "--format", "coco,html")
+    assert "1 done, 2 were done before" in out
+    assert listed(tmp_path / "out") == ["after/a.png", "after/b.png", "after/c.png"]
+
+
 def test_the_parts_of_images_that_are_gone_are_not_needed(run_predict, tmp_path):
     for name in "ab":
         save(tmp_path / f"in/{name}.png")

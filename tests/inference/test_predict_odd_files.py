@@ -89,9 +89,9 @@ def test_images_called_like_results_keep_their_results(run_predict, tmp_path, fi
     for line in lines:
         facts, listed, part = (
             json.loads((tmp_path / "out" / f"{line['name']}{ending}").read_text())
-            for ending in (".json", "_masks/masks.json", "_page.json")
+            for ending in (".json", "_masks/masks.json", "_coco.json")
         )
-        assert facts["picture"] == part["source"] == line["source"]
+        assert facts["picture"] == part["images"][0]["file_name"] == line["source"]
         assert [row["pixels"] for row in facts["classes"]] == [row["pixels"] for row in listed]
 
 
