@@ -67,7 +67,7 @@ class ArrayFormat:
         return tensor.permute(2, 0, 1)
 
     def _eight_bit(self, image: Tensor, name: str) -> Tensor:
-        """Scale values to 0..255, rounding to the nearest."""
+        """Scale values to 0..255, rounding to the nearest; floating-point values may be half a step out of range."""
         white = _WHITE.get(image.dtype)
         low, high = self.value_range or (0, white)
         if (low, high) == (0, 255) and image.dtype == torch.uint8:
@@ -84,12 +84,14 @@ class ArrayFormat:
         found = [float(value) for value in values.aminmax()]
         if not all(math.isfinite(value) for value in found):
             raise ImageError(f"{name} must have finite values, but some are NaN or infinite")
-        if found[0] < low or found[1] > high:
+        # what is computed may miss black and white by less than is seen
+        tolerance = (high - low) / 510 if image.is_floating_point() else 0.0
+        if found[0] < low - tolerance or found[1] > high + tolerance:
             raise ImageError(
                 f"{name} must have values in {low:g}..{high:g}, but they go from {found[0]:g} to {found[1]:g}; "
                 "correct value_range, or clip the values"
             )
-        return ((values - low) * (255 / (high - low))).round().to(torch.uint8)
+        return ((values - low) * (255 / (high - low))).round().clamp_(0, 255).to(torch.uint8)
 
 
 def _channels_last(image: np.ndarray | Tensor, name: str) -> Tensor:

@@ -116,12 +116,28 @@ def test_alpha_is_composited_as_in_files(tmp_path):
     np.testing.assert_array_equal(to_array(bgra[:, :, 0], channel_order="bgr")[:, :, 1], bgra[:, :, 0])
 
 
+def test_values_that_were_computed_may_miss_the_range_by_rounding(images):
+    """A tensor that was normalised and is brought back is not exactly in 0..1 any more."""
+    rgb = torch.from_numpy(images[0].copy())
+    rgb[0, 0], rgb[0, 1] = 0, 255
+    mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    for dtype, miss in ((torch.float32, 0), (torch.float32, 1.9e-3), (torch.bfloat16, 0)):
+        back = ((rgb / 255 - mean) / std) * std + mean
+        back[0, 0], back[0, 1] = back[0, 0] - miss, back[0, 1] + miss
+        image = open_image(back.to(dtype), arrays=ArrayFormat(value_range=(0, 1)))()
+        assert image[:, 0, :2].unique(dim=0).tolist() == [[0, 255]]
+        assert (image.permute(1, 2, 0).int() - rgb.int()).abs().max() <= (1 if dtype == torch.bfloat16 else 0)
+    with pytest.raises(ImageError, match="go from 0 to 4100"):
+        to_array(np.array([[0, 4100]], dtype=np.uint16), value_range=(0, 4095))
+
+
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
         (float("nan"), "NaN or infinite"),
         (float("-inf"), "NaN or infinite"),
         (1.5, r"in 0\.\.1, but they go from 0 to 1\.5; correct value_range, or clip"),
+        (1.003, r"from 0 to 1\.003"),
         (-0.5, r"from -0\.5 to 0"),
     ],
 )
