@@ -44,7 +44,7 @@ class Server(BaseHTTPRequestHandler):
                 self.wfile.write(b"0")
                 time.sleep(0.05)
         elif kind == "slow_header":
-            for line in (b"HTTP/1.1 200 OK\r\n", *[b"A: b\r\n"] * 40):
+            for line in (b"HTTP/1.1 200 OK\r\n", *[b"A: b\r\n"] * 90):
                 self.wfile.write(line)
                 time.sleep(0.05)
         elif kind == "cut":
@@ -153,7 +153,7 @@ def test_size_and_time_are_limited(site, monkeypatch):
         began = time.monotonic()
         with pytest.raises(ImageReadError, match=f"/{path}: takes more than 0 s"):
             download.fetch(f"{site}/{path}")
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 4
 
 
 def test_unknown_certificates_and_servers_are_refused(server, monkeypatch):
