@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from err_seg.checkpoint import WeightsSource
 from err_seg.data import read_image
 from err_seg.inference.formats import Result, result_paths, write_result
 from err_seg.inference.words import Words
@@ -38,10 +39,12 @@ class Downloads:
 
     Args:
         uploads: the folder in which they are written.
+        source: the model's weights, for the files to name; of a path on this machine, they name only the file.
     """
 
-    def __init__(self, uploads: Uploads):
+    def __init__(self, uploads: Uploads, source: WeightsSource | None = None):
         self.uploads = uploads
+        self.weights = replace(source, file=Path(source.file).name).facts() if source else None
         self.results: OrderedDict[str, Labelled] = OrderedDict()
 
     def keep(self, labelled: Labelled) -> str:
@@ -67,7 +70,8 @@ class Downloads:
         if not file.exists():
             image = read_image(self.uploads.find(str(path)))
             whole = replace(segmentation)  # its labels do not stay in memory
-            result = Result(path.stem, path.name, image, whole, words.labels(whole), words, names=names)
+            labels, shown = words.labels(whole), (None, None, names, self.weights)
+            result = Result(path.stem, path.name, image, whole, labels, words, *shown)
             folder.mkdir(exist_ok=True)
             write_result(result, [kind], folder)
         return file

@@ -20,6 +20,8 @@ from err_seg.modeling.segmentation import Segmentation
 from err_seg.modeling.views import ROOM_FOR_NAMES
 from err_seg.web.downloads import Downloads, FileKind, Labelled
 
+# Pillow reads many more, some of them, such as EPS, by programs that are not safe with files of strangers
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 40_000_000
 MAX_CLASSES = 1000
 SHOWN_SIDE = 1400
@@ -77,7 +79,7 @@ def label_upload(
     words = parse_words(split_names(names), [background, str(threshold)])
     if len(words.vocabulary) > MAX_CLASSES:
         raise WordsError(f"{len(words.vocabulary)} classes; this page takes up to {MAX_CLASSES}")
-    check_size(path)
+    check_image(path)
     start = time.perf_counter()
     image = read_image(path)
     whole = model.predict([image], words.vocabulary, num_kept=int(num_kept))[0]
@@ -108,17 +110,19 @@ def file_links(key: str) -> str:
     return f"Download at the image's own size: {' '.join(links)}"
 
 
-def check_size(path: Path) -> None:
+def check_image(path: Path) -> None:
     """Look at an image's header.
 
     Raises:
-        ImageReadError: it is not an image, or has more pixels than this page takes.
+        ImageReadError: it is not an image, not in one of :data:`FORMATS`, or has more pixels than this page takes.
     """
     try:
         with Image.open(path) as image:
-            width, height = image.size
+            (width, height), kind = image.size, image.format
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ImageReadError(f"{path}: is not an image in a format that can be read, or too large") from error
+    if kind not in FORMATS:
+        raise ImageReadError(f"{path}: is in the format {kind}; this page takes {', '.join(FORMATS)}")
     if width * height > MAX_PIXELS:
         raise ImageReadError(
             f"{path}: has {width}×{height} pixels; this page takes up to {MAX_PIXELS // 10**6} million"
@@ -154,14 +158,13 @@ def area_table(result: Result) -> dict[str, Any]:
     The edge of a name has the colour of its class.
     """
     colors = class_colors(result.words.classes)
-    rows, styles = [], []
-    for row in result.table:
-        rows.append([first_synonym(row["name"]), f"{row['share']:.1%}", f"{row['score']:.2f}"])
-        styles.append([f"border-left: 1em solid #{bytes(colors[row['label']]).hex()}", "", ""])
+    rows = [(first_synonym(row["name"]), row["share"], row["score"], colors[row["label"]]) for row in result.table]
     if nothing := result.areas.get(NOTHING):
-        rows.append([NOTHING_NAME, f"{nothing / result.labels.size:.1%}", ""])
-        styles.append(["border-left: 1em solid #ffffff", "", ""])
-    return {"data": rows, "metadata": {"display_value": rows, "styling": styles}}
+        rows.append((NOTHING_NAME, nothing / result.labels.size, None, (255, 255, 255)))
+    shown = [[name, f"{share:.1%}", "" if score is None else f"{score:.2f}"] for name, share, score, _ in rows]
+    styles = [[f"border-left: 1em solid #{bytes(color).hex()}", "", ""] for *_, color in rows]
+    # the numbers are what the table is sorted by
+    return {"data": [[*row[:3]] for row in rows], "metadata": {"display_value": shown, "styling": styles}}
 
 
 def kept_rows(result: Segmentation) -> Rows:

@@ -21,6 +21,8 @@ from err_seg.web.uploads import NoSuchUpload, Uploads
 MOST_KEPT = 64
 WAITING = 16
 MINUTE = 60
+FIRST_WORDS = "the words from the start"
+HINT = f"\n\nWords that this model knows: choose “{FIRST_WORDS}” under “Vocabularies”."
 Share: TypeAlias = Annotated[StrictFloat, Field(ge=0, le=1)]
 NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
 
@@ -60,7 +62,8 @@ def build_page(
                 return label_upload(model, downloads, uploads.find(path) if path else None, *values)
             except (ImageReadError, NoSuchUpload, VocabularyError, WordsError) as error:
                 message = str(error) if path is None else str(error).replace(path, Path(path).name)
-                return Answer(f"⚠ {message}")
+                hint = HINT if isinstance(error, VocabularyError) else ""
+                return Answer(f"⚠ {message}{hint}")
 
         button.click(label_image, inputs, outputs, concurrency_limit=1, api_name=LABEL)
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
@@ -72,7 +75,7 @@ def class_names(words: str) -> gr.Textbox:
     names = gr.Textbox(words, label="Classes", info=info, lines=3, max_lines=8)
     sizes = [(f"{name}: {size} names", name) for name, size in vocabularies().items()]
     known = gr.Dropdown(
-        [("the words from the start", words), *sizes],
+        [(FIRST_WORDS, words), *sizes],
         value=None,
         label="Vocabularies",
         info="choose one in the place of these words",

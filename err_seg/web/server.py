@@ -1,6 +1,7 @@
 """The server of the page: only for this machine by default, and without contacting other servers."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -16,6 +17,8 @@ from err_seg.web.downloads import Downloads, FileKind
 from err_seg.web.guard import MAX_UPLOAD, PROGRESS, UPLOAD, Guard
 from err_seg.web.page import WAITING, build_page, event_kinds
 from err_seg.web.uploads import NoSuchUpload, Uploads, media_type
+
+LEAST_FREE = 500 * 2**20  # bytes of the disk that uploads leave free
 
 
 def create_app(
@@ -37,7 +40,7 @@ def create_app(
         framed_by: origins, such as https://huggingface.co, whose pages may show this one in a frame.
     """
     uploads = Uploads(folder)
-    downloads, one_at_a_time = Downloads(uploads), CapacityLimiter(1)
+    downloads, one_at_a_time = Downloads(uploads, model.source), CapacityLimiter(1)
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
     copies = []
     for sample in map(Path, samples):
@@ -47,6 +50,8 @@ def create_app(
 
     @app.post(UPLOAD)
     def upload(files: UploadFile) -> list[str]:
+        if shutil.disk_usage(uploads.folder).free < LEAST_FREE:
+            raise HTTPException(HTTPStatus.INSUFFICIENT_STORAGE, "The server's disk is full; try again in an hour.")
         path = uploads.store(files.filename or "", files.file)
         page.upload_file_set.add(str(path))  # from which Gradio removes old ones
         return [str(path)]

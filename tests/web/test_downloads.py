@@ -13,6 +13,7 @@ pytest.importorskip("gradio")
 
 from serving import CALL, FIELDS, image, told
 
+from err_seg.checkpoint import WeightsSource
 from err_seg.web.downloads import Downloads
 from err_seg.web.labelling import label_upload
 from err_seg.web.uploads import Uploads
@@ -69,11 +70,18 @@ def test_only_the_latest_results_are_kept(site, photo, folder, monkeypatch):
     assert [site.ask("GET", second[place]).status for place in (0, 1)] == [200, 403], "what was made before is there"
 
 
+def test_files_name_the_weights_but_not_where_they_are(folder, model, photo):
+    path = (uploads := Uploads(folder)).store(photo.name, io.BytesIO(photo.read_bytes()))
+    downloads = Downloads(uploads, WeightsSource("/home/me/model.safetensors", "0" * 64))
+    label_upload(model, downloads, path, *FIELDS)
+    (key,) = downloads.results
+    facts = json.loads(downloads.write(key, "coco").read_text())["info"]["weights"]
+    assert (facts["file"], facts["sha256"]) == ("model.safetensors", "0" * 64)
+
+
 def test_a_result_holds_no_maps_of_the_image_s_own_size(folder, model, photo):
     """A hundred results of large images must fit into memory."""
-    uploads = Uploads(folder)
-    with photo.open("rb") as content:
-        path = uploads.store(photo.name, content)
+    path = (uploads := Uploads(folder)).store(photo.name, io.BytesIO(photo.read_bytes()))
     downloads = Downloads(uploads)
     label_upload(model, downloads, path, *FIELDS)
     ((key, result),) = downloads.results.items()

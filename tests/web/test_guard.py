@@ -236,6 +236,14 @@ def test_wrong_uploads_are_told(site, tmp_path, capfd):
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+def test_uploads_leave_room_on_the_disk(site, photo, folder, monkeypatch):
+    before = {*folder.rglob("*")}
+    monkeypatch.setattr("err_seg.web.server.LEAST_FREE", 2**80)
+    with pytest.raises(AssertionError, match=r"status=507.*disk is full"):
+        site.upload(photo)
+    assert {*folder.rglob("*")} == before
+
+
 @pytest.mark.parametrize(
     ("name", "kept"),
     [

@@ -16,12 +16,13 @@ from PIL import Image
 gradio = pytest.importorskip("gradio")
 
 from conftest import REPOSITORY
-from serving import free_port, serving
+from serving import CALL, FIELDS, free_port, image, serving, told
 
 from err_seg.data import ImageReadError
 from err_seg.drawing.colors import class_colors
 from err_seg.inference import NOTHING, Words, WordsError
 from err_seg.mini.shapes import OBJECT_COLOURS
+from err_seg.prompts import VocabularyError
 from err_seg.vocabulary import Vocabulary
 from err_seg.web import create_app, labelling
 from err_seg.web.downloads import Downloads
@@ -64,11 +65,12 @@ def test_areas(model, photo, folder):
     answer = label(model, folder, photo, "cat", "dog")
     rows, styles = answer.areas["data"], answer.areas["metadata"]["styling"]
     assert {row[0] for row in rows} <= {"cat", "none of these"}
-    assert sum(float(row[1].rstrip("%")) for row in rows) == pytest.approx(100, abs=0.2)
+    assert sum(share for _, share, _ in rows) == pytest.approx(1), "numbers, since the page sorts by them"
     color = bytes(class_colors(["cat"])[0]).hex()
     assert [style[0].endswith(color) for style in styles] == [row[0] == "cat" for row in rows]
     nothing = label(model, folder, photo, threshold=1.0)
-    assert nothing.areas["data"] == [["none of these", "100.0%", ""]]
+    assert nothing.areas["data"] == [["none of these", 1, None]]
+    assert nothing.areas["metadata"]["display_value"] == [["none of these", "100.0%", ""]]
     assert not nothing.parts.constructor_args["value"][1][0][0].any()
 
 
@@ -100,6 +102,10 @@ def test_wrong_input(model, photo, folder, tmp_path, monkeypatch):
     for path, message in ((None, "Choose an image"), (tmp_path / "text.png", "not an image")):
         with pytest.raises(ImageReadError, match=message):
             label(model, folder, path)
+    Image.open(photo).save(tmp_path / "photo.eps")
+    (tmp_path / "photo.eps").rename(tmp_path / "eps.png")
+    with pytest.raises(ImageReadError, match="is in the format EPS; this page takes AVIF"):
+        label(model, folder, tmp_path / "eps.png")
     with pytest.raises(WordsError, match="no class names"):
         label(model, folder, photo, " ")
     with pytest.raises(WordsError, match="up to 1000"):
@@ -107,6 +113,19 @@ def test_wrong_input(model, photo, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(labelling, "MAX_PIXELS", 1000)
     with pytest.raises(ImageReadError, match="90×60 pixels"):
         label(model, folder, photo)
+
+
+def test_words_that_the_model_does_not_know(site, photo, monkeypatch):
+    """The page says how to get at words that it knows."""
+
+    def refuse(*_):
+        raise VocabularyError("does not know the word 'sofa'")
+
+    monkeypatch.setattr("err_seg.web.page.label_upload", refuse)
+    event = json.loads(site.post(CALL, {"data": [image(site.upload(photo)), *FIELDS]}).body)["event_id"]
+    note = told(site, event)[0]
+    assert note.startswith("⚠ does not know the word 'sofa'")
+    assert "“the words from the start”" in note
 
 
 @pytest.mark.slow
