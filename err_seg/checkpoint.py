@@ -18,6 +18,7 @@ from err_seg.files import atomic_write, file_sha256, file_signature
 from err_seg.version import __version__
 
 DIFFERENCES_SHOWN = 8
+POINTER = b"version https://git-lfs.github.com/"  # how a file begins that Git LFS puts in place of a large one
 
 
 class CheckpointError(ValueError):
@@ -238,6 +239,9 @@ def _errors_named(file: Path) -> Iterator[None]:
     if not file.is_file():
         raise CheckpointError(f"no checkpoint {file}")
     try:
+        with open(file, "rb") as stream:
+            if stream.read(len(POINTER)) == POINTER:
+                raise CheckpointError(f"{file} only points to the weights; fetch them with: git lfs pull")
         yield
     except CheckpointError:
         raise

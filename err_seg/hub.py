@@ -3,7 +3,6 @@
 A named model is a shipped configuration, and a place to get its weights from.
 """
 
-import difflib
 import json
 import os
 import re
@@ -15,10 +14,11 @@ from typing import Any
 import torch
 import yaml
 
-from err_seg.arguments import check_text
+from err_seg.arguments import ArgumentError, check_text
 from err_seg.build import build_compiled
 from err_seg.checkpoint import Checkpoint, CheckpointError, ChecksumError, WeightsSource, open_checkpoint
 from err_seg.config import Config, get_cfg, override_pairs, settings_of
+from err_seg.messages import did_you_mean
 from err_seg.modeling.err_seg import ERRSeg
 from err_seg.repositories import (
     MODELS,
@@ -65,57 +65,45 @@ def load(
         precision: "fp32", "fp16", "bf16" or "auto" (bf16 or fp16 on CUDA, else fp32); ``None``: the configuration's.
         sha256: the file's checksum in hexadecimal digits, to be checked before it is loaded.
         repository: another repository on the Hugging Face hub from which to fetch a named model.
-        filename: the file in the repository; by default the only one that holds this model, by its tensors.
+        filename: the file in the repository or folder; by default the only one that holds this model, by its tensors.
         revision: branch, tag or commit of the repository.
 
     Raises:
-        ArgumentError: an argument is no text, or blank.
+        ArgumentError: an argument is no text, or blank, or ``sha256`` is no checksum.
         HubError: an unknown name, no such file, no network, several candidates, or the wrong checksum.
         ConfigError: the configuration cannot be used.
         CheckpointError: the weights cannot be read or do not fit; lists the differences.
     """
-    pinned = {"sha256": sha256, "repository": repository, "filename": filename, "revision": revision}
-    return build_compiled(*read(model, config, overrides, device, precision, **pinned))
+    place = {"sha256": sha256, "repository": repository, "filename": filename, "revision": revision}
+    return build_compiled(*read(model, overrides, device, config=config, precision=precision, **place))
 
 
 def read(
     model: str | os.PathLike[str],
-    config: str | os.PathLike[str] | None = None,
     overrides: Sequence[Any] = (),
     device: str | torch.device = "auto",
-    precision: str | None = None,
-    sha256: str | None = None,
-    **pinned: str | None,
+    **options: str | os.PathLike[str] | None,
 ) -> tuple[Config, Checkpoint]:
     """Read a model's configuration and weights without building it; arguments and errors are those of :func:`load`."""
     name = check_text("model", model)
-    for argument, value in {"config": config, "precision": precision, "sha256": sha256, **pinned}.items():
-        if value is not None:
-            check_text(argument, value)
+    given = {option: check_text(option, value) for option, value in options.items() if value is not None}
+    config, precision, sha256 = (given.pop(option, None) for option in ("config", "precision", "sha256"))
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256.strip()):
+        raise ArgumentError(f"sha256 must be 64 hexadecimal digits, not {sha256!r}")
     device = str(device) if isinstance(device, torch.device) else check_text("device", device)
-    given = [part for pair in override_pairs(overrides) for part in pair]
-    options = [*given, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
-    if name in MODELS:
-        found = find_weights(name, **pinned)
-        config = name if config is None else config
-    elif is_repository(name):
-        found = fetch_weights(name, None, remedy="give the path of the file instead", **_within(pinned))
-    else:
-        found = FoundWeights(Path(name).expanduser())
-        if found.file.is_dir():
-            found = weights_in(found.file)
-        if not found.file.is_file():
-            raise HubError(f"no model {name!r}: there is no such file, {_known_names(name)}")
-        if any(value is not None for value in pinned.values()):
-            raise HubError(f"{name} is a file: repository, filename and revision are for models of the hub")
-    cfg = None if config is None else get_cfg(config_of(config), [*options, "MODEL.WEIGHTS", str(found.file)])
+    pairs = [part for pair in override_pairs(overrides) for part in pair]
+    settings = [*pairs, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
+    found = _found(name, **given)
+    settings += ["MODEL.WEIGHTS", str(found.file)]
+    config = name if config is None and name in MODELS else config
+    cfg = None if config is None else get_cfg(config_of(config), settings)
     try:
         weights = open_checkpoint(found.file, sha256)
     except ChecksumError as error:
         raise HubError(str(error)) from error
     if cfg is None:
-        base, settings = settings_in(weights)
-        cfg = get_cfg(base, [*settings, *options, "MODEL.WEIGHTS", str(found.file)])
+        base, stored = settings_in(weights)
+        cfg = get_cfg(base, [*stored, *settings])
     if found.filename:
         place = WeightsSource(found.filename, weights.source.sha256, found.repository, found.revision)
         weights = replace(weights, source=place)
@@ -128,10 +116,28 @@ def is_repository(name: str) -> bool:
     return not is_local and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None
 
 
-def _within(pinned: dict[str, str | None]) -> dict[str, str | None]:
-    if pinned["repository"] is not None:
-        raise HubError("the repository is named twice: as the model, and with repository= (--repository)")
-    return {name: value for name, value in pinned.items() if name != "repository"}
+def _found(
+    name: str, *, repository: str | None = None, filename: str | None = None, revision: str | None = None
+) -> FoundWeights:
+    if name in MODELS:
+        return find_weights(name, repository=repository, filename=filename, revision=revision)
+    if is_repository(name):
+        if repository is not None:
+            raise HubError("the repository is named twice: as the model, and with repository= (--repository)")
+        remedy = "give the path of the file instead"
+        return fetch_weights(name, None, filename=filename, revision=revision, remedy=remedy)
+    path = Path(name).expanduser()
+    if not path.exists():
+        near = did_you_mean(name.lower().replace("_", "-"), MODELS, "")
+        known = f"{', '.join(MODELS)}{f' ({near})' if near else ''}"
+        raise HubError(f"no model {name!r}: there is no such file, and the names are {known}")
+    if repository is not None or revision is not None:
+        raise HubError(f"{name} is on this machine: repository and revision are for models of the hub")
+    if path.is_dir():
+        return weights_in(path, filename)
+    if filename is not None:
+        raise HubError(f"{name} is a file: filename is for repositories and folders")
+    return FoundWeights(path)
 
 
 def config_of(name: str | os.PathLike[str]) -> str:
@@ -172,12 +178,6 @@ def _prediction_settings(text: str, file: str) -> Iterator[Any]:
     # a file from elsewhere may decide whether there is a cache, but not where this machine writes it
     for key, value in settings_of(sections):
         yield from () if key == "MODEL.TEXT.CACHE_DIR" and value != "none" else (key, value)
-
-
-def _known_names(name: str) -> str:
-    close = difflib.get_close_matches(name, model_names(), n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"and the names are {', '.join(model_names())}{hint}"
 
 
 ERRSeg.loader = staticmethod(load)

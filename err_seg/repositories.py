@@ -11,6 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from err_seg.checkpoint import CheckpointError, read_shapes
 from err_seg.checkpoint_names import current_name
@@ -149,18 +156,40 @@ def fetch_weights(
     except Exception as error:  # the hub's client and the network libraries beneath it each raise their own
         raise HubError(
             f"could not fetch {filename or f'the checkpoint of {wanted or repository}'} from "
-            f"https://huggingface.co/{repository} "
-            f"({type(error).__name__}: {next(iter(str(error).splitlines()), '')}). Fetch it in any other way, and "
-            f"{remedy}"
+            f"https://huggingface.co/{repository}: {_reason(error, filename, revision, remedy)}"
         ) from error
 
 
-def weights_in(folder: Path) -> FoundWeights:
+def _reason(error: Exception, filename: str | None, revision: str | None, remedy: str) -> str:
+    """Say why a file cannot be fetched and what to do; ``remedy`` is for when the hub cannot be reached."""
+    if isinstance(error, RevisionNotFoundError):
+        return f"it has no revision {revision!r}; give one of its branches, tags or commits"
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return f"it has no such file{f' at revision {revision}' if revision else ''}"
+    if isinstance(error, GatedRepoError):
+        return "its owner grants access: ask for it there, then run `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is no such repository, or it is private (then run `hf auth login`)"
+    said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"it cannot be kept on this machine ({said}); set HF_HOME to a folder that can be written"
+    return f"{said}. Fetch it in any other way, and {remedy}"
+
+
+def weights_in(folder: Path, filename: str | None = None) -> FoundWeights:
     """Find the weights in a folder on this machine or in the folders in it, as in a repository.
 
+    Args:
+        folder: where to look.
+        filename: the file in it; by default it is recognised, see :func:`choose_file`.
+
     Raises:
-        HubError: none is a network of ours, or several are; lists the files and what they are.
+        HubError: there is no such file, none is a network of ours, or several are; lists the files and what they are.
     """
+    if filename is not None:
+        if not (folder / filename).is_file():
+            raise HubError(f"{folder} has no file {filename}")
+        return FoundWeights(folder / filename)
     within = (*folder.glob("*"), *folder.glob("*/*"))  # no deeper: it may be anyone's whole disk
     files = [file.relative_to(folder).as_posix() for file in within if file.is_file()]
     return FoundWeights(folder / choose_file(None, files, lambda file: read_shapes(folder / file), str(folder)))
@@ -170,7 +199,8 @@ def choose_file(wanted: str | None, files: Iterable[str], shapes_of: Callable[[s
     """Choose the file of a model among the files of a repository, by what is in them.
 
     Files that are named after the model are looked into first, those that :data:`ASIDE` names last, and those named
-    after another model not at all. The first of these groups that holds the model decides.
+    after another model not at all. The first of these groups that holds the model decides. If any network will do,
+    files in the repository itself come before those in its folders.
 
     Args:
         wanted: a name of ``MODELS``; ``None``: any network of ours.
@@ -182,18 +212,18 @@ def choose_file(wanted: str | None, files: Iterable[str], shapes_of: Callable[[s
         HubError: none is what is wanted, or several are; lists the files and what they are.
     """
     kinds = {file: "not looked into" for file in sorted(files) if file.endswith(WEIGHT_SUFFIXES)}
-    groups: dict[int, list[str]] = {0: [], 1: [], 2: []}
+    groups: dict[tuple[int, int], list[str]] = {}
     for file in kinds:
         stem = str(PurePosixPath(file).with_suffix(""))
-        named: set[str | None] = {name for name, model in MODELS.items() if re.search(model.files, stem, re.IGNORECASE)}
-        if file == PRETRAINED_WEIGHTS:
-            named.add(None)  # of a repository as such
-        if wanted is None or wanted in named or not named:
-            groups[2 if ASIDE.search(stem) else 0 if wanted in named else 1].append(file)
+        named = {name for name, model in MODELS.items() if re.search(model.files, stem, re.IGNORECASE)}
+        is_likely = wanted in named if wanted else file == PRETRAINED_WEIGHTS
+        if wanted is None or is_likely or not named:
+            depth = 0 if wanted else file.count("/")
+            groups.setdefault((2 if ASIDE.search(stem) else 0 if is_likely else 1, depth), []).append(file)
         else:
-            kinds[file] = f"named after {' and '.join(sorted(filter(None, named)))}"
+            kinds[file] = f"named after {' and '.join(sorted(named))}"
     found: list[str] = []
-    for group in groups.values():
+    for _, group in sorted(groups.items()):
         for file in group:
             try:
                 kinds[file] = kind_of(shapes_of(file))
@@ -206,9 +236,10 @@ def choose_file(wanted: str | None, files: Iterable[str], shapes_of: Callable[[s
     if len(found) == 1:
         return found[0]
     listed = "; ".join(f"{file} ({kind})" for file, kind in kinds.items()) or "none"
+    remedy = "; choose one with filename=... (--filename)" if found else ""
     raise HubError(
-        f"{len(found) or 'no'} files of {repository} are {wanted or 'networks of ours'}; choose one with filename=... "
-        f"(--filename; of a folder, by its path). Its files of weights: {listed}"
+        f"{len(found) or 'no'} files of {repository} are {wanted or 'networks of ours'}{remedy}. "
+        f"Its files of weights: {listed}"
     )
 
 

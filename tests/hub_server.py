@@ -31,7 +31,8 @@ class Handler(BaseHTTPRequestHandler):
     def list_files(self, repository, revision):
         folder = self.server.root / repository
         if not folder.is_dir() or revision not in ("main", COMMIT):
-            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            missing = "Revision" if folder.is_dir() else "Repo"
+            return self.answer(404, b"{}", {"X-Error-Code": f"{missing}NotFound"})
         files = [{"rfilename": file.relative_to(folder).as_posix()} for file in folder.rglob("*") if file.is_file()]
         facts = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": files}
         self.answer(200, json.dumps(facts).encode(), {"Content-Type": "application/json"})
@@ -39,7 +40,8 @@ class Handler(BaseHTTPRequestHandler):
     def send_file(self, repository, revision, name):
         file = self.server.root / repository / name
         if not file.is_file() or revision not in ("main", COMMIT):
-            return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            missing = "Entry" if revision in ("main", COMMIT) else "Revision"
+            return self.answer(404, b"", {"X-Error-Code": f"{missing}NotFound", "X-Repo-Commit": COMMIT})
         content = file.read_bytes()
         headers = {
             "X-Repo-Commit": COMMIT,

@@ -173,6 +173,13 @@ def test_damaged_and_missing_files(toy_model, tmp_path, name):
         err_seg.load_weights(model, tmp_path / "list.pth")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_what_git_lfs_puts_in_place_of_weights_is_recognised(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(CheckpointError, match=rf"{name} only points to the weights; .*git lfs pull"):
+        err_seg.load(tmp_path / name)
+
+
 def test_clip_weights_from_a_local_file(toy_model, toy_cfg, tmp_path):
     model = toy_model()
     torch.save(model.encoder.clip.state_dict(), tmp_path / "clip.pt")

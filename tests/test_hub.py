@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import shutil
 from inspect import signature
 from pathlib import Path
 
@@ -150,9 +151,29 @@ def test_without_network_the_error_says_which_file_to_put_where(offline):
     assert hub.find_weights("err-seg-l").file == offline / "err-seg-l.pth"
 
 
+def test_a_folder_with_several_networks(toy_model, tmp_path):
+    run, names = tmp_path / "run", ("model_best.safetensors", "model_final.safetensors")
+    toy_model().save_pretrained(run / "published")
+    for number, name in enumerate(names):
+        shutil.copy(run / "published/model.safetensors", run / name)
+        if number == 0:
+            assert err_seg.load(run, device="cpu").source.file == str(run / name), "not what lies deeper"
+    with pytest.raises(hub.HubError, match=r"2 files of .*filename=.*model_best.*model_final.*published"):
+        err_seg.load(run)
+    for name in (*names, "published/model.safetensors"):
+        assert err_seg.load(run, filename=name, device="cpu").source.file == str(run / name)
+    with pytest.raises(hub.HubError, match=r"has no file model_last\.safetensors"):
+        err_seg.load(run, filename="model_last.safetensors")
+    with pytest.raises(hub.HubError, match="is on this machine"):
+        err_seg.load(run, revision="main")
+    with pytest.raises(hub.HubError, match="is a file"):
+        err_seg.load(run / names[0], filename=names[0])
+
+
 def test_unknown_names(tmp_path):
-    with pytest.raises(hub.HubError, match="did you mean 'err-seg-b'"):
-        err_seg.load("er-seg-b")
+    for name in ("er-seg-b", "err-seg-B", "err_seg_b", "ERR-SEG-B"):
+        with pytest.raises(hub.HubError, match="did you mean 'err-seg-b'"):
+            err_seg.load(name)
     (tmp_path / "w.pth").write_bytes(b"")
     with pytest.raises(hub.HubError, match="'mini' lies in the package"):
         err_seg.load("mini", revision="main")
@@ -186,7 +207,8 @@ MISTAKES = [
     ({"precision": 16}, ArgumentError, "not 16"),
     ({"precision": "fp8"}, ConfigError, "'auto', 'fp32', 'fp16', 'bf16'"),
     ({"sha256": 3}, ArgumentError, "sha256 must be"),
-    ({"sha256": "abc"}, hub.HubError, "expected abc"),
+    ({"sha256": "abc"}, ArgumentError, "sha256 must be 64 hexadecimal digits, not 'abc'"),
+    ({"sha256": "0" * 64}, hub.HubError, "expected 0000"),
     ({"repository": 3}, ArgumentError, "repository must be"),
     ({"filename": ["a"]}, ArgumentError, "filename must be"),
     ({"revision": True}, ArgumentError, "revision must be"),

@@ -129,6 +129,29 @@ def test_clip_and_optimizer_beside_it_are_not_it(hub_at):
         assert part in str(caught.value)
 
 
+def test_another_repository_may_hold_what_publish_wrote(hub_at):
+    hub_at({"model.safetensors": network(B)}, "someone/b")
+    assert repositories.find_weights("err-seg-b", repository="someone/b").filename == "model.safetensors"
+    with pytest.raises(hub.HubError, match=r"no files of someone/b are err-seg-l.*: model.safetensors \(err-seg-b\)"):
+        repositories.find_weights("err-seg-l", repository="someone/b")
+
+
+def test_what_is_missing_is_named(hub_at, monkeypatch, tmp_path):
+    hub_at({"model.safetensors": network(B)}, "someone/b")
+    for place, reason in (
+        ({"revision": "v9"}, "it has no revision 'v9'"),
+        ({"revision": "v9", "filename": "model.safetensors"}, "it has no revision 'v9'"),
+        ({"filename": "b.pth", "revision": COMMIT}, f"could not fetch b.pth .* no such file at revision {COMMIT}"),
+        ({"repository": "someone/none"}, "there is no such repository, or it is private"),
+    ):
+        with pytest.raises(hub.HubError, match=reason):
+            repositories.find_weights("err-seg-b", **{"repository": "someone/b", **place})
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "file/cache"))
+    with pytest.raises(hub.HubError, match=r"cannot be kept on this machine .* set HF_HOME"):
+        repositories.find_weights("err-seg-b", repository="someone/b")
+
+
 def test_no_weights_at_all_and_no_repository(hub_at):
     hub_at({"README.md": b"soon"})
     with pytest.raises(hub.HubError, match="Its files of weights: none"):
