@@ -47,7 +47,7 @@ def save_label_png(
         image = Image.fromarray(np.where(nothing, np.uint16(NOTHING_16BIT), labels.astype(np.uint16)))
     else:
         raise ValueError(f"{path}: a PNG file holds at most {NOTHING_16BIT} classes, found {len(class_names)}")
-    save_image(image, path)
+    save_image(image, path, "PNG")
 
 
 def load_label_png(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:

@@ -15,7 +15,7 @@ from err_seg.drawing.overlay import overlay
 from err_seg.drawing.saving import save_image
 from err_seg.drawing.text import first_synonym
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
-from err_seg.files import atomic_write, write_json
+from err_seg.files import write_json
 from err_seg.inference.attention import Attention, attention_figure
 from err_seg.inference.geotiff import write_geotiff
 from err_seg.inference.kept import kept_figure
@@ -26,7 +26,6 @@ from err_seg.regions import Region, coco_dataset, find_regions, to_geojson
 
 NOTHING_NAME = "none of these"
 THUMBNAIL, THUMBNAIL_QUALITY = 320, 80  # pixels of the longer side, and JPEG's quality
-FRAME_QUALITY = 95
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,9 +159,7 @@ def _html(result: Result, path: Path) -> None:
 
 def _video(result: Result, path: Path) -> None:
     """Write a frame of the video."""
-    shown = overlay(result.image, result.labels, result.words.classes, legend=False, names=result.names)
-    with atomic_write(path) as partial:
-        shown.save(partial, format="JPEG", quality=FRAME_QUALITY)
+    save_image(overlay(result.image, result.labels, result.words.classes, legend=False, names=result.names), path)
 
 
 def _kept(result: Result, path: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROOM_FOR_NAMES = 480  # pixels; the longer side of a smaller image is enlarged to at least this much in pictures
 IN_A_NOTEBOOK, NOTEBOOK_QUALITY = 960, 90  # pixels of the longer side, and JPEG's quality, so that notebooks stay small
 SAVED = ("overlay", "labels", "coco", "polygons")
-BY_SUFFIX = {".png": "overlay", ".json": "coco", ".geojson": "polygons"}
+BY_SUFFIX = {".png": "overlay", ".jpg": "overlay", ".jpeg": "overlay", ".json": "coco", ".geojson": "polygons"}
 
 
 class Views(ABC):
@@ -90,9 +90,9 @@ class Views(ABC):
 
         Args:
             path: an existing file is replaced.
-            what: "overlay", the picture of :meth:`plot` (PNG); "labels", a PNG file of class indices, see
-                :func:`err_seg.evaluation.save_label_png`; "coco", :meth:`to_coco` (JSON); "polygons",
-                :meth:`polygons` (GeoJSON). ``None``: as the ending says, of .png, .json and .geojson.
+            what: "overlay", the picture of :meth:`plot` (JPEG if the ending says so, else PNG); "labels", a PNG file of
+                class indices, see :func:`err_seg.evaluation.save_label_png`; "coco", :meth:`to_coco` (JSON);
+                "polygons", :meth:`polygons` (GeoJSON). ``None``: as the ending says, of .png, .jpg, .json and .geojson.
 
         Raises:
             ArgumentError: ``path`` is none, ``what`` is none of these, or the ending does not tell.
@@ -102,7 +102,7 @@ class Views(ABC):
         what = what or BY_SUFFIX.get(path.suffix.lower())
         if what not in SAVED:
             raise ArgumentError(
-                f"cannot tell what to save as {path}: name it .png, .json or .geojson, or give what= one of "
+                f"cannot tell what to save as {path}: name it .png, .jpg, .json or .geojson, or give what= one of "
                 f"{', '.join(SAVED)}"
             )
         if what == "overlay":

@@ -125,10 +125,15 @@ def test_show_opens_the_plot(result, monkeypatch):
 
 
 def test_saved_as_the_ending_says(result, tmp_path):
-    for name in ("a.png", "a.json", "a.geojson"):
+    for name in ("a.png", "a.JPG", "a.json", "a.geojson"):
         result.save(tmp_path / name)
     result.save(tmp_path / "labels.png", "labels")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(result.plot()))
+    photograph = Image.open(tmp_path / "a.JPG")
+    assert photograph.format == "JPEG"
+    assert np.abs(np.asarray(photograph).astype(float) - np.asarray(result.plot())).mean() < 4
+    result.save(tmp_path / "labels.jpg", "labels")
+    assert np.array_equal(load_label_png(tmp_path / "labels.jpg"), result.labels.numpy()), "never with loss"
     assert json.loads((tmp_path / "a.json").read_text()) == result.to_coco()
     assert json.loads((tmp_path / "a.geojson").read_text()) == result.polygons()
     assert np.array_equal(load_label_png(tmp_path / "labels.png"), result.labels.numpy())
