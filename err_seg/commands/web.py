@@ -1,4 +1,4 @@
-"""A web page on this machine: upload an image, type words, see the labelled image.
+"""A web page on this machine: upload or draw an image, type words, see the labels.
 
     pip install -e ".[web]"
     err-seg web --model err-seg-b

@@ -33,7 +33,7 @@ class Answer(NamedTuple):
     """What the page shows, in the order of its parts.
 
     Attributes:
-        note: a line in Markdown.
+        note: a line in HTML.
         pair: the image and its overlay, both RGB and of one size.
         parts: the image with a mask for each class.
         areas: the classes seen, see :func:`area_table`.

@@ -1,6 +1,7 @@
 """The page: its parts, and what happens when its button is pressed."""
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -22,7 +23,7 @@ MOST_KEPT = 64
 WAITING = 16
 MINUTE = 60
 FIRST_WORDS = "the words from the start"
-HINT = f"\n\nWords that this model knows: choose “{FIRST_WORDS}” under “Vocabularies”."
+HINT = f"<p>Words that this model knows: choose “{FIRST_WORDS}” under “Vocabularies”.</p>"
 Share: TypeAlias = Annotated[StrictFloat, Field(ge=0, le=1)]
 NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
 
@@ -63,7 +64,7 @@ def build_page(
             except (ImageReadError, NoSuchUpload, VocabularyError, WordsError) as error:
                 message = str(error) if path is None else str(error).replace(path, Path(path).name)
                 hint = HINT if isinstance(error, VocabularyError) else ""
-                return Answer(f"⚠ {message}{hint}")
+                return Answer(f'<p role="alert">⚠ {escape(message)}</p>{hint}')
 
         button.click(label_image, inputs, outputs, concurrency_limit=1, api_name=LABEL)
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
@@ -95,7 +96,7 @@ def settings(num_kept: int) -> list[gr.components.Component]:
 
 def results() -> list[gr.components.Component]:
     """Lay out what :class:`~err_seg.web.labelling.Answer` fills."""
-    note = gr.Markdown()
+    note = gr.HTML()
     with gr.Tab("Image and labels"):
         pair = gr.ImageSlider(label="Move the line", interactive=False, buttons=["fullscreen"], slider_position=25)
     with gr.Tab("Class by class"):

@@ -61,6 +61,12 @@ def test_only_who_knows_a_result_s_key_gets_its_files(site, photo, tmp_path):
     assert not {*tmp_path.rglob("photo_*")}
 
 
+def test_files_are_made_one_at_a_time(site, photo, monkeypatch):
+    (link, *_) = labelled(site, site.upload(photo))
+    monkeypatch.setattr("err_seg.web.server.WAITING", 0)
+    assert site.ask("GET", link).status == 503, "as many wait as may"
+
+
 def test_only_the_latest_results_are_kept(site, photo, folder, monkeypatch):
     monkeypatch.setattr("err_seg.web.downloads.MOST_RESULTS", 2)
     path = site.upload(photo)
