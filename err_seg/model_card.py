@@ -1,7 +1,7 @@
 """The card of a published model: what it is, how it is used, what it was trained on, and its figures."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,7 @@ def model_card(name: str, settings: Mapping[str, Any], run: Run) -> str:
 def _results(results: Sequence[BenchmarkResult]) -> str:
     if not results:
         return "None were measured."
-    how = [f"{result.benchmark}: {_listed_inline(result.settings)}" for result in results]
+    how = [f"{result.benchmark}: {', '.join(_how(result.settings)) or 'as is'}" for result in results]
     return "\n\n".join([summary_table(results), FORMULAS, *how])
 
 
@@ -90,5 +90,11 @@ def _listed(facts: Mapping[str, Any]) -> str:
     return "\n".join(f"* {name}: {value}" for name, value in facts.items())
 
 
-def _listed_inline(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {settings[name]}" for name in ("K", "S", "precision") if name in settings) or "as is"
+def _how(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a reader must know of a result's settings to compare it with others."""
+    yield from (f"{name} {settings[name]}" for name in ("K", "S", "precision") if name in settings)
+    for name, words in (("min_score", "minimum score"), ("shortest_side", "shortest side")):
+        if settings.get(name):
+            yield f"{words} {settings[name]}"
+    if len(views := settings.get("views", ())) > 1:
+        yield f"averaged over {len(views)} views of each image"

@@ -21,6 +21,7 @@ from err_seg.repositories import PRETRAINED_WEIGHTS, HubError
 
 Model = TypeVar("Model", bound="Pretrained")
 CONFIG, CARD = "config.json", "README.md"
+FILES = (PRETRAINED_WEIGHTS, CONFIG, CARD)
 NOTHING_KNOWN = Run()
 
 
@@ -51,6 +52,8 @@ class Pretrained:
     ) -> None:
         """Write weights (safetensors, which hold the configuration), ``config.json`` and the model card to a folder.
 
+        Device and precision are not kept: they are for those who load it to choose.
+
         Args:
             folder: made if it is missing; files of these names are replaced.
             name: of the repository, for the card; by default that of the folder.
@@ -80,7 +83,12 @@ class Pretrained:
 
 
 def upload(folder: Path, repository: str, *, private: bool = False) -> str:
-    """Upload a folder to a repository of the hub, which is made if it is missing; return the commit's address.
+    """Upload what ``save_pretrained`` wrote to a folder, and nothing else in it; return the commit's address.
+
+    Args:
+        folder: of the model.
+        repository: on the hub, made if it is missing.
+        private: whether a new one is for its owner alone.
 
     Raises:
         HubError: there is no token, no network, or no permission.
@@ -93,7 +101,7 @@ def upload(folder: Path, repository: str, *, private: bool = False) -> str:
     try:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repository, folder_path=folder))
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=list(FILES)))
     except Exception as error:  # the hub's client and the network libraries beneath it each raise their own
         reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise HubError(f"could not upload to https://huggingface.co/{repository} ({reason})") from error

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from conftest import VOCABULARY
+from huggingface_hub.utils import filter_repo_objects
 
 import err_seg
 from err_seg import pretrained
@@ -33,8 +34,9 @@ def uploads(monkeypatch):
         def create_repo(self, repository, *, private, exist_ok):
             done.append((repository, private))
 
-        def upload_folder(self, *, repo_id, folder_path):
-            done.append((repo_id, sorted(file.name for file in folder_path.iterdir())))
+        def upload_folder(self, *, repo_id, folder_path, allow_patterns):
+            files = filter_repo_objects((file.name for file in folder_path.iterdir()), allow_patterns=allow_patterns)
+            done.append((repo_id, sorted(files)))
             return f"https://huggingface.co/{repo_id}/commit/1"
 
     monkeypatch.setattr(pretrained, "HfApi", Api)
@@ -124,6 +126,22 @@ def test_figures_of_other_weights_are_not_published(run_folder, toy_model, toy_c
     assert not (run_folder / "best").exists()
 
 
+def test_a_card_says_how_figures_and_weights_came_about(run_folder, toy_model, toy_cfg, capsys):
+    views = [{"size": 64, "mirrored": mirrored} for mirrored in (False, True)]
+    settings = {"K": 4, "S": 64, "min_score": 0.01, "shortest_side": 0, "views": views}
+    save_results([replace(RESULTS[0], settings=settings)], run_folder / "results.json")
+    facts = {"config": toy_cfg().dump(), "iteration": 7}
+    err_seg.save_weights(toy_model(), run_folder / "checkpoints/iter_0000007/model.safetensors", facts)
+    early = ["--weights", "checkpoints/iter_0000007/model.safetensors"]
+    assert publish.main([str(run_folder), "someone/toys", "--dry-run", *early]) == 0
+    card = (run_folder / "published/README.md").read_text()
+    assert "A-150: K 4, S 64, minimum score 0.01, averaged over 2 views of each image\n" in card
+    assert f"* iterations: 7 of {toy_cfg().SOLVER.MAX_ITER}\n" in card
+    (run_folder / "environment.json").write_text("{")
+    assert publish.main([str(run_folder), "someone/toys", "--dry-run"]) == 2
+    assert f"{run_folder / 'environment.json'} is not what training writes" in capsys.readouterr().err
+
+
 def test_a_card_without_figures_says_so(toy_model, tmp_path):
     toy_model().save_pretrained(tmp_path / "toy", run=Run())
     card = (tmp_path / "toy/README.md").read_text()
@@ -134,8 +152,12 @@ def test_a_card_without_figures_says_so(toy_model, tmp_path):
 
 def test_what_is_uploaded(toy_model, run_folder, uploads, capsys):
     assert toy_model().push_to_hub("someone/toys", private=True) == "https://huggingface.co/someone/toys/commit/1"
+    (run_folder / "published").mkdir()
+    (run_folder / "published/password.txt").touch()
     assert publish.main([str(run_folder), "someone/more"]) == 0
-    assert "https://huggingface.co/someone/more/commit/1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "https://huggingface.co/someone/more/commit/1" in printed
+    assert "password" not in printed
     assert uploads == [
         ("someone/toys", True),
         ("someone/toys", FILES),

@@ -39,6 +39,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("a photo and --classes, what it shows, belong together")
     if arguments.output and arguments.output.suffix == ".png":
         parser.error(f"{arguments.output} is the page, a text; the overlay gets its name with .png")
+    if arguments.output and arguments.output.is_dir():
+        parser.error(f"{arguments.output} is a folder; name a file in it")
     return arguments
 
 
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = build_compiled(cfg, weights)
         lines = [*about_file(model, weights), "", *about_network(model, photo, overlay), "", *about_machine(model)]
         failed = sum(line.startswith(PROBLEM) for line in lines)
-        lines += ["", f"{failed} problems" if failed else "all in order"]
+        lines += ["", f"{failed} problem{'s' * (failed > 1)}" if failed else "all in order"]
         if arguments.output:
             write_text(arguments.output, "\n".join(lines) + "\n")
     except (ValueError, OSError) as error:
@@ -83,6 +85,7 @@ def about_file(model: "ERRSeg", weights: "Checkpoint") -> Iterator[str]:
     """Say which file it is, and under which names its entries were taken."""
     from err_seg.analysis.model_check import broken_tensors, renaming_rules
     from err_seg.checkpoint_names import current_name
+    from err_seg.messages import listed
 
     source = weights.source
     yield f"file        {source.file}"
@@ -97,7 +100,7 @@ def about_file(model: "ERRSeg", weights: "Checkpoint") -> Iterator[str]:
     if others := weights.others:
         yield f"not used    {', '.join(others)}"
     if broken := broken_tensors(model):
-        yield f"{PROBLEM}{len(broken)} tensors are not finite numbers: {', '.join(broken[:3])}"
+        yield f"{PROBLEM}not all finite numbers: {listed(broken, 3)}"
 
 
 def about_network(model: "ERRSeg", photo: "Photo | None", overlay: Path) -> Iterator[str]:
@@ -111,6 +114,7 @@ def about_network(model: "ERRSeg", photo: "Photo | None", overlay: Path) -> Iter
         yield f"  {part:18} {text}"
         if "nan" in text or "inf" in text:
             yield f"{PROBLEM}{part} is not finite"
+    doubt = ", or the photo does not show what --classes says" if photo else ""
     photo = photo or check.packaged_photo(model)
     if photo is None:
         yield "towers      not checked: this needs a photo and --classes, what it shows"
@@ -119,10 +123,8 @@ def about_network(model: "ERRSeg", photo: "Photo | None", overlay: Path) -> Iter
         rank = check.own_words_rank(model, photo)
         yield f"towers      on {photo.origin}, its words rank above random ones in {rank:.0%} of pairs (chance: 50%)"
         if rank < check.RANKED_ABOVE:
-            yield (
-                f"{PROBLEM}at least {check.RANKED_ABOVE:.0%} was expected: text and image tower do not belong "
-                "together, or the photo does not show what --classes says"
-            )
+            expected = f"at least {check.RANKED_ABOVE:.0%} was expected"
+            yield f"{PROBLEM}{expected}: text and image tower do not belong together{doubt}"
     result, cost = check.measure_cost(model, photo)
     save_image(draw(photo.image, result.labels.cpu().numpy(), photo.classes), overlay)
     size = "×".join(map(str, photo.image.shape[1::-1]))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from err_seg.commands.options import command_parser
 
 if TYPE_CHECKING:
+    from err_seg.checkpoint import Checkpoint
     from err_seg.model_card import Run
     from err_seg.modeling.err_seg import ERRSeg
 
@@ -48,20 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the folder and upload it."""
     arguments = parse_arguments(argv)
     from err_seg import hub
-    from err_seg.pretrained import upload
+    from err_seg.build import build_compiled
+    from err_seg.disk import size_text
+    from err_seg.pretrained import FILES, upload
     from err_seg.repositories import HubError
 
     folder = arguments.folder or arguments.run / "published"
     try:
-        model = hub.load(arguments.run / arguments.weights, device="cpu")
-        run = read_run(arguments.run, arguments.license)
+        cfg, weights = hub.read(arguments.run / arguments.weights, device="cpu")
+        run = read_run(arguments.run, arguments.license, weights)
+        model = build_compiled(cfg, weights)
         check_figures(run, model)
         model.save_pretrained(folder, name=arguments.repository, run=run)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for file in sorted(folder.iterdir()):
-        print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
+    for file in (folder / name for name in FILES):
+        print(f"{file}: {size_text(file.stat().st_size)}")
     if not run.results:
         print(f"{arguments.run} holds no results.json: the card has no figures; err-seg evaluate writes it")
     if arguments.dry_run:
@@ -90,8 +94,13 @@ def check_figures(run: "Run", model: "ERRSeg") -> None:
             )
 
 
-def read_run(output: Path, licence: str | None) -> "Run":
+def read_run(output: Path, licence: str | None, weights: "Checkpoint") -> "Run":
     """Read what a card tells of a run from its files.
+
+    Args:
+        output: of the training.
+        licence: see ``Run``.
+        weights: say after how many iterations they were saved.
 
     Raises:
         ValueError, OSError: a file is there and cannot be read.
@@ -103,14 +112,27 @@ def read_run(output: Path, licence: str | None) -> "Run":
     training: dict[str, Any] = {}
     if (output / "config.yaml").is_file():
         cfg = get_cfg(output / "config.yaml")
+        planned = cfg.SOLVER.MAX_ITER
+        done = json.loads(weights.metadata.get("iteration", str(planned)))
         training = {
             "data": ", ".join(cfg.DATASETS.TRAIN),
             "CLIP": f"{cfg.MODEL.CLIP.NAME}, {Path(cfg.MODEL.CLIP.PRETRAINED).name or 'random weights'}",
-            "iterations": f"{cfg.SOLVER.MAX_ITER} of {cfg.SOLVER.IMS_PER_BATCH} images",
+            "iterations": f"{done}{f' of {planned}' if done != planned else ''}",
+            "images in an iteration": cfg.SOLVER.IMS_PER_BATCH,
             "seed": cfg.SEED,
         }
     if (output / "environment.json").is_file():
-        facts = json.loads((output / "environment.json").read_text(encoding="utf-8"))
-        training |= {"precision": facts.get("precision"), "torch": facts.get("packages", {}).get("torch")}
+        training |= _versions(output / "environment.json")
     results = output / "results.json"
     return Run(load_results(results) if results.is_file() else (), training, licence)
+
+
+def _versions(file: Path) -> dict[str, str]:
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        return {"precision": facts["precision"], "torch": facts["packages"]["torch"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is not what training writes ({type(error).__name__}: {error}); move it away, and the card says "
+            "nothing of versions"
+        ) from error

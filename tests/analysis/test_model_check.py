@@ -46,6 +46,9 @@ def test_mini_is_in_order_and_its_page_is_saved(run_check, tmp_path):
         assert part in page
     with Image.open(tmp_path / "report.png") as overlay:
         assert overlay.width > 100
+    with pytest.raises(SystemExit):
+        run_check("mini", "--output", tmp_path)
+    assert not tmp_path.with_suffix(".png").exists()
     assert run_check("mini")[1].split("towers")[0].splitlines() == page.split("towers")[0].splitlines()
 
 
@@ -69,7 +72,8 @@ def test_towers_that_do_not_belong_together_are_found(run_check, tmp_path):
     status, page, _ = run_check("mixed.safetensors", "--config-file", "mini")
     assert status == 1
     assert "PROBLEM: at least 80% was expected: text and image tower" in page
-    assert page.endswith("1 problems\n")
+    assert "--classes" not in page, "no photo was given"
+    assert page.endswith("1 problem\n")
 
 
 def test_numbers_that_are_not_finite_are_found(run_check, tmp_path):
@@ -79,7 +83,7 @@ def test_numbers_that_are_not_finite_are_found(run_check, tmp_path):
     changed(err_seg.load("mini", device="cpu"), tmp_path / "broken.safetensors", break_one)
     status, page, _ = run_check("broken.safetensors", "--config-file", "mini")
     assert status == 1
-    assert "PROBLEM: 1 tensors are not finite numbers: head.gud.head.bias" in page
+    assert "PROBLEM: not all finite numbers: head.gud.head.bias" in page
     assert "PROBLEM: logits of GUD is not finite" in page
 
 
