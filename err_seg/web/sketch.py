@@ -55,7 +55,8 @@ SEND = f"""async () => {{
   const form = new FormData();
   form.append("files", drawn, "drawing.png");
   const answer = await fetch("{UPLOAD[1:]}", {{ method: "POST", body: form }});
-  const [path] = await answer.json();
+  const told = await answer.json(), path = told[0];
+  if (!answer.ok) return alert(told.detail), null;
   return {{ path, url: "gradio_api/file=" + path, orig_name: "drawing.png", meta: {{ _type: "gradio.FileData" }} }};
 }}"""
 

@@ -159,10 +159,10 @@ def draw_square(tab, color):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_in_a_browser(model, photo, folder, tmp_path):
+def test_in_a_browser(model, photo, folder, tmp_path, monkeypatch):
     playwright = pytest.importorskip("playwright.sync_api")
     (tmp_path / "bad.jpg").write_text("text")
-    hosts, complaints = set(), []
+    hosts, complaints, said = set(), [], []
     with serving(create_app(model, "cat, dog", folder, [photo])) as site, playwright.sync_playwright() as browsers:
         browser = browsers.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         tab = browser.new_page()
@@ -195,7 +195,13 @@ def test_in_a_browser(model, photo, folder, tmp_path):
         button.wait_for()
         tab.get_by_text("Draw an image").click()
         draw_square(tab, "blue")
-        tab.get_by_role("button", name="Use the drawing").click()
+        use = tab.get_by_role("button", name="Use the drawing")
+        with monkeypatch.context() as full:
+            full.setattr("err_seg.web.server.LEAST_FREE", 2**80)
+            tab.once("dialog", lambda dialog: (said.append(dialog.message), dialog.accept()))
+            with tab.expect_event("dialog"):
+                use.click()
+        use.click()
         tab.locator("img[src*='drawing']").first.wait_for()
         button.click()
         tab.get_by_text("2 of 2 classes kept").wait_for()
@@ -216,7 +222,8 @@ def test_in_a_browser(model, photo, folder, tmp_path):
         tab.locator("img[src*='bad']").first.wait_for(state="attached")
         button.click()
         tab.get_by_text("bad.jpg: is not an image").wait_for()
-        assert len(complaints) == 1
+        assert len(complaints) == 2
+        assert said == ["The server's disk is full; try again in an hour."]
         shutil.rmtree(folder)
         button.click()
         tab.get_by_text("There is no such upload").wait_for()
