@@ -197,12 +197,7 @@ def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
     metadata: dict[str, str] = {}
     with _errors_named(file):
         signature = file_signature(file)
-        source = WeightsSource(str(file), file_sha256(file))
-        if sha256 is not None and source.sha256 != sha256.strip().lower():
-            raise ChecksumError(
-                f"{file} has the SHA-256 {source.sha256}, expected {sha256}; it was not read. It may be damaged or "
-                "another file: fetch it again, or correct the checksum"
-            )
+        source = WeightsSource(str(file), checked_sha256(file, sha256))
         content: Any
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as weights:
@@ -215,6 +210,22 @@ def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file} holds a {type(content).__name__}, not a dictionary of tensors")
     return Checkpoint(content, metadata, source)
+
+
+def checked_sha256(file: Path, expected: str | None) -> str:
+    """Return a file's checksum in hexadecimal digits.
+
+    Raises:
+        ChecksumError: another one was expected.
+        OSError: it cannot be read.
+    """
+    found = file_sha256(file)
+    if expected is not None and found != expected.strip().lower():
+        raise ChecksumError(
+            f"{file} has the SHA-256 {found}, expected {expected}; it was not read. It may be damaged or another file: "
+            "fetch it again, or correct the checksum"
+        )
+    return found
 
 
 def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:

@@ -93,7 +93,7 @@ def read(
     device = str(device) if isinstance(device, torch.device) else check_text("device", device)
     pairs = [part for pair in override_pairs(overrides) for part in pair]
     settings = [*pairs, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
-    found = _found(name, **given)
+    found = locate(name, **given)
     settings += ["MODEL.WEIGHTS", str(found.file)]
     config = name if config is None and name in MODELS else config
     cfg = None if config is None else get_cfg(config_of(config), settings)
@@ -116,9 +116,10 @@ def is_repository(name: str) -> bool:
     return not is_local and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None
 
 
-def _found(
+def locate(
     name: str, *, repository: str | None = None, filename: str | None = None, revision: str | None = None
 ) -> FoundWeights:
+    """Find or fetch a model's file of weights; arguments and errors are those of :func:`load`."""
     if name in MODELS:
         return find_weights(name, repository=repository, filename=filename, revision=revision)
     if is_repository(name):

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 
 import err_seg
 from err_seg import hub, repositories
+from err_seg.checkpoint import CheckpointError
+from err_seg.commands import models, sweep
 from err_seg.commands.models import load_model
 from err_seg.commands.options import add_model_options, command_parser
 
@@ -221,3 +223,15 @@ def test_the_command_line_names_exact_weights(hub_at, toy_model, tmp_path):
     given.model = None
     with pytest.raises(ValueError, match="--repository, --revision, --filename, --sha256: say which weights"):
         load_model(given)
+
+
+def test_sweeps_evaluate_exact_weights(hub_at):
+    server = hub_at({"b.pth": network(B), "model.safetensors": network(B)})
+    exact = ["--filename", "b.pth", "--revision", COMMIT]
+    digest = hashlib.sha256((server.root / REPOSITORY / "b.pth").read_bytes()).hexdigest()
+    for name in ("err-seg-b", REPOSITORY):
+        arguments = sweep.parse_arguments(["table.yaml", "--weights", name, *exact, "--sha256", digest])
+        assert models.find_weights(arguments).parts[-2:] == (COMMIT, "b.pth")
+        arguments.sha256 = "0" * 64
+        with pytest.raises(CheckpointError, match="expected 0000"):
+            models.find_weights(arguments)

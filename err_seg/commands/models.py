@@ -1,9 +1,11 @@
 """The model and the words that a command's options name."""
 
 import argparse
+from pathlib import Path
 
 from err_seg import hub
 from err_seg.build import build_compiled
+from err_seg.checkpoint import checked_sha256
 from err_seg.choices import DEFAULT_MODEL
 from err_seg.commands.options import pinned
 from err_seg.config import get_cfg
@@ -22,8 +24,7 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
     """
     device = own_device(arguments.device)
     if arguments.config_file and not (arguments.weights or arguments.model):
-        if given := [f"--{name}" for name, value in pinned(arguments).items() if value is not None]:
-            raise ValueError(f"{', '.join(given)}: say which weights, with --model or --weights")
+        _check_nothing_pinned(arguments, "--model or --weights")
         overrides = [*arguments.opts, "MODEL.DEVICE", device]
         overrides += ["TEST.PRECISION", arguments.precision] if arguments.precision else []
         return build_compiled(get_cfg(arguments.config_file, overrides))
@@ -35,6 +36,28 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
         precision=arguments.precision,
         **pinned(arguments),
     )
+
+
+def find_weights(arguments: argparse.Namespace) -> Path | None:
+    """Return the file of the weights that --weights names as in :func:`err_seg.load`; ``None`` without it.
+
+    Raises:
+        ValueError: see :func:`err_seg.load`.
+    """
+    if arguments.weights is None:
+        _check_nothing_pinned(arguments, "--weights")
+        return None
+    place = pinned(arguments)
+    sha256 = place.pop("sha256")
+    file = hub.locate(arguments.weights, **place).file
+    if sha256 is not None:
+        checked_sha256(file, sha256)
+    return file
+
+
+def _check_nothing_pinned(arguments: argparse.Namespace, options: str) -> None:
+    if given := [f"--{name}" for name, value in pinned(arguments).items() if value is not None]:
+        raise ValueError(f"{', '.join(given)}: say which weights, with {options}")
 
 
 def read_names(arguments: argparse.Namespace) -> Vocabulary:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from err_seg.choices import ENGINES
-from err_seg.commands.options import command_parser, positive
+from err_seg.commands.options import add_pinning_options, command_parser, positive
 
 if TYPE_CHECKING:
     from err_seg.sweeps import Run, Sweep
@@ -44,12 +44,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="only these; others than the file's are added to the table",
     )
     add("--variants", nargs="+", default=[], metavar="NAME", help="only these rows")
-    add("--weights", metavar="W", help="a file, or a released model's name, to evaluate instead of training")
+    add("--weights", metavar="W", help="to evaluate instead of training: a released model's name, USER/REPO, or a file")
     add("--jobs", type=positive, default=1, metavar="N", help="runs at a time, each with its share of GPUs and cores")
     add("--num-gpus", type=positive, default=1, metavar="N", help="processes of each run, as err-seg train")
     add("--engine", default="auto", choices=ENGINES, help="as err-seg train")
     add("--dry-run", action="store_true", help="list what is missing, and write the tables of what is there")
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of every variant's configuration, before the options")
+    add_pinning_options(parser)
     arguments = parser.parse_intermixed_args(argv)
     # files and overrides differ by their form: no key of a setting is a file's name
     first = next((i for i, item in enumerate(arguments.sweeps) if item.suffix not in (".yaml", ".yml")), None)
@@ -76,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     """Run the sweeps one after the other."""
+    from err_seg.commands.models import find_weights
     from err_seg.mini.files import SCENES
-    from err_seg.repositories import MODELS, find_weights
     from err_seg.sweeps import Display, Workers, plan_runs, select_runs, work_through
     from err_seg.sweeps.checks import check_sweep, open_data
     from err_seg.sweeps.measured import measured_rows
@@ -85,8 +86,7 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
 
     sweeps = load_sweeps(arguments.sweeps, mini=arguments.mini)
     scenes = dict(zip(SCENES, arguments.scenes or SCENES.values(), strict=True)) if arguments.mini else {}
-    weights = find_weights(arguments.weights).file if arguments.weights in MODELS else arguments.weights
-    weights = None if weights is None else Path(weights)
+    weights = find_weights(arguments)
     plans = []
     for sweep in sweeps:
         store, given = arguments.output / "runs", {"seeds": arguments.seeds, "weights": weights, "scenes": scenes}

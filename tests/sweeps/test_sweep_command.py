@@ -19,6 +19,7 @@ from toy_training import environment, run, wait_for
 
 from err_seg.commands import sweep
 from err_seg.engine import evaluate
+from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.sweeps import Display, SweepError, Workers, load_sweep, plan_runs, work_through
 from err_seg.sweeps import display as display_module
 
@@ -274,6 +275,9 @@ def test_files_and_overrides_are_told_apart(line):
     [
         (["--variants", "none"], "there is no variant 'none'; there are 'full', 'K = 2', 'no star'"),
         (["--weights", "none.pth"], "none.pth"),
+        (["--weights", str(ERR_SEG_WEIGHTS), "--sha256", "0" * 64], "expected 0000"),
+        (["--weights", str(ERR_SEG_WEIGHTS), "--revision", "main"], "revision are for models of the hub"),
+        (["--revision", "main"], "--revision: say which weights, with --weights"),
         (["SOLVER.MAX_ITR", "3"], "variant 'full': unknown key SOLVER.MAX_ITR"),
         (["--mini"], "no entry 'mini'"),
     ],
