@@ -248,7 +248,7 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 def _errors_named(file: Path) -> Iterator[None]:
     """Turn the errors of a ``with`` block that reads a file into :class:`CheckpointError`."""
     if not file.is_file():
-        raise CheckpointError(f"no checkpoint {file}")
+        raise CheckpointError(f"no checkpoint {file}{': it is a folder; name a file in it' if file.is_dir() else ''}")
     try:
         with open(file, "rb") as stream:
             if stream.read(len(POINTER)) == POINTER:
@@ -258,8 +258,8 @@ def _errors_named(file: Path) -> Iterator[None]:
         raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{file} holds more than tensors and plain values, or is damaged; it was not read, since unpickling could "
-            "run any program. Save its 'model' dictionary of tensors alone, best as safetensors"
+            f"{file} is no checkpoint, is damaged, or holds more than tensors and plain values; it was not read, since "
+            "unpickling could run any program. Of a checkpoint, save the 'model' dictionary alone, best as safetensors"
         ) from error
     except Exception as error:  # a damaged file can make a reader fail in any way
         raise CheckpointError(f"{file} is damaged or not a checkpoint: {_first_line(error)}") from error

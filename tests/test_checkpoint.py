@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from conftest import REPOSITORY, SHARED, VOCABULARY
+from PIL import Image
 from safetensors import safe_open
 
 import err_seg
@@ -168,6 +169,11 @@ def test_damaged_and_missing_files(toy_model, tmp_path, name):
         file.write_bytes(content)
         with pytest.raises(CheckpointError, match=name):
             err_seg.load_weights(model, file)
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
+    with pytest.raises(CheckpointError, match=r"photo\.png is no checkpoint"):
+        err_seg.load_weights(model, tmp_path / "photo.png")
+    with pytest.raises(CheckpointError, match="it is a folder; name a file in it"):
+        err_seg.load_weights(model, tmp_path)
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="list"):
         err_seg.load_weights(model, tmp_path / "list.pth")
