@@ -47,7 +47,7 @@ class WordTokenizer:
     def _id(self, word: str, text: str) -> int:
         if word in self.ids:
             return self.ids[word]
-        hint = did_you_mean(word, self.ids, "")
+        hint = did_you_mean(word, [known for known in self.ids if len(known) > 2], "")  # not "of" for "sofa"
         raise VocabularyError(
             f"this model is a toy and does not know the word {word!r} of {text!r}{'; ' + hint if hint else '.'} "
             f"It knows {listed(self.ids, WORDS_SHOWN)}. This command draws images for it: err-seg mini draw "

@@ -43,6 +43,8 @@ def test_an_unknown_word_is_named_with_the_nearest_known():
         tokenize_vocabulary(["red starr"], PromptStyle(), mini.tokenizer(), mini.CONTEXT_LENGTH)
     with pytest.raises(VocabularyError, match=r"word 'zebu' of 'zebu'\. It knows a, black, .*yellow\. "):
         mini.tokenizer()(["zebu"])
+    with pytest.raises(VocabularyError, match=r"does not know the word 'sofa' of 'sofa'\. It knows"):
+        mini.tokenizer()(["sofa"])
 
 
 def test_the_command_that_the_error_names_draws_images_with_words_that_it_knows(tmp_path, monkeypatch, capsys):
