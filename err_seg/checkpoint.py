@@ -201,7 +201,8 @@ def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
         content: Any
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as weights:
-                content = {name: weights.get_tensor(name) for name in list(weights.keys())}
+                # copied, since what it gives is read when it is used, and the file may be another by then
+                content = {name: weights.get_tensor(name).clone() for name in list(weights.keys())}
                 metadata = weights.metadata() or {}
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY, TOY
+from safetensors.torch import save_file
 
 import err_seg
 from err_seg import checkpoint, files, hub, repositories
@@ -99,6 +100,17 @@ def test_a_file_that_changes_after_it_was_hashed_is_refused(weights_file, monkey
     monkeypatch.setattr(checkpoint, "file_sha256", replace)
     with pytest.raises(CheckpointError, match="changed while it was read"):
         err_seg.load(weights_file, config="mini", overrides=TOY, device="cpu")
+
+
+@pytest.mark.parametrize(("name", "save"), [("model.safetensors", save_file), ("model.pth", torch.save)])
+def test_what_was_hashed_is_what_is_loaded(tmp_path, name, save):
+    file = tmp_path / name
+    save({"head.x": torch.ones(1 << 16)}, file)
+    read = open_checkpoint(file)
+    with open(file, "r+b") as stream:  # in place, as a copying program writes
+        stream.seek(4096)
+        stream.write(bytes(1 << 17))
+    assert bool((read.weights["head.x"] == 1).all())
 
 
 def test_file_without_configuration(toy_model, tmp_path):
