@@ -49,8 +49,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
                 yield partial
             partial.chmod(0o666 & ~_umask())  # some writers make files that nobody else may read
             os.replace(partial, path)
-        except BaseException:
+        except BaseException as error:
             partial.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename == str(partial):
+                raise OSError(error.errno, error.strerror, str(path)) from error  # the name that was asked for
             raise
 
 

@@ -108,3 +108,11 @@ def test_the_longest_name_can_be_written(tmp_path):
     with atomic_write(tmp_path / ("n" * 251 + ".txt")) as partial:
         partial.write_text("whole")
     assert [len(name) for name in names(tmp_path)] == [255]
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"/a\.txt'$"), atomic_write(tmp_path / "a.txt"):
+        pass  # nothing is written
+    (tmp_path / "b.txt").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"/b\.txt'$"), atomic_write(tmp_path / "b.txt") as partial:
+        partial.touch()
