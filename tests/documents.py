@@ -93,6 +93,8 @@ def help_of(*program):
 def check_command(command):
     """Check that a command's program exists, and has the options and the configuration that the command names."""
     words = shlex.split(command)
+    if "err_seg" in words and words[words.index("err_seg") - 1] == "-m":  # by python or a launcher
+        words = ["err-seg", *words[words.index("err_seg") + 1 :]]
     place = next((i for i, word in enumerate(words) if word.endswith((".py", ".sh"))), None)
     if words[0] == "err-seg":
         assert words[1] in [*COMMANDS, "--help"], command

@@ -95,6 +95,7 @@ TABLE = "| theirs | ours |\n|---|---|\n| `OLD.KEY`, `configs/old.yaml` | `{}` |\
         (check_command, "python tools/train_net.py --resum", AssertionError),
         (check_command, "err-seg predikt photo.jpg", AssertionError),
         (check_command, "err-seg predict photo.jpg --clases cat", AssertionError),
+        (check_command, "torchrun --nproc-per-node 8 -m err_seg predict photos --clases cat", AssertionError),
         (check_command, "python tools/train_net.py --config-file configs/base.yaml SOLVER.MAX_ITR 1", ConfigError),
         (check_command, "bash scripts/train.sh configs/base.yaml 4 SOLVER.MAX_ITR 1", ConfigError),
         (check_command, "rm photo.jpg", AssertionError),
