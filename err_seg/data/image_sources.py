@@ -34,6 +34,12 @@ def is_single(images: Any) -> bool:
     return is_one or not isinstance(images, Iterable)
 
 
+def are_read(images: Any) -> bool:
+    """Whether all images are arrays or tensors, so that nothing is left to be read from a file or decoded."""
+    given = images if isinstance(images, list | tuple) else [images]
+    return all(isinstance(image, np.ndarray | Tensor) for image in given)
+
+
 def open_images(images: Any, arrays: ArrayFormat) -> Iterator[Callable[[], Tensor]]:
     """Take one image or several; errors say the number of each of several, from 0. See :func:`open_image`."""
     if is_single(images):

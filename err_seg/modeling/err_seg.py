@@ -13,7 +13,7 @@ from tqdm import tqdm
 from err_seg.arguments import ArgumentError, check_count, check_flag, check_size
 from err_seg.checkpoint import WeightsSource
 from err_seg.data.arrays import ArrayFormat
-from err_seg.data.image_sources import ImageSource, is_single, open_images
+from err_seg.data.image_sources import ImageSource, are_read, is_single, open_images
 from err_seg.data.vocabularies import VocabularySource, read_vocabulary
 from err_seg.device import PRECISIONS, autocast, tf32, upload
 from err_seg.modeling.encoder import CLIPEncoder, Features
@@ -243,7 +243,7 @@ class ERRSeg(Pretrained, nn.Module):
         readers = open_images(images, call.arrays)
         with torch.no_grad(), self.evaluating(call.precision):
             text = self.embed_vocabulary(names, call.style)
-        return call.results(readers, lambda batch: self.segment(batch, text, call))
+        return call.results(readers, lambda batch: self.segment(batch, text, call), ahead=not are_read(images))
 
     def segment(self, images: list[Tensor], text: Tensor, call: Call) -> list[Segmentation]:
         """Segment images (3, h, w) as a call asks for it: together as a whole, or a single large one in windows.

@@ -63,19 +63,27 @@ class Call:
         return [self.size or (image.shape[1], image.shape[2]) for image in images]
 
     def results(
-        self, readers: Iterable[Callable[[], Tensor]], segment: Callable[[list[Tensor]], list[Segmentation]]
+        self,
+        readers: Iterable[Callable[[], Tensor]],
+        segment: Callable[[list[Tensor]], list[Segmentation]],
+        ahead: bool = True,
     ) -> Generator[Segmentation, None, None]:
-        """Read images ahead, segment them batch by batch, and yield their results, which know how to read them again.
+        """Read images, segment them batch by batch, and yield their results, which know how to read them again.
 
         Args:
             readers: each reads an image to (3, h, w) uint8 RGB.
             segment: from the images of a batch to their results.
+            ahead: read a few images ahead, in threads; where there is nothing to read, these would only be in the way.
 
         Raises:
             Exception: what readers raise, after the results of all images before.
         """
         together = self.images_together
-        opened = ordered_map(lambda read: (read, read()), readers, threads=READERS, ahead=2 * together)
+        opened = (
+            ordered_map(lambda read: (read, read()), readers, threads=READERS, ahead=2 * together)
+            if ahead
+            else ((read, read()) for read in readers)
+        )
         with closing(opened):
             for batch in batches(opened, together):
                 sources, images = zip(*batch, strict=True)

@@ -13,6 +13,8 @@ from conftest import VOCABULARY
 from PIL import Image
 
 from err_seg import ImageReadError
+from err_seg.modeling import prediction
+from err_seg.overlap import ordered_map
 
 
 @pytest.fixture
@@ -134,3 +136,26 @@ def test_memory_does_not_grow_with_the_number_of_images(model, monkeypatch):
         if number in (1_000, 10_000):
             used[number] = process.memory_info().rss
     assert used[10_000] - used[1_000] < 20e6
+
+
+def test_threads_read_files_and_nothing_else(model, images, tmp_path, monkeypatch):
+    """Of images in memory nothing is left to be read, and threads would only take time from the network."""
+    calls = []
+
+    def counted(*arguments, **options):
+        calls.append(options)
+        return ordered_map(*arguments, **options)
+
+    monkeypatch.setattr(prediction, "ordered_map", counted)
+    expected = model.predict(iter(images), VOCABULARY)
+    assert len(calls) == 1
+    tensors = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
+    for given in (list(images), tuple(tensors), [images[0], tensors[1], images[2]]):
+        for ours, theirs in zip(model.predict(given, VOCABULARY), expected, strict=True):
+            assert torch.equal(ours.probabilities, theirs.probabilities)
+    model.predict(images[0], VOCABULARY)
+    assert len(calls) == 1
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    model.predict([images[0], tmp_path / "a.png"], VOCABULARY)
+    model.predict(tmp_path / "a.png", VOCABULARY)
+    assert len(calls) == 3
