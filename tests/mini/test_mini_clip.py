@@ -93,6 +93,15 @@ def test_the_packaged_clip_says_how_it_was_made():
     assert weights.stat().st_size < 4e6
 
 
+@pytest.mark.parametrize(
+    "weights", sorted(mini.ERR_SEG_WEIGHTS.parent.glob("*.safetensors")), ids=lambda file: file.stem
+)
+def test_no_packaged_file_names_a_folder_of_the_machine_it_was_made_on(weights):
+    with safe_open(weights, "pt") as file:
+        facts = file.metadata()
+    assert not [word for text in facts.values() for word in re.split(r"[\s\"']+", text) if word.startswith(("/", "~"))]
+
+
 def test_an_unknown_tag_of_the_tiny_clip_is_refused():
     with pytest.raises(CLIPConfigError, match=r"'laion' is no file and no tag of mini; .*a tag: mini"):
         load_clip_weights(build_clip("mini"), "mini", "laion")
