@@ -204,7 +204,9 @@ def _items_of(source: Source, name: str, every: int) -> Iterator[Item | Problem]
             title, data = "standard input", Bytes(STDIN, sys.stdin.buffer.read)
         else:
             title = shown_url(source.text)
-            data = Bytes(title, partial(fetch, source.text))
+            # what is not shown, such as a key, tells addresses apart all the same
+            hidden = "" if title == source.text else f"#{content_digest(os.fsencode(source.text))}"
+            data = Bytes(title + hidden, partial(fetch, source.text))
         yield Item(name, None, title, data, lambda: read_image(data.data, title))
         return
     content, title = FileContent(source.path), printable(source.path)

@@ -177,6 +177,21 @@ def test_addresses_are_known_by_what_is_there(run_predict, tmp_path, monkeypatch
         assert_labels(tmp_path / f"out/{name}_labels.png", image)
 
 
+def test_addresses_that_differ_in_their_query_do_not_replace_each_other(
+    run_predict, tmp_path, monkeypatch, assert_labels
+):
+    """Nor is the query, which may hold a key, written anywhere."""
+    site = {f"https://host/get?key=secret{i}": save(tmp_path / f"{i}.png", seed=i) for i in range(2)}
+    monkeypatch.setattr(inputs, "fetch", lambda url: site[url].read_bytes())
+    for url in site:
+        assert "1 done, 0 were" in run_predict(url, "--format", "labels")[1]
+    assert "0 done, 1 were" in run_predict(next(iter(site)), "--format", "labels")[1]
+    first, second = sorted((tmp_path / "out").glob("*_labels.png"), key=lambda file: len(file.name))
+    assert_labels(first, tmp_path / "0.png")
+    assert_labels(second, tmp_path / "1.png")
+    assert "secret" not in (tmp_path / "out/manifest.jsonl").read_text()
+
+
 def test_results_that_are_gone_are_made_again(run_predict, tmp_path):
     images = [save(tmp_path / f"{i}.png", seed=i) for i in range(3)]
     assert run_predict(*images, "--format", "labels,json")[0] == 0
