@@ -14,35 +14,35 @@ from typing import TYPE_CHECKING, Any
 from err_seg.version import __version__
 
 if TYPE_CHECKING:
-    from err_seg.arguments import ArgumentError
-    from err_seg.build import build_model
-    from err_seg.checkpoint import CheckpointError, load_weights, save_weights
     from err_seg.config import ConfigError, get_cfg
     from err_seg.data.images import ImageError, ImageReadError
-    from err_seg.data.vocabularies import vocabularies
-    from err_seg.hub import ERRSeg, HubError, load
-    from err_seg.modeling.segmentation import Segmentation, TooLargeError
-    from err_seg.modeling.smoothing import smoothed
-    from err_seg.prompts import VocabularyError
+    from err_seg.models.build import build_model
+    from err_seg.models.checkpoint import CheckpointError, load_weights, save_weights
+    from err_seg.models.hub import ERRSeg, HubError, load
+    from err_seg.prediction.segmentation import Segmentation, TooLargeError
+    from err_seg.prediction.smoothing import smoothed
+    from err_seg.text.prompts import VocabularyError
+    from err_seg.text.vocabularies import vocabularies
+    from err_seg.utils.validation import ArgumentError
 
 HOMES = {
-    "ArgumentError": "arguments",
-    "CheckpointError": "checkpoint",
+    "ArgumentError": "utils.validation",
+    "CheckpointError": "models.checkpoint",
     "ConfigError": "config",
-    "ERRSeg": "hub",
-    "HubError": "hub",
+    "ERRSeg": "models.hub",
+    "HubError": "models.hub",
     "ImageReadError": "data.images",
     "ImageError": "data.images",
-    "Segmentation": "modeling.segmentation",
-    "TooLargeError": "modeling.segmentation",
-    "VocabularyError": "prompts",
-    "build_model": "build",
+    "Segmentation": "prediction.segmentation",
+    "TooLargeError": "prediction.segmentation",
+    "VocabularyError": "text.prompts",
+    "build_model": "models.build",
     "get_cfg": "config",
-    "load": "hub",
-    "load_weights": "checkpoint",
-    "save_weights": "checkpoint",
-    "smoothed": "modeling.smoothing",
-    "vocabularies": "data.vocabularies",
+    "load": "models.hub",
+    "load_weights": "models.checkpoint",
+    "save_weights": "models.checkpoint",
+    "smoothed": "prediction.smoothing",
+    "vocabularies": "text.vocabularies",
 }
 __all__ = [
     "ArgumentError",

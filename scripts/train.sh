@@ -8,7 +8,7 @@ if [[ $# -lt 2 || ! -f $1 || ! $2 =~ ^[1-9][0-9]*$ ]]; then
 usage: bash scripts/train.sh CONFIG_FILE NUM_GPUS [OPTION ...] [KEY VALUE ...]
   e.g. bash scripts/train.sh configs/err_seg_convnext_b.yaml 4 OUTPUT_DIR output/b
 CONFIG_FILE is a YAML file that exists; NUM_GPUS the processes on this machine; options are those of tools/train_net.py,
-keys those of err_seg/defaults.py.
+keys those of err_seg/config/defaults.py.
 USAGE
     exit 2
 fi

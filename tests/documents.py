@@ -15,8 +15,8 @@ from conftest import REPOSITORY
 
 import err_seg
 from err_seg.commands import COMMANDS
+from err_seg.config.defaults import default_cfg
 from err_seg.data import get_dataset
-from err_seg.defaults import default_cfg
 
 KEY = r"[A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)+"
 SINGLE_KEYS = ("OUTPUT_DIR", "SEED", "VIS_PERIOD")

@@ -9,7 +9,7 @@ from documents import blocks
 from toy_training import write_images
 
 import err_seg
-from err_seg import build
+from err_seg.models import build
 
 TEXT = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
 RESNET = {

@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import err_seg
-from err_seg.checkpoint import CheckpointError
-from err_seg.checkpoint_names import current_name, current_names
+from err_seg.models.checkpoint import CheckpointError
+from err_seg.models.checkpoint_names import current_name, current_names
 
 
 def test_saved_weights_give_the_same_predictions(toy_model, toy_cfg, images, tmp_path):

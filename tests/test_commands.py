@@ -68,20 +68,21 @@ def test_the_scripts_of_a_checkout_are_the_commands(script):
 
 
 def test_the_choices_are_those_of_the_code():
-    from err_seg import choices, hub
     from err_seg.commands import gpu_checks, mini
+    from err_seg.config import constants
     from err_seg.data.preparation.conversions import CONVERSIONS
-    from err_seg.device import PRECISIONS
     from err_seg.gpu_checks import CHECKS
-    from err_seg.inference import FORMATS
+    from err_seg.jobs import FORMATS
     from err_seg.mini.canvas import LEVELS
-    from err_seg.mini.dealing import SPLITS
+    from err_seg.mini.sampling import SPLITS
     from err_seg.mini.vocabulary import CLASS_SETS
+    from err_seg.models import hub
+    from err_seg.utils.device import PRECISIONS
 
-    assert hub.model_names() == choices.MODEL_NAMES
-    assert ("auto", *PRECISIONS) == choices.PRECISIONS
-    assert tuple(FORMATS) == choices.FORMATS
-    assert tuple(CONVERSIONS) == choices.PREPARED
+    assert hub.model_names() == constants.MODEL_NAMES
+    assert ("auto", *PRECISIONS) == constants.PRECISIONS
+    assert tuple(FORMATS) == constants.FORMATS
+    assert tuple(CONVERSIONS) == constants.PREPARED
     assert tuple(CHECKS) == gpu_checks.CHECKS
     assert (SPLITS, tuple(LEVELS), tuple(CLASS_SETS)) == (mini.SPLITS, mini.LEVELS, mini.CLASS_SETS)
 

@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 
 import err_seg
 from err_seg.config import ConfigError
-from err_seg.defaults import KEYS, default_cfg
+from err_seg.config.defaults import KEYS, default_cfg
 
 # (configs/ablations holds sweeps: tests/sweeps)
 SHIPPED = sorted(file for file in REPOSITORY.glob("configs/**/*.yaml") if file.parent.name != "ablations")
@@ -149,7 +149,7 @@ def test_the_type_checker_refuses_a_mistyped_key(tmp_path, monkeypatch):
         "cfg.SOLVER.BASE_LRR\ncfg.SOLVER.MAX_ITR = 5\ncfg.SOLVER.MAX_ITER = 'many'\ncfg.SLOVER\n"
     )
     monkeypatch.chdir(REPOSITORY)
-    files = [str(tmp_path / "right.py"), str(tmp_path / "wrong.py"), "err_seg/config.py", "err_seg/defaults.py"]
+    files = [str(tmp_path / "right.py"), str(tmp_path / "wrong.py"), "err_seg/config.py", "err_seg/config/defaults.py"]
     report, *_ = mypy.api.run([f"--cache-dir={tmp_path}", "--follow-imports=skip", *files])
     refused = [line.split(": ")[0] for line in report.splitlines()[:-1]]
     assert refused == [f"{tmp_path / 'wrong.py'}:{line}" for line in (4, 5, 6, 7)], report

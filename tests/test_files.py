@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from err_seg import files
-from err_seg.files import atomic_write, remove_partial_files
+from err_seg.utils import files
+from err_seg.utils.files import atomic_write, remove_partial_files
 
 WRITER = """
 import sys, time
-from err_seg.files import atomic_write
+from err_seg.utils.files import atomic_write
 with atomic_write(sys.argv[1]) as partial:
     partial.write_text("half a file")
     print("writing", flush=True)

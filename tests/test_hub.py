@@ -13,11 +13,12 @@ from conftest import REPOSITORY, TOY
 from safetensors.torch import save_file
 
 import err_seg
-from err_seg import checkpoint, files, hub, repositories
-from err_seg.arguments import ArgumentError
-from err_seg.checkpoint import CheckpointError, open_checkpoint
 from err_seg.config import ConfigError
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
+from err_seg.models import checkpoint, hub, hub_files
+from err_seg.models.checkpoint import CheckpointError, open_checkpoint
+from err_seg.utils import files
+from err_seg.utils.validation import ArgumentError
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def offline(monkeypatch, tmp_path):
         raise ConnectionError("no route to host\nand a second line")
 
     for name in ("hf_hub_download", "snapshot_download", "HfApi"):
-        monkeypatch.setattr(repositories, name, refuse)
+        monkeypatch.setattr(hub_files, name, refuse)
     return tmp_path / "cache/weights"
 
 

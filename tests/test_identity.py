@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from err_seg import identity
-from err_seg.checkpoint import CheckpointError, save_weights
-from err_seg.files import file_signature
-from err_seg.identity import (
+from err_seg.models import weights_digest as digest_module
+from err_seg.models.checkpoint import CheckpointError, save_weights
+from err_seg.utils import fingerprint as fingerprint_module
+from err_seg.utils.files import file_signature
+from err_seg.utils.fingerprint import (
     content_digest,
     file_digest,
     fingerprint,
@@ -25,7 +26,7 @@ def test_settings_are_told_apart_by_values_not_by_order(monkeypatch):
     assert first == fingerprint({"b": (1, 2), "a": 1})
     assert first != fingerprint({"a": 1, "b": [2, 1]})
     fingerprint({"name": os.fsdecode(b"caf\xe9.png")})  # a name that is not UTF-8
-    monkeypatch.setattr(identity, "RESULT_FORMAT", identity.RESULT_FORMAT + 1)
+    monkeypatch.setattr(fingerprint_module, "RESULT_FORMAT", fingerprint_module.RESULT_FORMAT + 1)
     assert first != fingerprint({"a": 1, "b": [1, 2]})
 
 
@@ -90,10 +91,10 @@ def test_digest_of_a_file_is_remembered_until_it_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("ERR_SEG_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "w.safetensors"
     save_weights({"a": torch.zeros(3)}, file)
-    monkeypatch.setattr(identity, "is_settled", lambda signature: True)
+    monkeypatch.setattr(digest_module, "is_settled", lambda signature: True)
     first = weights_file_digest(file)
     with monkeypatch.context() as patch:
-        patch.setattr(identity, "read_checkpoint", None)
+        patch.setattr(digest_module, "read_checkpoint", None)
         assert weights_file_digest(file) == first
     time.sleep(0.02)
     stat = file.stat()
@@ -105,6 +106,6 @@ def test_digest_of_a_file_is_remembered_until_it_changes(tmp_path, monkeypatch):
 def test_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("in the way")
     monkeypatch.setenv("ERR_SEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(identity, "is_settled", lambda signature: True)
+    monkeypatch.setattr(digest_module, "is_settled", lambda signature: True)
     save_weights({"a": torch.zeros(3)}, tmp_path / "w.safetensors")
     assert weights_file_digest(tmp_path / "w.safetensors") == weights_digest({"a": torch.zeros(3)})

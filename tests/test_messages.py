@@ -1,6 +1,6 @@
 """Lists and suggestions in messages."""
 
-from err_seg.messages import did_you_mean, listed
+from err_seg.utils.messages import did_you_mean, listed
 
 
 def test_long_lists_say_how_much_they_leave_out():

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from err_seg.overlap import TimeShare, ordered_map
+from err_seg.utils.ordered_map import TimeShare, ordered_map
 
 
 @pytest.mark.parametrize("threads", [1, 3])

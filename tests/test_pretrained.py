@@ -10,12 +10,12 @@ from conftest import VOCABULARY
 from huggingface_hub.utils import filter_repo_objects
 
 import err_seg
-from err_seg import pretrained
 from err_seg.commands import publish
 from err_seg.evaluation import BenchmarkResult, save_results
-from err_seg.files import file_sha256
-from err_seg.hub import HubError
-from err_seg.model_card import Run
+from err_seg.models import pretrained
+from err_seg.models.card import Run
+from err_seg.models.hub import HubError
+from err_seg.utils.files import file_sha256
 
 FILES = ["README.md", "config.json", "model.safetensors"]
 METRICS = {"mIoU": 34.123456789, "mIoU-v0.6": 31.2, "fwIoU": 60.0, "mACC": 50.5, "pACC": 70.25}

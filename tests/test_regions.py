@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
-from err_seg.files import write_pieces
-from err_seg.regions import coco_annotations, coco_dataset, find_regions, join_coco, to_geojson
+from err_seg.utils.files import write_pieces
+from err_seg.visualization.regions import coco_annotations, coco_dataset, find_regions, join_coco, to_geojson
 
 NAMES = ["wall", "cat", "dog"]
 LABELS = np.array(

@@ -11,11 +11,11 @@ from hub_server import COMMIT, served
 from safetensors.torch import save_file
 
 import err_seg
-from err_seg import hub, repositories
-from err_seg.checkpoint import CheckpointError
 from err_seg.commands import models, sweep
 from err_seg.commands.models import load_model
 from err_seg.commands.options import add_model_options, command_parser
+from err_seg.models import hub, hub_files
+from err_seg.models.checkpoint import CheckpointError
 
 B, L, REPOSITORY = 128, 192, "lchen1019/ERR-Seg"
 
@@ -74,40 +74,40 @@ def hub_at(monkeypatch, tmp_path):
 def test_one_file_for_each_size(hub_at, b, large):
     server = hub_at({b: network(B), large: network(L), "README.md": b"# ERR-Seg"})
     for name, file in (("err-seg-b", b), ("err-seg-l", large)):
-        found = repositories.find_weights(name)
+        found = hub_files.find_weights(name)
         assert (found.repository, found.filename, found.revision) == (REPOSITORY, file, COMMIT)
         assert found.file.read_bytes() == (server.root / REPOSITORY / file).read_bytes()
 
 
 def test_a_telling_name_spares_the_others(hub_at):
     server = hub_at({"errsegB.pth": network(B), "errsegL.pth": network(L), "optimizer.pt": network(B)})
-    repositories.find_weights("err-seg-b")
+    hub_files.find_weights("err-seg-b")
     assert {name for name, _ in server.served} == {"errsegB.pth"}
 
 
 def test_of_safetensors_only_the_header_is_fetched_before_the_choice(hub_at):
     large = {**network(L), "padding": torch.zeros(1 << 20)}
     server = hub_at({"one.safetensors": {**network(B), "padding": torch.zeros(1 << 20)}, "two.safetensors": large})
-    assert repositories.find_weights("err-seg-b").filename == "one.safetensors"
+    assert hub_files.find_weights("err-seg-b").filename == "one.safetensors"
     assert sum(size for name, size in server.served if name == "two.safetensors") < 1 << 19
 
 
 def test_a_bare_file_is_taken_for_what_it_is(hub_at):
     hub_at({"model_final.pth": network(B)})
-    assert repositories.find_weights("err-seg-b").filename == "model_final.pth"
+    assert hub_files.find_weights("err-seg-b").filename == "model_final.pth"
     with pytest.raises(hub.HubError, match=r"no files of .* are err-seg-l.*model_final\.pth \(err-seg-b\)"):
-        repositories.find_weights("err-seg-l")
+        hub_files.find_weights("err-seg-l")
 
 
 def test_a_name_that_lies_is_not_believed(hub_at):
     hub_at({"errseg_b.pth": network(L), "other.pth": network(B)})
-    assert repositories.find_weights("err-seg-b").filename == "other.pth"
+    assert hub_files.find_weights("err-seg-b").filename == "other.pth"
 
 
 def test_two_files_of_one_width_are_listed(hub_at):
     hub_at({"run1/model_final.pth": network(B), "run2/model_final.pth": network(B), "large.pth": network(L)})
     with pytest.raises(hub.HubError) as caught:
-        repositories.find_weights("err-seg-b")
+        hub_files.find_weights("err-seg-b")
     for part in (
         "2 files",
         "run1/model_final.pth (err-seg-b)",
@@ -116,26 +116,26 @@ def test_two_files_of_one_width_are_listed(hub_at):
         "--filename",
     ):
         assert part in str(caught.value)
-    assert repositories.find_weights("err-seg-b", filename="run2/model_final.pth").revision == COMMIT
+    assert hub_files.find_weights("err-seg-b", filename="run2/model_final.pth").revision == COMMIT
 
 
 def test_clip_and_optimizer_beside_it_are_not_it(hub_at):
     files = {"CLIP-convnext_base_w.bin": clip(B), "optimizer.pt": {"step": torch.zeros(1)}, "broken.pth": b"nonsense"}
     server = hub_at({**files, "weights.pth": network(B)})
-    assert repositories.find_weights("err-seg-b").filename == "weights.pth"
+    assert hub_files.find_weights("err-seg-b").filename == "weights.pth"
     assert {name for name, _ in server.served} == {"broken.pth", "weights.pth"}
     (server.root / REPOSITORY / "weights.pth").unlink()
     with pytest.raises(hub.HubError) as caught:
-        repositories.find_weights("err-seg-b", revision=COMMIT)
+        hub_files.find_weights("err-seg-b", revision=COMMIT)
     for part in ("(CLIP of width 128, without ERR-Seg's head)", "optimizer.pt (no network", "broken.pth (cannot be"):
         assert part in str(caught.value)
 
 
 def test_another_repository_may_hold_what_publish_wrote(hub_at):
     hub_at({"model.safetensors": network(B)}, "someone/b")
-    assert repositories.find_weights("err-seg-b", repository="someone/b").filename == "model.safetensors"
+    assert hub_files.find_weights("err-seg-b", repository="someone/b").filename == "model.safetensors"
     with pytest.raises(hub.HubError, match=r"no files of someone/b are err-seg-l.*: model.safetensors \(err-seg-b\)"):
-        repositories.find_weights("err-seg-l", repository="someone/b")
+        hub_files.find_weights("err-seg-l", repository="someone/b")
 
 
 def test_what_is_missing_is_named(hub_at, monkeypatch, tmp_path):
@@ -147,28 +147,28 @@ def test_what_is_missing_is_named(hub_at, monkeypatch, tmp_path):
         ({"repository": "someone/none"}, "there is no such repository, or it is private"),
     ):
         with pytest.raises(hub.HubError, match=reason):
-            repositories.find_weights("err-seg-b", **{"repository": "someone/b", **place})
+            hub_files.find_weights("err-seg-b", **{"repository": "someone/b", **place})
     (tmp_path / "file").touch()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "file/cache"))
     with pytest.raises(hub.HubError, match=r"cannot be kept on this machine .* set HF_HOME"):
-        repositories.find_weights("err-seg-b", repository="someone/b")
+        hub_files.find_weights("err-seg-b", repository="someone/b")
 
 
 def test_no_weights_at_all_and_no_repository(hub_at):
     hub_at({"README.md": b"soon"})
     with pytest.raises(hub.HubError, match="Its files of weights: none"):
-        repositories.find_weights("err-seg-b")
+        hub_files.find_weights("err-seg-b")
     with pytest.raises(hub.HubError, match=r"could not fetch.*no/such"):
-        repositories.find_weights("err-seg-b", repository="no/such")
+        hub_files.find_weights("err-seg-b", repository="no/such")
 
 
 def test_a_fetched_file_is_found_again_without_network(hub_at, monkeypatch):
     hub_at({"model_final.pth": network(B)})
-    fetched = repositories.find_weights("err-seg-b")
+    fetched = hub_files.find_weights("err-seg-b")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    assert repositories.find_weights("err-seg-b") == fetched
+    assert hub_files.find_weights("err-seg-b") == fetched
 
 
 def test_what_was_loaded_is_said_and_kept(hub_at, toy_model, tmp_path, caplog):
@@ -177,7 +177,7 @@ def test_what_was_loaded_is_said_and_kept(hub_at, toy_model, tmp_path, caplog):
     hub_at({"weights.safetensors": content}, "someone/toys")
     exact = {"repository": "someone/toys", "filename": "weights.safetensors", "revision": COMMIT}
     digest = hashlib.sha256(content).hexdigest()
-    with caplog.at_level(logging.INFO, logger="err_seg.build"):
+    with caplog.at_level(logging.INFO, logger="err_seg.models.build"):
         model = err_seg.load("err-seg-b", config="mini/err_seg", overrides=TOY, device="cpu", sha256=digest, **exact)
     expected = {"file": "weights.safetensors", "sha256": digest, "repository": "someone/toys", "revision": COMMIT}
     assert model.source.facts() == expected

@@ -15,8 +15,8 @@ from documents import blocks, commands
 from PIL import Image
 
 import err_seg
-from err_seg import hub
 from err_seg.commands import main, models
+from err_seg.models import hub
 
 USING = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
 EXTRAS = {"fiftyone": "fiftyone", "ray": "ray", "err-seg export": "onnxscript"}

@@ -39,7 +39,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     kinds = parser.add_subparsers(required=True, metavar="model | classes | recall | vocabularies | precision")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--output", type=Path, default=Path("output/analysis"), metavar="DIR", help="(%(default)s)")
-    shared.add_argument("--config-file", metavar="FILE", help="a YAML file of configs/ (default: err_seg/defaults.py)")
+    shared.add_argument(
+        "--config-file", metavar="FILE", help="a YAML file of configs/ (default: err_seg/config/defaults.py)"
+    )
     shared.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--datasets", nargs="+", metavar="NAME", help="registered data sets (the paper's)")
@@ -99,8 +101,8 @@ def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from err_seg.build import build_model
-    from err_seg.modeling.cost import network_cost
+    from err_seg.lab.benchmarks.flops import network_cost
+    from err_seg.models.build import build_model
 
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
     with torch.device("meta"):
@@ -129,11 +131,11 @@ def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
 
 def analyze_classes(options: argparse.Namespace, cfg: "Config") -> None:
     """Table I."""
-    from err_seg.analysis.classes_per_image import PAPER, class_counts_table, count_classes, save_class_counts
-    from err_seg.analysis.figures import draw_class_counts
     from err_seg.data import SegmentationPairs, get_dataset
     from err_seg.data.preparation.parallel import default_workers
-    from err_seg.drawing.plots import save_figure
+    from err_seg.lab.analysis.classes_per_image import PAPER, class_counts_table, count_classes, save_class_counts
+    from err_seg.lab.analysis.figures import draw_class_counts
+    from err_seg.visualization.plots import save_figure
 
     pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in options.datasets or PAPER]
     results = [count_classes(data, options.workers or default_workers()) for data in pairs]
@@ -144,11 +146,16 @@ def analyze_classes(options: argparse.Namespace, cfg: "Config") -> None:
 
 def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
     """Recall of CRM."""
-    from err_seg.analysis.class_recall import NUM_KEPT_COLUMNS, measure_class_recall, recall_table, save_class_recall
-    from err_seg.analysis.figures import draw_class_recall
-    from err_seg.build import build_model
     from err_seg.data import SegmentationPairs, get_dataset
-    from err_seg.drawing.plots import save_figure
+    from err_seg.lab.analysis.class_recall import (
+        NUM_KEPT_COLUMNS,
+        measure_class_recall,
+        recall_table,
+        save_class_recall,
+    )
+    from err_seg.lab.analysis.figures import draw_class_recall
+    from err_seg.models.build import build_model
+    from err_seg.visualization.plots import save_figure
 
     names = options.datasets or cfg.DATASETS.TEST
     pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
@@ -163,9 +170,9 @@ def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
 
 def analyze_precision(options: argparse.Namespace, cfg: "Config") -> None:
     """Results in bf16 and fp16 beside those in fp32."""
-    from err_seg.analysis.precision_error import measure_precision_error, precision_table, save_precision_errors
-    from err_seg.build import build_model
     from err_seg.data import SegmentationPairs, get_dataset
+    from err_seg.lab.analysis.precision_error import measure_precision_error, precision_table, save_precision_errors
+    from err_seg.models.build import build_model
 
     names = options.datasets or cfg.DATASETS.TEST
     pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
@@ -179,9 +186,9 @@ def analyze_precision(options: argparse.Namespace, cfg: "Config") -> None:
 
 def analyze_vocabularies(options: argparse.Namespace, cfg: "Config") -> None:
     """Table IV."""
-    from err_seg.analysis import vocabulary_similarity as similarity
-    from err_seg.analysis.figures import draw_similarities
-    from err_seg.drawing.plots import save_figure
+    from err_seg.lab.analysis import vocabulary_similarity as similarity
+    from err_seg.lab.analysis.figures import draw_similarities
+    from err_seg.visualization.plots import save_figure
 
     vocabularies, thresholds = (
         options.vocabularies or similarity.PAPER,

@@ -23,12 +23,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.choices import BENCHMARKED, BY_NEED, COMPILE_MODES, PRECISIONS, RECOMPUTED
 from err_seg.commands.options import command_parser, positive
+from err_seg.config.constants import BENCHMARKED, BY_NEED, COMPILE_MODES, PRECISIONS, RECOMPUTED
 
 if TYPE_CHECKING:
-    from err_seg.benchmarks.cases import Case
     from err_seg.config import Config
+    from err_seg.lab.benchmarks.cases import Case
 
 
 def num_kept(text: str) -> int | str | None:
@@ -97,13 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def network_costs(options: argparse.Namespace) -> None:
     """Measure the network, group by group; what is measured is written after each."""
-    from err_seg.benchmarks import report
-    from err_seg.benchmarks.machine import measure_machine
-    from err_seg.benchmarks.measuring import measure
     from err_seg.config import get_cfg
-    from err_seg.device import resolve_device
+    from err_seg.lab.benchmarks import report
+    from err_seg.lab.benchmarks.machine import measure_machine
+    from err_seg.lab.benchmarks.measurement import measure
+    from err_seg.utils.device import resolve_device
 
-    logging.getLogger("err_seg.build").setLevel(logging.ERROR)  # random weights are what is wanted
+    logging.getLogger("err_seg.models.build").setLevel(logging.ERROR)  # random weights are what is wanted
     overrides = ["MODEL.CLIP.PRETRAINED", "", "MODEL.TEXT.CACHE_DIR", "none", *options.opts]
     configs = {file: get_cfg(file, overrides) for file in options.config_file}
     cases = [case for name, cfg in configs.items() for case in cases_of(options, name, cfg)]
@@ -123,7 +123,7 @@ def network_costs(options: argparse.Namespace) -> None:
 
 def cases_of(options: argparse.Namespace, name: str, cfg: "Config") -> "list[Case]":
     """Multiply the options out to a configuration's cases, group by group, the reference first in each."""
-    from err_seg.benchmarks.cases import Case, own_num_kept
+    from err_seg.lab.benchmarks.cases import Case, own_num_kept
 
     is_training = options.kind == "training"
     sizes = getattr(options, "size", None) or [cfg.INPUT.CROP_SIZE if is_training else cfg.INPUT.SIZE]
@@ -148,7 +148,7 @@ def cases_of(options: argparse.Namespace, name: str, cfg: "Config") -> "list[Cas
 
 def data_costs(options: argparse.Namespace) -> None:
     """Read training images, or prepare label maps."""
-    from err_seg.benchmarks.data import benchmark_preparation, benchmark_reading, compare_decoders
+    from err_seg.lab.benchmarks.data import benchmark_preparation, benchmark_reading, compare_decoders
 
     if options.preparation:
         benchmark_preparation(options.images)

@@ -20,9 +20,9 @@ from err_seg.commands.options import add_model_options, command_parser, pinned
 from err_seg.version import __version__
 
 if TYPE_CHECKING:
-    from err_seg.analysis.model_check import Photo
-    from err_seg.checkpoint import Checkpoint
-    from err_seg.modeling.err_seg import ERRSeg
+    from err_seg.models.check import Photo
+    from err_seg.models.checkpoint import Checkpoint
+    from err_seg.prediction.model import ERRSeg
 
 PROBLEM = "PROBLEM: "
 
@@ -47,13 +47,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, check, print the page and write the overlay."""
     arguments = parse_arguments(argv)
-    from err_seg import hub
-    from err_seg.analysis.model_check import Photo
-    from err_seg.build import build_compiled
     from err_seg.data.images import read_image
-    from err_seg.device import own_device
-    from err_seg.files import write_text
-    from err_seg.inference.words import split_names
+    from err_seg.jobs.label_set import split_names
+    from err_seg.models import hub
+    from err_seg.models.build import build_compiled
+    from err_seg.models.check import Photo
+    from err_seg.utils.device import own_device
+    from err_seg.utils.files import write_text
 
     overlay = (arguments.output or Path("output/check")).with_suffix(".png")
     try:
@@ -83,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def about_file(model: "ERRSeg", weights: "Checkpoint") -> Iterator[str]:
     """Say which file it is, and under which names its entries were taken."""
-    from err_seg.analysis.model_check import broken_tensors, renaming_rules
-    from err_seg.checkpoint_names import current_name
-    from err_seg.messages import listed
+    from err_seg.models.check import broken_tensors, renaming_rules
+    from err_seg.models.checkpoint_names import current_name
+    from err_seg.utils.messages import listed
 
     source = weights.source
     yield f"file        {source.file}"
@@ -105,9 +105,9 @@ def about_file(model: "ERRSeg", weights: "Checkpoint") -> Iterator[str]:
 
 def about_network(model: "ERRSeg", photo: "Photo | None", overlay: Path) -> Iterator[str]:
     """Say what the parts compute, whether the towers belong together, and what a prediction costs; write an overlay."""
-    from err_seg.analysis import model_check as check
-    from err_seg.drawing.overlay import overlay as draw
-    from err_seg.drawing.saving import save_image
+    from err_seg.models import check as check
+    from err_seg.utils.images import save_image
+    from err_seg.visualization.overlay import overlay as draw
 
     yield f"fingerprints on the synthetic image, {model.precision} (root mean square, mean; the last digit may differ)"
     for part, text in check.fingerprints(model).items():

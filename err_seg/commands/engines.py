@@ -4,9 +4,9 @@ import importlib
 from collections.abc import Callable
 
 from err_seg import engine as plain
-from err_seg.build import build_compiled, build_model
 from err_seg.config import Config, ConfigError
 from err_seg.evaluation import BenchmarkResult
+from err_seg.models.build import build_compiled, build_model
 
 
 def choose_engine(wanted: str, *, training: Config | None = None, processes: int = 1) -> tuple[str, str]:

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from err_seg import export
     from err_seg.commands.models import load_model
-    from err_seg.inference import split_names
+    from err_seg.jobs import split_names
 
     precision = arguments.precision
     write, check = export.export_program, export.check_program

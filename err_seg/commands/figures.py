@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.choices import DEFAULT_MODEL
 from err_seg.commands.options import add_model_options, add_words_options, command_parser, positive
+from err_seg.config.constants import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from err_seg.analysis.image_grid import Column
+    from err_seg.lab.analysis.image_grid import Column
 
 OUTPUT = Path("output/paper_figures")
 NO_WEIGHTS = "These results mean nothing: the network has random weights. Set MODEL.WEIGHTS."
@@ -31,11 +31,11 @@ NO_WEIGHTS = "These results mean nothing: the network has random weights. Set MO
 
 def draw_attention(options: argparse.Namespace) -> Path:
     """Fig. 2."""
-    from err_seg.analysis.attention_comparison import compare_attention
-    from err_seg.analysis.redundancy_figure import redundancy_figure
     from err_seg.commands.models import load_model, read_names
     from err_seg.data.images import read_image, read_label
-    from err_seg.prompts import check_vocabulary
+    from err_seg.lab.analysis.attention_comparison import compare_attention
+    from err_seg.lab.analysis.redundancy_figure import redundancy_figure
+    from err_seg.text.prompts import check_vocabulary
 
     image = read_image(options.image)
     labels = None if options.labels is None else read_label(options.labels)
@@ -54,14 +54,14 @@ def draw_attention(options: argparse.Namespace) -> Path:
 
 def measure_shares(options: argparse.Namespace) -> Path:
     """Proposition 1."""
-    from err_seg import hub
-    from err_seg.analysis.attention_share import measure_attention_share, save_attention_share, share_table
-    from err_seg.analysis.figures import draw_attention_share
     from err_seg.commands.models import load_model
     from err_seg.config import get_cfg
     from err_seg.data import SegmentationPairs, get_dataset, register_entries
-    from err_seg.drawing.plots import save_figure
+    from err_seg.lab.analysis.attention_share import measure_attention_share, save_attention_share, share_table
+    from err_seg.lab.analysis.figures import draw_attention_share
     from err_seg.mini.files import mini_world_name
+    from err_seg.models import hub
+    from err_seg.visualization.plots import save_figure
 
     overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
     cfg = get_cfg(hub.config_of(options.config_file) if options.config_file else None, overrides)
@@ -93,14 +93,14 @@ def measure_shares(options: argparse.Namespace) -> Path:
 
 def draw_grid(options: argparse.Namespace) -> Path:
     """Fig. 8 to 10."""
-    from err_seg import hub
-    from err_seg.analysis.image_grid import image_grid, predict_column
     from err_seg.data import load_vocabulary
     from err_seg.data.images import read_image
-    from err_seg.device import own_device
-    from err_seg.drawing.grid import CELL
-    from err_seg.inference.words import split_names
-    from err_seg.prompts import check_vocabulary
+    from err_seg.jobs.label_set import split_names
+    from err_seg.lab.analysis.image_grid import image_grid, predict_column
+    from err_seg.models import hub
+    from err_seg.text.prompts import check_vocabulary
+    from err_seg.utils.device import own_device
+    from err_seg.visualization.grid import CELL
 
     cell = options.cell or CELL
     if not options.classes:
@@ -128,9 +128,9 @@ def draw_grid(options: argparse.Namespace) -> Path:
 
 def truth_column(options: argparse.Namespace, images: Sequence) -> "Column":
     """Read the column of label maps, each as large as its image."""
-    from err_seg.analysis.image_grid import Column
     from err_seg.data import load_vocabulary
     from err_seg.data.images import read_label
+    from err_seg.lab.analysis.image_grid import Column
 
     if options.truth_classes is None:
         raise ValueError("--truth needs --truth-classes, the file of the label maps' class names")
@@ -145,7 +145,7 @@ def truth_column(options: argparse.Namespace, images: Sequence) -> "Column":
 
 def save_image(image: "Image.Image", path: Path, palette: bool) -> None:
     """Write an image as PNG, with 256 colours where a small file matters more than every shade."""
-    from err_seg.files import atomic_write
+    from err_seg.utils.files import atomic_write
 
     with atomic_write(path) as partial:
         (image.quantize(256, kmeans=1) if palette else image).save(partial, format="PNG", optimize=True)

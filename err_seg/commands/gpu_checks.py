@@ -32,9 +32,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Do the checks and write the page."""
     arguments = parse_arguments(argv)
-    from err_seg.device import resolve_device
-    from err_seg.files import write_text
     from err_seg.gpu_checks import Trial, run_checks
+    from err_seg.utils.device import resolve_device
+    from err_seg.utils.files import write_text
 
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:

@@ -113,8 +113,8 @@ def parse_tiles(argv: Sequence[str]) -> argparse.Namespace:
 
 def run_tiles(options: argparse.Namespace, command: str) -> None:
     """Measure the network of the package, and print the table."""
-    from err_seg import hub
-    from err_seg.mini_runs import large_images
+    from err_seg.lab.mini import large_images
+    from err_seg.models import hub
 
     rows = large_images.measure(hub.load("mini"), options.scenes, options.seeds)
     large_images.save(rows, command, options.output)
@@ -124,19 +124,19 @@ def run_tiles(options: argparse.Namespace, command: str) -> None:
 def run_vocabularies(options: argparse.Namespace, command: str) -> None:
     """Measure what was asked for, and print it."""
     from err_seg.config import get_cfg, shipped_configs
-    from err_seg.sweeps import vocabularies
+    from err_seg.lab.sweeps import vocabulary_length
 
     cfg = get_cfg(options.config_file or shipped_configs() / "mini/err_seg_large.yaml", options.opts)
     if options.choosing:
-        peak = vocabularies.choosing_memory(cfg, options.choosing) / vocabularies.MEBIBYTE
+        peak = vocabulary_length.choosing_memory(cfg, options.choosing) / vocabulary_length.MEBIBYTE
         print(f"choosing among {options.choosing:,} classes: {peak:.0f} MB above the loaded model, features and text")
         return
     output = options.output or Path(cfg.OUTPUT_DIR)
     cfg.OUTPUT_DIR = str(output)
-    limits = vocabularies.Limits(options.most_memory * 2**30, 60 * options.most_minutes)
-    rows = vocabularies.measure(cfg, limits, trained=not options.no_training)
-    vocabularies.save(rows, cfg, command, output)
-    print(vocabularies.markdown(rows), end="")
+    limits = vocabulary_length.Limits(options.most_memory * 2**30, 60 * options.most_minutes)
+    rows = vocabulary_length.measure(cfg, limits, trained=not options.no_training)
+    vocabulary_length.save(rows, cfg, command, output)
+    print(vocabulary_length.markdown(rows), end="")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,19 +146,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     step = argv[0] if argv and argv[0] in own else ""
     options = own[step](argv[1:]) if step else parse_arguments(argv)
     from err_seg.engine import RunError, TrainingInterrupted
-    from err_seg.mini_runs import steps
+    from err_seg.lab.mini import stages
 
     command = shlex.join(["err-seg", "mini", *argv])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if step == "draw":
-            steps.draw(options)
+            stages.draw(options)
         elif step == "vocabularies":
             run_vocabularies(options, command)
         elif step == "tiles":
             run_tiles(options, command)
         else:
-            steps.run(options, command)
+            stages.run(options, command)
     except TrainingInterrupted as interruption:
         print(interruption, file=sys.stderr)
         return interruption.status

@@ -3,17 +3,17 @@
 import argparse
 from pathlib import Path
 
-from err_seg import hub
-from err_seg.build import build_compiled
-from err_seg.checkpoint import checked_sha256
-from err_seg.choices import DEFAULT_MODEL
 from err_seg.commands.options import pinned
 from err_seg.config import get_cfg
+from err_seg.config.constants import DEFAULT_MODEL
 from err_seg.data import load_vocabulary
-from err_seg.device import own_device
-from err_seg.inference.words import split_names
-from err_seg.modeling.err_seg import ERRSeg
-from err_seg.vocabulary import Vocabulary
+from err_seg.jobs.label_set import split_names
+from err_seg.models import hub
+from err_seg.models.build import build_compiled
+from err_seg.models.checkpoint import checked_sha256
+from err_seg.prediction.model import ERRSeg
+from err_seg.text.vocabulary import Vocabulary
+from err_seg.utils.device import own_device
 
 
 def load_model(arguments: argparse.Namespace) -> ERRSeg:

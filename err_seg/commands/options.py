@@ -2,7 +2,7 @@
 
 import argparse
 
-from err_seg.choices import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
+from err_seg.config.constants import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
 
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def positive(text: str) -> int:
 
 def add_config_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Add ``--config-file`` and the overrides that end a command line."""
-    default = "" if required else " (default: err_seg/defaults.py)"
+    default = "" if required else " (default: err_seg/config/defaults.py)"
     parser.add_argument(
         "--config-file",
         required=required,

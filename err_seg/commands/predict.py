@@ -17,13 +17,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.choices import FORMATS
 from err_seg.commands.options import add_model_options, add_words_options, command_parser, positive
+from err_seg.config.constants import FORMATS
 
 if TYPE_CHECKING:
-    from err_seg.inference import Problem, Report, Words
-    from err_seg.inference.inputs import Source
-    from err_seg.modeling.err_seg import ERRSeg
+    from err_seg.jobs import Problem, Report, Words
+    from err_seg.jobs.inputs import Source
+    from err_seg.prediction.model import ERRSeg
 
 
 def format_names(text: str) -> tuple[str, ...]:
@@ -116,8 +116,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") -> dict:
     """Collect all settings that results depend on."""
-    from err_seg.identity import weights_digest
-    from err_seg.vocabulary import Vocabulary
+    from err_seg.text.vocabulary import Vocabulary
+    from err_seg.utils.fingerprint import weights_digest
 
     return {
         "classes": words.classes,
@@ -148,8 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Label this process's share of the images, and see to the whole in the first process; returns the exit status."""
-    from err_seg.inference import DeviceError, OutputError, Report, gather_reports, iterate_items, open_output, run
-    from err_seg.inference.gathered import FILES
+    from err_seg.jobs import DeviceError, OutputError, Report, gather_reports, iterate_items, open_output, run
+    from err_seg.jobs.job_outputs import FILES
 
     try:
         (rank, processes), words, sources, problems, model = prepare(arguments)
@@ -204,9 +204,9 @@ def prepare(
         OSError: a file of words or weights cannot be read.
     """
     from err_seg.commands.models import load_model, read_names
-    from err_seg.inference import collect_sources, parse_words
-    from err_seg.inference.attention import escf_with
-    from err_seg.processes import launched_share
+    from err_seg.jobs import collect_sources, parse_words
+    from err_seg.prediction.attention import escf_with
+    from err_seg.utils.processes import launched_share
 
     share = launched_share()
     words = parse_words(read_names(arguments), arguments.background)
@@ -221,9 +221,9 @@ def prepare(
 def finish(report: "Report", words: "Words", formats: Sequence[str], output: Path) -> int:
     """Write the files of the whole job, print the table of areas and what failed; returns the exit status."""
     from err_seg.commands.summary import summarize
-    from err_seg.inference import GATHERED, gather_results
-    from err_seg.inference.names import printable
-    from err_seg.processes import are_apart
+    from err_seg.jobs import GATHERED, gather_results
+    from err_seg.jobs.result_names import printable
+    from err_seg.utils.processes import are_apart
 
     kinds = [kind for kind in formats if kind in GATHERED]
     apart = bool(kinds) and are_apart()
@@ -243,7 +243,7 @@ def finish(report: "Report", words: "Words", formats: Sequence[str], output: Pat
 
 def count_items(sources: "list[Source]", rank: int, world_size: int) -> int | None:
     """Return this process's number of images; ``None`` if videos make it unknown."""
-    from err_seg.inference.video import is_video
+    from err_seg.jobs.video import is_video
 
     if any(source.path and is_video(source.path) for source in sources):
         return None

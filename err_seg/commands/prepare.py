@@ -10,8 +10,8 @@ archive comes from and goes.
 import argparse
 from collections.abc import Sequence
 
-from err_seg.choices import PREPARED
 from err_seg.commands.options import command_parser, positive
+from err_seg.config.constants import PREPARED
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from err_seg.commands.options import command_parser
 
 if TYPE_CHECKING:
-    from err_seg.checkpoint import Checkpoint
-    from err_seg.model_card import Run
-    from err_seg.modeling.err_seg import ERRSeg
+    from err_seg.models.card import Run
+    from err_seg.models.checkpoint import Checkpoint
+    from err_seg.prediction.model import ERRSeg
 
 
 def repository(text: str) -> str:
@@ -48,11 +48,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the folder and upload it."""
     arguments = parse_arguments(argv)
-    from err_seg import hub
-    from err_seg.build import build_compiled
-    from err_seg.disk import size_text
-    from err_seg.pretrained import FILES, upload
-    from err_seg.repositories import HubError
+    from err_seg.models import hub
+    from err_seg.models.build import build_compiled
+    from err_seg.models.hub_files import HubError
+    from err_seg.models.pretrained import FILES, upload
+    from err_seg.utils.disk import size_text
 
     folder = arguments.folder or arguments.run / "published"
     try:
@@ -107,7 +107,7 @@ def read_run(output: Path, licence: str | None, weights: "Checkpoint") -> "Run":
     """
     from err_seg.config import get_cfg
     from err_seg.evaluation import load_results
-    from err_seg.model_card import Run
+    from err_seg.models.card import Run
 
     training: dict[str, Any] = {}
     if (output / "config.yaml").is_file():

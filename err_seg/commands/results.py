@@ -27,7 +27,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page."""
     options = parse_arguments(arguments)
-    from err_seg.sweeps.results import write_results
+    from err_seg.lab.sweeps.results_page import write_results
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text  # else brackets and colons in names are taken for commands to the terminal
 
-from err_seg.drawing.text import first_synonym
-from err_seg.inference import Report
-from err_seg.inference.names import printable
+from err_seg.jobs import Report
+from err_seg.jobs.result_names import printable
+from err_seg.visualization.text import first_synonym
 
 ROWS = 30
 

@@ -6,8 +6,8 @@
     err-seg sweep configs/ablations/table_xiii.yaml --weights err-seg-b        evaluates, trains nothing
     err-seg sweep my_sweep.yaml SOLVER.MAX_ITER 40000 --seeds 0 1 2
 
-A sweep is a YAML file; err_seg/sweeps/definition.py describes it. It may be stopped or killed at any moment; the same
-command continues it. All sweeps with the same --output share runs of equal settings. Tables (Markdown,
+A sweep is a YAML file; err_seg/lab/sweeps/definition.py describes it. It may be stopped or killed at any moment; the
+same command continues it. All sweeps with the same --output share runs of equal settings. Tables (Markdown,
 CSV, JSON) and plots go to OUTPUT/<name of the sweep>/, runs to OUTPUT/runs/.
 """
 
@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.choices import ENGINES
 from err_seg.commands.options import add_pinning_options, command_parser, positive
+from err_seg.config.constants import ENGINES
 
 if TYPE_CHECKING:
-    from err_seg.sweeps import Run, Sweep
+    from err_seg.lab.sweeps import Run, Sweep
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -78,11 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     """Run the sweeps one after the other."""
     from err_seg.commands.models import find_weights
+    from err_seg.lab.sweeps import Display, Workers, plan_runs, select_runs, work_through
+    from err_seg.lab.sweeps.checks import check_sweep, open_data
+    from err_seg.lab.sweeps.results import measured_rows
+    from err_seg.lab.sweeps.tables import markdown_table, settings_text
     from err_seg.mini.files import SCENES
-    from err_seg.sweeps import Display, Workers, plan_runs, select_runs, work_through
-    from err_seg.sweeps.checks import check_sweep, open_data
-    from err_seg.sweeps.measured import measured_rows
-    from err_seg.sweeps.report import markdown_table, settings_text
 
     sweeps = load_sweeps(arguments.sweeps, mini=arguments.mini)
     scenes = dict(zip(SCENES, arguments.scenes or SCENES.values(), strict=True)) if arguments.mini else {}
@@ -128,7 +128,7 @@ def list_missing(runs: "list[Run]") -> None:
 
 def load_sweeps(files: list[Path], *, mini: bool) -> "list[Sweep]":
     """Read the files; if there are several, those with nothing for the miniature world are skipped."""
-    from err_seg.sweeps import NoMiniSweep, load_sweep
+    from err_seg.lab.sweeps import NoMiniSweep, load_sweep
 
     sweeps = []
     for file in files:
@@ -143,10 +143,10 @@ def load_sweeps(files: list[Path], *, mini: bool) -> "list[Sweep]":
 
 def write(sweep: "Sweep", runs: "list[Run]", folder: Path, command: str) -> None:
     """Write what is measured so far."""
-    from err_seg.drawing.plots import save_figure
-    from err_seg.sweeps.measured import measured_rows
-    from err_seg.sweeps.plots import draw_sweep
-    from err_seg.sweeps.report import save_tables
+    from err_seg.lab.sweeps.plots import draw_sweep
+    from err_seg.lab.sweeps.results import measured_rows
+    from err_seg.lab.sweeps.tables import save_tables
+    from err_seg.visualization.plots import save_figure
 
     rows = measured_rows(sweep, runs)
     save_tables(sweep, rows, folder, command)

@@ -4,8 +4,8 @@
     err-seg train --config-file configs/err_seg_convnext_b.yaml --num-gpus 4 --resume
     err-seg train --config-file configs/err_seg_convnext_b.yaml --eval-only MODEL.WEIGHTS model_final.pth
 
-Everything else is configuration: err_seg/defaults.py lists every key, and KEY VALUE pairs override the file's. SIGTERM
-and Ctrl-C save a checkpoint and exit with status 143 and 130; a mistake in the input is one line and status 1.
+Everything else is configuration: err_seg/config/defaults.py lists every key, and KEY VALUE pairs override the file's.
+SIGTERM and Ctrl-C save a checkpoint and exit with status 143 and 130; a mistake in the input is one line and status 1.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.choices import ENGINES
 from err_seg.commands.options import command_parser
+from err_seg.config.constants import ENGINES
 
 if TYPE_CHECKING:
     from err_seg.config import Config
@@ -90,7 +90,7 @@ def work(arguments: argparse.Namespace) -> int:
     from err_seg.data import register_entries
     from err_seg.engine import RunError, TrainingInterrupted
     from err_seg.engine.launch import join_processes
-    from err_seg.processes import process_share
+    from err_seg.utils.processes import process_share
 
     rank = 0
     try:
@@ -149,7 +149,7 @@ def check_benchmarks(cfg: "Config") -> None:
 
 def start_logging(output: Path, rank: int) -> None:
     """Log to the terminal and to OUTPUT_DIR/log.txt; of several processes all but the first tell warnings alone."""
-    from err_seg.engine.failures import LogFile
+    from err_seg.data.failures import LogFile
 
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if rank == 0:
@@ -160,7 +160,7 @@ def start_logging(output: Path, rank: int) -> None:
 
 def tell(message: str) -> None:
     """Print what stopped this process; of several, say which one."""
-    from err_seg.processes import process_share
+    from err_seg.utils.processes import process_share
 
     rank, processes = process_share()
     print(message if processes == 1 else f"[process {rank}] {message}", file=sys.stderr)

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["GRADIO_TEMP_DIR"] = folder
         # Gradio reads these settings when it is imported
         from err_seg.commands.models import load_model
-        from err_seg.inference.inputs import collect_sources
+        from err_seg.jobs.inputs import collect_sources
         from err_seg.web import create_app, serve
 
         try:

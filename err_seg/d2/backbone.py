@@ -9,9 +9,9 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from err_seg.build import build_encoder
 from err_seg.d2.config import from_detectron2
 from err_seg.modeling.encoder import CLIPEncoder
+from err_seg.models.build import build_encoder
 
 
 @BACKBONE_REGISTRY.register()

@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from err_seg.data import DatasetError, DatasetSpec, SegmentationPairs, dataset_names, get_dataset, register_entries
-from err_seg.drawing.colors import class_colors
+from err_seg.visualization.colors import class_colors
 
 FILES = "file_name", "sem_seg_file_name"
 logger = logging.getLogger(__name__)

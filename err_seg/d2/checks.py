@@ -1,8 +1,8 @@
 """Settings that detectron2's trainer cannot honour, refused before it starts."""
 
 from err_seg.config import Config, ConfigError, settings_of
-from err_seg.defaults import default_cfg
-from err_seg.device import resolve_device
+from err_seg.config.defaults import default_cfg
+from err_seg.utils.device import resolve_device
 
 SOLVER = "SOLVER.PARALLEL", "SOLVER.ACCUMULATION_STEPS", "SOLVER.COMPILE", "SOLVER.EMA.ENABLED"
 PLAIN = (*SOLVER, "MODEL.DISTILL.WEIGHTS")  # what only the plain engine does

@@ -6,16 +6,16 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron_defaults
 
 from err_seg.config import Config, ConfigError, get_cfg, settings_of
+from err_seg.config.defaults import default_cfg
 from err_seg.d2.catalog import register_datasets
 from err_seg.d2.weights import checked_weights, readable_weights
-from err_seg.defaults import default_cfg
-from err_seg.device import resolve_device, resolve_precision
+from err_seg.utils.device import resolve_device, resolve_precision
 
 NOTHING: tuple[tuple[str, Any], ...] = (("SEED", -1), ("DATASETS.TRAIN", ()), ("DATASETS.TRAIN", []))
 
 
 def add_err_seg_config(cfg: CfgNode) -> None:
-    """Add ERR-Seg's keys and defaults (:mod:`err_seg.defaults`) to the tree of ``detectron2.config.get_cfg()``.
+    """Add ERR-Seg's keys and defaults (:mod:`err_seg.config.defaults`) to the tree of ``detectron2.config.get_cfg()``.
 
     Afterwards ``cfg.merge_from_file`` takes the YAML files of ``configs/``. ``MODEL.DEVICE`` becomes the best device
     there is, since detectron2 knows no "auto". ``INPUT.CROP``, which detectron2's own mapper reads, becomes a crop of

@@ -11,12 +11,11 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from err_seg.d2.catalog import open_pairs
-from err_seg.engine import peers
-from err_seg.engine.benchmarks import new_counts, save_benchmarks
-from err_seg.engine.parallel import wait_for_all
-from err_seg.engine.prediction_files import PredictionFiles
 from err_seg.evaluation import BenchmarkResult
-from err_seg.processes import is_main_process
+from err_seg.evaluation.benchmarks import new_counts, save_benchmarks
+from err_seg.evaluation.prediction_files import PredictionFiles
+from err_seg.utils import heartbeat
+from err_seg.utils.processes import is_main_process, wait_for_all
 
 
 class ERRSegEvaluator(DatasetEvaluator):
@@ -73,7 +72,7 @@ class ERRSegEvaluator(DatasetEvaluator):
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Count images."""
-        peers.check()
+        heartbeat.check()
         for given, output in zip(inputs, outputs, strict=True):
             labels = output["sem_seg"].argmax(dim=0).cpu()
             index = self._index[given["file_name"]]

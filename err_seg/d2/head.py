@@ -9,10 +9,10 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from err_seg.build import build_head
 from err_seg.d2.config import from_detectron2
 from err_seg.modeling.encoder import FeatureMap, FeatureMaps, Features
 from err_seg.modeling.head import Head, Prediction
+from err_seg.models.build import build_head
 
 Entry = TypeVar("Entry")
 

@@ -11,7 +11,7 @@ from err_seg.d2.catalog import spec_of
 from err_seg.d2.config import from_detectron2
 from err_seg.data import Batch, DatasetSpec, EvaluationTransform, TrainingTransform, read_image
 from err_seg.data.dataset import read_sample
-from err_seg.engine.damaged import DamagedPairs
+from err_seg.engine.skipped_samples import DamagedPairs
 from err_seg.engine.step import training_transform
 
 

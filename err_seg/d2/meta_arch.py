@@ -11,10 +11,6 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_se
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from err_seg import modeling
-from err_seg.build import build_network
-from err_seg.checkpoint import fitting_state
-from err_seg.checkpoint_names import DETECTRON2_PREFIX
 from err_seg.config import Config, ConfigError
 from err_seg.d2.backbone import CLIPBackbone
 from err_seg.d2.catalog import spec_of
@@ -22,11 +18,15 @@ from err_seg.d2.config import opened
 from err_seg.d2.head import ERRSegHead
 from err_seg.d2.sem_seg import CompactSemSeg
 from err_seg.data import Batch, DatasetSpec
-from err_seg.device import autocast, resolve_precision
-from err_seg.engine.benchmarks import benchmark_num_kept
 from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
-from err_seg.engine.views import evaluation_views, segment_views
-from err_seg.prompts import check_vocabulary
+from err_seg.evaluation.benchmarks import benchmark_num_kept
+from err_seg.evaluation.tta import evaluation_views, segment_views
+from err_seg.models.build import build_network
+from err_seg.models.checkpoint import fitting_state
+from err_seg.models.checkpoint_names import DETECTRON2_PREFIX
+from err_seg.prediction import model as prediction
+from err_seg.text.prompts import check_vocabulary
+from err_seg.utils.device import autocast, resolve_precision
 
 
 class Question(NamedTuple):
@@ -60,7 +60,7 @@ class ERRSeg(nn.Module):
     def __init__(
         self,
         *,
-        network: modeling.ERRSeg,
+        network: prediction.ERRSeg,
         own: Config,
         train_dataset: DatasetSpec,
         test_dataset: DatasetSpec,

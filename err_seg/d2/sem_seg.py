@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from err_seg.modeling.segmentation import Segmentation
+from err_seg.prediction.segmentation import Segmentation
 
 ARGMAX = (torch.argmax, Tensor.argmax)
 # computed without the values: T×H×W float32 at 847 classes and 12 megapixels is 41 GB

@@ -14,26 +14,26 @@ from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from err_seg.build import default_num_kept
 from err_seg.config import Config, ConfigError
 from err_seg.d2.catalog import open_pairs, records_of, spec_of
 from err_seg.d2.checks import check_detectron2_can
 from err_seg.d2.config import is_fp16, opened, to_detectron2
-from err_seg.d2.course import Stopped, TrainerCourse
 from err_seg.d2.evaluator import ERRSegEvaluator
+from err_seg.d2.hooks import Stopped, TrainerCourse
 from err_seg.d2.mapper import BatchesOfRecords, ERRSegMapper
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
-from err_seg.device import resolve_device, resolve_precision
-from err_seg.engine.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
-from err_seg.engine.course import under_way
-from err_seg.engine.damaged import DamagedPairs
+from err_seg.engine.base_trainer import under_way
+from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer
+from err_seg.engine.run_setup import open_data
 from err_seg.engine.schedule import build_schedule
 from err_seg.engine.signals import StopRequest
-from err_seg.engine.start import open_data
-from err_seg.engine.watch import broken_loss
-from err_seg.messages import listed
+from err_seg.engine.skipped_samples import DamagedPairs
+from err_seg.evaluation.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
+from err_seg.models.build import default_num_kept
+from err_seg.utils.device import resolve_device, resolve_precision
+from err_seg.utils.messages import listed
 
 
 class Trainer(DefaultTrainer):

@@ -7,17 +7,16 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from err_seg.build import compile_network
 from err_seg.config import Config
 from err_seg.d2.config import to_detectron2
 from err_seg.d2.trainer import Trainer
 from err_seg.d2.weights import load_configured
-from err_seg.engine.errors import EvaluationError
-from err_seg.engine.failures import told
-from err_seg.engine.parallel import check_shared_folder, wait_for_all
+from err_seg.data.failures import told
 from err_seg.evaluation import BenchmarkResult
-from err_seg.evaluation.report import load_results
-from err_seg.processes import process_share
+from err_seg.evaluation.results import load_results
+from err_seg.models.build import compile_network
+from err_seg.utils.errors import EvaluationError
+from err_seg.utils.processes import check_shared_folder, process_share, wait_for_all
 
 
 def train(cfg: Config, *, resume: bool = False) -> None:

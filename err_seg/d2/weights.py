@@ -13,8 +13,8 @@ import torch
 from detectron2.utils.file_io import PathHandler, PathManager
 from torch import nn
 
-from err_seg.checkpoint import load_weights, read_checkpoint
 from err_seg.config import ConfigError
+from err_seg.models.checkpoint import load_weights, read_checkpoint
 
 PREFIX = "safetensors:"
 
@@ -43,7 +43,7 @@ def load_configured(network: nn.Module, weights: str) -> None:
     """Load ``MODEL.WEIGHTS``, where it names any, from wherever detectron2 can fetch it.
 
     Raises:
-        CheckpointError: see :func:`err_seg.checkpoint.load_weights`.
+        CheckpointError: see :func:`err_seg.models.checkpoint.load_weights`.
     """
     if weights:
         load_weights(network, PathManager.get_local_path(weights))

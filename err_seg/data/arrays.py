@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from err_seg.arguments import ArgumentError, check_choice, is_finite
 from err_seg.data.images import ImageError, read_image
+from err_seg.utils.validation import ArgumentError, check_choice, is_finite
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 CHANNELS = (3, 4, 1)

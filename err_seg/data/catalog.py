@@ -35,8 +35,8 @@ from importlib import import_module
 from typing import Any
 
 from err_seg.data.spec import DatasetError, DatasetSpec, spec_from_dict
-from err_seg.data.vocabularies import load_vocabulary
-from err_seg.messages import did_you_mean
+from err_seg.text.vocabularies import load_vocabulary
+from err_seg.utils.messages import did_you_mean
 
 
 class Catalog:

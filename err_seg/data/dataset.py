@@ -10,7 +10,7 @@ import numpy as np
 
 from err_seg.data.images import read_image, read_label
 from err_seg.data.spec import DatasetError, DatasetSpec, PairError, datasets_root
-from err_seg.messages import listed
+from err_seg.utils.messages import listed
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from err_seg.arguments import ArgumentError
 from err_seg.data.arrays import ArrayFormat
 from err_seg.data.download import fetch, is_url, shown_url
 from err_seg.data.images import ImageError, ImageReadError, read_file, read_image
+from err_seg.utils.validation import ArgumentError
 
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray | Tensor
 _AS_THEY_ARE = ArrayFormat()

@@ -6,8 +6,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from err_seg.data.vocabularies import check_vocabulary, load_vocabulary
-from err_seg.messages import did_you_mean
+from err_seg.text.vocabularies import check_vocabulary, load_vocabulary
+from err_seg.utils.messages import did_you_mean
 
 Variant = Literal["standard", "background"]
 
@@ -135,7 +135,7 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     """The declaration that a configuration file's mapping stands for.
 
     Keys are the attributes of :class:`DatasetSpec`; ``vocabulary`` may also be the name of a vocabulary of the package
-    or a path to a file of names, see :func:`err_seg.data.vocabularies.load_vocabulary`.
+    or a path to a file of names, see :func:`err_seg.text.vocabularies.load_vocabulary`.
 
     Raises:
         DatasetError: an unknown or missing key, or a value of the wrong kind.

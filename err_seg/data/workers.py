@@ -11,7 +11,7 @@ from types import TracebackType
 
 from err_seg.data.images import ImageReadError
 from err_seg.data.spec import PairError
-from err_seg.disk import size_text
+from err_seg.utils.disk import size_text
 
 SHARED_MEMORY = "/dev/shm"
 SECONDS_TO_DIE = 3.0

@@ -20,12 +20,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from err_seg.checkpoint import CheckpointError, load_weights, save_weights
-from err_seg.checkpoint_names import current_names
 from err_seg.config import settings_of
-from err_seg.disk import size_text, writing
-from err_seg.engine.errors import TrainingError
-from err_seg.files import atomic_write
+from err_seg.models.checkpoint import CheckpointError, load_weights, save_weights
+from err_seg.models.checkpoint_names import current_names
+from err_seg.utils.disk import size_text, writing
+from err_seg.utils.errors import TrainingError
+from err_seg.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from err_seg.config import ConfigError
-from err_seg.hub import load
-from err_seg.identity import weights_digest
+from err_seg.models.hub import load
+from err_seg.utils.fingerprint import weights_digest
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from err_seg.config import Config
-from err_seg.device import resolve_precision
-from err_seg.files import write_json, write_text
+from err_seg.utils.device import resolve_precision
+from err_seg.utils.files import write_json, write_text
 from err_seg.version import __version__
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "accelerate", "numpy", "pillow", "safetensors")

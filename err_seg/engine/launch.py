@@ -15,12 +15,12 @@ from accelerate import PartialState
 from torch.multiprocessing import ProcessExitedException, start_processes
 
 from err_seg.config import Config, ConfigError
-from err_seg.device import own_device
-from err_seg.engine import peers
+from err_seg.utils import heartbeat
+from err_seg.utils.device import own_device
 
 GRACE_SECONDS = 10.0
 # how long processes wait for one another in a joint operation: between two of these lies one step of training, and
-# perhaps a wait for a slow disk. Longer waits, as for unequal shares of an evaluation, go through err_seg.engine.peers
+# perhaps a wait for a slow disk. Longer waits, as for unequal shares of an evaluation, go through utils.heartbeat
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -84,7 +84,7 @@ def launch(
 def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) -> None:
     """Meet the other processes of :func:`launch` or torchrun, and set ``MODEL.DEVICE`` to this process's own device.
 
-    From then on the processes watch one another (:mod:`err_seg.engine.peers`): if one is lost, all end. A single
+    From then on the processes watch one another (:mod:`err_seg.utils.heartbeat`): if one is lost, all end. A single
     process only takes its device.
 
     Args:
@@ -107,7 +107,7 @@ def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) ->
     if is_alone:
         return
     PartialState(cpu=not is_cuda, timeout=TIMEOUT)
-    peers.start(on_loss or (lambda loss: print(f"error: {loss}", file=sys.stderr)))
+    heartbeat.start(on_loss or (lambda loss: print(f"error: {loss}", file=sys.stderr)))
 
 
 def _run(local_rank: int, program: Callable[[Any], int], argument: Any, common: dict[str, str], first: int) -> None:
@@ -123,7 +123,7 @@ def _run_program(program: Callable[[Any], int], argument: Any) -> int:
     try:
         status = program(argument)
     except RuntimeError as error:
-        if not peers.explains(error):
+        if not heartbeat.explains(error):
             raise
     finally:
         _leave_processes(status)
@@ -133,7 +133,7 @@ def _run_program(program: Callable[[Any], int], argument: Any) -> int:
 def _leave_processes(status: int) -> None:
     if not dist.is_initialized():
         return
-    peers.stop(failed=status != 0)
+    heartbeat.stop(failed=status != 0)
     # NCCL may wait for processes that are gone
     end = threading.Timer(GRACE_SECONDS, os._exit, (status,))
     end.daemon = True

@@ -9,7 +9,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from err_seg.config import Config
-from err_seg.engine.errors import TrainingError
+from err_seg.utils.errors import TrainingError
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 CLIP_PREFIX = "encoder."

@@ -1,14 +1,11 @@
 """Training in several processes, with a divided network and at low precision, by accelerate and torch.distributed."""
 
 import functools
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
@@ -19,11 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from err_seg.config import Config, ConfigError
-from err_seg.device import resolve_precision
-from err_seg.engine import peers
 from err_seg.engine.optimizer import build_optimizer
-from err_seg.modeling.err_seg import ERRSeg
-from err_seg.processes import process_share
+from err_seg.prediction.model import ERRSeg
+from err_seg.utils.device import resolve_precision
 
 PRODUCTS = ("mm", "convolution", "attention")
 """Parts of the names of torch's operations that are expensive to repeat."""
@@ -73,7 +68,7 @@ def distribute(cfg: Config, accelerator: Accelerator, model: ERRSeg) -> tuple[nn
     network: Any = model
     if cfg.SOLVER.PARALLEL == "fsdp" and accelerator.num_processes > 1:
         mesh = init_device_mesh(model.device.type, (accelerator.num_processes,))
-        for block in repeated_blocks(model):
+        for block in model.blocks():
             fully_shard(block, mesh=mesh)
         scalars = {parameter for parameter in model.parameters() if parameter.dim() == 0}  # a scalar cannot be divided
         fully_shard(model, mesh=mesh, ignored_params=scalars)
@@ -101,49 +96,9 @@ def without_sync(accelerator: Accelerator, model: ERRSeg, network: nn.Module) ->
             yield
 
 
-def wait_for_all() -> None:
-    """Wait until every process has called this, as long as all are alive (:mod:`err_seg.engine.peers`)."""
-    peers.meet()
-
-
-def check_shared_folder(folder: Path) -> None:
-    """Make the output folder, and check that all processes, on whichever machine, see the same one.
-
-    One process writes checkpoints and all read them; an evaluation's results are collected through files.
-
-    Raises:
-        ConfigError: some do not; raised in all processes, and names the ones that do not.
-    """
-    rank, processes = process_share()
-    if processes == 1:
-        return
-    name = [f".shared-{os.urandom(8).hex()}"]  # new every time, so that a copy of the folder does not hold it
-    dist.broadcast_object_list(name)
-    probe = folder / name[0]
-    if rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-    wait_for_all()
-    seen: list[bool] = [False] * processes
-    dist.all_gather_object(seen, probe.exists())
-    if rank == 0:
-        probe.unlink()
-    if not all(seen):
-        blind = ", ".join(str(number) for number, sees in enumerate(seen) if not sees)
-        raise ConfigError(
-            f"OUTPUT_DIR {folder} is not one folder for all: process {blind} does not see what process 0 writes to it. "
-            "Give all machines the same folder, on a disk that they share"
-        )
-
-
-def repeated_blocks(model: ERRSeg) -> list[nn.Module]:
-    """List the blocks that make up the CLIP towers and ESCF, each run as one call, with weights used nowhere else."""
-    return model.encoder.blocks() + model.head.blocks()
-
-
 @contextmanager
 def activation_checkpointing(model: ERRSeg, cfg: Config) -> Iterator[None]:
-    """During a ``with`` block, recompute :func:`repeated_blocks` in the backward pass, as ``SOLVER`` says.
+    """During a ``with`` block, recompute the network's repeated blocks in the backward pass, as ``SOLVER`` says.
 
     Whole blocks keep nothing but their input. With "elementwise", results of products, convolutions and attention are
     kept, and what lies between them, which takes hardly any time, is recomputed.
@@ -151,7 +106,7 @@ def activation_checkpointing(model: ERRSeg, cfg: Config) -> Iterator[None]:
     options: dict[str, Any] = {"use_reentrant": False}
     if cfg.SOLVER.RECOMPUTED == "elementwise":
         options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _keep_products)
-    blocks = repeated_blocks(model) if cfg.SOLVER.ACTIVATION_CHECKPOINTING else []
+    blocks = model.blocks() if cfg.SOLVER.ACTIVATION_CHECKPOINTING else []
     for block in blocks:
         block.forward = functools.partial(checkpoint, block.forward, **options)
     try:

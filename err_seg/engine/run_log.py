@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from err_seg.config import Config, ConfigError
-from err_seg.disk import writing
-from err_seg.files import write_text
+from err_seg.utils.disk import writing
+from err_seg.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 

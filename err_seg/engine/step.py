@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from err_seg.config import Config
 from err_seg.data import Batch, DatasetSpec, TrainingTransform
-from err_seg.device import upload
 from err_seg.engine.distillation import Teacher
-from err_seg.modeling.err_seg import ERRSeg
 from err_seg.modeling.loss import count_pixels, distillation_loss, segmentation_loss
-from err_seg.processes import process_share, sum_over_processes
+from err_seg.prediction.model import ERRSeg
+from err_seg.utils.device import upload
+from err_seg.utils.processes import process_share, sum_over_processes
 
 
 def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:

@@ -3,9 +3,9 @@
 from contextlib import closing
 
 from err_seg.config import Config
-from err_seg.engine.course import under_way
-from err_seg.engine.run import TrainingRun
-from err_seg.modeling.err_seg import ERRSeg
+from err_seg.engine.base_trainer import under_way
+from err_seg.engine.trainer import TrainingRun
+from err_seg.prediction.model import ERRSeg
 
 
 def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
@@ -13,8 +13,9 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
 
     Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.run_log`), checkpoints every
     ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), images of predictions
-    every ``VIS_PERIOD`` (:mod:`err_seg.engine.vis`), and ``model_final.safetensors``. Every ``TEST.EVAL_PERIOD`` and at
-    the end it writes results on ``DATASETS.TEST``, in ``evaluations``, and the best weights so far, as
+    every ``VIS_PERIOD`` (:mod:`err_seg.engine.training_images`), and ``model_final.safetensors``. Every
+    ``TEST.EVAL_PERIOD`` and at the end it writes results on ``DATASETS.TEST``, in ``evaluations``, and the best weights
+    so far, as
     ``model_best.safetensors``.
 
     If ``torch.distributed`` is initialised, all its processes must call this. With any number of processes, a global

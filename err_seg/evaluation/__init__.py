@@ -2,16 +2,8 @@
 
 from err_seg.evaluation.boundary import BoundaryConfusion
 from err_seg.evaluation.confusion import ConfusionMatrix, Counts
-from err_seg.evaluation.export import (
-    labels_from_rle,
-    load_label_png,
-    load_rle_json,
-    rle_segments,
-    save_label_png,
-    save_rle_json,
-)
 from err_seg.evaluation.metrics import SUMMARY_METRICS, class_pixels, segmentation_metrics, unique_names
-from err_seg.evaluation.report import (
+from err_seg.evaluation.results import (
     BenchmarkResult,
     class_table,
     copypaste_lines,
@@ -20,6 +12,14 @@ from err_seg.evaluation.report import (
     save_results,
     save_summary_csv,
     summary_table,
+)
+from err_seg.visualization.label_files import (
+    labels_from_rle,
+    load_label_png,
+    load_rle_json,
+    rle_segments,
+    save_label_png,
+    save_rle_json,
 )
 
 __all__ = [

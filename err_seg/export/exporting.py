@@ -15,9 +15,9 @@ from torch.export import Dim, ExportedProgram
 
 from err_seg.export.half import products_to_half
 from err_seg.export.network import INPUTS, OUTPUTS, ExportableERRSeg, example_inputs
-from err_seg.files import atomic_write
-from err_seg.identity import RESULT_FORMAT, weights_digest
-from err_seg.modeling.err_seg import ERRSeg
+from err_seg.prediction.model import ERRSeg
+from err_seg.utils.files import atomic_write
+from err_seg.utils.fingerprint import RESULT_FORMAT, weights_digest
 
 EXAMPLE_CLASSES, EXAMPLE_KEPT = 13, 6
 LARGEST_BATCH, LARGEST_SIDE, LARGEST_VOCABULARY = 4096, 32768, 65536

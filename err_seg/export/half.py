@@ -1,7 +1,7 @@
 """Half precision in ONNX: convolutions and matrix products in fp16, all else in fp32.
 
-As under autocast (:func:`err_seg.device.autocast`), norms, softmax and ESCF's residual stream are not touched, and
-neither are the cost maps, by which CRM chooses the classes. The exporter writes those, and nothing else, as Einsum.
+As under autocast (:func:`err_seg.utils.device.autocast`), norms, softmax and ESCF's residual stream are not touched,
+and neither are the cost maps, by which CRM chooses the classes. The exporter writes those, and nothing else, as Einsum.
 """
 
 from collections.abc import Iterator

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from err_seg.modeling.crm import ranked
-from err_seg.modeling.err_seg import ERRSeg
+from err_seg.prediction.model import ERRSeg
 
 INPUTS = ("image", "text", "ranks")
 OUTPUTS = ("probabilities", "kept")

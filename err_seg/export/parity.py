@@ -14,7 +14,7 @@ from torch import Tensor
 from err_seg.export.exporting import ExportError
 from err_seg.export.network import INPUTS, OUTPUTS, example_inputs
 from err_seg.modeling.crm import NOT_KEPT
-from err_seg.modeling.err_seg import ERRSeg
+from err_seg.prediction.model import ERRSeg
 
 TOLERANCES = {"fp32": 2e-3, "fp16": 2e-2}
 """How much a probability may differ."""

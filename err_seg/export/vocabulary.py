@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from err_seg.files import atomic_write
-from err_seg.identity import weights_digest
-from err_seg.modeling.err_seg import ERRSeg
-from err_seg.prompts import VocabularyError
+from err_seg.prediction.model import ERRSeg
+from err_seg.text.prompts import VocabularyError
+from err_seg.utils.files import atomic_write
+from err_seg.utils.fingerprint import weights_digest
 
 
 def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path) -> None:

@@ -13,20 +13,20 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from err_seg.benchmarks.cases import Case
-from err_seg.benchmarks.machine import measure_machine
-from err_seg.benchmarks.measuring import measure, percentiles
-from err_seg.benchmarks.report import EXPLANATION, group_table, machine_text
-from err_seg.build import build_model
-from err_seg.choices import COMPILE_MODES
 from err_seg.config import Config, get_cfg
+from err_seg.config.constants import COMPILE_MODES
 from err_seg.data import SegmentationPairs, get_dataset
-from err_seg.device import tf32
 from err_seg.engine import train
-from err_seg.engine.run import TrainingRun
+from err_seg.engine.trainer import TrainingRun
 from err_seg.gpu_checks.trial import ROOT, Finding, Trial, table
+from err_seg.lab.benchmarks.cases import Case
+from err_seg.lab.benchmarks.machine import measure_machine
+from err_seg.lab.benchmarks.measurement import measure, percentiles
+from err_seg.lab.benchmarks.report import EXPLANATION, group_table, machine_text
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import VOCABULARY
+from err_seg.models.build import build_model
+from err_seg.utils.device import tf32
 
 # required share of pixels with the CPU's label, without TF32 and with it
 SAME_LABELS = {False: 0.999, True: 0.99}

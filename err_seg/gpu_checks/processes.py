@@ -16,8 +16,6 @@ import psutil
 import torch
 from PIL import Image
 
-from err_seg.build import build_model
-from err_seg.checkpoint import read_checkpoint
 from err_seg.config import Config
 from err_seg.data import register, spec_from_dict
 from err_seg.engine import evaluate
@@ -25,6 +23,8 @@ from err_seg.engine.checkpoints import Checkpoints
 from err_seg.gpu_checks.trial import Finding, Trial, table
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import WORDS
+from err_seg.models.build import build_model
+from err_seg.models.checkpoint import read_checkpoint
 
 MINUTES_FOR_A_COMMAND = 8
 MIB = 2**20

@@ -15,7 +15,7 @@ import fiftyone
 import numpy as np
 from fiftyone.core.models import Model
 
-from err_seg.data.vocabularies import VocabularySource, read_vocabulary
+from err_seg.text.vocabularies import VocabularySource, read_vocabulary
 
 
 def segmentation(result: Any) -> fiftyone.Segmentation:

@@ -27,7 +27,7 @@ two splits.
 
 The weights in this package, ``clip.safetensors`` and its like for the other CLIPs and ``err_seg.safetensors`` (what
 lies outside CLIP), all fp16, are made from nothing but drawn images; their metadata holds the settings.
-:mod:`err_seg.mini_runs` makes them again::
+:mod:`err_seg.lab.mini` makes them again::
 
     err-seg mini pretrain --package
     err-seg mini pretrain --config-file configs/mini/err_seg_vit.yaml --package

@@ -16,6 +16,7 @@ from timm.models.fastvit import FastVit, RepConditionalPosEnc
 
 from err_seg.mini.tokenizer import WordTokenizer
 from err_seg.mini.worlds import MOST_NAMES, SIXTY, words
+from err_seg.modeling.clip import CUSTOM_CLIPS, CustomCLIP
 
 TRUNK, FASTVIT_TRUNK = "err_seg_mini_convnext", "err_seg_mini_fastvit"
 CONTEXT_LENGTH = 16
@@ -120,3 +121,9 @@ def err_seg_mini_fastvit(pretrained: bool = False, **options: Any) -> FastVit:
     options["pretrained_cfg"] = {"architecture": FASTVIT_TRUNK, "classifier": "head.fc"}
     features = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
     return build_model_with_cfg(FastVit, FASTVIT_TRUNK, pretrained, feature_cfg=features, **sizes, **options)
+
+
+CUSTOM_CLIPS.update(
+    (name, CustomCLIP(partial(clip_config, name), clip.weights, partial(tokenizer, name)))
+    for name, clip in CLIPS.items()
+)

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from err_seg.mini.canvas import LEVELS, Canvas
-from err_seg.mini.dealing import CROP, CROPS, SPLITS, at_least, choose, dealt, random
+from err_seg.mini.sampling import CROP, CROPS, SPLITS, at_least, choose, dealt, random
 from err_seg.mini.shapes import WALL_COLOURS
 from err_seg.mini.vocabulary import CLASS_SETS, PROMPTS
 from err_seg.mini.worlds import SIXTY, world

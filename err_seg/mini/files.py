@@ -20,11 +20,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from err_seg.data.spec import DatasetSpec
-from err_seg.drawing.saving import save_image
-from err_seg.files import remove_partial_files, write_json
-from err_seg.mini.dealing import SPLITS
+from err_seg.mini.sampling import SPLITS
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.worlds import MOST_NAMES, NUM_SHOWN, SIXTY
+from err_seg.utils.files import remove_partial_files, write_json
+from err_seg.utils.images import save_image
 
 SCENES = {"train": 2400, "val": 240, "test": 320}
 """Scenes of each split, where a data set's name does not say how many."""

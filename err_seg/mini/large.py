@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from err_seg.mini.canvas import LEVELS
-from err_seg.mini.dealing import OBJECTS, PLAN, SPLITS, WALLS, dealt, random
+from err_seg.mini.sampling import OBJECTS, PLAN, SPLITS, WALLS, dealt, random
 from err_seg.mini.scenes import MiniScenes, Plan, Thing, arrange
 
 _CLASSES_PER_SCENE = (8,)

@@ -9,7 +9,7 @@ import numpy as np
 
 from err_seg.data.dataset import Sample
 from err_seg.mini.canvas import LEVELS, Canvas
-from err_seg.mini.dealing import OBJECTS, PAINT, PLAN, SPLITS, WALLS, at_least, choose, dealt, random
+from err_seg.mini.sampling import OBJECTS, PAINT, PLAN, SPLITS, WALLS, at_least, choose, dealt, random
 from err_seg.mini.vocabulary import CLASS_SETS
 from err_seg.mini.worlds import SIXTY, World, world
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from err_seg.messages import did_you_mean, listed
-from err_seg.prompts import VocabularyError
+from err_seg.text.prompts import VocabularyError
+from err_seg.utils.messages import did_you_mean, listed
 
 START = 1
 WORDS_SHOWN = 40

@@ -4,7 +4,7 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
@@ -12,10 +12,20 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.mini import clip as mini
-
 # open_clip's CLIP module, which has no type annotations
 OpenCLIP = Any
+
+
+class CustomCLIP(NamedTuple):
+    """A CLIP beside open_clip's: its description as in open_clip's ``*.json`` files, weights, and tokenizer."""
+
+    config: Callable[[], dict[str, Any]]
+    weights: Path
+    tokenizer: Callable[[], Callable[..., Tensor]]
+
+
+CUSTOM_CLIPS: dict[str, CustomCLIP] = {}
+"""By the name that ``MODEL.CLIP.NAME`` and ``MODEL.CLIP.PRETRAINED`` take; :mod:`err_seg.mini.clip` adds its own."""
 
 
 class CLIPConfigError(ValueError):
@@ -26,14 +36,13 @@ def clip_model_config(name: str) -> dict:
     """Return open_clip's description (``embed_dim``, ``vision_cfg``, ``text_cfg``) of a model.
 
     Args:
-        name: a model name of open_clip or of :data:`err_seg.mini.clip.CLIPS`, or the path of a JSON file in its own
-            format.
+        name: a model name of open_clip or of :data:`CUSTOM_CLIPS`, or the path of a JSON file in open_clip's format.
 
     Raises:
         CLIPConfigError: the name is unknown or the file unreadable.
     """
-    if name in mini.CLIPS:
-        config = mini.clip_config(name)
+    if name in CUSTOM_CLIPS:
+        config = CUSTOM_CLIPS[name].config()
     elif name.endswith(".json"):
         try:
             config = json.loads(Path(name).read_text(encoding="utf-8"))
@@ -111,11 +120,11 @@ def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
     """
     if not pretrained:
         return
-    tags = [name] if name in mini.CLIPS else open_clip.list_pretrained_tags_by_model(name)
+    tags = [name] if name in CUSTOM_CLIPS else open_clip.list_pretrained_tags_by_model(name)
     if Path(pretrained).is_file():
         path = pretrained
     elif pretrained in tags:
-        path = str(mini.CLIPS[name].weights) if name in mini.CLIPS else _download(name, pretrained)
+        path = str(CUSTOM_CLIPS[name].weights) if name in CUSTOM_CLIPS else _download(name, pretrained)
     else:
         raise CLIPConfigError(
             f"MODEL.CLIP.PRETRAINED: {pretrained!r} is no file and no tag of {name}; use a file, "
@@ -143,8 +152,8 @@ def _download(name: str, tag: str) -> str:
 
 def build_tokenizer(name: str) -> Callable[..., Tensor]:
     """Return the model's tokenizer, which maps texts and a ``context_length`` to int64 tokens (N, context_length)."""
-    if name in mini.CLIPS:
-        return mini.tokenizer(name)
+    if name in CUSTOM_CLIPS:
+        return CUSTOM_CLIPS[name].tokenizer()
     if name.endswith(".json"):
         return open_clip.SimpleTokenizer(context_length=clip_model_config(name)["text_cfg"]["context_length"])
     return open_clip.get_tokenizer(name)

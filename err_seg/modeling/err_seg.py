@@ -1,101 +1,38 @@
-"""ERR-Seg: the whole network, and its use on images and words."""
+"""ERR-Seg: the network of the paper's figure, from images and text to the logits of the classes that they need."""
 
-import contextlib
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import closing
-from types import MappingProxyType
-from typing import Any, overload
+from typing import Any
 
-import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from err_seg.arguments import ArgumentError, check_count, check_flag, check_size
-from err_seg.checkpoint import WeightsSource
-from err_seg.data.arrays import ArrayFormat
-from err_seg.data.image_sources import ImageSource, are_read, is_single, open_images
-from err_seg.data.vocabularies import VocabularySource, read_vocabulary
-from err_seg.device import PRECISIONS, autocast, tf32, upload
-from err_seg.modeling.encoder import CLIPEncoder, Features
+from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.modeling.head import Head, Prediction
-from err_seg.modeling.layers import resize
-from err_seg.modeling.prediction import Call
-from err_seg.modeling.segmentation import Segmentation, split_results
-from err_seg.modeling.tiles import check_tile, segment_windows
-from err_seg.modeling.words import Words
-from err_seg.pretrained import Pretrained
-from err_seg.prompts import PromptStyle
 
 STRIDE = 16
+"""Pixels of the input per place of the grid of cost maps, E16."""
 
 
-class ERRSeg(Pretrained, nn.Module):
-    """Efficient redundancy reduction for open-vocabulary semantic segmentation.
+class ERRSegNetwork(nn.Module):
+    """Efficient redundancy reduction for open-vocabulary semantic segmentation (paper, Fig. "overall architecture").
 
     Args:
         encoder: CLIP, read densely.
         head: everything after CLIP.
-        words: reads class names.
-        size: S in evaluation, a multiple of 32.
-        pixel_mean, pixel_std: statistics of the input, RGB in 0..255.
-        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` (autocast) in :meth:`predict`.
-
-    Any number of threads may predict with one model, as long as none trains it, loads weights into it or moves it. A
-    call reads the model's settings once, when it begins.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-    settings: Mapping[str, Any] = MappingProxyType({})
-    """What it was built from, to tell results of different networks apart; see ``err_seg.build.network_settings``."""
-    source: WeightsSource | None = None
-    """Where its weights were read from; ``None`` if from no file, or if they were trained since."""
-
-    def __init__(
-        self,
-        *,
-        encoder: CLIPEncoder,
-        head: Head,
-        words: Words,
-        size: int,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        precision: str = "fp32",
-    ):
+    def __init__(self, *, encoder: CLIPEncoder, head: Head):
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.words = words
-        self.size = size
-        self.precision = precision
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        """The device that the model is on."""
-        return self.pixel_mean.device
-
-    @property
-    def num_kept(self) -> int | None:
-        """K in evaluation; ``None`` keeps all classes."""
-        return self.head.crm.num_kept
-
-    def train(self, mode: bool = True) -> "ERRSeg":
-        """Switch to training mode, in which weights may change, or to evaluation mode."""
-        if mode:
-            self.source = None
-        return super().train(mode)
 
     def forward(
         self, images: Tensor, text: Tensor, num_kept: int | None = None, labels: Tensor | None = None
     ) -> Prediction:
-        """Segment normalised images (paper, Fig. "overall architecture").
+        """Segment normalised images: encode, then cost maps, kept classes, embedding, fusion and upsampling (`Head`).
 
         Args:
-            images: (B, 3, S, S) float, normalised; see :meth:`preprocess`.
+            images: (B, 3, S, S) float, normalised by the pixel statistics; S is a multiple of 32.
             text: the vocabulary, as (T, P, L) int64 tokens, which run through the text tower (in training), or as
-                (T, D) float embeddings (see :meth:`embed_vocabulary`).
+                (T, D) float embeddings.
             num_kept: K, instead of the model's own.
             labels: (B, H, W) int64, in training: the classes in them are kept before all others.
         """
@@ -118,173 +55,6 @@ class ERRSeg(Pretrained, nn.Module):
         """Whether it is compiled, see :meth:`compile`."""
         return self.encoder._compiled_call_impl is not None
 
-    def embed_vocabulary(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
-        """Embed T class names to (T, D) unit vectors, without gradient; see :class:`Words`."""
-        return self.words.embed(self.encoder.clip, vocabulary, style)
-
-    def preprocess(self, images: Sequence[Tensor] | Tensor, size: int | None = None) -> Tensor:
-        """Normalise images and resize each to S×S (bilinear, not antialiased, aspect ratio not kept).
-
-        Args:
-            images: B images (3, h, w), RGB in 0..255, of any sizes and any numeric type, or one tensor (B, 3, h, w).
-            size: S instead of the model's own.
-
-        Returns:
-            (B, 3, S, S) float32 on the model's device.
-        """
-        size = size or self.size
-        if isinstance(images, Tensor):
-            normalised = (upload(images, self.device) - self.pixel_mean).div_(self.pixel_std).float()
-            return resize(normalised, (size, size))
-        if len(images) > 1 and len({(image.shape, image.dtype, image.device) for image in images}) == 1:
-            return self.preprocess(torch.stack(list(images)), size)  # all at once
-        return torch.cat([self.preprocess(image.unsqueeze(0), size) for image in images])
-
-    @overload
-    def predict(self, images: ImageSource, vocabulary: VocabularySource, **options: Any) -> Segmentation: ...
-
-    @overload
-    def predict(self, images: Iterable[Any], vocabulary: VocabularySource, **options: Any) -> list[Segmentation]: ...
-
-    def predict(
-        self, images: Any, vocabulary: VocabularySource, *, progress: bool = False, **options: Any
-    ) -> Segmentation | list[Segmentation]:
-        """Label every pixel of an image, or of several, with words.
-
-        Args:
-            images: an image, or a list, tuple, generator, ... of images, of any sizes; see :meth:`predict_stream`.
-            vocabulary: class names, or the name of a vocabulary, or a file; see :meth:`predict_stream`.
-            progress: show a progress bar.
-            options: ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``refine``, ``batch_size``,
-                ``value_range`` and ``channel_order``, see :meth:`predict_stream`.
-
-        Returns:
-            For one image its :class:`Segmentation`; for several, however many, a list of them, in order.
-
-        Raises:
-            ArgumentError, VocabularyError, ImageError, ImageReadError: see :meth:`predict_stream`.
-        """
-        check_flag("progress", progress)
-        results = self.predict_stream(images, vocabulary, **options)
-        total = 1 if is_single(images) else len(images) if isinstance(images, Sized) else None
-        with closing(results), tqdm(results, total=total, desc="images", disable=not progress) as shown:
-            found = list(shown)
-        return found[0] if is_single(images) else found
-
-    def predict_stream(
-        self,
-        images: Any,
-        vocabulary: VocabularySource,
-        *,
-        num_kept: int | None = None,
-        templates: Iterable[str] | None = None,
-        synonyms: str | None = None,
-        size: tuple[int, int] | None = None,
-        tile: int | str | None = None,
-        refine: bool = False,
-        batch_size: int = 1,
-        value_range: tuple[float, float] | None = None,
-        channel_order: str = "rgb",
-    ) -> Generator[Segmentation, None, None]:
-        """Label images one after the other; what is held in memory does not grow with their number.
-
-        Files are fetched and decoded in threads, a few images ahead. All else is read as it is asked for, so that a
-        generator may close or overwrite what it has yielded.
-
-        Args:
-            images: a list, generator, ... of images, of any sizes, endless if need be; or one image. An image is
-
-                * a path, or an ``https://`` address (up to 100 MB);
-                * the bytes of a file, or a file object opened in binary mode;
-                * a PIL image;
-                * an array or tensor of H×W grey, H×W×3 colours or H×W×4 colours with alpha; tensors also C×H×W.
-
-                All are made upright and eight bit, and composited on white where they are transparent.
-            vocabulary: class names, of which "a, b" are synonyms of one class; names of vocabularies (the keys of
-                :func:`err_seg.vocabularies`) and paths of files of names may be among them or stand alone, see
-                :func:`err_seg.data.vocabularies.expand_names`.
-            num_kept: K, instead of the model's own: how many classes of the vocabulary an image's result may contain.
-            templates: prompts with ``{}`` for the name, instead of the model's own.
-            synonyms: ``"first"`` or ``"average"``, instead of the model's own.
-            size: (H, W) of the results, instead of each image's own.
-            tile: label larger images in overlapping windows, each of so many pixels a side; "auto" is S, where nothing
-                is reduced. All windows speak of the same K classes. ``None``: any image is seen as a whole, S×S.
-            refine: let the borders follow the edges of the image, by a guided filter.
-            batch_size: images, or windows of an image, that go through the network together.
-            value_range: the values of all arrays and tensors that are black and white. ``None``: 0 and 255 of uint8, 0
-                and 65535 of uint16; floating-point values have no range unless it is given.
-            channel_order: ``"bgr"`` if the channels of arrays and tensors are in OpenCV's order.
-
-        Returns:
-            A generator of one :class:`Segmentation` for each image, in order.
-
-        Raises:
-            ArgumentError: any other argument cannot be used, or the model is in training mode. This and what is wrong
-                with the vocabulary is said at once, before an image is asked for.
-            VocabularyError: the vocabulary, templates or synonyms cannot be used, for example because of an empty,
-                duplicate or over-long name.
-            ImageError: an input is not an image; says its number, from 0. Raised after all results before it.
-            ImageReadError: a file or PIL image cannot be read, an address not fetched; names it and its number.
-            TooLargeError: ``tile`` is so small that the maps would take most of the memory.
-        """
-        names = read_vocabulary(vocabulary)
-        call = Call(
-            vocabulary=names,
-            style=self.words.style.changed(templates, synonyms),
-            num_kept=(self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept),
-            side=self.size,
-            precision=self.precision,
-            size=None if size is None else check_size(size),
-            tile=check_tile(tile, self.size),
-            refine=check_flag("refine", refine),
-            batch_size=check_count("batch_size", batch_size),
-            arrays=ArrayFormat(value_range, channel_order),
-        )
-        readers = open_images(images, call.arrays)
-        with torch.no_grad(), self.evaluating(call.precision):
-            text = self.embed_vocabulary(names, call.style)
-        return call.results(readers, lambda batch: self.segment(batch, text, call), ahead=not are_read(images))
-
-    def segment(self, images: list[Tensor], text: Tensor, call: Call) -> list[Segmentation]:
-        """Segment images (3, h, w) as a call asks for it: together as a whole, or a single large one in windows.
-
-        Args:
-            images: RGB in 0..255.
-            text: (T, D) embeddings of the call's vocabulary.
-            call: what is asked for.
-        """
-        sizes, windows = call.sizes(images), call.windows(images[0])
-        with torch.no_grad(), self.evaluating(call.precision):
-            if windows is None:
-                prediction = self(self.preprocess(images, call.side), text, call.num_kept)
-                return self.compact(prediction, call.vocabulary, sizes)
-
-            def encode(views: list[Tensor]) -> Features:
-                return self.encoder(self.preprocess(views, call.side))
-
-            blended = segment_windows(encode, self.head, images[0], text, call.num_kept, windows, call.batch_size)
-            return split_results(*blended, call.vocabulary, sizes, is_adaptive=False)
-
-    def compact(
-        self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]
-    ) -> list[Segmentation]:
-        """Split a prediction into one compact result per image, each at its own size (H, W)."""
-        probabilities, adaptive = prediction.logits.float().sigmoid(), self.head.crm.is_adaptive
-        return split_results(probabilities, prediction.kept, prediction.class_scores, vocabulary, sizes, adaptive)
-
-    @contextlib.contextmanager
-    def evaluating(self, precision: str | None = None) -> Iterator[None]:
-        """During a ``with`` block, compute in this thread at a precision, by default the model's, without TF32.
-
-        The model's mode is not changed, since other threads may be using the model.
-
-        Raises:
-            ArgumentError: the model or a part of it is in training mode.
-        """
-        if any(module.training for module in self.modules()):
-            raise ArgumentError(
-                "the model is in training mode, in which dropout makes results random; call model.eval() first, and "
-                "model.train() before training goes on"
-            )
-        with tf32(False), autocast(self.device, PRECISIONS[precision or self.precision]):
-            yield
+    def blocks(self) -> list[nn.Module]:
+        """List the blocks of the CLIP towers and ESCF, each run as one call, with weights used nowhere else."""
+        return self.encoder.blocks() + self.head.blocks()

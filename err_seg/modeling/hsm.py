@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.device import autocast
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.layers import resize
+from err_seg.utils.device import autocast
 
 CLASSES_AT_A_TIME = 1024
 """How many classes of a vocabulary are ranked at a time, so that memory does not grow with T·H·W."""

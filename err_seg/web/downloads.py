@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from err_seg.checkpoint import WeightsSource
 from err_seg.data import read_image
-from err_seg.inference.formats import Result, result_paths, write_result
-from err_seg.inference.words import Words
-from err_seg.modeling.segmentation import Segmentation
+from err_seg.jobs.formats import Result, result_paths, write_result
+from err_seg.jobs.label_set import Words
+from err_seg.prediction.segmentation import Segmentation
+from err_seg.utils.fingerprint import WeightsSource
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MOST_RESULTS = 32  # each is the K maps at the network's resolution: some megabytes

@@ -10,14 +10,14 @@ import numpy as np
 from PIL import Image
 
 from err_seg.data import ImageReadError, read_image
-from err_seg.drawing.colors import class_colors
-from err_seg.drawing.overlay import OPACITY, area_shares, overlay
-from err_seg.drawing.text import first_synonym
-from err_seg.inference.formats import NOTHING_NAME, Result
-from err_seg.inference.words import NOTHING, Words, WordsError, parse_words, split_names
-from err_seg.modeling.err_seg import ERRSeg
-from err_seg.modeling.segmentation import Segmentation
-from err_seg.modeling.views import ROOM_FOR_NAMES
+from err_seg.jobs.formats import NOTHING_NAME, Result
+from err_seg.jobs.label_set import NOTHING, Words, WordsError, parse_words, split_names
+from err_seg.prediction.model import ERRSeg
+from err_seg.prediction.result_io import ROOM_FOR_NAMES
+from err_seg.prediction.segmentation import Segmentation
+from err_seg.visualization.colors import class_colors
+from err_seg.visualization.overlay import OPACITY, area_shares, overlay
+from err_seg.visualization.text import first_synonym
 from err_seg.web.downloads import Downloads, FileKind, Labelled
 
 # Pillow reads many more, some of them, such as EPS, by programs that are not safe with files of strangers
@@ -65,7 +65,7 @@ def label_upload(
         model: see :func:`err_seg.load`.
         downloads: what makes the files of results.
         path: the image.
-        names, background: words, see :func:`err_seg.inference.split_names`.
+        names, background: words, see :func:`err_seg.jobs.split_names`.
         threshold: pixels whose highest probability, in 0..1, is below this are none of the classes.
         num_kept: K.
         with_names: write the names on the regions of overlays.

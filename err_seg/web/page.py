@@ -9,10 +9,10 @@ import gradio as gr
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, create_model
 
 from err_seg.data import ImageReadError
-from err_seg.data.vocabularies import vocabularies
-from err_seg.inference.words import WordsError
-from err_seg.modeling.err_seg import ERRSeg
-from err_seg.prompts import VocabularyError
+from err_seg.jobs.label_set import WordsError
+from err_seg.prediction.model import ERRSeg
+from err_seg.text.prompts import VocabularyError
+from err_seg.text.vocabularies import vocabularies
 from err_seg.web.downloads import Downloads
 from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, UploadedImage
 from err_seg.web.labelling import Answer, label_upload

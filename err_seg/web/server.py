@@ -12,7 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Response, UploadFile
 from fastapi.responses import FileResponse
 
-from err_seg.modeling.err_seg import ERRSeg
+from err_seg.prediction.model import ERRSeg
 from err_seg.web.downloads import Downloads, FileKind
 from err_seg.web.guard import MAX_UPLOAD, PROGRESS, UPLOAD, Guard
 from err_seg.web.page import WAITING, build_page, event_kinds

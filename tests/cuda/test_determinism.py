@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import err_seg
-from err_seg.device import deterministic
 from err_seg.modeling.layers import DeterministicResize, resize
 from err_seg.modeling.loss import segmentation_loss
+from err_seg.utils.device import deterministic
 
 # Of the documented list of what raises on CUDA (torch.use_deterministic_algorithms), and cumsum of floats, which raised
 # up to torch 2.8

@@ -10,9 +10,9 @@ import torch
 from toy_training import run
 
 import err_seg
-from err_seg.device import deterministic, read_tf32, resolve_precision, tf32
 from err_seg.engine import evaluate
-from err_seg.engine.run import TrainingRun
+from err_seg.engine.trainer import TrainingRun
+from err_seg.utils.device import deterministic, read_tf32, resolve_precision, tf32
 
 OFF, ON = ("ieee", "ieee"), ("tf32", "tf32")
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")

@@ -9,11 +9,11 @@ from fake_cuda import CUDA, NoWaiting, build_shape, move_to_fake
 
 import err_seg
 from err_seg.data import Batch
-from err_seg.device import PRECISIONS, autocast
 from err_seg.engine.step import training_loss
-from err_seg.engine.views import View, segment_views
 from err_seg.evaluation import BoundaryConfusion, ConfusionMatrix
-from err_seg.modeling.text_embeddings import encode_in_batches
+from err_seg.evaluation.tta import View, segment_views
+from err_seg.text.cache import encode_in_batches
+from err_seg.utils.device import PRECISIONS, autocast
 
 SHIPPED = sorted(file for file in REPOSITORY.glob("configs/**/*.yaml") if file.parent.name != "ablations")
 SMALL = ["MODEL.CLIP.PRETRAINED", "", "MODEL.WEIGHTS", "", "INPUT.SIZE", 128, "INPUT.CROP_SIZE", 64]

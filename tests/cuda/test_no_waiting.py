@@ -8,8 +8,8 @@ from conftest import VOCABULARY
 from fake_cuda import NoWaiting
 
 from err_seg.data import Batch
-from err_seg.device import PRECISIONS, autocast
 from err_seg.engine.step import training_loss, vocabulary_input
+from err_seg.utils.device import PRECISIONS, autocast
 
 
 @pytest.mark.parametrize("negatives", [True, False])

@@ -19,10 +19,10 @@ from err_seg.data import (
     spec_from_dict,
     unregister,
 )
-from err_seg.drawing.colors import class_colors
 from err_seg.engine import evaluate
 from err_seg.engine.step import training_transform
-from err_seg.evaluation.report import load_results
+from err_seg.evaluation.results import load_results
+from err_seg.visualization.colors import class_colors
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2
@@ -32,8 +32,8 @@ from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 
-from err_seg.checkpoint import load_weights
 from err_seg.d2 import ERRSegEvaluator, ERRSegMapper, Trainer, register_datasets, to_detectron2
+from err_seg.models.checkpoint import load_weights
 
 
 @pytest.fixture

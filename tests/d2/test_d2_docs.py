@@ -9,9 +9,9 @@ from PIL import Image
 from test_engine_choice import hide_detectron2
 
 import err_seg
-from err_seg.checkpoint import save_weights
 from err_seg.commands.engines import choose_engine
 from err_seg.config import ConfigError
+from err_seg.models.checkpoint import save_weights
 
 pytestmark = pytest.mark.d2
 PAGE = (REPOSITORY / "README.md").read_text(encoding="utf-8")

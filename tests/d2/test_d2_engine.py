@@ -11,11 +11,11 @@ from test_killed_workers import kill_a_loader_process
 from toy_training import assert_same_weights, command, environment, lines, metrics
 from toy_training import run as plain_train
 
-from err_seg.checkpoint import read_checkpoint
 from err_seg.config import ConfigError
 from err_seg.engine import build_optimizer, build_schedule, step
-from err_seg.engine.errors import EvaluationError, TrainingError
 from err_seg.engine.run_log import RunLog
+from err_seg.models.checkpoint import read_checkpoint
+from err_seg.utils.errors import EvaluationError, TrainingError
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2
@@ -95,7 +95,7 @@ def test_clipping_schedule_determinism_and_evaluation_are_the_plain_engines(trai
 
 def test_best_result_survives_a_stop(run_cfg, tmp_path, monkeypatch):
     figures = iter((5.0, 3.0, 4.0))
-    monkeypatch.setattr("err_seg.engine.trial.mean_figure", lambda results, name: next(figures))
+    monkeypatch.setattr("err_seg.engine.periodic_eval.mean_figure", lambda results, name: next(figures))
     training.train(run_cfg("SOLVER.MAX_ITER", 2, "TEST.EVAL_PERIOD", 2))
     best = read_checkpoint(tmp_path / "out/model_best.safetensors")
     training.train(run_cfg("SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 2), resume=True)

@@ -8,9 +8,9 @@ from test_checkpoint import released_state
 from torch import nn
 
 import err_seg
-from err_seg.checkpoint import CheckpointError, load_weights, save_weights
 from err_seg.config import ConfigError
 from err_seg.data import get_dataset
+from err_seg.models.checkpoint import CheckpointError, load_weights, save_weights
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2
@@ -24,7 +24,7 @@ from detectron2.utils.visualizer import Visualizer
 
 from err_seg.d2 import CompactSemSeg, add_err_seg_config, from_detectron2, to_detectron2
 from err_seg.engine.launch import join_processes, launch
-from err_seg.processes import process_share
+from err_seg.utils.processes import process_share
 
 SMALL = (*TOY, "DATASETS.TEST", ["pascal_voc_20_val"])
 

@@ -10,7 +10,7 @@ from err_seg.data import catalog
 from err_seg.data.catalog import CATALOG, Catalog, dataset_names, get_dataset, register, unregister
 from err_seg.data.preparation import CONVERSIONS
 from err_seg.data.spec import DatasetError, DatasetSpec, datasets_root, spec_from_dict
-from err_seg.data.vocabularies import load_vocabulary, vocabulary_names
+from err_seg.text.vocabularies import load_vocabulary, vocabulary_names
 
 OWN = {"name": "own", "image_dir": "own/images", "label_dir": "own/labels", "vocabulary": ["road", "sky, heaven"]}
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import err_seg
-from err_seg.data.vocabularies import load_vocabulary, read_vocabulary
-from err_seg.drawing.colors import BASE_COLORS, class_colors
-from err_seg.prompts import VocabularyError
-from err_seg.vocabulary import Vocabulary
+from err_seg.text.prompts import VocabularyError
+from err_seg.text.vocabularies import load_vocabulary, read_vocabulary
+from err_seg.text.vocabulary import Vocabulary
+from err_seg.visualization.colors import BASE_COLORS, class_colors
 
 YAML = """
 - cat

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from err_seg.commands.prepare import main
-from err_seg.files import atomic_write, remove_partial_files
+from err_seg.utils.files import atomic_write, remove_partial_files
 
 COMMAND = Path(__file__).resolve().parents[2] / "datasets" / "prepare.py"
 LABELS = "VOCdevkit/VOC2012/annotations_detectron2/val"

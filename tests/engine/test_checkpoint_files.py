@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from err_seg.checkpoint import CheckpointError
-from err_seg.disk import size_text
 from err_seg.engine import TrainingError
 from err_seg.engine.checkpoints import Checkpoints, TrainingState, check_output_folder, read_checkpoint_folder
+from err_seg.models.checkpoint import CheckpointError
+from err_seg.utils.disk import size_text
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import logging
 import pytest
 from toy_training import assert_same_weights, metrics, run, stop_after
 
-from err_seg.engine.damaged import DamagedPairs
+from err_seg.engine.skipped_samples import DamagedPairs
 
 
 @pytest.mark.parametrize("workers", [0, 2])

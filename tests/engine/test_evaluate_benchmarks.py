@@ -14,9 +14,9 @@ from toy_training import declaration, write_images
 from err_seg.config import ConfigError
 from err_seg.data import SegmentationPairs, get_dataset, read_image, register, spec_from_dict, unregister
 from err_seg.engine import evaluate
-from err_seg.engine.progress import EvaluationProgress
-from err_seg.engine.views import View, evaluation_views, segment_views
 from err_seg.evaluation import ConfusionMatrix, load_label_png, load_results, load_rle_json
+from err_seg.evaluation.state import EvaluationProgress
+from err_seg.evaluation.tta import View, evaluation_views, segment_views
 
 FOREGROUND = 3
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from toy_training import assert_same_weights, command, environment, run
 
-from err_seg.checkpoint import save_weights
-from err_seg.disk import disk_error
 from err_seg.engine import EvaluationError, TrainingError, evaluate
-from err_seg.engine.run import TrainingRun
-from err_seg.files import atomic_write
-from err_seg.modeling.segmentation import Segmentation
+from err_seg.engine.trainer import TrainingRun
+from err_seg.models.checkpoint import save_weights
+from err_seg.prediction.segmentation import Segmentation
+from err_seg.utils.disk import disk_error
+from err_seg.utils.files import atomic_write
 
 QUIET = ("LOG.PERIOD", 1000)  # nothing but the file in question is written
 

@@ -20,7 +20,7 @@ from err_seg.data.loader import training_loader
 from err_seg.data.transforms import TrainingTransform
 from err_seg.data.workers import start_worker, worker_failures
 from err_seg.engine import EvaluationError, TrainingError, evaluate
-from err_seg.engine.run import TrainingRun
+from err_seg.engine.trainer import TrainingRun
 
 
 def kill_a_loader_process(signum=signal.SIGKILL):

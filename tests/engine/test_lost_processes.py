@@ -23,11 +23,11 @@ import err_seg
 from err_seg.commands import train
 from err_seg.config import ConfigError
 from err_seg.engine import launch as module
-from err_seg.engine import peers
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.launch import join_processes, launch
-from err_seg.engine.progress import EvaluationProgress
-from err_seg.engine.run import TrainingRun
+from err_seg.engine.trainer import TrainingRun
+from err_seg.evaluation.state import EvaluationProgress
+from err_seg.utils import heartbeat
 
 GO_ON = "the same command does the evaluation where it was"
 GONE = "is gone: it was killed, or its machine went down"
@@ -152,9 +152,9 @@ def test_killed_process_of_one_machine_ends_the_other_machine_with_one_sentence(
 
 def impatient_meeting(what):
     """Meet twice, as processes that take two seconds of silence for the end; in between something happens."""
-    peers.BEAT_SECONDS, peers.SILENCE_SECONDS = 0.5, 2.0
+    heartbeat.BEAT_SECONDS, heartbeat.SILENCE_SECONDS = 0.5, 2.0
     join_processes(err_seg.get_cfg(None, ["MODEL.DEVICE", "cpu"]))
-    peers.meet()
+    heartbeat.meet()
     pids = [0, 0]
     dist.all_gather_object(pids, os.getpid())
     if what == "one stops" and dist.get_rank() == 1:
@@ -162,9 +162,9 @@ def impatient_meeting(what):
     if what == "all stop" and dist.get_rank() == 1:
         both = " ".join(map(str, pids))
         subprocess.Popen(["sh", "-c", f"kill -STOP {both}; sleep 4; kill -CONT {both}"]).wait()
-    peers.meet()
+    heartbeat.meet()
     time.sleep(1)
-    peers.meet()
+    heartbeat.meet()
     return 0
 
 
@@ -178,8 +178,8 @@ def test_silent_process_is_lost_but_not_after_a_silence_of_all(capfd, monkeypatc
 
 
 def test_strangers_on_the_port_neither_join_nor_stop_the_others(monkeypatch):
-    monkeypatch.setattr(peers, "BEAT_SECONDS", 0.2)
-    met, key = peers.Peers.__new__(peers.Peers), b"0123456789abcdef"
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.2)
+    met, key = heartbeat.Peers.__new__(heartbeat.Peers), b"0123456789abcdef"
     met.processes, found = 2, {}
     with Listener(("127.0.0.1", 0)) as listener:
         accepting = threading.Thread(target=met._accept, args=(listener, key, found), daemon=True)
@@ -216,7 +216,7 @@ def test_devices_are_taken_before_anything_lies_on_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: events.append(index))
     monkeypatch.setattr(module, "PartialState", lambda **keywords: events.append(keywords))
-    monkeypatch.setattr(peers, "start", lambda on_loss: events.append("peers"))
+    monkeypatch.setattr(heartbeat, "start", lambda on_loss: events.append("peers"))
     monkeypatch.setattr(torch, "empty", lambda *_, **keywords: events.append(keywords))
 
     def joined(device, **variables):

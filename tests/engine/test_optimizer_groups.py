@@ -7,9 +7,9 @@ import torch
 from conftest import SHARED
 
 import err_seg
-from err_seg.checkpoint_names import current_name
 from err_seg.engine import build_optimizer, build_schedule, parameter_groups
 from err_seg.engine.schedule import lr_factor, set_learning_rates
+from err_seg.models.checkpoint_names import current_name
 
 CONFIGS = {"b": "configs/err_seg_convnext_b.yaml", "l": "configs/err_seg_convnext_l.yaml"}
 

@@ -15,7 +15,7 @@ import err_seg
 from err_seg.data import register, spec_from_dict
 from err_seg.engine.launch import join_processes, launch
 from err_seg.engine.parallel import activation_checkpointing
-from err_seg.engine.run import TrainingRun
+from err_seg.engine.trainer import TrainingRun
 
 
 @pytest.fixture(scope="module")

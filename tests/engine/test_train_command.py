@@ -4,8 +4,8 @@ import pytest
 from toy_training import metrics
 
 from err_seg.engine import TrainingInterrupted
-from err_seg.engine.run import TrainingRun
-from err_seg.files import file_sha256
+from err_seg.engine.trainer import TrainingRun
+from err_seg.utils.files import file_sha256
 
 
 def test_trains_then_evaluates_then_evaluates_the_file(train_net, tmp_path):

@@ -13,8 +13,8 @@ from toy_training import assert_resumes_exactly, assert_same_weights, lines, met
 
 import err_seg
 from err_seg.engine import TrainingError, optimizer
-from err_seg.engine import run as run_module
-from err_seg.engine.watch import LOSSES_SKIPPED
+from err_seg.engine import trainer as run_module
+from err_seg.engine.loss_monitor import LOSSES_SKIPPED
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from toy_training import assert_same_weights, command, environment, metrics, run
 import err_seg
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.checkpoints import read_checkpoint_folder
-from err_seg.engine.run import TrainingRun
 from err_seg.engine.signals import stop_request
+from err_seg.engine.trainer import TrainingRun
 
 LONG = ("SOLVER.MAX_ITER", 60, "SOLVER.CHECKPOINT_PERIOD", 3, "MODEL.ESCF.DROP_PATH", 0.5)
 

@@ -14,8 +14,8 @@ import err_seg
 from err_seg.config import ConfigError
 from err_seg.data import register, spec_from_dict
 from err_seg.engine import TrainingError, train
-from err_seg.engine.parallel import activation_checkpointing, images_at_a_time, repeated_blocks
-from err_seg.engine.run import TrainingRun
+from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
+from err_seg.engine.trainer import TrainingRun
 
 
 def trained(run_cfg, *overrides):
@@ -97,7 +97,7 @@ def test_activation_checkpointing_gives_the_same_gradients(toy_model, toy_cfg, s
     cfg = toy_cfg("SOLVER.ACTIVATION_CHECKPOINTING", True, "SOLVER.RECOMPUTED", what)
     labels = torch.randint(0, 4, (1, 32, 32), generator=torch.Generator().manual_seed(0))
     runs = []
-    for block in repeated_blocks(model):
+    for block in model.blocks():
         next(block.children()).register_forward_hook(lambda *_: runs.append(None))
     with FlopCounterMode(display=False) as plain_count:
         plain = gradients(model, labels)
@@ -110,7 +110,7 @@ def test_activation_checkpointing_gives_the_same_gradients(toy_model, toy_cfg, s
     for name, gradient in plain.items():
         assert gradient is not None, name
         torch.testing.assert_close(less[name], gradient, rtol=1e-5, atol=1e-7)
-    assert not any("forward" in vars(block) for block in repeated_blocks(model))
+    assert not any("forward" in vars(block) for block in model.blocks())
 
 
 @pytest.mark.parametrize(("image", "text"), list(itertools.product(["none", "weight", "full"], repeat=2)))
@@ -137,7 +137,7 @@ def test_global_batch_that_cannot_be_shared_out_is_refused(run_cfg):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_loss_that_is_no_number_stops_with_everything_to_know(run_cfg, tmp_path, monkeypatch, value):
-    from err_seg.engine import run as module
+    from err_seg.engine import trainer as module
 
     loss, seen = module.training_loss, []
 

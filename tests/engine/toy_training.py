@@ -14,11 +14,11 @@ from conftest import REPOSITORY, VOCABULARY
 from PIL import Image
 
 import err_seg
-from err_seg.checkpoint import read_checkpoint
 from err_seg.commands import train as train_command
 from err_seg.data import register, spec_from_dict, unregister
 from err_seg.engine import train
-from err_seg.engine.run import TrainingRun
+from err_seg.engine.trainer import TrainingRun
+from err_seg.models.checkpoint import read_checkpoint
 
 SHORT = [
     *("INPUT.CROP_SIZE", 32),

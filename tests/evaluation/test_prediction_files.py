@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from err_seg.drawing.colors import class_colors
 from err_seg.evaluation import (
     labels_from_rle,
     load_label_png,
@@ -17,6 +16,7 @@ from err_seg.evaluation import (
     save_label_png,
     save_rle_json,
 )
+from err_seg.visualization.colors import class_colors
 
 NAMES = ["sky", "tree", "bed "]
 

@@ -9,7 +9,6 @@ import torch
 from conftest import REPOSITORY, VOCABULARY
 from PIL import ExifTags, Image
 
-from err_seg.checkpoint import save_weights
 from err_seg.commands import export, models
 from err_seg.export import (
     ExportableERRSeg,
@@ -23,9 +22,10 @@ from err_seg.export import (
 from err_seg.export.exporting import facts
 from err_seg.export.network import example_inputs
 from err_seg.export.parity import compare
-from err_seg.files import file_sha256
-from err_seg.identity import weights_digest
-from err_seg.prompts import VocabularyError
+from err_seg.models.checkpoint import save_weights
+from err_seg.text.prompts import VocabularyError
+from err_seg.utils.files import file_sha256
+from err_seg.utils.fingerprint import weights_digest
 
 
 @pytest.fixture

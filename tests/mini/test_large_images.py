@@ -7,10 +7,10 @@ import pytest
 
 import err_seg
 from err_seg.commands.mini import main
+from err_seg.lab.mini import large_images
+from err_seg.lab.mini.large_images import Row, Way, chosen, line, predict, ways
 from err_seg.mini.large import LargeScenes
 from err_seg.mini.scenes import MiniScenes
-from err_seg.mini_runs import large_images
-from err_seg.mini_runs.large_images import Row, Way, chosen, line, predict, ways
 
 
 def radii(scenes, count):

@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 
 import err_seg
 from err_seg.commands import main
+from err_seg.lab.mini import pretraining
+from err_seg.lab.mini.pretraining import PretrainingConfig, PretrainingError, contrastive_loss, zero_shot_accuracy
 from err_seg.mini import clip as mini
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.tokenizer import WordTokenizer
 from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
-from err_seg.mini_runs import pretraining
-from err_seg.mini_runs.pretraining import PretrainingConfig, PretrainingError, contrastive_loss, zero_shot_accuracy
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
 from err_seg.modeling.encoder import Features
-from err_seg.prompts import PromptStyle, VocabularyError, tokenize_vocabulary
+from err_seg.text.prompts import PromptStyle, VocabularyError, tokenize_vocabulary
 
 MEAN, STD = torch.tensor([123.675, 116.280, 103.530]).view(3, 1, 1), torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
 

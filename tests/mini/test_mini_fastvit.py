@@ -13,12 +13,8 @@ from torch import nn
 import err_seg
 from err_seg.commands.mini import main
 from err_seg.engine import train
-from err_seg.mini import clip as mini
-from err_seg.mini.crops import MiniCrops
-from err_seg.mini.scenes import MiniScenes
-from err_seg.mini.vocabulary import VOCABULARY
-from err_seg.mini_runs import steps
-from err_seg.mini_runs.pretraining import (
+from err_seg.lab.mini import stages
+from err_seg.lab.mini.pretraining import (
     SETTINGS,
     PretrainingConfig,
     as_matrix,
@@ -26,6 +22,10 @@ from err_seg.mini_runs.pretraining import (
     pretrain,
     zero_shot_accuracy,
 )
+from err_seg.mini import clip as mini
+from err_seg.mini.crops import MiniCrops
+from err_seg.mini.scenes import MiniScenes
+from err_seg.mini.vocabulary import VOCABULARY
 from err_seg.modeling.clip import build_clip, load_clip_weights
 from err_seg.modeling.fastvit import FastViTEncoder
 
@@ -77,7 +77,7 @@ def test_a_convolution_of_one_pixel_is_trained_as_a_matrix():
 
 
 def test_it_is_pre_trained_by_the_command_and_err_seg_trains_on_it(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(steps.SETTINGS, NAME, TOY)
+    monkeypatch.setitem(stages.SETTINGS, NAME, TOY)
     options = ["--config-file", str(CONFIG), "--output", str(tmp_path), "MODEL.CLIP.PRETRAINED", ""]
     assert main(["pretrain", *options]) == 0
     assert "zero-shot accuracy" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The miniature world end to end: the command at toy size, the packaged network, figures, table and image grid."""
+"""The miniature world end to end: the command at toy size, the packaged network, metrics, table and image grid."""
 
 import itertools
 import json
@@ -15,13 +15,13 @@ import err_seg
 from err_seg.commands.mini import main
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
+from err_seg.lab.mini import metrics, stages, world
+from err_seg.lab.mini.metrics import GROUPS, evaluate_baseline, group_miou, seconds_per_image
+from err_seg.lab.mini.pretraining import PretrainingConfig
+from err_seg.lab.mini.result_grid import prediction_grid
+from err_seg.lab.mini.summary import mean_and_deviation, print_table, save_report
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
-from err_seg.mini_runs import figures, steps, world
-from err_seg.mini_runs.figures import GROUPS, evaluate_baseline, group_miou, seconds_per_image
-from err_seg.mini_runs.grid import prediction_grid
-from err_seg.mini_runs.pretraining import PretrainingConfig
-from err_seg.mini_runs.report import mean_and_deviation, print_table, save_report
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/mini/err_seg.yaml"
@@ -82,7 +82,7 @@ def test_the_command_pretrains(tmp_path, capsys, monkeypatch):
     toy = PretrainingConfig(
         steps=2, crops=60, crop_sides=(32,), crop_batch=8, scenes=8, scene_sides=(32,), scene_batch=4
     )
-    monkeypatch.setitem(steps.SETTINGS, "mini", toy)
+    monkeypatch.setitem(stages.SETTINGS, "mini", toy)
     assert main(["pretrain", "--output", str(tmp_path)]) == 0
     assert "zero-shot accuracy" in capsys.readouterr().out
     with safe_open(tmp_path / "clip.safetensors", "pt") as file:
@@ -165,7 +165,7 @@ def test_fusion_is_timed_as_a_part_of_the_whole(packaged, monkeypatch):
     _, model = packaged
     clock = itertools.count()
     monkeypatch.setattr(model, "size", 96)
-    monkeypatch.setattr(figures, "_now", lambda _: float(next(clock)))
+    monkeypatch.setattr(metrics, "_now", lambda _: float(next(clock)))
     images = [torch.zeros(3, 128, 160, dtype=torch.uint8)] * 3
     assert seconds_per_image(model, images, model.embed_vocabulary(VOCABULARY), 6) == (5, 2)
     assert next(clock) == 6 * 4, "an image to warm up, and each image once"

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 import err_seg
 from err_seg.commands.mini import main
 from err_seg.config import ConfigError
+from err_seg.lab.mini import stages
+from err_seg.lab.mini.pretraining import SETTINGS, PretrainingConfig, dense_encoder, pretrain, zero_shot_accuracy
 from err_seg.mini import clip as mini
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import VOCABULARY
-from err_seg.mini_runs import steps
-from err_seg.mini_runs.pretraining import SETTINGS, PretrainingConfig, dense_encoder, pretrain, zero_shot_accuracy
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +108,7 @@ def test_pre_training_teaches_every_weight(name, scene_share):
 
 
 def test_the_command_pre_trains_the_clip_of_the_configuration(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(steps.SETTINGS, "mini_vit", toy())
+    monkeypatch.setitem(stages.SETTINGS, "mini_vit", toy())
     options = ["--config-file", str(CONFIG), "--output", str(tmp_path), "MODEL.CLIP.PRETRAINED", ""]
     assert main(["pretrain", *options]) == 0
     assert "zero-shot accuracy" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from err_seg.data import DatasetError, SegmentationPairs, dataset_names, get_dataset
+from err_seg.lab.mini.captioned import PretrainingConfig, as_shares, batches
 from err_seg.mini.canvas import Canvas
 from err_seg.mini.clip import CLIPS, CONTEXT_LENGTH, tokenizer
 from err_seg.mini.crops import MiniCrops
@@ -14,7 +15,6 @@ from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.shapes import COLOURS, PATTERNS, Look
 from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
 from err_seg.mini.worlds import MOST_NAMES, NUM_SHOWN, words, world
-from err_seg.mini_runs.captioned import PretrainingConfig, as_shares, batches
 
 
 def test_a_larger_world_only_adds_names():

@@ -6,7 +6,7 @@ from conftest import VOCABULARY
 
 import err_seg
 from err_seg.config import ConfigError
-from err_seg.engine.views import View, segment_views
+from err_seg.evaluation.tta import View, segment_views
 from err_seg.modeling import CRM, segmentation_loss
 from err_seg.modeling.crm import NOT_KEPT, kept_class_labels
 from err_seg.modeling.head import ABSENT

@@ -9,11 +9,11 @@ from documents import blocks
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import err_seg
-from err_seg.build import build_compiled
-from err_seg.inference.attention import record_attention
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import VOCABULARY as WORDS
-from err_seg.modeling import ERRSeg
+from err_seg.models.build import build_compiled
+from err_seg.prediction.attention import record_attention
+from err_seg.prediction.model import ERRSeg
 
 CLASSES = tuple(f"thing {i}" for i in range(20))
 

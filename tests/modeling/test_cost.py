@@ -7,7 +7,7 @@ import torch
 from conftest import REPOSITORY
 
 import err_seg
-from err_seg.modeling.cost import network_cost
+from err_seg.lab.benchmarks.flops import network_cost
 
 
 def build(*overrides, name="err_seg_convnext_b"):

@@ -7,10 +7,10 @@ import torch
 from conftest import TESTS
 from torch import nn
 
-from err_seg.build import encoder_of
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, encode_tokens, load_clip_weights
 from err_seg.modeling.convnext import ConvNeXtEncoder
 from err_seg.modeling.fastvit import FastViTEncoder
+from err_seg.models.build import encoder_of
 
 TOY_FASTVIT = str(TESTS / "toy_fastvit.json")
 FOUR_STAGES = ("MobileCLIP2-S0", "MobileCLIP2-S2", "MobileCLIP-S1", "MobileCLIP-S2")

@@ -9,12 +9,12 @@ import torch
 from conftest import TESTS
 from synthetic import synthetic
 
-from err_seg.checkpoint_names import current_name, current_names
-from err_seg.device import PRECISIONS, autocast
 from err_seg.modeling import CRM, ESCF, GUD, CostEmbedding, Head, segmentation_loss
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.escf import CFM, SFM, ESCFLayer, ImageGuidance, TextGuidance
 from err_seg.modeling.gud import UpsamplingStage
+from err_seg.models.checkpoint_names import current_name, current_names
+from err_seg.utils.device import PRECISIONS, autocast
 
 
 def build_decoder(dims):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import err_seg
-from err_seg.device import PRECISIONS, autocast
 from err_seg.mini.vocabulary import VOCABULARY as MINI
+from err_seg.utils.device import PRECISIONS, autocast
 
 CPU = torch.device("cpu")
 LARGEST_FP16 = torch.finfo(torch.float16).max

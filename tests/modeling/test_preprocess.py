@@ -5,7 +5,7 @@ from conftest import VOCABULARY
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from err_seg.device import upload
+from err_seg.utils.device import upload
 
 
 class Copies(TorchDispatchMode):

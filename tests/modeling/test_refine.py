@@ -5,9 +5,9 @@ import torch
 from conftest import VOCABULARY
 
 from err_seg import Segmentation
-from err_seg.modeling import segmentation
 from err_seg.modeling.layers import resize
-from err_seg.modeling.refine import RADIUS, fit, local_mean, refined
+from err_seg.prediction import segmentation
+from err_seg.prediction.refine import RADIUS, fit, local_mean, refined
 
 SIZE = (96, 132)
 

@@ -8,8 +8,8 @@ import torch
 
 from err_seg import Segmentation, TooLargeError
 from err_seg.evaluation import load_label_png, rle_segments, save_label_png
-from err_seg.inference import parse_words
-from err_seg.modeling import segmentation
+from err_seg.jobs import parse_words
+from err_seg.prediction import segmentation
 
 TWELVE_MEGAPIXELS = (3000, 4000)
 

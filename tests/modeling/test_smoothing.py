@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import err_seg
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import VOCABULARY
-from err_seg.modeling.smoothing import smoothed, windows
+from err_seg.prediction.smoothing import smoothed, windows
 
 
 @given(st.lists(st.integers()), st.integers(0, 5))

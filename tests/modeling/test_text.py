@@ -9,10 +9,10 @@ import torch
 from conftest import VOCABULARY
 from torch.nn import functional as F
 
-from err_seg.modeling import text_embeddings
 from err_seg.modeling.clip import encode_tokens
-from err_seg.modeling.text_embeddings import TextEmbeddings
-from err_seg.prompts import PromptStyle, VocabularyError, check_vocabulary
+from err_seg.text import cache
+from err_seg.text.cache import TextEmbeddings
+from err_seg.text.prompts import PromptStyle, VocabularyError, check_vocabulary
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def test_unusable_templates(templates, complaint):
 def encodings(monkeypatch):
     """Count how often a vocabulary is really encoded."""
     calls = []
-    encode = text_embeddings.encode_in_batches
-    monkeypatch.setattr(text_embeddings, "encode_in_batches", lambda *a: calls.append(1) or encode(*a))
+    encode = cache.encode_in_batches
+    monkeypatch.setattr(cache, "encode_in_batches", lambda *a: calls.append(1) or encode(*a))
     return calls
 
 
@@ -162,7 +162,7 @@ def test_an_unwritable_cache_is_no_obstacle(toy_model, tmp_path, caplog):
 
 def test_memory_holds_what_was_used_last(model, encodings, monkeypatch):
     """Room for three vocabularies of two classes: a fourth takes the place of the one that waited longest."""
-    monkeypatch.setattr(text_embeddings, "MEMORY_BYTES", 3 * model.embed_vocabulary(["a", "b"]).nbytes)
+    monkeypatch.setattr(cache, "MEMORY_BYTES", 3 * model.embed_vocabulary(["a", "b"]).nbytes)
     for name in "cd":
         model.embed_vocabulary(["a", name])
     model.embed_vocabulary(["a", "b"])
@@ -205,19 +205,19 @@ LONG = [f"{'very ' * (i % 4)}thing {i}" for i in range(11)]
 
 def test_a_long_vocabulary_is_embedded_in_parts_of_about_equal_length(model, monkeypatch):
     whole, lengths = model.embed_vocabulary(LONG), []
-    monkeypatch.setattr(text_embeddings, "CLASSES_IN_A_PART", 4)
-    encode = text_embeddings.encode_in_batches
-    monkeypatch.setattr(text_embeddings, "encode_in_batches", lambda *a: lengths.append(a[1].shape[::2]) or encode(*a))
+    monkeypatch.setattr(cache, "CLASSES_IN_A_PART", 4)
+    encode = cache.encode_in_batches
+    monkeypatch.setattr(cache, "encode_in_batches", lambda *a: lengths.append(a[1].shape[::2]) or encode(*a))
     torch.testing.assert_close(model.embed_vocabulary(LONG), whole, rtol=0, atol=1e-6)
     assert [count for count, _ in lengths] == [4, 4, 3]
     assert sorted({length for _, length in lengths}) == [length for _, length in lengths]
 
 
 def test_an_interrupted_long_vocabulary_goes_on_where_it_was(model, tmp_path, encodings, monkeypatch):
-    monkeypatch.setattr(text_embeddings, "CLASSES_IN_A_PART", 4)
+    monkeypatch.setattr(cache, "CLASSES_IN_A_PART", 4)
     model.words.embeddings = TextEmbeddings(tmp_path)
     with monkeypatch.context() as patch:
-        counting, done = text_embeddings.encode_in_batches, []
+        counting, done = cache.encode_in_batches, []
 
         def stopping(*arguments):
             if len(done) == 2:
@@ -225,7 +225,7 @@ def test_an_interrupted_long_vocabulary_goes_on_where_it_was(model, tmp_path, en
             done.append(None)
             return counting(*arguments)
 
-        patch.setattr(text_embeddings, "encode_in_batches", stopping)
+        patch.setattr(cache, "encode_in_batches", stopping)
         with pytest.raises(KeyboardInterrupt):
             model.embed_vocabulary(LONG)
     assert len(encodings) == 2

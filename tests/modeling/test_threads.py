@@ -10,9 +10,9 @@ import torch
 from conftest import VOCABULARY
 
 import err_seg
-from err_seg.arguments import ArgumentError
-from err_seg.device import autocast
-from err_seg.inference.attention import record_attention
+from err_seg.prediction.attention import record_attention
+from err_seg.utils.device import autocast
+from err_seg.utils.validation import ArgumentError
 
 THREADS = 4
 

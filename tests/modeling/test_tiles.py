@@ -10,11 +10,11 @@ from conftest import VOCABULARY
 from test_results import a_result
 
 from err_seg import TooLargeError
-from err_seg.modeling import segmentation, tiles
 from err_seg.modeling.crm import CRM, Tally
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.layers import resize, resized_part
-from err_seg.modeling.tiles import joined, plan_windows, segment_windows
+from err_seg.prediction import segmentation, tiles
+from err_seg.prediction.tiles import joined, plan_windows, segment_windows
 
 SIDE = 64
 ALL = len(VOCABULARY)

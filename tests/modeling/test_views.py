@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from err_seg import ArgumentError, ImageReadError, Segmentation
-from err_seg.drawing.overlay import overlay
 from err_seg.evaluation import load_label_png
-from err_seg.vocabulary import Vocabulary
+from err_seg.text.vocabulary import Vocabulary
+from err_seg.visualization.overlay import overlay
 
 VOCABULARY = ["cat", "grass", "sky, heaven", "tree"]
 

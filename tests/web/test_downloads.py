@@ -13,7 +13,7 @@ pytest.importorskip("gradio")
 
 from serving import CALL, FIELDS, image, told
 
-from err_seg.checkpoint import WeightsSource
+from err_seg.utils.fingerprint import WeightsSource
 from err_seg.web.downloads import Downloads
 from err_seg.web.labelling import label_upload
 from err_seg.web.uploads import Uploads

@@ -19,11 +19,11 @@ from conftest import REPOSITORY
 from serving import CALL, FIELDS, free_port, image, serving, told
 
 from err_seg.data import ImageReadError
-from err_seg.drawing.colors import class_colors
-from err_seg.inference import NOTHING, Words, WordsError
+from err_seg.jobs import NOTHING, Words, WordsError
 from err_seg.mini.shapes import OBJECT_COLOURS
-from err_seg.prompts import VocabularyError
-from err_seg.vocabulary import Vocabulary
+from err_seg.text.prompts import VocabularyError
+from err_seg.text.vocabulary import Vocabulary
+from err_seg.visualization.colors import class_colors
 from err_seg.web import create_app, labelling
 from err_seg.web.downloads import Downloads
 from err_seg.web.sketch import SIDE

@@ -13,8 +13,8 @@ from err_seg.data.preparation.images import DamagedFileError, check_size, image_
 from err_seg.data.preparation.labels import IGNORE_8_BIT
 from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.sources import PreparationError
-from err_seg.files import write_json
-from err_seg.messages import listed
+from err_seg.utils.files import write_json
+from err_seg.utils.messages import listed
 
 
 @dataclass

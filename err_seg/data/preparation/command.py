@@ -15,8 +15,8 @@ from err_seg.data.preparation.convert import SplitReport, prepare
 from err_seg.data.preparation.parallel import default_workers
 from err_seg.data.preparation.sources import PreparationError
 from err_seg.data.spec import datasets_root
-from err_seg.disk import is_disk_full
-from err_seg.messages import listed
+from err_seg.utils.disk import is_disk_full
+from err_seg.utils.messages import listed
 
 _INTERRUPTED = 130
 _SHOWN = 20  # classes, and files with errors, that --check shows of each split

@@ -28,7 +28,7 @@ from err_seg.data.preparation.sources import (
     Split,
     read_raw_label,
 )
-from err_seg.files import remove_partial_files
+from err_seg.utils.files import remove_partial_files
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from err_seg.files import atomic_write
+from err_seg.utils.files import atomic_write
 
 _JPEG_QUALITY = 95
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width

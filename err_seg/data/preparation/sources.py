@@ -14,7 +14,7 @@ from scipy.io import loadmat
 
 from err_seg.data.images import read_image, read_label
 from err_seg.data.spec import DatasetSpec
-from err_seg.messages import listed
+from err_seg.utils.messages import listed
 
 
 class PreparationError(RuntimeError):

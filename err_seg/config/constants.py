@@ -1,0 +1,33 @@
+"""The names that options and the code behind them both know: light, so that a help text can list them."""
+
+MODEL_NAMES = ("err-seg-b", "err-seg-l", "mini")
+DEFAULT_MODEL = "err-seg-b"
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+ENGINES = ("auto", "plain", "detectron2")
+BENCHMARKED = ("prediction", "evaluation", "training", "vocabulary")
+"""What of the network is benchmarked, see :mod:`err_seg.lab.benchmarks.cases`."""
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+"""Of ``torch.compile`` with inductor; all but the first record CUDA graphs."""
+RECOMPUTED = ("blocks", "elementwise")
+"""By activation checkpointing, see :func:`err_seg.engine.parallel.activation_checkpointing`."""
+BY_NEED = "need"
+"""Instead of a number K: as many classes as an image needs."""
+FORMATS = (
+    "overlay",
+    "labels",
+    "geotiff",
+    "masks",
+    "json",
+    "rle",
+    "coco",
+    "polygons",
+    "html",
+    "video",
+    "kept",
+    "attention",
+)
+"""Of prediction's result files, see :mod:`err_seg.jobs.formats`."""
+DEFAULT_TEMPLATE = "A photo of a {} in the scene"
+"""The prompt of the published models; {} is the class name."""
+PREPARED = ("coco-stuff", "ade150", "ade847", "pc59", "pc459", "voc20", "voc20b")
+"""Data sets that can be prepared, see :mod:`err_seg.data.preparation.conversions`."""

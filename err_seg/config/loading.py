@@ -1,0 +1,175 @@
+"""The configuration: loading, overriding and validation; its keys are in :mod:`err_seg.config.defaults`.
+
+The tree is a ``CfgNode`` of fvcore, the class that detectron2's own node derives from. YAML files are short deltas on
+the defaults (``_BASE_`` names the file they start from); ``KEY VALUE`` pairs come last.
+"""
+
+import contextlib
+import difflib
+from ast import literal_eval
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fvcore.common.config import CfgNode
+
+from err_seg.config.defaults import KEYS, Config, default_cfg
+from err_seg.utils.errors import ConfigError
+
+# of the grid of cost maps
+STRIDE = 16
+
+# where weights come from and where things lie; weights are identified by their digest, wherever they come from
+NOT_OF_THE_NETWORK = (
+    *("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR"),
+    *("MODEL.DISTILL.WEIGHTS", "MODEL.DISTILL.WEIGHT"),
+)
+
+
+def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()) -> Config:
+    """Load a configuration.
+
+    Args:
+        config_file: a YAML file, the name of one that is shipped ("err_seg_convnext_b", "mini/err_seg"), or ``None``
+            for the defaults.
+        overrides: ``[key, value, key, value, ...]``; values are taken as they are, or parsed where they are text.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown key (with the nearest known one), a value of the wrong type or out
+            of range, or values that contradict each other.
+    """
+    pairs = override_pairs(overrides)
+    cfg = default_cfg()
+    if config_file is not None:
+        for key, value in _leaves(_load_yaml(Path(config_file)), known=cfg):
+            _set(cfg, key, value, str(config_file))
+    for key, value in pairs:
+        _set(cfg, key, value, "override")
+    validate(cfg)
+    return cfg
+
+
+def override_pairs(overrides: Any) -> list[tuple[str, Any]]:
+    """Return ``[key, value, key, value, ...]`` as pairs.
+
+    Raises:
+        ConfigError: it is no such list.
+    """
+    if not isinstance(overrides, Sequence) or isinstance(overrides, str):
+        raise ConfigError(f"overrides must be a list, [key, value, key, value, ...], not {overrides!r}")
+    if len(overrides) % 2:
+        raise ConfigError(f"overrides are KEY VALUE pairs; {overrides[-1]!r} has no value")
+    if wrong := [key for key in overrides[0::2] if not isinstance(key, str)]:
+        raise ConfigError(f"overrides are KEY VALUE pairs; {wrong[0]!r} is no key")
+    return list(zip(overrides[0::2], overrides[1::2], strict=True))
+
+
+def shipped_configs() -> Path:
+    """Return the folder of the shipped YAML files: inside an installed package, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def _load_yaml(file: Path) -> dict[str, Any]:
+    shipped = shipped_configs() / f"{file}.yaml"
+    if not file.is_file() and shipped.is_file():
+        file = shipped
+    if not file.is_file():
+        folder = file.parent if file.parent.is_dir() else Path()
+        found = ", ".join(sorted(str(path) for path in folder.glob("*.yaml"))) or "no YAML file"
+        names = ", ".join(sorted(path.stem for path in shipped_configs().glob("err_seg_*.yaml")))
+        raise ConfigError(
+            f"no configuration file {file}; {folder}/ holds {found}; shipped are {names} and mini/err_seg"
+        )
+    try:
+        return CfgNode.load_yaml_with_base(str(file)) or {}
+    except (yaml.YAMLError, AssertionError, OSError, TypeError) as error:
+        raise ConfigError(f"{file} is not a usable configuration: {error}") from error
+
+
+def settings_of(tree: Config | Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and value of each setting of a configuration, or of its YAML as loaded."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from settings_of(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def network_settings(cfg: Config) -> dict[str, Any]:
+    """Return the settings that predictions depend on besides weights: dotted key to value, JSON-able."""
+    of_network = ((key, value) for key, value in settings_of(cfg) if key.startswith("MODEL.") or key == "INPUT.SIZE")
+    return {key: value for key, value in of_network if key not in NOT_OF_THE_NETWORK}
+
+
+def _leaves(tree: dict[str, Any], known: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and value of each setting; a mapping counts as a setting where the defaults have none."""
+    for name, value in tree.items():
+        child = known.get(name) if isinstance(known, CfgNode) else None
+        if isinstance(value, dict) and (isinstance(child, CfgNode) or child is None):
+            yield from _leaves(value, child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
+    """Set one setting, converted to the type of its default."""
+    *path, leaf = str(key).split(".")
+    node = cfg
+    for name in path:
+        node = node.get(name) if isinstance(node, CfgNode) else None
+    if not isinstance(node, CfgNode) or leaf not in node or isinstance(node[leaf], CfgNode):
+        known = [name for name, _ in _leaves(cfg, known=cfg)]
+        # the last part of a key is what people remember
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [k for k in known if k.split(".")[-1] == leaf]
+        hint = f"did you mean {near[0]}?" if near else "err_seg/config/defaults.py lists all keys"
+        raise ConfigError(f"unknown key {key} ({source}); {hint}")
+    node[leaf] = _converted(key, value, node[leaf], source)
+
+
+def _converted(key: str, value: Any, default: Any, source: str) -> Any:
+    if isinstance(value, str) and type(default) is float:
+        with contextlib.suppress(ValueError):  # also takes "inf"
+            value = float(value)
+    elif isinstance(value, str) and not isinstance(default, str):
+        with contextlib.suppress(ValueError, SyntaxError):  # reported as a wrong type below
+            value = literal_eval(value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, list) and isinstance(value, (list, tuple)):
+        if not default:
+            return list(value)
+        return [_converted(f"each entry of {key}", entry, default[0], source) for entry in value]
+    if type(value) is not type(default):
+        expected = type(default).__name__
+        raise ConfigError(f"{key} ({source}) must be of type {expected} like {default!r}, not {value!r}")
+    return value
+
+
+def validate(cfg: Config) -> None:
+    """Refuse values out of range and settings that contradict each other, naming the key.
+
+    Raises:
+        ConfigError: the first thing found wrong.
+    """
+
+    values = dict(settings_of(cfg))
+
+    def require(condition: bool, key: str, expected: str) -> None:
+        if not condition:
+            raise ConfigError(f"{key} must be {expected}, not {values[key]!r}")
+
+    for key, (_, range_) in KEYS.items():
+        require(range_.accepts(values[key]), key, range_.expected)
+
+    escf = cfg.MODEL.ESCF
+    for key in ("INPUT.SIZE", "INPUT.CROP_SIZE"):
+        side = values[key] // STRIDE
+        for ratio in ("MODEL.ESCF.SSR_RATIO", "MODEL.ESCF.CSR_RATIO"):
+            require(side % values[ratio] == 0, ratio, f"a divisor of the grid's side {side} ({key} / {STRIDE})")
+    off = "MODEL.ESCF.ENABLED False switches both off"
+    require(escf.SFM or escf.CFM or not escf.ENABLED, "MODEL.ESCF.SFM", f"True where MODEL.ESCF.CFM is False ({off})")
+    dim = cfg.MODEL.COST_EMBEDDING.DIM
+    require(dim % escf.NUM_HEADS == 0, "MODEL.ESCF.NUM_HEADS", f"a divisor of MODEL.COST_EMBEDDING.DIM = {dim}")

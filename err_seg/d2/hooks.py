@@ -1,0 +1,102 @@
+"""Makes a run of detectron2's trainer save and report what a run of the plain engine does."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from torch import Tensor
+
+from err_seg.config import Config
+from err_seg.data import Batch
+from err_seg.data.loader import seed_of
+from err_seg.engine.base_trainer import Course
+from err_seg.engine.checkpoints import TrainingState
+from err_seg.engine.loss_monitor import Iteration, LateNumbers
+from err_seg.engine.periodic_eval import trial_cfg
+from err_seg.engine.training_images import predict_batch
+from err_seg.evaluation import BenchmarkResult
+from err_seg.evaluation.results import load_results
+from err_seg.utils.errors import TrainingInterrupted
+from err_seg.utils.processes import wait_for_all
+
+
+class Stopped(BaseException):
+    """Carries a ``TrainingInterrupted`` through detectron2's loop, which would print an exception's stack trace."""
+
+
+class TrainerCourse(Course, HookBase):
+    """A hook that does before and after detectron2's steps what the plain engine does before and after its own.
+
+    Args:
+        cfg: the plain engine's configuration.
+        meta_arch: the model, without what it was wrapped in.
+
+    Attributes:
+        state: what the run starts from, without the optimizer's state, which is large; ``None`` before that is known.
+    """
+
+    def __init__(self, cfg: Config, meta_arch: Any):
+        super().__init__(cfg, meta_arch.network)
+        self.meta_arch = meta_arch
+        self.state: TrainingState | None = None
+
+    def begin(self, *, resume: bool) -> TrainingState:
+        """Find the state to start from, and restore all of it but the place in the data."""
+        self.state = self.prepare(resume=resume)
+        self.restore(self.state, self.trainer.optimizer, getattr(self.trainer._trainer, "grad_scaler", None))
+        self.state.optimizer = {}
+        return self.state
+
+    def before_train(self) -> None:
+        """Open the files; if no iteration is left, write the final weights: an earlier run may not have come to it."""
+        assert self.state is not None
+        self.open(self.state)
+        if self.iteration >= self.cfg.SOLVER.MAX_ITER:
+            self.finish()
+
+    def before_step(self) -> None:
+        """Seed the random numbers from the iteration's place in the run alone; start the clock."""
+        set_seed(seed_of(self.cfg.SEED, self.iteration, comm.get_rank()) % 2**32)
+        self._start = time.perf_counter()
+
+    def after_step(self) -> None:
+        """Take note of the iteration, and do what is due after it."""
+        if self.log is not None:
+            self._note(self.trainer.storage.latest(), time.perf_counter() - self._start)
+        self.iteration += 1
+        self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
+        try:
+            self.do_what_is_due(max(comm.all_gather(self.trainer.stopping.signum)))
+        except TrainingInterrupted as stop:
+            raise Stopped(stop) from None
+
+    def after_train(self) -> None:
+        """Close the files."""
+        self.close()
+
+    def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
+        """Label the first images of the last batch."""
+        batch, names = self.meta_arch.latest, self.meta_arch.train_dataset.vocabulary
+        text = self.model.embed_vocabulary(names)
+        return batch, predict_batch(self.model, self.model, batch, text, self.cfg), names
+
+    def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
+        """Evaluate the model, which has these weights, with the trainer's own evaluation."""
+        cfg = trial_cfg(self.trainer.cfg, self.iteration)
+        self.trainer.test(cfg, self.meta_arch)
+        wait_for_all()
+        return load_results(Path(cfg.OUTPUT_DIR) / "results.json")
+
+    def _note(self, values: Mapping[str, tuple[float, int]], seconds: float) -> None:
+        loss, data_seconds = values["total_loss"][0], values["data_time"][0]
+        numbers = [loss, 0.0] + ([self.scaler.get_scale()] if self.scaler is not None else [])
+        late = LateNumbers(torch.tensor(numbers, dtype=torch.float64))
+        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        self.watch.note(Iteration(self.iteration, [], torch.tensor(loss), late, lr, seconds, data_seconds))
+        self.watch.settle()

@@ -1,0 +1,255 @@
+"""The course of a training run, the same for both engines: how far it is, what it keeps, and what it writes."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+
+from err_seg.config import Config, ConfigError
+from err_seg.data import Batch
+from err_seg.data.failures import told
+from err_seg.engine.checkpoints import Checkpoints, TrainingState
+from err_seg.engine.distillation import Teacher
+from err_seg.engine.ema import WeightAverage
+from err_seg.engine.loss_monitor import Watch
+from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
+from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
+from err_seg.engine.periodic_eval import BestWeights, figures_of
+from err_seg.engine.run_log import RunLog, check_trackers
+from err_seg.engine.run_setup import prepare_output
+from err_seg.engine.signals import StopRequest, stop_request
+from err_seg.engine.skipped_samples import DamagedPairs
+from err_seg.engine.training_images import compare, save_comparison
+from err_seg.evaluation import BenchmarkResult
+from err_seg.models.checkpoint import save_weights
+from err_seg.prediction.model import ERRSeg
+from err_seg.utils.device import deterministic, tf32
+from err_seg.utils.errors import TrainingError, TrainingInterrupted
+from err_seg.utils.processes import is_main_process, process_share, wait_for_all
+
+logger = logging.getLogger(__name__)
+
+
+class Course:
+    """What both engines share; a subclass takes the steps, labels images and evaluates weights.
+
+    Because of it both engines write the same files, so that a run begun with one can be resumed with the other. The
+    order of calls: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`do_what_is_due` after each iteration.
+
+    Args:
+        cfg: the configuration.
+        model: the network to train.
+
+    Raises:
+        ConfigError: images cannot be shared out evenly, there is nothing to evaluate on, or a tool that the run is to
+            be logged to is not installed.
+
+    Attributes:
+        iteration: iterations done.
+        pictures: images consumed by all processes together.
+        checkpoints: where they are saved.
+        best: keeps the best weights.
+        log: writes the run's progress; ``None`` except in the main process.
+    """
+
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+    watch: Watch
+    log: RunLog | None = None
+    average: WeightAverage | None = None
+    teacher: Teacher | None = None
+
+    def __init__(self, cfg: Config, model: ERRSeg):
+        check_trackers(cfg)
+        images_at_a_time(cfg, process_share()[1])
+        if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
+            raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
+        self.cfg, self.model, self.is_main = cfg, model, is_main_process()
+        self.output = Path(cfg.OUTPUT_DIR)
+        self.checkpoints = Checkpoints(self.output, cfg.SOLVER.CHECKPOINTS_KEPT)
+        self.damaged = DamagedPairs(self.output)
+        self.best = BestWeights(cfg)
+
+    def prepare(self, *, resume: bool) -> TrainingState:
+        """Check and tidy the output folder; load the weights of the state to start from, and return it.
+
+        Raises:
+            ConfigError, CheckpointError, TrainingError: as for :func:`err_seg.engine.train`.
+        """
+        state = prepare_output(self.cfg, self.model, self.checkpoints, self.damaged, resume=resume)
+        self.iteration, self.pictures = state.iteration, state.pictures
+        self.best.mean = state.best
+        return state
+
+    def restore(
+        self, state: TrainingState, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None
+    ) -> None:
+        """Restore what a state holds besides weights and counters.
+
+        Args:
+            state: what :meth:`prepare` returned.
+            optimizer: the run's optimizer.
+            scaler: fp16's loss scaler.
+        """
+        self.optimizer, self.scaler = optimizer, scaler
+        if state.iteration:
+            restore_optimizer_state(optimizer, state.optimizer)
+        if self.average is not None:
+            self.average.restore(state.average)
+        if state.scaler and scaler is not None:
+            scaler.load_state_dict(state.scaler)
+
+    def open(self, state: TrainingState) -> None:
+        """Open the log files."""
+        self.log = RunLog(self.cfg, self.model.device, state.iteration, state.losses) if self.is_main else None
+        scale = self.scaler.get_scale() if self.scaler is not None else None
+        self.watch = Watch(self.checkpoints, self.log, state, scale)
+
+    def do_what_is_due(self, signum: int) -> None:
+        """Draw predictions, evaluate, save and finish, each if it is due; all processes must call this.
+
+        Args:
+            signum: the signal by which any process was asked to stop, or 0.
+
+        Raises:
+            TrainingError: a file could not be written, or the loss or weights are not finite.
+            TrainingInterrupted: a signal came; a checkpoint was written.
+        """
+        cfg, done, is_last = self.cfg, self.iteration, self.iteration == self.cfg.SOLVER.MAX_ITER
+        if cfg.VIS_PERIOD and done % cfg.VIS_PERIOD == 0:
+            self.show()
+        if cfg.TEST.EVAL_PERIOD and (done % cfg.TEST.EVAL_PERIOD == 0 or is_last):
+            self.evaluate()
+        if done % cfg.SOLVER.CHECKPOINT_PERIOD == 0 or is_last or signum:
+            self.save()
+        if is_last:
+            self.finish()
+        if signum:
+            newest = self.checkpoints.newest_text()
+            raise TrainingInterrupted(f"stopped after {done} iterations; --resume goes on from here: {newest}", signum)
+
+    def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
+        """Return the latest batch, (B, S, S) class indices of its first B images, and the names of the classes."""
+        raise NotImplementedError
+
+    def show(self) -> None:
+        """Draw what the network now predicts for the latest batch; all processes must call this."""
+        self.watch.settle()
+        batch, predictions, names = self.label_latest()
+        if self.log is not None:
+            image = compare(batch, predictions, names)
+            save_comparison(image, self.cfg, self.iteration)
+            self.log.image(self.iteration - 1, np.asarray(image))
+
+    def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
+        """Evaluate weights on ``DATASETS.TEST``."""
+        raise NotImplementedError
+
+    def evaluate(self) -> None:
+        """Evaluate the weights (with ``SOLVER.EMA`` their average) and keep the best; all processes must call this.
+
+        Raises:
+            TrainingError: the loss or weights are not finite.
+        """
+        self.watch.settle()
+        weights = self.final_weights()
+        results = self.try_out(weights)
+        self.best.offer(weights, self.iteration, results)
+        if self.log is not None:
+            self.log.evaluation(self.iteration - 1, figures_of(results))
+        wait_for_all()
+
+    def save(self) -> None:
+        """Write a checkpoint; all processes must call this.
+
+        Raises:
+            TrainingError: it could not be written, or the loss or weights are not finite; earlier ones are unchanged.
+        """
+        self.watch.settle()
+        if self._has_part:
+            weights, optimizer = self.weights(), gather_optimizer_state(self.optimizer)
+            average = self.average.state() if self.average is not None else {}
+        if self.log is not None:
+            state = TrainingState(
+                iteration=self.iteration,
+                pictures=self.pictures,
+                optimizer=optimizer,
+                scaler=self.scaler.state_dict() if self.scaler is not None else {},
+                losses=self.log.losses,
+                config=self.cfg.dump(),
+                average=average,
+                broken=self.watch.broken,
+                skipped=self.watch.skipped,
+                best=self.best.mean,
+                teacher=self.teacher.digest if self.teacher is not None else "",
+            )
+            try:
+                path = self.checkpoints.save(weights, state)
+            except OSError as error:
+                raise TrainingError(
+                    f"could not write the checkpoint of iteration {self.iteration}: {error}; "
+                    f"{self.checkpoints.newest_text()}. Make space and --resume"
+                ) from error
+            logger.info("checkpoint %s", path)
+        wait_for_all()
+
+    def finish(self) -> None:
+        """Write ``model_final.safetensors``: the last weights, or their moving average with ``SOLVER.EMA``."""
+        if self._has_part:
+            weights = self.final_weights()
+        if self.is_main:
+            facts = {"iteration": self.iteration, "config": self.cfg.dump()}
+            save_weights(weights, self.output / "model_final.safetensors", facts)
+        wait_for_all()
+
+    @property
+    def _has_part(self) -> bool:
+        """Whether this process is needed to collect the weights."""
+        return self.is_main or isinstance(self.model, FSDPModule)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the network's state, whole and on the CPU.
+
+        Raises:
+            TrainingError: some of it is not finite.
+        """
+        weights = {name: whole(tensor).detach().cpu() for name, tensor in self.model.state_dict().items()}
+        broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+        if broken:
+            raise TrainingError(
+                f"after {self.iteration} iterations weights are not finite, such as {broken[0]}, and are not "
+                f"saved; {self.checkpoints.newest_text()}. Lower SOLVER.BASE_LR or try another SOLVER.PRECISION"
+            )
+        return weights
+
+    def final_weights(self) -> dict[str, Tensor]:
+        """Return :meth:`weights`; with ``SOLVER.EMA``, averages replace the trainable ones."""
+        return self.weights() | (self.average.state() if self.average is not None else {})
+
+    def close(self) -> None:
+        """Close the files."""
+        if self.log is not None:
+            self.log.close()
+
+
+@contextmanager
+def under_way(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
+    """During a ``with`` block, compute as configured, stop at signals, and say what ended the run.
+
+    Raises:
+        TrainingError: a file could not be written, a pair could not be read, or a loader process was killed.
+    """
+    solver = cfg.SOLVER
+    with (
+        told(TrainingError, Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text, "--resume"),
+        stop_request() as stop,
+        tf32(solver.TF32),
+        deterministic(solver.DETERMINISTIC),
+        activation_checkpointing(model, cfg),
+    ):
+        yield stop

@@ -1,0 +1,127 @@
+"""Checks the loss without making the host wait: an iteration's numbers are read while the next iteration runs."""
+
+import logging
+import math
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from err_seg.engine.checkpoints import Checkpoints, TrainingState
+from err_seg.engine.run_log import RunLog
+from err_seg.utils.errors import TrainingError
+from err_seg.utils.messages import listed
+
+logger = logging.getLogger(__name__)
+
+LOSSES_SKIPPED = 10  # in a row, before a run with loss scaling ends: a few are normal, more do not stop by themselves
+
+
+class LateNumbers:
+    """A few numbers on their way from the device to the host; both go on working meanwhile."""
+
+    def __init__(self, numbers: Tensor):
+        self._arrived: torch.cuda.Event | None = None
+        if numbers.is_cuda:
+            host = torch.empty_like(numbers, device="cpu", pin_memory=True)
+            host.copy_(numbers, non_blocking=True)
+            self._arrived = torch.cuda.current_stream(numbers.device).record_event()
+            numbers = host
+        self._numbers = numbers
+
+    def read(self) -> list[float]:
+        """Return the numbers; waits until they have arrived."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._numbers.tolist()
+
+
+class Iteration(NamedTuple):
+    """What is known of an iteration.
+
+    Attributes:
+        number: which one, from 0.
+        files: the files of this process's images.
+        own_loss: this process's loss, a scalar on the device.
+        numbers: means of loss and signal over the processes, followed by the loss scale if there is one.
+        lr: the learning rate.
+        seconds, data_seconds: how long the iteration took, and how much of that was waiting for data.
+    """
+
+    number: int
+    files: list[str]
+    own_loss: Tensor
+    numbers: LateNumbers
+    lr: float
+    seconds: float
+    data_seconds: float
+
+
+class Watch:
+    """Records every iteration; one iteration later, logs it and ends the run if its loss is not finite.
+
+    With loss scaling, a loss that is not finite only skips its step, just as gradients that are not finite do; the run
+    ends after more than ``LOSSES_SKIPPED`` such losses in a row.
+
+    Args:
+        checkpoints: named in messages.
+        log: the main process's log; ``None`` in other processes.
+        state: where the run starts.
+        scale: the loss scale at that point; ``None`` without loss scaling.
+
+    Attributes:
+        broken: how many losses in a row, up to now, were not finite.
+        skipped: how many steps loss scaling has skipped so far.
+        asked_to_stop: whether any process was asked to stop; the same in all of them.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, log: RunLog | None, state: TrainingState, scale: float | None):
+        self.checkpoints, self.log, self.scale = checkpoints, log, scale
+        self.broken, self.skipped = state.broken, state.skipped
+        self.asked_to_stop = False
+        self._pending: Iteration | None = None
+
+    def note(self, iteration: Iteration) -> None:
+        """Record an iteration; the previous one must have been settled."""
+        self._pending = iteration
+
+    def settle(self) -> None:
+        """Read and log the recorded iteration, unless that was done already.
+
+        Raises:
+            TrainingError: the loss was not finite for too long; names the iteration, images and last checkpoint.
+        """
+        iteration, self._pending = self._pending, None
+        if iteration is None:
+            return
+        loss, signal, *scales = iteration.numbers.read()
+        self.asked_to_stop = self.asked_to_stop or signal > 0
+        scaling: dict[str, Any] = {}
+        for scale in scales:
+            assert self.scale is not None
+            self.skipped += scale < self.scale  # the scale falls exactly when a step is skipped
+            self.scale = scale
+            scaling = {"loss_scale": scale, "skipped_steps": self.skipped}
+        self.broken = 0 if math.isfinite(loss) else self.broken + 1
+        if self.broken:
+            self._complain(loss, iteration)
+        if self.log is not None:
+            seconds, data_seconds = iteration.seconds, iteration.data_seconds
+            self.log.iteration(iteration.number, loss, iteration.lr, seconds, data_seconds, scaling)
+
+    def _complain(self, loss: float, iteration: Iteration) -> None:
+        files = gather_object([] if iteration.own_loss.isfinite() else iteration.files)
+        what = f"the loss is {loss} at iteration {iteration.number}, images {listed(files)}"
+        if self.scale is not None and self.broken <= LOSSES_SKIPPED:
+            logger.warning("%s; its step is skipped (%d in a row, of at most %d)", what, self.broken, LOSSES_SKIPPED)
+            return
+        raise broken_loss(what, self.checkpoints)
+
+
+def broken_loss(what: str, checkpoints: Checkpoints) -> TrainingError:
+    """Return the error that says what broke, with which images, and what to do."""
+    return TrainingError(
+        f"{what}; {checkpoints.newest_text()}. Look at these images and their labels; else lower SOLVER.BASE_LR or "
+        'try SOLVER.PRECISION "bf16" or "fp32", and --resume'
+    )

@@ -1,0 +1,140 @@
+"""One process's part in a training run of the plain engine."""
+
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+
+from err_seg.config import Config
+from err_seg.data import Batch, SegmentationPairs, get_dataset
+from err_seg.data.loader import seed_of
+from err_seg.engine.base_trainer import Course
+from err_seg.engine.distillation import Teacher
+from err_seg.engine.ema import WeightAverage
+from err_seg.engine.loss_monitor import Iteration, LateNumbers
+from err_seg.engine.parallel import build_accelerator, distribute, without_sync
+from err_seg.engine.periodic_eval import Trial
+from err_seg.engine.run_setup import open_data, tell_of_start
+from err_seg.engine.schedule import set_learning_rates
+from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
+from err_seg.engine.training_images import predict_batch
+from err_seg.evaluation import BenchmarkResult
+from err_seg.prediction.model import ERRSeg
+
+
+class TrainingRun(Course):
+    """A training run that can be stepped, shown, saved and finished; arguments and errors as for ``train``."""
+
+    def __init__(self, cfg: Config, model: ERRSeg, *, resume: bool):
+        super().__init__(cfg, model)
+        self.accelerator = build_accelerator(cfg, model.device)
+        self.processes = self.accelerator.num_processes
+        self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
+        pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
+        self.trial = Trial(cfg, model) if cfg.TEST.EVAL_PERIOD else None
+        if cfg.MODEL.DISTILL.WEIGHTS:
+            self.teacher = Teacher(cfg.MODEL.DISTILL.WEIGHTS, self.spec.vocabulary, model.device)
+        state = self.prepare(resume=resume)
+        if self.teacher is not None:
+            self.teacher.compare(state.teacher)
+
+        self.text = vocabulary_input(model, self.spec.vocabulary)
+        self.network, optimizer = distribute(cfg, self.accelerator, model)
+        self.average = WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
+        self.restore(state, optimizer, self.accelerator.scaler)
+        self.network.train()
+        self.open(state)
+        tell_of_start(cfg, pairs, model.device, self.iteration)
+        self._batches = iter(open_data(cfg, pairs, model.device, self.pictures))
+        self._latest: Batch | None = None
+
+    def step(self, signum: int = 0) -> int:
+        """Do one iteration; the host waits for the device's results of the previous iteration, not of this one.
+
+        Args:
+            signum: the signal by which this process was asked to stop, or 0.
+
+        Returns:
+            The signal by which any process was asked to stop, or 0. All processes agree whether there was one; if there
+            were several, they may return different ones.
+
+        Raises:
+            TrainingError: the loss of the previous iteration is not a finite number; see :class:`Watch`.
+        """
+        start = time.perf_counter()
+        # random numbers (stochastic depth, dropout) follow from the position alone: nothing to save, nothing to restore
+        set_seed(seed_of(self.cfg.SEED, self.iteration, self.accelerator.process_index) % 2**32)
+        batches = [next(self._batches) for _ in range(self.cfg.SOLVER.ACCUMULATION_STEPS)]
+        self.damaged.note([problem for batch in batches for problem in batch.damaged])
+        data_seconds = time.perf_counter() - start
+        loss = self._backward(batches)
+        told = self.accelerator.reduce(torch.stack([loss, torch.full_like(loss, signum)]), reduction="mean")
+        self.watch.settle()
+        lr = set_learning_rates(self.optimizer, self.cfg, self.iteration)
+        self._update_weights()
+
+        if self.scaler is not None:
+            told = torch.cat([told, self.scaler.scale(torch.ones_like(told[:1]))])
+        files = [path for batch in batches for path in batch.paths]
+        seconds = time.perf_counter() - start
+        self.watch.note(Iteration(self.iteration, files, loss, LateNumbers(told), lr, seconds, data_seconds))
+        self.iteration += 1
+        self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
+        self._latest = batches[0]
+        asked_to_stop = self.watch.asked_to_stop if self.processes > 1 else signum
+        return (signum or signal.SIGTERM) if asked_to_stop else 0
+
+    def _backward(self, batches: list[Batch]) -> Tensor:
+        """Sum the gradients of an iteration's parts; return this process's loss, a scalar on the device."""
+        total, num_pixels = torch.zeros((), device=self.model.device), None
+        if not self.cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:  # else all parts have equally many
+            num_pixels = mean_pixels([batch.labels for batch in batches], self.model, len(self.spec.vocabulary))
+        for number, batch in enumerate(batches, start=1):
+            is_last = number == len(batches)
+            with nullcontext() if is_last else without_sync(self.accelerator, self.model, self.network):
+                with self.accelerator.autocast():
+                    loss = training_loss(
+                        *(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels, self.teacher)
+                    )
+                loss = loss / len(batches)
+                total += loss.detach()
+                if self.scaler is not None:  # makes the gradients of a loss that is not finite so too: skips the step
+                    loss = loss * (1 + 0 * loss.detach())
+                self.accelerator.backward(loss)
+        return total
+
+    def _update_weights(self) -> None:
+        if self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
+
+    def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
+        """Label the first images of the latest iteration's first part."""
+        assert self._latest is not None
+        with self.accelerator.autocast():
+            predictions = predict_batch(self.model, self.network, self._latest, self.text, self.cfg)
+        return self._latest, predictions, self.spec.vocabulary
+
+    def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
+        """Evaluate weights in a separate network."""
+        assert self.trial is not None
+        return self.trial(weights, self.iteration)
+
+    def close(self) -> None:
+        """Close files and loader processes, unwrap the model, and leave training mode."""
+        del self._batches
+        super().close()
+        if not isinstance(self.model, FSDPModule):
+            self.accelerator.unwrap_model(self.network, keep_fp32_wrapper=False)
+        self.model.eval()

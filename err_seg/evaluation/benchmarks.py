@@ -1,0 +1,193 @@
+"""Evaluation of any number of benchmarks, each with its own vocabulary, K, ignore label and variant."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from err_seg.config import Config, ConfigError, network_settings
+from err_seg.data import DatasetSpec, SegmentationPairs, get_dataset
+from err_seg.data.failures import told
+from err_seg.evaluation import (
+    BenchmarkResult,
+    BoundaryConfusion,
+    ConfusionMatrix,
+    Counts,
+    save_class_csv,
+    save_results,
+    save_summary_csv,
+)
+from err_seg.evaluation.loop import count_images
+from err_seg.evaluation.prediction_files import PredictionFiles
+from err_seg.evaluation.state import EvaluationProgress
+from err_seg.evaluation.tta import evaluation_views
+from err_seg.prediction.model import ERRSeg
+from err_seg.utils.device import Precision, resolve_precision
+from err_seg.utils.errors import EvaluationError
+from err_seg.utils.files import file_signature
+from err_seg.utils.fingerprint import fingerprint, weights_digest
+from err_seg.utils.processes import check_shared_folder, is_main_process, of_main_process, wait_for_all
+
+logger = logging.getLogger(__name__)
+
+GO_ON = "give the same command again (with --resume, if it trains first): it goes on from there"
+
+
+def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:
+    """Evaluate the model on ``DATASETS.TEST``.
+
+    Writes ``results.json`` and ``results.csv`` to ``OUTPUT_DIR``, and ``classes.csv`` and the files that ``TEST.SAVE``
+    asks for to ``OUTPUT_DIR/inference/<benchmark>``. If ``torch.distributed`` is initialised, all its processes must
+    call this. Each takes a share of the images, and all return the same results, which are exactly those of one
+    process. After a kill, the same call with the same weights and settings continues: it skips the images that are
+    done.
+
+    Raises:
+        ArgumentError: the model is in training mode.
+        ConfigError, DatasetError: as for :func:`open_benchmarks`.
+        ConfigError: processes on several machines do not share one ``OUTPUT_DIR``.
+        EvaluationError: an image cannot be read, a file cannot be written, or a loader process was killed; says for
+            how many images results are kept.
+    """
+    benchmarks = open_benchmarks(cfg)
+    output, weights = Path(cfg.OUTPUT_DIR), weights_digest(model)
+    check_shared_folder(output)
+    done = [evaluate_benchmark(cfg, model, pairs, weights) for pairs in benchmarks]
+    results = [result for result, _ in done]
+    with told(EvaluationError, lambda: "all images are done and kept", GO_ON):
+        save_benchmarks(results, output)
+    wait_for_all()
+    for _, progress in done:
+        progress.remove()
+    return results
+
+
+def save_benchmarks(results: Sequence[BenchmarkResult], output: Path) -> None:
+    """Write the result files of :func:`evaluate`, in the main process."""
+    if not is_main_process():
+        return
+    for result in results:
+        save_class_csv(result, output / "inference" / result.benchmark / "classes.csv")
+    save_results(results, output / "results.json")
+    save_summary_csv(results, output / "results.csv")
+
+
+def open_benchmarks(cfg: Config) -> list[SegmentationPairs]:
+    """Find the images of ``DATASETS.TEST``.
+
+    Raises:
+        ConfigError: a benchmark is named twice.
+        DatasetError: a benchmark is unknown or not on disk.
+    """
+    benchmarks = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in cfg.DATASETS.TEST]
+    check_once([pairs.spec for pairs in benchmarks])
+    return benchmarks
+
+
+def check_once(benchmarks: Sequence[DatasetSpec]) -> None:
+    """Check that each benchmark is named once: a second evaluation would overwrite the files of the first.
+
+    Raises:
+        ConfigError: one is named twice.
+    """
+    names = [spec.name for spec in benchmarks]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"DATASETS.TEST names {', '.join(repeated)} more than once; each benchmark is evaluated once")
+
+
+def benchmark_num_kept(cfg: Config, spec: DatasetSpec) -> int | None:
+    """Return K for a benchmark: ``MODEL.CRM.NUM_KEPT`` if set, else the benchmark's own; ``None``: the model's."""
+    if not cfg.MODEL.CRM.ENABLED:
+        return None
+    return cfg.MODEL.CRM.NUM_KEPT or spec.num_kept
+
+
+def evaluate_benchmark(
+    cfg: Config, model: ERRSeg, pairs: SegmentationPairs, weights: str
+) -> tuple[BenchmarkResult, EvaluationProgress]:
+    """Evaluate the model on one benchmark: compare each image's labels, at its own size, with the ground truth.
+
+    Args:
+        cfg: the configuration.
+        model: the network.
+        pairs: the benchmark.
+        weights: hash of the model's weights.
+
+    Returns:
+        The result, and the record of progress, which is to be removed when the result is written.
+    """
+    spec = pairs.spec
+    folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
+    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision_of(cfg, model))
+    facts = {
+        "weights": weights,
+        "network": network_settings(cfg),
+        "data": asdict(spec),
+        "pictures": [(name, *map(file_signature, pairs.paths(i))) for i, name in enumerate(pairs.names)],
+        "files": cfg.TEST.SAVE,
+    }
+    logger.info(
+        "evaluating %d images of %s: precision %s (%s), without TF32, device %s",
+        *(len(pairs), spec.name, settings["precision"], settings["precision_reason"], model.device),
+    )
+    progress = EvaluationProgress(folder, of_main_process(fingerprint({**settings, **facts})))
+    counts = new_counts(spec, model.device, boundary_iou=cfg.TEST.BOUNDARY_IOU)
+    files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
+    with told(EvaluationError, lambda: f"{progress.saved} images of {spec.name} are done and kept", GO_ON):
+        progress.restore(counts)
+        network = count_images(cfg, model, pairs, benchmark_num_kept(cfg, spec), counts, progress, files)
+    logger.info("the network took %s; reading the next images and counting go on meanwhile", network)
+    wait_for_all()  # may take hours if shares are unequal; what follows is short
+    counts.all_reduce()
+    if is_main_process():
+        files.finish()
+    result = BenchmarkResult.from_counts(
+        spec.name, counts, spec.evaluated_classes, len(pairs), settings | source_of(model)
+    )
+    return replace(result, mean_kept=progress.mean_kept(model.device)), progress
+
+
+def source_of(model: ERRSeg) -> dict[str, Any]:
+    """Return where a model's weights were read from, as an entry of a result's settings; empty if from no file."""
+    return {"source": model.source.facts()} if model.source else {}
+
+
+def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool) -> Counts:
+    """Return an empty counter for a benchmark's pixels."""
+    counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
+    return counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
+
+
+def precision_of(cfg: Config, model: ERRSeg) -> Precision:
+    """Return the precision that the model evaluates at, and why: ``TEST.PRECISION`` unless the model has another."""
+    configured = resolve_precision(cfg.TEST.PRECISION, model.device)
+    return configured if configured.name == model.precision else Precision(model.precision, "the model's own")
+
+
+def evaluation_settings(
+    cfg: Config, spec: DatasetSpec, *, num_kept: int | None, precision: Precision
+) -> dict[str, Any]:
+    """Return what a benchmark's metrics depend on besides weights and data; it is stored with them.
+
+    Args:
+        cfg: the configuration.
+        spec: the benchmark.
+        num_kept: the model's own K, for a benchmark that has none.
+        precision: the model's; see :func:`precision_of`.
+    """
+    return {
+        "K": benchmark_num_kept(cfg, spec) or num_kept,
+        "min_score": cfg.MODEL.CRM.MIN_SCORE,
+        "S": cfg.INPUT.SIZE,
+        "shortest_side": cfg.INPUT.MIN_SIZE_TEST,
+        "longest_side": cfg.INPUT.MAX_SIZE_TEST,
+        "views": [{"size": view.size, "mirrored": view.mirrored} for view in evaluation_views(cfg)],
+        "precision": precision.name,
+        "precision_reason": precision.reason,
+        "tf32": False,  # ``ERRSeg.evaluating`` switches it off
+        "weights": cfg.MODEL.WEIGHTS,
+    }

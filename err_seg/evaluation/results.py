@@ -1,0 +1,181 @@
+"""Results of benchmarks as JSON, CSV, readable tables and detectron2's copypaste lines."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from err_seg.evaluation.confusion import Counts
+from err_seg.evaluation.metrics import SUMMARY_METRICS, class_pixels, unique_names
+from err_seg.utils.files import atomic_write, write_json
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """The outcome of one benchmark.
+
+    Attributes:
+        benchmark: its name, such as "A-150".
+        metrics: name to percent, NaN where undefined: see
+            :func:`~err_seg.evaluation.metrics.segmentation_metrics`; further metrics may follow.
+        class_names: N names, as written in the vocabulary.
+        class_pixels: N counts of ground-truth pixels.
+        pictures: number of images evaluated.
+        settings: what the metrics depend on (checkpoint, K, sizes …), JSON-able; stored without being interpreted.
+        mean_kept: how many classes of the vocabulary were kept per image on average; ``None`` if not counted.
+    """
+
+    benchmark: str
+    metrics: dict[str, float]
+    class_names: list[str]
+    class_pixels: list[int]
+    pictures: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    mean_kept: float | None = None
+
+    @classmethod
+    def from_counts(
+        cls,
+        benchmark: str,
+        counts: Counts,
+        class_names: Sequence[str],
+        pictures: int,
+        settings: Mapping[str, Any] | None = None,
+    ) -> "BenchmarkResult":
+        """Compute a benchmark's metrics."""
+        return cls(
+            benchmark=benchmark,
+            metrics=counts.metrics(class_names),
+            class_names=list(class_names),
+            class_pixels=class_pixels(counts.regions.matrix),
+            pictures=pictures,
+            settings=dict(settings or {}),
+        )
+
+    def class_rows(self) -> list[tuple[str, float, float, int]]:
+        """List (class, IoU, ACC, pixels) in label order; IoU and ACC in percent or NaN."""
+        names = unique_names(self.class_names)
+        return [
+            (name, self.metrics[f"IoU-{name}"], self.metrics[f"ACC-{name}"], pixels)
+            for name, pixels in zip(names, self.class_pixels, strict=True)
+        ]
+
+
+def save_results(results: Sequence[BenchmarkResult], path: str | Path) -> None:
+    """Write results as one JSON file, complete or not at all.
+
+    The file is an object {"benchmarks": {name: {"pictures", "metrics", "class_names", "class_pixels", "settings",
+    "mean_kept"}}}; undefined metrics are null.
+
+    Raises:
+        ValueError: two results have the same benchmark name.
+    """
+    benchmarks: dict[str, Any] = {}
+    for result in results:
+        if result.benchmark in benchmarks:
+            raise ValueError(f"{path}: two results named {result.benchmark!r}; a file holds one of each benchmark")
+        entry = asdict(result)
+        entry["metrics"] = {name: None if math.isnan(value) else value for name, value in result.metrics.items()}
+        benchmarks[entry.pop("benchmark")] = entry
+    write_json(path, {"benchmarks": benchmarks}, ensure_ascii=False, allow_nan=False)
+
+
+def load_results(path: str | Path) -> list[BenchmarkResult]:
+    """Read a file of :func:`save_results`; null metrics become NaN.
+
+    Raises:
+        ValueError: the file is not such a JSON file; the message names the file and what is wrong.
+    """
+    try:
+        benchmarks = json.loads(Path(path).read_text(encoding="utf-8"))["benchmarks"]
+        results = [BenchmarkResult(benchmark=name, **entry) for name, entry in benchmarks.items()]
+        for result in results:
+            undefined = {name: math.nan for name, value in result.metrics.items() if value is None}
+            result.metrics.update(undefined)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no results file as save_results writes it ({type(error).__name__}: {error})"
+        ) from error
+    return results
+
+
+def save_summary_csv(results: Sequence[BenchmarkResult], path: str | Path) -> None:
+    """Write one row per benchmark: name, five summary metrics in percent, number of images; undefined: empty cell."""
+    rows = [[r.benchmark, *(r.metrics[name] for name in SUMMARY_METRICS), r.pictures] for r in results]
+    write_csv(path, ["benchmark", *SUMMARY_METRICS, "pictures"], rows)
+
+
+def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
+    """Write one row per class: class, IoU, ACC in percent, pixels of ground truth; undefined metrics: empty cell."""
+    write_csv(path, ["class", "IoU", "ACC", "pixels"], result.class_rows())
+
+
+def summary_table(results: Sequence[BenchmarkResult]) -> str:
+    """Lay several benchmarks out as aligned text, also valid Markdown: percent with two decimals, "-" if undefined."""
+    rows = [[r.benchmark, *(r.metrics[name] for name in SUMMARY_METRICS), r.pictures] for r in results]
+    return text_table(["benchmark", *SUMMARY_METRICS, "images"], rows)
+
+
+def class_table(result: BenchmarkResult) -> str:
+    """Lay a benchmark's classes out in the same way: class, IoU, ACC, pixels of ground truth."""
+    return text_table(["class", "IoU", "ACC", "pixels"], result.class_rows())
+
+
+def copypaste_lines(results: Sequence[BenchmarkResult]) -> list[str]:
+    """Return the lines that detectron2 prints for spreadsheets, three for each benchmark.
+
+    With one benchmark, the first line is detectron2's own, "copypaste: Task: sem_seg"; with several, the task is the
+    benchmark's name. Metrics with a dash in their name (per class, mIoU-v0.6) are left out, as in detectron2.
+    """
+    lines = []
+    for result in results:
+        main = {name: value for name, value in result.metrics.items() if "-" not in name}
+        task = "sem_seg" if len(results) == 1 else result.benchmark
+        lines += [
+            f"copypaste: Task: {task}",
+            "copypaste: " + ",".join(main),
+            "copypaste: " + ",".join(f"{value:.4f}" for value in main.values()),
+        ]
+    return lines
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file, complete or not at all; NaN becomes an empty cell."""
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(["" if _undefined(cell) else cell for cell in row] for row in rows)
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Lay rows out as aligned text, also valid Markdown: floats with two decimals, NaN as "-"."""
+    table = Table(box=box.MARKDOWN)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(_cell(cell)) for cell in row))
+    # A separate console, as wide as the table needs, whatever terminal the caller has, if any.
+    console = Console(file=io.StringIO(), width=10_000, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    # The Markdown box draws blank lines above and below.
+    return "\n".join(line for line in capture.get().splitlines() if line.strip())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if _undefined(value) else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
+
+
+def _undefined(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

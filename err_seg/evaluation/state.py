@@ -1,0 +1,121 @@
+"""The progress of an evaluation, kept on disk so that it can continue after a kill.
+
+Each process keeps a file ``partial-<rank>.json`` in the benchmark's folder. It holds the images that the process has
+counted, the number of classes kept for each, and the counts. A fingerprint of weights, settings and images ensures that
+a file is used only for the evaluation that it belongs to.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from err_seg.evaluation import Counts
+from err_seg.utils.files import write_text
+from err_seg.utils.processes import process_share, sum_over_processes, wait_for_all
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationProgress:
+    """The images of one benchmark that are done and their counts, over all processes.
+
+    Args:
+        folder: the benchmark's folder.
+        fingerprint: hash of everything that the counts depend on.
+
+    Attributes:
+        done: indices of the images that earlier processes did.
+        saved: how many images this process's file holds.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str):
+        self.folder = folder
+        self.fingerprint = fingerprint
+        self.rank, self.processes = process_share()
+        self.done: set[int] = set()
+        self.saved = 0
+        self._own: dict[int, int] = {}
+        self._is_whole = True
+
+    def restore(self, counts: Counts) -> None:
+        """Read what killed processes left: all learn which images are ``done``; the first process takes the counts."""
+        files = sorted(self.folder.glob("partial-*.json"))
+        states = [state for file in files if (state := self._read(file))]
+        kept: dict[int, int] = {}
+        # a file whose images are also in a larger one had been merged into it before a kill
+        for state in sorted(states, key=lambda state: len(state["done"]), reverse=True):
+            if self.done.isdisjoint(state["done"]):
+                self.done.update(state["done"])
+                kept |= dict(zip(state["done"], state["kept"], strict=True))
+                if self.rank == 0:
+                    counts.merge(type(counts).from_state(state["counts"]))
+        wait_for_all()  # until all have read the files
+        if self.rank == 0:
+            self._own = kept
+            if self.done:
+                logger.info("going on after %d images that an interrupted evaluation has done", len(self.done))
+            self.save(counts)
+            for file in files:
+                if file != self._file:
+                    file.unlink(missing_ok=True)
+        wait_for_all()
+
+    def add(self, images: Mapping[int, int]) -> None:
+        """Note images as done by this process: index to the number of classes kept."""
+        self._own.update(images)
+
+    def mean_kept(self, device: torch.device) -> float:
+        """Average the number of classes kept over the images of all processes, which communicate through ``device``."""
+        total = torch.tensor([sum(self._own.values()), len(self._own)], device=device)
+        kept, images = sum_over_processes(total).tolist()
+        return kept / images
+
+    @contextmanager
+    def counting(self, images: Mapping[int, int]) -> Iterator[None]:
+        """Record images that are counted in the block; if it fails, counts and images no longer agree."""
+        self._is_whole = False
+        yield
+        self.add(images)
+        self._is_whole = True
+
+    @contextmanager
+    def kept(self, counts: Counts) -> Iterator[None]:
+        """Save what was done in the block, even if an error ends it, unless that happens while counting."""
+        try:
+            yield
+        except Exception:
+            if self._is_whole:
+                with suppress(OSError):
+                    self.save(counts)
+            raise
+        self.save(counts)
+
+    def save(self, counts: Counts) -> None:
+        """Save what this process has done."""
+        state = {"fingerprint": self.fingerprint, **self._images(), "counts": counts.state()}
+        write_text(self._file, json.dumps(state))
+        self.saved = len(self._own)
+
+    def remove(self) -> None:
+        """Remove this process's file, once the results are written."""
+        self._file.unlink(missing_ok=True)
+
+    def _images(self) -> dict[str, list[int]]:
+        done = sorted(self._own)
+        return {"done": done, "kept": [self._own[image] for image in done]}
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"partial-{self.rank}.json"
+
+    def _read(self, file: Path) -> dict[str, Any] | None:
+        try:
+            state = json.loads(file.read_text(encoding="utf-8"))
+            return state if state["fingerprint"] == self.fingerprint else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None

@@ -1,0 +1,71 @@
+"""Test-time augmentation: an image at several sizes, plain and mirrored, with averaged probabilities."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from err_seg.config import Config
+from err_seg.modeling.err_seg import STRIDE
+from err_seg.modeling.layers import resize
+from err_seg.prediction.model import ERRSeg
+from err_seg.prediction.segmentation import Segmentation, split_results
+
+
+class View(NamedTuple):
+    """How the network sees an image: resized to size×size, mirrored or not."""
+
+    size: int
+    mirrored: bool
+
+
+def evaluation_views(cfg: Config) -> list[View]:
+    """List the views that ``TEST.AUG`` asks for; the first is how an image is seen without augmentation."""
+    size, aug = cfg.INPUT.SIZE, cfg.TEST.AUG
+    if not aug.ENABLED:
+        return [View(size, False)]
+    # the grid's side must be even (stride 32) and a multiple of ESCF's reduction ratios
+    step = STRIDE * math.lcm(2, cfg.MODEL.ESCF.SSR_RATIO, cfg.MODEL.ESCF.CSR_RATIO)
+    sizes = [size, *(max(step, round(size * scale / step) * step) for scale in aug.SCALES if scale != 1)]
+    mirrored = (False, True) if aug.FLIP else (False,)
+    return [View(size, flip) for size in dict.fromkeys(sizes) for flip in mirrored]
+
+
+def segment_views(
+    model: ERRSeg,
+    images: Sequence[Tensor],
+    text: Tensor,
+    num_kept: int | None,
+    vocabulary: tuple[str, ...],
+    sizes: Sequence[tuple[int, int]],
+    views: Sequence[View],
+) -> list[Segmentation]:
+    """Segment images in every view and average the probabilities.
+
+    All views keep the classes that the first one chose, so that their maps are of the same classes. The average has the
+    resolution of the largest view.
+
+    Args:
+        model: the network, in evaluation mode.
+        images: B images (3, h, w), RGB in 0..255.
+        text: (T, D) embeddings of the vocabulary.
+        num_kept: K; ``None``: the model's own.
+        vocabulary: the T class names.
+        sizes: (H, W) of the B results.
+        views: at least one; the first one chooses the classes.
+
+    Returns:
+        One result per image.
+    """
+    side = max(view.size for view in views) // 4
+    seen: list[Tensor] = []
+    for view in views:
+        pixels = model.preprocess(images, view.size)
+        features = model.encoder(pixels.flip(-1) if view.mirrored else pixels)
+        if not seen:
+            kept, class_scores = model.head.choose(features, text, num_kept)
+        probabilities = model.head.segment(features, text, kept).float().sigmoid()
+        seen.append(resize(probabilities.flip(-1) if view.mirrored else probabilities, (side, side)))
+    average = sum(seen[1:], start=seen[0]) / len(views)
+    return split_results(average, kept, class_scores, vocabulary, sizes, model.head.crm.is_adaptive)

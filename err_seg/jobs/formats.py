@@ -1,0 +1,206 @@
+"""Result files of one image: what each format holds, and how it is written."""
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
+from err_seg.jobs.geotiff import write_geotiff
+from err_seg.jobs.label_set import NOTHING, Words
+from err_seg.jobs.result_names import file_name
+from err_seg.prediction.attention import Attention, attention_figure
+from err_seg.prediction.kept_classes import kept_figure
+from err_seg.prediction.segmentation import Segmentation
+from err_seg.utils.files import write_json
+from err_seg.utils.images import save_image
+from err_seg.visualization.overlay import overlay
+from err_seg.visualization.regions import Region, coco_dataset, find_regions, to_geojson
+from err_seg.visualization.text import first_synonym
+
+NOTHING_NAME = "none of these"
+THUMBNAIL, THUMBNAIL_QUALITY = 320, 80  # pixels of the longer side, and JPEG's quality
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One image and its prediction.
+
+    Attributes:
+        name: of its files, a relative path without ending.
+        source: where it came from.
+        image: (H, W, 3) uint8 RGB.
+        segmentation: the network's result.
+        labels: (H, W) integers, classes of ``words`` or ``NOTHING``.
+        words: the classes.
+        attention: what ESCF attends to, where it was recorded.
+        point: (x, y), the pixel that the attention is shown for; ``None`` is the middle.
+        names: whether the overlay has names on its regions.
+        weights: where the model's were read from, ``None`` if not known.
+    """
+
+    name: str
+    source: str
+    image: np.ndarray
+    segmentation: Segmentation
+    labels: np.ndarray
+    words: Words
+    attention: Attention | None = None
+    point: tuple[int, int] | None = None
+    names: bool = False
+    weights: Mapping[str, Any] | None = None
+
+    @cached_property
+    def areas(self) -> dict[int, int]:
+        """The number of pixels of every label that occurs, ``NOTHING`` among them."""
+        labels, pixels = np.unique(self.labels, return_counts=True)
+        return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        """The connected parts of the classes, the largest first."""
+        return find_regions(self.labels, self.words.classes, self.segmentation.scores.cpu().numpy())
+
+    @cached_property
+    def table(self) -> list[dict[str, Any]]:
+        """The classes that occur, largest first: name, label, pixels, share of all pixels, mean probability."""
+        best = self.segmentation.scores.cpu().numpy()
+        rows = []
+        for label, pixels in self.areas.items():
+            if label != NOTHING:
+                rows.append(
+                    {
+                        "name": self.words.classes[label],
+                        "label": label,
+                        "pixels": pixels,
+                        "share": round(pixels / self.labels.size, 6),
+                        "score": round(float(best[self.labels == label].mean()), 4),
+                    }
+                )
+        return sorted(rows, key=lambda row: (-row["pixels"], row["label"]))
+
+
+def _overlay(result: Result, path: Path) -> None:
+    options: dict[str, Any] = {"nothing": NOTHING_NAME, "names": result.names}
+    save_image(overlay(result.image, result.labels, result.words.classes, **options), path)
+
+
+def _labels(result: Result, path: Path) -> None:
+    save_label_png(result.labels, path, result.words.classes, ignore_label=NOTHING)
+
+
+def _geotiff(result: Result, path: Path) -> None:
+    write_geotiff(result.labels, result.words.classes, result.source, path)
+
+
+def _masks(result: Result, path: Path) -> None:
+    """Write a black and white image of each class that occurs, and at last the list of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for earlier in path.parent.glob("[0-9][0-9][0-9][0-9][0-9]_*.png"):
+        earlier.unlink()
+    listed = []
+    for row in result.table:
+        file = f"{row['label']:05d}_{file_name(first_synonym(row['name']))}.png"
+        save_image(Image.fromarray(result.labels == row["label"]), path.parent / file)
+        listed.append({"file": file, **row})
+    write_json(path, listed, ensure_ascii=False)
+
+
+def _json(result: Result, path: Path) -> None:
+    height, width = result.labels.shape
+    scores, vocabulary = result.segmentation.class_scores, result.segmentation.vocabulary
+    kept = sorted(result.segmentation.kept.tolist(), key=lambda i: (-scores[i].item(), i))
+    nothing = result.areas.get(NOTHING, 0)
+    facts = {
+        "picture": result.source,
+        "size": [height, width],
+        "classes": result.table,
+        "nothing": {"pixels": nothing, "share": round(nothing / result.labels.size, 6)},
+        "kept": [{"name": vocabulary[i], "crm_score": round(scores[i].item(), 3)} for i in kept],
+        "weights": result.weights,
+    }
+    write_json(path, facts, ensure_ascii=False)
+
+
+def _rle(result: Result, path: Path) -> None:
+    scores = {row["label"]: row["score"] for row in result.table}
+    segments = rle_segments(result.labels, result.source, result.words.classes, scores=scores, ignore_label=NOTHING)
+    save_rle_json(segments, path)
+
+
+def _coco(result: Result, path: Path) -> None:
+    size = (result.labels.shape[0], result.labels.shape[1])
+    dataset = coco_dataset(result.source, size, result.regions, result.words.classes)
+    write_json(path, {"info": {"weights": result.weights}, **dataset}, ensure_ascii=False)
+
+
+def _polygons(result: Result, path: Path) -> None:
+    write_json(path, to_geojson(result.regions), ensure_ascii=False)
+
+
+def _html(result: Result, path: Path) -> None:
+    """Write an image's part of the page: a thumbnail of its overlay, and its classes."""
+    shown = overlay(result.image, result.labels, result.words.classes, legend=False)
+    shown.thumbnail((THUMBNAIL, THUMBNAIL))
+    shown.save(file := io.BytesIO(), format="JPEG", quality=THUMBNAIL_QUALITY)
+    facts = {
+        "thumbnail": base64.b64encode(file.getvalue()).decode("ascii"),
+        "classes": [{"name": first_synonym(row["name"]), "share": row["share"]} for row in result.table],
+        "nothing": round(result.areas.get(NOTHING, 0) / result.labels.size, 6),
+    }
+    write_json(path, facts, ensure_ascii=False)
+
+
+def _video(result: Result, path: Path) -> None:
+    """Write a frame of the video."""
+    save_image(overlay(result.image, result.labels, result.words.classes, legend=False, names=result.names), path)
+
+
+def _kept(result: Result, path: Path) -> None:
+    save_image(kept_figure(result.image, result.segmentation), path)
+
+
+def _attention(result: Result, path: Path) -> None:
+    assert result.attention is not None
+    save_image(attention_figure(result.image, result.segmentation, result.attention, result.point), path)
+
+
+FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
+    "overlay": ("_overlay.png", _overlay),
+    "labels": ("_labels.png", _labels),
+    "geotiff": ("_labels.tif", _geotiff),
+    "masks": ("_masks/masks.json", _masks),
+    "json": (".json", _json),
+    "rle": ("_rle.json", _rle),
+    "coco": ("_coco.json", _coco),
+    "polygons": (".geojson", _polygons),
+    "html": ("_page.json", _html),
+    "video": ("_frame.jpg", _video),
+    "kept": ("_kept.png", _kept),
+    "attention": ("_attention.png", _attention),
+}
+"""Name of a format to the ending of its files and the function that writes one.
+
+Those of :data:`err_seg.jobs.job_outputs.GATHERED` are parts of one file for the whole job."""
+
+
+def result_paths(name: str, formats: Iterable[str], folder: Path) -> list[Path]:
+    """Return the files of an image's results."""
+    return [folder / f"{name}{FORMATS[kind][0]}" for kind in formats]
+
+
+def write_result(result: Result, formats: Iterable[str], folder: Path) -> None:
+    """Write the files of an image's results, each complete or not at all.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    kinds = list(formats)
+    for kind, path in zip(kinds, result_paths(result.name, kinds, folder), strict=True):
+        FORMATS[kind][1](result, path)

@@ -1,0 +1,53 @@
+"""Label maps as GeoTIFF, where their image lies on the earth: ``pip install "err_seg[geo]"``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from err_seg.utils.files import atomic_write
+from err_seg.visualization.colors import class_colors
+
+NOTHING_8BIT, NOTHING_16BIT = 255, 65535
+
+
+class GeoreferenceError(ValueError):
+    """An image that does not say where it lies; the message names it."""
+
+
+def write_geotiff(labels: np.ndarray, names: Sequence[str], source: str, path: Path) -> None:
+    """Write a label map with the coordinate system and the place of its image, complete or not at all.
+
+    Args:
+        labels: (H, W) integers; negative ones are of no class, and become the file's "no data" (255, or 65535 in 16
+            bits).
+        names: of the classes; up to 255 are written in 8 bits and with their colours.
+        source: the image, a georeferenced file; its corners are those of the label map.
+        path: the file to write.
+
+    Raises:
+        GeoreferenceError: the image is no file that says where it lies.
+        OSError: the file cannot be written.
+    """
+    import rasterio
+
+    if not Path(source).is_file():
+        raise GeoreferenceError(f"{source}: is no file, and does not say where it lies; write --format labels instead")
+    try:
+        with rasterio.open(source) as image:
+            crs, transform, size = image.crs, image.transform, (image.height, image.width)
+    except rasterio.errors.RasterioIOError as error:
+        raise GeoreferenceError(f"{source}: cannot be read as a map ({error})") from error
+    if crs is None:
+        raise GeoreferenceError(f"{source}: does not say where it lies; write --format labels instead")
+    transform = transform * transform.scale(size[1] / labels.shape[1], size[0] / labels.shape[0])
+    kind, nothing = (np.uint8, NOTHING_8BIT) if len(names) <= NOTHING_8BIT else (np.uint16, NOTHING_16BIT)
+    profile = {
+        **{"driver": "GTiff", "height": labels.shape[0], "width": labels.shape[1], "count": 1, "dtype": kind},
+        **{"crs": crs, "transform": transform, "nodata": nothing, "compress": "deflate", "tiled": True},
+    }
+    with atomic_write(path) as partial, rasterio.open(partial, "w", **profile) as file:
+        file.write(np.where(labels < 0, nothing, labels).astype(kind), 1)
+        file.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(names)})
+        if kind is np.uint8:
+            file.write_colormap(1, {label: tuple(color) for label, color in enumerate(class_colors(names).tolist())})

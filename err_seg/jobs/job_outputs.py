@@ -1,0 +1,131 @@
+"""Files for a whole job: a COCO data set, a page to look through, videos; joined from the parts that each image wrote.
+
+Parts are results like any other, so that an interrupted job goes on, and several processes share one.
+"""
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from err_seg.data import read_image
+from err_seg.jobs.failures import reason_of
+from err_seg.jobs.formats import result_paths
+from err_seg.jobs.job_report import Finished
+from err_seg.jobs.manifest import OutputError
+from err_seg.jobs.result_names import printable
+from err_seg.jobs.video import frame_rate, write_video
+from err_seg.utils.files import write_pieces
+from err_seg.visualization.colors import class_colors
+from err_seg.visualization.regions import join_coco
+from err_seg.visualization.text import first_synonym
+
+TEMPLATE = Path(__file__).with_name("page.html")
+FILES = {"coco": "_annotations.coco.json", "html": "index.html"}
+"""Name of a format to that of its only file."""
+
+Joined = Iterator[tuple[Path, Callable[[], None]]]
+"""Files of a job, each with the function that writes it."""
+
+
+def gather_results(
+    formats: Iterable[str], classes: Sequence[str], folder: Path, results: Iterable[Finished]
+) -> tuple[list[Path], list[str]]:
+    """Write the files of a whole job; one that cannot be written does not keep the others from being written.
+
+    Args:
+        formats: of :data:`GATHERED`.
+        classes: the class names, in label order.
+        folder: of the results.
+        results: of all images of the job.
+
+    Returns:
+        The files written, and for each other file why it could not be.
+    """
+    ordered = sorted(results)  # by name, then frame
+    written, failed = [], []
+    for kind in formats:
+        for file, write in GATHERED[kind](folder, classes, ordered):
+            try:
+                write()
+                written.append(file)
+            except (OSError, ValueError) as error:
+                failed.append(printable(str(error)))
+            except Exception as error:  # of any library that draws or encodes
+                failed.append(printable(f"{file}: cannot be written ({reason_of(error)})"))
+    return written, failed
+
+
+def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
+    """One COCO data set."""
+    path = folder / FILES["coco"]
+    parts = (
+        {**part, "images": [{**image, "file_name": result.source} for image in part["images"]]}
+        for result, part in _parts(folder, results, "coco", {"images", "annotations"})
+    )
+    yield path, lambda: write_pieces(path, join_coco(parts, classes))
+
+
+def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
+    """A page that needs nothing else: thumbnails, and the classes to filter them by."""
+    path, names = folder / FILES["html"], [first_synonym(name) for name in classes]
+    colors = {name: f"#{bytes(color).hex()}" for name, color in zip(names, class_colors(classes), strict=True)}
+    parts = _parts(folder, results, "html", {"thumbnail", "classes", "nothing"})
+    yield path, lambda: write_pieces(path, _page_pieces(parts, colors))
+
+
+def _page_pieces(parts: Iterable[tuple[Finished, dict[str, Any]]], colors: dict[str, str]) -> Iterator[str]:
+    """Thumbnails first, each an element that is not looked into until it is shown, then all else."""
+    begin, middle, end = re.split("THUMBNAILS|DATA", TEMPLATE.read_text(encoding="utf-8"))
+    images = []
+    yield begin
+    for result, part in parts:
+        yield f'<script type="text/plain" class="thumbnail">{part.pop("thumbnail")}</script>\n'
+        images.append({**part, "source": result.source, "title": Path(result.source).name})
+    yield middle
+    yield json.dumps({"colors": colors, "images": images}, ensure_ascii=False).replace("<", "\\u003c")
+    yield end
+
+
+def _videos(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
+    """A video of the overlays of each video's frames, as fast as the video they were taken from."""
+    frames = (result for result in results if result.frame is not None)
+    for (name, source), group in groupby(frames, key=lambda result: (result.name, result.path)):
+        path = folder / name / "overlay.mp4"
+        yield path, partial(_write_video, folder, path, Path(source), list(group))
+
+
+def _write_video(folder: Path, path: Path, source: Path, results: Sequence[Finished]) -> None:
+    numbers = [result.frame or 0 for result in results]
+    step = statistics.median_low([b - a for a, b in pairwise(numbers)] or [1])
+    files = [file for result in results for file in result_paths(result.files, ["video"], folder)]
+    shown = tqdm(files, desc=printable(path), unit="frame", disable=None)
+    write_video((read_image(file) for file in shown), path, frame_rate(source) / step)
+
+
+GATHERED: dict[str, Callable[[Path, Sequence[str], Sequence[Finished]], Joined]] = {
+    "coco": _coco,
+    "html": _page,
+    "video": _videos,
+}
+"""Name of a format to the function that joins the job's files from the images' parts."""
+
+
+def _parts(
+    folder: Path, results: Iterable[Finished], kind: str, keys: set[str]
+) -> Iterator[tuple[Finished, dict[str, Any]]]:
+    for result in results:
+        (path,) = result_paths(result.files, [kind], folder)
+        try:
+            part = json.loads(path.read_text(encoding="utf-8"))
+            if missing := keys.difference(part if isinstance(part, dict) else ()):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        except ValueError as error:
+            raise OutputError(f"{path} is damaged ({error}); delete it, so that its image is labelled again") from error
+        yield result, part

@@ -1,0 +1,93 @@
+"""What a run of predictions did."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from err_seg.jobs.formats import Result
+from err_seg.jobs.inputs import Problem
+from err_seg.jobs.label_set import NOTHING
+from err_seg.utils.ordered_map import TimeShare
+from err_seg.utils.processes import gather_launched
+
+
+class Finished(NamedTuple):
+    """A result that is complete.
+
+    Attributes:
+        name: of the image's or video's results, a relative path without ending.
+        frame: of the video.
+        files: the name of the result's files.
+        path: of the image or video.
+        source: what this run calls the image; its files may be from a run in which it was at another place.
+    """
+
+    name: str
+    frame: int | None
+    files: str
+    path: str
+    source: str
+
+
+@dataclass
+class Report:
+    """What a run did.
+
+    Attributes:
+        done: images whose results were written; ``skipped``: those whose results were already there.
+        finished: the results of both, in order.
+        pixels: number of pixels in the images done, by class name; :attr:`nothing`: those of no class.
+        images: in how many of the images done a class occurs.
+        problems: what could not be used, in order.
+        renamed: image or video to the name of its results, if its usual name belongs to another one.
+        network: how much of the time the network took, of all processes together.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    nothing: int = 0
+    pixels: Counter[str] = field(default_factory=Counter)
+    images: Counter[str] = field(default_factory=Counter)
+    finished: list[Finished] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    network: TimeShare = field(default_factory=TimeShare)
+
+    def add(self, finished: Finished, result: Result) -> None:
+        """Add an image's results, and count its pixels."""
+        self.done += 1
+        self.finished.append(finished)
+        for label, count in result.areas.items():
+            if label == NOTHING:
+                self.nothing += count
+            else:
+                self.pixels[result.words.classes[label]] += count
+                self.images[result.words.classes[label]] += 1
+
+    def skip(self, finished: Finished) -> None:
+        """Add results that were there before."""
+        self.skipped += 1
+        self.finished.append(finished)
+
+    def merge(self, other: "Report") -> None:
+        """Add another process's report."""
+        self.done += other.done
+        self.skipped += other.skipped
+        self.nothing += other.nothing
+        self.pixels.update(other.pixels)
+        self.images.update(other.images)
+        self.finished += other.finished
+        self.problems += other.problems
+        self.renamed.update(other.renamed)
+        self.network.add(other.network)
+
+
+def gather_reports(report: Report) -> Report | None:
+    """Add up what all processes did; in process 0, and ``None`` in the others."""
+    reports = gather_launched(report)
+    if reports is None:
+        return None
+    whole = Report()
+    for part in reports:
+        whole.merge(part)
+    return whole

@@ -1,0 +1,95 @@
+"""The words of a prediction: the classes, and which pixels belong to none of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from err_seg.prediction.segmentation import Segmentation
+from err_seg.text.prompts import VocabularyError, check_vocabulary
+from err_seg.text.vocabularies import VocabularySource, expand_names
+from err_seg.text.vocabulary import Vocabulary
+
+NOTHING = -1
+
+
+class WordsError(ValueError):
+    """Words that cannot be used; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What pixels may be called.
+
+    Attributes:
+        classes: the N class names, in label order.
+        background: further names that compete for the pixels and whose pixels become :data:`NOTHING`.
+        threshold: pixels whose highest probability is below this become :data:`NOTHING`; in 0..1.
+    """
+
+    classes: tuple[str, ...]
+    background: tuple[str, ...] = ()
+    threshold: float = 0.0
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """All words that the network chooses from: classes, then background."""
+        return Vocabulary((*self.classes, *self.background), Vocabulary(self.classes).colors)
+
+    def labels(self, result: Segmentation) -> np.ndarray:
+        """Return (H, W) int16, int32 beyond 32,767 words: for every pixel its class, or :data:`NOTHING`.
+
+        Args:
+            result: a prediction with :attr:`vocabulary`.
+        """
+        labels = result.labels.to(torch.promote_types(result.labels.dtype, torch.int8))  # NOTHING is negative
+        nothing = labels >= len(self.classes)
+        if self.threshold > 0:
+            nothing |= result.scores < self.threshold
+        return labels.masked_fill(nothing, NOTHING).cpu().numpy()
+
+
+def split_names(text: str) -> Vocabulary:
+    """Split "cat, dog, grass" at commas; or at ";" and line breaks, if there are any: commas then join synonyms.
+
+    A name of a vocabulary ("ade150") stands for its names.
+    """
+    separators = "\n;" if "\n" in text or ";" in text else ","
+    for separator in separators:
+        text = text.replace(separator, "\n")
+    names = (name.strip(", \t\r") for name in text.split("\n"))
+    return expand_names(name for name in names if name)
+
+
+def parse_words(classes: VocabularySource, background: Iterable[str] = ()) -> Words:
+    """Combine classes and the values of ``--background``.
+
+    Args:
+        classes: class names, or what stands for them, see :func:`err_seg.data.read_vocabulary`; names that are also
+            in ``background`` count as background.
+        background: each a number in 0..1 (a threshold) or names, separated as in :func:`split_names`.
+
+    Raises:
+        WordsError: no or repeated names, a threshold out of range, or classes that are all background.
+    """
+    threshold = 0.0
+    names: list[str] = []
+    for value in background:
+        try:
+            threshold = float(value)
+        except ValueError:
+            names += split_names(value)
+            continue
+        if not 0 <= threshold <= 1:
+            raise WordsError(f"a background threshold is a probability in 0..1, not {value}")
+    outside = tuple(dict.fromkeys(names))
+    try:
+        given = expand_names(classes)
+        inside = Vocabulary((name for name in given if name not in outside), given.colors)
+        check_vocabulary((*inside, *outside))
+    except VocabularyError as error:
+        raise WordsError(str(error)) from error
+    if not inside:
+        raise WordsError("no class names besides the background; name at least one class to look for")
+    return Words(inside, outside, threshold)

@@ -1,0 +1,181 @@
+"""A record of the results in a folder, which stays correct after kills and with several processes.
+
+Each process has its own manifest: ``manifest.jsonl`` for the first or only one, ``manifest-<rank>.jsonl`` for the
+others. It is a line of settings, then one line for each result, written when all files of the result are complete.
+Lines are only added. A kill therefore costs at most the line being written, and no process waits for another.
+
+The name of a result belongs to one image, known by its content. If the name already belongs to another
+image, a digest is added at the end. An image that replaces another at the same path takes over its name.
+"""
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from err_seg.jobs.result_names import DIGITS, fitting_name, name_key
+
+
+class OutputError(OSError):
+    """Results that cannot be written; the message names the file or folder and the reason."""
+
+
+class Content(Protocol):
+    """An image or video: its path, and what identifies its content."""
+
+    path: str
+
+    def signature(self) -> list[int] | None:
+        """Return a signature by which an unchanged file is known, see :mod:`err_seg.utils.fingerprint`, or ``None``."""
+
+    def digest(self) -> str:
+        """Return the digest of the content."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of one image's results.
+
+    Attributes:
+        name: of the image's or video's results; it belongs to this content.
+        frame: of the video.
+        source: path of the image or video.
+        digest, signature: of its content; the signature may save computing the digest next time.
+        version: how many images have had the name, including this one.
+    """
+
+    name: str
+    frame: int | None
+    source: str
+    digest: str
+    signature: list[int] | None
+    version: int
+
+    @property
+    def files(self) -> str:
+        """The name of its result files, a relative path without ending."""
+        return self.name if self.frame is None else f"{self.name}/{self.frame:06d}"
+
+
+@dataclass
+class _Owner:
+    """The image that a name belongs to; ``digest`` is ``None`` if manifests disagree, and no result counts then."""
+
+    name: str
+    source: str
+    digest: str | None
+    version: int
+    frames: set[int | None] = field(default_factory=set)
+
+
+class Manifest:
+    """The results in a folder, including those added from now on; see ``open_output``.
+
+    Args:
+        folder: where results go.
+        descriptor: this process's manifest, open for appending and locked.
+    """
+
+    def __init__(self, folder: Path, descriptor: int):
+        self.folder = folder
+        self._descriptor = descriptor
+        self._owners: dict[str, _Owner] = {}
+        self._digests: dict[tuple[Any, ...], str] = {}
+        self._lock = threading.Lock()
+
+    def place(self, wanted: str, frame: int | None, content: Content) -> Place:
+        """Find the place of an image's results, reading the image only if nothing else identifies it.
+
+        Args:
+            wanted: the name for its results, unless that belongs to another image.
+            frame: of a video.
+            content: the image or video.
+
+        Raises:
+            OSError: it cannot be read.
+            OutputError: the manifest cannot be written.
+        """
+        signature = content.signature()
+        digest = self._digests.get((content.path, *(signature or ()))) if signature else None
+        digest = digest or content.digest()
+        with self._lock:
+            for ending in ("", f"-{digest[:DIGITS]}", f"-{digest}"):
+                name = fitting_name(wanted, ending)
+                owner = self._owners.get(name_key(name))
+                if owner is None or owner.digest in (None, digest) or owner.source == content.path:
+                    break
+            if owner is None:
+                owner = self._owners[name_key(name)] = _Owner(name, content.path, digest, 1)
+            elif owner.digest != digest:
+                owner = self._owners[name_key(name)] = _Owner(name, content.path, digest, owner.version + 1)
+                taken_over = Place(name, frame, content.path, digest, signature, owner.version)
+                write_line(self._descriptor, {**asdict(taken_over), "done": False})
+            return Place(name, frame, content.path, digest, signature, owner.version)
+
+    def is_done(self, place: Place, files: Iterable[Path]) -> bool:
+        """Whether the results are recorded as done, and these files of them are all there."""
+        with self._lock:
+            noted = place.frame in self._owners[name_key(place.name)].frames
+        if not noted or not all(file.is_file() for file in files):
+            return False
+        if place.signature and (place.source, *place.signature) not in self._digests:
+            self.add(place)  # next time the digest is not needed
+        return True
+
+    def add(self, place: Place) -> None:
+        """Record that the results of an image are complete.
+
+        Raises:
+            OutputError: the manifest cannot be written.
+        """
+        with self._lock:
+            line = asdict(place)
+            write_line(self._descriptor, line)
+            self._note(**line)
+
+    def read(self, lines: Iterable[bytes]) -> None:
+        """Read the lines of a manifest."""
+        for line in lines:
+            try:
+                self._note(**json.loads(line))
+            except (ValueError, TypeError):
+                continue  # cut short by a kill
+
+    def _note(
+        self,
+        name: str,
+        frame: int | None,
+        source: str,
+        digest: str,
+        signature: list[int] | None,
+        version: int,
+        done: bool = True,
+    ) -> None:
+        """Read a line; which of two lines about a name counts does not depend on their order."""
+        owner = self._owners.get(name_key(name))
+        if owner is None or owner.version < version:
+            owner = self._owners[name_key(name)] = _Owner(name, source, digest, version)
+        if owner.version == version and owner.digest != digest:  # by jobs that ran at the same time
+            owner.digest, owner.frames = None, set()
+        elif owner.version == version and done:
+            owner.frames.add(frame)
+        if signature:
+            self._digests[(source, *signature)] = digest
+
+
+def write_line(descriptor: int, line: Mapping[str, Any]) -> None:
+    """Append a line to a manifest.
+
+    Raises:
+        OutputError: the disk is full, or the like.
+    """
+    data = json.dumps(line).encode() + b"\n"
+    try:
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise OutputError(f"cannot write to the results' manifest: {error}") from error

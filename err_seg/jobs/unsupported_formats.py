@@ -1,0 +1,76 @@
+"""Files that look like images or videos and cannot be read here: what they are, and what to do about it."""
+
+import mimetypes
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import Image
+
+from err_seg.jobs.video import is_video
+
+HEIC_SUFFIXES = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
+RAW_SUFFIXES = frozenset(
+    (
+        *(
+            ".3fr",
+            ".arw",
+            ".cr2",
+            ".cr3",
+            ".crw",
+            ".dcr",
+            ".dng",
+            ".erf",
+            ".iiq",
+            ".kdc",
+            ".mef",
+            ".mos",
+            ".mrw",
+            ".nef",
+        ),
+        *(".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+    )
+)
+OTHERS = {
+    ".avif": "AVIF images need a newer Pillow: pip install --upgrade pillow",
+    ".exr": "OpenEXR images have no defined white; save it with 8 bits a channel, for example as PNG",
+    ".hdr": "Radiance images have no defined white; save it with 8 bits a channel, for example as PNG",
+    ".jxl": "JPEG XL images cannot be read; convert it to PNG, for example with djxl",
+    ".svg": "drawings cannot be read; convert it to PNG, for example with rsvg-convert",
+    ".svgz": "drawings cannot be read; convert it to PNG, for example with rsvg-convert",
+    ".xcf": "GIMP's own files cannot be read; export it as PNG",
+}
+WRITTEN_ONLY = ("PDF", "PALM")  # formats that Pillow does not read
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the endings, in lower case, of the images that can be read; HEIC's where pillow-heif is installed."""
+    if find_spec("pillow_heif"):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    suffixes = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, kind in suffixes if kind not in WRITTEN_ONLY) - RAW_SUFFIXES
+
+
+def why_unreadable(path: Path) -> str | None:
+    """Say what is needed to read what looks like an image or video; ``None`` if it can be read, or is neither."""
+    suffix = path.suffix.lower()
+    if suffix in image_suffixes() or is_video(path):
+        return None
+    if suffix in HEIC_SUFFIXES:
+        return "HEIC images need pillow-heif: pip install pillow-heif"
+    if suffix in RAW_SUFFIXES:
+        return "this is a raw file of a camera; develop it to TIFF or JPEG, for example with darktable-cli"
+    if suffix in OTHERS:
+        return OTHERS[suffix]
+    kind = _builtin_types().guess_type(f"file{suffix}")[0] or ""
+    if kind.startswith(("image/", "video/")):
+        return f"{kind} cannot be read; convert it to {'PNG' if kind.startswith('image/') else 'MP4'}"
+    return None
+
+
+@cache
+def _builtin_types() -> mimetypes.MimeTypes:
+    return mimetypes.MimeTypes()  # Python's own, the same on every machine

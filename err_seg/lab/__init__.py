@@ -1,0 +1,1 @@
+"""What is measured: sweeps and tables of the paper, analyses, benchmarks, the miniature world."""

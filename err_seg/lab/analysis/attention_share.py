@@ -1,0 +1,206 @@
+"""How much of CFM's attention goes to classes that an image does not show (paper, Proposition 1).
+
+Our statement of it. CFM shares a class's attention out between the T classes kept at a place by a softmax. P of them
+are present in the image and R = T − P are redundant.
+
+1. If the logits differ by at most Δ, the redundant classes take a share of at least R / (R + P·exp(Δ)) and at most
+   R / (R + P·exp(−Δ)); both are attained.
+2. If the logits are exchangeable (no order of the classes is likelier than another), the expected share is R / T.
+
+For a fixed P and bounded logits, the share thus tends to 1 as the vocabulary grows; what training can do is to make Δ
+large in the right direction. :func:`measure_attention_share` measures what it did.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from err_seg.data import SegmentationPairs
+from err_seg.data.image_sources import image_to_tensor
+from err_seg.evaluation.results import text_table
+from err_seg.modeling.crm import count_class_pixels
+from err_seg.modeling.escf import CFM
+from err_seg.prediction.attention import AttentionLayer, escf_with, recording
+from err_seg.prediction.model import ERRSeg
+from err_seg.utils.files import write_json
+
+# what is measured of a layer and an image, in this order
+FIGURES = ("redundant", "itself", "spread", "lower", "upper")
+
+
+def redundant_share(logits: Tensor, present: Tensor) -> Tensor:
+    """Return the share of the attention that redundant classes take.
+
+    Args:
+        logits: (..., T), the input of the softmax.
+        present: (T,) bool, the classes that are not redundant.
+
+    Returns:
+        (...), in 0..1.
+    """
+    return logits.softmax(dim=-1)[..., ~present].sum(dim=-1)
+
+
+def share_bounds(num_present: int, num_redundant: int, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Bound the redundant classes' share (statement 1).
+
+    Args:
+        num_present: P, with P + R > 0.
+        num_redundant: R.
+        spread: Δ ≥ 0, any shape: the largest logit less the smallest.
+
+    Returns:
+        The least and the greatest share, each of the shape of ``spread``.
+    """
+    log_odds = torch.log(torch.as_tensor(num_redundant, dtype=spread.dtype, device=spread.device))
+    log_odds = log_odds - torch.log(torch.as_tensor(num_present, dtype=spread.dtype, device=spread.device))
+    return (log_odds - spread).sigmoid(), (log_odds + spread).sigmoid()
+
+
+def layer_figures(layer: AttentionLayer, present: Tensor) -> list[float]:
+    """Average over all places, heads and present classes what the attention of one CFM does.
+
+    Args:
+        layer: queries and keys (places, K, C).
+        present: (K,) bool, which of the kept classes are present; at least one.
+
+    Returns:
+        :data:`FIGURES`: the share that present classes give to redundant ones, the share that they give to themselves,
+        the spread Δ of their logits, and the least and greatest share that P, R and Δ of each softmax allow.
+    """
+    queries = present.nonzero()[:, 0]
+    logits = layer.logits(positions=queries)  # places×heads×P×K
+    spread = logits.amax(dim=-1) - logits.amin(dim=-1)
+    itself = logits.softmax(dim=-1)[..., torch.arange(len(queries)), queries]
+    bounds = share_bounds(len(queries), len(present) - len(queries), spread)
+    return [float(figure.mean()) for figure in (redundant_share(logits, present), itself, spread, *bounds)]
+
+
+@dataclass(frozen=True)
+class AttentionShare:
+    """What present classes attend to, over the images of a data set, with one K.
+
+    Attributes:
+        dataset: the data set's name.
+        num_kept: K.
+        present: (N,) int64, how many of the kept classes are in each image.
+        figures: (N, L, 5) float64, :data:`FIGURES` of each image and layer.
+        left_out: number of further images, which are left out because none of their classes was kept.
+    """
+
+    dataset: str
+    num_kept: int
+    present: NDArray[np.int64]
+    figures: NDArray[np.float64]
+    left_out: int = 0
+
+    @property
+    def uniform(self) -> float:
+        """R / K averaged over the images: the redundant classes' share if all classes got the same attention."""
+        return float((1 - self.present / self.num_kept).mean())
+
+    def mean(self, figure: str) -> NDArray[np.float64]:
+        """Average one of :data:`FIGURES` over the images: (L,)."""
+        return self.figures[:, :, FIGURES.index(figure)].mean(axis=0)
+
+    @property
+    def preference(self) -> NDArray[np.float64]:
+        """(L,): how many times as much attention a present class gets as a redundant one; NaN where there is none."""
+        share, uniform = self.mean("redundant"), self.uniform
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (1 - share) / share * np.divide(uniform, 1 - uniform)
+
+
+@torch.no_grad()
+def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: Sequence[int]) -> list[AttentionShare]:
+    """Measure the share over a data set, with a progress bar; images are seen as :meth:`ERRSeg.predict` sees them.
+
+    The classes with a labelled pixel are present. Those of them that CRM drops take no part, whatever K is.
+
+    Args:
+        model: with a CFM.
+        pairs: the data set.
+        num_kept: each K; a K above T counts as T.
+
+    Returns:
+        One result per K, without repetitions, in the order given.
+
+    Raises:
+        ValueError: the network has no CFM; a K below 1; the data set has a background class, so that it is unknown
+            which classes are absent; or no class of any image was kept.
+    """
+    escf = escf_with(model, CFM)
+    spec = pairs.spec
+    num_classes = len(spec.vocabulary)
+    if spec.num_foreground:
+        raise ValueError(
+            f"data set {spec.name!r}: its background stands for many classes, so none is known to be absent"
+        )
+    if not num_kept or min(num_kept) < 1:
+        raise ValueError(f"num_kept must be numbers of at least 1, got {list(num_kept)}")
+    kept_numbers = list(dict.fromkeys(min(k, num_classes) for k in num_kept))
+    present: dict[int, list[int]] = {k: [] for k in kept_numbers}
+    figures: dict[int, list[list[list[float]]]] = {k: [] for k in kept_numbers}
+    text = model.embed_vocabulary(spec.vocabulary)
+    with model.evaluating():
+        for index in tqdm(range(len(pairs)), desc=spec.name, unit="image"):
+            sample = pairs[index]
+            pixels = count_class_pixels(torch.from_numpy(sample.label).unsqueeze(0), num_classes)[0]
+            features = model.encoder(model.preprocess([image_to_tensor(sample.image)]))
+            for k in kept_numbers:
+                with recording(escf, (CFM,)) as attention:
+                    kept = model.head(features, text, k).kept[0].cpu()
+                is_present = pixels[kept] > 0
+                if is_present.any():
+                    present[k].append(int(is_present.sum()))
+                    figures[k].append([layer_figures(layer, is_present) for layer in attention.category])
+    if empty := [k for k in kept_numbers if not present[k]]:
+        raise ValueError(f"data set {spec.name!r}: with K = {empty[0]} no class of any image was kept; take a larger K")
+    return [
+        AttentionShare(spec.name, k, np.array(present[k]), np.array(figures[k]), len(pairs) - len(present[k]))
+        for k in kept_numbers
+    ]
+
+
+def share_table(results: Sequence[AttentionShare]) -> str:
+    """Lay the shares out as aligned text that is Markdown, too: one row for each K and layer, shares in percent."""
+    rows = []
+    for result in results:
+        redundant, itself = 100 * result.mean("redundant"), 100 * result.mean("itself")
+        lower, upper, spread = 100 * result.mean("lower"), 100 * result.mean("upper"), result.mean("spread")
+        for layer in range(len(redundant)):
+            shares = [100 * result.uniform, redundant[layer], itself[layer], 100 - redundant[layer] - itself[layer]]
+            figures = [float(result.present.mean()), *map(float, shares), float(result.preference[layer])]
+            bounds = f"{lower[layer]:.1f} to {upper[layer]:.1f}"
+            rows.append([result.dataset, result.num_kept, layer + 1, *figures, float(spread[layer]), bounds])
+    header = ["data set", "K", "CFM", "present kept", "uniform R/K", "to redundant", "to itself", "to other present"]
+    return text_table([*header, "present : redundant", "Δ", "bounds"], rows)
+
+
+def save_attention_share(results: Sequence[AttentionShare], path: str | Path) -> None:
+    """Write a JSON list, one entry per data set and K, with means and standard deviations over the images."""
+    entries = [
+        {
+            "dataset": result.dataset,
+            "num_kept": result.num_kept,
+            "pictures": len(result.present),
+            "left_out": result.left_out,
+            "present_kept": float(result.present.mean()),
+            "uniform": result.uniform,
+            "layers": [
+                {
+                    name: {"mean": float(values.mean()), "stdev": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
+                    for name, values in zip(FIGURES, result.figures[:, layer].T, strict=True)
+                }
+                for layer in range(result.figures.shape[1])
+            ],
+        }
+        for result in results
+    ]
+    write_json(path, entries, ensure_ascii=False)

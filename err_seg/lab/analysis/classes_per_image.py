@@ -1,0 +1,118 @@
+"""Classes per image, and the share of the vocabulary that an image does not need (paper, Table I)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from err_seg.data import SegmentationPairs, read_label
+from err_seg.data.preparation.parallel import for_each
+from err_seg.evaluation.results import text_table
+from err_seg.utils.files import write_json
+
+# classes per image, Table I
+PAPER = {
+    "pascal_voc_20_val": 1.5,
+    "pascal_context_59_val": 4.8,
+    "ade20k_150_val": 8.5,
+    "pascal_context_459_val": 6.5,
+    "ade20k_847_val": 10.2,
+}
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How many classes each image of a data set shows.
+
+    Attributes:
+        dataset: the data set's name.
+        vocabulary_size: T.
+        classes: (N,) int64, the number of different classes in each label map, ignored pixels aside; 0 where all
+            pixels are ignored.
+    """
+
+    dataset: str
+    vocabulary_size: int
+    classes: NDArray[np.int64]
+
+    @property
+    def mean(self) -> float:
+        """Mean number of classes per image."""
+        return float(self.classes.mean())
+
+    @property
+    def redundancy(self) -> float:
+        """Share of the vocabulary that the average image does not show, 1 − mean / T, in 0..1."""
+        return 1 - self.mean / self.vocabulary_size
+
+
+def count_classes(pairs: SegmentationPairs, workers: int = 1) -> ClassCounts:
+    """Count the classes in every label map of a data set, with a progress bar.
+
+    In a data set with a background class (PAS-20b) the background counts as one class, and T is the size of the
+    vocabulary that the model chooses from.
+
+    Args:
+        pairs: the data set.
+        workers: processes that read label maps.
+
+    Raises:
+        ImageReadError: a label map cannot be read.
+        DatasetError: a label map holds a value that is neither a class nor the ignore label.
+        PreparationError: a worker process died.
+    """
+    spec = pairs.spec
+    counts: list[int] = []
+
+    def count(values: NDArray) -> None:
+        values = values[values != spec.ignore_label]
+        if values.size and not 0 <= values[0] <= values[-1] < spec.num_evaluated_classes:
+            pairs.load_label(len(counts))  # says which values are wrong, and what to do
+        counts.append(values.size)
+
+    paths = [pairs.paths(index)[1] for index in range(len(pairs))]
+    for_each(_values, paths, count, workers=workers, title=spec.name)
+    return ClassCounts(spec.name, len(spec.vocabulary), np.array(counts, dtype=np.int64))
+
+
+def class_counts_table(results: Sequence[ClassCounts]) -> str:
+    """Lay several data sets out as aligned text that is Markdown, too, with the paper's means beside ("-": unknown)."""
+    rows = [
+        [
+            result.dataset,
+            len(result.classes),
+            result.mean,
+            PAPER.get(result.dataset, float("nan")),
+            float(np.median(result.classes)),
+            int(result.classes.max()),
+            result.vocabulary_size,
+            100 * result.redundancy,
+        ]
+        for result in results
+    ]
+    header = ["data set", "images", "classes per image", "paper", "median", "max", "T", "redundant %"]
+    return text_table(header, rows)
+
+
+def save_class_counts(results: Sequence[ClassCounts], path: str | Path) -> None:
+    """Write a JSON object: data set → figures, and ``histogram``: images with 0, 1, 2, ... classes."""
+    entries = {
+        result.dataset: {
+            "pictures": len(result.classes),
+            "vocabulary_size": result.vocabulary_size,
+            "mean": result.mean,
+            "median": float(np.median(result.classes)),
+            "max": int(result.classes.max()),
+            "redundancy": result.redundancy,
+            "histogram": np.bincount(result.classes).tolist(),
+        }
+        for result in results
+    }
+    write_json(path, entries, ensure_ascii=False)
+
+
+def _values(path: str) -> NDArray:
+    """Return the different values of a label map, in ascending order."""
+    return np.unique(read_label(path))

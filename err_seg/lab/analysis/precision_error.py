@@ -1,0 +1,132 @@
+"""What lower precision costs: every result beside that in fp32, and both beside the ground truth."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from err_seg.config import Config
+from err_seg.data import EvaluationItem, EvaluationTransform, SegmentationPairs, evaluation_loader
+from err_seg.evaluation.benchmarks import benchmark_num_kept, new_counts
+from err_seg.evaluation.results import text_table
+from err_seg.prediction.model import ERRSeg
+from err_seg.prediction.segmentation import Segmentation
+from err_seg.utils.device import upload
+from err_seg.utils.files import write_json
+
+
+@dataclass(frozen=True)
+class PrecisionError:
+    """How results in one precision differ from those in fp32.
+
+    Attributes:
+        dataset: the data set's name.
+        precision: "fp32", "fp16" or "bf16".
+        images: number of images.
+        miou: mIoU, in percent.
+        same_kept: share of the images that keep the same classes, in 0..1.
+        same_labels: share of the pixels with the same label, in 0..1.
+        mean_error, max_error: of the kept classes' probabilities, over the images that keep the same; NaN without any.
+    """
+
+    dataset: str
+    precision: str
+    images: int
+    miou: float
+    same_kept: float
+    same_labels: float
+    mean_error: float
+    max_error: float
+
+
+@torch.no_grad()
+def measure_precision_error(
+    cfg: Config, model: ERRSeg, pairs: SegmentationPairs, precisions: Sequence[str]
+) -> list[PrecisionError]:
+    """Segment a data set as evaluation does, in fp32 and in each of the precisions, with a progress bar.
+
+    Args:
+        cfg: the configuration.
+        model: the network, in evaluation mode; its own precision does not matter.
+        pairs: the data set.
+        precisions: of "fp16" and "bf16".
+    """
+    spec, num_kept = pairs.spec, benchmark_num_kept(cfg, pairs.spec)
+    transform = EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    loader = evaluation_loader(pairs, transform, cfg.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS)
+    models = {precision: copy.copy(model) for precision in dict.fromkeys(("fp32", *precisions))}  # weights are shared
+    counts, differences = {}, {}
+    for precision, own in models.items():
+        own.precision = precision
+        counts[precision] = new_counts(spec, model.device, boundary_iou=False)
+        differences[precision] = _Differences()
+
+    def segment(own: ERRSeg, items: Sequence[EvaluationItem]) -> list[Segmentation]:
+        with own.evaluating():
+            text = own.embed_vocabulary(spec.vocabulary)
+            found = own(own.preprocess([item.image for item in items]), text, num_kept)
+        return own.compact(found, spec.vocabulary, [item.size for item in items])
+
+    with tqdm(total=len(pairs), desc=spec.name, unit="image") as progress:
+        for items in loader:
+            found = {precision: segment(own, items) for precision, own in models.items()}
+            for precision, results in found.items():
+                for item, result, exact in zip(items, results, found["fp32"], strict=True):
+                    counts[precision].update(result.labels, upload(item.label, model.device))
+                    differences[precision].add(result, exact)
+            progress.update(len(items))
+    return [
+        PrecisionError(
+            spec.name,
+            precision,
+            len(pairs),
+            counts[precision].metrics(spec.evaluated_classes)["mIoU"],
+            *differences[precision].shares(),
+        )
+        for precision in models
+    ]
+
+
+class _Differences:
+    """Sums of what differs, image by image."""
+
+    def __init__(self) -> None:
+        self.same_kept: list[bool] = []
+        self.same_labels = self.pixels = 0
+        self.errors: list[Tensor] = []
+
+    def add(self, result: Segmentation, exact: Segmentation) -> None:
+        self.same_kept.append(torch.equal(result.kept, exact.kept))
+        self.same_labels += int((result.labels == exact.labels).sum())
+        self.pixels += result.labels.numel()
+        if self.same_kept[-1]:
+            error = (result.probabilities - exact.probabilities).abs().double()
+            self.errors.append(torch.stack([error.mean(), error.max()]).cpu())
+
+    def shares(self) -> tuple[float, float, float, float]:
+        """Return same_kept, same_labels, mean_error and max_error."""
+        errors = torch.stack(self.errors) if self.errors else torch.full((1, 2), float("nan"))
+        mean, largest = errors[:, 0].mean().item(), errors[:, 1].max().item()
+        return sum(self.same_kept) / len(self.same_kept), self.same_labels / self.pixels, mean, largest
+
+
+def precision_table(results: Sequence[PrecisionError]) -> str:
+    """Lay results out as aligned text that is Markdown, too; shares in percent."""
+    header = ["data set", "precision", "mIoU", "same classes kept %", "same labels %", "mean error", "largest error"]
+    rows = [
+        [
+            *(r.dataset, r.precision, r.miou, 100 * r.same_kept, 100 * r.same_labels),
+            *(f"{r.mean_error:.5f}", f"{r.max_error:.3f}"),
+        ]
+        for r in results
+    ]
+    return text_table(header, rows)
+
+
+def save_precision_errors(results: Sequence[PrecisionError], path: str | Path) -> None:
+    """Write a JSON list of the results."""
+    write_json(path, [asdict(result) for result in results], indent=1)

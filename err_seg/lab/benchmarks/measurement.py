@@ -1,0 +1,169 @@
+"""Times cases in turns, and measures each case's memory and operations in a process of its own."""
+
+import logging
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import psutil
+import torch
+import torch._dynamo
+from torch.utils.flop_counter import FlopCounterMode
+
+from err_seg.config import Config
+from err_seg.lab.benchmarks.cases import Case, make_work
+from err_seg.lab.benchmarks.flops import macs_by_part
+from err_seg.lab.benchmarks.machine import Machine, Operations, synchronize, timed
+from err_seg.models.build import build_model
+
+SAMPLING_SECONDS = 0.005
+MOST_COMPILED = 10_000
+"""Versions of a function. Torch's own limit is a few; what exceeds it runs uncompiled, without a word."""
+
+
+class Demands(NamedTuple):
+    """What a case asks of a machine.
+
+    Attributes:
+        memory: peak above the loaded model, in bytes.
+        operations: (FLOP, bytes) of each.
+        macs: multiply-adds by part of the network, of training all together.
+    """
+
+    memory: float
+    operations: list[tuple[int, int]]
+    macs: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a case; what follows ``ratios`` only where it was asked for.
+
+    Attributes:
+        case: which.
+        kept: mean number of classes kept.
+        seconds: of each round.
+        ratios: to the first case of the group, round by round.
+        macs: multiply-adds of the whole batch, by part of the network.
+        memory: peak above the loaded model, in bytes.
+        arithmetic_share: time that the arithmetic alone takes in a large matrix product, as a share of the median time.
+        roofline_share: the same for the operation-by-operation roofline; above 1 if operands stay in caches.
+    """
+
+    case: Case
+    kept: float
+    seconds: list[float]
+    ratios: list[float]
+    macs: dict[str, int] = field(default_factory=dict)
+    memory: float | None = None
+    arithmetic_share: float | None = None
+    roofline_share: float | None = None
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
+    """Watch the memory in use, of the device or (CPU) the process; yields a function that returns the peak in bytes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - before
+        return
+    process, stop = psutil.Process(), threading.Event()
+    before = peak = process.memory_info().rss
+
+    def sample() -> None:
+        nonlocal peak
+        while not stop.wait(SAMPLING_SECONDS):
+            peak = max(peak, process.memory_info().rss)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield lambda: max(peak, process.memory_info().rss) - before
+    finally:
+        stop.set()
+        thread.join()
+
+
+def measure(
+    cases: Sequence[Case], configs: Mapping[str, Config], *, rounds: int, machine: Machine, demands: bool = True
+) -> Iterator[list[Row]]:
+    """Measure all cases; what is compared is timed in turns, so that a slower minute of the machine slows all.
+
+    Args:
+        cases: those of a group follow each other, and the first of a group is what the others are compared with.
+        configs: by the cases' ``config``; weights do not matter unless K follows the need.
+        rounds: how often each case is timed, after once to warm up.
+        machine: its limits.
+        demands: also measure memory and operations, which takes a process and two runs for each case.
+
+    Yields:
+        The rows of one group.
+    """
+    for (config, *_), group in groupby(cases, key=lambda case: case.group):
+        cfg, group_cases = configs[config], list(group)
+        rows = time_in_turns(group_cases, cfg, rounds)
+        yield [with_demands(row, cfg, machine) for row in rows] if demands else rows
+
+
+def time_in_turns(cases: Sequence[Case], cfg: Config, rounds: int) -> list[Row]:
+    """Time cases that share a network, one after the other in each round."""
+    model = build_model(cfg)
+    works = [make_work(case, cfg, model) for case in cases]
+    with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED, accumulated_recompile_limit=MOST_COMPILED):
+        kept = [work() for work in works]
+    seconds = [[timed(work, model.device) for work in works] for _ in range(rounds)]
+    return [
+        Row(case, kept[i], [turn[i] for turn in seconds], [turn[i] / turn[0] for turn in seconds])
+        for i, case in enumerate(cases)
+    ]
+
+
+def with_demands(row: Row, cfg: Config, machine: Machine) -> Row:
+    """Add to a row what its case asks of the machine."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        demands = process.submit(measure_demands, row.case, cfg, torch.get_num_threads()).result()
+    flops, median = 2 * sum(demands.macs.values()), percentiles(row.seconds)[0]
+    return replace(
+        row,
+        macs=demands.macs,
+        memory=demands.memory,
+        arithmetic_share=flops / machine.flops[row.case.precision] / median,
+        roofline_share=machine.seconds_needed(demands.operations, row.case.precision) / median,
+    )
+
+
+def measure_demands(case: Case, cfg: Config, threads: int) -> Demands:
+    """Run a case alone in this process: once for its memory, once to count its operations, those not compiled."""
+    torch.set_num_threads(threads)
+    logging.getLogger("err_seg.models.build").setLevel(logging.ERROR)  # as in the process that asks
+    model = build_model(cfg)
+    work = make_work(case, cfg, model)
+    with peak_memory(model.device) as peak:
+        work()
+        work()
+        synchronize(model.device)
+        memory = peak()
+    counted = make_work(replace(case, compiled=""), cfg, model)
+    with FlopCounterMode(display=False) as counter, Operations() as operations:
+        counted()
+    if case.kind == "training":  # which part a backward pass belongs to is not known
+        macs = {"all": sum(flops for flops, _ in operations.seen) // 2}
+    else:
+        macs = macs_by_part(counter, model)
+    return Demands(memory, operations.seen, macs)
+
+
+def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median and the 10th and 90th percentile, interpolated; of a single value itself."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    deciles = statistics.quantiles(values, n=10, method="inclusive")
+    return statistics.median(values), deciles[0], deciles[-1]

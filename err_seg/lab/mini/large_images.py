@@ -1,0 +1,155 @@
+"""What windows gain on large images: mIoU and boundary IoU on large scenes of the miniature world.
+
+The size of the windows is chosen on validation scenes; every row is then measured on test scenes of several seeds.
+"""
+
+import logging
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from err_seg.evaluation import BoundaryConfusion
+from err_seg.mini.large import LargeScenes
+from err_seg.prediction.model import ERRSeg
+from err_seg.prediction.segmentation import Segmentation
+from err_seg.utils.files import write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+TILES = (5 / 6, 1, 4 / 3, 2, 4)
+"""Sides of windows that are compared, in units of S."""
+KINDS = {"many small things": 1.0, "few large things": 6.0}
+"""Zoom of the scenes, see :class:`LargeScenes`."""
+BAND = 0.004
+"""Width of the boundary band relative to the diagonal: 6 pixels, since the usual 2 % are as wide as small objects."""
+FIGURES = ("mIoU", "mBoundaryIoU", "classes kept", "seconds")
+
+
+class Way(NamedTuple):
+    """A way of predicting.
+
+    tile: pixels that a window covers; ``None`` sees the image as a whole.
+    antialiased: reduce the image with antialiasing.
+    refined: let the borders follow the image.
+    """
+
+    tile: int | None
+    antialiased: bool = False
+    refined: bool = False
+
+    def __str__(self) -> str:
+        title = "whole image" if self.tile is None else f"tile={self.tile}"
+        return title + ", antialiased" * self.antialiased + ", refined" * self.refined
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a way on one kind of scenes.
+
+    Attributes:
+        kind: a key of ``KINDS``.
+        way: how it was predicted.
+        validation: mIoU in percent on validation scenes.
+        test: ``FIGURES`` of each seed: mIoU and boundary IoU in percent, the share of a scene's classes that are among
+            the kept ones in percent, CPU seconds an image.
+    """
+
+    kind: str
+    way: str
+    validation: float
+    test: list[dict[str, float]]
+
+
+def ways(side: int) -> list[Way]:
+    """List what is compared; some of it with antialiasing, where the network sees less than the image, or refined."""
+    tiles = [round(side * tile) for tile in TILES]
+    reduced = [Way(tile, antialiased=True) for tile in tiles if tile > side]
+    whole = [Way(None), Way(None, antialiased=True), Way(None, refined=True)]
+    return [*whole, *map(Way, tiles), *reduced, Way(tiles[0], refined=True)]
+
+
+def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[Row]:
+    """Measure every way on every kind of scenes.
+
+    Args:
+        model: a network that knows the miniature world.
+        scenes: how many of each split and seed.
+        seeds: of the test scenes; validation scenes have the first.
+    """
+    rows = []
+    for kind, zoom in KINDS.items():
+        validation = LargeScenes("val", length=scenes, seed=seeds[0], zoom=zoom)
+        tests = [LargeScenes("test", length=scenes, seed=seed, zoom=zoom) for seed in seeds]
+        for way in ways(model.size):
+            chosen_by = figures(model, validation, way)["mIoU"]
+            rows.append(Row(kind, str(way), chosen_by, [figures(model, test, way) for test in tests]))
+            logger.info(line(rows[-1]))
+    return rows
+
+
+def figures(model: ERRSeg, scenes: LargeScenes, way: Way) -> dict[str, float]:
+    """Predict all scenes in one way, and return its ``FIGURES``."""
+    counts = BoundaryConfusion(len(scenes.vocabulary), 255, dilation_ratio=BAND)
+    found, seconds = [], 0.0
+    for sample in (scenes[index] for index in range(len(scenes))):
+        start = time.process_time()
+        result = predict(model, sample.image, scenes.vocabulary, way)
+        labels = result.labels
+        seconds += time.process_time() - start
+        counts.update(labels, torch.from_numpy(sample.label))
+        found.append(np.isin(np.unique(sample.label), result.kept).mean())
+    metrics = counts.metrics(scenes.vocabulary)
+    values = (metrics["mIoU"], metrics["mBoundaryIoU"], 100 * float(np.mean(found)), seconds / len(scenes))
+    return dict(zip(FIGURES, values, strict=True))
+
+
+def predict(model: ERRSeg, image: np.ndarray, vocabulary: Sequence[str], way: Way) -> Segmentation:
+    """Predict an image (H, W, 3) in one way, at its own size."""
+    height, width = image.shape[:2]
+    tile = way.tile
+    if way.antialiased:  # Pillow's resizing is; what the network sees is then not reduced any more
+        scale = 1.0 if tile is None else model.size / tile
+        reduced = (model.size, model.size) if tile is None else (round(width * scale), round(height * scale))
+        image = np.asarray(Image.fromarray(image).resize(reduced, Image.Resampling.BILINEAR))
+        tile = None if tile is None else model.size
+    return model.predict(image, vocabulary, tile=tile, refine=way.refined, size=(height, width))
+
+
+def chosen(rows: Sequence[Row]) -> dict[str, str]:
+    """Return for each kind of scenes the way that is best on validation scenes."""
+    return {kind: max((r for r in rows if r.kind == kind), key=lambda r: r.validation).way for kind in KINDS}
+
+
+def line(row: Row) -> str:
+    """Write a row of the table: the mean over the seeds, with the standard deviation of the two IoU."""
+    cells = [row.kind, row.way, f"{row.validation:.1f}"]
+    for figure in FIGURES:
+        values = [of_seed[figure] for of_seed in row.test]
+        spread = f" ± {statistics.stdev(values):.1f}" if "IoU" in figure and len(values) > 1 else ""
+        cells.append(f"{statistics.mean(values):.{2 if figure == 'seconds' else 1}f}{spread}")
+    return f"| {' | '.join(cells)} |"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Write the table, and what was chosen."""
+    head = [
+        "| scenes | | mIoU, validation | mIoU | boundary IoU | classes kept, % | CPU s |",
+        f"|---|---|{5 * '---:|'}",
+    ]
+    best = "".join(f"\nChosen on validation scenes, {kind}: {way}\n" for kind, way in chosen(rows).items())
+    return "\n".join([*head, *map(line, rows)]) + "\n" + best
+
+
+def save(rows: Sequence[Row], command: str, output: Path) -> None:
+    """Write ``large_images.json`` and ``large_images.md``."""
+    settings = {"command": command, "threads": torch.get_num_threads()}
+    document = {"rows": [asdict(row) for row in rows], "chosen": chosen(rows), "settings": settings}
+    write_json(output / "large_images.json", document)
+    write_text(output / "large_images.md", markdown(rows))

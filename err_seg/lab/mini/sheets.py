@@ -1,0 +1,68 @@
+"""Sheets of the miniature world to look at, and how fast it is drawn."""
+
+import time
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import distance_transform_edt
+
+from err_seg.mini.crops import MiniCrops, render_crop
+from err_seg.mini.scenes import MiniScenes
+from err_seg.mini.vocabulary import SEEN, UNSEEN_COMBINATIONS, VOCABULARY
+from err_seg.visualization.colors import class_colors
+from err_seg.visualization.grid import sheet
+
+
+def scene_sheet(scenes: MiniScenes, columns: int = 3, rows: int = 4, zoom: int = 2) -> Image.Image:
+    """Draw the first scenes of a data set, each image beside its label map with the classes' names."""
+    side = scenes.sides[1] * zoom + 4
+    panels = []
+    colours = class_colors(scenes.vocabulary)
+    for index in range(min(columns * rows, len(scenes))):
+        sample = scenes[index]
+        size = sample.label.shape[1] * zoom, sample.label.shape[0] * zoom
+        overlay = (sample.image // 3 + colours[sample.label] // 3 * 2).astype(np.uint8)
+        image, named = (
+            Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST) for pixels in (sample.image, overlay)
+        )
+        _write_names(named, sample.label, scenes.vocabulary, zoom)
+        panels += [image, named]
+    return sheet(panels, 2 * columns, (side, side))
+
+
+def _write_names(image: Image.Image, label: np.ndarray, vocabulary: tuple[str, ...], zoom: int) -> None:
+    """Write each class's name where its region is widest, the objects' after the walls'."""
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(15)
+    for index in np.unique(label)[::-1]:
+        depth = distance_transform_edt(np.pad(label == index, 1))[1:-1, 1:-1]
+        y, x = np.array(np.unravel_index(depth.argmax(), label.shape)) * zoom
+        half = draw.textlength(vocabulary[index], font) / 2
+        place = min(max(float(x), half + 3), image.width - half - 3), float(y)
+        draw.text(place, vocabulary[index], "white", font, "mm", stroke_width=2, stroke_fill="black")
+
+
+def class_sheet(level: str, seed: int, columns: int = 5, crops: int = 4, size: int = 64) -> Image.Image:
+    """Draw crops of all sixty classes under their names; a star marks a seen class, a plus an unseen combination."""
+    width, height = crops * (size + 2) + 12, size + 28
+    panels, font = [], ImageFont.load_default(15)
+    rng = np.random.default_rng(seed)
+    for index, name in enumerate(VOCABULARY):
+        mark = " *" if index in SEEN else " +" if index in UNSEEN_COMBINATIONS else ""
+        drawn = [Image.fromarray(render_crop(index, rng, size, level)) for _ in range(crops)]
+        panel = Image.new("RGB", (width, height), "white")
+        ImageDraw.Draw(panel).text((2, 3), name + mark, "black", font)
+        panel.paste(sheet(drawn, crops, (size + 2, size)), (0, 24))
+        panels.append(panel)
+    return sheet(panels, columns, (width, height))
+
+
+def benchmark(scenes: MiniScenes, crops: MiniCrops) -> str:
+    """Draw 300 scenes and 1200 crops on one thread and say how long it takes."""
+    lines = []
+    for name, data, count in (("scenes", scenes, 300), ("crops", crops, 1200)):
+        start = time.perf_counter()
+        for index in range(count):
+            data[index % len(data)]
+        seconds = (time.perf_counter() - start) / count
+        lines.append(f"{name}: {1e3 * seconds:.2f} ms each, {1 / seconds:.0f} a second")
+    return "\n".join(lines)

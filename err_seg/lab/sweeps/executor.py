@@ -1,0 +1,196 @@
+"""Running the missing steps.
+
+A step is done if the file that it writes last is there and belongs to its settings. A killed step continues where it
+was: trainings are resumed, and evaluations skip the images that they have counted. A step locks its folder for as
+long as its process lives, even if the sweep itself was killed, so that any number of sweeps can run side by side.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+
+from err_seg.lab.sweeps.display import Display
+from err_seg.lab.sweeps.plan import Run
+from err_seg.lab.sweeps.run_steps import Step, Workers
+from err_seg.utils.files import try_lock
+
+SECONDS_BETWEEN_LOOKS = 1.0
+LINES_SHOWN = 4
+
+
+@dataclass
+class Stop:
+    """A request to stop, and the processes that it is passed on to."""
+
+    signum: int = 0
+    processes: set[subprocess.Popen[bytes]] = field(default_factory=set)
+
+    def __call__(self, signum: int, frame: object = None) -> None:
+        """Record a signal and pass it on; a process that trains saves a checkpoint before it ends."""
+        self.signum = signum
+        for process in list(self.processes):
+            process.send_signal(signum)
+
+
+def work_through(
+    runs: Sequence[Run], workers: Workers, display: Display, finished: Callable[[], None], title: str = ""
+) -> list[str]:
+    """Run the steps that are not done yet.
+
+    Args:
+        runs: what is wanted.
+        workers: how steps are run.
+        display: shows their progress.
+        finished: called after each finished run; if it fails, its error is one of the lines returned.
+        title: of the whole.
+
+    Returns:
+        One line for each step that failed; all others are done.
+
+    Raises:
+        SweepError: there are fewer GPUs than the jobs need, or a folder holds results of other settings.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the running steps have saved what they had.
+    """
+    workers.check()
+    missing = [run for run in runs if not run.is_evaluated()]
+    display.tell(f"{len(runs)} runs, {len(runs) - len(missing)} of them done before")
+    # runs that share a training go one after the other, in one slot
+    groups: dict[Path, list[Run]] = {}
+    for run in missing:
+        groups.setdefault(run.training.folder, []).append(run)
+    stop, failures, one_at_a_time = Stop(), [], threading.Lock()
+    slots: SimpleQueue[int] = SimpleQueue()
+    for slot in range(workers.jobs):
+        slots.put(slot)
+
+    def work(group: list[Run], advance: Callable[[], None]) -> list[str]:
+        slot, failed = slots.get(), []
+        try:
+            for run in group:
+                failure = _finish_run(run, workers, slot, stop, display)
+                if not failure and not stop.signum:
+                    with one_at_a_time:
+                        advance()
+                        failure = _outcome(finished)
+                if failure:
+                    failed.append(failure)
+                if failure and not run.weights.is_file():  # which the others need, too
+                    break
+        finally:
+            slots.put(slot)
+        return failed
+
+    with (
+        _listening(stop),
+        display.whole(title, len(runs), len(runs) - len(missing)) as advance,
+        ThreadPoolExecutor(workers.jobs) as pool,
+    ):
+        for future in as_completed([pool.submit(work, group, advance) for group in groups.values()]):
+            failures += future.result()
+    if stop.signum:
+        raise KeyboardInterrupt
+    return list(dict.fromkeys(failures))
+
+
+def _outcome(finished: Callable[[], None]) -> str:
+    try:
+        finished()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _finish_run(run: Run, workers: Workers, slot: int, stop: Stop, display: Display) -> str:
+    """Train and evaluate a run; return what went wrong, or nothing."""
+    for step in (Step(run, evaluates=False), Step(run, evaluates=True)):
+        status = _do(step, workers, slot, stop, display)
+        if stop.signum:
+            return ""
+        if status:
+            output = step.task.folder / "output.txt"
+            return f"{step.title} failed with status {status}; {output} ends with\n{_tail(output)}"
+    return ""
+
+
+def _do(step: Step, workers: Workers, slot: int, stop: Stop, display: Display) -> int:
+    """Run a step unless it is done, or wait for another process that runs it; return its exit status."""
+    waiting = False
+    while not stop.signum and not step.is_done():
+        with _claim(step.task.folder) as lock:
+            if lock is None:
+                if not waiting:
+                    display.tell(f"{step.title}: another process runs it, waiting")
+                waiting = True
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                continue
+            if step.is_done():
+                break
+            return _run(step, workers, slot, lock, stop, display)
+    return 0
+
+
+def _run(step: Step, workers: Workers, slot: int, lock: int, stop: Stop, display: Display) -> int:
+    command, folder = step.begin(workers), step.task.folder
+    display.tell(f"{step.title} …")
+    start = time.monotonic()
+    with (
+        (folder / "output.txt").open("ab") as output,
+        display.process(step.title, folder, step.iterations, slot) as look,
+    ):
+        process = subprocess.Popen(
+            command,
+            env=workers.environment(slot),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lock,) if os.name == "posix" else (),
+            start_new_session=True,  # Ctrl-C comes through Stop, once
+        )
+        stop.processes.add(process)
+        if stop.signum:
+            process.send_signal(stop.signum)
+        while True:
+            try:
+                status = process.wait(SECONDS_BETWEEN_LOOKS)
+                break
+            except subprocess.TimeoutExpired:
+                look()
+        stop.processes.discard(process)
+    if status == 0:
+        minutes, seconds = divmod(round(time.monotonic() - start), 60)
+        display.tell(f"{step.title}: done in {minutes} min {seconds:02d} s")
+    return status
+
+
+@contextmanager
+def _claim(folder: Path) -> Iterator[int | None]:
+    """Lock a folder; yields a descriptor that holds the lock while it is open, ``None`` if another holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        yield None if try_lock(descriptor) is False else descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _listening(stop: Stop) -> Iterator[None]:
+    """Hand SIGTERM and Ctrl-C to ``stop`` during a ``with`` block."""
+    handlers = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
+def _tail(output: Path) -> str:
+    lines = output.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
+    return "\n".join(f"    {line}" for line in [line for line in lines if line.strip()][-LINES_SHOWN:])

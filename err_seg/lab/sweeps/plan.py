@@ -1,0 +1,242 @@
+"""From variant and seed to a configuration, and to the folders of its training and its evaluation.
+
+A folder's name is a hash of all settings that matter and of the version of the results. Sweeps thus share trainings:
+the full network of Tables V, VIII, IX, X and XI is trained once, and the rows of Table XIII are evaluations of one
+training. Each folder stores those settings; results of other settings in it are refused.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from err_seg.config import Config, ConfigError, get_cfg, settings_of
+from err_seg.data import DatasetError, find_dataset
+from err_seg.lab.mini.world import set_scenes
+from err_seg.lab.sweeps.definition import Sweep, SweepError, Variant
+from err_seg.mini.clip import CLIPS
+from err_seg.models.hub_files import MODELS
+from err_seg.models.weights_digest import weights_file_digest
+from err_seg.utils.files import write_json
+from err_seg.utils.fingerprint import RESULT_FORMAT, file_digest, fingerprint
+from err_seg.utils.messages import listed
+
+# settings that change neither weights nor metrics, except by rounding: places, speed, logging; and declared data sets,
+# of which those in use count by their declaration
+INDIFFERENT = (
+    *("OUTPUT_DIR", "DATASETS.ROOT", "DATASETS.CUSTOM", "DATALOADER.NUM_WORKERS", "LOG", "VIS_PERIOD"),
+    *("MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR"),
+    *("SOLVER.PARALLEL", "SOLVER.COMPILE", "SOLVER.ACCUMULATION_STEPS"),
+    *("SOLVER.ACTIVATION_CHECKPOINTING", "SOLVER.RECOMPUTED"),
+    *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_KEPT", "TEST.PROGRESS_PERIOD", "TEST.SAVE", "TEST.BATCH_SIZE"),
+    "TEST.COMPILE",
+    *("TEST.EVAL_PERIOD", "TEST.BEST_METRIC"),  # the weights after the last iteration are what is measured
+)
+# settings that a training does not read
+OF_EVALUATION = (
+    *("TEST", "DATASETS.TEST", "INPUT.SIZE", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"),
+    *("MODEL.CRM.NUM_KEPT", "MODEL.CRM.MIN_SCORE"),
+)
+# settings that name files of weights, with the names of those in the package
+PACKAGED: dict[str, dict[str, Path]] = {
+    "MODEL.WEIGHTS": {},
+    "MODEL.CLIP.PRETRAINED": {name: clip.weights for name, clip in CLIPS.items()},
+    "MODEL.DISTILL.WEIGHTS": {name: model.packaged for name, model in MODELS.items() if model.packaged},
+}
+RECORD = "identity.json"
+DIGITS = 12  # of a folder's name
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training or an evaluation.
+
+    Attributes:
+        folder: where it is done.
+        product: the file that it writes last.
+        facts: all that the product depends on, key to JSON-able value; for an evaluation, except the weights.
+    """
+
+    folder: Path
+    product: Path
+    facts: dict[str, Any]
+
+    def begin(self, weights: str = "") -> None:
+        """Write the facts to the folder, with the digest of the weights that are evaluated."""
+        document = {"format": RESULT_FORMAT, "weights": weights, "facts": self.facts}
+        write_json(self.folder / RECORD, document)
+
+    def begun_with(self) -> str | None:
+        """Return the digest that :meth:`begin` has written; ``None`` if nothing was begun.
+
+        Raises:
+            SweepError: the folder belongs to other facts, or to unknown ones.
+        """
+        if not self.folder.is_dir() or self.product.parent != self.folder:  # the product was not made by a sweep
+            return None
+        try:
+            document = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+            facts, found = {**document["facts"], "format": document["format"]}, str(document["weights"])
+        except (OSError, ValueError, KeyError, TypeError):
+            if not any(self.folder.glob("[!.]*")):
+                return None
+            facts, found = {}, ""
+        wanted = {**self.facts, "format": RESULT_FORMAT}
+        if facts != wanted:
+            differing = sorted(key for key in facts.keys() | wanted.keys() if facts.get(key) != wanted.get(key))
+            raise SweepError(
+                f"{self.folder} holds results of other settings ({listed(differing, 5)}): move it away, or choose "
+                "another --output"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """One variant with one seed.
+
+    Attributes:
+        variant, seed: which.
+        cfg: its configuration, ``OUTPUT_DIR`` aside.
+        training: shared by runs that differ only in evaluation; its product may be given weights.
+        evaluation: of the training's product.
+    """
+
+    variant: Variant
+    seed: int
+    cfg: Config
+    training: Task
+    evaluation: Task
+
+    @property
+    def title(self) -> str:
+        """How messages name it."""
+        return f"{self.variant.name}, seed {self.seed}"
+
+    @property
+    def weights(self) -> Path:
+        """The product of the training, or given weights that replace it."""
+        return self.training.product
+
+    @property
+    def results(self) -> Path:
+        """The product of the evaluation."""
+        return self.evaluation.product
+
+    def is_trained(self) -> bool:
+        """Whether the weights are there.
+
+        Raises:
+            SweepError: the folder belongs to other settings; so for all methods below.
+        """
+        self.training.begun_with()
+        return self.weights.is_file()
+
+    def is_evaluated(self) -> bool:
+        """Whether the results are there and belong to the present weights, which may be gone by now."""
+        trained, evaluated = self.is_trained(), self.evaluation.begun_with()
+        if evaluated is None or not self.results.is_file():
+            return False
+        return not trained or evaluated == weights_file_digest(self.weights)
+
+
+def plan_runs(
+    sweep: Sweep,
+    store: Path,
+    overrides: Sequence[Any] = (),
+    *,
+    seeds: Sequence[int] = (),
+    weights: Path | None = None,
+    scenes: Mapping[str, int] | None = None,
+) -> list[Run]:
+    """List the runs of a sweep, seed by seed, so that an interrupted sweep has complete tables for the first seeds.
+
+    Args:
+        sweep: the table.
+        store: folder of all runs.
+        overrides: ``[key, value, ...]`` for all variants, on top of their own settings.
+        seeds: further ones than the sweep's.
+        weights: a file to evaluate every variant with, once, instead of training any.
+        scenes: sizes of the miniature world's splits, instead of the usual ones.
+
+    Raises:
+        SweepError: a variant whose configuration is refused (names it), or an override of what the variants differ in.
+        CheckpointError: weights cannot be read.
+    """
+    swept = {key for variant in sweep.variants for key in variant.settings}
+    if both := sorted(swept.intersection(overrides[::2])):
+        raise SweepError(f"{sweep.file} sweeps {', '.join(both)}, which cannot be overridden for all variants")
+    plan = functools.partial(_plan_run, sweep, store, overrides, scenes or {})
+    if weights is not None:
+        given = Task(store / f"weights-{weights_file_digest(weights)[:DIGITS]}", weights, {})
+        return [plan(variant=variant, seed=sweep.seeds[0], given=given) for variant in sweep.variants]
+    pairs = [(variant, seed) for seed in dict.fromkeys([*sweep.seeds, *seeds]) for variant in sweep.variants]
+    return [plan(variant=variant, seed=seed) for variant, seed in pairs]
+
+
+def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    """List the runs of some variants and some seeds; without any, of all.
+
+    Raises:
+        SweepError: a variant that no run has.
+    """
+    names = dict.fromkeys(run.variant.name for run in runs)
+    for name in variants:
+        if name not in names:
+            raise SweepError(f"there is no variant {name!r}; there are {', '.join(map(repr, names))}")
+    return [r for r in runs if (not variants or r.variant.name in variants) and (not seeds or r.seed in seeds)]
+
+
+def _plan_run(
+    sweep: Sweep,
+    store: Path,
+    overrides: Sequence[Any],
+    scenes: Mapping[str, int],
+    *,
+    variant: Variant,
+    seed: int,
+    given: Task | None = None,
+) -> Run:
+    own = [item for pair in {**sweep.settings, **variant.settings}.items() for item in pair]
+    try:
+        cfg = get_cfg(sweep.base, [*own, *overrides, "SEED", seed])
+        set_scenes(cfg, scenes)
+        facts = facts_of(cfg)
+    except (ConfigError, DatasetError) as error:
+        raise SweepError(f"{sweep.file}: variant {variant.name!r}: {error}") from error
+    training = given
+    if training is None:
+        of_training = {key: value for key, value in facts.items() if not _is_under(key, OF_EVALUATION)}
+        folder = store / fingerprint(of_training)[:DIGITS]
+        training = Task(folder, folder / "model_final.safetensors", of_training)
+    # given weights do not say which network they belong to
+    of_evaluation = {key: value for key, value in facts.items() if key not in training.facts}
+    folder = training.folder / "evaluations" / fingerprint(of_evaluation)[:DIGITS]
+    return Run(variant, seed, cfg, training, Task(folder, folder / "results.json", of_evaluation))
+
+
+def facts_of(cfg: Config) -> dict[str, Any]:
+    """List all settings that can change a metric, key to JSON-able value: data sets as declared, files by content.
+
+    Raises:
+        DatasetError: an unknown data set.
+        CheckpointError: weights to start from that cannot be read.
+    """
+    facts = {key: value for key, value in settings_of(cfg) if not _is_under(key, INDIFFERENT)}
+    for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
+        facts[key] = [asdict(find_dataset(name, cfg.DATASETS.CUSTOM)) for name in facts[key]]
+    for key, packaged in PACKAGED.items():
+        file = Path(facts[key])
+        if not file.is_file():
+            file = packaged.get(facts[key], file)
+        if file.is_file():  # else: none, or a tag of open_clip
+            facts[key] = weights_file_digest(file)
+    if Path(cfg.MODEL.CLIP.NAME).is_file():
+        facts["MODEL.CLIP.NAME"] = file_digest(cfg.MODEL.CLIP.NAME)
+    return json.loads(json.dumps(facts))
+
+
+def _is_under(key: str, roots: Sequence[str]) -> bool:
+    return any(key == root or key.startswith(f"{root}.") for root in roots)

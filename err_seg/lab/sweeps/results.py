@@ -1,0 +1,159 @@
+"""The results of a sweep's runs, as far as they are done."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from err_seg.data import find_dataset
+from err_seg.evaluation import load_results
+from err_seg.evaluation.benchmarks import benchmark_num_kept
+from err_seg.lab.benchmarks.flops import network_cost
+from err_seg.lab.mini.metrics import group_miou
+from err_seg.lab.sweeps.definition import Sweep
+from err_seg.lab.sweeps.plan import Run
+from err_seg.models.build import build_model
+
+BENCHMARKS = {
+    "ade20k_847_val": "A-847",
+    "pascal_context_459_val": "PC-459",
+    "ade20k_150_val": "A-150",
+    "pascal_context_59_val": "PC-59",
+    "pascal_voc_20_val": "PAS-20",
+    "pascal_voc_20b_val": "PAS-20b",
+}
+"""The paper's names; other benchmarks are called by their own."""
+MINI_COLUMNS = ("seen", "unseen", "all")
+KEPT, MACS, MEMORY = "classes kept", "ESCF GMAC", "training GiB"
+MIN_SCORE = "MODEL.CRM.MIN_SCORE"
+NEGLIGIBLE = 0.1
+"""Points of mIoU below which the paper's mean difference counts as none."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant's values.
+
+    Attributes:
+        name: the variant's.
+        values: column to one value for each seed, in the order of ``seeds``.
+        seeds: those that are done.
+        paper: column to the paper's value.
+    """
+
+    name: str
+    seeds: list[int] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+    paper: dict[str, float] = field(default_factory=dict)
+
+    def mean(self, column: str) -> float | None:
+        """Average over the seeds; ``None`` if nothing is done."""
+        values = self.values.get(column)
+        return statistics.fmean(values) if values else None
+
+    def deviation(self, column: str) -> float | None:
+        """Sample standard deviation over the seeds; ``None`` for fewer than two."""
+        values = self.values.get(column, ())
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[Row]:
+    """Collect the values of the runs that are done: one row per variant, in the sweep's order."""
+    rows = {variant.name: Row(variant.name, paper=variant.paper) for variant in sweep.variants}
+    for run in runs:
+        row = rows[run.variant.name]
+        if not run.is_evaluated():
+            continue
+        row.seeds.append(run.seed)
+        values = {**accuracies(run, is_mini=sweep.is_mini), **classes_kept(sweep, run), **costs(run, sweep.cost)}
+        for column, value in values.items():
+            row.values.setdefault(column, []).append(value)
+    return list(rows.values())
+
+
+def accuracies(run: Run, *, is_mini: bool) -> dict[str, float]:
+    """Read a run's mIoU, in percent: for each benchmark, or for each group of the miniature world that has one."""
+    results = load_results(run.results)
+    if is_mini:
+        (result,) = results
+        groups = group_miou(result)
+        return {column: groups[column] for column in MINI_COLUMNS if column in groups}
+    return {BENCHMARKS.get(result.benchmark, result.benchmark): result.metrics["mIoU"] for result in results}
+
+
+def classes_kept(sweep: Sweep, run: Run) -> dict[str, float]:
+    """Read how many classes were kept per image on average, if the sweep is about that."""
+    if not any(MIN_SCORE in variant.settings for variant in sweep.variants):
+        return {}
+    results = load_results(run.results)
+    names = [""] if sweep.is_mini else [f", {BENCHMARKS.get(result.benchmark, result.benchmark)}" for result in results]
+    pairs = zip(names, results, strict=True)
+    return {KEPT + name: result.mean_kept for name, result in pairs if result.mean_kept is not None}
+
+
+def costs(run: Run, dataset: str) -> dict[str, float]:
+    """Count a run's multiply-adds in ESCF, on one image with a data set's vocabulary and K.
+
+    If the run was trained on a GPU, add the memory that the training took.
+
+    Args:
+        run: which.
+        dataset: the data set's name, "" for no columns of cost.
+    """
+    if not dataset:
+        return {}
+    cfg = run.cfg.clone()
+    spec = find_dataset(dataset, cfg.DATASETS.CUSTOM)
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
+    with torch.device("meta"):
+        model = build_model(cfg)
+    num_classes = len(spec.vocabulary)
+    num_kept = benchmark_num_kept(cfg, spec) or num_classes
+    cost = network_cost(model, num_classes=num_classes, num_kept=num_kept, size=cfg.INPUT.SIZE)
+    return {MACS: cost.macs.get("escf", 0) / 1e9, **training_memory(run)}
+
+
+def training_memory(run: Run) -> dict[str, float]:
+    """Read the peak memory of a training on a GPU, in GiB; nothing if it ran on no GPU, or elsewhere."""
+    try:
+        facts = json.loads((run.training.folder / "environment.json").read_text(encoding="utf-8"))
+        lines = (run.training.folder / "metrics.json").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    return {MEMORY: max(json.loads(line).get("max_mem", 0) for line in lines) / 1024} if facts["cuda"] and lines else {}
+
+
+def verdict(row: Row, reference: Row, column: str) -> str:
+    """Compare a row with the reference: seed by seed as measured, and by the mean over the columns in the paper.
+
+    Returns:
+        "within the spread" if the mean of the differences between runs of the same seed is not larger than their
+        standard deviation; else "as in the paper", "other way round", or "none in the paper" if the paper has next to
+        no difference; "" if either side has no values, or fewer than two seeds.
+    """
+    paper = paper_difference(row, reference)
+    differences = seed_differences(row, reference, column)
+    if paper is None or len(differences) < 2:
+        return ""
+    mean = statistics.fmean(differences)
+    if abs(mean) <= statistics.stdev(differences):
+        return "within the spread"
+    if abs(paper) < NEGLIGIBLE:
+        return "none in the paper"
+    return "as in the paper" if mean * paper > 0 else "other way round"
+
+
+def seed_differences(row: Row, reference: Row, column: str) -> list[float]:
+    """List row minus reference for each seed that both have."""
+    ours, theirs = (dict(zip(r.seeds, r.values.get(column, ()), strict=False)) for r in (row, reference))
+    return [ours[seed] - theirs[seed] for seed in row.seeds if seed in ours and seed in theirs]
+
+
+def paper_difference(row: Row, reference: Row) -> float | None:
+    """Average row minus reference over the paper's benchmarks; ``None`` for the reference and without values."""
+    shared = [name for name in BENCHMARKS.values() if name in row.paper and name in reference.paper]
+    if row is reference or not shared:
+        return None
+    return statistics.fmean(row.paper[name] - reference.paper[name] for name in shared)

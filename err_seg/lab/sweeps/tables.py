@@ -1,0 +1,152 @@
+"""What a sweep will run, and its table as Markdown, CSV and JSON: what was measured beside what the paper says."""
+
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from err_seg.config import get_cfg, settings_of
+from err_seg.evaluation.results import text_table, write_csv
+from err_seg.lab.sweeps.definition import Sweep
+from err_seg.lab.sweeps.plan import Run
+from err_seg.lab.sweeps.results import (
+    BENCHMARKS,
+    MACS,
+    MEMORY,
+    MINI_COLUMNS,
+    Row,
+    paper_difference,
+    seed_differences,
+    verdict,
+)
+from err_seg.utils.files import write_json, write_text
+
+DECIDING = "all"
+"""The miniature world's column that a difference is judged by."""
+
+
+def settings_text(sweep: Sweep, runs: Sequence[Run]) -> str:
+    """Say what will be run: the base, what all variants change in it, and what each does."""
+    base = dict(settings_of(get_cfg(sweep.base)))
+    of_variants: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        changed = {key: value for key, value in settings_of(run.cfg) if value != base[key] and key != "SEED"}
+        of_variants.setdefault(run.variant.name, changed)
+    first, *others = of_variants.values()
+    shared = {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
+    cfg, seeds = runs[0].cfg, dict.fromkeys(run.seed for run in runs)
+    lines = [
+        f"base {os.path.normpath(sweep.base)}, seeds {', '.join(map(str, seeds))}; the first: {cfg.SOLVER.MAX_ITER} "
+        f"iterations of {cfg.SOLVER.IMS_PER_BATCH} images of {', '.join(cfg.DATASETS.TRAIN)}, evaluated on "
+        f"{', '.join(cfg.DATASETS.TEST) or 'nothing'}" + (f"; cost with {sweep.cost}" if sweep.cost else ""),
+        f"  all variants: {_pairs(shared)}",
+    ]
+    for name, changed in of_variants.items():
+        lines.append(f"  {name}: {_pairs({key: value for key, value in changed.items() if key not in shared})}")
+    return "\n".join(lines)
+
+
+def _pairs(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "as the base"
+
+
+def columns_of(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+    """List the columns of values; those of the paper too, if nothing is measured yet."""
+    known = MINI_COLUMNS if sweep.is_mini else tuple(BENCHMARKS.values())
+    named = {column for row in rows for column in [*row.values, *(() if sweep.is_mini else row.paper)]}
+    shown = [column for column in known if column in named or sweep.is_mini] or list(known)
+    shown += sorted(named - set(shown) - {MACS, MEMORY})
+    return shown + [column for column in (MACS, MEMORY) if column in named]
+
+
+def markdown_table(sweep: Sweep, rows: Sequence[Row]) -> str:
+    """Lay the table out.
+
+    On the real data a cell is "measured (paper)". Values of the miniature world cannot be compared with the paper's:
+    its tables show the paper's values of the same row in a column, and compare the differences to the first row.
+    """
+    columns, reference = columns_of(sweep, rows), rows[0]
+    header = ["", *columns, "seeds"]
+    table: list[list[Any]] = []
+    for row in rows:
+        cells = [_measured(row, column) for column in columns]
+        if not sweep.is_mini:
+            known = [f" ({row.paper[column]:.1f})" if column in row.paper else "" for column in columns]
+            cells = [cell + paper for cell, paper in zip(cells, known, strict=True)]
+        table.append([row.name, *cells, str(len(row.seeds) or "not run")])
+    if sweep.is_mini:
+        header.append(f"difference ({DECIDING})")
+        published = any(row.paper for row in rows)
+        if published:
+            names = [name for name in BENCHMARKS.values() if any(name in row.paper for row in rows)]
+            header += ["paper: " + ", ".join(names), "difference (mean)", "direction"]
+        for line, row in zip(table, rows, strict=True):
+            line.append(_difference(row, reference))
+            if published:
+                line += [_published(row, names), *_comparison(row, reference)]
+    return text_table(header, table)
+
+
+def _measured(row: Row, column: str) -> str:
+    mean, deviation = row.mean(column), row.deviation(column)
+    if mean is None:
+        return "–"
+    digits = 2 if column in (MACS, MEMORY) else 1
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation is not None else "")
+
+
+def _difference(row: Row, reference: Row) -> str:
+    """The mean of the differences between runs of the same seed, and their standard deviation."""
+    differences = [] if row is reference else seed_differences(row, reference, DECIDING)
+    spread = f" ± {statistics.stdev(differences):.1f}" if len(differences) > 1 else ""
+    return f"{statistics.fmean(differences):+.1f}{spread}" if differences else ""
+
+
+def _published(row: Row, names: Sequence[str]) -> str:
+    """The paper's values of a row, in one cell."""
+    values = [f"{row.paper[name]:.1f}" if name in row.paper else "–" for name in names]
+    further = [f"{row.paper[name]:g} {name.split()[-1]}" for name in (MACS, MEMORY) if name in row.paper]
+    return ", ".join([" ".join(values), *further]) if row.paper else "–"
+
+
+def _comparison(row: Row, reference: Row) -> list[str]:
+    paper = paper_difference(row, reference)
+    # rounded first: no "-0.0"
+    return ["" if paper is None else f"{round(paper, 1) + 0.0:+.1f}", verdict(row, reference, DECIDING)]
+
+
+def save_tables(sweep: Sweep, rows: Sequence[Row], folder: Path, command: str) -> None:
+    """Write ``table.md``, ``table.csv`` and ``results.json`` to a folder; missing values are left empty.
+
+    Args:
+        sweep: the table.
+        rows: its values.
+        folder: where to.
+        command: the command line that measured them.
+    """
+    columns = columns_of(sweep, rows)
+    text = [f"# {sweep.title}", f"`{command}`", markdown_table(sweep, rows)]
+    if not sweep.is_mini:
+        text.append(
+            "mIoU in percent (detectron2's main branch; results.json of each run has both); in brackets: the paper's."
+        )
+    write_text(folder / "table.md", "\n\n".join([*text, *([sweep.note] if sweep.note else [])]) + "\n")
+    header = ["variant", "seeds"]
+    for column in columns:
+        header += [column, f"{column} deviation", f"{column} paper"]
+    lines = []
+    for row in rows:
+        cells: list[Any] = [row.name, len(row.seeds)]
+        for column in columns:
+            values = row.mean(column), row.deviation(column), row.paper.get(column)
+            cells += [math.nan if value is None else value for value in values]
+        lines.append(cells)
+    write_csv(folder / "table.csv", header, lines)
+    document = {
+        "title": sweep.title,
+        "command": command,
+        "rows": [{"name": r.name, "seeds": r.seeds, "figures": r.values, "paper": r.paper} for r in rows],
+    }
+    write_json(folder / "results.json", document, ensure_ascii=False)

@@ -1,0 +1,229 @@
+"""The same scenes with ever more names: what mIoU, time and memory become of vocabularies of 100 to 10,000 classes.
+
+The scenes show the first 100 names of their world, half of them seen in training and half new combinations of words.
+All other names are distractors, true words of the world that the scenes do not show.
+"""
+
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from err_seg.config import Config
+from err_seg.data import SegmentationPairs, get_dataset
+from err_seg.engine import evaluate, train
+from err_seg.evaluation import BenchmarkResult
+from err_seg.lab.benchmarks.measurement import peak_memory
+from err_seg.lab.mini.metrics import cost_map_labels, evaluate_baseline
+from err_seg.mini.worlds import NUM_SHOWN
+from err_seg.modeling.encoder import FeatureMap, Features
+from err_seg.models.build import build_model
+from err_seg.prediction.model import ERRSeg
+from err_seg.utils.files import write_json, write_text
+from err_seg.visualization.plots import panel_grid, save_figure
+
+logger = logging.getLogger(__name__)
+
+FREE, CRM, ALL = "training-free", "CRM", "all kept"
+TIMED = 6
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of predicting, with one vocabulary.
+
+    Attributes:
+        names: T.
+        method: one of ``FREE``, ``CRM`` and ``ALL``.
+        num_kept: K; 0 where no class is chosen.
+        memory: peak above the loaded model in bytes, of one image; estimated from fewer classes where it was not run.
+        milliseconds: CPU time of one image, the median; None where it was not run.
+        miou: "seen", "unseen" and "all", in percent, over the names that the scenes show; None where it was not run.
+    """
+
+    names: int
+    method: str
+    num_kept: int
+    memory: float
+    milliseconds: float | None = None
+    miou: Mapping[str, float] | None = None
+
+
+class Limits(NamedTuple):
+    """What may be run: keeping all classes within so many bytes, an evaluation within so many seconds of CPU time."""
+
+    memory: float
+    seconds: float
+
+
+def measure(cfg: Config, limits: Limits, *, trained: bool = True) -> list[Row]:
+    """Train the network of a configuration, and measure every data set of ``DATASETS.TEST``.
+
+    Args:
+        cfg: whose data sets are those of worlds of many names.
+        limits: what exceeds them is not run.
+        trained: whether to train; else ``MODEL.WEIGHTS`` are measured.
+    """
+    model = build_model(cfg)
+    if trained:
+        train(cfg, model)
+    rows: list[Row] = []
+    for name in cfg.DATASETS.TEST:
+        pairs = SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT)
+        total = len(pairs.spec.vocabulary)
+        for method, num_kept in ((FREE, 0), (CRM, cfg.MODEL.CRM.NUM_KEPT), (ALL, total)):
+            needed = growth(rows, num_kept)
+            if method == ALL and needed > limits.memory:
+                row = Row(total, method, num_kept, needed)
+            else:
+                memory, milliseconds = alone(cfg, name, num_kept)
+                row = Row(total, method, num_kept, memory, milliseconds)
+                if milliseconds * len(pairs) <= limits.seconds * 1e3:
+                    row = replace(row, miou=miou(cfg, model, pairs, num_kept))
+            rows.append(row)
+            logger.info(line(row))
+    return rows
+
+
+def miou(cfg: Config, model: ERRSeg, pairs: SegmentationPairs, num_kept: int) -> dict[str, float]:
+    """Evaluate a data set with K classes kept, or C16 alone where K is 0; see :func:`shown_miou`."""
+    if num_kept == 0:
+        return shown_miou(evaluate_baseline(cfg, model, pairs))
+    settings = cfg.clone()
+    settings.MODEL.CRM.NUM_KEPT, settings.DATASETS.TEST = num_kept, [pairs.spec.name]
+    settings.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"T{len(pairs.spec.vocabulary)}-K{num_kept}")
+    (result,) = evaluate(settings, model)
+    return shown_miou(result)
+
+
+def shown_miou(result: BenchmarkResult) -> dict[str, float]:
+    """Average IoU over the names that scenes show: seen, unseen and all; classes without a pixel are left out."""
+    names = result.class_names[:NUM_SHOWN]
+    iou = [result.metrics[f"IoU-{name}"] for name in names]
+    groups = {"seen": iou[0::2], "unseen": iou[1::2], "all": iou}
+    return {group: float(np.nanmean(values)) for group, values in groups.items()}
+
+
+def growth(rows: Sequence[Row], num_kept: int) -> float:
+    """Estimate the memory of keeping K classes from the largest two numbers of classes measured; 0 before there are."""
+    known = {row.num_kept: row.memory for row in rows if row.num_kept and row.milliseconds is not None}
+    if len(known) < 2:
+        return 0.0
+    low, high = sorted(known)[-2:]
+    return known[high] + (known[high] - known[low]) / (high - low) * (num_kept - high)
+
+
+def alone(cfg: Config, benchmark: str, num_kept: int) -> tuple[float, float]:
+    """Measure one image in a process of its own: peak memory above the loaded model, in bytes, and CPU milliseconds.
+
+    Args:
+        cfg: the configuration; weights do not matter.
+        benchmark: whose vocabulary and first images are taken.
+        num_kept: K; 0 is the arg-max of C16 alone.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_alone, cfg, benchmark, num_kept, torch.get_num_threads()).result()
+
+
+def _alone(cfg: Config, benchmark: str, num_kept: int, threads: int) -> tuple[float, float]:
+    torch.set_num_threads(threads)
+    model = build_model(cfg)
+    pairs = SegmentationPairs(get_dataset(benchmark), cfg.DATASETS.ROOT)
+    text = model.embed_vocabulary(pairs.spec.vocabulary)
+    seconds = []
+    with model.evaluating(), torch.no_grad(), peak_memory(model.device) as peak:
+        for index in range(TIMED if num_kept <= NUM_SHOWN else 3):
+            image = pairs[index % len(pairs)].image
+            start = time.process_time()
+            predict(model, image, text, num_kept)
+            seconds.append(time.process_time() - start)
+        memory = peak()
+    return memory, 1e3 * statistics.median(seconds[1:])
+
+
+def predict(model: ERRSeg, image: np.ndarray, text: torch.Tensor, num_kept: int) -> None:
+    """Label one image (H, W, 3): with K classes kept, or by C16 alone where K is 0."""
+    pixels, size = torch.from_numpy(image).permute(2, 0, 1), (image.shape[0], image.shape[1])
+    if num_kept == 0:
+        cost_map_labels(model, [pixels], text, [size])
+    else:
+        model(model.preprocess([pixels]), text, num_kept)
+
+
+def choosing_memory(cfg: Config, num_classes: int) -> float:
+    """Measure, in a process of its own, the peak memory of ``Head.choose`` for one image, in bytes.
+
+    Features and text embeddings are random. They are there before, as the model is, and are not counted.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_choosing_memory, cfg, num_classes).result()
+
+
+def _choosing_memory(cfg: Config, num_classes: int) -> float:
+    model, side = build_model(cfg), cfg.INPUT.SIZE
+    maps, dim = model.encoder.maps, model.encoder.embedding_dim
+
+    def random_maps(which: Sequence[FeatureMap]) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.randn(1, m.channels, side // m.stride, side // m.stride) for m in which)
+
+    features = Features(random_maps(maps.embeddings), deep=random_maps(maps.deep), shallow=())
+    text = torch.randn(num_classes, dim)
+    with model.evaluating(), torch.no_grad(), peak_memory(torch.device("cpu")) as peak:
+        model.head.choose(features, text)
+        return peak()
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Write the table: mIoU in percent, CPU milliseconds and memory of one image."""
+    head = ["| T | | seen | unseen | all | ms | MB |", "|---:|---|---:|---:|---:|---:|---:|"]
+    return "\n".join([*head, *map(line, rows)]) + "\n"
+
+
+def line(row: Row) -> str:
+    """Write one row of the table."""
+    title = f"| {row.names:,} | {row.method}" + (f", K = {row.num_kept:,}" if row.num_kept else "")
+    if row.milliseconds is None:
+        return f"{title} | not run: needs {row.memory / 2**30:.1f} GB | | | | |"
+    cost = f"{row.milliseconds:.0f} | {row.memory / MEBIBYTE:.0f} |"
+    if row.miou is None:
+        return f"{title} | not run: takes too long | | | {cost}"
+    return f"{title} | " + " | ".join(f"{row.miou[group]:.1f}" for group in ("seen", "unseen", "all")) + f" | {cost}"
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Draw mIoU, time and memory over the number of names."""
+    figure, panels = panel_grid(3, (3.4, 2.8))
+    titles = ("mIoU, %", "CPU ms an image", "peak memory, MB")
+    for panel, title in zip(panels, titles, strict=True):
+        panel.set(xscale="log", xlabel="names in the vocabulary", title=title)
+    for method in (FREE, CRM, ALL):
+        run = [row for row in rows if row.method == method and row.milliseconds is not None]
+        names = [row.names for row in run]
+        scores = [row.miou["all"] if row.miou else float("nan") for row in run]
+        times = [row.milliseconds or 0.0 for row in run]
+        memory = [row.memory / MEBIBYTE for row in run]
+        for panel, heights in zip(panels, (scores, times, memory), strict=True):
+            panel.plot(names, heights, marker="o", label=method)
+    for panel in panels[1:]:
+        panel.set_yscale("log")
+    panels[0].set_ylim(bottom=0)
+    panels[0].legend()
+    return figure
+
+
+def save(rows: Sequence[Row], cfg: Config, command: str, output: Path) -> None:
+    """Write ``vocabularies.json``, ``.md`` and ``.png``."""
+    settings = {"command": command, "threads": torch.get_num_threads(), "config": cfg.dump()}
+    write_json(output / "vocabularies.json", {"rows": [asdict(row) for row in rows], "settings": settings})
+    write_text(output / "vocabularies.md", markdown(rows))
+    save_figure(draw(rows), output / "vocabularies.png")

@@ -1,0 +1,100 @@
+"""The card of a published model: what it is, how it is used, what it was trained on, and its figures."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from err_seg.evaluation.results import BenchmarkResult, summary_table
+from err_seg.version import __version__
+
+PAPER = "https://arxiv.org/abs/2501.17642"
+FORMULAS = (
+    "Percent. `mIoU` is the formula of detectron2's main branch, and `mIoU-v0.6` that of its last release: they divide "
+    "the same sum by different numbers of classes, of which published tables use either."
+)
+
+
+UNLICENSED = "Not stated. The licences of the CLIP weights and of the training data apply."
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a card tells of a run.
+
+    Attributes:
+        results: of the evaluation.
+        training: name to value, such as the training data and the number of iterations.
+        licence: of the weights, an identifier of the Hugging Face hub such as "mit"; ``None``: not stated.
+    """
+
+    results: Sequence[BenchmarkResult] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+    licence: str | None = None
+
+
+def model_card(name: str, settings: Mapping[str, Any], run: Run) -> str:
+    """Write a model's card as Markdown with the hub's metadata in front.
+
+    Args:
+        name: of the repository, or of the folder that the model is in.
+        settings: of the network, see ``ERRSeg.settings``.
+        run: what was trained and measured.
+    """
+    evaluated = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=result.benchmark,
+            dataset_name=result.benchmark,
+            metric_type="mean_iou",
+            metric_name=metric,
+            metric_value=result.metrics[metric],
+        )
+        for result in run.results
+        for metric in ("mIoU", "mIoU-v0.6")
+        if not math.isnan(result.metrics[metric])
+    ]
+    metadata = ModelCardData(
+        license=run.licence,
+        library_name="err_seg",
+        pipeline_tag="image-segmentation",
+        tags=["open-vocabulary", "semantic-segmentation"],
+        model_name=name.split("/")[-1] if evaluated else None,
+        eval_results=evaluated or None,
+    )
+    clip, size = settings.get("MODEL.CLIP.NAME"), settings.get("INPUT.SIZE")
+    parts = [
+        f"---\n{metadata.to_yaml()}\n---\n\n# {name}",
+        f"An [ERR-Seg]({PAPER}) network: any image plus any list of class names in, a label for every pixel out. "
+        f"Its CLIP is {clip}, and it sees images at {size}×{size} pixels.",
+        f'## How to use it\n\n```python\nimport err_seg\n\nmodel = err_seg.load("{name}")\n'
+        'out = model.predict("photo.jpg", vocabulary=["cat", "sofa, couch", "wall"])\nout.labels  # (H, W)\n```',
+        f"## Results\n\n{_results(run.results)}",
+        f"## Training\n\n{_listed(run.training) or 'Not recorded.'}",
+        f"## Licence\n\n{run.licence or UNLICENSED}",
+        f"Written by err_seg {__version__}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _results(results: Sequence[BenchmarkResult]) -> str:
+    if not results:
+        return "None were measured."
+    how = [f"{result.benchmark}: {', '.join(_how(result.settings)) or 'as is'}" for result in results]
+    return "\n\n".join([summary_table(results), FORMULAS, *how])
+
+
+def _listed(facts: Mapping[str, Any]) -> str:
+    return "\n".join(f"* {name}: {value}" for name, value in facts.items())
+
+
+def _how(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a reader must know of a result's settings to compare it with others."""
+    yield from (f"{name} {settings[name]}" for name in ("K", "S", "precision") if name in settings)
+    for name, words in (("min_score", "minimum score"), ("shortest_side", "shortest side")):
+        if settings.get(name):
+            yield f"{words} {settings[name]}"
+    if len(views := settings.get("views", ())) > 1:
+        yield f"averaged over {len(views)} views of each image"

@@ -1,0 +1,241 @@
+"""Weights on disk: saving our own, and strict, never-unpickling loading of our own and of released checkpoints."""
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from err_seg.models.checkpoint_names import current_name, current_names
+from err_seg.utils.files import atomic_write, file_sha256, file_signature
+from err_seg.utils.fingerprint import WeightsSource
+from err_seg.version import __version__
+
+DIFFERENCES_SHOWN = 8
+POINTER = b"version https://git-lfs.github.com/"  # how a file begins that Git LFS puts in place of a large one
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read or does not fit; the message names the file and the differences."""
+
+
+class ChecksumError(CheckpointError):
+    """A file that is not the expected one; nothing in it was read."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of weights holds.
+
+    Attributes:
+        content: tensors by name, and in torch files whatever else was saved; as they are in the file.
+        metadata: what a safetensors file says about itself.
+        source: the file.
+    """
+
+    content: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    source: WeightsSource
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The tensors by today's name (:func:`current_name`)."""
+        return current_names(self._model)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tensors, as they are in the file."""
+        return tuple(self._model)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """What else was saved beside the ``model``: the iteration, the state of the optimizer."""
+        return () if self._model is self.content else tuple(sorted(self.content.keys() - {"model"}))
+
+    @property
+    def _model(self) -> Mapping[str, Any]:
+        return _model_of(self.content)
+
+
+def save_weights(
+    model: nn.Module | Mapping[str, Tensor], file: str | Path, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write the model's weights as safetensors, complete or not at all.
+
+    Args:
+        model: the model whose state is written, or a state dictionary.
+        file: where to write; its folder is made.
+        metadata: JSON-able facts to keep beside the weights (configuration, iteration, ...).
+    """
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
+    entries = model if isinstance(model, Mapping) else model.state_dict()
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in entries.items()}
+    with atomic_write(file) as temporary:
+        save_file(state, temporary, metadata=facts)
+
+
+def load_weights(model: nn.Module, source: str | Path | Checkpoint | Mapping[str, Any]) -> None:
+    """Load all weights of the model, strictly: the entries and the model's names must be exactly the same.
+
+    ``model.source`` is then the file's :class:`WeightsSource`; ``None`` after a state dictionary.
+
+    Args:
+        model: an ``ERRSeg``.
+        source: a ``.safetensors`` file of ours, a released (detectron2) ``.pth`` file, what :func:`open_checkpoint`
+            read of either, or a state dictionary with the names of either. Pickled files are read with
+            ``weights_only=True``: nothing in them is executed.
+
+    Raises:
+        CheckpointError: the file cannot be read, or entries differ from the model's; lists the differences.
+    """
+    if isinstance(source, Mapping):
+        read, name, state = None, "the state dictionary", _entries(source)
+    else:
+        checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
+        read, name, state = checkpoint.source, checkpoint.source.file, checkpoint.weights
+    model.load_state_dict(fitting_state(model, state, name), strict=True)
+    vars(model)["source"] = read  # torch declares that modules hold nothing but tensors and modules
+
+
+def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a state dictionary, under names of any kind (:func:`current_name`), as one that fits the model.
+
+    Raises:
+        CheckpointError: it does not fit; lists the differences, with ``name`` saying where the entries come from.
+    """
+    state = current_names(state)
+    expected = model.state_dict()
+    differences = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected.keys() - state.keys()]
+    differences += [f"not in the model: {key}" for key in state.keys() - expected.keys()]
+    for key in expected.keys() & state.keys():
+        found = state[key]
+        if not isinstance(found, Tensor) or found.shape != expected[key].shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            differences.append(f"{key}: the model has {tuple(expected[key].shape)}, the checkpoint {shape}")
+    if differences:
+        shown = "\n  ".join(sorted(differences)[:DIFFERENCES_SHOWN])
+        more = f"\n  and {len(differences) - DIFFERENCES_SHOWN} more" if len(differences) > DIFFERENCES_SHOWN else ""
+        raise CheckpointError(
+            f"{name} does not fit the model; nothing was loaded. {len(differences)} differences:\n  {shown}{more}\n"
+            "Is it a checkpoint of another size (MODEL.CLIP.NAME), or of other MODEL settings?"
+        )
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _entries(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's weights under today's names."""
+    return current_names(_model_of(checkpoint))
+
+
+def _model_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a checkpoint's weights; it may hold other things beside its ``model``."""
+    return checkpoint["model"] if isinstance(checkpoint.get("model"), Mapping) else checkpoint
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Read the weights in a safetensors or torch file without executing anything in it.
+
+    Returns:
+        Today's name (:func:`current_name`) to tensor.
+
+    Raises:
+        CheckpointError: as for :func:`open_checkpoint`.
+    """
+    return open_checkpoint(file).weights
+
+
+def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
+    """Read all that a safetensors or torch file holds, without executing anything in it.
+
+    Args:
+        file: of weights.
+        sha256: the expected checksum in hexadecimal digits.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, one that changes meanwhile, or a pickle that holds more than
+            tensors and plain values.
+        ChecksumError: it has another checksum.
+    """
+    metadata: dict[str, str] = {}
+    with _errors_named(file):
+        signature = file_signature(file)
+        source = WeightsSource(str(file), checked_sha256(file, sha256))
+        content: Any
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as weights:
+                # copied, since what it gives is read when it is used, and the file may be another by then
+                content = {name: weights.get_tensor(name).clone() for name in list(weights.keys())}
+                metadata = weights.metadata() or {}
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        if file_signature(file) != signature:
+            raise CheckpointError(f"{file} changed while it was read; read it again")
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file} holds a {type(content).__name__}, not a dictionary of tensors")
+    return Checkpoint(content, metadata, source)
+
+
+def checked_sha256(file: Path, expected: str | None) -> str:
+    """Return a file's checksum in hexadecimal digits.
+
+    Raises:
+        ChecksumError: another one was expected.
+        OSError: it cannot be read.
+    """
+    found = file_sha256(file)
+    if expected is not None and found != expected.strip().lower():
+        raise ChecksumError(
+            f"{file} has the SHA-256 {found}, expected {expected}; it was not read. It may be damaged or another file: "
+            "fetch it again, or correct the checksum"
+        )
+    return found
+
+
+def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor by today's name, without reading the tensors where the format allows it.
+
+    Raises:
+        CheckpointError: as for :func:`open_checkpoint`.
+    """
+    if file.suffix == ".safetensors":
+        with _errors_named(file), safe_open(file, framework="pt") as weights:
+            return {current_name(key): tuple(weights.get_slice(key).get_shape()) for key in list(weights.keys())}
+    content: Any = None
+    with suppress(Exception):  # damaged, or in torch's format before version 1.6, which cannot be mapped
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    entries = _entries(content) if isinstance(content, Mapping) else read_checkpoint(file)
+    return {name: tuple(value.shape) for name, value in entries.items() if isinstance(value, Tensor)}
+
+
+@contextmanager
+def _errors_named(file: Path) -> Iterator[None]:
+    """Turn the errors of a ``with`` block that reads a file into :class:`CheckpointError`."""
+    if not file.is_file():
+        raise CheckpointError(f"no checkpoint {file}{': it is a folder; name a file in it' if file.is_dir() else ''}")
+    try:
+        with open(file, "rb") as stream:
+            if stream.read(len(POINTER)) == POINTER:
+                raise CheckpointError(f"{file} only points to the weights; fetch them with: git lfs pull")
+        yield
+    except CheckpointError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{file} is no checkpoint, is damaged, or holds more than tensors and plain values; it was not read, since "
+            "unpickling could run any program. Of a checkpoint, save the 'model' dictionary alone, best as safetensors"
+        ) from error
+    except Exception as error:  # a damaged file can make a reader fail in any way
+        raise CheckpointError(f"{file} is damaged or not a checkpoint: {_first_line(error)}") from error

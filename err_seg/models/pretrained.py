@@ -1,0 +1,94 @@
+"""Models as users of the Hugging Face hub expect them: ``save_pretrained``, ``push_to_hub``."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import HfApi, get_token
+
+from err_seg.models.card import Run, model_card
+from err_seg.models.checkpoint import save_weights
+from err_seg.models.hub_files import PRETRAINED_WEIGHTS, HubError
+from err_seg.prediction.model import ERRSeg
+from err_seg.utils.files import write_text
+from err_seg.utils.validation import ArgumentError
+
+CONFIG, CARD = "config.json", "README.md"
+FILES = (PRETRAINED_WEIGHTS, CONFIG, CARD)
+NOTHING_KNOWN = Run()
+
+
+def save_pretrained(
+    model: ERRSeg, folder: str | os.PathLike[str], *, name: str | None = None, run: Run = NOTHING_KNOWN
+) -> None:
+    """Write weights (safetensors, which hold the configuration), ``config.json`` and the model card to a folder.
+
+    Device and precision are not kept: they are for those who load it to choose.
+
+    Args:
+        model: to save.
+        folder: made if it is missing; files of these names are replaced.
+        name: of the repository, for the card; by default that of the folder.
+        run: what the card tells of data, results and licence.
+
+    Raises:
+        ArgumentError: the network has no configuration.
+        OSError: a file cannot be written.
+    """
+    if not model.settings:
+        raise ArgumentError("the network does not know its configuration; build it with err_seg.build_model")
+    folder = Path(folder)
+    config = json.dumps(_nested(model.settings), indent=1)
+    save_weights(model, folder / PRETRAINED_WEIGHTS, {"config": config})
+    write_text(folder / CONFIG, config + "\n")
+    write_text(folder / CARD, model_card(name or folder.resolve().name, model.settings, run))
+
+
+def push_to_hub(model: ERRSeg, repository: str, *, private: bool = False, run: Run = NOTHING_KNOWN) -> str:
+    """Save a model, see :func:`save_pretrained`, and upload it; return the commit's address.
+
+    Raises:
+        HubError: there is no token, no network, or no permission.
+    """
+    with TemporaryDirectory() as folder:
+        save_pretrained(model, folder, name=repository, run=run)
+        return upload(Path(folder), repository, private=private)
+
+
+def upload(folder: Path, repository: str, *, private: bool = False) -> str:
+    """Upload what ``save_pretrained`` wrote to a folder, and nothing else in it; return the commit's address.
+
+    Args:
+        folder: of the model.
+        repository: on the hub, made if it is missing.
+        private: whether a new one is for its owner alone.
+
+    Raises:
+        HubError: there is no token, no network, or no permission.
+    """
+    if get_token() is None:
+        raise HubError(
+            f"to upload to {repository}, the Hugging Face hub must know you: run `hf auth login`, or set HF_TOKEN to a "
+            "token that may write"
+        )
+    try:
+        api = HfApi()
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=list(FILES)))
+    except Exception as error:  # the hub's client and the network libraries beneath it each raise their own
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise HubError(f"could not upload to https://huggingface.co/{repository} ({reason})") from error
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return nested

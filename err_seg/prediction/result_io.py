@@ -1,0 +1,179 @@
+"""What a result can do: pictures of itself, files, regions, and what other programs read."""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from err_seg.data.image_sources import image_to_tensor
+from err_seg.data.images import ImageReadError
+from err_seg.utils.files import write_json
+from err_seg.utils.images import save_image
+from err_seg.utils.validation import ArgumentError, check_number, check_text
+from err_seg.visualization import regions
+from err_seg.visualization.label_files import save_label_png
+from err_seg.visualization.overlay import overlay
+
+if TYPE_CHECKING:
+    import fiftyone
+    import supervision
+ROOM_FOR_NAMES = 480  # pixels; the longer side of a smaller image is enlarged to at least this much in pictures
+IN_A_NOTEBOOK, NOTEBOOK_QUALITY = 960, 90  # pixels of the longer side, and JPEG's quality, so that notebooks stay small
+SAVED = ("overlay", "labels", "coco", "polygons")
+BY_SUFFIX = {".png": "overlay", ".jpg": "overlay", ".jpeg": "overlay", ".json": "coco", ".geojson": "polygons"}
+
+
+class Views(ABC):
+    """The part of :class:`~err_seg.Segmentation` that computes nothing of its own and keeps nothing."""
+
+    vocabulary: tuple[str, ...]
+    size: tuple[int, int]
+    source: Callable[[], Tensor] | None
+
+    @property
+    @abstractmethod
+    def labels(self) -> Tensor:
+        """(H, W) integers, indices into the vocabulary."""
+
+    @property
+    @abstractmethod
+    def scores(self) -> Tensor:
+        """(H, W) float32 in [0, 1]."""
+
+    @abstractmethod
+    def resized(self, size: tuple[int, int]) -> "Views":
+        """Return the same at another size (H, W)."""
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: the image that was labelled, at the result's size; a file is read again at every call.
+
+        Raises:
+            ArgumentError: the result does not know its image.
+            ImageReadError: the file is no longer there, or has changed.
+        """
+        if self.source is None:
+            raise ArgumentError("this result does not know its image, only predict's do; give it: plot(image)")
+        return fitted(self.source(), self.size)
+
+    def plot(self, image: Any = None, *, names: bool = True, legend: bool = True) -> Image.Image:
+        """Draw the labels over the image: colours, contours, names on the regions and a legend by area.
+
+        A small image is enlarged by a whole number, so that names can be read.
+
+        Args:
+            image: anything that ``predict`` takes, instead of the image that was labelled.
+            names: write the names on the regions.
+            legend: add a legend below, the largest area first.
+
+        Raises:
+            ArgumentError, ImageReadError: see :attr:`image`.
+        """
+        shown = self.image if image is None else fitted(image_to_tensor(image), self.size)
+        factor = -(-ROOM_FOR_NAMES // max(self.size))
+        if factor > 1:
+            larger = self.resized((factor * self.size[0], factor * self.size[1]))
+            return larger.plot(shown, names=names, legend=legend)
+        return overlay(shown, self.labels.cpu().numpy(), self.vocabulary, names=names, legend=legend)
+
+    def show(self, image: Any = None, **options: Any) -> None:
+        """Open the picture that :meth:`plot` draws in the system's viewer."""
+        self.plot(image, **options).show()
+
+    def save(self, path: str | Path, what: str | None = None) -> None:
+        """Write the result to a file, complete or not at all.
+
+        Args:
+            path: an existing file is replaced.
+            what: "overlay", the picture of :meth:`plot` (JPEG if the ending says so, else PNG); "labels", a PNG file of
+                class indices, see :func:`err_seg.evaluation.save_label_png`; "coco", :meth:`to_coco` (JSON);
+                "polygons", :meth:`polygons` (GeoJSON). ``None``: as the ending says, of .png, .jpg, .json and .geojson.
+
+        Raises:
+            ArgumentError: ``path`` is none, ``what`` is none of these, or the ending does not tell.
+            OSError: the file cannot be written.
+        """
+        path = Path(check_text("path", path))
+        what = what or BY_SUFFIX.get(path.suffix.lower())
+        if what not in SAVED:
+            raise ArgumentError(
+                f"cannot tell what to save as {path}: name it .png, .jpg, .json or .geojson, or give what= one of "
+                f"{', '.join(SAVED)}"
+            )
+        if what == "overlay":
+            save_image(self.plot(), path)
+        elif what == "labels":
+            save_label_png(self.labels.cpu().numpy(), path, self.vocabulary)
+        else:
+            write_json(path, self.to_coco() if what == "coco" else self.polygons(), ensure_ascii=False)
+
+    def regions(self, min_area: float = 1) -> list[regions.Region]:
+        """Return the connected parts, the largest first: class, area, box, mean probability and mask.
+
+        Args:
+            min_area: leave out what has fewer pixels.
+
+        Raises:
+            ArgumentError: ``min_area`` is no number.
+        """
+        check_number("min_area", min_area)
+        labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
+        return regions.find_regions(labels, self.vocabulary, scores, min_area=min_area)
+
+    def polygons(self, simplify: float = 1.0, min_area: float = 1) -> dict[str, Any]:
+        """Return the outlines of the :meth:`regions` as a GeoJSON ``FeatureCollection`` in pixels (x, y down).
+
+        Args:
+            simplify: how far an outline may move, in pixels, to have fewer points; see :meth:`regions.Region.outlines`.
+            min_area: leave out what has fewer pixels.
+
+        Raises:
+            ArgumentError: one of them is no number.
+        """
+        check_number("simplify", simplify)
+        return regions.to_geojson(self.regions(min_area), simplify)
+
+    def to_coco(self, file_name: str = "", min_area: float = 1) -> dict[str, Any]:
+        """Return a COCO data set of this image: an annotation for each of the :meth:`regions`, run-length coded.
+
+        Args:
+            file_name: the image's.
+            min_area: leave out what has fewer pixels.
+        """
+        return regions.coco_dataset(file_name, self.size, self.regions(min_area), self.vocabulary)
+
+    def to_supervision(self) -> "supervision.Detections":
+        """Return supervision's ``Detections``: a mask, a box and a mean probability for each class that occurs."""
+        from err_seg.integrations.supervision import detections
+
+        return detections(self)
+
+    def to_fiftyone(self) -> "fiftyone.Segmentation":
+        """Return FiftyOne's ``Segmentation``; see :mod:`err_seg.integrations.fiftyone` for the table of its values."""
+        from err_seg.integrations.fiftyone import segmentation
+
+        return segmentation(self)
+
+    def _repr_jpeg_(self) -> bytes | None:
+        """Return what a notebook shows: the plot, at a moderate size; ``None`` (it shows text) if the image is gone."""
+        scale = min(1.0, IN_A_NOTEBOOK / max(self.size))
+        smaller = self.resized((max(1, round(scale * self.size[0])), max(1, round(scale * self.size[1]))))
+        try:
+            plot = smaller.plot()
+        except (ArgumentError, ImageReadError):
+            return None
+        plot.save(file := io.BytesIO(), format="JPEG", quality=NOTEBOOK_QUALITY)
+        return file.getvalue()
+
+
+def fitted(image: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Return an image (3, h, w) as (H, W, 3) uint8."""
+    pixels = image.permute(1, 2, 0).cpu().numpy()
+    if pixels.shape[:2] == size:
+        return pixels
+    return np.array(Image.fromarray(pixels).resize((size[1], size[0]), reducing_gap=2.0))

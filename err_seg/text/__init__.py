@@ -1,0 +1,1 @@
+"""Class names: vocabularies, the prompts made of them, and their embeddings."""

@@ -1,0 +1,233 @@
+"""Vocabularies by name, from files, and from lists that mix names of vocabularies with words.
+
+A name may hold synonyms, separated by ", " ("building, edifice"); they stay together here, as one class.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from err_seg.text import prompts
+from err_seg.text.prompts import SYNONYM_SEPARATOR, VocabularyError, as_texts
+from err_seg.text.vocabulary import Color, Vocabulary, name_key
+from err_seg.utils.messages import did_you_mean
+
+_TABLES = {
+    "coco_stuff": "vocabulary_coco.json",
+    "ade20k_847": "vocabulary_ade847.json",
+    "ade20k_150": "vocabulary_ade150.json",
+    "pascal_context_459": "vocabulary_pc459.json",
+    "pascal_context_59": "vocabulary_pc59.json",
+    "pascal_voc_20": "vocabulary_voc20.json",
+    "pascal_voc_20b": "vocabulary_voc20b.json",
+}
+_SHORT = {
+    "ade150": "ade20k_150",
+    "ade847": "ade20k_847",
+    "coco": "coco_stuff",
+    "pc59": "pascal_context_59",
+    "pc459": "pascal_context_459",
+    "voc20": "pascal_voc_20",
+}
+_KNOWN = {name: _TABLES[_SHORT.get(name, name)] for name in (*_SHORT, *_TABLES)}
+_KEYS = ("name", "synonyms", "color")
+
+VocabularySource = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+def vocabulary_names() -> tuple[str, ...]:
+    """Names of the vocabularies that come with the package, as data sets have them."""
+    return tuple(_TABLES)
+
+
+def vocabularies() -> dict[str, int]:
+    """Return the short names of the vocabularies that come with the package, and how many classes each has."""
+    return {name: len(load_vocabulary(name)) for name in _SHORT}
+
+
+def read_vocabulary(words: VocabularySource) -> Vocabulary:
+    """Read and check whatever may stand for a vocabulary, see :func:`expand_names`.
+
+    Raises:
+        VocabularyError: it cannot be used; see also :func:`err_seg.text.prompts.check_vocabulary`.
+    """
+    return prompts.check_vocabulary(expand_names(words))
+
+
+def expand_names(words: VocabularySource) -> Vocabulary:
+    """Put names in the place of what stands for them; they are not checked.
+
+    A string that is exactly the name of a vocabulary ("coco") stands for it, alone or in a list; the word is "Coco",
+    since CLIP does not distinguish case. A path object stands for the names in a file; alone, a string may be a path
+    as well. A name that several vocabularies, files and words of a list share is kept once, where it comes first; case
+    and synonyms behind the first do not count.
+
+    Args:
+        words: class names, in label order, names of vocabularies and paths; or one of the latter two.
+
+    Raises:
+        VocabularyError: nothing of all this, a file that cannot be used, or a word that ends as such a file does.
+    """
+    if isinstance(words, Vocabulary):
+        return words
+    if isinstance(words, (str, os.PathLike)):
+        return load_vocabulary(words)
+    names: list[Any] = []
+    colors: dict[str, Color] = {}
+    typed, listed = set[str](), set[str]()
+    for word in as_texts("a vocabulary", words):
+        if isinstance(word, os.PathLike) or (isinstance(word, str) and word in _KNOWN):
+            part = load_vocabulary(word)
+            names += [name for name in part if _first_synonym(name) not in typed | listed]
+            colors = {**part.colors, **colors}
+            listed |= {_first_synonym(name) for name in part}
+        elif isinstance(word, str) and word.lower().endswith(tuple(_READERS)):
+            raise VocabularyError(
+                f"{word!r} in a list would be a class; for the names in the file give pathlib.Path({word!r}), on the "
+                "command line --classes-file"
+            )
+        elif not isinstance(word, str) or _first_synonym(word) not in listed:
+            names.append(word)
+            typed |= {_first_synonym(word)} if isinstance(word, str) else set()
+    return Vocabulary(names, colors)
+
+
+def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
+    """Class names, in label order, exactly as written.
+
+    The package's own tables keep the oddities that all cost-based works share (a trailing space in ADE20K-150's
+    "bed ", "airconditioner" in PASCAL-Context-459), so that results compare.
+
+    Args:
+        name_or_path: a key of :func:`vocabularies`, one of :func:`vocabulary_names`, or a file in UTF-8. A ``.txt``
+            file has a class on each line; blank lines do not count. A ``.json``, ``.yaml`` or ``.yml`` file has a
+            list of names; instead of a name, a mapping with the keys ``name``, ``synonyms`` (a list) and ``color``
+            ("#70a0ff" or three numbers in 0..255), of which the last two may be missing.
+
+    Returns:
+        One string per class, at least one; synonyms stay within their string.
+
+    Raises:
+        VocabularyError: an unknown name, no such file, or one that holds anything but class names.
+    """
+    name = os.fsdecode(name_or_path)
+    if name in _KNOWN:
+        table = resources.files(__package__) / "tables" / _KNOWN[name]
+        return _from_data(json.loads(table.read_text(encoding="utf-8")), name)
+    path = Path(name).expanduser()
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        hint = did_you_mean(name, _KNOWN, f"known names: {', '.join(_KNOWN)};")
+        raise VocabularyError(
+            f"unknown vocabulary {name!r}; {hint} Own classes come as a list, not one string, [{name!r}], or in a "
+            f"file: {', '.join(_READERS)}"
+        )
+    try:
+        return reader(path.read_text(encoding="utf-8-sig"), str(path))
+    except FileNotFoundError as error:
+        raise VocabularyError(f"no vocabulary file at {path.absolute()}") from error
+    except OSError as error:
+        raise VocabularyError(f"{path}: cannot be read ({error})") from error
+    except UnicodeDecodeError as error:
+        raise VocabularyError(f"{path}: expected UTF-8 text ({error})") from error
+
+
+def check_vocabulary(entries: Sequence[str], name: str) -> Vocabulary:
+    """Class names as a vocabulary, after the check that :func:`err_seg.text.prompts.check_vocabulary` makes.
+
+    Args:
+        entries: the class names.
+        name: what to call them in an error.
+
+    Raises:
+        VocabularyError: a ValueError that names ``name`` and what is wrong.
+    """
+    try:
+        return prompts.check_vocabulary(entries)
+    except VocabularyError as error:
+        raise VocabularyError(f"{name}: {error}") from error
+
+
+def _first_synonym(name: str) -> str:
+    return name_key(name.split(SYNONYM_SEPARATOR)[0])
+
+
+def _from_text(text: str, name: str) -> Vocabulary:
+    return check_vocabulary([line for line in text.splitlines() if line.strip()], name)
+
+
+def _from_json(text: str, name: str) -> Vocabulary:
+    try:
+        return _from_data(json.loads(text), name)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise VocabularyError(f"{name}: expected a JSON list of class names, but it is not JSON ({error})") from error
+
+
+def _from_yaml(text: str, name: str) -> Vocabulary:
+    try:
+        return _from_data(yaml.safe_load(text), name)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise VocabularyError(f"{name}: expected a YAML list of class names, but it is not YAML ({error})") from error
+
+
+_READERS: dict[str, Callable[[str, str], Vocabulary]] = {
+    ".txt": _from_text,
+    ".json": _from_json,
+    ".yaml": _from_yaml,
+    ".yml": _from_yaml,
+}
+
+
+def _from_data(data: Any, file: str) -> Vocabulary:
+    if not isinstance(data, list):
+        raise VocabularyError(f"{file}: expected a list of class names, found {type(data).__name__}")
+    names: list[str] = []
+    colors: dict[str, Color] = {}
+    for index, entry in enumerate(data):
+        where = f"{file}: class {index}"
+        if isinstance(entry, str):
+            names.append(entry)
+            continue
+        if not isinstance(entry, Mapping):
+            raise VocabularyError(f"{where} is {entry!r}; expected a name, in quotes if it looks like something else")
+        for key in entry:
+            if key not in _KEYS:
+                hint = did_you_mean(key, _KEYS, f"known keys: {', '.join(_KEYS)}")
+                raise VocabularyError(f"{where}: unknown key {key!r}; {hint}")
+        words = [entry.get("name"), *_synonyms(entry.get("synonyms", []), where)]
+        if not all(isinstance(word, str) and word.strip() for word in words):
+            raise VocabularyError(
+                f"{where}: name and synonyms must be texts that are not blank, in quotes if they look like something "
+                f"else, found {words!r}"
+            )
+        names.append(SYNONYM_SEPARATOR.join(words))
+        if "color" in entry:
+            colors[name_key(names[-1])] = _color(entry["color"], where)
+    return check_vocabulary(Vocabulary(names, colors), file)
+
+
+def _synonyms(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise VocabularyError(f"{where}: synonyms must be a list, found {value!r}")
+    return value
+
+
+def _color(value: Any, where: str) -> Color:
+    if isinstance(value, str) and len(value) == 7 and value[0] == "#":
+        try:
+            red, green, blue = bytes.fromhex(value[1:])
+            return red, green, blue
+        except ValueError:
+            pass
+    is_number = isinstance(value, list) and all(type(number) is int and 0 <= number <= 255 for number in value)
+    if not is_number or len(value) != 3:
+        raise VocabularyError(
+            f'{where}: color must be "#rrggbb", in quotes, or three numbers in 0..255, found {value!r}'
+        )
+    red, green, blue = value
+    return red, green, blue

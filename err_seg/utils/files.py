@@ -1,0 +1,192 @@
+"""Writing files so that each is complete or absent, even where the process is killed in between."""
+
+import functools
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from err_seg.utils.disk import writing
+
+_PARTIAL_SUFFIX = ".partial"
+_BLOCK = 1 << 20
+_GIVEN_UP_AFTER = 24 * 3600.0  # seconds
+_tidied: set[Path] = set()  # folders that this process has looked through: once is enough
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file aside, then rename it into place.
+
+    Yields a path in the same folder (a hidden name that ends in ".partial", so no reader takes it for the file; tell
+    writers that go by the suffix the format, or hand them an open file). When the block ends well, the file written
+    there replaces ``path`` in one step; when it raises, that file is removed and ``path`` is as before. Missing
+    folders are made. Threads and processes that write the same path do not disturb each other: the last one wins.
+    What killed processes left in the folder is removed, see :func:`remove_partial_files`.
+
+        with atomic_write("image.png") as partial:
+            image.save(partial, format="PNG")
+
+    Args:
+        path: the file to write.
+
+    Raises:
+        OSError: the file cannot be written, or the block wrote none.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _tidied and remove_partial_files(path.parent):
+        _tidied.add(path.parent)
+    partial = path.with_name(f".{secrets.token_hex(8)}{_PARTIAL_SUFFIX}")
+    with _writing_to(path.parent):
+        try:
+            with writing(path):
+                yield partial
+            partial.chmod(0o666 & ~_umask())  # some writers make files that nobody else may read
+            os.replace(partial, path)
+        except BaseException as error:
+            partial.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.filename == str(partial):
+                raise OSError(error.errno, error.strerror, str(path)) from error  # the name that was asked for
+            raise
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text in UTF-8, complete or not at all, see :func:`atomic_write`."""
+    write_pieces(path, [text])
+
+
+def write_pieces(path: str | os.PathLike[str], pieces: Iterable[str]) -> None:
+    """Write a text in UTF-8, complete or not at all, of pieces that need not be in memory together."""
+    with atomic_write(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
+
+
+def write_json(path: str | os.PathLike[str], document: Any, **options: Any) -> None:
+    """Write a document as JSON, complete or not at all; ``options`` are those of :func:`json.dumps`."""
+    write_text(path, json.dumps(document, **{"indent": 1, **options}) + "\n")
+
+
+@functools.cache
+def _umask() -> int:
+    umask = os.umask(0o077)  # there is no way to read it without setting it
+    os.umask(umask)
+    return umask
+
+
+def remove_partial_files(folder: str | os.PathLike[str]) -> bool:
+    """Remove what killed processes left of :func:`atomic_write` in a folder, and nothing that is being written.
+
+    Whoever writes holds the folder's lock, shared, from before its file is there until after that is renamed. So when
+    the lock can be had exclusively, for a moment, all that was found before is nobody's. Where the file system has no
+    locks, files are nobody's that were not written to for a day.
+
+    Returns:
+        Whether none are left; ``False``: somebody is writing there at this moment.
+    """
+    found = [path for path in Path(folder).glob(f".*{_PARTIAL_SUFFIX}") if path.is_file()]
+    if found:
+        with _opened(folder) as descriptor:
+            free = try_lock(descriptor)
+        if free is False:
+            return False
+        for path in found:
+            if free or _age(path) > _GIVEN_UP_AFTER:
+                path.unlink(missing_ok=True)
+    return True
+
+
+def try_lock(descriptor: int | None, *, shared: bool = False) -> bool | None:
+    """Lock an open file or folder until it is closed, in this process and in those that it is handed on to.
+
+    Args:
+        descriptor: of the file or folder; ``None`` cannot be locked.
+        shared: let others have shared locks at the same time.
+
+    Returns:
+        Whether it is locked now; ``False``: somebody else has it; ``None``: there are no locks here.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    if descriptor is None:
+        return None
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, shared, for the time of a ``with`` block."""
+    with _opened(folder) as descriptor:
+        for pause in (0.001, 0.01, 0.1, 0.0):  # it is never held exclusively for longer, unless by a foreign program
+            if try_lock(descriptor, shared=True) is not False:
+                break
+            time.sleep(pause)
+        yield
+
+
+@contextmanager
+def _opened(folder: str | os.PathLike[str]) -> Iterator[int | None]:
+    """Open a folder for the time of a ``with`` block; yields a descriptor, or ``None`` where that is not allowed."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since a file was written to; 0 where it is no longer there."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def read_blocks(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """Yield a file's content in pieces."""
+    with open(path, "rb") as stream:
+        while block := stream.read(_BLOCK):
+            yield block
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Return a file's SHA-256 in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for block in read_blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def file_signature(path: str | os.PathLike[str]) -> list[int]:
+    """Return a file's size and its times of last write and last change (ns); JSON-able.
+
+    No program can set the time of change. So if a file is replaced by one of equal size and its time of writing is
+    set back, the signature still differs.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    facts = os.stat(path)
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
+
+
+def cache_dir() -> Path:
+    """Return the folder of what is kept between runs: ``$ERR_SEG_CACHE``, else ``~/.cache/err_seg``."""
+    return Path(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg")

@@ -1,0 +1,192 @@
+"""Predictions as files: label maps as PNG, segments as COCO's run-length JSON."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_utils
+from numpy.typing import NDArray
+from PIL import Image
+
+from err_seg.utils.files import atomic_write
+from err_seg.utils.images import save_image
+from err_seg.visualization.colors import class_colors
+
+Labels = NDArray[np.integer[Any]]
+NOTHING_8BIT = 255
+NOTHING_16BIT = 65535
+
+
+def save_label_png(
+    labels: Labels, path: str | Path, class_names: Sequence[str], *, ignore_label: int | None = None
+) -> None:
+    """Write a label map as a PNG file that holds class indices, complete or not at all.
+
+    Up to 255 classes: 8 bit with a palette of :func:`~err_seg.visualization.colors.class_colors`, so that viewers show
+    colours and programs read indices; 255 (black) means no class. More classes: 16-bit grey; 65535 means no class. Both
+    are the conventions of the benchmarks' label files.
+
+    Args:
+        labels: (H, W) integers, 0..N-1.
+        path: file to write; an existing one is replaced.
+        class_names: N names, in label order.
+        ignore_label: a further value that ``labels`` may hold, written as no class.
+
+    Raises:
+        ValueError: for another shape, or a value that is neither a class nor ``ignore_label``.
+    """
+    nothing = _check_labels(labels, len(class_names), ignore_label)
+    if len(class_names) <= NOTHING_8BIT:
+        image = Image.fromarray(np.where(nothing, np.uint8(NOTHING_8BIT), labels.astype(np.uint8)))
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        palette[: len(class_names)] = class_colors(class_names)
+        image.putpalette(palette.tobytes())
+    elif len(class_names) <= NOTHING_16BIT:
+        image = Image.fromarray(np.where(nothing, np.uint16(NOTHING_16BIT), labels.astype(np.uint16)))
+    else:
+        raise ValueError(f"{path}: a PNG file holds at most {NOTHING_16BIT} classes, found {len(class_names)}")
+    save_image(image, path, "PNG")
+
+
+def load_label_png(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Read a label map that :func:`save_label_png` wrote.
+
+    Returns:
+        (H, W) uint8 (no class: 255) or uint16 (no class: 65535).
+
+    Raises:
+        ValueError: the file holds colours instead of indices.
+    """
+    with Image.open(path) as image:
+        if image.mode not in ("P", "L", "I;16"):
+            raise ValueError(f"{path} has mode {image.mode}; a label map is 8-bit (P, L) or 16-bit (I;16)")
+        return np.array(image)
+
+
+def rle_segments(
+    labels: Labels,
+    file_name: str,
+    class_names: Sequence[str],
+    *,
+    category_ids: Sequence[int] | None = None,
+    scores: Mapping[int, float] | None = None,
+    ignore_label: int | None = None,
+) -> list[dict[str, Any]]:
+    """Cut a label map into run-length coded segments, one per class that occurs.
+
+    The layout is that of COCO results and of detectron2's ``sem_seg_predictions.json``, with the additional keys
+    ``category_name``, ``area`` and ``score``.
+
+    Args:
+        labels: (H, W) integers, 0..N-1.
+        file_name: the image's file name.
+        class_names: N names, in label order.
+        category_ids: N ids of the data set, in label order; by default the label itself.
+        scores: label to confidence; segments of labels that are not in it have no key ``score``.
+        ignore_label: a further value that ``labels`` may hold; it gets no segment.
+
+    Returns:
+        Segments in label order: ``file_name``, ``category_id``, ``category_name``, ``segmentation`` ({"size": [H, W],
+        "counts": str}, COCO's compressed coding), ``area`` in pixels and, if known, ``score``.
+
+    Raises:
+        ValueError: as for :func:`save_label_png`, or there are not N category ids.
+    """
+    nothing = _check_labels(labels, len(class_names), ignore_label)
+    ids = range(len(class_names)) if category_ids is None else category_ids
+    if len(ids) != len(class_names):
+        raise ValueError(f"expected a category id for each of {len(class_names)} classes, found {len(ids)}")
+    segments = []
+    for label in np.unique(labels[~nothing]).tolist():
+        mask = labels == label
+        rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
+        segment = {
+            "file_name": file_name,
+            "category_id": int(ids[label]),
+            "category_name": class_names[label],
+            "segmentation": {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")},
+            "area": int(mask.sum()),
+        }
+        if scores is not None and label in scores:
+            segment["score"] = float(scores[label])
+        segments.append(segment)
+    return segments
+
+
+def labels_from_rle(
+    segments: Sequence[Mapping[str, Any]], *, category_ids: Sequence[int] | None = None, nothing: int = -1
+) -> NDArray[np.int64]:
+    """Put one image's segments together again: the inverse of :func:`rle_segments`.
+
+    Args:
+        segments: at least one; where they overlap, the later one counts.
+        category_ids: as given to :func:`rle_segments`.
+        nothing: value of pixels in no segment.
+
+    Returns:
+        (H, W) int64.
+
+    Raises:
+        ValueError: there is no segment, segments are of different images or sizes, or a category is unknown.
+    """
+    images = {(segment["file_name"], *segment["segmentation"]["size"]) for segment in segments}
+    if len(images) != 1:
+        raise ValueError(f"expected the segments of one image, found {len(images)}: {sorted(images)[:3]}")
+    label_of = None if category_ids is None else {category: label for label, category in enumerate(category_ids)}
+    labels = np.full(segments[0]["segmentation"]["size"], nothing, dtype=np.int64)
+    for segment in segments:
+        category = segment["category_id"]
+        if label_of is not None and category not in label_of:
+            raise ValueError(f"{segment['file_name']}: category id {category} is not among the given category ids")
+        label = category if label_of is None else label_of[category]
+        labels[mask_utils.decode(segment["segmentation"]).astype(bool)] = label
+    return labels
+
+
+def save_rle_json(segments: Iterable[Mapping[str, Any]], path: str | Path) -> int:
+    """Write segments of any number of images as one JSON list, one segment per line, complete or not at all.
+
+    Segments are written as they come, so that a generator over thousands of images needs no memory for them.
+
+    Returns:
+        The number of segments written.
+    """
+    count = 0
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write("[")
+        for segment in segments:
+            file.write(("\n" if count == 0 else ",\n") + json.dumps(segment, ensure_ascii=False, allow_nan=False))
+            count += 1
+        file.write("\n]\n")
+    return count
+
+
+def load_rle_json(path: str | Path) -> list[dict[str, Any]]:
+    """Read the list of segments in a file of :func:`save_rle_json` (or detectron2's ``sem_seg_predictions.json``).
+
+    Raises:
+        ValueError: the file is not a JSON list of segments; the message names the file.
+    """
+    try:
+        segments = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    needed = {"file_name", "category_id", "segmentation"}
+    if not isinstance(segments, list) or not all(isinstance(s, dict) and needed <= s.keys() for s in segments):
+        raise ValueError(f"{path} must hold a list of objects with {', '.join(sorted(needed))}")
+    return segments
+
+
+def _check_labels(labels: Labels, num_classes: int, ignore_label: int | None) -> NDArray[np.bool_]:
+    """Check a label map, and return (H, W) bool: where it holds ``ignore_label``."""
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"a label map is an (H, W) array of integers, found {labels.dtype} {labels.shape}")
+    nothing = np.zeros(labels.shape, dtype=bool) if ignore_label is None else labels == ignore_label
+    wrong = ~nothing & ((labels < 0) | (labels >= num_classes))
+    if wrong.any():
+        y, x = np.argwhere(wrong)[0].tolist()
+        allowed = f"0..{num_classes - 1}" + ("" if ignore_label is None else f" or {ignore_label}")
+        raise ValueError(f"the label map holds {labels[y, x]} at row {y}, column {x}, expected {allowed}")
+    return nothing

@@ -1,0 +1,149 @@
+import json
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from safetensors.torch import save_file
+
+from err_seg.config.defaults import KEYS
+from err_seg.lab.sweeps import SweepError, load_sweep, plan_runs
+from err_seg.models.checkpoint import CheckpointError
+from err_seg.models.weights_digest import weights_file_digest
+from err_seg.utils import fingerprint
+
+TEXT = """
+title: T
+base: base.yaml
+variants:
+  full: {}
+  other training: {settings: {MODEL.CRM.NUM_KEPT_TRAIN: 3}}
+  other K: {settings: {MODEL.CRM.NUM_KEPT: 3}}
+  other place:
+    settings:
+      {MODEL.DEVICE: cpu, LOG.PERIOD: 3, DATASETS.ROOT: /data, SOLVER.ACCUMULATION_STEPS: 2, TEST.EVAL_PERIOD: 9}
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    (tmp_path / "base.yaml").write_text("{}\n")
+    (tmp_path / "sweep.yaml").write_text(TEXT)
+    return load_sweep(tmp_path / "sweep.yaml")
+
+
+def test_runs_share_what_does_not_differ(sweep, tmp_path):
+    full, training, kept, place = plan_runs(sweep, tmp_path)
+    assert full.training != training.training
+    assert (full.training, full.evaluation) == (place.training, place.evaluation)
+    assert full.training == kept.training
+    assert full.evaluation != kept.evaluation
+    (seed, *_) = plan_runs(sweep, tmp_path, ["SEED", 5], seeds=[1])[len(sweep.variants) :]
+    assert (seed.cfg.SEED, seed.training == full.training) == (1, False)
+
+
+def test_what_is_at_its_default_need_not_be_said(sweep, tmp_path):
+    (full, *_) = plan_runs(sweep, tmp_path)
+    (same, *_) = plan_runs(sweep, tmp_path, ["MODEL.CRM.NUM_RANKS", 3])
+    assert same.training == full.training
+    (other, *_) = plan_runs(sweep, tmp_path, ["MODEL.CRM.NUM_RANKS", 4])
+    assert other.training != full.training
+
+
+def test_a_changed_default_is_another_run(sweep, tmp_path, monkeypatch):
+    """Folders used to be named after what differs from the defaults of the day."""
+    before = plan_runs(sweep, tmp_path)
+    monkeypatch.setitem(KEYS, "MODEL.CRM.NUM_RANKS", KEYS["MODEL.CRM.NUM_RANKS"]._replace(default=4))
+    after = plan_runs(sweep, tmp_path)
+    (same, *_) = plan_runs(sweep, tmp_path, ["MODEL.CRM.NUM_RANKS", 3])
+    assert not {run.training.folder for run in before} & {run.training.folder for run in after}
+    assert same.training.folder == before[0].training.folder
+    monkeypatch.setattr(fingerprint, "RESULT_FORMAT", fingerprint.RESULT_FORMAT + 1)
+    (other, *_) = plan_runs(sweep, tmp_path, ["MODEL.CRM.NUM_RANKS", 3])
+    assert other.training.folder != same.training.folder
+
+
+def test_files_and_data_sets_count_by_what_they_hold(sweep, tmp_path):
+    weights, words = tmp_path / "weights.safetensors", tmp_path / "words.txt"
+    custom = [{"name": "own", "image_dir": "a", "label_dir": "b", "vocabulary": str(words)}]
+    own = ["DATASETS.CUSTOM", custom, "DATASETS.TEST", ["own"]]
+    taught = ["MODEL.DISTILL.WEIGHTS", str(weights), *own]
+    overrides, seen, taught_by = ["MODEL.WEIGHTS", str(weights), *own], [], []
+    for value, text in ((0, "cat\ndog\n"), (1, "cat\ndog\n"), (1, "cat\nsky\n")):
+        save_file({"weight": torch.full((1,), value)}, weights)
+        words.write_text(text)
+        (run, *_) = plan_runs(sweep, tmp_path, overrides)
+        seen.append((run.training.folder, run.evaluation.folder))
+        taught_by.append(plan_runs(sweep, tmp_path, taught)[0].training.folder)
+    assert taught_by[0] != taught_by[1] == taught_by[2]
+    assert seen[0][0] != seen[1][0] == seen[2][0]
+    assert seen[1][1] != seen[2][1]
+    with pytest.raises(SweepError, match="variant 'full': unknown data set 'owm'"):
+        plan_runs(sweep, tmp_path, ["DATASETS.TEST", ["owm"]])
+
+
+def test_a_folder_of_other_settings_is_refused(sweep, tmp_path):
+    (run, *_) = plan_runs(sweep, tmp_path)
+    assert not run.is_trained()
+    run.training.begin()
+    save_file({"weight": torch.ones(1)}, run.weights)
+    assert run.is_trained()
+    record = run.training.folder / "identity.json"
+    document = json.loads(record.read_text())
+    assert document["facts"]["SOLVER.MAX_ITER"] == run.cfg.SOLVER.MAX_ITER, "the full settings are kept"
+    for change in ({"facts": {**document["facts"], "SOLVER.MAX_ITER": 9, "SOLVER.NEW": 1}}, {"format": 1}):
+        record.write_text(json.dumps({**document, **change}))
+        with pytest.raises(
+            SweepError, match=r"holds results of other settings \((SOLVER.MAX_ITER, SOLVER.NEW|format)\)"
+        ):
+            run.is_trained()
+    record.unlink()  # whatever it is, it is not known to be this
+    with pytest.raises(SweepError, match="move it away"):
+        run.is_evaluated()
+
+
+def test_results_are_of_the_weights_that_are_there(sweep, tmp_path):
+    (run, *_) = plan_runs(sweep, tmp_path)
+    run.training.begin()
+    save_file({"weight": torch.ones(1)}, run.weights)
+    run.evaluation.begin(weights_file_digest(run.weights))
+    assert not run.is_evaluated()
+    run.results.write_text("{}")
+    assert run.is_evaluated()
+    save_file({"weight": torch.zeros(1)}, run.weights)
+    assert not run.is_evaluated()
+    run.weights.unlink()  # to save space
+    assert run.is_evaluated()
+
+
+def test_given_weights_are_told_by_their_content(sweep, tmp_path):
+    save_file({"weight": torch.ones(1)}, tmp_path / "a.safetensors")
+    save_file({"weight": torch.ones(1)}, tmp_path / "b.safetensors", metadata={"where": "in another file"})
+    save_file({"weight": torch.zeros(1)}, tmp_path / "c.safetensors")
+    a, b, c = (
+        [run.evaluation.folder for run in plan_runs(sweep, tmp_path, weights=tmp_path / f"{name}.safetensors")]
+        for name in "abc"
+    )
+    assert a == b
+    assert not {*a} & {*c}
+    full, training, kept, _ = a
+    assert len({full, training, kept}) == 3, "the network's settings count, since the weights do not tell them"
+    with pytest.raises(CheckpointError, match="none"):
+        plan_runs(sweep, tmp_path, weights=tmp_path / "none")
+
+
+def test_tables_share_the_full_network(tmp_path):
+    trainings = set()
+    for name in (
+        "table_v",
+        "table_vii",
+        "table_viii",
+        "table_ix",
+        "table_x",
+        "table_xiii",
+        "table_xiv",
+        "fig_6",
+        "fig_7",
+    ):
+        sweep = load_sweep(REPOSITORY / f"configs/ablations/{name}.yaml", mini=True)
+        trainings.add(plan_runs(sweep, tmp_path)[0].training.folder)
+    assert len(trainings) == 1

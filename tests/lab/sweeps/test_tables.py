@@ -1,0 +1,147 @@
+import csv
+import json
+import math
+
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from err_seg.evaluation import BenchmarkResult, ConfusionMatrix, save_results
+from err_seg.lab.sweeps import SweepError, load_sweep, plan_runs
+from err_seg.lab.sweeps.plots import draw_sweep
+from err_seg.lab.sweeps.results import MACS, MEMORY, Row, measured_rows, paper_difference, verdict
+from err_seg.lab.sweeps.tables import markdown_table, save_tables
+from err_seg.mini.vocabulary import SEEN, UNSEEN, VOCABULARY
+
+SWEEPS = REPOSITORY / "configs/ablations"
+
+
+def row(name="row", all_=(), paper=None):
+    return Row(name, list(range(len(all_))), {"all": list(all_)} if len(all_) else {}, paper or {})
+
+
+REFERENCE = row("full", (60.0, 62.0, 61.0), {"A-847": 10.0, "PC-59": 50.0})
+
+
+@pytest.mark.parametrize(
+    ("figures", "paper", "expected"),
+    [
+        ((57.0, 60.0, 58.0), {"A-847": 9.0, "PC-59": 50.0}, "as in the paper"),
+        ((57.0, 60.0, 58.0), {"A-847": 9.0, "PC-59": 52.0}, "other way round"),
+        ((57.0, 64.0, 61.5), {"A-847": 9.0}, "within the spread"),
+        ((57.0, 60.0, 58.0), {"A-847": 10.05, "PC-59": 50.0}, "none in the paper"),
+        ((57.0,), {"A-847": 9.0}, ""),
+        ((), {"A-847": 9.0}, ""),
+        ((57.0, 60.0, 58.0), {}, ""),
+    ],
+)
+def test_verdict(figures, paper, expected):
+    assert verdict(row(all_=figures, paper=paper), REFERENCE, "all") == expected
+
+
+def test_differences_are_taken_seed_by_seed():
+    other = Row("other", [2, 0], {"all": [60.0, 59.0]}, {"PAS-20": 1.0, "A-847": 11.0})
+    assert verdict(other, REFERENCE, "all") == "other way round", "both are 1.0 lower, without any spread"
+    assert paper_difference(other, REFERENCE) == 1.0, "over the columns that both have"
+    assert paper_difference(REFERENCE, REFERENCE) is None
+
+
+def write_result(run, name, miou=0.0, kept=None):
+    """Write what an evaluation leaves."""
+    metrics = {"mIoU": miou, **{f"IoU-{n}": 80.0 if i in SEEN else 40.0 for i, n in enumerate(VOCABULARY)}}
+    names = list(VOCABULARY)
+    run.training.begin()
+    run.evaluation.begin()
+    save_results([BenchmarkResult(name, metrics, names, [5] * len(names), 3, mean_kept=kept)], run.results)
+
+
+def test_tables_of_the_real_data_hold_the_paper_beside_what_was_measured(tmp_path):
+    sweep = load_sweep(SWEEPS / "table_xiii.yaml")
+    runs = plan_runs(sweep, tmp_path / "runs")
+    assert not any(r.values for r in measured_rows(sweep, runs))
+    write_result(runs[1], "ade20k_847_val", 14.25)
+    rows = measured_rows(sweep, runs)
+    save_tables(sweep, rows, tmp_path, "the command")
+    text = (tmp_path / "table.md").read_text()
+    assert text.startswith("# Table XIII: K in evaluation\n\n`the command`\n\n|")
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    assert lines[0] == ["", "A-847", "PC-459", "A-150", "PC-59", "PAS-20", "seeds"]
+    assert lines[2] == ["A-847, K = 32", "– (13.6)", "–", "–", "–", "–", "not run"]
+    assert lines[3] == ["A-847, K = 48", "14.2 (13.9)", "–", "–", "–", "–", "1"]
+    with open(tmp_path / "table.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert (table[1]["A-847"], table[1]["A-847 deviation"], table[1]["A-847 paper"]) == ("14.25", "", "13.9")
+    assert (table[0]["A-847"], table[0]["seeds"]) == ("", "0")
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert document["rows"][1]["figures"] == {"A-847": [14.25]}
+    (panel,) = draw_sweep(sweep, rows).axes
+    assert panel.get_xscale() == "log"
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == [
+        "A-847",
+        "PC-459",
+        "A-150",
+        "PC-59",
+        "PAS-20",
+    ]
+
+
+def test_tables_of_the_miniature_world_compare_with_the_first_row(tmp_path):
+    sweep = load_sweep(SWEEPS / "table_x.yaml", mini=True)
+    runs = plan_runs(sweep, tmp_path / "runs")
+    write_result(runs[0], "mini_world_test")
+    (runs[0].training.folder / "metrics.json").write_text('{"max_mem": 1024}\n{"max_mem": 2048}\n{"sem_seg/mIoU": 9}\n')
+    (runs[0].training.folder / "environment.json").write_text('{"cuda": "12.8"}')
+    first, second, *_ = measured_rows(sweep, runs)
+    (runs[0].training.folder / "environment.json").write_text('{"cuda": null}')
+    assert MEMORY not in measured_rows(sweep, runs)[0].values, "a process's memory says nothing of the network's"
+    assert first.mean("seen") == pytest.approx(80)
+    assert first.mean("unseen") == pytest.approx(40)
+    assert first.mean("all") == pytest.approx((80 * len(SEEN) + 40 * len(UNSEEN)) / len(VOCABULARY))
+    assert first.mean(MEMORY) == 2.0
+    assert 0 < first.mean(MACS) < 1
+    assert second.mean("all") is None
+    table = markdown_table(sweep, [first, second])
+    assert "| SSR alone" in table
+    assert "13.9 20.5 35.8 56.9, 95.3 GMAC, 4.2 GiB" in table
+    with pytest.raises(SweepError, match="no entry 'plot'"):
+        draw_sweep(sweep, [first, second])
+
+
+def test_a_sweep_over_the_minimum_score_shows_how_many_classes_are_kept(tmp_path):
+    sweep = load_sweep(SWEEPS / "adaptive_k.yaml", mini=True)
+    runs = [run for run in plan_runs(sweep, tmp_path / "runs") if run.seed == 0]
+    for run, kept in zip(runs, (12.0, 9.5, 7.25), strict=False):
+        write_result(run, "mini_world_test", kept=kept)
+    rows = measured_rows(sweep, runs)
+    assert [row.mean("classes kept") for row in rows[:4]] == [12.0, 9.5, 7.25, None]
+    assert "classes kept" in markdown_table(sweep, rows).splitlines()[0]
+    miou, kept = draw_sweep(sweep, rows).axes
+    assert miou.get_xscale() == "symlog"
+    assert [text.get_text() for text in miou.get_legend().get_texts()] == ["seen", "unseen", "all"]
+    (line,) = kept.get_lines()
+    assert line.get_xydata().tolist() == [[0.0, 12.0], [0.0025, 9.5], [0.005, 7.25]]
+
+
+def test_costs_are_counted_with_the_papers_vocabulary_and_k(tmp_path):
+    """Table X: with SSR alone ESCF is cheaper than with CSR alone, which tells the paper's middle rows apart."""
+    sweep = load_sweep(SWEEPS / "table_x.yaml")
+    runs = plan_runs(sweep, tmp_path / "runs")
+    for run in runs:
+        write_result(run, "ade20k_847_val")
+    macs = [row.mean(MACS) for row in measured_rows(sweep, runs)]
+    assert macs == pytest.approx([86.3, 120.3, 143.2, 177.2], abs=0.1)
+
+
+def test_undefined_figures_stay_undefined(tmp_path):
+    sweep = load_sweep(SWEEPS / "table_ix.yaml")
+    (run, *_) = runs = plan_runs(sweep, tmp_path / "runs")
+    confusion = ConfusionMatrix(2, 255)
+    confusion.update(torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.int64))
+    result = BenchmarkResult.from_counts("my_streets", confusion, ["a", "b"], 1)
+    assert math.isnan(result.metrics["IoU-b"])
+    run.training.begin()
+    run.evaluation.begin()
+    save_results([result], run.results)
+    assert measured_rows(sweep, runs)[0].values == {"my_streets": [100.0]}
