@@ -60,7 +60,7 @@ def test_our_file_says_how_it_is_configured(toy_model, tmp_path):
     err_seg.save_weights(model, file, {"config": cfg.dump(), "iteration": 3})
     loaded = err_seg.load(file, device="cpu", overrides=["MODEL.CRM.NUM_KEPT", 2])
     assert loaded.num_kept == 2
-    assert str(loaded.words.embeddings.cache_dir) != "/somewhere/else"
+    assert str(loaded.vocabulary_encoder.embeddings.cache_dir) != "/somewhere/else"
     for name, value in model.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name])
 

@@ -13,7 +13,7 @@ import err_seg
 from err_seg.commands import publish
 from err_seg.evaluation import BenchmarkResult, save_results
 from err_seg.models import pretrained
-from err_seg.models.card import Run
+from err_seg.models.card import TrainingRecord
 from err_seg.models.hub import HubError
 from err_seg.utils.files import file_sha256
 
@@ -143,7 +143,7 @@ def test_a_card_says_how_figures_and_weights_came_about(run_folder, toy_model, t
 
 
 def test_a_card_without_figures_says_so(toy_model, tmp_path):
-    toy_model().save_pretrained(tmp_path / "toy", run=Run())
+    toy_model().save_pretrained(tmp_path / "toy", run=TrainingRecord())
     card = (tmp_path / "toy/README.md").read_text()
     assert "None were measured." in card
     assert "Not stated." in card

@@ -21,7 +21,7 @@ from err_seg.commands.options import add_model_options, add_words_options, comma
 from err_seg.config.constants import FORMATS
 
 if TYPE_CHECKING:
-    from err_seg.jobs import Problem, Report, Words
+    from err_seg.jobs import LabelSet, Problem, Report
     from err_seg.jobs.inputs import Source
     from err_seg.prediction.model import ERRSeg
 
@@ -114,7 +114,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def settings_of(arguments: argparse.Namespace, words: "Words", model: "ERRSeg") -> dict:
+def settings_of(arguments: argparse.Namespace, words: "LabelSet", model: "ERRSeg") -> dict:
     """Collect all settings that results depend on."""
     from err_seg.text.vocabulary import Vocabulary
     from err_seg.utils.fingerprint import weights_digest
@@ -196,7 +196,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def prepare(
     arguments: argparse.Namespace,
-) -> "tuple[tuple[int, int], Words, list[Source], list[Problem], ERRSeg]":
+) -> "tuple[tuple[int, int], LabelSet, list[Source], list[Problem], ERRSeg]":
     """Return this process's rank and the number of all, the words, the inputs and their problems, and the model.
 
     Raises:
@@ -218,7 +218,7 @@ def prepare(
     return share, words, sources, problems, model
 
 
-def finish(report: "Report", words: "Words", formats: Sequence[str], output: Path) -> int:
+def finish(report: "Report", words: "LabelSet", formats: Sequence[str], output: Path) -> int:
     """Write the files of the whole job, print the table of areas and what failed; returns the exit status."""
     from err_seg.commands.summary import summarize
     from err_seg.jobs import GATHERED, gather_results

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from err_seg.commands.options import command_parser
 
 if TYPE_CHECKING:
-    from err_seg.models.card import Run
+    from err_seg.models.card import TrainingRecord
     from err_seg.models.checkpoint import Checkpoint
     from err_seg.prediction.model import ERRSeg
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check_figures(run: "Run", model: "ERRSeg") -> None:
+def check_figures(run: "TrainingRecord", model: "ERRSeg") -> None:
     """Check that the figures of a run are those of a model's weights, where results say which these are.
 
     Raises:
@@ -94,12 +94,12 @@ def check_figures(run: "Run", model: "ERRSeg") -> None:
             )
 
 
-def read_run(output: Path, licence: str | None, weights: "Checkpoint") -> "Run":
+def read_run(output: Path, licence: str | None, weights: "Checkpoint") -> "TrainingRecord":
     """Read what a card tells of a run from its files.
 
     Args:
         output: of the training.
-        licence: see ``Run``.
+        licence: see ``TrainingRecord``.
         weights: say after how many iterations they were saved.
 
     Raises:
@@ -107,7 +107,7 @@ def read_run(output: Path, licence: str | None, weights: "Checkpoint") -> "Run":
     """
     from err_seg.config import get_cfg
     from err_seg.evaluation import load_results
-    from err_seg.models.card import Run
+    from err_seg.models.card import TrainingRecord
 
     training: dict[str, Any] = {}
     if (output / "config.yaml").is_file():
@@ -124,7 +124,7 @@ def read_run(output: Path, licence: str | None, weights: "Checkpoint") -> "Run":
     if (output / "environment.json").is_file():
         training |= _versions(output / "environment.json")
     results = output / "results.json"
-    return Run(load_results(results) if results.is_file() else (), training, licence)
+    return TrainingRecord(load_results(results) if results.is_file() else (), training, licence)
 
 
 def _versions(file: Path) -> dict[str, str]:

@@ -15,10 +15,10 @@ from torch import Tensor
 from err_seg.config import Config
 from err_seg.data import Batch
 from err_seg.data.loader import seed_of
-from err_seg.engine.base_trainer import Course
+from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.checkpoints import TrainingState
-from err_seg.engine.loss_monitor import Iteration, LateNumbers
-from err_seg.engine.periodic_eval import trial_cfg
+from err_seg.engine.loss_monitor import DeferredScalars, Iteration
+from err_seg.engine.periodic_eval import evaluation_cfg
 from err_seg.engine.training_images import predict_batch
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.results import load_results
@@ -30,7 +30,7 @@ class Stopped(BaseException):
     """Carries a ``TrainingInterrupted`` through detectron2's loop, which would print an exception's stack trace."""
 
 
-class TrainerCourse(Course, HookBase):
+class TrainerHook(BaseTrainer, HookBase):
     """A hook that does before and after detectron2's steps what the plain engine does before and after its own.
 
     Args:
@@ -86,9 +86,9 @@ class TrainerCourse(Course, HookBase):
         text = self.model.embed_vocabulary(names)
         return batch, predict_batch(self.model, self.model, batch, text, self.cfg), names
 
-    def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
+    def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
         """Evaluate the model, which has these weights, with the trainer's own evaluation."""
-        cfg = trial_cfg(self.trainer.cfg, self.iteration)
+        cfg = evaluation_cfg(self.trainer.cfg, self.iteration)
         self.trainer.test(cfg, self.meta_arch)
         wait_for_all()
         return load_results(Path(cfg.OUTPUT_DIR) / "results.json")
@@ -96,7 +96,7 @@ class TrainerCourse(Course, HookBase):
     def _note(self, values: Mapping[str, tuple[float, int]], seconds: float) -> None:
         loss, data_seconds = values["total_loss"][0], values["data_time"][0]
         numbers = [loss, 0.0] + ([self.scaler.get_scale()] if self.scaler is not None else [])
-        late = LateNumbers(torch.tensor(numbers, dtype=torch.float64))
+        late = DeferredScalars(torch.tensor(numbers, dtype=torch.float64))
         lr = max(group["lr"] for group in self.optimizer.param_groups)
         self.watch.note(Iteration(self.iteration, [], torch.tensor(loss), late, lr, seconds, data_seconds))
         self.watch.settle()

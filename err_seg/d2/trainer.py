@@ -19,7 +19,7 @@ from err_seg.d2.catalog import open_pairs, records_of, spec_of
 from err_seg.d2.checks import check_detectron2_can
 from err_seg.d2.config import is_fp16, opened, to_detectron2
 from err_seg.d2.evaluator import ERRSegEvaluator
-from err_seg.d2.hooks import Stopped, TrainerCourse
+from err_seg.d2.hooks import Stopped, TrainerHook
 from err_seg.d2.mapper import BatchesOfRecords, ERRSegMapper
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
@@ -163,7 +163,7 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase | None]:
         """List the hooks: detectron2's clock, the plain engine's course, detectron2's schedule."""
-        self.course = TrainerCourse(self.own, self.meta_arch)
+        self.course = TrainerHook(self.own, self.meta_arch)
         return [hooks.IterationTimer(), self.course, hooks.LRScheduler()]
 
     def resume_or_load(self, resume: bool = True) -> None:

@@ -11,7 +11,7 @@ from err_seg.config import Config
 from err_seg.d2.config import to_detectron2
 from err_seg.d2.trainer import Trainer
 from err_seg.d2.weights import load_configured
-from err_seg.data.failures import told
+from err_seg.data.failures import translate_errors
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.results import load_results
 from err_seg.models.build import compile_network
@@ -34,7 +34,7 @@ def evaluate(cfg: Config) -> list[BenchmarkResult]:
     model = build_model(to_detectron2(cfg))
     load_configured(model.network, cfg.MODEL.WEIGHTS)
     compile_network(cfg, model.network)
-    with told(EvaluationError, lambda: "nothing of this evaluation is kept", "give the same command again"):
+    with translate_errors(EvaluationError, lambda: "nothing of this evaluation is kept", "give the same command again"):
         Trainer.test(cfg, model)
     wait_for_all()
     return load_results(Path(cfg.OUTPUT_DIR) / "results.json")

@@ -14,7 +14,7 @@ from err_seg.utils.errors import RunError, TrainingError
 
 
 @contextmanager
-def told(kind: type[RunError], kept: Callable[[], str], go_on: str) -> Iterator[None]:
+def translate_errors(kind: type[RunError], kept: Callable[[], str], go_on: str) -> Iterator[None]:
     """Turn such an error into a ``RunError`` that says what happened, what is kept, and how to continue.
 
     Args:

@@ -12,14 +12,14 @@ from torch.distributed.fsdp import FSDPModule
 
 from err_seg.config import Config, ConfigError
 from err_seg.data import Batch
-from err_seg.data.failures import told
+from err_seg.data.failures import translate_errors
 from err_seg.engine.checkpoints import Checkpoints, TrainingState
 from err_seg.engine.distillation import Teacher
 from err_seg.engine.ema import WeightAverage
-from err_seg.engine.loss_monitor import Watch
+from err_seg.engine.loss_monitor import LossMonitor
 from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
 from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
-from err_seg.engine.periodic_eval import BestWeights, figures_of
+from err_seg.engine.periodic_eval import BestWeights, scalar_metrics
 from err_seg.engine.run_log import RunLog, check_trackers
 from err_seg.engine.run_setup import prepare_output
 from err_seg.engine.signals import StopRequest, stop_request
@@ -35,11 +35,11 @@ from err_seg.utils.processes import is_main_process, process_share, wait_for_all
 logger = logging.getLogger(__name__)
 
 
-class Course:
+class BaseTrainer:
     """What both engines share; a subclass takes the steps, labels images and evaluates weights.
 
     Because of it both engines write the same files, so that a run begun with one can be resumed with the other. The
-    order of calls: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`do_what_is_due` after each iteration.
+    order of calls: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`after_iteration` after each iteration.
 
     Args:
         cfg: the configuration.
@@ -59,7 +59,7 @@ class Course:
 
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
-    watch: Watch
+    watch: LossMonitor
     log: RunLog | None = None
     average: WeightAverage | None = None
     teacher: Teacher | None = None
@@ -108,9 +108,9 @@ class Course:
         """Open the log files."""
         self.log = RunLog(self.cfg, self.model.device, state.iteration, state.losses) if self.is_main else None
         scale = self.scaler.get_scale() if self.scaler is not None else None
-        self.watch = Watch(self.checkpoints, self.log, state, scale)
+        self.watch = LossMonitor(self.checkpoints, self.log, state, scale)
 
-    def do_what_is_due(self, signum: int) -> None:
+    def after_iteration(self, signum: int) -> None:
         """Draw predictions, evaluate, save and finish, each if it is due; all processes must call this.
 
         Args:
@@ -146,7 +146,7 @@ class Course:
             save_comparison(image, self.cfg, self.iteration)
             self.log.image(self.iteration - 1, np.asarray(image))
 
-    def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
+    def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
         """Evaluate weights on ``DATASETS.TEST``."""
         raise NotImplementedError
 
@@ -158,10 +158,10 @@ class Course:
         """
         self.watch.settle()
         weights = self.final_weights()
-        results = self.try_out(weights)
+        results = self.run_evaluation(weights)
         self.best.offer(weights, self.iteration, results)
         if self.log is not None:
-            self.log.evaluation(self.iteration - 1, figures_of(results))
+            self.log.evaluation(self.iteration - 1, scalar_metrics(results))
         wait_for_all()
 
     def save(self) -> None:
@@ -245,8 +245,11 @@ def under_way(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
         TrainingError: a file could not be written, a pair could not be read, or a loader process was killed.
     """
     solver = cfg.SOLVER
+    kept = Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text
     with (
-        told(TrainingError, Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text, "--resume"),
+        translate_errors(
+            TrainingError, Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text, "--resume"
+        ),
         stop_request() as stop,
         tf32(solver.TF32),
         deterministic(solver.DETERMINISTIC),

@@ -49,16 +49,16 @@ class Teacher:
             logger.warning("the teacher's weights changed since the checkpoint: MODEL.DISTILL.WEIGHTS %s", self.weights)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, kept: Tensor, *, is_filled: bool = False) -> Tensor:
+    def __call__(self, images: Tensor, kept: Tensor, *, has_padding: bool = False) -> Tensor:
         """Segment chosen classes.
 
         Args:
             images: (B, 3, h, w), RGB in 0..255.
             kept: (B, K) int64 indices of the classes; ``NOT_KEPT`` fills up the end of a row.
-            is_filled: whether rows may be filled up.
+            has_padding: whether rows may be filled up.
 
         Returns:
             (B, K, S/4, S/4) float32 probabilities, S being the teacher's own; 0 where a row is filled up.
         """
         features = self.model.encoder(self.model.preprocess(images))
-        return self.model.head.segment(features, self.text, kept, is_filled=is_filled).float().sigmoid()
+        return self.model.head.segment(features, self.text, kept, has_padding=has_padding).float().sigmoid()

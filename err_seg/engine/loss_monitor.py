@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 LOSSES_SKIPPED = 10  # in a row, before a run with loss scaling ends: a few are normal, more do not stop by themselves
 
 
-class LateNumbers:
+class DeferredScalars:
     """A few numbers on their way from the device to the host; both go on working meanwhile."""
 
     def __init__(self, numbers: Tensor):
@@ -52,13 +52,13 @@ class Iteration(NamedTuple):
     number: int
     files: list[str]
     own_loss: Tensor
-    numbers: LateNumbers
+    numbers: DeferredScalars
     lr: float
     seconds: float
     data_seconds: float
 
 
-class Watch:
+class LossMonitor:
     """Records every iteration; one iteration later, logs it and ends the run if its loss is not finite.
 
     With loss scaling, a loss that is not finite only skips its step, just as gradients that are not finite do; the run

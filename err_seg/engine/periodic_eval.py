@@ -20,7 +20,7 @@ from err_seg.utils.processes import is_main_process
 logger = logging.getLogger(__name__)
 
 
-def trial_cfg(cfg: Config, iterations: int) -> Config:
+def evaluation_cfg(cfg: Config, iterations: int) -> Config:
     """Return the configuration for evaluating the weights after ``iterations``, in a separate folder."""
     cfg = cfg.clone()
     cfg.defrost()
@@ -29,7 +29,7 @@ def trial_cfg(cfg: Config, iterations: int) -> Config:
     return cfg
 
 
-def figures_of(results: Sequence[BenchmarkResult]) -> dict[str, float]:
+def scalar_metrics(results: Sequence[BenchmarkResult]) -> dict[str, float]:
     """Name the metrics as detectron2's ``metrics.json`` does: "sem_seg/mIoU".
 
     With several benchmarks, "<benchmark>/" is put before the name. Metrics of single classes, and undefined ones, are
@@ -43,7 +43,7 @@ def figures_of(results: Sequence[BenchmarkResult]) -> dict[str, float]:
     }
 
 
-def mean_figure(results: Sequence[BenchmarkResult], name: str) -> float:
+def mean_metric(results: Sequence[BenchmarkResult], name: str) -> float:
     """Average one metric over benchmarks; NaN if a benchmark lacks it."""
     return statistics.fmean(result.metrics[name] for result in results)
 
@@ -67,7 +67,7 @@ class BestWeights:
         self, weights: nn.Module | dict[str, Tensor], iterations: int, results: Sequence[BenchmarkResult]
     ) -> None:
         """Write weights, in the main process, if their results are better than all earlier ones."""
-        mean = mean_figure(results, self.metric)
+        mean = mean_metric(results, self.metric)
         if not mean > (-math.inf if self.mean is None else self.mean):
             return
         self.mean = mean
@@ -76,7 +76,7 @@ class BestWeights:
             logger.info("the best weights so far, mean %s %.4f: %s", self.metric, mean, self.file)
 
 
-class Trial:
+class PeriodicEvaluation:
     """Evaluates a run's weights on ``DATASETS.TEST``, in a separate network.
 
     The training network keeps its mode, gradients, random numbers and place in the data.
@@ -97,6 +97,6 @@ class Trial:
     def __call__(self, weights: dict[str, Tensor], iterations: int) -> list[BenchmarkResult]:
         """Evaluate the weights after ``iterations`` iterations; all processes must call this."""
         self.model.load_state_dict(weights)
-        results = evaluate(trial_cfg(self.cfg, iterations), self.model.to(self.device))
+        results = evaluate(evaluation_cfg(self.cfg, iterations), self.model.to(self.device))
         self.model.cpu()
         return results

@@ -31,7 +31,7 @@ def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
 def vocabulary_input(model: ERRSeg, vocabulary: tuple[str, ...]) -> Tensor:
     """Return what the model's ``forward`` takes as text: tokens where the text tower trains, else fixed embeddings."""
     if model.encoder.trains_text:
-        return model.words.tokenize(vocabulary).to(model.device)
+        return model.vocabulary_encoder.tokenize(vocabulary).to(model.device)
     return model.embed_vocabulary(vocabulary)
 
 
@@ -88,5 +88,5 @@ def training_loss(
     loss = segmentation_loss(logits, kept, labels, num_classes, **of_pixels)
     if teacher is None:
         return loss
-    targets = teacher(batch.images, kept, is_filled=model.head.crm.is_adaptive)
+    targets = teacher(batch.images, kept, has_padding=model.head.crm.is_adaptive)
     return loss + cfg.MODEL.DISTILL.WEIGHT * distillation_loss(logits, targets, kept, labels, num_classes, **of_pixels)

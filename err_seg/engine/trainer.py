@@ -14,12 +14,12 @@ from torch.distributed.fsdp import FSDPModule
 from err_seg.config import Config
 from err_seg.data import Batch, SegmentationPairs, get_dataset
 from err_seg.data.loader import seed_of
-from err_seg.engine.base_trainer import Course
+from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.distillation import Teacher
 from err_seg.engine.ema import WeightAverage
-from err_seg.engine.loss_monitor import Iteration, LateNumbers
+from err_seg.engine.loss_monitor import DeferredScalars, Iteration
 from err_seg.engine.parallel import build_accelerator, distribute, without_sync
-from err_seg.engine.periodic_eval import Trial
+from err_seg.engine.periodic_eval import PeriodicEvaluation
 from err_seg.engine.run_setup import open_data, tell_of_start
 from err_seg.engine.schedule import set_learning_rates
 from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
@@ -28,7 +28,7 @@ from err_seg.evaluation import BenchmarkResult
 from err_seg.prediction.model import ERRSeg
 
 
-class TrainingRun(Course):
+class PlainTrainer(BaseTrainer):
     """A training run that can be stepped, shown, saved and finished; arguments and errors as for ``train``."""
 
     def __init__(self, cfg: Config, model: ERRSeg, *, resume: bool):
@@ -37,7 +37,7 @@ class TrainingRun(Course):
         self.processes = self.accelerator.num_processes
         self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
-        self.trial = Trial(cfg, model) if cfg.TEST.EVAL_PERIOD else None
+        self.trial = PeriodicEvaluation(cfg, model) if cfg.TEST.EVAL_PERIOD else None
         if cfg.MODEL.DISTILL.WEIGHTS:
             self.teacher = Teacher(cfg.MODEL.DISTILL.WEIGHTS, self.spec.vocabulary, model.device)
         state = self.prepare(resume=resume)
@@ -65,7 +65,7 @@ class TrainingRun(Course):
             were several, they may return different ones.
 
         Raises:
-            TrainingError: the loss of the previous iteration is not a finite number; see :class:`Watch`.
+            TrainingError: the loss of the previous iteration is not a finite number; see :class:`LossMonitor`.
         """
         start = time.perf_counter()
         # random numbers (stochastic depth, dropout) follow from the position alone: nothing to save, nothing to restore
@@ -83,7 +83,7 @@ class TrainingRun(Course):
             told = torch.cat([told, self.scaler.scale(torch.ones_like(told[:1]))])
         files = [path for batch in batches for path in batch.paths]
         seconds = time.perf_counter() - start
-        self.watch.note(Iteration(self.iteration, files, loss, LateNumbers(told), lr, seconds, data_seconds))
+        self.watch.note(Iteration(self.iteration, files, loss, DeferredScalars(told), lr, seconds, data_seconds))
         self.iteration += 1
         self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
         self._latest = batches[0]
@@ -126,7 +126,7 @@ class TrainingRun(Course):
             predictions = predict_batch(self.model, self.network, self._latest, self.text, self.cfg)
         return self._latest, predictions, self.spec.vocabulary
 
-    def try_out(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
+    def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
         """Evaluate weights in a separate network."""
         assert self.trial is not None
         return self.trial(weights, self.iteration)

@@ -4,7 +4,7 @@ from contextlib import closing
 
 from err_seg.config import Config
 from err_seg.engine.base_trainer import under_way
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 from err_seg.prediction.model import ERRSeg
 
 
@@ -34,8 +34,8 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
         TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
     """
     last = cfg.SOLVER.MAX_ITER
-    with under_way(cfg, model) as stop, closing(TrainingRun(cfg, model, resume=resume)) as run:
+    with under_way(cfg, model) as stop, closing(PlainTrainer(cfg, model, resume=resume)) as run:
         if run.iteration >= last:  # an earlier run may have ended before its weights were written
             run.finish()
         while run.iteration < last:
-            run.do_what_is_due(run.step(stop.signum))
+            run.after_iteration(run.step(stop.signum))

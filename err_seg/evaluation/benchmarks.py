@@ -10,7 +10,7 @@ import torch
 
 from err_seg.config import Config, ConfigError, network_settings
 from err_seg.data import DatasetSpec, SegmentationPairs, get_dataset
-from err_seg.data.failures import told
+from err_seg.data.failures import translate_errors
 from err_seg.evaluation import (
     BenchmarkResult,
     BoundaryConfusion,
@@ -57,7 +57,7 @@ def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:
     check_shared_folder(output)
     done = [evaluate_benchmark(cfg, model, pairs, weights) for pairs in benchmarks]
     results = [result for result, _ in done]
-    with told(EvaluationError, lambda: "all images are done and kept", GO_ON):
+    with translate_errors(EvaluationError, lambda: "all images are done and kept", GO_ON):
         save_benchmarks(results, output)
     wait_for_all()
     for _, progress in done:
@@ -137,7 +137,7 @@ def evaluate_benchmark(
     progress = EvaluationProgress(folder, of_main_process(fingerprint({**settings, **facts})))
     counts = new_counts(spec, model.device, boundary_iou=cfg.TEST.BOUNDARY_IOU)
     files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
-    with told(EvaluationError, lambda: f"{progress.saved} images of {spec.name} are done and kept", GO_ON):
+    with translate_errors(EvaluationError, lambda: f"{progress.saved} images of {spec.name} are done and kept", GO_ON):
         progress.restore(counts)
         network = count_images(cfg, model, pairs, benchmark_num_kept(cfg, spec), counts, progress, files)
     logger.info("the network took %s; reading the next images and counting go on meanwhile", network)

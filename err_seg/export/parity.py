@@ -75,7 +75,7 @@ def compare(model: ERRSeg, run: Runner, precision: str = "fp32") -> Parity:
         with torch.no_grad():
             views = model.preprocess(image)
             expected = model(views, text, num_kept)
-            logits = model.head.segment(model.encoder(views), text, kept, is_filled=False)
+            logits = model.head.segment(model.encoder(views), text, kept, has_padding=False)
         same += torch.equal(kept, expected.kept)
         scores = [_score(expected.class_scores, classes) for classes in (kept, expected.kept)]
         score = min(score, float((scores[0] / scores[1]).min()))

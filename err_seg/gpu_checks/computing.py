@@ -17,7 +17,7 @@ from err_seg.config import Config, get_cfg
 from err_seg.config.constants import COMPILE_MODES
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.engine import train
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 from err_seg.gpu_checks.trial import ROOT, Finding, Trial, table
 from err_seg.lab.benchmarks.cases import Case
 from err_seg.lab.benchmarks.machine import measure_machine
@@ -87,9 +87,9 @@ def benchmark_prediction(trial: Trial) -> Finding:
 
 
 @contextmanager
-def training(cfg: Config) -> Iterator[TrainingRun]:
+def training(cfg: Config) -> Iterator[PlainTrainer]:
     """Begin a training run, to be stepped by hand."""
-    with tf32(cfg.SOLVER.TF32), closing(TrainingRun(cfg, build_model(cfg), resume=False)) as run:
+    with tf32(cfg.SOLVER.TF32), closing(PlainTrainer(cfg, build_model(cfg), resume=False)) as run:
         yield run
         run.watch.settle()
 

@@ -26,7 +26,7 @@ from err_seg.jobs.formats import FORMATS, Result
 from err_seg.jobs.inputs import Item, Problem, collect_sources, iterate_items
 from err_seg.jobs.job_outputs import GATHERED, gather_results
 from err_seg.jobs.job_report import Report, gather_reports
-from err_seg.jobs.label_set import NOTHING, Words, WordsError, parse_words, split_names
+from err_seg.jobs.label_set import UNLABELED, LabelSet, LabelSetError, parse_words, split_names
 from err_seg.jobs.manifest import Manifest, OutputError
 from err_seg.jobs.output import open_output
 from err_seg.jobs.runner import run
@@ -34,16 +34,16 @@ from err_seg.jobs.runner import run
 __all__ = [
     "FORMATS",
     "GATHERED",
-    "NOTHING",
+    "UNLABELED",
     "DeviceError",
     "Item",
+    "LabelSet",
+    "LabelSetError",
     "Manifest",
     "OutputError",
     "Problem",
     "Report",
     "Result",
-    "Words",
-    "WordsError",
     "collect_sources",
     "gather_reports",
     "gather_results",

@@ -13,7 +13,7 @@ from PIL import Image
 
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.jobs.geotiff import write_geotiff
-from err_seg.jobs.label_set import NOTHING, Words
+from err_seg.jobs.label_set import UNLABELED, LabelSet
 from err_seg.jobs.result_names import file_name
 from err_seg.prediction.attention import Attention, attention_figure
 from err_seg.prediction.kept_classes import kept_figure
@@ -24,7 +24,7 @@ from err_seg.visualization.overlay import overlay
 from err_seg.visualization.regions import Region, coco_dataset, find_regions, to_geojson
 from err_seg.visualization.text import first_synonym
 
-NOTHING_NAME = "none of these"
+UNLABELED_NAME = "none of these"
 THUMBNAIL, THUMBNAIL_QUALITY = 320, 80  # pixels of the longer side, and JPEG's quality
 
 
@@ -37,7 +37,7 @@ class Result:
         source: where it came from.
         image: (H, W, 3) uint8 RGB.
         segmentation: the network's result.
-        labels: (H, W) integers, classes of ``words`` or ``NOTHING``.
+        labels: (H, W) integers, classes of ``words`` or ``UNLABELED``.
         words: the classes.
         attention: what ESCF attends to, where it was recorded.
         point: (x, y), the pixel that the attention is shown for; ``None`` is the middle.
@@ -50,7 +50,7 @@ class Result:
     image: np.ndarray
     segmentation: Segmentation
     labels: np.ndarray
-    words: Words
+    words: LabelSet
     attention: Attention | None = None
     point: tuple[int, int] | None = None
     names: bool = False
@@ -58,7 +58,7 @@ class Result:
 
     @cached_property
     def areas(self) -> dict[int, int]:
-        """The number of pixels of every label that occurs, ``NOTHING`` among them."""
+        """The number of pixels of every label that occurs, ``UNLABELED`` among them."""
         labels, pixels = np.unique(self.labels, return_counts=True)
         return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
 
@@ -73,7 +73,7 @@ class Result:
         best = self.segmentation.scores.cpu().numpy()
         rows = []
         for label, pixels in self.areas.items():
-            if label != NOTHING:
+            if label != UNLABELED:
                 rows.append(
                     {
                         "name": self.words.classes[label],
@@ -87,12 +87,12 @@ class Result:
 
 
 def _overlay(result: Result, path: Path) -> None:
-    options: dict[str, Any] = {"nothing": NOTHING_NAME, "names": result.names}
+    options: dict[str, Any] = {"nothing": UNLABELED_NAME, "names": result.names}
     save_image(overlay(result.image, result.labels, result.words.classes, **options), path)
 
 
 def _labels(result: Result, path: Path) -> None:
-    save_label_png(result.labels, path, result.words.classes, ignore_label=NOTHING)
+    save_label_png(result.labels, path, result.words.classes, ignore_label=UNLABELED)
 
 
 def _geotiff(result: Result, path: Path) -> None:
@@ -116,7 +116,7 @@ def _json(result: Result, path: Path) -> None:
     height, width = result.labels.shape
     scores, vocabulary = result.segmentation.class_scores, result.segmentation.vocabulary
     kept = sorted(result.segmentation.kept.tolist(), key=lambda i: (-scores[i].item(), i))
-    nothing = result.areas.get(NOTHING, 0)
+    nothing = result.areas.get(UNLABELED, 0)
     facts = {
         "picture": result.source,
         "size": [height, width],
@@ -130,7 +130,7 @@ def _json(result: Result, path: Path) -> None:
 
 def _rle(result: Result, path: Path) -> None:
     scores = {row["label"]: row["score"] for row in result.table}
-    segments = rle_segments(result.labels, result.source, result.words.classes, scores=scores, ignore_label=NOTHING)
+    segments = rle_segments(result.labels, result.source, result.words.classes, scores=scores, ignore_label=UNLABELED)
     save_rle_json(segments, path)
 
 
@@ -152,7 +152,7 @@ def _html(result: Result, path: Path) -> None:
     facts = {
         "thumbnail": base64.b64encode(file.getvalue()).decode("ascii"),
         "classes": [{"name": first_synonym(row["name"]), "share": row["share"]} for row in result.table],
-        "nothing": round(result.areas.get(NOTHING, 0) / result.labels.size, 6),
+        "nothing": round(result.areas.get(UNLABELED, 0) / result.labels.size, 6),
     }
     write_json(path, facts, ensure_ascii=False)
 

@@ -8,7 +8,7 @@ import numpy as np
 from err_seg.utils.files import atomic_write
 from err_seg.visualization.colors import class_colors
 
-NOTHING_8BIT, NOTHING_16BIT = 255, 65535
+UNLABELED_8BIT, UNLABELED_16BIT = 255, 65535
 
 
 class GeoreferenceError(ValueError):
@@ -41,7 +41,7 @@ def write_geotiff(labels: np.ndarray, names: Sequence[str], source: str, path: P
     if crs is None:
         raise GeoreferenceError(f"{source}: does not say where it lies; write --format labels instead")
     transform = transform * transform.scale(size[1] / labels.shape[1], size[0] / labels.shape[0])
-    kind, nothing = (np.uint8, NOTHING_8BIT) if len(names) <= NOTHING_8BIT else (np.uint16, NOTHING_16BIT)
+    kind, nothing = (np.uint8, UNLABELED_8BIT) if len(names) <= UNLABELED_8BIT else (np.uint16, UNLABELED_16BIT)
     profile = {
         **{"driver": "GTiff", "height": labels.shape[0], "width": labels.shape[1], "count": 1, "dtype": kind},
         **{"crs": crs, "transform": transform, "nodata": nothing, "compress": "deflate", "tiled": True},

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from err_seg.jobs.formats import Result
 from err_seg.jobs.inputs import Problem
-from err_seg.jobs.label_set import NOTHING
+from err_seg.jobs.label_set import UNLABELED
 from err_seg.utils.ordered_map import TimeShare
 from err_seg.utils.processes import gather_launched
 
@@ -58,7 +58,7 @@ class Report:
         self.done += 1
         self.finished.append(finished)
         for label, count in result.areas.items():
-            if label == NOTHING:
+            if label == UNLABELED:
                 self.nothing += count
             else:
                 self.pixels[result.words.classes[label]] += count

@@ -11,21 +11,21 @@ from err_seg.text.prompts import VocabularyError, check_vocabulary
 from err_seg.text.vocabularies import VocabularySource, expand_names
 from err_seg.text.vocabulary import Vocabulary
 
-NOTHING = -1
+UNLABELED = -1
 
 
-class WordsError(ValueError):
-    """Words that cannot be used; the message says which and why."""
+class LabelSetError(ValueError):
+    """LabelSet that cannot be used; the message says which and why."""
 
 
 @dataclass(frozen=True)
-class Words:
+class LabelSet:
     """What pixels may be called.
 
     Attributes:
         classes: the N class names, in label order.
-        background: further names that compete for the pixels and whose pixels become :data:`NOTHING`.
-        threshold: pixels whose highest probability is below this become :data:`NOTHING`; in 0..1.
+        background: further names that compete for the pixels and whose pixels become :data:`UNLABELED`.
+        threshold: pixels whose highest probability is below this become :data:`UNLABELED`; in 0..1.
     """
 
     classes: tuple[str, ...]
@@ -38,16 +38,16 @@ class Words:
         return Vocabulary((*self.classes, *self.background), Vocabulary(self.classes).colors)
 
     def labels(self, result: Segmentation) -> np.ndarray:
-        """Return (H, W) int16, int32 beyond 32,767 words: for every pixel its class, or :data:`NOTHING`.
+        """Return (H, W) int16, int32 beyond 32,767 words: for every pixel its class, or :data:`UNLABELED`.
 
         Args:
             result: a prediction with :attr:`vocabulary`.
         """
-        labels = result.labels.to(torch.promote_types(result.labels.dtype, torch.int8))  # NOTHING is negative
+        labels = result.labels.to(torch.promote_types(result.labels.dtype, torch.int8))  # UNLABELED is negative
         nothing = labels >= len(self.classes)
         if self.threshold > 0:
             nothing |= result.scores < self.threshold
-        return labels.masked_fill(nothing, NOTHING).cpu().numpy()
+        return labels.masked_fill(nothing, UNLABELED).cpu().numpy()
 
 
 def split_names(text: str) -> Vocabulary:
@@ -62,7 +62,7 @@ def split_names(text: str) -> Vocabulary:
     return expand_names(name for name in names if name)
 
 
-def parse_words(classes: VocabularySource, background: Iterable[str] = ()) -> Words:
+def parse_words(classes: VocabularySource, background: Iterable[str] = ()) -> LabelSet:
     """Combine classes and the values of ``--background``.
 
     Args:
@@ -71,7 +71,7 @@ def parse_words(classes: VocabularySource, background: Iterable[str] = ()) -> Wo
         background: each a number in 0..1 (a threshold) or names, separated as in :func:`split_names`.
 
     Raises:
-        WordsError: no or repeated names, a threshold out of range, or classes that are all background.
+        LabelSetError: no or repeated names, a threshold out of range, or classes that are all background.
     """
     threshold = 0.0
     names: list[str] = []
@@ -82,14 +82,14 @@ def parse_words(classes: VocabularySource, background: Iterable[str] = ()) -> Wo
             names += split_names(value)
             continue
         if not 0 <= threshold <= 1:
-            raise WordsError(f"a background threshold is a probability in 0..1, not {value}")
+            raise LabelSetError(f"a background threshold is a probability in 0..1, not {value}")
     outside = tuple(dict.fromkeys(names))
     try:
         given = expand_names(classes)
         inside = Vocabulary((name for name in given if name not in outside), given.colors)
         check_vocabulary((*inside, *outside))
     except VocabularyError as error:
-        raise WordsError(str(error)) from error
+        raise LabelSetError(str(error)) from error
     if not inside:
-        raise WordsError("no class names besides the background; name at least one class to look for")
-    return Words(inside, outside, threshold)
+        raise LabelSetError("no class names besides the background; name at least one class to look for")
+    return LabelSet(inside, outside, threshold)

@@ -16,7 +16,7 @@ import ray
 
 from err_seg.data import ImageReadError, read_image
 from err_seg.evaluation import rle_segments
-from err_seg.jobs.label_set import NOTHING, Words, parse_words
+from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_words
 from err_seg.models import hub
 
 Row = dict[str, Any]
@@ -32,7 +32,7 @@ class Predictor:
         options: keyword arguments of :func:`err_seg.load`.
     """
 
-    def __init__(self, model: str, words: Words, num_kept: int | None, options: Mapping[str, Any]):
+    def __init__(self, model: str, words: LabelSet, num_kept: int | None, options: Mapping[str, Any]):
         self.model = hub.load(model, **options)
         self.words = words
         self.num_kept = num_kept
@@ -57,7 +57,7 @@ class Predictor:
     def _predict(self, path: str, image: np.ndarray) -> Row:
         result = self.model.predict(image, self.words.vocabulary, num_kept=self.num_kept)
         labels = self.words.labels(result)
-        return _row(path, result.size, rle_segments(labels, path, self.words.classes, ignore_label=NOTHING))
+        return _row(path, result.size, rle_segments(labels, path, self.words.classes, ignore_label=UNLABELED))
 
 
 def predict_rows(
@@ -92,7 +92,7 @@ def predict_rows(
         which is empty unless the image could not be read.
 
     Raises:
-        WordsError: words that cannot be used.
+        LabelSetError: words that cannot be used.
     """
     words = parse_words(classes, background)
     return images.map_batches(

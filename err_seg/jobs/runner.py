@@ -14,7 +14,7 @@ from err_seg.jobs.failures import check_device, is_out_of_memory, reason_of
 from err_seg.jobs.formats import Result, write_result
 from err_seg.jobs.inputs import Item, Problem
 from err_seg.jobs.job_report import Finished, Report
-from err_seg.jobs.label_set import Words
+from err_seg.jobs.label_set import LabelSet
 from err_seg.jobs.manifest import Manifest, OutputError
 from err_seg.jobs.prefetch import Opened, Opener
 from err_seg.jobs.result_names import printable
@@ -34,7 +34,7 @@ ABOUT_A_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR, e
 def run(
     model: ERRSeg,
     items: Iterable[Item | Problem],
-    words: Words,
+    words: LabelSet,
     manifest: Manifest,
     *,
     formats: Sequence[str] = ("overlay",),
@@ -99,7 +99,7 @@ class _Job:
     """A call of :func:`run`: its arguments and its progress."""
 
     model: ERRSeg
-    words: Words
+    words: LabelSet
     manifest: Manifest
     formats: Sequence[str]
     batch_size: int

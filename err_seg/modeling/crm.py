@@ -10,7 +10,7 @@ NOT_KEPT = -1
 """Fills up the row of an image that keeps fewer classes than others in its batch."""
 
 
-class Tally(NamedTuple):
+class ClassScores(NamedTuple):
     """What CRM has counted in the cost maps of B images.
 
     scores: (B, T) float32, the score of every class in the first cost map, in units of pixels of the grid.
@@ -87,18 +87,18 @@ class CRM(nn.Module):
             kept (B, min(K, T)) int64 class indices and scores (B, T) float32, in units of pixels of the grid. With a
             minimum score ``kept`` is as wide as the largest number kept, and ``NOT_KEPT`` fills up the other rows.
         """
-        return self.keep(self.tally(cost, others), num_kept, class_pixels)
+        return self.keep(self.score_classes(cost, others), num_kept, class_pixels)
 
     @torch.no_grad()
-    def tally(self, cost: Iterable[Tensor], others: Sequence[Iterable[Tensor]] = ()) -> Tally:
+    def score_classes(self, cost: Iterable[Tensor], others: Sequence[Iterable[Tensor]] = ()) -> ClassScores:
         """Score all classes; arguments as for :meth:`forward`."""
         winners, num_classes = self.winners(cost)
         scores, pixels = self.scores(winners, num_classes), winners.shape[2]
-        return Tally(scores, pixels, self.shares(scores / pixels, others if self.is_adaptive else ()))
+        return ClassScores(scores, pixels, self.shares(scores / pixels, others if self.is_adaptive else ()))
 
     @torch.no_grad()
     def keep(
-        self, tally: Tally, num_kept: int | None = None, class_pixels: Tensor | None = None
+        self, tally: ClassScores, num_kept: int | None = None, class_pixels: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Choose classes by their scores; arguments and results as for :meth:`forward`."""
         scores, pixels, shares = tally

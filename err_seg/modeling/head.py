@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.modeling.crm import CRM, NOT_KEPT, Tally, count_class_pixels
+from err_seg.modeling.crm import CRM, NOT_KEPT, ClassScores, count_class_pixels
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.escf import ESCF
 from err_seg.modeling.gud import GUD
@@ -68,12 +68,12 @@ class Head(nn.Module):
         first, *others = self.cost_maps.of_vocabulary(features, text)
         return self.crm(first, num_kept, class_pixels, others)
 
-    def tally(self, features: Features, text: Tensor) -> Tally:
+    def score_classes(self, features: Features, text: Tensor) -> ClassScores:
         """Score all T classes by their cost maps, for a choice that is made later; arguments as above."""
         first, *others = self.cost_maps.of_vocabulary(features, text)
-        return self.crm.tally(first, others)
+        return self.crm.score_classes(first, others)
 
-    def segment(self, features: Features, text: Tensor, kept: Tensor, *, is_filled: bool | None = None) -> Tensor:
+    def segment(self, features: Features, text: Tensor, kept: Tensor, *, has_padding: bool | None = None) -> Tensor:
         """Segment chosen classes; images that keep equal numbers of classes run together.
 
         Nothing is padded, so that an image's result does not depend on the others in its batch.
@@ -82,12 +82,12 @@ class Head(nn.Module):
             features: features of B images.
             text: (T, D) embeddings of the vocabulary.
             kept: (B, K) int64 indices of the chosen classes; ``NOT_KEPT`` fills up the end of a row.
-            is_filled: whether rows may be filled up; ``None`` if this head's CRM chose the classes.
+            has_padding: whether rows may be filled up; ``None`` if this head's CRM chose the classes.
 
         Returns:
             (B, K, S/4, S/4) logits, ``ABSENT`` where a row is filled up.
         """
-        if not (self.crm.is_adaptive if is_filled is None else is_filled):
+        if not (self.crm.is_adaptive if has_padding is None else has_padding):
             return self.segment_equal(features, text[kept])
         numbers = (kept != NOT_KEPT).sum(dim=1)
         rows: dict[int, Tensor] = {}

@@ -22,7 +22,7 @@ from err_seg.modeling.vit import ViTEncoder
 from err_seg.models.checkpoint import Checkpoint, load_weights
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.cache import TextEmbeddings, default_cache_dir
-from err_seg.text.encoder import Words
+from err_seg.text.encoder import VocabularyEncoder
 from err_seg.text.prompts import PromptStyle
 from err_seg.utils.device import resolve_device, resolve_precision
 
@@ -80,7 +80,7 @@ def build_network(cfg: Config, encoder: CLIPEncoder, head: Head) -> ERRSeg:
     return ERRSeg(
         encoder=encoder,
         head=head,
-        words=build_words(cfg, encoder.clip),
+        vocabulary_encoder=build_vocabulary_encoder(cfg, encoder.clip),
         size=cfg.INPUT.SIZE,
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,
@@ -88,10 +88,10 @@ def build_network(cfg: Config, encoder: CLIPEncoder, head: Head) -> ERRSeg:
     )
 
 
-def build_words(cfg: Config, clip: OpenCLIP) -> Words:
+def build_vocabulary_encoder(cfg: Config, clip: OpenCLIP) -> VocabularyEncoder:
     """Build the reader of class names from ``MODEL.TEXT``."""
     text, cache = cfg.MODEL.TEXT, cfg.MODEL.TEXT.CACHE_DIR
-    return Words(
+    return VocabularyEncoder(
         build_tokenizer(cfg.MODEL.CLIP.NAME),
         text_tower(clip).context_length,
         PromptStyle(tuple(text.TEMPLATES), text.SYNONYMS),

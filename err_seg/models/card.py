@@ -21,7 +21,7 @@ UNLICENSED = "Not stated. The licences of the CLIP weights and of the training d
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRecord:
     """What a card tells of a run.
 
     Attributes:
@@ -35,7 +35,7 @@ class Run:
     licence: str | None = None
 
 
-def model_card(name: str, settings: Mapping[str, Any], run: Run) -> str:
+def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> str:
     """Write a model's card as Markdown with the hub's metadata in front.
 
     Args:

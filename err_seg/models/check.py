@@ -38,7 +38,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Cost:
+class PredictionCost:
     """What a prediction costs: seconds of the fastest of some runs, and bytes of memory at most (CUDA) or now."""
 
     seconds: float
@@ -130,7 +130,7 @@ def own_words_rank(model: ERRSeg, photo: Photo) -> float:
     return float(((difference > 0).double() + (difference == 0).double() / 2).mean())
 
 
-def measure_cost(model: ERRSeg, photo: Photo) -> tuple[Segmentation, Cost]:
+def measure_cost(model: ERRSeg, photo: Photo) -> tuple[Segmentation, PredictionCost]:
     """Predict a few times, and measure; the words are embedded before."""
     model.embed_vocabulary(photo.classes)
     is_cuda = model.device.type == "cuda"
@@ -141,7 +141,7 @@ def measure_cost(model: ERRSeg, photo: Photo) -> tuple[Segmentation, Cost]:
         _ = result.labels.cpu()  # waits for the device
         seconds.append(time.perf_counter() - start)
     memory = torch.cuda.max_memory_allocated(model.device) if is_cuda else psutil.Process().memory_info().rss
-    return result, Cost(min(seconds), memory)
+    return result, PredictionCost(min(seconds), memory)
 
 
 def broken_tensors(model: ERRSeg) -> list[str]:

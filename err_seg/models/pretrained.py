@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, get_token
 
-from err_seg.models.card import Run, model_card
+from err_seg.models.card import TrainingRecord, model_card
 from err_seg.models.checkpoint import save_weights
 from err_seg.models.hub_files import PRETRAINED_WEIGHTS, HubError
 from err_seg.prediction.model import ERRSeg
@@ -18,11 +18,11 @@ from err_seg.utils.validation import ArgumentError
 
 CONFIG, CARD = "config.json", "README.md"
 FILES = (PRETRAINED_WEIGHTS, CONFIG, CARD)
-NOTHING_KNOWN = Run()
+NO_RECORD = TrainingRecord()
 
 
 def save_pretrained(
-    model: ERRSeg, folder: str | os.PathLike[str], *, name: str | None = None, run: Run = NOTHING_KNOWN
+    model: ERRSeg, folder: str | os.PathLike[str], *, name: str | None = None, run: TrainingRecord = NO_RECORD
 ) -> None:
     """Write weights (safetensors, which hold the configuration), ``config.json`` and the model card to a folder.
 
@@ -47,7 +47,7 @@ def save_pretrained(
     write_text(folder / CARD, model_card(name or folder.resolve().name, model.settings, run))
 
 
-def push_to_hub(model: ERRSeg, repository: str, *, private: bool = False, run: Run = NOTHING_KNOWN) -> str:
+def push_to_hub(model: ERRSeg, repository: str, *, private: bool = False, run: TrainingRecord = NO_RECORD) -> str:
     """Save a model, see :func:`save_pretrained`, and upload it; return the commit's address.
 
     Raises:

@@ -17,10 +17,10 @@ from err_seg.modeling.encoder import CLIPEncoder, Features
 from err_seg.modeling.err_seg import ERRSegNetwork
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.layers import resize
-from err_seg.prediction.request import Call
+from err_seg.prediction.request import PredictionRequest
 from err_seg.prediction.segmentation import Segmentation, split_results
 from err_seg.prediction.tiles import check_tile, segment_windows
-from err_seg.text.encoder import Words
+from err_seg.text.encoder import VocabularyEncoder
 from err_seg.text.prompts import PromptStyle
 from err_seg.text.vocabularies import VocabularySource, read_vocabulary
 from err_seg.utils.device import PRECISIONS, autocast, tf32, upload
@@ -42,7 +42,7 @@ class ERRSeg(ERRSegNetwork):
     Args:
         encoder: CLIP, read densely.
         head: everything after CLIP.
-        words: reads class names.
+        vocabulary_encoder: embeds class names.
         size: S in evaluation, a multiple of 32.
         pixel_mean, pixel_std: statistics of the input, RGB in 0..255.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` (autocast) in :meth:`predict`.
@@ -64,14 +64,14 @@ class ERRSeg(ERRSegNetwork):
         *,
         encoder: CLIPEncoder,
         head: Head,
-        words: Words,
+        vocabulary_encoder: VocabularyEncoder,
         size: int,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         precision: str = "fp32",
     ):
         super().__init__(encoder=encoder, head=head)
-        self.words = words
+        self.vocabulary_encoder = vocabulary_encoder
         self.size = size
         self.precision = precision
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
@@ -94,8 +94,8 @@ class ERRSeg(ERRSegNetwork):
         return super().train(mode)
 
     def embed_vocabulary(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
-        """Embed T class names to (T, D) unit vectors, without gradient; see :class:`Words`."""
-        return self.words.embed(self.encoder.clip, vocabulary, style)
+        """Embed T class names to (T, D) unit vectors, without gradient; see :class:`VocabularyEncoder`."""
+        return self.vocabulary_encoder.embed(self.encoder.clip, vocabulary, style)
 
     def preprocess(self, images: Sequence[Tensor] | Tensor, size: int | None = None) -> Tensor:
         """Normalise images and resize each to S×S (bilinear, not antialiased, aspect ratio not kept).
@@ -203,9 +203,9 @@ class ERRSeg(ERRSegNetwork):
             TooLargeError: ``tile`` is so small that the maps would take most of the memory.
         """
         names = read_vocabulary(vocabulary)
-        call = Call(
+        call = PredictionRequest(
             vocabulary=names,
-            style=self.words.style.changed(templates, synonyms),
+            style=self.vocabulary_encoder.style.changed(templates, synonyms),
             num_kept=(self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept),
             side=self.size,
             precision=self.precision,
@@ -220,7 +220,7 @@ class ERRSeg(ERRSegNetwork):
             text = self.embed_vocabulary(names, call.style)
         return call.results(readers, lambda batch: self.segment(batch, text, call), ahead=not are_read(images))
 
-    def segment(self, images: list[Tensor], text: Tensor, call: Call) -> list[Segmentation]:
+    def segment(self, images: list[Tensor], text: Tensor, call: PredictionRequest) -> list[Segmentation]:
         """Segment images (3, h, w) as a call asks for it: together as a whole, or a single large one in windows.
 
         Args:

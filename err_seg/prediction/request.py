@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class PredictionRequest:
     """What a call asks for, with the model's settings at its beginning; all of it is checked.
 
     Attributes:

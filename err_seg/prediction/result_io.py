@@ -28,7 +28,7 @@ SAVED = ("overlay", "labels", "coco", "polygons")
 BY_SUFFIX = {".png": "overlay", ".jpg": "overlay", ".jpeg": "overlay", ".json": "coco", ".geojson": "polygons"}
 
 
-class Views(ABC):
+class ResultIO(ABC):
     """The part of :class:`~err_seg.Segmentation` that computes nothing of its own and keeps nothing."""
 
     vocabulary: tuple[str, ...]
@@ -46,7 +46,7 @@ class Views(ABC):
         """(H, W) float32 in [0, 1]."""
 
     @abstractmethod
-    def resized(self, size: tuple[int, int]) -> "Views":
+    def resized(self, size: tuple[int, int]) -> "ResultIO":
         """Return the same at another size (H, W)."""
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from err_seg.modeling.crm import NOT_KEPT
 from err_seg.modeling.layers import resize, resized_part
-from err_seg.prediction.result_io import Views
+from err_seg.prediction.result_io import ResultIO
 from err_seg.utils.messages import listed
 from err_seg.utils.validation import check_size
 
@@ -25,7 +25,7 @@ class TooLargeError(MemoryError):
 
 
 @dataclass(frozen=True, eq=False)
-class Segmentation(Views):
+class Segmentation(ResultIO):
     """What the network says about one image.
 
     The K maps are held at the network's own resolution and resized (bilinear, of probabilities) when they are asked

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from err_seg.modeling.crm import Tally
+from err_seg.modeling.crm import ClassScores
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.head import Head
 from err_seg.modeling.layers import resized_part
@@ -126,16 +126,16 @@ def segment_windows(
     def encoded(batch: list[tuple[int, int]]) -> Features:
         return encode([windows.cut(image, top, left) for top, left in batch])
 
-    def tallies() -> Iterator[Tally]:
+    def tallies() -> Iterator[ClassScores]:
         whole = (slice(0, windows.side), slice(0, windows.side))
-        yield head.tally(encode([resized_part(image, (windows.side, windows.side), *whole)]), text)
+        yield head.score_classes(encode([resized_part(image, (windows.side, windows.side), *whole)]), text)
         size = 0
         for batch in batches:
             features = encoded(batch)
             size += sum(maps.nbytes for use in features for maps in use)
             if size <= FEATURES_KEPT:
                 held.append(features)
-            yield head.tally(features, text)
+            yield head.score_classes(features, text)
 
     kept, class_scores = head.crm.keep(joined(tallies()), num_kept)
     kept, class_scores = kept.to(text.device), class_scores.to(text.device)
@@ -143,14 +143,14 @@ def segment_windows(
     blended = torch.zeros(1, kept.shape[1], height, width, device=text.device)
     for number, batch in enumerate(batches):
         features = held[number] if number < len(held) else encoded(batch)
-        logits = head.segment(features, text, kept.expand(len(batch), -1), is_filled=False)
+        logits = head.segment(features, text, kept.expand(len(batch), -1), has_padding=False)
         for maps, (top, left) in zip(logits.float().sigmoid(), batch, strict=True):
             place = blended[0, :, top // 4 : (top + windows.side) // 4, left // 4 : (left + windows.side) // 4]
             place += maps * (down[top][:, None] * across[left]).to(maps.device)
     return blended.clamp_(max=1), kept, class_scores  # weights add up to 1 but for rounding
 
 
-def joined(tallies: Iterable[Tally]) -> Tally:
+def joined(tallies: Iterable[ClassScores]) -> ClassScores:
     """Join the tallies of several views of an image to one, on the CPU: the root of every class's mean square.
 
     The square lets a class that a few views need win over one that comes second everywhere. Sums of doubles do not
@@ -161,7 +161,7 @@ def joined(tallies: Iterable[Tally]) -> Tally:
         views, pixels = views + len(tally.scores), tally.pixels
         sums = sums + torch.stack([tally.scores, tally.shares]).cpu().double().square().sum(dim=1)
     scores, shares = (sums / views).sqrt().float().unsqueeze(1)
-    return Tally(scores, pixels, shares)
+    return ClassScores(scores, pixels, shares)
 
 
 def edge_weights(starts: list[int], windows: Windows) -> dict[int, Tensor]:

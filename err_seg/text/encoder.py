@@ -1,4 +1,4 @@
-"""Words: how a model reads class names, from text to embeddings."""
+"""VocabularyEncoder: how a model reads class names, from text to embeddings."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from err_seg.text.cache import TextEmbeddings
 from err_seg.text.prompts import PromptStyle, check_vocabulary, tokenize_vocabulary
 
 
-class Words:
+class VocabularyEncoder:
     """CLIP's tokenizer, the prompts for class names, and the cache of their embeddings. Threads may share one object.
 
     Args:

@@ -42,7 +42,7 @@ class LostProcessError(RuntimeError):
     """Another process is lost, and this one cannot continue without it; the message says which."""
 
 
-class Peers:
+class Heartbeat:
     """What this process knows of the others. All processes must create theirs at the same time.
 
     Args:
@@ -224,14 +224,14 @@ class Peers:
 
 
 # the peers of the default group of processes, of which a process has one
-_peers: Peers | None = None
+_peers: Heartbeat | None = None
 
 
 def start(on_loss: Callable[[str], None]) -> None:
-    """Let the processes of the default group watch one another (see :class:`Peers`); all must call this."""
+    """Let the processes of the default group watch one another (see :class:`Heartbeat`); all must call this."""
     global _peers
     try:
-        _peers = Peers(on_loss)
+        _peers = Heartbeat(on_loss)
     except OSError as error:
         logger.warning("no process will hear when another one is gone, and all wait for it until time is up: %s", error)
 

@@ -12,7 +12,7 @@ CELL, GAP, HEADING, LINE = 256, 10, 30, 20
 TEXT, HEADING_TEXT = 13, 14
 
 
-class Row(NamedTuple):
+class GridRow(NamedTuple):
     """Panels that show one thing, of one size, and their legends: one below each, or a single one across the row."""
 
     panels: Sequence[Image.Image]
@@ -33,7 +33,9 @@ def sheet(panels: Sequence[Image.Image], columns: int, cell: tuple[int, int]) ->
     return paper
 
 
-def lay_out(headings: Sequence[Sequence[str]], rows: Sequence[Row], note: str = "", cell: int = CELL) -> Image.Image:
+def lay_out(
+    headings: Sequence[Sequence[str]], rows: Sequence[GridRow], note: str = "", cell: int = CELL
+) -> Image.Image:
     """Put a grid together.
 
     Args:
@@ -61,7 +63,7 @@ def lay_out(headings: Sequence[Sequence[str]], rows: Sequence[Row], note: str = 
     return grid
 
 
-def _draw_row(row: Row, width: int, cell: int) -> Image.Image:
+def _draw_row(row: GridRow, width: int, cell: int) -> Image.Image:
     room = width - 2 * GAP if len(row.legends) == 1 else cell
     legends = [draw_legend(entries, room, TEXT) if entries else None for entries in row.legends]
     height = max(panel.height for panel in row.panels)

@@ -15,8 +15,8 @@ from err_seg.utils.images import save_image
 from err_seg.visualization.colors import class_colors
 
 Labels = NDArray[np.integer[Any]]
-NOTHING_8BIT = 255
-NOTHING_16BIT = 65535
+UNLABELED_8BIT = 255
+UNLABELED_16BIT = 65535
 
 
 def save_label_png(
@@ -38,15 +38,15 @@ def save_label_png(
         ValueError: for another shape, or a value that is neither a class nor ``ignore_label``.
     """
     nothing = _check_labels(labels, len(class_names), ignore_label)
-    if len(class_names) <= NOTHING_8BIT:
-        image = Image.fromarray(np.where(nothing, np.uint8(NOTHING_8BIT), labels.astype(np.uint8)))
+    if len(class_names) <= UNLABELED_8BIT:
+        image = Image.fromarray(np.where(nothing, np.uint8(UNLABELED_8BIT), labels.astype(np.uint8)))
         palette = np.zeros((256, 3), dtype=np.uint8)
         palette[: len(class_names)] = class_colors(class_names)
         image.putpalette(palette.tobytes())
-    elif len(class_names) <= NOTHING_16BIT:
-        image = Image.fromarray(np.where(nothing, np.uint16(NOTHING_16BIT), labels.astype(np.uint16)))
+    elif len(class_names) <= UNLABELED_16BIT:
+        image = Image.fromarray(np.where(nothing, np.uint16(UNLABELED_16BIT), labels.astype(np.uint16)))
     else:
-        raise ValueError(f"{path}: a PNG file holds at most {NOTHING_16BIT} classes, found {len(class_names)}")
+        raise ValueError(f"{path}: a PNG file holds at most {UNLABELED_16BIT} classes, found {len(class_names)}")
     save_image(image, path, "PNG")
 
 

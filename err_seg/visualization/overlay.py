@@ -14,7 +14,7 @@ OPACITY = 0.55
 CONTOUR_LIGHT = 0.75
 # a contour is one pixel wide up to this many pixels of the image's longer side, two up to twice as many, ...
 PIXELS_PER_CONTOUR = 1000
-NOTHING_COLOR = (255, 255, 255)
+UNLABELED_COLOR = (255, 255, 255)
 
 
 def overlay(
@@ -55,7 +55,7 @@ def overlay(
     if not legend:
         return painted_over
     unpainted = float(1 - painted.mean())
-    last = [Entry(NOTHING_COLOR, nothing, unpainted)] if nothing is not None and unpainted > 0 else []
+    last = [Entry(UNLABELED_COLOR, nothing, unpainted)] if nothing is not None and unpainted > 0 else []
     return add_legend(painted_over, legend_entries(labels, vocabulary), last)
 
 

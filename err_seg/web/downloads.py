@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 from err_seg.data import read_image
 from err_seg.jobs.formats import Result, result_paths, write_result
-from err_seg.jobs.label_set import Words
+from err_seg.jobs.label_set import LabelSet
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.fingerprint import WeightsSource
 from err_seg.web.uploads import NoSuchUpload, Uploads
@@ -30,7 +30,7 @@ class Labelled(NamedTuple):
 
     path: Path
     segmentation: Segmentation
-    words: Words
+    words: LabelSet
     names: bool
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from err_seg.data import ImageReadError, read_image
-from err_seg.jobs.formats import NOTHING_NAME, Result
-from err_seg.jobs.label_set import NOTHING, Words, WordsError, parse_words, split_names
+from err_seg.jobs.formats import UNLABELED_NAME, Result
+from err_seg.jobs.label_set import UNLABELED, LabelSet, LabelSetError, parse_words, split_names
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.result_io import ROOM_FOR_NAMES
 from err_seg.prediction.segmentation import Segmentation
@@ -72,13 +72,13 @@ def label_upload(
 
     Raises:
         ImageReadError: no image, a damaged one, or one of too many pixels.
-        WordsError, VocabularyError: words that cannot be used.
+        LabelSetError, VocabularyError: words that cannot be used.
     """
     if path is None:
         raise ImageReadError("Choose an image first.")
     words = parse_words(split_names(names), [background, str(threshold)])
     if len(words.vocabulary) > MAX_CLASSES:
-        raise WordsError(f"{len(words.vocabulary)} classes; this page takes up to {MAX_CLASSES}")
+        raise LabelSetError(f"{len(words.vocabulary)} classes; this page takes up to {MAX_CLASSES}")
     check_image(path)
     start = time.perf_counter()
     image = read_image(path)
@@ -136,7 +136,7 @@ def shown_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def annotations(labels: np.ndarray, words: Words) -> tuple[list[tuple[np.ndarray, str]], dict[str, str]]:
+def annotations(labels: np.ndarray, words: LabelSet) -> tuple[list[tuple[np.ndarray, str]], dict[str, str]]:
     """Turn labels (h, w) into each class's mask (h, w) and legend entry, largest first, and the entries' colours."""
     colors = class_colors(words.classes)
     masks, color_map = [], {}
@@ -144,9 +144,9 @@ def annotations(labels: np.ndarray, words: Words) -> tuple[list[tuple[np.ndarray
         entry = f"{first_synonym(words.classes[index])} {share:.1%}"
         masks.append(((labels == index).astype(np.float32) * OPACITY, entry))
         color_map[entry] = "#" + bytes(colors[index]).hex()
-    nothing = float((labels == NOTHING).mean())
+    nothing = float((labels == UNLABELED).mean())
     if nothing > 0:
-        entry = f"{NOTHING_NAME} {nothing:.1%}"
+        entry = f"{UNLABELED_NAME} {nothing:.1%}"
         masks.append((np.zeros(labels.shape, dtype=np.float32), entry))
         color_map[entry] = "#ffffff"
     return masks, color_map
@@ -159,8 +159,8 @@ def area_table(result: Result) -> dict[str, Any]:
     """
     colors = class_colors(result.words.classes)
     rows = [(first_synonym(row["name"]), row["share"], row["score"], colors[row["label"]]) for row in result.table]
-    if nothing := result.areas.get(NOTHING):
-        rows.append((NOTHING_NAME, nothing / result.labels.size, None, (255, 255, 255)))
+    if nothing := result.areas.get(UNLABELED):
+        rows.append((UNLABELED_NAME, nothing / result.labels.size, None, (255, 255, 255)))
     shown = [[name, f"{share:.1%}", "" if score is None else f"{score:.2f}"] for name, share, score, _ in rows]
     styles = [[f"border-left: 1em solid #{bytes(color).hex()}", "", ""] for *_, color in rows]
     # the numbers are what the table is sorted by

@@ -9,7 +9,7 @@ import gradio as gr
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, create_model
 
 from err_seg.data import ImageReadError
-from err_seg.jobs.label_set import WordsError
+from err_seg.jobs.label_set import LabelSetError
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import VocabularyError
 from err_seg.text.vocabularies import vocabularies
@@ -23,7 +23,7 @@ MOST_KEPT = 64
 WAITING = 16
 MINUTE = 60
 FIRST_WORDS = "the words from the start"
-HINT = f"<p>Words that this model knows: choose “{FIRST_WORDS}” under “Vocabularies”.</p>"
+HINT = f"<p>LabelSet that this model knows: choose “{FIRST_WORDS}” under “Vocabularies”.</p>"
 Share: TypeAlias = Annotated[StrictFloat, Field(ge=0, le=1)]
 NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
 
@@ -61,7 +61,7 @@ def build_page(
         def label_image(path: str | None, *values: Any) -> Answer:
             try:
                 return label_upload(model, downloads, uploads.find(path) if path else None, *values)
-            except (ImageReadError, NoSuchUpload, VocabularyError, WordsError) as error:
+            except (ImageReadError, NoSuchUpload, VocabularyError, LabelSetError) as error:
                 message = str(error) if path is None else str(error).replace(path, Path(path).name)
                 hint = HINT if isinstance(error, VocabularyError) else ""
                 return Answer(f'<p role="alert">⚠ {escape(message)}</p>{hint}')

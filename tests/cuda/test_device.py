@@ -11,7 +11,7 @@ from toy_training import run
 
 import err_seg
 from err_seg.engine import evaluate
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 from err_seg.utils.device import deterministic, read_tf32, resolve_precision, tf32
 
 OFF, ON = ("ieee", "ieee"), ("tf32", "tf32")
@@ -74,13 +74,13 @@ def test_text_is_encoded_without_tf32(toy_model):
 
 @pytest.mark.parametrize("allowed", [False, True])
 def test_training_computes_as_configured_and_writes_it_down(run_cfg, tmp_path, monkeypatch, caplog, allowed):
-    step, seen = TrainingRun.step, []
+    step, seen = PlainTrainer.step, []
 
     def watched(run, *arguments):
         seen.append((read_tf32(), torch.are_deterministic_algorithms_enabled()))
         return step(run, *arguments)
 
-    monkeypatch.setattr(TrainingRun, "step", watched)
+    monkeypatch.setattr(PlainTrainer, "step", watched)
     before = read_tf32()
     with caplog.at_level(logging.INFO):
         run(run_cfg("SOLVER.MAX_ITER", 1, "SOLVER.TF32", allowed, "SOLVER.DETERMINISTIC", allowed))

@@ -56,7 +56,7 @@ def test_a_teacher_segments_the_given_classes_by_its_own_ways(other, teach):
 def test_what_fills_up_a_row_changes_nothing(teach):
     teacher = Teacher(teach(), VOCABULARY, CPU)
     images = batch_of(len(VOCABULARY)).images
-    maps = teacher(images, torch.tensor([[0, 2, 5], [1, 3, NOT_KEPT]]), is_filled=True)
+    maps = teacher(images, torch.tensor([[0, 2, 5], [1, 3, NOT_KEPT]]), has_padding=True)
     torch.testing.assert_close(maps[1:, :2], teacher(images[1:], torch.tensor([[1, 3]])))
     assert maps[1, 2].count_nonzero() == 0
 

@@ -9,7 +9,7 @@ import torch
 from toy_training import assert_same_weights, command, environment, run
 
 from err_seg.engine import EvaluationError, TrainingError, evaluate
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 from err_seg.models.checkpoint import save_weights
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.disk import disk_error
@@ -19,7 +19,7 @@ QUIET = ("LOG.PERIOD", 1000)  # nothing but the file in question is written
 
 
 def fill_after(monkeypatch, iterations, fill):
-    step = TrainingRun.step
+    step = PlainTrainer.step
 
     def filling(run, *arguments):
         signum = step(run, *arguments)
@@ -27,7 +27,7 @@ def fill_after(monkeypatch, iterations, fill):
             fill()
         return signum
 
-    monkeypatch.setattr(TrainingRun, "step", filling)
+    monkeypatch.setattr(PlainTrainer, "step", filling)
 
 
 @pytest.mark.parametrize(

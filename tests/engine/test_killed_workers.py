@@ -20,7 +20,7 @@ from err_seg.data.loader import training_loader
 from err_seg.data.transforms import TrainingTransform
 from err_seg.data.workers import start_worker, worker_failures
 from err_seg.engine import EvaluationError, TrainingError, evaluate
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 
 
 def kill_a_loader_process(signum=signal.SIGKILL):
@@ -36,7 +36,7 @@ def kill_a_loader_process(signum=signal.SIGKILL):
 def test_training_names_the_newest_checkpoint_and_resumes(run_cfg, tmp_path, monkeypatch, signum):
     long = ("SOLVER.MAX_ITER", 12)  # longer than what the processes have read ahead
     run(run_cfg(*long, "OUTPUT_DIR", str(tmp_path / "straight")))
-    cfg, step = run_cfg(*long, "DATALOADER.NUM_WORKERS", 2), TrainingRun.step
+    cfg, step = run_cfg(*long, "DATALOADER.NUM_WORKERS", 2), PlainTrainer.step
 
     def killing(run, *arguments):
         if run.iteration == 3:
@@ -44,7 +44,7 @@ def test_training_names_the_newest_checkpoint_and_resumes(run_cfg, tmp_path, mon
         return step(run, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "step", killing)
+        patch.setattr(PlainTrainer, "step", killing)
         newest = r"the last good checkpoint is .*/iter_\d+\. Then --resume"
         with pytest.raises(TrainingError, match=rf"^a loader process .* DATALOADER\.NUM_WORKERS; {newest}$") as stop:
             run(cfg)

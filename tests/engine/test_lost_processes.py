@@ -25,7 +25,7 @@ from err_seg.config import ConfigError
 from err_seg.engine import launch as module
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.launch import join_processes, launch
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.utils import heartbeat
 
@@ -59,7 +59,7 @@ def take_long(*_):
 
 # what happens instead of the n-th call of a method in a process
 FAULTS = {
-    "training": {1: (TrainingRun, "step", 4, kill_itself)},
+    "training": {1: (PlainTrainer, "step", 4, kill_itself)},
     "evaluation": {0: (EvaluationProgress, "add", 1, kill_itself), 1: (EvaluationProgress, "add", 1, take_long)},
     "waiting": {1: (EvaluationProgress, "add", 2, kill_itself_later)},
     "disk": {0: (Checkpoints, "save", 2, run_out_of_space)},
@@ -72,7 +72,7 @@ def faulty_work(argument):
     arguments, fault, seconds = argument
     torch.set_num_threads(1)
     module.TIMEOUT = timedelta(seconds=seconds)
-    cls, name, number, action = FAULTS[fault].get(int(os.environ["RANK"]), (TrainingRun, "step", 0, None))
+    cls, name, number, action = FAULTS[fault].get(int(os.environ["RANK"]), (PlainTrainer, "step", 0, None))
     method, calls = getattr(cls, name), []
 
     def counted(*arguments, **keywords):
@@ -98,7 +98,7 @@ def work_with(run_cfg, tmp_path):
     return work
 
 
-def told(errors):
+def translate_errors(errors):
     """Return the sentences in which processes say why they ended; there is no traceback besides."""
     assert "Traceback" not in errors
     assert "gloo" not in errors
@@ -109,20 +109,20 @@ def test_killed_process_ends_the_training_with_one_sentence(work_with, tmp_path,
     assert work_with("training", eval_only=False) == 137
     newest = f"the last good checkpoint is {tmp_path}/out/checkpoints/iter_0000002"
     expected = f"[process 0] error: process 1 {GONE}; {newest}; {GO_ON}, and with --resume continues with the training"
-    assert told(capfd.readouterr().err) == [expected]
+    assert translate_errors(capfd.readouterr().err) == [expected]
 
 
 @pytest.mark.parametrize("fault", ["evaluation", pytest.param("waiting", marks=pytest.mark.slow)])
 def test_killed_process_ends_the_evaluation_with_one_sentence(work_with, tmp_path, capfd, fault):
     assert work_with(fault, eval_only=True) == 137
     lost, other = (0, 1) if fault == "evaluation" else (1, 0)
-    assert told(capfd.readouterr().err) == [f"[process {other}] error: process {lost} {GONE}; {GO_ON}"]
+    assert translate_errors(capfd.readouterr().err) == [f"[process {other}] error: process {lost} {GONE}; {GO_ON}"]
 
 
 @pytest.mark.slow
 def test_process_that_fails_alone_says_why_and_ends_the_others(work_with, tmp_path, capfd):
     assert work_with("disk", eval_only=False) == 1
-    own, other = sorted(told(capfd.readouterr().err))
+    own, other = sorted(translate_errors(capfd.readouterr().err))
     assert own.startswith("[process 0] error: could not write the checkpoint of iteration 4: No space left on device")
     assert other.startswith("[process 1] error: process 0 has stopped with an error; the last good checkpoint is ")
     assert "iter_0000002; the same command" in other
@@ -131,7 +131,7 @@ def test_process_that_fails_alone_says_why_and_ends_the_others(work_with, tmp_pa
 @pytest.mark.slow
 def test_evaluation_waits_for_a_late_process_longer_than_collectives_may_take(work_with, tmp_path, capfd):
     assert work_with("late", eval_only=True, seconds=5) == 0
-    assert told(capfd.readouterr().err) == []
+    assert translate_errors(capfd.readouterr().err) == []
     assert json.loads((tmp_path / "out/results.json").read_text())["benchmarks"]["toy_val"]["pictures"] == 7
 
 
@@ -145,8 +145,8 @@ def test_killed_process_of_one_machine_ends_the_other_machine_with_one_sentence(
     worker.kill()
     statuses, errors = join(machines)
     assert (statuses[lost], statuses[1 - lost]) == (137, 1)
-    assert told(errors[lost]) == []
-    (line,) = told(errors[1 - lost])
+    assert translate_errors(errors[lost]) == []
+    (line,) = translate_errors(errors[1 - lost])
     assert line.startswith(f"[process {1 - lost}] error: process {lost} {GONE}; the last good checkpoint is {tmp_path}")
 
 
@@ -179,7 +179,7 @@ def test_silent_process_is_lost_but_not_after_a_silence_of_all(capfd, monkeypatc
 
 def test_strangers_on_the_port_neither_join_nor_stop_the_others(monkeypatch):
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.2)
-    met, key = heartbeat.Peers.__new__(heartbeat.Peers), b"0123456789abcdef"
+    met, key = heartbeat.Heartbeat.__new__(heartbeat.Heartbeat), b"0123456789abcdef"
     met.processes, found = 2, {}
     with Listener(("127.0.0.1", 0)) as listener:
         accepting = threading.Thread(target=met._accept, args=(listener, key, found), daemon=True)

@@ -15,7 +15,7 @@ import err_seg
 from err_seg.data import register, spec_from_dict
 from err_seg.engine.launch import join_processes, launch
 from err_seg.engine.parallel import activation_checkpointing
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def step_as(cfgs):
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         with (
             activation_checkpointing(model, cfg),
-            closing(TrainingRun(cfg, model, resume=False)) as run,
+            closing(PlainTrainer(cfg, model, resume=False)) as run,
         ):
             if run.processes > 1 and run.network.broadcast_buffers:
                 return 4

@@ -4,7 +4,7 @@ import pytest
 from toy_training import metrics
 
 from err_seg.engine import TrainingInterrupted
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 from err_seg.utils.files import file_sha256
 
 
@@ -68,7 +68,7 @@ def test_benchmarks_are_checked_before_the_training(train_net, tmp_path):
 
 
 def test_unexpected_exceptions_keep_their_traceback(train_net, monkeypatch):
-    monkeypatch.setattr(TrainingRun, "step", lambda *arguments: {}["surprise"])
+    monkeypatch.setattr(PlainTrainer, "step", lambda *arguments: {}["surprise"])
     with pytest.raises(KeyError, match="surprise"):
         train_net()
 
@@ -77,7 +77,7 @@ def test_interruption_has_its_own_status(train_net, monkeypatch):
     def stop(*arguments):
         raise TrainingInterrupted("stopped", 15)
 
-    monkeypatch.setattr(TrainingRun, "step", stop)
+    monkeypatch.setattr(PlainTrainer, "step", stop)
     status, _, errors = train_net()
     assert status == 143
     assert errors.splitlines()[-1] == "SIGTERM: stopped"

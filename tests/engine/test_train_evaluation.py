@@ -45,7 +45,7 @@ def test_evaluation_is_that_of_the_checkpoint_and_disturbs_nothing(run_cfg, tmp_
 
 def test_best_weights_are_kept_and_say_of_what(run_cfg, tmp_path, monkeypatch):
     figures = iter((3.0, 5.0, 5.0))
-    monkeypatch.setattr(periodic_eval, "mean_figure", lambda results, name: next(figures))
+    monkeypatch.setattr(periodic_eval, "mean_metric", lambda results, name: next(figures))
     run(run_cfg(*EVERY_2, "TEST.BEST_METRIC", "pACC", "SOLVER.CHECKPOINTS_KEPT", 9))
     best = tmp_path / "out/model_best.safetensors"
     assert_same_weights(best, tmp_path / "out/checkpoints/iter_0000004/model.safetensors")
@@ -59,9 +59,9 @@ def test_several_benchmarks_have_their_names_and_undefined_figures_are_left_out(
     metrics = {"mIoU": 1.0, "mIoU-v0.6": 2.0, "pACC": float("nan"), "IoU-cat": 4.0, "min(IoU, B-Iou)-cat": 4.0}
     results = [periodic_eval.BenchmarkResult(name, metrics, ["cat"], [1], 1) for name in ("a", "b")]
     expected = {f"{name}/sem_seg/{figure}": metrics[figure] for name in "ab" for figure in ("mIoU", "mIoU-v0.6")}
-    assert periodic_eval.figures_of(results) == expected
-    assert periodic_eval.figures_of(results[:1]) == {"sem_seg/mIoU": 1.0, "sem_seg/mIoU-v0.6": 2.0}
-    assert periodic_eval.mean_figure(results, "mIoU") == 1.0
+    assert periodic_eval.scalar_metrics(results) == expected
+    assert periodic_eval.scalar_metrics(results[:1]) == {"sem_seg/mIoU": 1.0, "sem_seg/mIoU-v0.6": 2.0}
+    assert periodic_eval.mean_metric(results, "mIoU") == 1.0
 
 
 @pytest.mark.parametrize("more", [(), ("SOLVER.EMA.ENABLED", True, "SOLVER.EMA.DECAY", 0.5)], ids=["plain", "averaged"])

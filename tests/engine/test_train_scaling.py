@@ -150,7 +150,7 @@ def test_host_waits_for_nothing_in_an_iteration(run_cfg, monkeypatch, scaled, fu
     scaled(1.0)
     clip = ("SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model")
     cfg = run_cfg(*clip, "SOLVER.EMA.ENABLED", True, "SOLVER.ACCUMULATION_STEPS", 2)
-    with closing(run_module.TrainingRun(cfg, err_seg.build_model(cfg), resume=False)) as training:
+    with closing(run_module.PlainTrainer(cfg, err_seg.build_model(cfg), resume=False)) as training:
         training._batches = iter([next(training._batches) for _ in range(6)])  # reading files is the host's own affair
         training.step()  # makes the optimizer's state
         with NoWaiting():
@@ -164,7 +164,7 @@ def test_host_waits_for_nothing_in_an_iteration(run_cfg, monkeypatch, scaled, fu
 
 def test_iterations_are_read_one_late_and_all_before_anything_is_kept(run_cfg, tmp_path, monkeypatch):
     cfg = run_cfg("TEST.EVAL_PERIOD", 4, "VIS_PERIOD", 3)
-    with closing(run_module.TrainingRun(cfg, err_seg.build_model(cfg), resume=False)) as training:
+    with closing(run_module.PlainTrainer(cfg, err_seg.build_model(cfg), resume=False)) as training:
         for done, keep in enumerate((training.save, training.show, training.evaluate), start=1):
             training.step()
             assert len(metrics(tmp_path / "out", "iteration")) == done - 1

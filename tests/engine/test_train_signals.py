@@ -12,7 +12,7 @@ import err_seg
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.checkpoints import read_checkpoint_folder
 from err_seg.engine.signals import stop_request
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 
 LONG = ("SOLVER.MAX_ITER", 60, "SOLVER.CHECKPOINT_PERIOD", 3, "MODEL.ESCF.DROP_PATH", 0.5)
 
@@ -20,7 +20,7 @@ LONG = ("SOLVER.MAX_ITER", 60, "SOLVER.CHECKPOINT_PERIOD", 3, "MODEL.ESCF.DROP_P
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_saves_between_iterations_and_resuming_goes_on_exactly(run_cfg, tmp_path, monkeypatch, signum, status):
     run(run_cfg("OUTPUT_DIR", str(tmp_path / "straight")))
-    step = TrainingRun.step
+    step = PlainTrainer.step
 
     def interrupted(run, *arguments):
         if run.iteration == 2:
@@ -29,7 +29,7 @@ def test_signal_saves_between_iterations_and_resuming_goes_on_exactly(run_cfg, t
 
     handler = signal.getsignal(signum)
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "step", interrupted)
+        patch.setattr(PlainTrainer, "step", interrupted)
         with pytest.raises(TrainingInterrupted) as stop:
             run(run_cfg("SOLVER.CHECKPOINT_PERIOD", 100))
     assert stop.value.status == status

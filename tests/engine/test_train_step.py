@@ -15,7 +15,7 @@ from err_seg.config import ConfigError
 from err_seg.data import register, spec_from_dict
 from err_seg.engine import TrainingError, train
 from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 
 
 def trained(run_cfg, *overrides):
@@ -85,7 +85,7 @@ def test_fp16_on_a_gpu_scales_the_loss_and_resumes(run_cfg, tmp_path):
 def gradients(model, labels):
     model.zero_grad()
     torch.manual_seed(0)
-    text = model.words.tokenize(["cat", "grass", "sky", "tree"])
+    text = model.vocabulary_encoder.tokenize(["cat", "grass", "sky", "tree"])
     prediction = model(torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32), text, labels=labels)
     prediction.logits.square().mean().backward()
     return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
@@ -161,7 +161,7 @@ def test_loss_that_is_no_number_stops_with_everything_to_know(run_cfg, tmp_path,
 
 
 def test_broken_weights_are_not_saved(run_cfg, tmp_path, monkeypatch):
-    step = TrainingRun.step
+    step = PlainTrainer.step
 
     def breaking(run, *arguments):
         result = step(run, *arguments)
@@ -169,7 +169,7 @@ def test_broken_weights_are_not_saved(run_cfg, tmp_path, monkeypatch):
             run.model.head.gud.head.weight.data[0] = float("nan")
         return result
 
-    monkeypatch.setattr(TrainingRun, "step", breaking)
+    monkeypatch.setattr(PlainTrainer, "step", breaking)
     with pytest.raises(TrainingError, match=r"after 4 iterations .*gud\.head\.weight.*iter_0000002"):
         run(run_cfg())
     assert [path.name for path in (tmp_path / "out/checkpoints").iterdir()] == ["iter_0000002"]

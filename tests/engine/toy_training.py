@@ -17,7 +17,7 @@ import err_seg
 from err_seg.commands import train as train_command
 from err_seg.data import register, spec_from_dict, unregister
 from err_seg.engine import train
-from err_seg.engine.trainer import TrainingRun
+from err_seg.engine.trainer import PlainTrainer
 from err_seg.models.checkpoint import read_checkpoint
 
 SHORT = [
@@ -184,7 +184,7 @@ def assert_resumes_exactly(run_cfg, tmp_path, monkeypatch, *options, stops=(3, 5
 
 def stop_after(monkeypatch, iterations):
     """Make the next run end with ``KeyboardInterrupt`` after so many iterations, as a kill would, saving nothing."""
-    step, done = TrainingRun.step, []
+    step, done = PlainTrainer.step, []
 
     def counted(run, *arguments):
         if len(done) == iterations:
@@ -192,7 +192,7 @@ def stop_after(monkeypatch, iterations):
         done.append(None)
         return step(run, *arguments)
 
-    monkeypatch.setattr(TrainingRun, "step", counted)
+    monkeypatch.setattr(PlainTrainer, "step", counted)
 
 
 def command(cfg, file, *arguments):

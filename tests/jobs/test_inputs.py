@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from predicting import files, save
 
-from err_seg.jobs import Item, Problem, WordsError, collect_sources, iterate_items, parse_words, split_names
+from err_seg.jobs import Item, LabelSetError, Problem, collect_sources, iterate_items, parse_words, split_names
 from err_seg.jobs import video as video_module
 from err_seg.jobs.inputs import name_sources
 
@@ -97,7 +97,7 @@ def test_words():
     assert split_names("cat\nsofa, couch\r\n\n") == ("cat", "sofa, couch")
     words = parse_words(["cat", "wall"], ["wall, floor", "0.25"])
     assert (words.classes, words.background, words.threshold) == (("cat",), ("wall", "floor"), 0.25)
-    with pytest.raises(WordsError, match="besides the background"):
+    with pytest.raises(LabelSetError, match="besides the background"):
         parse_words(["wall"], ["wall"])
 
 

@@ -17,7 +17,7 @@ from predicting import files, save
 from err_seg.data import load_vocabulary
 from err_seg.evaluation import labels_from_rle, load_label_png, load_rle_json
 from err_seg.jobs import formats as formats_module
-from err_seg.jobs.label_set import NOTHING, Words, parse_words
+from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_words
 from err_seg.utils.files import atomic_write
 
 
@@ -208,7 +208,7 @@ def test_full_disk_leaves_nothing_half_written(run_predict, tmp_path, monkeypatc
 def test_pixels_are_labelled_while_the_network_works_and_its_share_is_told(run_predict, toy, tmp_path, monkeypatch):
     for i in range(4):
         save(tmp_path / f"in/{i}.png")
-    predict, labels, labelled = toy.predict, Words.labels, threading.Event()
+    predict, labels, labelled = toy.predict, LabelSet.labels, threading.Event()
 
     def label(words, result):
         labelled.set()
@@ -220,7 +220,7 @@ def test_pixels_are_labelled_while_the_network_works_and_its_share_is_told(run_p
         return predict(images, *arguments, **options)
 
     seen = []
-    monkeypatch.setattr(Words, "labels", label)
+    monkeypatch.setattr(LabelSet, "labels", label)
     monkeypatch.setattr(toy, "predict", wait_and_predict)
     status, out, _ = run_predict(tmp_path / "in")
     assert (status, "4 done" in out) == (0, True)
@@ -246,7 +246,7 @@ def test_background_words_become_nothing(toy, images):
     result = toy.predict(images[:1], words.vocabulary)[0]
     labels, plain = words.labels(result), result.labels.numpy().astype(int)
     assert (plain == 6).any()
-    np.testing.assert_array_equal(labels, np.where(plain >= 6, NOTHING, plain))
+    np.testing.assert_array_equal(labels, np.where(plain >= 6, UNLABELED, plain))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 import err_seg
 from err_seg.commands.mini import main
 from err_seg.lab.mini import large_images
-from err_seg.lab.mini.large_images import Row, Way, chosen, line, predict, ways
+from err_seg.lab.mini.large_images import Way, WindowResult, chosen, line, predict, ways
 from err_seg.mini.large import LargeScenes
 from err_seg.mini.scenes import MiniScenes
 
@@ -57,7 +57,7 @@ def test_ways_of_predicting():
 def test_what_is_best_on_validation_scenes_is_chosen(monkeypatch):
     monkeypatch.setattr(large_images, "KINDS", {"small": 1.0})
     tests = [{"mIoU": 50.0, "mBoundaryIoU": 30.0, "classes kept": 100.0, "seconds": 1.0}] * 2
-    rows = [Row("small", "a", 60.0, tests), Row("small", "b", 61.0, tests)]
+    rows = [WindowResult("small", "a", 60.0, tests), WindowResult("small", "b", 61.0, tests)]
     assert chosen(rows) == {"small": "b"}
     assert line(rows[0]) == "| small | a | 60.0 | 50.0 ± 0.0 | 30.0 ± 0.0 | 100.0 | 1.00 |"
 

@@ -74,7 +74,7 @@ def test_extreme_logits_stay_finite(case):
 )
 def test_training_step_on_unusual_ground_truth(toy_model, labels):
     model = toy_model().train()
-    out = model(torch.randn(2, 3, 64, 64), model.words.tokenize(VOCABULARY), labels=labels)
+    out = model(torch.randn(2, 3, 64, 64), model.vocabulary_encoder.tokenize(VOCABULARY), labels=labels)
     loss = segmentation_loss(out.logits, out.kept, labels, len(VOCABULARY))
     loss.backward()
     assert out.kept.shape == (2, 4)
@@ -88,7 +88,7 @@ def test_training_step_on_unusual_ground_truth(toy_model, labels):
 def test_vocabulary_smaller_than_the_kept_classes(toy_model):
     model = toy_model().train()
     labels = torch.randint(0, 2, (2, 64, 64))
-    out = model(torch.randn(2, 3, 64, 64), model.words.tokenize(["cat", "dog"]), labels=labels)
+    out = model(torch.randn(2, 3, 64, 64), model.vocabulary_encoder.tokenize(["cat", "dog"]), labels=labels)
     assert out.kept.tolist() == [[0, 1], [0, 1]]
     assert segmentation_loss(out.logits, out.kept, labels, 2) < 10
 

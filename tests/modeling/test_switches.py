@@ -66,7 +66,7 @@ def test_switch_builds_trains_and_predicts(name, toy_model, toy_cfg, images):
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
 
     model.train()
-    out = model(torch.randn(2, 3, 64, 64), model.words.tokenize(VOCABULARY), labels=labels)
+    out = model(torch.randn(2, 3, 64, 64), model.vocabulary_encoder.tokenize(VOCABULARY), labels=labels)
     segmentation_loss(out.logits, out.kept, labels, len(VOCABULARY)).backward()
     optimizer.step()
 

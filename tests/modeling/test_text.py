@@ -22,12 +22,12 @@ def model(toy_model):
 
 def full_length(model, prompts):
     """Open_clip's own encoding of all 77 positions, normalised."""
-    return F.normalize(model.encoder.clip.encode_text(model.words.tokenizer(prompts)), dim=-1)
+    return F.normalize(model.encoder.clip.encode_text(model.vocabulary_encoder.tokenizer(prompts)), dim=-1)
 
 
 @torch.no_grad()
 def test_the_shortened_tower_gives_what_the_whole_gives(model):
-    tokens = model.words.tokenize(VOCABULARY)
+    tokens = model.vocabulary_encoder.tokenize(VOCABULARY)
     assert tokens.shape[2] < 20
     prompts = [f"A photo of a {name.split(', ')[0]} in the scene" for name in VOCABULARY]
     torch.testing.assert_close(model.embed_vocabulary(VOCABULARY), full_length(model, prompts))
@@ -136,13 +136,13 @@ def test_image_tower_and_temperature_do_not_matter(model, encodings):
 def test_cache_on_disk(toy_model, encodings, tmp_path):
     model = toy_model("MODEL.TEXT.CACHE_DIR", str(tmp_path / "cache"))
     first = model.embed_vocabulary(VOCABULARY)
-    model.words.embeddings = TextEmbeddings(tmp_path / "cache")  # as in another process
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path / "cache")  # as in another process
     assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
     assert len(encodings) == 1
 
     (file,) = (tmp_path / "cache").glob("*.safetensors")
     file.write_bytes(b"damaged")
-    model.words.embeddings = TextEmbeddings(tmp_path / "cache")
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path / "cache")
     assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
     assert len(encodings) == 2
 
@@ -173,11 +173,11 @@ def test_memory_holds_what_was_used_last(model, encodings, monkeypatch):
     assert len(encodings) == 4
     model.embed_vocabulary(["a", "c"])
     assert len(encodings) == 5
-    assert len(model.words.embeddings._memory) == 3
+    assert len(model.vocabulary_encoder.embeddings._memory) == 3
     model.embed_vocabulary(VOCABULARY)  # more than fits is kept alone
     model.embed_vocabulary(VOCABULARY)
     assert len(encodings) == 6
-    assert len(model.words.embeddings._memory) == 1
+    assert len(model.vocabulary_encoder.embeddings._memory) == 1
 
 
 def test_threads_share_the_memory(model, encodings):
@@ -194,7 +194,7 @@ def test_threads_share_the_memory(model, encodings):
 
 def test_copies_of_a_cache_have_its_folder_and_their_own_memory(tmp_path, model):
     cache = TextEmbeddings(tmp_path)
-    cache(model.encoder.clip, model.words.tokenize(["a"]))
+    cache(model.encoder.clip, model.vocabulary_encoder.tokenize(["a"]))
     for twin in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
         assert twin.cache_dir == tmp_path
         assert twin._memory == {}
@@ -215,7 +215,7 @@ def test_a_long_vocabulary_is_embedded_in_parts_of_about_equal_length(model, mon
 
 def test_an_interrupted_long_vocabulary_goes_on_where_it_was(model, tmp_path, encodings, monkeypatch):
     monkeypatch.setattr(cache, "CLASSES_IN_A_PART", 4)
-    model.words.embeddings = TextEmbeddings(tmp_path)
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path)
     with monkeypatch.context() as patch:
         counting, done = cache.encode_in_batches, []
 
@@ -229,6 +229,6 @@ def test_an_interrupted_long_vocabulary_goes_on_where_it_was(model, tmp_path, en
         with pytest.raises(KeyboardInterrupt):
             model.embed_vocabulary(LONG)
     assert len(encodings) == 2
-    model.words.embeddings = TextEmbeddings(tmp_path)  # as in another process
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path)  # as in another process
     model.embed_vocabulary(LONG)
     assert len(encodings) == 3

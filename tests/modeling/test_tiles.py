@@ -10,7 +10,7 @@ from conftest import VOCABULARY
 from test_results import a_result
 
 from err_seg import TooLargeError
-from err_seg.modeling.crm import CRM, Tally
+from err_seg.modeling.crm import CRM, ClassScores
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.layers import resize, resized_part
 from err_seg.prediction import segmentation, tiles
@@ -58,10 +58,10 @@ class Brightness:
 
     crm = CRM()
 
-    def tally(self, features, text):
-        return Tally(torch.ones(1, 3), 1, torch.ones(1, 3))
+    def score_classes(self, features, text):
+        return ClassScores(torch.ones(1, 3), 1, torch.ones(1, 3))
 
-    def segment(self, features, text, kept, *, is_filled):
+    def segment(self, features, text, kept, *, has_padding):
         return torch.logit(features.embeddings[0], eps=1e-6)
 
 
@@ -124,13 +124,13 @@ def test_all_windows_are_asked_for_the_classes_that_the_result_names(model, monk
 def test_a_class_that_few_windows_need_is_kept():
     """Rather than one that is a little likely everywhere and nowhere the best."""
     everywhere, here = torch.tensor([[90.0, 10.0, 0.0]]), torch.tensor([[50.0, 10.0, 40.0]])
-    views = [Tally(scores, 100, scores / 100) for scores in (*[everywhere] * 9, here)]
+    views = [ClassScores(scores, 100, scores / 100) for scores in (*[everywhere] * 9, here)]
     tally = joined(views)
     kept, scores = CRM(num_kept=2).eval().keep(tally)
     assert kept.tolist() == [[0, 2]]
     assert torch.allclose(scores, torch.cat([view.scores for view in views]).square().mean(dim=0, keepdim=True).sqrt())
     assert CRM(min_score=0.2).eval().keep(tally)[0].tolist() == [[0]]
-    together = Tally(torch.cat([view.scores for view in views]), 100, torch.cat([view.shares for view in views]))
+    together = ClassScores(torch.cat([view.scores for view in views]), 100, torch.cat([view.shares for view in views]))
     assert torch.equal(joined([together]).scores, tally.scores)
 
 

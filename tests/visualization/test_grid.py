@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from err_seg.visualization.grid import GAP, Row, fitting_size, lay_out, sheet
+from err_seg.visualization.grid import GAP, GridRow, fitting_size, lay_out, sheet
 from err_seg.visualization.legend import Entry, draw_legend
 from err_seg.visualization.text import text_width
 
@@ -20,7 +20,7 @@ def test_layout_places_panels_and_legends():
     red, blue = (255, 0, 0), (0, 0, 255)
     panels = [Image.new("RGB", (100, 60), color) for color in (red, blue)]
     headings = [["a"], ["b", "c"]]
-    below_each = lay_out(headings, [Row(panels, [[], [Entry(blue, "sky")]])], cell=100)
+    below_each = lay_out(headings, [GridRow(panels, [[], [Entry(blue, "sky")]])], cell=100)
     assert below_each.width == 3 * GAP + 2 * 100
     assert below_each.getpixel((GAP + 50, 80)) == red
     assert below_each.getpixel((2 * GAP + 150, 80)) == blue
@@ -28,8 +28,8 @@ def test_layout_places_panels_and_legends():
     assert (pixels[:, : GAP + 100] == 255).all()  # no legend below the first
     assert (pixels[:, 2 * GAP + 100 :] != 255).any()
     many = [Entry(red, f"class {i}") for i in range(12)]
-    narrow = lay_out(headings, [Row(panels, [many, []])], cell=100)
-    wide = lay_out(headings, [Row(panels, [many])], "note", cell=100)
+    narrow = lay_out(headings, [GridRow(panels, [many, []])], cell=100)
+    wide = lay_out(headings, [GridRow(panels, [many])], "note", cell=100)
     assert narrow.height > wide.height > below_each.height
 
 

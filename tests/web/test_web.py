@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 from serving import CALL, FIELDS, free_port, image, serving, told
 
 from err_seg.data import ImageReadError
-from err_seg.jobs import NOTHING, Words, WordsError
+from err_seg.jobs import UNLABELED, LabelSet, LabelSetError
 from err_seg.mini.shapes import OBJECT_COLOURS
 from err_seg.text.prompts import VocabularyError
 from err_seg.text.vocabulary import Vocabulary
@@ -83,8 +83,8 @@ def test_shown_size(size, shown):
 
 
 def test_masks_cover_every_pixel_once():
-    labels = np.array([[0, 0, 1, NOTHING], [0, 0, 1, 1]])
-    masks, color_map = labelling.annotations(labels, Words(("cat", "sofa, couch"), ("wall",)))
+    labels = np.array([[0, 0, 1, UNLABELED], [0, 0, 1, 1]])
+    masks, color_map = labelling.annotations(labels, LabelSet(("cat", "sofa, couch"), ("wall",)))
     assert [entry for _, entry in masks] == ["cat 50.0%", "sofa 37.5%", "none of these 12.5%"]
     assert color_map.keys() == {entry for _, entry in masks}
     for (mask, _), index in zip(masks, (0, 1), strict=False):
@@ -92,7 +92,7 @@ def test_masks_cover_every_pixel_once():
 
 
 def test_a_vocabulary_s_own_colours_are_shown():
-    words = Words(Vocabulary(["cat", "dog"], {"dog": (1, 2, 3)}), ("wall",))
+    words = LabelSet(Vocabulary(["cat", "dog"], {"dog": (1, 2, 3)}), ("wall",))
     _, color_map = labelling.annotations(np.array([[0, 1]]), words)
     assert color_map["dog 50.0%"] == "#010203"
 
@@ -106,9 +106,9 @@ def test_wrong_input(model, photo, folder, tmp_path, monkeypatch):
     (tmp_path / "photo.eps").rename(tmp_path / "eps.png")
     with pytest.raises(ImageReadError, match="is in the format EPS; this page takes AVIF"):
         label(model, folder, tmp_path / "eps.png")
-    with pytest.raises(WordsError, match="no class names"):
+    with pytest.raises(LabelSetError, match="no class names"):
         label(model, folder, photo, " ")
-    with pytest.raises(WordsError, match="up to 1000"):
+    with pytest.raises(LabelSetError, match="up to 1000"):
         label(model, folder, photo, ",".join(map(str, range(1001))))
     monkeypatch.setattr(labelling, "MAX_PIXELS", 1000)
     with pytest.raises(ImageReadError, match="90×60 pixels"):

@@ -9,7 +9,7 @@ from PIL import Image
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.vocabulary import Color, Vocabulary, name_key
 from err_seg.visualization.colors import class_colors
-from err_seg.visualization.grid import CELL, HEADING_TEXT, Row, fitting_size, lay_out
+from err_seg.visualization.grid import CELL, HEADING_TEXT, GridRow, fitting_size, lay_out
 from err_seg.visualization.legend import FAINT, Entry
 from err_seg.visualization.overlay import OPACITY, area_shares, overlay
 from err_seg.visualization.text import first_synonym, shortened, text_width
@@ -102,7 +102,7 @@ def image_grid(images: Sequence[np.ndarray], columns: Sequence[Column], cell: in
             coat = np.asarray(overlay(gray, labels, names, legend=False))
             panels.append(overlay(coat, labels, names, legend=False))
             legends.append(_legend(labels, names))
-        rows.append(Row(panels, legends))
+        rows.append(GridRow(panels, legends))
     return lay_out([["image"], *(_heading(column, cell) for column in columns)], rows, cell=cell)
 
 

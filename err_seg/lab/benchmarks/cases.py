@@ -151,9 +151,9 @@ def noise_spec(case: Case) -> DatasetSpec:
 def prompts(case: Case, cfg: Config, network: ERRSeg) -> Tensor:
     """Tokenize T class names (T, P, L): those of the data set for training, repeated as often as needed."""
     names = find_dataset(cfg.DATASETS.TRAIN[0], cfg.DATASETS.CUSTOM).vocabulary
-    tokens = network.words.tokenize(names)
+    tokens = network.vocabulary_encoder.tokenize(names)
     if case.is_reference:
-        tokens = all_positions(tokens, network.words.context_length)
+        tokens = all_positions(tokens, network.vocabulary_encoder.context_length)
     return tokens[torch.arange(case.num_classes) % len(names)].to(network.device)
 
 

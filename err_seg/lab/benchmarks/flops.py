@@ -13,7 +13,7 @@ from err_seg.prediction.model import ERRSeg
 
 
 @dataclass(frozen=True)
-class Cost:
+class NetworkCost:
     """Parameters and multiply-adds (MAC) of a network on one image, without the text tower, whose result is cached.
 
     Attributes:
@@ -30,7 +30,7 @@ class Cost:
     repeated_guidance_macs: int
 
 
-def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size: int) -> Cost:
+def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size: int) -> NetworkCost:
     """Count a network's parameters and multiply-adds.
 
     Args:
@@ -46,7 +46,7 @@ def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size:
         model(images, text, num_kept)
 
     own = [(name, p.numel()) for name, p in model.named_parameters()]
-    return Cost(
+    return NetworkCost(
         parameters=sum(count for _, count in own),
         outside_clip=sum(count for name, count in own if not name.startswith("encoder.")),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),

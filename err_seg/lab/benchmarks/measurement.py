@@ -42,7 +42,7 @@ class Demands(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """What was measured of a case; what follows ``ratios`` only where it was asked for.
 
     Attributes:
@@ -94,7 +94,7 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
 
 def measure(
     cases: Sequence[Case], configs: Mapping[str, Config], *, rounds: int, machine: Machine, demands: bool = True
-) -> Iterator[list[Row]]:
+) -> Iterator[list[Measurement]]:
     """Measure all cases; what is compared is timed in turns, so that a slower minute of the machine slows all.
 
     Args:
@@ -113,7 +113,7 @@ def measure(
         yield [with_demands(row, cfg, machine) for row in rows] if demands else rows
 
 
-def time_in_turns(cases: Sequence[Case], cfg: Config, rounds: int) -> list[Row]:
+def time_in_turns(cases: Sequence[Case], cfg: Config, rounds: int) -> list[Measurement]:
     """Time cases that share a network, one after the other in each round."""
     model = build_model(cfg)
     works = [make_work(case, cfg, model) for case in cases]
@@ -121,12 +121,12 @@ def time_in_turns(cases: Sequence[Case], cfg: Config, rounds: int) -> list[Row]:
         kept = [work() for work in works]
     seconds = [[timed(work, model.device) for work in works] for _ in range(rounds)]
     return [
-        Row(case, kept[i], [turn[i] for turn in seconds], [turn[i] / turn[0] for turn in seconds])
+        Measurement(case, kept[i], [turn[i] for turn in seconds], [turn[i] / turn[0] for turn in seconds])
         for i, case in enumerate(cases)
     ]
 
 
-def with_demands(row: Row, cfg: Config, machine: Machine) -> Row:
+def with_demands(row: Measurement, cfg: Config, machine: Machine) -> Measurement:
     """Add to a row what its case asks of the machine."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         demands = process.submit(measure_demands, row.case, cfg, torch.get_num_threads()).result()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from err_seg.evaluation.results import text_table, write_csv
 from err_seg.lab.benchmarks.cases import Case
 from err_seg.lab.benchmarks.machine import Machine
-from err_seg.lab.benchmarks.measurement import Row, percentiles
+from err_seg.lab.benchmarks.measurement import Measurement, percentiles
 from err_seg.utils.files import write_json, write_text
 from err_seg.visualization.plots import panel_grid, save_figure
 
@@ -49,7 +49,7 @@ def group_title(case: Case) -> str:
     return f"{case.kind}: {case.config}, T = {case.num_classes}{images}"
 
 
-def group_table(rows: Sequence[Row]) -> str:
+def group_table(rows: Sequence[Measurement]) -> str:
     """Lay out a group's rows under its title, and the multiply-adds by part of the network under these."""
     tables = [group_title(rows[0].case), text_table(HEADER, [cells(row) for row in rows])]
     shares = {part: count / sum(row.macs.values()) for row in rows for part, count in row.macs.items()}
@@ -59,7 +59,7 @@ def group_table(rows: Sequence[Row]) -> str:
     return "\n\n".join(tables)
 
 
-def cells(row: Row) -> list[Any]:
+def cells(row: Measurement) -> list[Any]:
     """Return a row of the table."""
     median, low, high = percentiles(row.seconds)
     return [
@@ -86,7 +86,7 @@ def machine_text(machine: Machine) -> str:
     return f"{machine.name}: {rates}; {machine.bandwidth / 1e9:,.1f} GB/s"
 
 
-def save(rows: Sequence[Row], machine: Machine, command: str, output: Path) -> None:
+def save(rows: Sequence[Measurement], machine: Machine, command: str, output: Path) -> None:
     """Write ``results.json``, ``table.csv``, ``table.md`` and, where T, K, S or B varies, ``plot.png``."""
     output.mkdir(parents=True, exist_ok=True)
     document = {"command": command, "machine": asdict(machine), "rows": [asdict(row) for row in rows]}
@@ -103,19 +103,19 @@ def save(rows: Sequence[Row], machine: Machine, command: str, output: Path) -> N
         save_figure(draw(rows, axes), output / "plot.png")
 
 
-def varied(rows: Sequence[Row]) -> list[str]:
+def varied(rows: Sequence[Measurement]) -> list[str]:
     """List the axes with several numbers."""
     return [axis for axis in AXES if len({value for row in rows if (value := place(row, axis)) is not None}) > 1]
 
 
-def place(row: Row, axis: str) -> float | None:
+def place(row: Measurement, axis: str) -> float | None:
     """Return where a row lies on an axis; the reference keeps its own K, and so lies on none."""
     if axis != "num_kept":
         return float(getattr(row.case, axis))
     return None if row.case.is_reference else row.kept
 
 
-def draw(rows: Sequence[Row], axes: Sequence[str]) -> Figure:
+def draw(rows: Sequence[Measurement], axes: Sequence[str]) -> Figure:
     """Draw the median time of an image over each axis; bars reach from the 10th to the 90th percentile."""
     figure, panels = panel_grid(len(axes), (5.2, 3.8))
     for panel, axis in zip(panels, axes, strict=True):
@@ -143,7 +143,7 @@ def draw(rows: Sequence[Row], axes: Sequence[str]) -> Figure:
     return figure
 
 
-def line_name(row: Row, axis: str, axes: Sequence[str]) -> str:
+def line_name(row: Measurement, axis: str, axes: Sequence[str]) -> str:
     """Name the line of a plot that a row belongs to: everything but the axis that the plot is drawn over."""
     others = [
         f"{name[0]} = {getattr(row.case, field)}"

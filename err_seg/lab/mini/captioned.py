@@ -57,7 +57,7 @@ class PretrainingConfig:
     captions: int = field(default=SIXTY, repr=False)
 
 
-class Batch(NamedTuple):
+class CaptionedBatch(NamedTuple):
     """What a step shows.
 
     Attributes:
@@ -73,7 +73,7 @@ class Batch(NamedTuple):
     shares: Tensor
 
 
-def batches(config: PretrainingConfig) -> Iterator[Batch]:
+def batches(config: PretrainingConfig) -> Iterator[CaptionedBatch]:
     """Yield ``steps`` batches; each shows crops or scenes."""
     sources = draw_crops(config), draw_scenes(config)
     sides = config.crop_sides, config.scene_sides
@@ -98,7 +98,7 @@ def batches(config: PretrainingConfig) -> Iterator[Batch]:
             others = known[torch.randperm(len(known), generator=generator)[: config.captions]]
             classes = torch.cat([others, shown[shown >= 0]]).unique()
         prompts = torch.randint(len(PROMPTS), (len(classes),), generator=generator)
-        yield Batch(batch, classes, prompts, as_shares(shown, classes))
+        yield CaptionedBatch(batch, classes, prompts, as_shares(shown, classes))
 
 
 def as_shares(captions: Tensor, classes: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Way(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class WindowResult:
     """What was measured of a way on one kind of scenes.
 
     Attributes:
@@ -75,7 +75,7 @@ def ways(side: int) -> list[Way]:
     return [*whole, *map(Way, tiles), *reduced, Way(tiles[0], refined=True)]
 
 
-def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[Row]:
+def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[WindowResult]:
     """Measure every way on every kind of scenes.
 
     Args:
@@ -89,7 +89,7 @@ def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[Row]:
         tests = [LargeScenes("test", length=scenes, seed=seed, zoom=zoom) for seed in seeds]
         for way in ways(model.size):
             chosen_by = figures(model, validation, way)["mIoU"]
-            rows.append(Row(kind, str(way), chosen_by, [figures(model, test, way) for test in tests]))
+            rows.append(WindowResult(kind, str(way), chosen_by, [figures(model, test, way) for test in tests]))
             logger.info(line(rows[-1]))
     return rows
 
@@ -122,12 +122,12 @@ def predict(model: ERRSeg, image: np.ndarray, vocabulary: Sequence[str], way: Wa
     return model.predict(image, vocabulary, tile=tile, refine=way.refined, size=(height, width))
 
 
-def chosen(rows: Sequence[Row]) -> dict[str, str]:
+def chosen(rows: Sequence[WindowResult]) -> dict[str, str]:
     """Return for each kind of scenes the way that is best on validation scenes."""
     return {kind: max((r for r in rows if r.kind == kind), key=lambda r: r.validation).way for kind in KINDS}
 
 
-def line(row: Row) -> str:
+def line(row: WindowResult) -> str:
     """Write a row of the table: the mean over the seeds, with the standard deviation of the two IoU."""
     cells = [row.kind, row.way, f"{row.validation:.1f}"]
     for figure in FIGURES:
@@ -137,7 +137,7 @@ def line(row: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[WindowResult]) -> str:
     """Write the table, and what was chosen."""
     head = [
         "| scenes | | mIoU, validation | mIoU | boundary IoU | classes kept, % | CPU s |",
@@ -147,7 +147,7 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join([*head, *map(line, rows)]) + "\n" + best
 
 
-def save(rows: Sequence[Row], command: str, output: Path) -> None:
+def save(rows: Sequence[WindowResult], command: str, output: Path) -> None:
     """Write ``large_images.json`` and ``large_images.md``."""
     settings = {"command": command, "threads": torch.get_num_threads()}
     document = {"rows": [asdict(row) for row in rows], "chosen": chosen(rows), "settings": settings}

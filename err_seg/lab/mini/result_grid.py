@@ -8,7 +8,7 @@ from PIL import Image
 
 from err_seg.mini.vocabulary import UNSEEN, VOCABULARY
 from err_seg.visualization.colors import class_colors
-from err_seg.visualization.grid import Row, fitting_size, lay_out
+from err_seg.visualization.grid import GridRow, fitting_size, lay_out
 from err_seg.visualization.legend import FAINT, INK, Entry
 
 Labels = NDArray[np.int64]
@@ -38,7 +38,7 @@ def prediction_grid(
             Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST)
             for pixels in [image, *(colors[labels] for labels in maps)]
         ]
-        rows.append(Row(panels, [_legend(maps, colors)]))
+        rows.append(GridRow(panels, [_legend(maps, colors)]))
     return lay_out([[title] for title in ("image", "truth", *predictions)], rows, NOTE)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from err_seg.lab.sweeps.definition import Sweep
 from err_seg.lab.sweeps.plan import Run
 from err_seg.lab.sweeps.plots import draw_sweep
-from err_seg.lab.sweeps.results import Row
+from err_seg.lab.sweeps.results import VariantResult
 from err_seg.lab.sweeps.tables import markdown_table
 from err_seg.utils.files import write_text
 from err_seg.visualization.plots import save_figure
@@ -47,7 +47,7 @@ class Section:
     """One sweep: the rows measured so far, its runs, and images that take the place of its plot."""
 
     sweep: Sweep
-    rows: list[Row]
+    rows: list[VariantResult]
     runs: list[Run]
     command: str
     images: tuple[tuple[str, str], ...] = ()

@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from err_seg.config import get_cfg
 from err_seg.lab.sweeps.definition import Plot, Sweep, SweepError
-from err_seg.lab.sweeps.results import KEPT, MACS, MEMORY, Row
+from err_seg.lab.sweeps.results import KEPT, MACS, MEMORY, VariantResult
 from err_seg.lab.sweeps.tables import columns_of
 
 
-def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
+def draw_sweep(sweep: Sweep, rows: Sequence[VariantResult]) -> Figure:
     """Draw mIoU over the swept setting, a line per column with bars of one standard deviation; dashed: the paper's.
 
     Raises:
@@ -63,7 +63,9 @@ def draw_sweep(sweep: Sweep, rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def draw_classes_kept(panel: Axes, rows: Sequence[Row], places: Sequence[float], columns: Sequence[str]) -> None:
+def draw_classes_kept(
+    panel: Axes, rows: Sequence[VariantResult], places: Sequence[float], columns: Sequence[str]
+) -> None:
     """Draw on an axis of its own, dotted, how many classes are kept per image; of several benchmarks, the mean."""
     means = [[row.mean(column) for column in columns] for row in rows]
     points = sorted(

@@ -33,7 +33,7 @@ NEGLIGIBLE = 0.1
 
 
 @dataclass(frozen=True)
-class Row:
+class VariantResult:
     """One variant's values.
 
     Attributes:
@@ -59,9 +59,9 @@ class Row:
         return statistics.stdev(values) if len(values) > 1 else None
 
 
-def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[Row]:
+def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[VariantResult]:
     """Collect the values of the runs that are done: one row per variant, in the sweep's order."""
-    rows = {variant.name: Row(variant.name, paper=variant.paper) for variant in sweep.variants}
+    rows = {variant.name: VariantResult(variant.name, paper=variant.paper) for variant in sweep.variants}
     for run in runs:
         row = rows[run.variant.name]
         if not run.is_evaluated():
@@ -125,7 +125,7 @@ def training_memory(run: Run) -> dict[str, float]:
     return {MEMORY: max(json.loads(line).get("max_mem", 0) for line in lines) / 1024} if facts["cuda"] and lines else {}
 
 
-def verdict(row: Row, reference: Row, column: str) -> str:
+def verdict(row: VariantResult, reference: VariantResult, column: str) -> str:
     """Compare a row with the reference: seed by seed as measured, and by the mean over the columns in the paper.
 
     Returns:
@@ -145,13 +145,13 @@ def verdict(row: Row, reference: Row, column: str) -> str:
     return "as in the paper" if mean * paper > 0 else "other way round"
 
 
-def seed_differences(row: Row, reference: Row, column: str) -> list[float]:
+def seed_differences(row: VariantResult, reference: VariantResult, column: str) -> list[float]:
     """List row minus reference for each seed that both have."""
     ours, theirs = (dict(zip(r.seeds, r.values.get(column, ()), strict=False)) for r in (row, reference))
     return [ours[seed] - theirs[seed] for seed in row.seeds if seed in ours and seed in theirs]
 
 
-def paper_difference(row: Row, reference: Row) -> float | None:
+def paper_difference(row: VariantResult, reference: VariantResult) -> float | None:
     """Average row minus reference over the paper's benchmarks; ``None`` for the reference and without values."""
     shared = [name for name in BENCHMARKS.values() if name in row.paper and name in reference.paper]
     if row is reference or not shared:

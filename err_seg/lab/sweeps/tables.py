@@ -16,7 +16,7 @@ from err_seg.lab.sweeps.results import (
     MACS,
     MEMORY,
     MINI_COLUMNS,
-    Row,
+    VariantResult,
     paper_difference,
     seed_differences,
     verdict,
@@ -52,7 +52,7 @@ def _pairs(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items()) or "as the base"
 
 
-def columns_of(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
+def columns_of(sweep: Sweep, rows: Sequence[VariantResult]) -> list[str]:
     """List the columns of values; those of the paper too, if nothing is measured yet."""
     known = MINI_COLUMNS if sweep.is_mini else tuple(BENCHMARKS.values())
     named = {column for row in rows for column in [*row.values, *(() if sweep.is_mini else row.paper)]}
@@ -61,7 +61,7 @@ def columns_of(sweep: Sweep, rows: Sequence[Row]) -> list[str]:
     return shown + [column for column in (MACS, MEMORY) if column in named]
 
 
-def markdown_table(sweep: Sweep, rows: Sequence[Row]) -> str:
+def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
     """Lay the table out.
 
     On the real data a cell is "measured (paper)". Values of the miniature world cannot be compared with the paper's:
@@ -89,7 +89,7 @@ def markdown_table(sweep: Sweep, rows: Sequence[Row]) -> str:
     return text_table(header, table)
 
 
-def _measured(row: Row, column: str) -> str:
+def _measured(row: VariantResult, column: str) -> str:
     mean, deviation = row.mean(column), row.deviation(column)
     if mean is None:
         return "–"
@@ -97,27 +97,27 @@ def _measured(row: Row, column: str) -> str:
     return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation is not None else "")
 
 
-def _difference(row: Row, reference: Row) -> str:
+def _difference(row: VariantResult, reference: VariantResult) -> str:
     """The mean of the differences between runs of the same seed, and their standard deviation."""
     differences = [] if row is reference else seed_differences(row, reference, DECIDING)
     spread = f" ± {statistics.stdev(differences):.1f}" if len(differences) > 1 else ""
     return f"{statistics.fmean(differences):+.1f}{spread}" if differences else ""
 
 
-def _published(row: Row, names: Sequence[str]) -> str:
+def _published(row: VariantResult, names: Sequence[str]) -> str:
     """The paper's values of a row, in one cell."""
     values = [f"{row.paper[name]:.1f}" if name in row.paper else "–" for name in names]
     further = [f"{row.paper[name]:g} {name.split()[-1]}" for name in (MACS, MEMORY) if name in row.paper]
     return ", ".join([" ".join(values), *further]) if row.paper else "–"
 
 
-def _comparison(row: Row, reference: Row) -> list[str]:
+def _comparison(row: VariantResult, reference: VariantResult) -> list[str]:
     paper = paper_difference(row, reference)
     # rounded first: no "-0.0"
     return ["" if paper is None else f"{round(paper, 1) + 0.0:+.1f}", verdict(row, reference, DECIDING)]
 
 
-def save_tables(sweep: Sweep, rows: Sequence[Row], folder: Path, command: str) -> None:
+def save_tables(sweep: Sweep, rows: Sequence[VariantResult], folder: Path, command: str) -> None:
     """Write ``table.md``, ``table.csv`` and ``results.json`` to a folder; missing values are left empty.
 
     Args:

@@ -39,7 +39,7 @@ MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
-class Row:
+class VocabularyResult:
     """One way of predicting, with one vocabulary.
 
     Attributes:
@@ -66,7 +66,7 @@ class Limits(NamedTuple):
     seconds: float
 
 
-def measure(cfg: Config, limits: Limits, *, trained: bool = True) -> list[Row]:
+def measure(cfg: Config, limits: Limits, *, trained: bool = True) -> list[VocabularyResult]:
     """Train the network of a configuration, and measure every data set of ``DATASETS.TEST``.
 
     Args:
@@ -77,17 +77,17 @@ def measure(cfg: Config, limits: Limits, *, trained: bool = True) -> list[Row]:
     model = build_model(cfg)
     if trained:
         train(cfg, model)
-    rows: list[Row] = []
+    rows: list[VocabularyResult] = []
     for name in cfg.DATASETS.TEST:
         pairs = SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT)
         total = len(pairs.spec.vocabulary)
         for method, num_kept in ((FREE, 0), (CRM, cfg.MODEL.CRM.NUM_KEPT), (ALL, total)):
             needed = growth(rows, num_kept)
             if method == ALL and needed > limits.memory:
-                row = Row(total, method, num_kept, needed)
+                row = VocabularyResult(total, method, num_kept, needed)
             else:
                 memory, milliseconds = alone(cfg, name, num_kept)
-                row = Row(total, method, num_kept, memory, milliseconds)
+                row = VocabularyResult(total, method, num_kept, memory, milliseconds)
                 if milliseconds * len(pairs) <= limits.seconds * 1e3:
                     row = replace(row, miou=miou(cfg, model, pairs, num_kept))
             rows.append(row)
@@ -114,7 +114,7 @@ def shown_miou(result: BenchmarkResult) -> dict[str, float]:
     return {group: float(np.nanmean(values)) for group, values in groups.items()}
 
 
-def growth(rows: Sequence[Row], num_kept: int) -> float:
+def growth(rows: Sequence[VocabularyResult], num_kept: int) -> float:
     """Estimate the memory of keeping K classes from the largest two numbers of classes measured; 0 before there are."""
     known = {row.num_kept: row.memory for row in rows if row.num_kept and row.milliseconds is not None}
     if len(known) < 2:
@@ -183,13 +183,13 @@ def _choosing_memory(cfg: Config, num_classes: int) -> float:
         return peak()
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[VocabularyResult]) -> str:
     """Write the table: mIoU in percent, CPU milliseconds and memory of one image."""
     head = ["| T | | seen | unseen | all | ms | MB |", "|---:|---|---:|---:|---:|---:|---:|"]
     return "\n".join([*head, *map(line, rows)]) + "\n"
 
 
-def line(row: Row) -> str:
+def line(row: VocabularyResult) -> str:
     """Write one row of the table."""
     title = f"| {row.names:,} | {row.method}" + (f", K = {row.num_kept:,}" if row.num_kept else "")
     if row.milliseconds is None:
@@ -200,7 +200,7 @@ def line(row: Row) -> str:
     return f"{title} | " + " | ".join(f"{row.miou[group]:.1f}" for group in ("seen", "unseen", "all")) + f" | {cost}"
 
 
-def draw(rows: Sequence[Row]) -> Figure:
+def draw(rows: Sequence[VocabularyResult]) -> Figure:
     """Draw mIoU, time and memory over the number of names."""
     figure, panels = panel_grid(3, (3.4, 2.8))
     titles = ("mIoU, %", "CPU ms an image", "peak memory, MB")
@@ -221,7 +221,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def save(rows: Sequence[Row], cfg: Config, command: str, output: Path) -> None:
+def save(rows: Sequence[VocabularyResult], cfg: Config, command: str, output: Path) -> None:
     """Write ``vocabularies.json``, ``.md`` and ``.png``."""
     settings = {"command": command, "threads": torch.get_num_threads(), "config": cfg.dump()}
     write_json(output / "vocabularies.json", {"rows": [asdict(row) for row in rows], "settings": settings})

@@ -32,9 +32,9 @@ def test_losses_and_gradients_are_the_networks_own(toy_model):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(2, 3, 64, 64, generator=generator)
     labels = torch.randint(-1, 4, (2, 64, 64), generator=generator)
-    tokens = model.words.tokenize(VOCABULARY)
-    padded = all_positions(tokens, model.words.context_length)
-    assert tokens.shape[-1] < padded.shape[-1] == model.words.context_length
+    tokens = model.vocabulary_encoder.tokenize(VOCABULARY)
+    padded = all_positions(tokens, model.vocabulary_encoder.context_length)
+    assert tokens.shape[-1] < padded.shape[-1] == model.vocabulary_encoder.context_length
 
     out = model(inputs, tokens, labels=labels)
     ours = segmentation_loss(out.logits, out.kept, labels, len(VOCABULARY))
@@ -58,7 +58,7 @@ def test_parameters_are_shared_and_the_network_is_as_before(toy_model):
 @torch.no_grad()
 def test_empty_positions_do_not_matter(toy_model):
     model = toy_model()
-    tokens = model.words.tokenize(VOCABULARY)
+    tokens = model.vocabulary_encoder.tokenize(VOCABULARY)
     short, whole = (embed_prompts(model.encoder.clip, t) for t in (tokens, all_positions(tokens, 77)))
     torch.testing.assert_close(short, whole)
 

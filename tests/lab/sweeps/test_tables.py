@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix, save_results
 from err_seg.lab.sweeps import SweepError, load_sweep, plan_runs
 from err_seg.lab.sweeps.plots import draw_sweep
-from err_seg.lab.sweeps.results import MACS, MEMORY, Row, measured_rows, paper_difference, verdict
+from err_seg.lab.sweeps.results import MACS, MEMORY, VariantResult, measured_rows, paper_difference, verdict
 from err_seg.lab.sweeps.tables import markdown_table, save_tables
 from err_seg.mini.vocabulary import SEEN, UNSEEN, VOCABULARY
 
@@ -17,7 +17,7 @@ SWEEPS = REPOSITORY / "configs/ablations"
 
 
 def row(name="row", all_=(), paper=None):
-    return Row(name, list(range(len(all_))), {"all": list(all_)} if len(all_) else {}, paper or {})
+    return VariantResult(name, list(range(len(all_))), {"all": list(all_)} if len(all_) else {}, paper or {})
 
 
 REFERENCE = row("full", (60.0, 62.0, 61.0), {"A-847": 10.0, "PC-59": 50.0})
@@ -40,7 +40,7 @@ def test_verdict(figures, paper, expected):
 
 
 def test_differences_are_taken_seed_by_seed():
-    other = Row("other", [2, 0], {"all": [60.0, 59.0]}, {"PAS-20": 1.0, "A-847": 11.0})
+    other = VariantResult("other", [2, 0], {"all": [60.0, 59.0]}, {"PAS-20": 1.0, "A-847": 11.0})
     assert verdict(other, REFERENCE, "all") == "other way round", "both are 1.0 lower, without any spread"
     assert paper_difference(other, REFERENCE) == 1.0, "over the columns that both have"
     assert paper_difference(REFERENCE, REFERENCE) is None

@@ -8,7 +8,16 @@ import pytest
 from err_seg.commands.mini import main
 from err_seg.config import get_cfg, shipped_configs
 from err_seg.evaluation import BenchmarkResult
-from err_seg.lab.sweeps.vocabulary_length import ALL, CRM, FREE, Row, choosing_memory, growth, markdown, shown_miou
+from err_seg.lab.sweeps.vocabulary_length import (
+    ALL,
+    CRM,
+    FREE,
+    VocabularyResult,
+    choosing_memory,
+    growth,
+    markdown,
+    shown_miou,
+)
 from err_seg.mini.worlds import world
 
 CONFIG = shipped_configs() / "mini/err_seg_large.yaml"
@@ -25,11 +34,11 @@ def test_miou_is_that_of_the_names_shown():
 
 
 def test_memory_of_more_classes_is_extrapolated():
-    rows = [Row(100, FREE, 0, 5e6, 1.0, MIOU), Row(100, CRM, 12, 20e6, 1.0, MIOU)]
+    rows = [VocabularyResult(100, FREE, 0, 5e6, 1.0, MIOU), VocabularyResult(100, CRM, 12, 20e6, 1.0, MIOU)]
     assert growth(rows, 100) == 0
-    rows.append(Row(100, ALL, 100, 108e6, 1.0, MIOU))
+    rows.append(VocabularyResult(100, ALL, 100, 108e6, 1.0, MIOU))
     assert growth(rows, 10_000) == pytest.approx(108e6 + 9_900 * 1e6)
-    rows.append(Row(10_000, ALL, 10_000, growth(rows, 10_000)))
+    rows.append(VocabularyResult(10_000, ALL, 10_000, growth(rows, 10_000)))
     assert growth(rows, 200) == pytest.approx(208e6), "what was not run teaches nothing"
     table = markdown(rows).splitlines()
     assert table[3] == "| 100 | CRM, K = 12 | 50.0 | 40.0 | 45.0 | 1 | 19 |"
