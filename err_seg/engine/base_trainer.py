@@ -247,9 +247,7 @@ def under_way(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
     solver = cfg.SOLVER
     kept = Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text
     with (
-        translate_errors(
-            TrainingError, Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text, "--resume"
-        ),
+        translate_errors(TrainingError, kept, "--resume"),
         stop_request() as stop,
         tf32(solver.TF32),
         deterministic(solver.DETERMINISTIC),

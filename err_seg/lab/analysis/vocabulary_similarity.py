@@ -13,7 +13,7 @@ from err_seg.config import Config
 from err_seg.data import DatasetError, dataset_names, get_dataset, load_vocabulary, vocabulary_names
 from err_seg.evaluation.results import text_table
 from err_seg.modeling.clip import build_clip, load_clip_weights
-from err_seg.models.build import build_model, build_words
+from err_seg.models.build import build_model, build_vocabulary_encoder
 from err_seg.text.cache import encode_in_batches
 from err_seg.utils.device import resolve_device
 from err_seg.utils.files import atomic_write, write_json
@@ -107,11 +107,11 @@ def build_embedder(cfg: Config) -> Embedder:
     load_clip_weights(clip, settings.NAME, settings.PRETRAINED)
     clip.visual = None
     clip.to(resolve_device(cfg.MODEL.DEVICE)).eval()
-    words = build_words(cfg, clip)
+    encoder = build_vocabulary_encoder(cfg, clip)
 
     @torch.no_grad()
     def embed(vocabulary: Sequence[str]) -> Tensor:
-        return encode_in_batches(clip, words.tokenize(vocabulary))
+        return encode_in_batches(clip, encoder.tokenize(vocabulary))
 
     return embed
 
