@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-from pathlib import Path
 
 # before torch is loaded: on some processors sums differ from those of a process that is given one thread later
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -15,34 +14,10 @@ import torch
 
 import err_seg
 from err_seg.data.catalog import CATALOG
+from tests.helpers.toy import TOY, liven
 
 # their fixtures are for all tests
-pytest_plugins = ["toy_training", "predicting", "fake_cuda", "web_page"]
-
-TESTS = Path(__file__).parent
-REPOSITORY = TESTS.parent
-SHARED = REPOSITORY.parent / "shared"
-
-TOY = [
-    *("MODEL.DEVICE", "cpu"),
-    *("MODEL.CLIP.NAME", str(TESTS / "toy_clip.json")),
-    *("MODEL.TEXT.CACHE_DIR", "none"),
-    *("MODEL.CRM.NUM_KEPT", 4),
-    *("MODEL.CRM.NUM_KEPT_TRAIN", 4),
-    *("MODEL.COST_EMBEDDING.HIDDEN_DIM", 8),
-    *("MODEL.COST_EMBEDDING.DIM", 16),
-    *("MODEL.ESCF.NUM_LAYERS", 2),
-    *("MODEL.ESCF.GUIDANCE_DIM", 8),
-    *("MODEL.ESCF.GUIDANCE_HIDDEN_DIM", 8),
-    *("MODEL.GUD.DIMS", [16, 8, 8]),
-    *("MODEL.GUD.GUIDANCE_DIMS", [8, 4, 4]),
-    *("INPUT.SIZE", 64),
-    *("INPUT.CROP_SIZE", 64),
-    *("INPUT.MIN_SIZE_TRAIN", [64]),
-    *("INPUT.MIN_SIZE_TEST", 64),
-    *("DATALOADER.NUM_WORKERS", 0),
-]
-VOCABULARY = ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light")
+pytest_plugins = [f"tests.helpers.{name}" for name in ("training", "predicting", "fake_cuda", "web_page")]
 
 
 def pytest_configure(config):
@@ -82,18 +57,6 @@ def toy_model(toy_cfg):
         return model
 
     return build
-
-
-def liven(model):
-    """Give a random network the contrasts that training would: scale what is initialised to next to nothing."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("gamma"):
-                parameter.fill_(0.5)
-            elif parameter.dim() > 1 and not name.startswith("encoder.clip.token"):
-                fan_in = parameter[0].numel()
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) / fan_in**0.5)
 
 
 @pytest.fixture

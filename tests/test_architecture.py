@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from documents import blocks
-from toy_training import write_images
 
 import err_seg
 from err_seg.models import build
+from tests.helpers.documents import blocks
+from tests.helpers.toy import REPOSITORY
+from tests.helpers.training import write_images
 
 TEXT = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
 RESNET = {

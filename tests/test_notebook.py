@@ -5,9 +5,9 @@ import json
 import shutil
 
 import pytest
-from conftest import REPOSITORY
 
 from err_seg import Segmentation
+from tests.helpers.toy import REPOSITORY
 
 NOTEBOOK = json.loads((REPOSITORY / "examples/first_steps.ipynb").read_text(encoding="utf-8"))
 CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]

@@ -3,11 +3,11 @@
 import shutil
 
 import numpy as np
-from conftest import REPOSITORY, TOY
-from documents import blocks
 from PIL import Image
 
 import err_seg
+from tests.helpers.documents import blocks
+from tests.helpers.toy import REPOSITORY, TOY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 

@@ -6,16 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+
+from tests.helpers.processes import run_script
+from tests.helpers.toy import REPOSITORY
 
 CONFIG = str(REPOSITORY / "configs/err_seg_convnext_b.yaml")
 PRINTS_ITS_ARGUMENTS = '#!/bin/sh\nfor argument in "$@"; do echo "$argument"; done\n'
-
-
-def run_script(script, *arguments, folder=None, **variables):
-    environment = {name: value for name, value in os.environ.items() if name not in ("ERR_SEG_VENV", "PYTHON")}
-    command = ["bash", str(script), *map(str, arguments)]
-    return subprocess.run(command, env={**environment, **variables}, cwd=folder, capture_output=True, text=True)
 
 
 def make_python(file):

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from conftest import REPOSITORY
-from documents import blocks, commands
 from PIL import Image
 
 import err_seg
 from err_seg.commands import main, models
 from err_seg.models import hub
+from tests.helpers.documents import blocks, commands
+from tests.helpers.toy import REPOSITORY
 
 USING = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
 EXTRAS = {"fiftyone": "fiftyone", "ray": "ray", "err-seg export": "onnxscript"}

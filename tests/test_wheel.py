@@ -8,8 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY
 from PIL import Image
+
+from tests.helpers.toy import REPOSITORY
 
 WORDS = "red circle, blue square, yellow brick wall"
 QUICK = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "INPUT.SIZE", "64", "INPUT.CROP_SIZE", "64"]

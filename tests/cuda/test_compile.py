@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import TOY
 
 from err_seg.modeling.loss import segmentation_loss
+from tests.helpers.toy import TOY
 
 TOY_VIT = ["MODEL.CLIP.NAME", TOY[3].replace("toy_clip", "toy_vit"), "MODEL.HSM.ENABLED", False]
 TOY_VIT += ["MODEL.GUD.GUIDANCE_DIMS", [0, 0, 0]]

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import TOY
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -10,6 +9,7 @@ import err_seg
 from err_seg.modeling.layers import DeterministicResize, resize
 from err_seg.modeling.loss import segmentation_loss
 from err_seg.utils.device import deterministic
+from tests.helpers.toy import TOY
 
 # Of the documented list of what raises on CUDA (torch.use_deterministic_algorithms), and cumsum of floats, which raised
 # up to torch 2.8

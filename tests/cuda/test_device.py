@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import run
 
 import err_seg
 from err_seg.engine import evaluate
 from err_seg.engine.trainer import PlainTrainer
 from err_seg.utils.device import deterministic, read_tf32, resolve_precision, tf32
+from tests.helpers.training import run
 
 OFF, ON = ("ieee", "ieee"), ("tf32", "tf32")
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")

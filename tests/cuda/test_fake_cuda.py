@@ -4,8 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from fake_cuda import CUDA, NoWaiting, build_shape, move_to_fake
 
 import err_seg
 from err_seg.data import Batch
@@ -14,6 +12,8 @@ from err_seg.evaluation import BoundaryConfusion, ConfusionMatrix
 from err_seg.evaluation.tta import View, segment_views
 from err_seg.text.cache import encode_in_batches
 from err_seg.utils.device import PRECISIONS, autocast
+from tests.helpers.fake_cuda import CUDA, NoWaiting, build_shape, move_to_fake
+from tests.helpers.toy import REPOSITORY
 
 SHIPPED = sorted(file for file in REPOSITORY.glob("configs/**/*.yaml") if file.parent.name != "ablations")
 SMALL = ["MODEL.CLIP.PRETRAINED", "", "MODEL.WEIGHTS", "", "INPUT.SIZE", 128, "INPUT.CROP_SIZE", 64]

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from test_scripts import run_script
-from toy_training import environment
 
 from err_seg.gpu_checks import CHECKS, Trial, checks, run_checks
 from err_seg.gpu_checks.trial import Finding
+from tests.helpers.processes import run_script
+from tests.helpers.toy import REPOSITORY
+from tests.helpers.training import environment
 
 IN_THIS_PROCESS = ["compare", "benchmark", "precisions", "waiting", "profile", "memory"]
 

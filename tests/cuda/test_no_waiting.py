@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import VOCABULARY
-from fake_cuda import NoWaiting
 
 from err_seg.data import Batch
 from err_seg.engine.step import training_loss, vocabulary_input
 from err_seg.utils.device import PRECISIONS, autocast
+from tests.helpers.fake_cuda import NoWaiting
+from tests.helpers.toy import VOCABULARY
 
 
 @pytest.mark.parametrize("negatives", [True, False])

@@ -5,9 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY, liven
 from PIL import Image
-from toy_training import declaration
 
 import err_seg
 from err_seg.data import (
@@ -23,6 +21,8 @@ from err_seg.engine import evaluate
 from err_seg.engine.step import training_transform
 from err_seg.evaluation.results import load_results
 from err_seg.visualization.colors import class_colors
+from tests.helpers.toy import VOCABULARY, liven
+from tests.helpers.training import declaration
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2

@@ -4,14 +4,14 @@ import re
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, TOY
 from PIL import Image
-from test_engine_choice import hide_detectron2
 
 import err_seg
 from err_seg.commands.engines import choose_engine
 from err_seg.config import ConfigError
 from err_seg.models.checkpoint import save_weights
+from tests.helpers.processes import hide_detectron2
+from tests.helpers.toy import REPOSITORY, TOY
 
 pytestmark = pytest.mark.d2
 PAGE = (REPOSITORY / "README.md").read_text(encoding="utf-8")

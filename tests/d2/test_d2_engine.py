@@ -7,15 +7,15 @@ import subprocess
 
 import pytest
 import torch
-from test_killed_workers import kill_a_loader_process
-from toy_training import assert_same_weights, command, environment, lines, metrics
-from toy_training import run as plain_train
 
 from err_seg.config import ConfigError
 from err_seg.engine import build_optimizer, build_schedule, step
 from err_seg.engine.run_log import RunLog
 from err_seg.models.checkpoint import read_checkpoint
 from err_seg.utils.errors import EvaluationError, TrainingError
+from tests.helpers.processes import kill_a_loader_process
+from tests.helpers.training import assert_same_weights, command, environment, lines, metrics
+from tests.helpers.training import run as plain_train
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, TOY, VOCABULARY
-from test_checkpoint import released_state
 from torch import nn
 
 import err_seg
 from err_seg.config import ConfigError
 from err_seg.data import get_dataset
 from err_seg.models.checkpoint import CheckpointError, load_weights, save_weights
+from tests.helpers.released import released_state
+from tests.helpers.toy import REPOSITORY, TOY, VOCABULARY
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2

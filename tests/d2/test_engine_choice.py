@@ -7,16 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import REPOSITORY
 
 from err_seg.commands.engines import choose_engine
 from err_seg.config import ConfigError
-
-
-def hide_detectron2(monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] == "detectron2" or name.startswith("err_seg.d2")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "detectron2", None)
+from tests.helpers.processes import hide_detectron2
+from tests.helpers.toy import REPOSITORY
 
 
 def test_without_detectron2_auto_is_plain_and_detectron2_an_error_with_the_install_line(monkeypatch):

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 import torch
-from toy_training import lines, metrics, run, stop_after, training_state
 
 import err_seg
 from err_seg.engine.checkpoints import Checkpoints, TrainingState
 from err_seg.models.checkpoint import CheckpointError, read_checkpoint
+from tests.helpers.training import lines, metrics, run, stop_after, training_state
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2

@@ -2,7 +2,6 @@ import contextlib
 import io
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,9 @@ from PIL import Image
 
 from err_seg.data import images
 from err_seg.data.images import ImageReadError, read_image, read_label
+from tests.helpers.toy import SHARED
 
-SAMPLES = Path(__file__).parents[3] / "shared" / "samples"
+SAMPLES = SHARED / "samples"
 
 # corners: red, green / blue, white
 CORNERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)

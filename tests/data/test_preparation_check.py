@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_preparation_command import (
+
+from err_seg.data.preparation import CONVERSIONS
+from tests.helpers.preparation import (
     CONVERTED,
     MAKERS,
     files,
@@ -16,8 +18,6 @@ from test_preparation_command import (
     save_image,
     save_label,
 )
-
-from err_seg.data.preparation import CONVERSIONS
 
 
 @pytest.mark.parametrize("name", CONVERSIONS)

@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from test_preparation_command import (
+
+from tests.helpers.preparation import (
     CONTEXT_ID,
     CONVERTED,
     files,

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from PIL import Image
 
 from err_seg.commands.prepare import main
 from err_seg.utils.files import atomic_write, remove_partial_files
+from tests.helpers.toy import REPOSITORY
 
-COMMAND = Path(__file__).resolve().parents[2] / "datasets" / "prepare.py"
+COMMAND = REPOSITORY / "datasets" / "prepare.py"
 LABELS = "VOCdevkit/VOC2012/annotations_detectron2/val"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")

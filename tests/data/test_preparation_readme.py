@@ -3,19 +3,18 @@
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
-from test_preparation_command import MAKERS, make_coco
 
 from err_seg.commands.prepare import main
 from err_seg.config import get_cfg
 from err_seg.data import SegmentationPairs, get_dataset, register, spec_from_dict, unregister
 from err_seg.data.catalog import BUILTIN
+from tests.helpers.preparation import MAKERS, make_coco
+from tests.helpers.toy import REPOSITORY
 
-ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")
+TEXT = (REPOSITORY / "datasets" / "README.md").read_text(encoding="utf-8")
 
 
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
@@ -47,7 +46,7 @@ def test_the_configuration_entry_and_the_call_declare_the_same(tmp_path):
     classes = tmp_path / "classes.txt"
     classes.write_text("road\nbuilding, house\nsky\n")
     entry = block("yaml", "CUSTOM").replace("/data/streets/classes.txt", str(classes))
-    base = ROOT / "configs" / "err_seg_convnext_b.yaml"
+    base = REPOSITORY / "configs" / "err_seg_convnext_b.yaml"
     path = tmp_path / "own.yaml"
     path.write_text(entry.replace("err_seg_convnext_b.yaml", str(base)))
     cfg = get_cfg(str(path))

@@ -2,14 +2,14 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 from err_seg.commands.prepare import main
 from err_seg.data.preparation import CONVERSIONS
+from tests.helpers.toy import SHARED
 
-RAW = Path(__file__).resolve().parents[3] / "shared" / "samples" / "raw"
+RAW = SHARED / "samples" / "raw"
 
 pytestmark = pytest.mark.skipif(not RAW.is_dir(), reason="the real samples are not here")
 

@@ -3,9 +3,9 @@
 import logging
 
 import pytest
-from toy_training import assert_same_weights, metrics, run, stop_after
 
 from err_seg.engine.skipped_samples import DamagedPairs
+from tests.helpers.training import assert_same_weights, metrics, run, stop_after
 
 
 @pytest.mark.parametrize("workers", [0, 2])

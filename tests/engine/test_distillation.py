@@ -2,9 +2,7 @@
 
 import pytest
 import torch
-from conftest import TESTS, VOCABULARY, liven
 from torch.nn import functional as F
-from toy_training import assert_resumes_exactly, assert_same_weights, metrics, run, training_state
 
 import err_seg
 from err_seg.config import ConfigError
@@ -13,8 +11,11 @@ from err_seg.engine.distillation import Teacher
 from err_seg.engine.step import training_loss, vocabulary_input
 from err_seg.modeling.crm import NOT_KEPT
 from err_seg.modeling.loss import count_pixels, distillation_loss
+from tests.helpers.toy import TESTS, VOCABULARY, liven
+from tests.helpers.training import assert_resumes_exactly, assert_same_weights, metrics, run, training_state
 
-OTHER = ("MODEL.CLIP.NAME", str(TESTS / "toy_fastvit.json"), "INPUT.SIZE", 96, "MODEL.PIXEL_MEAN", [0.0, 0.0, 0.0])
+FASTVIT = str(TESTS / "helpers/toy_fastvit.json")
+OTHER = ("MODEL.CLIP.NAME", FASTVIT, "INPUT.SIZE", 96, "MODEL.PIXEL_MEAN", [0.0, 0.0, 0.0])
 STILL = ("MODEL.ESCF.DROP_PATH", 0.0)
 CPU = torch.device("cpu")
 

@@ -6,7 +6,6 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from toy_training import assert_same_weights, command, environment, run
 
 from err_seg.engine import EvaluationError, TrainingError, evaluate
 from err_seg.engine.trainer import PlainTrainer
@@ -14,6 +13,7 @@ from err_seg.models.checkpoint import save_weights
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.disk import disk_error
 from err_seg.utils.files import atomic_write
+from tests.helpers.training import assert_same_weights, command, environment, run
 
 QUIET = ("LOG.PERIOD", 1000)  # nothing but the file in question is written
 

@@ -7,13 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from multiprocessing.resource_sharer import DupFd
 
 import psutil
 import pytest
 import torch
-from toy_training import assert_same_weights, command, declaration, environment, run, wait_for
 
 from err_seg.data import ImageReadError, SegmentationPairs, WorkerError, get_dataset, register, spec_from_dict
 from err_seg.data.loader import training_loader
@@ -21,15 +19,8 @@ from err_seg.data.transforms import TrainingTransform
 from err_seg.data.workers import start_worker, worker_failures
 from err_seg.engine import EvaluationError, TrainingError, evaluate
 from err_seg.engine.trainer import PlainTrainer
-
-
-def kill_a_loader_process(signum=signal.SIGKILL):
-    children = psutil.Process().children()
-    workers = [c for c in children if c.name().startswith("pt_data_worker") and c.status() != psutil.STATUS_ZOMBIE]
-    worker = max(workers, key=psutil.Process.create_time)  # an earlier loader's may still be ending
-    worker.send_signal(signum)
-    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:  # the news come here, or some time after
-        time.sleep(0.01)
+from tests.helpers.processes import kill_a_loader_process
+from tests.helpers.training import assert_same_weights, command, declaration, environment, run, wait_for
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGBUS])

@@ -16,8 +16,6 @@ import psutil
 import pytest
 import torch
 import torch.distributed as dist
-from test_two_machines import join, start_machines
-from toy_training import wait_for
 
 import err_seg
 from err_seg.commands import train
@@ -28,6 +26,8 @@ from err_seg.engine.launch import join_processes, launch
 from err_seg.engine.trainer import PlainTrainer
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.utils import heartbeat
+from tests.helpers.processes import join, start_machines
+from tests.helpers.training import wait_for
 
 GO_ON = "the same command does the evaluation where it was"
 GONE = "is gone: it was killed, or its machine went down"

@@ -4,12 +4,12 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import SHARED
 
 import err_seg
 from err_seg.engine import build_optimizer, build_schedule, parameter_groups
 from err_seg.engine.schedule import lr_factor, set_learning_rates
 from err_seg.models.checkpoint_names import current_name
+from tests.helpers.toy import GOLDEN
 
 CONFIGS = {"b": "configs/err_seg_convnext_b.yaml", "l": "configs/err_seg_convnext_l.yaml"}
 
@@ -21,12 +21,11 @@ def model_on_no_device(size):
         return err_seg.build_model(cfg), cfg
 
 
-@pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason="the golden references are not here")
 @pytest.mark.parametrize("size", CONFIGS)
 def test_groups_are_the_published_ones(size, monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
     model, cfg = model_on_no_device(size)
-    file = json.loads((SHARED / "golden" / f"optimizer_{size}.json").read_text())
+    file = json.loads((GOLDEN / f"optimizer_{size}.json").read_text())
     published = file.get("params", file)
     expected = {current_name(name): value for name, value in published.items()}
     found = {name: None for name, _ in model.named_parameters()}

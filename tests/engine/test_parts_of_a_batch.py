@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY, liven
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from toy_training import declaration, metrics, write_images
 
 import err_seg
 from err_seg.data import register, spec_from_dict
 from err_seg.engine.launch import join_processes, launch
 from err_seg.engine.parallel import activation_checkpointing
 from err_seg.engine.trainer import PlainTrainer
+from tests.helpers.toy import VOCABULARY, liven
+from tests.helpers.training import declaration, metrics, write_images
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import logging
 import pytest
 import torch
 from PIL import Image
-from toy_training import metrics, run
 
 import err_seg
 from err_seg.config import ConfigError
 from err_seg.engine.run_log import RunLog, keep_lines_before
+from tests.helpers.training import metrics, run
 
 
 def test_metrics_are_lines_in_detectron2s_format(toy_cfg, tmp_path, caplog):

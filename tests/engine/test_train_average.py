@@ -1,8 +1,8 @@
 import torch
-from toy_training import assert_resumes_exactly, assert_same_weights, metrics, run, training_state
 
 import err_seg
 from err_seg.models.checkpoint import read_checkpoint
+from tests.helpers.training import assert_resumes_exactly, assert_same_weights, metrics, run, training_state
 
 AVERAGED = ("SOLVER.EMA.ENABLED", True, "SOLVER.EMA.DECAY", 0.75)
 

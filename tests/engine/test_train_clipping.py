@@ -1,8 +1,8 @@
 import pytest
 import torch
-from toy_training import assert_resumes_exactly
 
 from err_seg.engine import build_optimizer
+from tests.helpers.training import assert_resumes_exactly
 
 SETTINGS = "SOLVER.CLIP_GRADIENTS."
 
@@ -51,9 +51,8 @@ def test_by_the_norm_of_all_together(toy_model, toy_cfg):
 
 
 def test_once_an_iteration_after_all_of_its_parts(run_cfg, monkeypatch):
-    from toy_training import run
-
     from err_seg.engine import optimizer
+    from tests.helpers.training import run
 
     seen = []
     monkeypatch.setattr(optimizer, "clip_gradients", lambda parameters, clip: seen.append(len(parameters)))

@@ -1,11 +1,11 @@
 import json
 
 import pytest
-from toy_training import metrics
 
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.trainer import PlainTrainer
 from err_seg.utils.files import file_sha256
+from tests.helpers.training import metrics
 
 
 def test_trains_then_evaluates_then_evaluates_the_file(train_net, tmp_path):

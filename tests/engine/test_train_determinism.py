@@ -1,4 +1,4 @@
-from toy_training import assert_resumes_exactly, assert_same_weights, run
+from tests.helpers.training import assert_resumes_exactly, assert_same_weights, run
 
 
 def test_deterministic_algorithms_train_and_evaluate_as_the_others_do(run_cfg, tmp_path):

@@ -2,12 +2,12 @@ import json
 
 import pytest
 from safetensors import safe_open
-from toy_training import assert_resumes_exactly, assert_same_weights, lines, run, training_state
 
 import err_seg
 from err_seg.config import ConfigError
 from err_seg.data import DatasetError
 from err_seg.engine import evaluate, periodic_eval
+from tests.helpers.training import assert_resumes_exactly, assert_same_weights, lines, run, training_state
 
 EVERY_2 = ("TEST.EVAL_PERIOD", 2, "MODEL.ESCF.DROP_PATH", 0.5)
 

@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 import torch
-from conftest import SHARED
 
 import err_seg
 from err_seg.commands.prepare import main as prepare
 from err_seg.engine import train
+from tests.helpers.toy import SHARED
 
 RAW = SHARED / "samples" / "raw" / "VOCdevkit"
 

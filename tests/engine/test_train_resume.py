@@ -2,12 +2,12 @@ import json
 
 import pytest
 import torch
-from conftest import liven
 from safetensors.torch import load_file
-from toy_training import assert_same_weights, metrics, run, stop_after
 
 import err_seg
 from err_seg.engine import TrainingError, checkpoints, train
+from tests.helpers.toy import liven
+from tests.helpers.training import assert_same_weights, metrics, run, stop_after
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from toy_training import assert_resumes_exactly, assert_same_weights, lines, metrics, run, training_state
 
 import err_seg
 from err_seg.engine import TrainingError, optimizer
 from err_seg.engine import trainer as run_module
 from err_seg.engine.loss_monitor import LOSSES_SKIPPED
+from tests.helpers.training import assert_resumes_exactly, assert_same_weights, lines, metrics, run, training_state
 
 
 @pytest.fixture

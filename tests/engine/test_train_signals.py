@@ -5,14 +5,14 @@ import subprocess
 import time
 
 import pytest
-from conftest import REPOSITORY
-from toy_training import assert_same_weights, command, environment, metrics, run, wait_for
 
 import err_seg
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.checkpoints import read_checkpoint_folder
 from err_seg.engine.signals import stop_request
 from err_seg.engine.trainer import PlainTrainer
+from tests.helpers.toy import REPOSITORY
+from tests.helpers.training import assert_same_weights, command, environment, metrics, run, wait_for
 
 LONG = ("SOLVER.MAX_ITER", 60, "SOLVER.CHECKPOINT_PERIOD", 3, "MODEL.ESCF.DROP_PATH", 0.5)
 

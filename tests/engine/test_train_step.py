@@ -5,10 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import liven
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
-from toy_training import assert_same_weights, declaration, metrics, run
 
 import err_seg
 from err_seg.config import ConfigError
@@ -16,6 +14,8 @@ from err_seg.data import register, spec_from_dict
 from err_seg.engine import TrainingError, train
 from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
 from err_seg.engine.trainer import PlainTrainer
+from tests.helpers.toy import liven
+from tests.helpers.training import assert_same_weights, declaration, metrics, run
 
 
 def trained(run_cfg, *overrides):

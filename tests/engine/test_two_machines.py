@@ -2,13 +2,10 @@
 
 import json
 import os
-import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from toy_training import command, environment, metrics, run, wait_for
 
 import err_seg
 from err_seg.config import ConfigError
@@ -17,31 +14,12 @@ from err_seg.engine import evaluate, train
 from err_seg.engine.checkpoints import Checkpoints, read_checkpoint_folder
 from err_seg.engine.launch import join_processes, launch
 from err_seg.models.checkpoint import read_checkpoint
+from tests.helpers.processes import join, start_machines
+from tests.helpers.training import metrics, run, wait_for
 
 # images of an iteration are summed in another order than by one machine: nothing else may differ
 ITERATIONS = 20
 SAME = ("MODEL.ESCF.DROP_PATH", 0.0, "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.CHECKPOINT_PERIOD", 3)
-
-
-def start_machines(cfg, tmp_path, *arguments):
-    """Start the same training on two machines, the second one first; return their processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-
-    def start(rank):
-        place = ("--num-machines", "2", "--machine-rank", str(rank), "--dist-url", url)
-        line = command(cfg, tmp_path / f"machine{rank}.yaml", *place, *arguments)
-        return subprocess.Popen(line, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-    second = start(1)
-    return start(0), second
-
-
-def join(machines):
-    """Wait for the machines; return their exit statuses and what they said."""
-    told = [machine.communicate(timeout=300)[1] for machine in machines]
-    return [machine.returncode for machine in machines], told
 
 
 def test_killed_machine_stops_both_and_both_resume_to_the_weights_and_figures_of_one(run_cfg, tmp_path):

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import command, environment, metrics, run, wait_for
 
 import err_seg
 from err_seg.config import ConfigError
@@ -12,6 +11,7 @@ from err_seg.data import register, spec_from_dict
 from err_seg.engine import evaluate, train
 from err_seg.engine.launch import join_processes, launch
 from err_seg.models.checkpoint import read_checkpoint
+from tests.helpers.training import command, environment, metrics, run, wait_for
 
 # images of an iteration are summed in another order: nothing else may differ
 NO_DROP_PATH = ("MODEL.ESCF.DROP_PATH", 0.0, "SOLVER.MAX_ITER", 3)

@@ -1,7 +1,5 @@
 import pytest
 import torch
-from conftest import liven
-from toy_training import lines
 
 import err_seg
 from err_seg.data import register, spec_from_dict
@@ -10,6 +8,8 @@ from err_seg.engine import trainer as run_module
 from err_seg.engine.launch import join_processes, launch
 from err_seg.engine.parallel import build_accelerator
 from err_seg.models.checkpoint import read_checkpoint
+from tests.helpers.toy import liven
+from tests.helpers.training import lines
 
 CLIP = {"value": 1e-4, "norm": 1e-3, "full_model": 1e-3}
 AVERAGE = ("SOLVER.EMA.ENABLED", True, "SOLVER.EMA.DECAY", 0.5)

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, VOCABULARY
 from PIL import ExifTags, Image
 
 from err_seg.commands import export, models
@@ -26,6 +25,7 @@ from err_seg.models.checkpoint import save_weights
 from err_seg.text.prompts import VocabularyError
 from err_seg.utils.files import file_sha256
 from err_seg.utils.fingerprint import weights_digest
+from tests.helpers.toy import REPOSITORY, VOCABULARY
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
 import numpy as np  # noqa: E402
-from conftest import TOY, liven  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 from onnx.reference.ops.op_conv import Conv  # noqa: E402
 from onnx.reference.ops.op_matmul import MatMul  # noqa: E402
@@ -19,6 +18,7 @@ from err_seg.commands import export, models  # noqa: E402
 from err_seg.export import ExportError, check_onnx, export_onnx  # noqa: E402
 from err_seg.export.network import INPUTS, OUTPUTS, example_inputs  # noqa: E402
 from err_seg.export.parity import compare  # noqa: E402
+from tests.helpers.toy import TOY, liven  # noqa: E402
 
 HALF, FULL = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 

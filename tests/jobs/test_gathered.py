@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from predicting import save
 
 from err_seg.commands import predict
 from err_seg.jobs import job_outputs, video
+from tests.helpers.predicting import save
 
 
 def listed(folder):

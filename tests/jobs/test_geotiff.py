@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from predicting import save
 
 from err_seg.commands import predict
 from err_seg.evaluation import load_label_png
+from tests.helpers.predicting import save
 
 
 @pytest.fixture

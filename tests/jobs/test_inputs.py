@@ -5,11 +5,11 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
-from predicting import files, save
 
 from err_seg.jobs import Item, LabelSetError, Problem, collect_sources, iterate_items, parse_words, split_names
 from err_seg.jobs import video as video_module
 from err_seg.jobs.inputs import name_sources
+from tests.helpers.predicting import files, save
 
 
 def touch(*paths):

@@ -10,15 +10,15 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, VOCABULARY
 from PIL import Image
-from predicting import files, save
 
 from err_seg.data import load_vocabulary
 from err_seg.evaluation import labels_from_rle, load_label_png, load_rle_json
 from err_seg.jobs import formats as formats_module
 from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_words
 from err_seg.utils.files import atomic_write
+from tests.helpers.predicting import files, save
+from tests.helpers.toy import REPOSITORY, VOCABULARY
 
 
 def test_all_formats_agree(run_predict, tmp_path, toy):

@@ -9,11 +9,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from PIL import Image
-from predicting import save
 from pycocotools.coco import COCO
 
 from err_seg.evaluation import load_label_png
 from err_seg.jobs import video
+from tests.helpers.predicting import save
 
 CLASSES = ["cat", "dog", "grass"]
 

@@ -12,8 +12,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
-from predicting import files, save
 
 import err_seg
 from err_seg.commands import models
@@ -23,6 +21,8 @@ from err_seg.jobs import OutputError, input_digest, inputs, open_output
 from err_seg.jobs.input_digest import FileContent
 from err_seg.utils.files import file_sha256
 from err_seg.utils.fingerprint import RESULT_FORMAT, file_digest
+from tests.helpers.predicting import files, save
+from tests.helpers.toy import REPOSITORY
 
 WORDS = ["cat", "dog", "grass"]
 

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 import pytest
 import torch
 from PIL import Image
-from predicting import files, save
 
 from err_seg.jobs import collect_sources, failures, unsupported_formats
 from err_seg.jobs import formats as formats_module
@@ -17,6 +16,7 @@ from err_seg.jobs import video as video_module
 from err_seg.jobs.inputs import Source, name_sources
 from err_seg.jobs.result_names import name_key
 from err_seg.jobs.video import is_video
+from tests.helpers.predicting import files, save
 
 ALL = "overlay,labels,json,rle,kept,attention"
 ENDINGS = ("_attention.png", "_kept.png", "_labels.png", "_overlay.png", "_rle.json", ".json")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from predicting import save
 
 from err_seg.evaluation import load_label_png
+from tests.helpers.predicting import save
 
 
 def test_large_images_are_labelled_in_windows(toy, run_predict, tmp_path):

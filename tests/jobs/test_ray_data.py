@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import TOY
 from PIL import Image
 
 import err_seg
 from err_seg.evaluation import labels_from_rle
+from tests.helpers.toy import TOY
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from predicting import files, save
 
 import err_seg
 from err_seg.evaluation import load_label_png
 from err_seg.jobs import video
+from tests.helpers.predicting import files, save
 
 WORDS = ["cat", "dog", "grass"]
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -28,6 +27,7 @@ from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import VOCABULARY
 from err_seg.modeling.clip import build_clip, load_clip_weights
 from err_seg.modeling.fastvit import FastViTEncoder
+from tests.helpers.toy import REPOSITORY
 
 NAME = "mini_fastvit"
 CONFIG = REPOSITORY / "configs/mini/err_seg_fastvit.yaml"

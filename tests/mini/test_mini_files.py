@@ -3,20 +3,18 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from toy_training import environment, wait_for
 
 from err_seg.commands.mini import main
 from err_seg.data import DatasetError, DatasetSpec, SegmentationPairs, dataset_names, get_dataset, register
 from err_seg.mini import files
 from err_seg.mini.files import mini_world_name, mini_world_spec
 from err_seg.mini.scenes import MiniScenes
+from tests.helpers.training import environment, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 OPEN = """
 import sys
 from err_seg.data import SegmentationPairs, get_dataset

@@ -1,7 +1,6 @@
 """The tiny ViT CLIP: beside the ConvNeXt in size, words and use, with weights of its own."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,9 +18,9 @@ from err_seg.mini.crops import MiniCrops
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import VOCABULARY
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
+from tests.helpers.toy import REPOSITORY
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / "configs/mini/err_seg_vit.yaml"
+CONFIG = REPOSITORY / "configs/mini/err_seg_vit.yaml"
 MEAN, STD = torch.tensor([123.675, 116.280, 103.530]).view(3, 1, 1), torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
 NAMES = ("mini", "mini_vit")
 
@@ -134,6 +133,6 @@ def test_what_the_package_has_no_room_for_is_refused(tmp_path, capsys, arguments
 
 def test_the_package_lists_its_weights():
     tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["err_seg"]
-    files = {file for pattern in listed for file in (ROOT / "err_seg").glob(pattern)}
+    listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["err_seg"]
+    files = {file for pattern in listed for file in (REPOSITORY / "err_seg").glob(pattern)}
     assert {clip.weights.name for clip in mini.CLIPS.values()} <= {file.name for file in files}

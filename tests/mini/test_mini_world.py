@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +23,8 @@ from err_seg.mini.vocabulary import (
     VOCABULARY,
     WORDS,
 )
+from tests.helpers.toy import REPOSITORY
 
-ROOT = Path(__file__).resolve().parents[2]
 NUM_OBJECTS = 48
 
 
@@ -112,7 +111,7 @@ def test_another_process_draws_the_same():
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
     here = MiniScenes("val")[7].image.tobytes() + MiniCrops("val")[7][0].tobytes()
     assert run.stdout.strip() == hashlib.sha256(here).hexdigest()

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import VOCABULARY
 
 import err_seg
 from err_seg.config import ConfigError
@@ -10,6 +9,7 @@ from err_seg.evaluation.tta import View, segment_views
 from err_seg.modeling import CRM, segmentation_loss
 from err_seg.modeling.crm import NOT_KEPT, kept_class_labels
 from err_seg.modeling.head import ABSENT
+from tests.helpers.toy import VOCABULARY
 
 WORDS = (*VOCABULARY, "wall", "floor", "lamp", "chair", "door")
 MIN_SCORE = 0.1

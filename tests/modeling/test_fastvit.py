@@ -4,15 +4,15 @@ import json
 
 import pytest
 import torch
-from conftest import TESTS
 from torch import nn
 
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, encode_tokens, load_clip_weights
 from err_seg.modeling.convnext import ConvNeXtEncoder
 from err_seg.modeling.fastvit import FastViTEncoder
 from err_seg.models.build import encoder_of
+from tests.helpers.toy import TESTS
 
-TOY_FASTVIT = str(TESTS / "toy_fastvit.json")
+TOY_FASTVIT = str(TESTS / "helpers/toy_fastvit.json")
 FOUR_STAGES = ("MobileCLIP2-S0", "MobileCLIP2-S2", "MobileCLIP-S1", "MobileCLIP-S2")
 FIVE_STAGES = ("MobileCLIP2-S3", "MobileCLIP2-S4")
 
@@ -143,7 +143,7 @@ def test_weights_of_a_text_tower_of_its_own_are_loaded_strictly(tmp_path):
 
 @pytest.mark.parametrize("setting", [{"hf_model_name": "roberta-base"}, {"pool_type": "last"}, {"embed_cls": True}])
 def test_text_towers_that_are_read_elsewhere_are_refused(setting, tmp_path):
-    config = json.loads((TESTS / "toy_fastvit.json").read_text())
+    config = json.loads((TESTS / "helpers/toy_fastvit.json").read_text())
     config["text_cfg"].update(setting)
     (tmp_path / "clip.json").write_text(json.dumps(config))
     with pytest.raises(CLIPConfigError, match=r"MODEL\.CLIP\.NAME: the text tower of .*clip\.json"):

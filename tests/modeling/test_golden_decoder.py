@@ -6,8 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import TESTS
-from synthetic import synthetic
 
 from err_seg.modeling import CRM, ESCF, GUD, CostEmbedding, Head, segmentation_loss
 from err_seg.modeling.encoder import Features
@@ -15,6 +13,8 @@ from err_seg.modeling.escf import CFM, SFM, ESCFLayer, ImageGuidance, TextGuidan
 from err_seg.modeling.gud import UpsamplingStage
 from err_seg.models.checkpoint_names import current_name, current_names
 from err_seg.utils.device import PRECISIONS, autocast
+from tests.helpers.synthetic import synthetic
+from tests.helpers.toy import TESTS
 
 
 def build_decoder(dims):

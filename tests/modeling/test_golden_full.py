@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, SHARED
 from PIL import Image
-from synthetic import synthetic
 
 import err_seg
 from err_seg.data import load_vocabulary
+from tests.helpers.synthetic import synthetic
+from tests.helpers.toy import GOLDEN, REPOSITORY
 
-GOLDEN = SHARED / "golden"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference outputs of the full models are not here")
 
 

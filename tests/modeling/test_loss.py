@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import VOCABULARY
 from torch.nn import functional as F
 
 from err_seg.modeling import CRM, segmentation_loss
 from err_seg.modeling.crm import count_class_pixels, kept_class_labels
 from err_seg.modeling.loss import count_pixels
+from tests.helpers.toy import VOCABULARY
 
 NUM_CLASSES = 10
 

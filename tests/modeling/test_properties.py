@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY
 from PIL import Image
+
+from tests.helpers.toy import VOCABULARY
 
 
 def network_input(model, images):

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-from conftest import TESTS, VOCABULARY
 
 import err_seg
 from err_seg.config import ConfigError
 from err_seg.modeling import segmentation_loss
+from tests.helpers.toy import TESTS, VOCABULARY
 
 VIT = (
-    *("MODEL.CLIP.NAME", str(TESTS / "toy_vit.json")),
+    *("MODEL.CLIP.NAME", str(TESTS / "helpers/toy_vit.json")),
     *("MODEL.HSM.ENABLED", False),
     *("MODEL.GUD.GUIDANCE_DIMS", [0, 0, 0]),
 )
-FASTVIT = ("MODEL.CLIP.NAME", str(TESTS / "toy_fastvit.json"))
+FASTVIT = ("MODEL.CLIP.NAME", str(TESTS / "helpers/toy_fastvit.json"))
 SWITCHES = {
     "all on": (),
     "V, no HSM": ("MODEL.HSM.ENABLED", False),
@@ -130,7 +130,7 @@ def test_stop_gradient_shields_the_trunk(toy_model):
         ((*VIT, "MODEL.CLIP.DROP_PATH", 0.1), "MODEL.CLIP.DROP_PATH: the image tower of .*toy_vit.json has nothing"),
         ((*VIT, "MODEL.CLIP.HEAD_DROPOUT", 0.1), "MODEL.CLIP.HEAD_DROPOUT: the image tower of .* set it to 0"),
         ((*FASTVIT, "MODEL.CLIP.HEAD_DROPOUT", 0.1), "MODEL.CLIP.HEAD_DROPOUT: .*toy_fastvit.json has nothing"),
-        (("MODEL.CLIP.NAME", str(TESTS / "toy_vit.json")), "MODEL.HSM.ENABLED must be False"),
+        (("MODEL.CLIP.NAME", str(TESTS / "helpers/toy_vit.json")), "MODEL.HSM.ENABLED must be False"),
         ((*VIT[:4], "MODEL.GUD.GUIDANCE_DIMS", [8, 4, 4]), "MODEL.GUD.GUIDANCE_DIMS"),
         (("MODEL.CLIP.NAME", "convnext_base_w_32"), "convnext_base_w_32"),
         (("MODEL.CLIP.PRETRAINED", "no_such_tag"), "no_such_tag"),

@@ -11,12 +11,11 @@ from PIL import Image
 
 pytest.importorskip("gradio")
 
-from serving import CALL, FIELDS, image, told
-
 from err_seg.utils.fingerprint import WeightsSource
 from err_seg.web.downloads import Downloads
 from err_seg.web.labelling import label_upload
 from err_seg.web.uploads import Uploads
+from tests.helpers.serving import CALL, FIELDS, image, told
 
 
 def labelled(site, path):

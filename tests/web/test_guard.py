@@ -11,11 +11,10 @@ from PIL import Image
 
 gradio = pytest.importorskip("gradio")
 
-from serving import CALL, FIELDS, META, image, serving, told
-
 from err_seg.web import create_app
 from err_seg.web.guard import MAX_EVENT, MAX_UPLOAD
 from err_seg.web.uploads import NoSuchUpload, Uploads
+from tests.helpers.serving import CALL, FIELDS, META, image, serving, told
 
 JOIN, RUN, UPLOAD = (f"/gradio_api/{name}" for name in ("queue/join", "run/predict", "upload"))
 SAMPLE_EVENT, SKETCH_EVENT, VOCABULARY_EVENT, LABEL_EVENT = range(4)

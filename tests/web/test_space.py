@@ -8,10 +8,9 @@ import yaml
 gradio = pytest.importorskip("gradio")
 tomllib = pytest.importorskip("tomllib")
 
-from conftest import REPOSITORY
-from serving import serving
-
 from err_seg.commands.web import parse_arguments
+from tests.helpers.serving import serving
+from tests.helpers.toy import REPOSITORY
 
 SPACE = REPOSITORY / "examples/space"
 

@@ -15,9 +15,6 @@ from PIL import Image
 
 gradio = pytest.importorskip("gradio")
 
-from conftest import REPOSITORY
-from serving import CALL, FIELDS, free_port, image, serving, told
-
 from err_seg.data import ImageReadError
 from err_seg.jobs import UNLABELED, LabelSet, LabelSetError
 from err_seg.mini.shapes import OBJECT_COLOURS
@@ -28,6 +25,8 @@ from err_seg.web import create_app, labelling
 from err_seg.web.downloads import Downloads
 from err_seg.web.sketch import SIDE
 from err_seg.web.uploads import Uploads
+from tests.helpers.serving import CALL, FIELDS, free_port, image, serving, told
+from tests.helpers.toy import REPOSITORY
 
 CHROMIUM = shutil.which("chromium")
 QUIET = [

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import SHARED, TOY
 from PIL import Image
 
 from err_seg.commands.analyze import main
 from err_seg.data import dataset_names, unregister
+from tests.helpers.toy import SHARED, TOY
 
 TOY_OPTS = ["--opts", *map(str, TOY)]
 

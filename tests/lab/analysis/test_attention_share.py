@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TOY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,6 +24,7 @@ from err_seg.lab.analysis.class_recall import ClassRecall
 from err_seg.lab.analysis.figures import draw_attention_share, draw_saturation
 from err_seg.prediction.attention import AttentionLayer
 from err_seg.visualization.plots import save_figure
+from tests.helpers.toy import TOY
 
 CLASSES = ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light", "bus", "sea")
 ATTENTION = st.tuples(st.integers(1, 6), st.integers(0, 40), st.floats(0, 30), st.integers(0, 2**31))

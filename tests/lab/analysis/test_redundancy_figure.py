@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY
 from PIL import Image
 
 import err_seg
@@ -13,6 +12,7 @@ from err_seg.lab.analysis.redundancy_figure import redundancy_figure
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import VOCABULARY as MINI_WORDS
 from err_seg.prediction.attention import record_attention
+from tests.helpers.toy import VOCABULARY
 
 WORDS = tuple(name for name in MINI_WORDS if "triangle" in name or "star" in name)
 

@@ -7,7 +7,6 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import TESTS, TOY
 
 from err_seg.commands.benchmark import main
 from err_seg.config import get_cfg
@@ -16,6 +15,7 @@ from err_seg.lab.benchmarks import measurement
 from err_seg.lab.benchmarks.cases import Case, make_work, own_num_kept
 from err_seg.lab.benchmarks.machine import Machine, Operations
 from err_seg.lab.benchmarks.measurement import percentiles, time_in_turns
+from tests.helpers.toy import TESTS, TOY
 
 TRAINED_ON = ["DATASETS.TRAIN", "['pascal_voc_20_val']", "MODEL.CRM.NUM_KEPT_TRAIN", 12]
 

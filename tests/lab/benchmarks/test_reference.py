@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import VOCABULARY
 
 from err_seg.lab.benchmarks.reference import DROPPED, all_positions, dense_labels, dense_loss, reference
 from err_seg.modeling.clip import embed_prompts
 from err_seg.modeling.layers import GuidedConv2d, GuidedLinear
 from err_seg.modeling.loss import segmentation_loss
+from tests.helpers.toy import VOCABULARY
 
 SMALL = ("MODEL.CRM.NUM_KEPT", 3, "MODEL.CRM.NUM_KEPT_TRAIN", 5, "MODEL.ESCF.DROP_PATH", 0.0)
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from conftest import REPOSITORY
 
 import err_seg
 from err_seg.lab.sweeps import SweepError, load_sweep, plan_runs, select_runs
 from err_seg.lab.sweeps.tables import settings_text
+from tests.helpers.toy import REPOSITORY
 
 SHIPPED = sorted((REPOSITORY / "configs/ablations").glob("*.yaml"))
 TABLES = ["table_ii", "table_v", "table_vi", "table_vii", "table_viii", "table_ix", "table_x", "table_xi", "table_xii"]

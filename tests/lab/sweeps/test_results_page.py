@@ -4,12 +4,12 @@ import json
 import re
 
 import torch
-from conftest import REPOSITORY
 
 from err_seg.commands.results import main
 from err_seg.evaluation import BenchmarkResult, save_results
 from err_seg.lab.sweeps import load_sweep, plan_runs
 from err_seg.mini.vocabulary import VOCABULARY
+from tests.helpers.toy import REPOSITORY
 
 
 def write_runs(store, name, miou):

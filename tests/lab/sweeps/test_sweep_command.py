@@ -13,15 +13,15 @@ import termios
 
 import pytest
 import torch
-from conftest import REPOSITORY
 from safetensors.torch import save_file
-from toy_training import environment, run, wait_for
 
 from err_seg.commands import sweep
 from err_seg.engine import evaluate
 from err_seg.lab.sweeps import Display, SweepError, Workers, load_sweep, plan_runs, work_through
 from err_seg.lab.sweeps import display as display_module
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
+from tests.helpers.toy import REPOSITORY
+from tests.helpers.training import environment, run, wait_for
 
 SWEEP = """
 title: Two trainings, three rows

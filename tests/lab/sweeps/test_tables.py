@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from conftest import REPOSITORY
 
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix, save_results
 from err_seg.lab.sweeps import SweepError, load_sweep, plan_runs
@@ -12,6 +11,7 @@ from err_seg.lab.sweeps.plots import draw_sweep
 from err_seg.lab.sweeps.results import MACS, MEMORY, VariantResult, measured_rows, paper_difference, verdict
 from err_seg.lab.sweeps.tables import markdown_table, save_tables
 from err_seg.mini.vocabulary import SEEN, UNSEEN, VOCABULARY
+from tests.helpers.toy import REPOSITORY
 
 SWEEPS = REPOSITORY / "configs/ablations"
 

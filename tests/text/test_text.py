@@ -1,0 +1,234 @@
+"""Vocabularies, prompts, the shortened text tower and the cache of embeddings."""
+
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from err_seg.modeling.clip import encode_tokens
+from err_seg.text import cache
+from err_seg.text.cache import TextEmbeddings
+from err_seg.text.prompts import PromptStyle, VocabularyError, check_vocabulary
+from tests.helpers.toy import VOCABULARY
+
+
+@pytest.fixture
+def model(toy_model):
+    return toy_model().eval()
+
+
+def full_length(model, prompts):
+    """Open_clip's own encoding of all 77 positions, normalised."""
+    return F.normalize(model.encoder.clip.encode_text(model.vocabulary_encoder.tokenizer(prompts)), dim=-1)
+
+
+@torch.no_grad()
+def test_the_shortened_tower_gives_what_the_whole_gives(model):
+    tokens = model.vocabulary_encoder.tokenize(VOCABULARY)
+    assert tokens.shape[2] < 20
+    prompts = [f"A photo of a {name.split(', ')[0]} in the scene" for name in VOCABULARY]
+    torch.testing.assert_close(model.embed_vocabulary(VOCABULARY), full_length(model, prompts))
+    padded = F.pad(tokens[:, 0], (0, 77 - tokens.shape[2]))
+    torch.testing.assert_close(encode_tokens(model.encoder.clip, tokens[:, 0]), model.encoder.clip.encode_text(padded))
+
+
+@torch.no_grad()
+def test_templates_and_synonyms_are_averaged(model):
+    style = PromptStyle(("a {}.", "the {} here"), "average")
+    embeddings = model.embed_vocabulary(["cat", "sofa, long couch"], style)
+    for embedding, prompts in zip(
+        embeddings,
+        (["a cat.", "the cat here"], ["a sofa.", "the sofa here", "a long couch.", "the long couch here"]),
+        strict=True,
+    ):
+        torch.testing.assert_close(embedding, F.normalize(full_length(model, prompts).mean(dim=0), dim=0))
+
+
+def test_blank_synonyms_are_none():
+    """An average with "A photo of a  in the scene" would be off."""
+    style = PromptStyle(("a {}",), "average")
+    assert style.prompts("sofa, , couch, ") == ["a sofa", "a couch"]
+    assert PromptStyle(("a {}",)).prompts("bed ") == ["a bed "]
+
+
+def test_the_first_synonym_alone_by_default(model):
+    assert torch.equal(model.embed_vocabulary(["sofa, couch"]), model.embed_vocabulary(["sofa"]))
+
+
+def test_long_vocabularies_are_encoded_in_batches(model):
+    names = [f"object number {i}" for i in range(150)]
+    together = model.embed_vocabulary(names)
+    torch.testing.assert_close(together[140:], model.embed_vocabulary(names[140:]))
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "complaint"),
+    [
+        ([], "no class names"),
+        ("cat, dog", "one string"),
+        (["cat", " "], "class 1 is ' '"),
+        (["cat", ", sofa"], "class 1 is ', sofa'"),
+        (["cat", "dog", "cat"], "'cat'"),
+        (["cat", 7], "class 1 is 7"),
+        (["cat", "word " * 80], "77 tokens"),
+    ],
+)
+def test_unusable_vocabularies(model, vocabulary, complaint):
+    with pytest.raises(VocabularyError, match=complaint):
+        model.embed_vocabulary(vocabulary)
+
+
+def test_strange_but_usable_names(model):
+    embeddings = model.embed_vocabulary(["🦊", "猫", "chien méchant", "bed ", "{}"])
+    assert embeddings.shape == (5, 32)
+    assert torch.isfinite(embeddings).all()
+
+
+def test_the_benchmarks_vocabularies_are_usable():
+    from err_seg.data import load_vocabulary, vocabulary_names
+
+    for name in vocabulary_names():
+        assert check_vocabulary(load_vocabulary(name))
+
+
+@pytest.mark.parametrize(("templates", "complaint"), [((), "none"), (("no place",), "no place"), (("{} {}",), "{} {}")])
+def test_unusable_templates(templates, complaint):
+    with pytest.raises(VocabularyError, match=complaint):
+        PromptStyle(templates)
+
+
+@pytest.fixture
+def encodings(monkeypatch):
+    """Count how often a vocabulary is really encoded."""
+    calls = []
+    encode = cache.encode_in_batches
+    monkeypatch.setattr(cache, "encode_in_batches", lambda *a: calls.append(1) or encode(*a))
+    return calls
+
+
+def test_encoded_once_and_anew_when_weights_change(model, encodings):
+    first = model.embed_vocabulary(VOCABULARY)
+    assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
+    assert len(encodings) == 1
+    model.embed_vocabulary(VOCABULARY, PromptStyle(("a {}",)))
+    model.embed_vocabulary(VOCABULARY[:3])
+    assert len(encodings) == 3
+    # every way in which a weight may change, also behind autograd's back
+    weight = model.encoder.clip.transformer.resblocks[0].mlp.c_fc.weight
+    weight.data[0, 0] += 1
+    changed = model.embed_vocabulary(VOCABULARY)
+    assert len(encodings) == 4
+    assert not torch.equal(changed, first)
+
+
+def test_image_tower_and_temperature_do_not_matter(model, encodings):
+    model.embed_vocabulary(VOCABULARY)
+    with torch.no_grad():
+        model.encoder.clip.visual.trunk.stem[0].weight.add_(1)
+        model.encoder.clip.logit_scale.add_(1)
+    model.embed_vocabulary(VOCABULARY)
+    assert len(encodings) == 1
+
+
+def test_cache_on_disk(toy_model, encodings, tmp_path):
+    model = toy_model("MODEL.TEXT.CACHE_DIR", str(tmp_path / "cache"))
+    first = model.embed_vocabulary(VOCABULARY)
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path / "cache")  # as in another process
+    assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
+    assert len(encodings) == 1
+
+    (file,) = (tmp_path / "cache").glob("*.safetensors")
+    file.write_bytes(b"damaged")
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path / "cache")
+    assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
+    assert len(encodings) == 2
+
+    with torch.no_grad():
+        model.encoder.clip.ln_final.bias.add_(1)
+    model.embed_vocabulary(VOCABULARY)
+    assert len(encodings) == 3
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_an_unwritable_cache_is_no_obstacle(toy_model, tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    model = toy_model("MODEL.TEXT.CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert model.embed_vocabulary(VOCABULARY).shape == (7, 32)
+    assert "not cached on disk" in caplog.text
+
+
+def test_memory_holds_what_was_used_last(model, encodings, monkeypatch):
+    """Room for three vocabularies of two classes: a fourth takes the place of the one that waited longest."""
+    monkeypatch.setattr(cache, "MEMORY_BYTES", 3 * model.embed_vocabulary(["a", "b"]).nbytes)
+    for name in "cd":
+        model.embed_vocabulary(["a", name])
+    model.embed_vocabulary(["a", "b"])
+    model.embed_vocabulary(["a", "e"])  # instead of "a", "c"
+    assert len(encodings) == 4
+    for name in "bde":
+        model.embed_vocabulary(["a", name])
+    assert len(encodings) == 4
+    model.embed_vocabulary(["a", "c"])
+    assert len(encodings) == 5
+    assert len(model.vocabulary_encoder.embeddings._memory) == 3
+    model.embed_vocabulary(VOCABULARY)  # more than fits is kept alone
+    model.embed_vocabulary(VOCABULARY)
+    assert len(encodings) == 6
+    assert len(model.vocabulary_encoder.embeddings._memory) == 1
+
+
+def test_threads_share_the_memory(model, encodings):
+    """Each vocabulary is encoded once, and everybody gets his own."""
+    vocabularies = [[f"thing {i}", f"thing {i + 1}"] for i in range(6)]
+    expected = [model.embed_vocabulary(names) for names in vocabularies]
+    fresh = copy.deepcopy(model)
+    encodings.clear()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(fresh.embed_vocabulary, vocabularies * 10))
+    assert len(encodings) == len(vocabularies)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected * 10, strict=True))
+
+
+def test_copies_of_a_cache_have_its_folder_and_their_own_memory(tmp_path, model):
+    cache = TextEmbeddings(tmp_path)
+    cache(model.encoder.clip, model.vocabulary_encoder.tokenize(["a"]))
+    for twin in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
+        assert twin.cache_dir == tmp_path
+        assert twin._memory == {}
+
+
+LONG = [f"{'very ' * (i % 4)}thing {i}" for i in range(11)]
+
+
+def test_a_long_vocabulary_is_embedded_in_parts_of_about_equal_length(model, monkeypatch):
+    whole, lengths = model.embed_vocabulary(LONG), []
+    monkeypatch.setattr(cache, "CLASSES_IN_A_PART", 4)
+    encode = cache.encode_in_batches
+    monkeypatch.setattr(cache, "encode_in_batches", lambda *a: lengths.append(a[1].shape[::2]) or encode(*a))
+    torch.testing.assert_close(model.embed_vocabulary(LONG), whole, rtol=0, atol=1e-6)
+    assert [count for count, _ in lengths] == [4, 4, 3]
+    assert sorted({length for _, length in lengths}) == [length for _, length in lengths]
+
+
+def test_an_interrupted_long_vocabulary_goes_on_where_it_was(model, tmp_path, encodings, monkeypatch):
+    monkeypatch.setattr(cache, "CLASSES_IN_A_PART", 4)
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path)
+    with monkeypatch.context() as patch:
+        counting, done = cache.encode_in_batches, []
+
+        def stopping(*arguments):
+            if len(done) == 2:
+                raise KeyboardInterrupt
+            done.append(None)
+            return counting(*arguments)
+
+        patch.setattr(cache, "encode_in_batches", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            model.embed_vocabulary(LONG)
+    assert len(encodings) == 2
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path)  # as in another process
+    model.embed_vocabulary(LONG)
+    assert len(encodings) == 3
