@@ -34,7 +34,7 @@ class HSMBranch(nn.Module):
 
 
 class ConvNeXtEncoder(HierarchicalEncoder):
-    """ConvNeXt-CLIP, from base to XXL: a timm ConvNeXt with open_clip's projection head."""
+    """ConvNeXt-CLIP, from base to XXL (paper, image encoder; Table II): a timm ConvNeXt with open_clip's head."""
 
     # layer scales, depthwise convolutions and MLPs
     image_weights = re.compile(r"\.gamma$|\.(conv_dw|mlp\.fc\d)\.weight$")

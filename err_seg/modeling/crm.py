@@ -1,4 +1,4 @@
-"""CRM, the class redundancy module: which K classes of the vocabulary does this image need?"""
+"""CRM, the channel reduction module (paper, "Channel Reduction Module"): which K classes does an image need?"""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ NOT_KEPT = -1
 
 
 class ClassScores(NamedTuple):
-    """What CRM has counted in the cost maps of B images.
+    """The classes' scores in the cost maps of B images (paper, CRM).
 
     scores: (B, T) float32, the score of every class in the first cost map, in units of pixels of the grid.
     pixels: of the grid, H·W.
@@ -25,15 +25,18 @@ class ClassScores(NamedTuple):
 
 
 class CRM(nn.Module):
-    """Training-free choice of classes (paper, "Channel Reduction Module"): no parameters and no gradient.
+    """Training-free choice of classes (paper, CRM; Tables V, VII and XIII, Fig. 6 and 7): no parameters, no gradient.
 
-    At every pixel the classes are ranked by cost; rank r = 1..R earns a class the weight ``rank_decay**(r - 1)``. The
-    sum over the pixels is the class's score, and the K classes with the highest scores are kept. With a minimum score,
-    each image keeps as many classes as it needs, at most K.
+    At every pixel p the classes are ranked by their cost in C16. A class t has the score
+
+        s(t) = Σ_p Σ_{r=1..R} λ_r · [class t has rank r at pixel p],   λ_r = b^(r−1),
+
+    and the K classes with the highest scores are kept. With a minimum score, each image keeps as many classes as it
+    needs, at most K.
 
     Args:
         num_ranks: R, how many ranks earn a score (Table VII); at most T of them.
-        rank_decay: λ's base b of λ = (1, b, b², ...) (Fig. 6).
+        rank_decay: b, the base of the weights λ = (1, b, b², ...) (Fig. 6).
         num_kept: K in evaluation, and ``num_kept_train`` in training; ``None`` keeps all (Table V, without CRM).
         min_score: the score that a class needs in evaluation, and ``min_score_train`` in training, as a share of the
             pixels of every cost map, C16 and C32; 0 keeps K classes for every image, as published. Classes in the
@@ -98,10 +101,10 @@ class CRM(nn.Module):
 
     @torch.no_grad()
     def keep(
-        self, tally: ClassScores, num_kept: int | None = None, class_pixels: Tensor | None = None
+        self, class_scores: ClassScores, num_kept: int | None = None, class_pixels: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Choose classes by their scores; arguments and results as for :meth:`forward`."""
-        scores, pixels, shares = tally
+        scores, pixels, shares = class_scores
         num_classes = scores.shape[1]
         num_kept = num_kept or (self.num_kept_train if self.training else self.num_kept) or num_classes
         if num_kept >= num_classes and not self.is_adaptive:
@@ -150,7 +153,7 @@ class CRM(nn.Module):
         return ranked(self.scores(*self.winners(cost)))
 
     def winners(self, cost: Iterable[Tensor]) -> tuple[Tensor, int]:
-        """Find the first R classes at every pixel, in memory that does not grow with T·H·W.
+        """Rank the classes at every pixel and return the first R, in memory that does not grow with T·H·W.
 
         Args:
             cost: parts (B, t, H, W) of the cost map of T classes, in the order of the classes.
@@ -171,7 +174,7 @@ class CRM(nn.Module):
         return winners, num_classes
 
     def scores(self, winners: Tensor, num_classes: int) -> Tensor:
-        """Score every class by the ranks that it has won: winners (B, R, H·W) to (B, T) float32."""
+        """Sum λ_r over the places where a class has rank r (s(t) above): winners (B, R, H·W) to (B, T) float32."""
         batch, ranks, _ = winners.shape
         # integer counts are exact in any order of addition, so scores are the same on every run and device
         counts = winners.new_zeros(batch, ranks, num_classes)

@@ -44,9 +44,9 @@ class Features(NamedTuple):
 
 
 class CLIPEncoder(nn.Module, ABC):
-    """A CLIP whose text tower embeds prompts and whose image tower is read densely; a subclass for each kind of tower.
+    """A CLIP whose text tower embeds prompts and whose image tower is read at every pixel (paper, VLM encoders).
 
-    Whatever the rest of the code needs to know about a backbone, it asks here.
+    There is a subclass for each kind of image tower. It declares all that the rest of the code needs about a backbone.
 
     Args:
         clip: open_clip's CLIP, one that :meth:`reads` accepts.

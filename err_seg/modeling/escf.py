@@ -1,4 +1,7 @@
-"""ESCF, efficient semantic context fusion: SFM within each class map, CFM between the classes at each place."""
+"""ESCF, efficient semantic context fusion (paper, "Efficient Semantic Context Fusion"; RRCA in its journal version).
+
+Each layer runs SFM within the map of every class, then CFM between the classes at every place.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +21,7 @@ from err_seg.modeling.layers import (
 
 
 class FusionModule(nn.Module):
-    """What SFM and CFM have in common: norm, guided attention, norm and (star) MLP.
+    """What SFM and CFM have in common (paper, ESCF): norm, guided attention, norm and (star) MLP.
 
     Args:
         dim: channels C.
@@ -50,7 +53,12 @@ class FusionModule(nn.Module):
 
 
 class SFM(FusionModule):
-    """Spatial fusion module: attention between the pixels of one class map, then the star MLP (paper, SFM).
+    """Spatial fusion module: attention between the pixels of one class map, then the star MLP (paper, SFM; Table VIII).
+
+    With the tokens x of one class, the image guidance g and n = LN(x), where SSR shortens keys and values (Table X):
+
+        x ← x + Attention(q = [n; g], (k, v) = SSR([n; g], n))
+        x ← x + DWConv7×7(StarMLP(LN(x)))
 
     A sample of stochastic depth is one class map of one image.
     """
@@ -72,11 +80,20 @@ class SFM(FusionModule):
 
 
 class CFM(FusionModule):
-    """Category fusion module: attention between the K classes at one place, then the star MLP (paper, CFM).
+    """Category fusion module: attention between the K classes at one place, then the star MLP (paper, CFM; Table VIII).
 
-    With CSR (category sequence reduction, Table X) this happens on maps pooled by ``csr_ratio`` (1 leaves CSR out); the
-    result is brought back to the grid and added to the input. Stochastic depth acts on the inner residuals only; a
-    sample is one place of one image.
+    With the text guidance t and n = LN(p), on maps p that CSR (category sequence reduction, Table X) has pooled:
+
+        p = AvgPool(x)
+        p ← p + Attention(q = [n; t], k = [n; t], v = n)
+        p ← p + ReLU6(StarMLP(LN(p)))
+        x ← x + resize(p)
+
+    Stochastic depth acts on the two inner residuals; a sample is one place of one image.
+
+    Args:
+        csr_ratio: how much CSR pools each side; 1 leaves CSR out.
+        options: see :class:`FusionModule`.
     """
 
     def __init__(self, *, csr_ratio: int = 2, **options: Any):
@@ -108,7 +125,7 @@ class CFM(FusionModule):
 
 
 class ESCFLayer(nn.Module):
-    """One layer of ESCF: SFM, then CFM; either may be left out (Table VIII)."""
+    """One layer of ESCF (paper, ESCF): SFM, then CFM; either may be left out (Table VIII)."""
 
     def __init__(self, *, sfm: SFM | None, cfm: CFM | None):
         super().__init__()
@@ -125,7 +142,7 @@ class ESCFLayer(nn.Module):
 
 
 class ImageGuidance(nn.Module):
-    """ESCF's image guidance: CLIP's deep feature maps, projected, averaged on the stride-16 grid, fused by 1×1.
+    """ESCF's image guidance g (paper, SFM): CLIP's deep maps, projected, averaged on the stride-16 grid, fused by 1×1.
 
     Args:
         in_dims: channels of the maps, deepest first (F4, F3).
@@ -145,7 +162,7 @@ class ImageGuidance(nn.Module):
 
 
 class TextGuidance(nn.Module):
-    """ESCF's text guidance: the kept classes' text embeddings, L2-normalised, through a linear layer and GELU.
+    """ESCF's text guidance t (paper, CFM): GELU(W · T / ‖T‖) of the kept classes' text embeddings T.
 
     Args:
         in_dim: D, the size of CLIP's embeddings.
@@ -162,7 +179,7 @@ class TextGuidance(nn.Module):
 
 
 class ESCF(nn.Module):
-    """Efficient semantic context fusion (paper, ESCF).
+    """Efficient semantic context fusion (paper, ESCF; Tables V and VIII to X): layers of SFM and CFM.
 
     Args:
         layers: the layers, in order.

@@ -12,7 +12,9 @@ CHANNELS_PER_GROUP = 8
 
 
 class UpsamplingStage(nn.Module):
-    """Upsample, then fuse with one guidance map by two convolutions with GroupNorm and ReLU.
+    """One stage of GUD (paper, GUD; Table XI): upsample, then fuse with one guidance map by two convolutions.
+
+    GroupNorm and ReLU follow each convolution.
 
     Args:
         in_dim, out_dim: channels of the class maps; ``out_dim`` is a multiple of 8.
@@ -63,7 +65,9 @@ class UpsamplingStage(nn.Module):
 
 
 class GUD(nn.Module):
-    """Gradual upsampling decoder (paper, GUD; Table XI): stages at strides 16, 8 and 4, then one logit per pixel.
+    """Gradual upsampling decoder (paper, "Gradual Upsampling Decoder"; Tables V and XI).
+
+    Stages at strides 16, 8 and 4, then one logit per pixel.
 
     Args:
         stages: the stages in order; with none (Table V, without GUD) the last layer is applied to X itself.

@@ -29,7 +29,7 @@ class Prediction(NamedTuple):
 
 
 class Head(nn.Module):
-    """HSM's cost maps, CRM's choice of classes, and ESCF and GUD on the chosen ones.
+    """HSM's cost maps, CRM's choice of classes, and ESCF and GUD on these (paper, Fig. "overall architecture").
 
     Args:
         crm: the choice of classes.

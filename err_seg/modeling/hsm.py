@@ -1,4 +1,7 @@
-"""HSM, the hierarchical semantic module: cost maps at two strides, and their embedding X."""
+"""HSM, the hierarchical semantic module (paper, "Hierarchical Semantic Module"): cost maps at two strides.
+
+With CRM it makes up the RRHC of the paper's journal version. X, the embedding of the kept cost maps, is here as well.
+"""
 
 from collections.abc import Iterator
 
@@ -15,7 +18,10 @@ CLASSES_AT_A_TIME = 1024
 
 
 class CostMaps(nn.Module):
-    """Cosine similarity of every pixel's CLIP embedding to the text embedding of classes (paper, C16 and C32)."""
+    """Cost maps C16 and C32 (paper, HSM): C(t, p) = E(p) · T(t) / (‖E(p)‖ ‖T(t)‖) for class t and pixel p.
+
+    E is E16 or E32, the CLIP embedding of every pixel; T holds the text embeddings.
+    """
 
     def forward(self, features: Features, text: Tensor) -> list[Tensor]:
         """Compare all pixels with some classes.
@@ -63,7 +69,9 @@ def cosine_similarity(pixels: Tensor, text: Tensor) -> Tensor:
 
 
 class CostEmbedding(nn.Module):
-    """Embed the kept cost maps to X: a 7×7 convolution for each stride, the average on the stride-16 grid, then 1×1.
+    """Embed the kept cost maps: X = Conv1×1((Conv7×7(C16) + resize(Conv7×7(C32))) / 2) (paper, input of ESCF).
+
+    Each class is embedded by itself, with the same weights.
 
     Args:
         num_maps: 2 for HSM's pair (C16, C32), 1 for the single map without HSM (Table V).

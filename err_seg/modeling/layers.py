@@ -48,7 +48,9 @@ class GuidedConv2d(nn.Conv2d):
 
 
 class SSR(nn.Module):
-    """Spatial sequence reduction: keys and values at 1/r of the resolution (paper, SFM; Table X).
+    """Spatial sequence reduction (paper, SFM; Table X): keys and values at 1/r of the resolution.
+
+    With n the tokens and g the guidance: k from LN(Conv r×r([n; g])), v from LN(Conv r×r(n)).
 
     Args:
         dim: channels C of the tokens.
@@ -72,7 +74,7 @@ class SSR(nn.Module):
 
 
 class GuidedAttention(nn.Module):
-    """Multi-head attention with queries and keys from ``[x; guidance]`` and values from x.
+    """Multi-head attention (paper, SFM and CFM): softmax(q kᵀ / √d) v, q and k from ``[x; guidance]``, v from x.
 
     Args:
         dim: channels C of the tokens.
