@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -50,30 +50,24 @@ def for_each(
         PreparationError: a worker process died (for lack of memory, as a rule).
     """
     workers = min(workers, len(items) // _WORTH_A_PROCESS)
-    with tqdm(total=len(items), desc=title, unit="file", mininterval=0.5, disable=None) as progress:
-
-        def take(results: Iterator[Result]) -> None:
-            for result in results:
-                consume(result)
-                progress.update()
-
-        if workers <= 1:
-            take(map(function, items))
-            return
-        context = multiprocessing.get_context(_start_method())
-        context.set_forkserver_preload([__package__])
-        executor = ProcessPoolExecutor(workers, context, _start_worker)
+    with ExitStack() as stack:
+        results: Iterator[Result] = map(function, items)
         try:
-            with _interrupts_ignored():
-                results = executor.map(function, items, chunksize=max(1, min(16, len(items) // (workers * 32))))
-            take(results)
+            if workers > 1:
+                context = multiprocessing.get_context(_start_method())
+                context.set_forkserver_preload([__package__])
+                executor = ProcessPoolExecutor(workers, context, _start_worker)
+                stack.callback(executor.shutdown, cancel_futures=True)
+                with _interrupts_ignored():
+                    results = executor.map(function, items, chunksize=max(1, min(16, len(items) // (workers * 32))))
+            with tqdm(results, title, len(items), unit="file", mininterval=0.5, disable=None) as progress:
+                for result in progress:
+                    consume(result)
         except BrokenProcessPool as error:
             raise PreparationError(
                 "a worker process ended abruptly, perhaps for lack of memory: run again with fewer --workers; "
                 "files that are done are kept"
             ) from error
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_method() -> str:
