@@ -82,9 +82,7 @@ def shrink_label(label: np.ndarray, shorter_side: int) -> np.ndarray:
 def write_label(label: np.ndarray, path: Path) -> None:
     """Write a label map without loss: uint8 as grey PNG, uint16 as 16-bit TIFF."""
     buffer = io.BytesIO()  # libtiff writing by itself would not say why it failed
-    if label.dtype == np.uint8:
-        Image.fromarray(label).save(buffer, format="PNG")
-    else:
-        Image.fromarray(label).save(buffer, format="TIFF", compression="tiff_adobe_deflate")
+    form = {"format": "PNG"} if label.dtype == np.uint8 else {"format": "TIFF", "compression": "tiff_adobe_deflate"}
+    Image.fromarray(label).save(buffer, **form)
     with atomic_write(path) as partial:
         partial.write_bytes(buffer.getvalue())
