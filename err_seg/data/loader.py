@@ -10,9 +10,9 @@ smallest integer type that fits, and are widened where they are used.
 """
 
 import errno
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,18 +26,10 @@ from err_seg.data.transforms import EvaluationTransform, TrainingTransform
 from err_seg.data.workers import start_worker, worker_failures
 
 MOST_DAMAGED_IN_A_ROW = 20
-Read = TypeVar("Read")
 
 
 class TrainingItem(NamedTuple):
-    """A transformed pair.
-
-    Attributes:
-        image: (3, S, S) uint8, RGB.
-        label: (S, S), of :func:`label_dtype`.
-        path: the image's file.
-        damaged: what is wrong with the pairs that this one replaces.
-    """
+    """A transformed pair: what a :class:`Batch` has of it."""
 
     image: Tensor
     label: Tensor
@@ -52,7 +44,7 @@ class Batch(NamedTuple):
         images: (B, 3, S, S) uint8, RGB.
         labels: (B, S, S) of the data set's :func:`label_dtype`, class indices and the ignore label.
         paths: the B image files.
-        damaged: what is wrong with the pairs that were skipped for it.
+        damaged: what is wrong with the pairs that others replace.
     """
 
     images: Tensor
@@ -97,50 +89,8 @@ def label_dtype(spec: DatasetSpec) -> torch.dtype:
     return next(holding, torch.int64)
 
 
-def read_or_next(
-    read: Callable[[int], Read], index: int, length: int, *, skip_damaged: bool
-) -> tuple[Read, tuple[str, ...]]:
-    """Read a pair, or, where damaged pairs are skipped, the next one that can be read.
-
-    Args:
-        read: reads the pair of an index.
-        index: which to read.
-        length: how many there are; the first comes after the last.
-        skip_damaged: read the next one instead; else the first one's error is raised.
-
-    Returns:
-        What was read, and what is wrong with those skipped.
-
-    Raises:
-        ImageReadError, PairError: the pair is damaged; or, where many in a row are, the last one tried.
-    """
-    damaged: list[str] = []
-    while True:
-        try:
-            return read((index + len(damaged)) % length), tuple(damaged)
-        except (ImageReadError, PairError) as error:
-            if not skip_damaged or _is_the_systems_fault(error):
-                raise
-            damaged.append(str(error))
-            if len(damaged) == min(MOST_DAMAGED_IN_A_ROW, length):
-                raise type(error)(f"{len(damaged)} pairs in a row cannot be read; the last: {error}") from error
-
-
-def _is_the_systems_fault(error: Exception) -> bool:
-    """Whether a file could not be read for a reason that may pass; skipping it would change the order of images."""
-    number = getattr(error.__cause__, "errno", None)
-    return number not in (None, errno.ENOENT)
-
-
 class TrainingDataset(Dataset):
-    """Transformed pairs, addressed by (epoch, index).
-
-    Args:
-        pairs: what to read from.
-        transform: what to do with each pair.
-        seed: 0 or more.
-        skip_damaged: read the next pair in place of one that cannot be read.
-    """
+    """Transformed pairs, addressed by (epoch, index); for the arguments see :func:`training_loader`."""
 
     def __init__(
         self, pairs: SegmentationPairs, transform: TrainingTransform, seed: int, skip_damaged: bool = False
@@ -155,11 +105,31 @@ class TrainingDataset(Dataset):
         return len(self.pairs)
 
     def __getitem__(self, position: tuple[int, int]) -> TrainingItem:
-        """Read one (epoch, index)."""
+        """Read one (epoch, index), or, where damaged pairs are skipped, the next pair that can be read.
+
+        Raises:
+            ImageReadError, PairError: the pair is damaged; or, where many in a row are, the last one tried.
+        """
         epoch, index = position
-        sample, damaged = read_or_next(self.pairs.__getitem__, index, len(self.pairs), skip_damaged=self.skip_damaged)
+        damaged: list[str] = []
+        while True:
+            try:
+                sample = self.pairs[(index + len(damaged)) % len(self.pairs)]
+                break
+            except (ImageReadError, PairError) as error:
+                if not self.skip_damaged or _is_the_systems_fault(error):
+                    raise
+                damaged.append(str(error))
+                if len(damaged) == min(MOST_DAMAGED_IN_A_ROW, len(self.pairs)):
+                    raise type(error)(f"{len(damaged)} pairs in a row cannot be read; the last: {error}") from error
         image, label = self.transform(sample.image, sample.label, seed_of(self.seed, epoch, index))
-        return TrainingItem(image, label.to(self._label_dtype), sample.image_path, damaged)
+        return TrainingItem(image, label.to(self._label_dtype), sample.image_path, tuple(damaged))
+
+
+def _is_the_systems_fault(error: Exception) -> bool:
+    """Whether a file could not be read for a reason that may pass; skipping it would change the order of images."""
+    number = getattr(error.__cause__, "errno", None)
+    return number not in (None, errno.ENOENT)
 
 
 class TrainingSampler(Sampler):
@@ -191,17 +161,24 @@ class TrainingSampler(Sampler):
         while True:
             epoch, place = divmod(position, self.length)
             if epoch != shuffled:
-                order, shuffled = self._permutation(epoch), epoch
+                generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
+                order, shuffled = torch.randperm(self.length, generator=generator).tolist(), epoch
             yield epoch, order[place]
             position += self.world_size
 
-    def _permutation(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
-        return torch.randperm(self.length, generator=generator).tolist()
-
 
 class ImageLoader(DataLoader):
-    """A ``DataLoader`` that reports its processes' failures in one sentence."""
+    """A ``DataLoader``, with its options, that reports its processes' failures in one sentence."""
+
+    def __init__(self, dataset: Dataset, *, workers: int, pinned: bool, **options: Any) -> None:
+        super().__init__(
+            dataset,
+            num_workers=workers,
+            pin_memory=pinned,
+            worker_init_fn=start_worker,
+            generator=torch.Generator(),  # of the seed for the workers: not from the caller's global state
+            **options,
+        )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is enough
         """Yield the batches.
@@ -248,7 +225,8 @@ def training_loader(
         batch_size=batch_size,
         sampler=TrainingSampler(len(pairs), seed, rank, world_size, start),
         collate_fn=_to_batch,
-        **_loader_arguments(workers, pinned),
+        workers=workers,
+        pinned=pinned,
     )
 
 
@@ -267,12 +245,10 @@ def evaluation_loader(
     Over the ranks together each image comes exactly once.
 
     Args:
-        pairs, transform: what to read and what to do with the image.
-        batch_size: largest number of images in a list.
-        workers: processes that read; 0 reads in this one.
         rank, world_size: this process among those that evaluate together: indices with ``index % world_size == rank``.
         skip: indices to leave out, such as those that an interrupted run has done.
-        pinned: in memory from which CUDA copies without waiting.
+
+    The others are those of :func:`training_loader`.
     """
     _check_rank(rank, world_size)
     return ImageLoader(
@@ -280,7 +256,8 @@ def evaluation_loader(
         batch_size=batch_size,
         sampler=[index for index in range(rank, len(pairs), world_size) if index not in skip],
         collate_fn=_to_list,
-        **_loader_arguments(workers, pinned),
+        workers=workers,
+        pinned=pinned,
     )
 
 
@@ -312,16 +289,6 @@ def _to_list(items: list[EvaluationItem]) -> list[EvaluationItem]:
             item.image.share_memory_()
             item.label.share_memory_()
     return items
-
-
-def _loader_arguments(workers: int, pinned: bool) -> dict:
-    return {
-        "num_workers": workers,
-        "pin_memory": pinned,
-        "worker_init_fn": start_worker,
-        # the loader draws a seed for its workers: not from the caller's global state
-        "generator": torch.Generator(),
-    }
 
 
 def _check_rank(rank: int, world_size: int) -> None:
