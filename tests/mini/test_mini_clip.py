@@ -42,9 +42,9 @@ def test_case_and_punctuation_do_not_count():
 def test_an_unknown_word_is_named_with_the_nearest_known():
     with pytest.raises(VocabularyError, match=r"'starr' of 'A photo of a red starr in the scene'; did you mean 'star'"):
         VocabularyEncoder(mini.tokenizer(), mini.CONTEXT_LENGTH).tokenize(["red starr"])
-    with pytest.raises(VocabularyError, match=r"word 'zebu' of 'zebu'\. It knows a, black, .*yellow\. "):
+    with pytest.raises(VocabularyError, match=r"word 'zebu' of 'zebu'\. It supports a, black, .*yellow\. "):
         mini.tokenizer()(["zebu"])
-    with pytest.raises(VocabularyError, match=r"does not know the word 'sofa' of 'sofa'\. It knows"):
+    with pytest.raises(VocabularyError, match=r"does not support the word 'sofa' of 'sofa'\. It supports"):
         mini.tokenizer()(["sofa"])
 
 
@@ -58,7 +58,7 @@ def test_the_command_that_the_error_names_draws_images_with_words_that_it_knows(
     predict = ["predict", str(images), "--model", "mini", "--device", "cpu", "--format", "json"]
     assert main([*predict, "--classes-file", str(images.parent / "vocabulary.json"), "--output", "known"]) == 0
     assert main([*predict, "--classes", "cat, red star", "--output", "unknown"]) == 2
-    assert "does not know the word 'cat'" in capsys.readouterr().err
+    assert "does not support the word 'cat'" in capsys.readouterr().err
 
 
 def test_a_name_that_is_too_long_is_refused():
