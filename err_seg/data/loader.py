@@ -89,17 +89,14 @@ def label_dtype(spec: DatasetSpec) -> torch.dtype:
     return next(holding, torch.int64)
 
 
+@dataclass
 class TrainingDataset(Dataset):
-    """Transformed pairs, addressed by (epoch, index); for the arguments see :func:`training_loader`."""
+    """Transformed pairs, addressed by (epoch, index); for the attributes see :func:`training_loader`."""
 
-    def __init__(
-        self, pairs: SegmentationPairs, transform: TrainingTransform, seed: int, skip_damaged: bool = False
-    ) -> None:
-        self.pairs = pairs
-        self.transform = transform
-        self.seed = seed
-        self.skip_damaged = skip_damaged
-        self._label_dtype = label_dtype(pairs.spec)
+    pairs: SegmentationPairs
+    transform: TrainingTransform
+    seed: int
+    skip_damaged: bool = False
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -123,7 +120,7 @@ class TrainingDataset(Dataset):
                 if len(damaged) == min(MOST_DAMAGED_IN_A_ROW, len(self.pairs)):
                     raise type(error)(f"{len(damaged)} pairs in a row cannot be read; the last: {error}") from error
         image, label = self.transform(sample.image, sample.label, seed_of(self.seed, epoch, index))
-        return TrainingItem(image, label.to(self._label_dtype), sample.image_path, tuple(damaged))
+        return TrainingItem(image, label.to(label_dtype(self.pairs.spec)), sample.image_path, tuple(damaged))
 
 
 def _is_the_systems_fault(error: Exception) -> bool:
@@ -132,28 +129,30 @@ def _is_the_systems_fault(error: Exception) -> bool:
     return number not in (None, errno.ENOENT)
 
 
+@dataclass
 class TrainingSampler(Sampler):
     """Endless (epoch, index) pairs of one rank: its share of the global stream.
 
-    Args:
+    Attributes:
         length: number of images.
         seed: 0 or more; each epoch's permutation depends on (seed, epoch).
-        rank, world_size: which share; positions p of the global stream with ``p % world_size == rank``.
+        rank, world_size: this process among those that train together.
         start: global position to begin at: the number of images that all ranks together have consumed.
 
     Raises:
         ValueError: a number out of its range.
     """
 
-    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
-        if length < 1 or seed < 0 or start < 0:
-            raise ValueError(f"expected length >= 1, seed >= 0, start >= 0; found {length=}, {seed=}, {start=}")
-        _check_rank(rank, world_size)
-        self.length = length
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.start = start
+    length: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.seed < 0 or self.start < 0:
+            raise ValueError(f"expected length >= 1, seed >= 0, start >= 0; found {self}")
+        _check_rank(self.rank, self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         position = self.start + (self.rank - self.start) % self.world_size
@@ -215,8 +214,7 @@ def training_loader(
         batch_size: B, images per batch on this rank.
         seed: 0 or more; decides order and random choices.
         workers: processes that read; 0 reads in this one. Does not change the batches.
-        start: global position to begin at, B × world_size × batches done so far.
-        rank, world_size: this process among those that train together.
+        start, rank, world_size: as of :class:`TrainingSampler`; ``start`` is B × world_size × batches done so far.
         skip_damaged: read the next pair in place of one that cannot be read.
         pinned: in memory from which CUDA copies without waiting.
     """
@@ -261,11 +259,10 @@ def evaluation_loader(
     )
 
 
+@dataclass
 class _EvaluationDataset(Dataset):
-    def __init__(self, pairs: SegmentationPairs, transform: EvaluationTransform) -> None:
-        self.pairs = pairs
-        self.transform = transform
-        self._label_dtype = label_dtype(pairs.spec)
+    pairs: SegmentationPairs
+    transform: EvaluationTransform
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -273,7 +270,7 @@ class _EvaluationDataset(Dataset):
     def __getitem__(self, index: int) -> EvaluationItem:
         sample = self.pairs[index]
         height, width = sample.label.shape
-        label = torch.from_numpy(sample.label).to(self._label_dtype)
+        label = torch.from_numpy(sample.label).to(label_dtype(self.pairs.spec))
         return EvaluationItem(self.transform(sample.image), label, sample.image_path, index, (height, width))
 
 
