@@ -96,14 +96,12 @@ def convert_archive(name: str, root: Path, options: argparse.Namespace) -> list[
             print(f"{what}: not in the archive, nothing to convert{found}")
         else:
             print(f"{what}: {describe(report)} -> {report.folder}")
-        for note in report.notes:
+        for note in report.listing.notes:
             print(f"  {note}")
         failures += report.failed
-        if report.unlabelled:
-            count = f"{len(report.unlabelled):,} of its images"
-            failures.append(
-                f"{what}: no label map for {count} ({listed(report.unlabelled, 3)}); unpack the label maps again"
-            )
+        if missing := report.listing.unlabelled:
+            images = f"{len(missing):,} of its images ({listed(missing, 3)})"
+            failures.append(f"{what}: no label map for {images}; unpack the label maps again")
         failures += compare_count(what, report.converted, report.expected, options.strict)
     written = sum(report.written for report in reports)
     if written:

@@ -186,13 +186,7 @@ class ImageLoader(DataLoader):
             ImageReadError, PairError, WorkerError: see :func:`err_seg.data.workers.worker_failures`.
         """
         with worker_failures():
-            batches = super().__iter__()
-        while True:
-            with worker_failures():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
+            yield from super().__iter__()
 
 
 def training_loader(

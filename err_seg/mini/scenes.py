@@ -189,11 +189,7 @@ class LargeScenes(MiniScenes):
     zoom: float = 1.0
 
     def plan(self, index: int) -> Plan:
-        """What scene ``index`` shows, objects from back to front.
-
-        Raises:
-            IndexError: ``index`` outside of 0..length-1.
-        """
+        """What scene ``index`` shows, objects from back to front."""
         height, width, *_ = super().plan(index)
         rng = random(self.seed, PLAN, SPLITS.index(self.split), index, 1)
         walls, classes = self._choose(index, (1, 2), (8,))

@@ -44,21 +44,19 @@ class SplitReport:
         left_out: file stems of label maps without any class.
         failed: what is wrong with each damaged pair.
         stale: how many of the damaged pairs still have the label map of an earlier run.
-        unlabelled: file stems of the archive's images that lack their label maps.
-        notes: remarks for the reader.
+        listing: what the archive holds of it.
     """
 
     split: str
     folder: Path
     expected: int
+    listing: Listing
     converted: int = 0
     written: int = 0
     kept: int = 0
     left_out: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     stale: int = 0
-    unlabelled: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
     @property
     def absent(self) -> bool:
@@ -130,8 +128,7 @@ def _list_splits(conversion: Conversion, root: Path) -> dict[str, Listing]:
 def _convert_split(
     conversion: Conversion, split: Split, listing: Listing, root: Path, workers: int, force: bool
 ) -> SplitReport:
-    report = SplitReport(split.name, split.spec.label_folder(root), split.expected)
-    report.unlabelled, report.notes = listing.unlabelled, listing.notes
+    report = SplitReport(split.name, split.spec.label_folder(root), split.expected, listing)
     done = set() if force else {label.stem for image, label in split.list_converted(root) if image.exists()}
     pending = [pair for pair in listing.pairs if pair.stem not in done]
     report.kept = len(listing.pairs) - len(pending)

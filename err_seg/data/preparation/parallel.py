@@ -37,12 +37,10 @@ def for_each(
     """Call ``consume(function(item))`` for every item, in order; ``function`` runs in up to ``workers`` processes.
 
     An exception (of ``function``, of ``consume``, or Ctrl-C) drops the items that are not under way, waits for the
-    others and is raised. Worker processes end with this one, however it ends.
+    others and is raised. Worker processes end with this one, however it ends. The function and the items must be
+    picklable, as the processes do not share this one's memory; ``consume`` is called in this process.
 
     Args:
-        function: importable and picklable, as the processes do not share this one's memory.
-        items: picklable.
-        consume: called in this process.
         workers: at least 1; 1 computes in this process.
         title: the progress bar's.
 
@@ -89,12 +87,13 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _start_worker() -> None:
+    """Ignore Ctrl-C, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
+    assert parent is not None
+
+    def end_with_parent() -> None:
         parent.join()
         os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
