@@ -8,10 +8,25 @@ archive comes from and goes.
 """
 
 import argparse
+import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from err_seg.commands.options import command_parser, positive
 from err_seg.config.constants import PREPARED
+from err_seg.utils.disk import is_disk_full
+from err_seg.utils.messages import listed
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from err_seg.data.preparation import SplitCheck, SplitReport
+
+INTERRUPTED = 130
+SHOWN = 20
+"""Classes, and label maps with errors, that --check shows of each split."""
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -28,8 +43,143 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is that of :func:`err_seg.data.preparation.command.run`, 2 for wrong usage."""
-    options = parse_arguments(argv)
-    from err_seg.data.preparation.command import run
+    """Run the command.
 
-    return run(options)
+    Returns:
+        The exit status: 0 everything is fine; 1 an archive or an image's label map is missing, a file is damaged, or
+        (``--strict``) a count differs from the protocol's; 2 wrong usage; 130 interrupted.
+    """
+    options = parse_arguments(argv)
+    from err_seg.data import datasets_root
+    from err_seg.data.preparation import PreparationError, default_workers
+
+    root = datasets_root(options.root)
+    options.workers = options.workers or default_workers()
+    if not root.is_dir():
+        print(
+            f"the folder of the archives, {root.absolute()}, does not exist: make it and unpack them there, or name "
+            "another with --root or $DETECTRON2_DATASETS",
+            file=sys.stderr,
+        )
+        return 1
+    failures: list[str] = []
+    step = check_converted if options.check else convert_archive
+    try:
+        for name in PREPARED if "all" in options.names else dict.fromkeys(options.names):
+            try:
+                failures += step(name, root, options)
+            except (PreparationError, OSError) as error:
+                failures.append(str(error))
+                if isinstance(error, OSError) and is_disk_full(error):  # for the other data sets, too
+                    failures.append("make space there; finished files are kept, the same command continues")
+                    break
+    except KeyboardInterrupt:
+        print("\ninterrupted; finished files are kept, the same command continues", file=sys.stderr)
+        return INTERRUPTED
+    if failures:
+        print("\nerrors:", *failures, sep="\n", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def convert_archive(name: str, root: Path, options: argparse.Namespace) -> list[str]:
+    """Convert one data set, report, and return what makes the exit status non-zero."""
+    from err_seg.data.preparation import prepare
+
+    start = time.perf_counter()
+    reports = prepare(name, root, workers=options.workers, force=options.force)
+    seconds = time.perf_counter() - start
+    failures = []
+    for report in reports:
+        what = f"{name} {report.split}"
+        if report.absent:
+            found = f"; {report.converted:,} label maps are there already" if report.converted else ""
+            print(f"{what}: not in the archive, nothing to convert{found}")
+        else:
+            print(f"{what}: {describe(report)} -> {report.folder}")
+        for note in report.listing.notes:
+            print(f"  {note}")
+        failures += report.failed
+        if missing := report.listing.unlabelled:
+            images = f"{len(missing):,} of its images ({listed(missing, 3)})"
+            failures.append(f"{what}: no label map for {images}; unpack the label maps again")
+        failures += compare_count(what, report.converted, report.expected, options.strict)
+    written = sum(report.written for report in reports)
+    if written:
+        print(f"{name}: {written:,} files in {seconds:.1f} s ({written / seconds:.0f} files/s)")
+    return failures
+
+
+def describe(report: "SplitReport") -> str:
+    """Say how many label maps were written, kept, left out and skipped."""
+    counts = f"{report.written:,} written, {report.kept:,} kept"
+    if report.left_out:
+        counts += f", {len(report.left_out):,} left out (no class in them; the first: {report.left_out[0]})"
+    if report.failed:
+        counts += f", {len(report.failed):,} skipped as damaged (listed below)"
+    if report.stale:
+        counts += f", {report.stale:,} of which an earlier run's label map stays and is not counted"
+    return counts
+
+
+def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[str]:
+    """Check one data set, report, and return what makes the exit status non-zero."""
+    from rich.console import Console
+
+    from err_seg.data.preparation import check, write_check
+
+    results = check(name, root, workers=options.workers)
+    path = write_check(name, results)
+    failures = []
+    for result in results:
+        what = f"{name} {result.split}"
+        if not result.found:
+            print(f"{what}: not checked, no converted label maps in {result.folder}")
+        else:
+            if result.labels:
+                Console().print(class_table(what, result))
+            print(f"{what}: {result.labels:,} of {result.found:,} label maps are sound in {result.folder}")
+            if result.labels:
+                total = int(result.pixels.sum()) + result.ignored
+                print(f"  {result.ignored / total:.1%} of their {total:,} pixels are ignored")
+        failures += [problem for _, problem in result.problems[:SHOWN]]
+        if len(result.problems) > SHOWN:
+            failures.append(f"{what}: {len(result.problems) - SHOWN:,} more label maps with errors, all in {path}")
+        failures += compare_count(what, result.found, result.expected, options.strict)
+    print(f"all counts are in {path}")
+    return failures
+
+
+def class_table(what: str, result: "SplitCheck") -> "Table":
+    """List the classes with the most pixels."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    total = int(result.pixels.sum()) + result.ignored
+    present = [index for index in (-result.pixels).argsort(kind="stable") if result.pixels[index]]
+    more = len(present) - SHOWN
+    table = Table(
+        title=f"{what}: {len(present)} of {len(result.class_names)} classes occur",
+        title_justify="left",
+        caption=f"and {more} more, with fewer pixels" if more > 0 else None,
+        caption_justify="left",
+    )
+    for header in ("index", "pixels", "share", "pictures"):
+        table.add_column(header, justify="right")
+    table.add_column("class", max_width=36, no_wrap=True, overflow="ellipsis")
+    for index in present[:SHOWN]:
+        pixels, images = result.pixels[index], result.images[index]
+        name = escape(result.class_names[index])
+        table.add_row(str(index), f"{pixels:,}", f"{pixels / total:.2%}", f"{images:,}", name)
+    return table
+
+
+def compare_count(what: str, found: int, expected: int, strict: bool) -> list[str]:
+    """A difference from the protocol's count is a warning, or a failure where ``strict``."""
+    if found == expected:
+        return []
+    kind = "more than the benchmark has" if found > expected else "a subset" if found else "none of them"
+    message = f"{what}: {found:,} label maps, the protocol has {expected:,} ({kind})"
+    if strict:
+        return [message]
+    print(f"warning: {message}")
+    return []

@@ -21,12 +21,11 @@ or an entry in a configuration file, with the same keys::
           vocabulary: my_streets/classes.txt
           ignore_label: 255
 
-Either way ``my_streets_val`` is then a name like the built-in ones. Of these the miniature world's need nothing:
-"mini_world_train", "mini_world_val" and "mini_world_test" are drawn on first use; "mini_world_test_24" has 24 scenes.
+Either way ``my_streets_val`` is then a name like the built-in ones. Of these, "mini_world_train", "mini_world_val" and
+"mini_world_test" need no files: they are drawn on first use; "mini_world_test_24" has 24 scenes.
 
-Relative folders lie under the data sets' root:
-the argument ``root`` where there is one, else ``$DETECTRON2_DATASETS``, else ``./datasets``. A label map holds, at
-each pixel, the index of a class of the vocabulary, or the ignore label.
+Relative folders lie under the data sets' root, see :func:`err_seg.data.spec.datasets_root`. A label map holds, at each
+pixel, the index of a class of the vocabulary, or the ignore label.
 """
 
 from collections.abc import Iterable, Mapping
@@ -194,27 +193,14 @@ BUILTIN = (
 )
 
 CATALOG = Catalog(BUILTIN, family="err_seg.mini.files")
-
-
-def register(spec: DatasetSpec) -> DatasetSpec:
-    """:meth:`Catalog.register` of the default catalog."""
-    return CATALOG.register(spec)
+"""The default catalog; its methods are functions of the package."""
+register, unregister, get_dataset, dataset_names = CATALOG.register, CATALOG.unregister, CATALOG.get, CATALOG.names
 
 
 def register_entries(entries: Iterable[Mapping[str, Any]]) -> None:
     """Register the data sets that a configuration declares on the spot, ``cfg.DATASETS.CUSTOM``."""
     for entry in entries:
         register(spec_from_dict(entry))
-
-
-def unregister(name: str) -> None:
-    """:meth:`Catalog.unregister` of the default catalog."""
-    CATALOG.unregister(name)
-
-
-def get_dataset(name: str) -> DatasetSpec:
-    """:meth:`Catalog.get` of the default catalog."""
-    return CATALOG.get(name)
 
 
 def find_dataset(name: str, entries: Iterable[Mapping[str, Any]]) -> DatasetSpec:
@@ -229,8 +215,3 @@ def find_dataset(name: str, entries: Iterable[Mapping[str, Any]]) -> DatasetSpec
     """
     own = Catalog(spec_from_dict(entry) for entry in entries)
     return own.get(name) if name in own.names() else get_dataset(name)
-
-
-def dataset_names() -> tuple[str, ...]:
-    """:meth:`Catalog.names` of the default catalog."""
-    return CATALOG.names()

@@ -75,12 +75,7 @@ class SegmentationPairs:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Sample:
-        """Read one pair.
-
-        Raises:
-            ImageReadError: a file cannot be read.
-            PairError: the two differ in size, or the label map holds a value that is neither class nor ignore label.
-        """
+        """Read one pair, see :func:`read_sample`."""
         return read_sample(self.spec, *self._paths[index], self._advice)
 
     def load_label(self, index: int) -> np.ndarray:

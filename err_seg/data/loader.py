@@ -10,9 +10,9 @@ smallest integer type that fits, and are widened where they are used.
 """
 
 import errno
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,18 +26,10 @@ from err_seg.data.transforms import EvaluationTransform, TrainingTransform
 from err_seg.data.workers import start_worker, worker_failures
 
 MOST_DAMAGED_IN_A_ROW = 20
-Read = TypeVar("Read")
 
 
 class TrainingItem(NamedTuple):
-    """A transformed pair.
-
-    Attributes:
-        image: (3, S, S) uint8, RGB.
-        label: (S, S), of :func:`label_dtype`.
-        path: the image's file.
-        damaged: what is wrong with the pairs that this one replaces.
-    """
+    """A transformed pair: what a :class:`Batch` has of it."""
 
     image: Tensor
     label: Tensor
@@ -52,7 +44,7 @@ class Batch(NamedTuple):
         images: (B, 3, S, S) uint8, RGB.
         labels: (B, S, S) of the data set's :func:`label_dtype`, class indices and the ignore label.
         paths: the B image files.
-        damaged: what is wrong with the pairs that were skipped for it.
+        damaged: what is wrong with the pairs that others replace.
     """
 
     images: Tensor
@@ -97,33 +89,38 @@ def label_dtype(spec: DatasetSpec) -> torch.dtype:
     return next(holding, torch.int64)
 
 
-def read_or_next(
-    read: Callable[[int], Read], index: int, length: int, *, skip_damaged: bool
-) -> tuple[Read, tuple[str, ...]]:
-    """Read a pair, or, where damaged pairs are skipped, the next one that can be read.
+@dataclass
+class TrainingDataset(Dataset):
+    """Transformed pairs, addressed by (epoch, index); for the attributes see :func:`training_loader`."""
 
-    Args:
-        read: reads the pair of an index.
-        index: which to read.
-        length: how many there are; the first comes after the last.
-        skip_damaged: read the next one instead; else the first one's error is raised.
+    pairs: SegmentationPairs
+    transform: TrainingTransform
+    seed: int
+    skip_damaged: bool = False
 
-    Returns:
-        What was read, and what is wrong with those skipped.
+    def __len__(self) -> int:
+        return len(self.pairs)
 
-    Raises:
-        ImageReadError, PairError: the pair is damaged; or, where many in a row are, the last one tried.
-    """
-    damaged: list[str] = []
-    while True:
-        try:
-            return read((index + len(damaged)) % length), tuple(damaged)
-        except (ImageReadError, PairError) as error:
-            if not skip_damaged or _is_the_systems_fault(error):
-                raise
-            damaged.append(str(error))
-            if len(damaged) == min(MOST_DAMAGED_IN_A_ROW, length):
-                raise type(error)(f"{len(damaged)} pairs in a row cannot be read; the last: {error}") from error
+    def __getitem__(self, position: tuple[int, int]) -> TrainingItem:
+        """Read one (epoch, index), or, where damaged pairs are skipped, the next pair that can be read.
+
+        Raises:
+            ImageReadError, PairError: the pair is damaged; or, where many in a row are, the last one tried.
+        """
+        epoch, index = position
+        damaged: list[str] = []
+        while True:
+            try:
+                sample = self.pairs[(index + len(damaged)) % len(self.pairs)]
+                break
+            except (ImageReadError, PairError) as error:
+                if not self.skip_damaged or _is_the_systems_fault(error):
+                    raise
+                damaged.append(str(error))
+                if len(damaged) == min(MOST_DAMAGED_IN_A_ROW, len(self.pairs)):
+                    raise type(error)(f"{len(damaged)} pairs in a row cannot be read; the last: {error}") from error
+        image, label = self.transform(sample.image, sample.label, seed_of(self.seed, epoch, index))
+        return TrainingItem(image, label.to(label_dtype(self.pairs.spec)), sample.image_path, tuple(damaged))
 
 
 def _is_the_systems_fault(error: Exception) -> bool:
@@ -132,58 +129,30 @@ def _is_the_systems_fault(error: Exception) -> bool:
     return number not in (None, errno.ENOENT)
 
 
-class TrainingDataset(Dataset):
-    """Transformed pairs, addressed by (epoch, index).
-
-    Args:
-        pairs: what to read from.
-        transform: what to do with each pair.
-        seed: 0 or more.
-        skip_damaged: read the next pair in place of one that cannot be read.
-    """
-
-    def __init__(
-        self, pairs: SegmentationPairs, transform: TrainingTransform, seed: int, skip_damaged: bool = False
-    ) -> None:
-        self.pairs = pairs
-        self.transform = transform
-        self.seed = seed
-        self.skip_damaged = skip_damaged
-        self._label_dtype = label_dtype(pairs.spec)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, position: tuple[int, int]) -> TrainingItem:
-        """Read one (epoch, index)."""
-        epoch, index = position
-        sample, damaged = read_or_next(self.pairs.__getitem__, index, len(self.pairs), skip_damaged=self.skip_damaged)
-        image, label = self.transform(sample.image, sample.label, seed_of(self.seed, epoch, index))
-        return TrainingItem(image, label.to(self._label_dtype), sample.image_path, damaged)
-
-
+@dataclass
 class TrainingSampler(Sampler):
     """Endless (epoch, index) pairs of one rank: its share of the global stream.
 
-    Args:
+    Attributes:
         length: number of images.
         seed: 0 or more; each epoch's permutation depends on (seed, epoch).
-        rank, world_size: which share; positions p of the global stream with ``p % world_size == rank``.
+        rank, world_size: this process among those that train together.
         start: global position to begin at: the number of images that all ranks together have consumed.
 
     Raises:
         ValueError: a number out of its range.
     """
 
-    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1, start: int = 0) -> None:
-        if length < 1 or seed < 0 or start < 0:
-            raise ValueError(f"expected length >= 1, seed >= 0, start >= 0; found {length=}, {seed=}, {start=}")
-        _check_rank(rank, world_size)
-        self.length = length
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.start = start
+    length: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.seed < 0 or self.start < 0:
+            raise ValueError(f"expected length >= 1, seed >= 0, start >= 0; found {self}")
+        _check_rank(self.rank, self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         position = self.start + (self.rank - self.start) % self.world_size
@@ -191,17 +160,24 @@ class TrainingSampler(Sampler):
         while True:
             epoch, place = divmod(position, self.length)
             if epoch != shuffled:
-                order, shuffled = self._permutation(epoch), epoch
+                generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
+                order, shuffled = torch.randperm(self.length, generator=generator).tolist(), epoch
             yield epoch, order[place]
             position += self.world_size
 
-    def _permutation(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
-        return torch.randperm(self.length, generator=generator).tolist()
-
 
 class ImageLoader(DataLoader):
-    """A ``DataLoader`` that reports its processes' failures in one sentence."""
+    """A ``DataLoader``, with its options, that reports its processes' failures in one sentence."""
+
+    def __init__(self, dataset: Dataset, *, workers: int, pinned: bool, **options: Any) -> None:
+        super().__init__(
+            dataset,
+            num_workers=workers,
+            pin_memory=pinned,
+            worker_init_fn=start_worker,
+            generator=torch.Generator(),  # of the seed for the workers: not from the caller's global state
+            **options,
+        )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is enough
         """Yield the batches.
@@ -210,13 +186,7 @@ class ImageLoader(DataLoader):
             ImageReadError, PairError, WorkerError: see :func:`err_seg.data.workers.worker_failures`.
         """
         with worker_failures():
-            batches = super().__iter__()
-        while True:
-            with worker_failures():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
+            yield from super().__iter__()
 
 
 def training_loader(
@@ -238,8 +208,7 @@ def training_loader(
         batch_size: B, images per batch on this rank.
         seed: 0 or more; decides order and random choices.
         workers: processes that read; 0 reads in this one. Does not change the batches.
-        start: global position to begin at, B × world_size × batches done so far.
-        rank, world_size: this process among those that train together.
+        start, rank, world_size: as of :class:`TrainingSampler`; ``start`` is B × world_size × batches done so far.
         skip_damaged: read the next pair in place of one that cannot be read.
         pinned: in memory from which CUDA copies without waiting.
     """
@@ -248,7 +217,8 @@ def training_loader(
         batch_size=batch_size,
         sampler=TrainingSampler(len(pairs), seed, rank, world_size, start),
         collate_fn=_to_batch,
-        **_loader_arguments(workers, pinned),
+        workers=workers,
+        pinned=pinned,
     )
 
 
@@ -267,12 +237,10 @@ def evaluation_loader(
     Over the ranks together each image comes exactly once.
 
     Args:
-        pairs, transform: what to read and what to do with the image.
-        batch_size: largest number of images in a list.
-        workers: processes that read; 0 reads in this one.
         rank, world_size: this process among those that evaluate together: indices with ``index % world_size == rank``.
         skip: indices to leave out, such as those that an interrupted run has done.
-        pinned: in memory from which CUDA copies without waiting.
+
+    The others are those of :func:`training_loader`.
     """
     _check_rank(rank, world_size)
     return ImageLoader(
@@ -280,15 +248,15 @@ def evaluation_loader(
         batch_size=batch_size,
         sampler=[index for index in range(rank, len(pairs), world_size) if index not in skip],
         collate_fn=_to_list,
-        **_loader_arguments(workers, pinned),
+        workers=workers,
+        pinned=pinned,
     )
 
 
+@dataclass
 class _EvaluationDataset(Dataset):
-    def __init__(self, pairs: SegmentationPairs, transform: EvaluationTransform) -> None:
-        self.pairs = pairs
-        self.transform = transform
-        self._label_dtype = label_dtype(pairs.spec)
+    pairs: SegmentationPairs
+    transform: EvaluationTransform
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -296,7 +264,7 @@ class _EvaluationDataset(Dataset):
     def __getitem__(self, index: int) -> EvaluationItem:
         sample = self.pairs[index]
         height, width = sample.label.shape
-        label = torch.from_numpy(sample.label).to(self._label_dtype)
+        label = torch.from_numpy(sample.label).to(label_dtype(self.pairs.spec))
         return EvaluationItem(self.transform(sample.image), label, sample.image_path, index, (height, width))
 
 
@@ -312,16 +280,6 @@ def _to_list(items: list[EvaluationItem]) -> list[EvaluationItem]:
             item.image.share_memory_()
             item.label.share_memory_()
     return items
-
-
-def _loader_arguments(workers: int, pinned: bool) -> dict:
-    return {
-        "num_workers": workers,
-        "pin_memory": pinned,
-        "worker_init_fn": start_worker,
-        # the loader draws a seed for its workers: not from the caller's global state
-        "generator": torch.Generator(),
-    }
 
 
 def _check_rank(rank: int, world_size: int) -> None:

@@ -6,7 +6,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from err_seg.text.vocabularies import check_vocabulary, load_vocabulary
+from err_seg.text.prompts import check_vocabulary
+from err_seg.text.vocabularies import load_vocabulary
 from err_seg.utils.messages import did_you_mean
 
 Variant = Literal["standard", "background"]

@@ -6,6 +6,7 @@ the number of loader processes, nor on what was drawn before.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -54,17 +55,17 @@ def _to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
+@dataclass
 class EvaluationTransform:
     """Resize an image for evaluation.
 
-    Args:
+    Attributes:
         min_size: length of the shortest side in pixels; 0 leaves the image's size.
         max_size: most pixels of the longest side.
     """
 
-    def __init__(self, min_size: int = 800, max_size: int = 1333) -> None:
-        self.min_size = min_size
-        self.max_size = max_size
+    min_size: int = 800
+    max_size: int = 1333
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 RGB → (3, h, w) uint8, by antialiased bilinear interpolation."""
@@ -73,10 +74,11 @@ class EvaluationTransform:
         return _resize(tensor, shortest_edge_size(height, width, self.min_size, self.max_size)).contiguous()
 
 
+@dataclass
 class TrainingTransform:
     """Resize, crop, colour jitter, flip and pad an image and its label map for training.
 
-    Args:
+    Attributes:
         crop_size: S, side of the square that comes out, in pixels.
         min_sizes: lengths of the shortest side after the resize, in pixels; one is drawn.
         max_size: most pixels of the longest side after the resize.
@@ -90,34 +92,31 @@ class TrainingTransform:
         ValueError: a value out of its range.
     """
 
-    def __init__(
-        self,
-        crop_size: int,
-        min_sizes: Sequence[int] = (640,),
-        max_size: int = 1333,
-        color_jitter: str = "ssd",
-        flip_prob: float = 0.5,
-        single_category_max_area: float = 1.0,
-        ignore_label: int = 255,
-    ) -> None:
-        for name, size in (("crop_size", crop_size), ("max_size", max_size), *(("min_sizes", s) for s in min_sizes)):
+    crop_size: int
+    min_sizes: Sequence[int] = (640,)
+    max_size: int = 1333
+    color_jitter: str = "ssd"
+    flip_prob: float = 0.5
+    single_category_max_area: float = 1.0
+    ignore_label: int = 255
+
+    def __post_init__(self) -> None:
+        sizes = [
+            ("crop_size", self.crop_size),
+            ("max_size", self.max_size),
+            *(("min_sizes", s) for s in self.min_sizes),
+        ]
+        for name, size in sizes:
             if size < 1:
                 raise ValueError(f"{name}: {size} is not a length in pixels, expected 1 or more")
-        if not min_sizes:
+        if not self.min_sizes:
             raise ValueError("min_sizes: expected at least one length in pixels, found none")
-        if color_jitter not in ("ssd", "none"):
-            raise ValueError(f'color_jitter: {color_jitter!r} is unknown, expected "ssd" or "none"')
-        if not 0 <= flip_prob <= 1:
-            raise ValueError(f"flip_prob: {flip_prob} is not a probability")
-        if not 0 < single_category_max_area <= 1:
-            raise ValueError(f"single_category_max_area: {single_category_max_area} is not a share in (0, 1]")
-        self.crop_size = crop_size
-        self.min_sizes = tuple(min_sizes)
-        self.max_size = max_size
-        self.color_jitter = SSDColorJitter() if color_jitter == "ssd" else None
-        self.flip_prob = flip_prob
-        self.single_category_max_area = single_category_max_area
-        self.ignore_label = ignore_label
+        if self.color_jitter not in ("ssd", "none"):
+            raise ValueError(f'color_jitter: {self.color_jitter!r} is unknown, expected "ssd" or "none"')
+        if not 0 <= self.flip_prob <= 1:
+            raise ValueError(f"flip_prob: {self.flip_prob} is not a probability")
+        if not 0 < self.single_category_max_area <= 1:
+            raise ValueError(f"single_category_max_area: {self.single_category_max_area} is not a share in (0, 1]")
 
     def __call__(self, image: np.ndarray, label: np.ndarray, generator: torch.Generator | int) -> tuple[Tensor, Tensor]:
         """Transform one pair.
@@ -142,8 +141,8 @@ class TrainingTransform:
         top, left = self._draw_crop(target, generator)
         window = (..., slice(top, top + self.crop_size), slice(left, left + self.crop_size))
         pixels, target = pixels[window], target[window]
-        if self.color_jitter is not None:
-            pixels = self.color_jitter(pixels, generator)
+        if self.color_jitter == "ssd":
+            pixels = SSDColorJitter()(pixels, generator)
         if _draw(generator) < self.flip_prob:
             pixels, target = F.horizontal_flip(pixels), F.horizontal_flip(target)
         margin = [0, 0, self.crop_size - target.shape[1], self.crop_size - target.shape[0]]

@@ -1,9 +1,9 @@
 """The tiny CLIPs of the miniature world: their towers, their words, and where their weights lie.
 
-``MODEL.CLIP.NAME: mini`` with ``MODEL.CLIP.PRETRAINED: mini`` is a ConvNeXt with the weights that the package brings,
-and ``mini_vit`` a ViT of about the same size (1.6 and 1.7 million parameters), for the comparison of Table XII;
-``mini_fastvit`` is a FastViT (1.7 million), the trunk for real time. ``mini_large`` is the ConvNeXt once more, taught
-the words of the worlds of many names.
+``MODEL.CLIP.NAME: mini`` with ``MODEL.CLIP.PRETRAINED: mini`` is a ConvNeXt with the weights in the package, and
+``mini_vit`` a ViT of about the same size (1.6 and 1.7 million parameters), for the comparison of Table XII;
+``mini_fastvit`` is a FastViT (1.7 million), the trunk for real time. ``mini_large`` is the ConvNeXt once more,
+pre-trained on the longest vocabulary.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from timm.models.convnext import ConvNeXt
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
 
 from err_seg.mini.tokenizer import WordTokenizer
-from err_seg.mini.worlds import MOST_NAMES, SIXTY, words
+from err_seg.mini.vocabulary import MOST_NAMES, SIXTY, words
 from err_seg.modeling.clip import CUSTOM_CLIPS, CustomCLIP
 
 TRUNK, FASTVIT_TRUNK = "err_seg_mini_convnext", "err_seg_mini_fastvit"
@@ -24,13 +24,14 @@ NAME, VIT_NAME, FASTVIT_NAME, LARGE_NAME = "mini", "mini_vit", "mini_fastvit", "
 
 
 class MiniCLIP(NamedTuple):
-    """A tiny CLIP: its image tower, as open_clip describes it, its file of weights, and whose names it knows."""
+    """A tiny CLIP: its image tower, as open_clip describes it, its weights, and how many names it is trained on."""
 
     vision: dict[str, Any]
     weights: Path
     names: int = SIXTY
 
 
+_FOLDER = Path(__file__).parent
 _CONVNEXT = {
     "timm_model_name": TRUNK,
     "timm_model_pretrained": False,
@@ -38,46 +39,35 @@ _CONVNEXT = {
     "timm_proj": "linear",
     "image_size": 64,
 }
-CLIPS = {
-    NAME: MiniCLIP(
-        vision=_CONVNEXT,
-        weights=Path(__file__).with_name("clip.safetensors"),
-    ),
-    VIT_NAME: MiniCLIP(
-        vision={
-            "image_size": 96,
-            "patch_size": 16,
-            "width": 128,
-            "layers": 6,
-            "head_width": 32,
-            "pos_embed_type": "sin_cos_2d",  # says from the first step which patches are neighbours
-            "pool_type": "avg",  # pre-training teaches the patches
-        },
-        weights=Path(__file__).with_name("clip_vit.safetensors"),
-    ),
-    FASTVIT_NAME: MiniCLIP(
-        vision={
-            "timm_model_name": FASTVIT_TRUNK,
-            "timm_model_pretrained": False,
-            "timm_pool": "avg",
-            "timm_proj": None,  # the trunk's own head, as in MobileCLIP2
-            "image_size": 64,
-        },
-        weights=Path(__file__).with_name("clip_fastvit.safetensors"),
-    ),
-    LARGE_NAME: MiniCLIP(
-        vision=_CONVNEXT,
-        weights=Path(__file__).with_name("clip_large.safetensors"),
-        names=MOST_NAMES,
-    ),
+_VIT = {
+    "image_size": 96,
+    "patch_size": 16,
+    "width": 128,
+    "layers": 6,
+    "head_width": 32,
+    "pos_embed_type": "sin_cos_2d",  # tells patches' places apart from the first step
+    "pool_type": "avg",  # pre-training trains the patches
 }
-"""The names that ``MODEL.CLIP.NAME`` and ``MODEL.CLIP.PRETRAINED`` know beside open_clip's."""
-ERR_SEG_WEIGHTS = Path(__file__).with_name("err_seg.safetensors")
-"""What lies outside CLIP of the trained network that the package brings."""
+_FASTVIT = {
+    "timm_model_name": FASTVIT_TRUNK,
+    "timm_model_pretrained": False,
+    "timm_pool": "avg",
+    "timm_proj": None,  # the trunk's own head, as in MobileCLIP2
+    "image_size": 64,
+}
+CLIPS = {
+    NAME: MiniCLIP(_CONVNEXT, _FOLDER / "clip.safetensors"),
+    VIT_NAME: MiniCLIP(_VIT, _FOLDER / "clip_vit.safetensors"),
+    FASTVIT_NAME: MiniCLIP(_FASTVIT, _FOLDER / "clip_fastvit.safetensors"),
+    LARGE_NAME: MiniCLIP(_CONVNEXT, _FOLDER / "clip_large.safetensors", MOST_NAMES),
+}
+"""What ``MODEL.CLIP.NAME`` and ``MODEL.CLIP.PRETRAINED`` may be beside open_clip's names."""
+ERR_SEG_WEIGHTS = _FOLDER / "err_seg.safetensors"
+"""The weights in the package of the trained network outside CLIP."""
 
 
 def tokenizer(name: str = NAME) -> WordTokenizer:
-    """Return the tokenizer of the words that a tiny CLIP, one of ``CLIPS``, knows."""
+    """Return the tokenizer of the words in the vocabulary of a tiny CLIP, one of ``CLIPS``."""
     return WordTokenizer(words(CLIPS[name].names), CONTEXT_LENGTH)
 
 

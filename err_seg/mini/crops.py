@@ -7,10 +7,9 @@ from functools import cached_property
 import numpy as np
 
 from err_seg.mini.canvas import LEVELS, Canvas
-from err_seg.mini.sampling import CROP, CROPS, SPLITS, at_least, choose, dealt, random
+from err_seg.mini.sampling import CROP, CROPS, SPLITS, at_least, balanced_classes, choose, random
 from err_seg.mini.shapes import WALL_COLOURS
-from err_seg.mini.vocabulary import CLASS_SETS, PROMPTS
-from err_seg.mini.worlds import SIXTY, world
+from err_seg.mini.vocabulary import CLASS_SETS, PROMPTS, SIXTY, mini_vocabulary
 
 
 def render_crop(
@@ -24,12 +23,12 @@ def render_crop(
     """Draw one class on its own: an object before a wall (one time in four a plain one), or a wall's texture.
 
     Args:
-        index: class, an index into the world's vocabulary.
+        index: class, an index into the vocabulary.
         rng: source of scale, place, rotation, background, light and noise.
         size: side in pixels.
         level: "easy" or "hard".
-        names: how many names the world has.
-        backgrounds: the walls that an object may stand before; () is all of the world.
+        names: how many names the vocabulary has.
+        backgrounds: the walls that an object may stand before; () is all.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -39,7 +38,7 @@ def render_crop(
     """
     if not 0 <= index < names:
         raise IndexError(f"miniature world: class {index} of {names}")
-    looks, walls = world(names).looks, backgrounds or world(names).walls
+    looks = mini_vocabulary(names).looks
     canvas = Canvas(size, size, rng, level)
     if looks[index].shape == "wall":
         canvas.paint_wall(looks[index], index)
@@ -48,6 +47,7 @@ def render_crop(
         grounds = [tone for tones in WALL_COLOURS.values() for tone in tones]
         canvas.paint_plain(grounds[rng.integers(len(grounds))])
     else:
+        walls = backgrounds or mini_vocabulary(names).walls
         wall = walls[int(rng.integers(len(walls)))]
         canvas.paint_wall(looks[wall], wall)
     radius = rng.uniform(0.2, 0.46) * size
@@ -63,10 +63,10 @@ class MiniCrops:
     Attributes:
         split: "train", "val" or "test".
         length: number of crops; of T classes, any T that begin at a multiple of T show every class once.
-        seed: another world for every seed.
+        seed: other images for every seed.
         size: side in pixels.
         level: "easy" or "hard".
-        names: how many names the world has.
+        names: how many names the vocabulary has.
         classes: "all", or "seen" alone.
 
     Raises:
@@ -88,22 +88,26 @@ class MiniCrops:
         at_least("length", self.length, 1)
         at_least("seed", self.seed, 0)
         at_least("size", self.size, 32)
-        choose("classes", self.classes, list(CLASS_SETS))
-        world(self.names)
+        choose("classes", self.classes, CLASS_SETS)
+        mini_vocabulary(self.names)
+
+    @cached_property
+    def _classes(self) -> tuple[int, ...]:
+        return mini_vocabulary(self.names).labels(self.classes)
 
     @cached_property
     def _backgrounds(self) -> list[int]:
-        return world(self.names).split(world(self.names).labels(self.classes))[0]
+        return mini_vocabulary(self.names).split(self._classes)[0]
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, str]:
-        """Crop ``index``: image (size, size, 3) uint8 RGB, class (index into the world's vocabulary), caption."""
+        """Crop ``index``: image (size, size, 3) uint8 RGB, class (index into the vocabulary), caption."""
         if not 0 <= index < self.length:
             raise IndexError(f"miniature world: crop {index} of {self.length}")
         split = SPLITS.index(self.split)
         rng = random(self.seed, CROP, split, index)
-        (target,) = dealt(self.seed, (CROPS, split), world(self.names).labels(self.classes), (1,), index)
-        caption = PROMPTS[rng.integers(len(PROMPTS))].format(world(self.names).vocabulary[target])
+        (target,) = balanced_classes(self.seed, (CROPS, split), self._classes, (1,), index)
+        caption = PROMPTS[rng.integers(len(PROMPTS))].format(mini_vocabulary(self.names).names[target])
         return render_crop(target, rng, self.size, self.level, self.names, self._backgrounds), target, caption

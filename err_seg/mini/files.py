@@ -1,7 +1,7 @@
 """The miniature world as a data set like any other.
 
 "mini_world_train", "mini_world_val" and "mini_world_test" are its splits, and "mini_world_test_24" is the test
-split with 24 scenes. "mini_world_10000_test" is the test split of the world of 10,000 names, 96 pixels a side: its
+split with 24 scenes. "mini_world_10000_test" is a test split with a vocabulary of 10,000 names, 96 pixels a side: its
 scenes show the first 100 names, all others are distractors, and the evaluation counts these as one class. A data set
 is drawn when it is first opened, to a folder under the data sets' root whose name says all that the images depend on.
 """
@@ -9,7 +9,6 @@ is drawn when it is first opened, to a folder under the data sets' root whose na
 import json
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,15 @@ from tqdm import tqdm
 from err_seg.data.spec import DatasetSpec
 from err_seg.mini.sampling import SPLITS
 from err_seg.mini.scenes import MiniScenes
-from err_seg.mini.worlds import MOST_NAMES, NUM_SHOWN, SIXTY
+from err_seg.mini.vocabulary import MOST_NAMES, NUM_SHOWN, SIXTY
 from err_seg.utils.files import remove_partial_files, write_json
 from err_seg.utils.images import save_image
+from err_seg.utils.ordered_map import ordered_map
 
 SCENES = {"train": 2400, "val": 240, "test": 320}
 """Scenes of each split, where a data set's name does not say how many."""
 SCENES_OF_MANY = {"train": 800, "val": 48, "test": 96}
-"""The same for the worlds of many names."""
+"""The same with more than sixty names."""
 SIDE_OF_MANY = 96
 DRAWING = 1
 """Goes up when the same settings give other images, so that those drawn before are not taken for them."""
@@ -96,33 +96,19 @@ class MiniWorldSpec(DatasetSpec):
             for kind, pixels in (("images", sample.image), ("labels", sample.label.astype(kind_of_label))):
                 save_image(Image.fromarray(pixels), folder / kind / f"{index:05d}.png", compress_level=1)
 
-        with ThreadPoolExecutor(workers) as pool:
-            try:
-                drawn = pool.map(write, range(len(self.scenes)))
-                for _ in tqdm(drawn, f"drawing {self.name} to {folder}", len(self.scenes), unit="scene"):
-                    pass
-            finally:
-                pool.shutdown(cancel_futures=True)
+        drawn = ordered_map(write, range(len(self.scenes)), threads=workers, ahead=2 * workers)
+        for _ in tqdm(drawn, f"drawing {self.name} to {folder}", len(self.scenes), unit="scene"):
+            pass
         for name, document in (("vocabulary", self.vocabulary), ("scenes", self._facts())):
             write_json(folder / f"{name}.json", document)
 
 
 def mini_world_spec(scenes: MiniScenes) -> MiniWorldSpec:
     """Declare scenes as a data set, named by split and number."""
-    smallest, largest = scenes.sides
-    settings: tuple[object, ...] = (
-        scenes.split,
-        len(scenes),
-        scenes.classes,
-        scenes.level,
-        smallest,
-        largest,
-        f"seed{scenes.seed}",
-    )
-    if scenes.names != SIXTY:
-        settings += (f"{scenes.names}names",)
-    folder = "mini_world/" + "-".join(map(str, settings))
-    has_distractors = len(scenes.vocabulary) > len(scenes.world.deck(scenes.classes))
+    settings = (scenes.split, len(scenes), scenes.classes, scenes.level, *scenes.sides, f"seed{scenes.seed}")
+    further = (f"{scenes.names}names",) if scenes.names != SIXTY else ()
+    folder = "mini_world/" + "-".join(map(str, settings + further))
+    has_distractors = len(scenes.vocabulary) > len(scenes.full_vocabulary.drawn(scenes.classes))
     return MiniWorldSpec(
         name=mini_world_name(scenes.split, len(scenes), scenes.names),
         image_dir=f"{folder}/images",
@@ -139,8 +125,8 @@ def mini_world_spec(scenes: MiniScenes) -> MiniWorldSpec:
 
 def mini_world_name(split: str, length: int, names: int = SIXTY) -> str:
     """Return the name of the data set of so many scenes of a split, without the numbers that are the usual ones."""
-    world_name = "mini_world" if names == SIXTY else f"mini_world_{names}"
-    return f"{world_name}_{split}" + (f"_{length}" if length != _usual(names)[split] else "")
+    prefix = "mini_world" if names == SIXTY else f"mini_world_{names}"
+    return f"{prefix}_{split}" + (f"_{length}" if length != _usual(names)[split] else "")
 
 
 def _usual(names: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Random numbers of scenes and crops: a stream for each purpose, and classes that are dealt like cards."""
+"""Random numbers of scenes and crops: a stream for each purpose, and a balanced choice of classes."""
 
 from collections.abc import Sequence
 
@@ -26,18 +26,20 @@ def random(seed: int, *stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=stream)))
 
 
-def dealt(seed: int, stream: tuple[int, ...], cards: Sequence[int], counts: Sequence[int], index: int) -> list[int]:
-    """The classes of scene ``index``, dealt from shuffled decks so that over the scenes all come equally often.
+def balanced_classes(
+    seed: int, stream: tuple[int, ...], classes: Sequence[int], counts: Sequence[int], index: int
+) -> list[int]:
+    """The classes of scene ``index``: shuffled passes over all, so that over the scenes all come equally often.
 
-    Scene i takes counts[i mod len(counts)] cards, in turn; when a deck is used up the next one is shuffled.
+    Scene i takes the next counts[i mod len(counts)] classes of the pass; at its end the next pass is shuffled.
     """
     cycle, place = divmod(index, len(counts))
     start = cycle * sum(counts) + sum(counts[:place])
-    decks: dict[int, np.ndarray] = {}
-    hand = []
-    for turn in range(start, start + counts[place]):
-        deck, card = divmod(turn, len(cards))
-        if deck not in decks:
-            decks[deck] = random(seed, *stream, deck).permutation(len(cards))
-        hand.append(cards[decks[deck][card]])
-    return hand
+    orders: dict[int, np.ndarray] = {}
+    chosen = []
+    for position in range(start, start + counts[place]):
+        number, within = divmod(position, len(classes))
+        if number not in orders:
+            orders[number] = random(seed, *stream, number).permutation(len(classes))
+        chosen.append(classes[orders[number][within]])
+    return chosen

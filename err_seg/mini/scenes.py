@@ -1,4 +1,4 @@
-"""Scenes of the miniature world: what they show and where, drawn on demand."""
+"""Scenes of the miniature world, of usual size and large: what they show and where, drawn on demand."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ import numpy as np
 
 from err_seg.data.dataset import Sample
 from err_seg.mini.canvas import LEVELS, Canvas
-from err_seg.mini.sampling import OBJECTS, PAINT, PLAN, SPLITS, WALLS, at_least, choose, dealt, random
-from err_seg.mini.vocabulary import CLASS_SETS
-from err_seg.mini.worlds import SIXTY, World, world
+from err_seg.mini.sampling import OBJECTS, PAINT, PLAN, SPLITS, WALLS, at_least, balanced_classes, choose, random
+from err_seg.mini.vocabulary import CLASS_SETS, SIXTY, MiniVocabulary, mini_vocabulary
 
-# Eight scenes to a cycle. Counts rather than draws, so that classes can be dealt like cards: see _dealt.
+# Eight scenes to a cycle. Counts rather than draws, so that classes can come equally often: see balanced_classes.
 _OBJECTS_PER_SCENE = (1, 2, 3, 4, 4, 3, 2, 1)
 _WALLS_PER_SCENE = (1, 1, 2, 2, 1, 1, 2, 2)
 _SMALLEST, _LARGEST = 24, 72  # diameters of objects in pixels
+_AREA_PER_OBJECT = 100**2  # of large scenes, as on average in usual ones
 
 
 class Thing(NamedTuple):
-    """An object in a scene: its class (index into the world's vocabulary), centre (x, y) and radius in pixels."""
+    """An object in a scene: its class (index into the vocabulary), centre (x, y) and radius in pixels."""
 
     class_index: int
     centre: tuple[float, float]
@@ -65,11 +65,11 @@ class MiniScenes:
         split: "train", "val" or "test"; tune on "val", report on "test".
         size: side in pixels, or (smallest, largest), between which height and width are drawn independently.
         classes: "seen" (24 of 60) or "all": what is drawn, and what the labels index. By default "seen" for "train"
-            and "all" for the others. Of all names of a large world, the first 100 are drawn.
+            and "all" for the others. Of all names of a longer vocabulary, the first 100 are drawn.
         level: "easy" or "hard".
         length: number of scenes. A longer data set begins with the scenes of a shorter one.
-        seed: another world for every seed.
-        names: how many names the world has, see :func:`err_seg.mini.worlds.world`.
+        seed: other scenes for every seed.
+        names: how many names the vocabulary has, see :func:`err_seg.mini.vocabulary.mini_vocabulary`.
 
     Raises:
         ValueError: an unknown split, class set, level or number of names, a side below 64, a length below 1 or a
@@ -88,18 +88,18 @@ class MiniScenes:
         choose("split", self.split, SPLITS)
         if not self.classes:
             object.__setattr__(self, "classes", "seen" if self.split == "train" else "all")
-        choose("classes", self.classes, list(CLASS_SETS))
+        choose("classes", self.classes, CLASS_SETS)
         choose("level", self.level, list(LEVELS))
         at_least("size", self.sides[0], 64)
         at_least("size's second number", self.sides[1], self.sides[0])
         at_least("length", self.length, 1)
         at_least("seed", self.seed, 0)
-        world(self.names)
+        mini_vocabulary(self.names)
 
     @property
-    def world(self) -> World:
-        """The names and what they look like."""
-        return world(self.names)
+    def full_vocabulary(self) -> MiniVocabulary:
+        """All names, drawn or not, and what they look like."""
+        return mini_vocabulary(self.names)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -109,17 +109,17 @@ class MiniScenes:
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """The class names that the labels index, in order."""
-        return tuple(self.world.vocabulary[i] for i in self.world.labels(self.classes))
+        return tuple(self.full_vocabulary.names[i] for i in self.full_vocabulary.labels(self.classes))
 
     @cached_property
-    def _cards(self) -> tuple[list[int], list[int]]:
-        """The walls and the objects that are drawn, indices into the world's vocabulary."""
-        return self.world.split(self.world.deck(self.classes))
+    def _drawn(self) -> tuple[list[int], list[int]]:
+        """The walls and the objects that are drawn, indices into the full vocabulary."""
+        return self.full_vocabulary.split(self.full_vocabulary.drawn(self.classes))
 
     @cached_property
     def _to_label(self) -> np.ndarray:
-        """The label of each class of the world; -1 where it is not drawn."""
-        indices = self.world.labels(self.classes)
+        """The label of each class of the full vocabulary; -1 where labels do not index it."""
+        indices = self.full_vocabulary.labels(self.classes)
         labels = np.full(self.names, -1, np.int64)
         labels[list(indices)] = np.arange(len(indices))
         return labels
@@ -138,16 +138,23 @@ class MiniScenes:
         split = SPLITS.index(self.split)
         rng = random(self.seed, PLAN, split, index)
         height, width = rng.integers(self.sides[0], self.sides[1] + 1, 2).tolist()
-        walls = dealt(self.seed, (WALLS, split), self._cards[0], _WALLS_PER_SCENE, index)
-        objects = dealt(self.seed, (OBJECTS, split), self._cards[1], _OBJECTS_PER_SCENE, index)
+        walls, objects = self._choose(index, _WALLS_PER_SCENE, _OBJECTS_PER_SCENE)
         return Plan(height, width, walls, arrange(objects, height, width, LEVELS[self.level].overlap, rng))
+
+    def _choose(self, index: int, walls: Sequence[int], objects: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The walls and the objects of scene ``index``; of each, given how many the scenes of a cycle have."""
+        split = SPLITS.index(self.split)
+        return (
+            balanced_classes(self.seed, (WALLS, split), self._drawn[0], walls, index),
+            balanced_classes(self.seed, (OBJECTS, split), self._drawn[1], objects, index),
+        )
 
     def __getitem__(self, index: int) -> Sample:
         """Draw scene ``index``; its paths are names only, there is no file. The label is dense: nothing is ignored."""
         plan = self.plan(index)
         rng = random(self.seed, PAINT, SPLITS.index(self.split), index)
         canvas = Canvas(plan.height, plan.width, rng, self.level, plan.zoom)
-        looks = self.world.looks
+        looks = self.full_vocabulary.looks
         canvas.paint_wall(looks[plan.walls[0]], plan.walls[0])
         for wall in plan.walls[1:]:
             canvas.paint_wall(looks[wall], wall, _divide(canvas))
@@ -163,3 +170,33 @@ def _divide(canvas: Canvas) -> np.ndarray:
     angle = canvas.rng.choice([0, np.pi / 2, canvas.rng.uniform(0, np.pi)])
     x, y = canvas.rng.uniform(0.3, 0.7, 2) * (width, height)
     return (canvas.x - float(x)) * float(np.cos(angle)) + (canvas.y - float(y)) * float(np.sin(angle))
+
+
+@dataclass(frozen=True)
+class LargeScenes(MiniScenes):
+    """Scenes with as many objects as they have room for, of at most eight classes each, on one or two walls.
+
+    Attributes:
+        zoom: how many times larger than usual everything is drawn. With 1, scenes of 1,000 pixels show a hundred small
+            objects; with 6 they are usual scenes, as a sharper camera sees them.
+
+    Raises:
+        ValueError: as for :class:`MiniScenes`.
+    """
+
+    size: int | tuple[int, int] = (900, 1200)
+    length: int = 24
+    zoom: float = 1.0
+
+    def plan(self, index: int) -> Plan:
+        """What scene ``index`` shows, objects from back to front."""
+        height, width, *_ = super().plan(index)
+        rng = random(self.seed, PLAN, SPLITS.index(self.split), index, 1)
+        walls, classes = self._choose(index, (1, 2), (8,))
+        rows, columns = int(height / self.zoom), int(width / self.zoom)
+        objects = [classes[i % len(classes)] for i in range(max(1, rows * columns // _AREA_PER_OBJECT))]
+        things = [
+            Thing(index, (self.zoom * x, self.zoom * y), self.zoom * radius)
+            for index, (x, y), radius in arrange(objects, rows, columns, LEVELS[self.level].overlap, rng)
+        ]
+        return Plan(height, width, walls, things, self.zoom)

@@ -1,4 +1,4 @@
-"""A tokenizer of whole words, for a CLIP that knows a few dozen of them."""
+"""A tokenizer of whole words, for a CLIP with a vocabulary of a few dozen."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class WordTokenizer:
     CLIP's text tower expects.
 
     Args:
-        words: the words that it knows, lower case.
+        words: all words, lower case.
         context_length: tokens of a text, start and end included.
     """
 
@@ -34,7 +34,7 @@ class WordTokenizer:
         """Tokenise N texts to (N, context_length) int64; longer texts are cut, and their last token is the end of text.
 
         Raises:
-            VocabularyError: a word that it does not know; names it and the nearest that it does.
+            VocabularyError: another word; names it and the nearest of the words.
         """
         length = context_length or self.context_length
         texts = [texts] if isinstance(texts, str) else texts
@@ -49,7 +49,8 @@ class WordTokenizer:
             return self.ids[word]
         hint = did_you_mean(word, [known for known in self.ids if len(known) > 2], "")  # not "of" for "sofa"
         raise VocabularyError(
-            f"this model is a toy and does not know the word {word!r} of {text!r}{'; ' + hint if hint else '.'} "
-            f"It knows {listed(self.ids, WORDS_SHOWN)}. This command draws images for it: err-seg mini draw "
-            "--split test --count 4 --output scenes. For other images and words take another model, such as err-seg-b"
+            f"this model, which was trained on a small synthetic data set, does not support the word {word!r} of "
+            f"{text!r}{'; ' + hint if hint else '.'} It supports {listed(self.ids, WORDS_SHOWN)}. This command draws "
+            "images for it: err-seg mini draw --split test --count 4 --output scenes. For other images and words use "
+            "another model, such as err-seg-b"
         )

@@ -1,20 +1,31 @@
-"""The sixty classes of the miniature world, the words in them, and which of them are seen in training."""
+"""The names of the miniature world, what they look like, and which of them are seen in training.
 
-from err_seg.mini.shapes import OBJECT_COLOURS, SHAPES, TEXTURES, WALL_COLOURS
+There are sixty, and up to 11,712 for experiments with long vocabularies. The latter are all of "red star", "red star
+with blue dots", "red wall" and "red wall with blue dots": 16 colours x (11 shapes and "wall") x (plain, or 15 other
+colours x 4 patterns). They stand in one shuffled order, of which a vocabulary of T names has the first T. Every second
+name is seen, in pre-training as in the training of segmentation; the others are new combinations of words that both
+have seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+
+from err_seg.mini.shapes import COLOURS, MORE_SHAPES, OBJECT_COLOURS, PATTERNS, SHAPES, TEXTURES, WALL_COLOURS, Look
 
 _OBJECTS = [(colour, shape) for colour in OBJECT_COLOURS for shape in SHAPES]
 _WALLS = [(colour, texture) for colour in WALL_COLOURS for texture in TEXTURES]
 ATTRIBUTES: tuple[tuple[str, str], ...] = (*_OBJECTS, *_WALLS)
-"""(colour, shape) of the 48 objects, then (colour, texture) of the 12 walls: the classes in label order."""
-
-OBJECTS: tuple[int, ...] = tuple(range(len(_OBJECTS)))
-"""Indices of the objects; all other classes are walls."""
+"""(colour, shape) of the 48 objects, then (colour, texture) of the 12 walls: the sixty classes in label order."""
 
 VOCABULARY: tuple[str, ...] = (
     *(f"{colour} {shape}" for colour, shape in _OBJECTS),
     *(f"{colour} {texture} wall" for colour, texture in _WALLS),
 )
 """Their names."""
+SIXTY = len(VOCABULARY)
 
 NEW_WORDS: tuple[str, ...] = (list(OBJECT_COLOURS)[-1], list(SHAPES)[-1], list(TEXTURES)[-1])
 """The words that no class seen in training has: "purple", "ring", "dotted"."""
@@ -28,13 +39,8 @@ PROMPTS: tuple[str, ...] = (
 )
 """Captions of the crops; the first is the segmentation model's own prompt."""
 
-WORDS: tuple[str, ...] = tuple(
-    sorted({word.lower() for text in (*PROMPTS, *VOCABULARY) for word in text.split()} - {"{}"})
-)
-"""Every word of the class names and the captions, lower case, sorted."""
 
-
-def _trained_on(index: int) -> bool:
+def _is_seen(index: int) -> bool:
     """Whether a class is seen. Every word but the new ones is in two or more seen classes and in an unseen one."""
     colour, kind = ATTRIBUTES[index]
     if colour in NEW_WORDS or kind in NEW_WORDS:
@@ -46,10 +52,10 @@ def _trained_on(index: int) -> bool:
     return (column - row) % (len(TEXTURES) - 1) < 2
 
 
-SEEN: tuple[int, ...] = tuple(i for i in range(len(VOCABULARY)) if _trained_on(i))
+SEEN: tuple[int, ...] = tuple(i for i in range(SIXTY) if _is_seen(i))
 """Indices of the 24 classes that segmentation training sees: 18 objects, 6 walls."""
 
-UNSEEN: tuple[int, ...] = tuple(i for i in range(len(VOCABULARY)) if i not in SEEN)
+UNSEEN: tuple[int, ...] = tuple(i for i in range(SIXTY) if i not in SEEN)
 """The 36 others: ``UNSEEN_COMBINATIONS`` and ``UNSEEN_WORDS`` together."""
 
 UNSEEN_WORDS: tuple[int, ...] = tuple(i for i in UNSEEN if set(ATTRIBUTES[i]) & set(NEW_WORDS))
@@ -58,5 +64,99 @@ UNSEEN_WORDS: tuple[int, ...] = tuple(i for i in UNSEEN if set(ATTRIBUTES[i]) & 
 UNSEEN_COMBINATIONS: tuple[int, ...] = tuple(i for i in UNSEEN if i not in UNSEEN_WORDS)
 """Indices of the 20 classes whose words are all seen, though never together."""
 
-CLASS_SETS: dict[str, tuple[int, ...]] = {"seen": SEEN, "all": tuple(range(len(VOCABULARY)))}
-"""What scenes may be drawn from, in label order."""
+CLASS_SETS = ("seen", "all")
+"""What scenes and crops may be drawn from."""
+
+NUM_SHOWN = 100
+"""How many names of a long vocabulary are drawn in scenes of all classes; the others are distractors."""
+
+
+@dataclass(frozen=True)
+class MiniVocabulary:
+    """Names and what they look like.
+
+    Attributes:
+        names: the T class names, in label order.
+        looks: what each looks like.
+        seen: indices of those that segmentation training sees.
+        shown: indices of those that are drawn in scenes of all classes.
+    """
+
+    names: tuple[str, ...]
+    looks: tuple[Look, ...]
+    seen: tuple[int, ...]
+    shown: tuple[int, ...]
+
+    @cached_property
+    def walls(self) -> tuple[int, ...]:
+        """Indices of the walls; all other classes are objects."""
+        return tuple(i for i, look in enumerate(self.looks) if look.shape == "wall")
+
+    def labels(self, classes: str) -> tuple[int, ...]:
+        """Indices of the names that labels of a class set, "seen" or "all", stand for, in label order."""
+        return self.seen if classes == "seen" else tuple(range(len(self.names)))
+
+    def drawn(self, classes: str) -> tuple[int, ...]:
+        """Indices of the names that are drawn in scenes of a class set."""
+        return self.seen if classes == "seen" else self.shown
+
+    def split(self, indices: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Separate the walls from the objects."""
+        walls = [i for i in indices if self.looks[i].shape == "wall"]
+        return walls, [i for i in indices if self.looks[i].shape != "wall"]
+
+
+@cache
+def mini_vocabulary(names: int = SIXTY) -> MiniVocabulary:
+    """Return the vocabulary of so many names: 60, or 100 to :data:`MOST_NAMES`.
+
+    Raises:
+        ValueError: there is none with so many.
+    """
+    if names == SIXTY:
+        return MiniVocabulary(VOCABULARY, tuple(_look(*pair) for pair in ATTRIBUTES), SEEN, tuple(range(SIXTY)))
+    if not NUM_SHOWN <= names <= MOST_NAMES:
+        raise ValueError(f"miniature world: names must be {SIXTY}, or {NUM_SHOWN} to {MOST_NAMES}; found {names!r}")
+    texts, looks = zip(*(_COMBINATIONS[i] for i in _order()[:names]), strict=True)
+    return MiniVocabulary(texts, looks, tuple(range(0, names, 2)), tuple(range(NUM_SHOWN)))
+
+
+def _look(colour: str, kind: str) -> Look:
+    if kind in SHAPES:
+        return Look(kind, OBJECT_COLOURS[colour])
+    ground, tone = WALL_COLOURS[colour]
+    return Look("wall", ground, kind, tone)
+
+
+def _combinations() -> list[tuple[str, Look]]:
+    found = []
+    for colour, ground in COLOURS.items():
+        for shape in (*SHAPES, *MORE_SHAPES, "wall"):
+            found.append((f"{colour} {shape}", Look(shape, ground)))
+            found += [
+                (f"{colour} {shape} with {other} {pattern}", Look(shape, ground, pattern, tone))
+                for other, tone in COLOURS.items()
+                if other != colour
+                for pattern in PATTERNS
+            ]
+    return found
+
+
+_COMBINATIONS = _combinations()
+MOST_NAMES = len(_COMBINATIONS)
+"""How many names there are: 11,712."""
+
+
+@cache
+def _order() -> list[int]:
+    return np.random.Generator(np.random.PCG64(0)).permutation(MOST_NAMES).tolist()
+
+
+def words(names: int = SIXTY) -> tuple[str, ...]:
+    """List every word of so many names and of the captions, lower case, sorted."""
+    texts = (*PROMPTS, *mini_vocabulary(names).names)
+    return tuple(sorted({word.lower() for text in texts for word in text.split()} - {"{}"}))
+
+
+WORDS: tuple[str, ...] = words()
+"""Those of the sixty classes."""

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from err_seg.modeling.clip import OpenCLIP
 from err_seg.text.cache import TextEmbeddings
-from err_seg.text.prompts import PromptStyle, check_vocabulary, tokenize_vocabulary
+from err_seg.text.prompts import PromptStyle, VocabularyError, check_vocabulary
+from err_seg.text.vocabulary import Vocabulary
 
 
 class VocabularyEncoder:
     """CLIP's tokenizer, the prompts for class names, and the cache of their embeddings. Threads may share one object.
 
     Args:
-        tokenizer: maps texts and a ``context_length`` to (N, context_length) int64 tokens.
+        tokenizer: maps texts and a ``context_length`` to (N, context_length) int64 tokens, 0 behind the end.
         context_length: how many tokens the text tower can read (77 for CLIP).
         style: templates and synonyms for calls that name none.
         embeddings: the cache.
@@ -33,17 +35,37 @@ class VocabularyEncoder:
         self._latest: dict[tuple[tuple[str, ...], PromptStyle], Tensor] = {}
 
     def tokenize(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
-        """Turn T class names into the tokens (T, P, L) of their prompts, on the CPU; the latest result is remembered.
+        """Turn T class names into the tokens of their prompts, on the CPU, cut behind the longest.
+
+        The latest result is remembered.
+
+        Returns:
+            (T, P, L) int64 tokens; P is the largest number of prompts of a class, rows of zeros fill up the others.
 
         Raises:
-            VocabularyError: names cannot be used; see :func:`err_seg.text.prompts.tokenize_vocabulary`.
+            VocabularyError: see :func:`err_seg.text.prompts.check_vocabulary`; also a prompt of more than
+                ``context_length`` tokens.
         """
         key = check_vocabulary(vocabulary), style or self.style
         tokens = self._latest.get(key)
         if tokens is None:
-            tokens = tokenize_vocabulary(*key, self.tokenizer, self.context_length)
+            tokens = self._tokenize(*key)
             self._latest = {key: tokens}
         return tokens
+
+    def _tokenize(self, names: Vocabulary, style: PromptStyle) -> Tensor:
+        prompts = [style.prompts(name) for name in names]
+        # one position more than the tower reads shows which prompts do not fit
+        tokens = self.tokenizer([text for group in prompts for text in group], context_length=self.context_length + 1)
+        groups = tokens.split([len(group) for group in prompts])
+        if too_long := [name for name, group in zip(names, groups, strict=True) if group[:, self.context_length].any()]:
+            shown = ", ".join(repr(name if len(name) <= 60 else name[:57] + "...") for name in too_long[:5])
+            raise VocabularyError(
+                f"{len(too_long)} class name(s) exceed the {self.context_length} tokens that CLIP reads: {shown}; "
+                "shorten them"
+            )
+        length = int(tokens.argmax(dim=1).max()) + 1
+        return pad_sequence([group[:, :length] for group in groups], batch_first=True)
 
     def embed(self, clip: OpenCLIP, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
         """Embed T class names to (T, D) unit vectors, without gradient; cached until the CLIP's weights change."""

@@ -5,15 +5,15 @@ A name may hold synonyms, separated by ", " ("building, edifice"); they stay tog
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from err_seg.text import prompts
-from err_seg.text.prompts import SYNONYM_SEPARATOR, VocabularyError, as_texts
+from err_seg.text.prompts import SYNONYM_SEPARATOR, VocabularyError, as_texts, check_vocabulary
 from err_seg.text.vocabulary import Color, Vocabulary, name_key
 from err_seg.utils.messages import did_you_mean
 
@@ -35,6 +35,7 @@ _SHORT = {
     "voc20": "pascal_voc_20",
 }
 _KNOWN = {name: _TABLES[_SHORT.get(name, name)] for name in (*_SHORT, *_TABLES)}
+_ENDINGS = (".txt", ".json", ".yaml", ".yml")
 _KEYS = ("name", "synonyms", "color")
 
 VocabularySource = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -56,7 +57,7 @@ def read_vocabulary(words: VocabularySource) -> Vocabulary:
     Raises:
         VocabularyError: it cannot be used; see also :func:`err_seg.text.prompts.check_vocabulary`.
     """
-    return prompts.check_vocabulary(expand_names(words))
+    return check_vocabulary(expand_names(words))
 
 
 def expand_names(words: VocabularySource) -> Vocabulary:
@@ -86,7 +87,7 @@ def expand_names(words: VocabularySource) -> Vocabulary:
             names += [name for name in part if _first_synonym(name) not in typed | listed]
             colors = {**part.colors, **colors}
             listed |= {_first_synonym(name) for name in part}
-        elif isinstance(word, str) and word.lower().endswith(tuple(_READERS)):
+        elif isinstance(word, str) and word.lower().endswith(_ENDINGS):
             raise VocabularyError(
                 f"{word!r} in a list would be a class; for the names in the file give pathlib.Path({word!r}), on the "
                 "command line --classes-file"
@@ -120,67 +121,35 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
         table = resources.files(__package__) / "tables" / _KNOWN[name]
         return _from_data(json.loads(table.read_text(encoding="utf-8")), name)
     path = Path(name).expanduser()
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
+    ending = path.suffix.lower()
+    if ending not in _ENDINGS:
         hint = did_you_mean(name, _KNOWN, f"known names: {', '.join(_KNOWN)};")
         raise VocabularyError(
             f"unknown vocabulary {name!r}; {hint} Own classes come as a list, not one string, [{name!r}], or in a "
-            f"file: {', '.join(_READERS)}"
+            f"file: {', '.join(_ENDINGS)}"
         )
     try:
-        return reader(path.read_text(encoding="utf-8-sig"), str(path))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise VocabularyError(f"no vocabulary file at {path.absolute()}") from error
     except OSError as error:
         raise VocabularyError(f"{path}: cannot be read ({error})") from error
     except UnicodeDecodeError as error:
         raise VocabularyError(f"{path}: expected UTF-8 text ({error})") from error
-
-
-def check_vocabulary(entries: Sequence[str], name: str) -> Vocabulary:
-    """Class names as a vocabulary, after the check that :func:`err_seg.text.prompts.check_vocabulary` makes.
-
-    Args:
-        entries: the class names.
-        name: what to call them in an error.
-
-    Raises:
-        VocabularyError: a ValueError that names ``name`` and what is wrong.
-    """
+    if ending == ".txt":
+        return check_vocabulary([line for line in text.splitlines() if line.strip()], str(path))
+    kind, parse = ("JSON", json.loads) if ending == ".json" else ("YAML", yaml.safe_load)
     try:
-        return prompts.check_vocabulary(entries)
-    except VocabularyError as error:
-        raise VocabularyError(f"{name}: {error}") from error
+        data = parse(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise VocabularyError(
+            f"{path}: expected a {kind} list of class names, but it is not {kind} ({error})"
+        ) from error
+    return _from_data(data, str(path))
 
 
 def _first_synonym(name: str) -> str:
     return name_key(name.split(SYNONYM_SEPARATOR)[0])
-
-
-def _from_text(text: str, name: str) -> Vocabulary:
-    return check_vocabulary([line for line in text.splitlines() if line.strip()], name)
-
-
-def _from_json(text: str, name: str) -> Vocabulary:
-    try:
-        return _from_data(json.loads(text), name)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise VocabularyError(f"{name}: expected a JSON list of class names, but it is not JSON ({error})") from error
-
-
-def _from_yaml(text: str, name: str) -> Vocabulary:
-    try:
-        return _from_data(yaml.safe_load(text), name)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise VocabularyError(f"{name}: expected a YAML list of class names, but it is not YAML ({error})") from error
-
-
-_READERS: dict[str, Callable[[str, str], Vocabulary]] = {
-    ".txt": _from_text,
-    ".json": _from_json,
-    ".yaml": _from_yaml,
-    ".yml": _from_yaml,
-}
 
 
 def _from_data(data: Any, file: str) -> Vocabulary:
@@ -199,7 +168,10 @@ def _from_data(data: Any, file: str) -> Vocabulary:
             if key not in _KEYS:
                 hint = did_you_mean(key, _KEYS, f"known keys: {', '.join(_KEYS)}")
                 raise VocabularyError(f"{where}: unknown key {key!r}; {hint}")
-        words = [entry.get("name"), *_synonyms(entry.get("synonyms", []), where)]
+        synonyms = entry.get("synonyms", [])
+        if not isinstance(synonyms, list):
+            raise VocabularyError(f"{where}: synonyms must be a list, found {synonyms!r}")
+        words = [entry.get("name"), *synonyms]
         if not all(isinstance(word, str) and word.strip() for word in words):
             raise VocabularyError(
                 f"{where}: name and synonyms must be texts that are not blank, in quotes if they look like something "
@@ -211,21 +183,11 @@ def _from_data(data: Any, file: str) -> Vocabulary:
     return check_vocabulary(Vocabulary(names, colors), file)
 
 
-def _synonyms(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise VocabularyError(f"{where}: synonyms must be a list, found {value!r}")
-    return value
-
-
 def _color(value: Any, where: str) -> Color:
-    if isinstance(value, str) and len(value) == 7 and value[0] == "#":
-        try:
-            red, green, blue = bytes.fromhex(value[1:])
-            return red, green, blue
-        except ValueError:
-            pass
-    is_number = isinstance(value, list) and all(type(number) is int and 0 <= number <= 255 for number in value)
-    if not is_number or len(value) != 3:
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        value = list(bytes.fromhex(value[1:]))
+    is_color = isinstance(value, list) and all(type(number) is int and 0 <= number <= 255 for number in value)
+    if not is_color or len(value) != 3:
         raise VocabularyError(
             f'{where}: color must be "#rrggbb", in quotes, or three numbers in 0..255, found {value!r}'
         )

@@ -174,7 +174,7 @@ def test_weights_of_a_student_load_without_their_teacher(run_cfg, tmp_path, teac
     ("teacher", "complaint"),
     [
         ("nobody.safetensors", "no model 'nobody.safetensors'"),
-        ("mini", "does not know the word"),  # of the toy data set's names
+        ("mini", "does not support the word"),  # of the toy data set's names
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused_by_its_key(teacher, complaint, run_cfg):

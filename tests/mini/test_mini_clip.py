@@ -18,7 +18,8 @@ from err_seg.mini.tokenizer import WordTokenizer
 from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
 from err_seg.modeling.encoder import Features
-from err_seg.text.prompts import PromptStyle, VocabularyError, tokenize_vocabulary
+from err_seg.text.encoder import VocabularyEncoder
+from err_seg.text.prompts import VocabularyError
 
 MEAN, STD = torch.tensor([123.675, 116.280, 103.530]).view(3, 1, 1), torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
 
@@ -40,10 +41,10 @@ def test_case_and_punctuation_do_not_count():
 
 def test_an_unknown_word_is_named_with_the_nearest_known():
     with pytest.raises(VocabularyError, match=r"'starr' of 'A photo of a red starr in the scene'; did you mean 'star'"):
-        tokenize_vocabulary(["red starr"], PromptStyle(), mini.tokenizer(), mini.CONTEXT_LENGTH)
-    with pytest.raises(VocabularyError, match=r"word 'zebu' of 'zebu'\. It knows a, black, .*yellow\. "):
+        VocabularyEncoder(mini.tokenizer(), mini.CONTEXT_LENGTH).tokenize(["red starr"])
+    with pytest.raises(VocabularyError, match=r"word 'zebu' of 'zebu'\. It supports a, black, .*yellow\. "):
         mini.tokenizer()(["zebu"])
-    with pytest.raises(VocabularyError, match=r"does not know the word 'sofa' of 'sofa'\. It knows"):
+    with pytest.raises(VocabularyError, match=r"does not support the word 'sofa' of 'sofa'\. It supports"):
         mini.tokenizer()(["sofa"])
 
 
@@ -57,12 +58,12 @@ def test_the_command_that_the_error_names_draws_images_with_words_that_it_knows(
     predict = ["predict", str(images), "--model", "mini", "--device", "cpu", "--format", "json"]
     assert main([*predict, "--classes-file", str(images.parent / "vocabulary.json"), "--output", "known"]) == 0
     assert main([*predict, "--classes", "cat, red star", "--output", "unknown"]) == 2
-    assert "does not know the word 'cat'" in capsys.readouterr().err
+    assert "does not support the word 'cat'" in capsys.readouterr().err
 
 
 def test_a_name_that_is_too_long_is_refused():
     with pytest.raises(VocabularyError, match="exceed the 16 tokens"):
-        tokenize_vocabulary(["red " * 12 + "star"], PromptStyle(), mini.tokenizer(), mini.CONTEXT_LENGTH)
+        VocabularyEncoder(mini.tokenizer(), mini.CONTEXT_LENGTH).tokenize(["red " * 12 + "star"])
 
 
 def test_the_packaged_clip_knows_the_classes():

@@ -156,7 +156,7 @@ def test_objects_keep_most_of_their_area(level, least):
         for thing in plan.things:
             assert 24 <= 2 * thing.radius <= 72
             alone = Canvas(160, 160, np.random.default_rng(0), "easy")
-            alone.paint_object(scenes.world.looks[thing.class_index], 1, (80, 80), thing.radius)
+            alone.paint_object(scenes.full_vocabulary.looks[thing.class_index], 1, (80, 80), thing.radius)
             visible = (label == thing.class_index).sum() / alone.label.sum()
             assert least < visible < 1.1, (i, VOCABULARY[thing.class_index])
 

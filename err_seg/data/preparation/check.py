@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from err_seg.data.preparation.images import DamagedFileError, check_size, image_
 from err_seg.data.preparation.labels import IGNORE_8_BIT
 from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.sources import PreparationError
+from err_seg.data.spec import DatasetSpec
 from err_seg.utils.files import write_json
 from err_seg.utils.messages import listed
 
@@ -40,22 +40,25 @@ class SplitCheck:
     ignored: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.pixels = np.zeros(len(self.class_names), dtype=np.int64)
+        self.images = np.zeros(len(self.class_names), dtype=np.int64)
+
     @property
     def found(self) -> int:
         """Number of label maps, sound or not."""
         return self.labels + len(self.problems)
 
-    def __post_init__(self) -> None:
-        self.pixels = np.zeros(len(self.class_names), dtype=np.int64)
-        self.images = np.zeros(len(self.class_names), dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class _Counts:
-    stem: str
-    values: np.ndarray | None = None
-    pixels: np.ndarray | None = None
-    complaint: str = ""
+    def add(self, label_map: tuple[str, np.ndarray | str]) -> None:
+        """Count what :func:`count_label` found in one label map."""
+        stem, found = label_map
+        if isinstance(found, str):
+            self.problems.append((stem, found))
+            return
+        self.labels += 1
+        self.pixels += found[:-1]
+        self.images += found[:-1] > 0
+        self.ignored += int(found[-1])
 
 
 def check(name: str, root: Path, *, workers: int = 1) -> list[SplitCheck]:
@@ -72,16 +75,13 @@ def check(name: str, root: Path, *, workers: int = 1) -> list[SplitCheck]:
     Raises:
         PreparationError: no split has converted label maps.
     """
-    conversion = CONVERSIONS[name]
     results = []
-    for split in conversion.splits:
+    for split in CONVERSIONS[name].splits:
         spec = split.spec
         result = SplitCheck(split.name, spec.label_folder(root), spec.evaluated_classes, split.expected)
-        files = split.list_converted(root)
-        if files:
+        if files := split.list_converted(root):
             title = f"check {name} {split.name}"
-            count = partial(count_label, name, split.name)
-            for_each(count, files, partial(_add, result), workers=workers, title=title)
+            for_each(partial(count_label, spec), files, result.add, workers=workers, title=title)
         results.append(result)
     if not any(result.found for result in results):
         folders = ", ".join(str(result.folder) for result in results)
@@ -89,11 +89,16 @@ def check(name: str, root: Path, *, workers: int = 1) -> list[SplitCheck]:
     return results
 
 
-def count_label(name: str, split_name: str, files: tuple[Path, Path]) -> _Counts:
-    """Values of one label map, of which (image, label map) are given, and how many pixels have each."""
-    spec = CONVERSIONS[name].split(split_name).spec
+def count_label(spec: DatasetSpec, files: tuple[Path, Path]) -> tuple[str, np.ndarray | str]:
+    """Check and count one label map of a data set, given as (image, label map).
+
+    Returns:
+        Its file stem, and (classes + 1,) int64, how many pixels have each class and, last, the ignore label; or what is
+        wrong with it.
+    """
     dtype = np.dtype(np.uint8 if spec.ignore_label == IGNORE_8_BIT else np.uint16)
     image, path = files
+    classes = spec.num_evaluated_classes
     try:
         with naming(image):
             size = image_size(image)
@@ -102,54 +107,44 @@ def count_label(name: str, split_name: str, files: tuple[Path, Path]) -> _Counts
             if label.dtype != dtype:
                 raise ValueError(f"expected {dtype} values, found {label.dtype}")
             check_size(label, size)
-            values, pixels = np.unique(label, return_counts=True)
-            wrong = values[(values >= spec.num_evaluated_classes) & (values != spec.ignore_label)]
-            if len(wrong):
+            pixels = np.bincount(label.ravel(), minlength=spec.ignore_label + 1)
+            wrong = [value for value in np.flatnonzero(pixels).tolist() if classes <= value != spec.ignore_label]
+            if wrong:
                 # The released works' evaluation of PC-459 ignores 459, so that a tree made for it may hold that label.
-                foreign = wrong.tolist() == [spec.num_evaluated_classes]
+                foreign = wrong == [classes]
                 raise ValueError(
-                    f"holds values that are no class ({listed(wrong, 5)}); expected 0 to "
-                    f"{spec.num_evaluated_classes - 1}, or {spec.ignore_label} where ignored; "
+                    f"holds values that are no class ({listed(wrong, 5)}); expected 0 to {classes - 1}, or "
+                    f"{spec.ignore_label} where ignored; "
                     + f"some trees made for other code store {wrong[0]} there; " * foreign
-                    + f"write it again: {_command(name)} --force"
+                    + f"write it again: {_command(spec.preparation)} --force"
                 )
     except DamagedFileError as error:
-        return _Counts(path.stem, complaint=str(error))
-    return _Counts(path.stem, values, pixels)
+        return path.stem, str(error)
+    return path.stem, np.append(pixels[:classes], pixels[spec.ignore_label])
 
 
-def _add(result: SplitCheck, counts: _Counts) -> None:
-    if counts.values is None or counts.pixels is None:
-        result.problems.append((counts.stem, counts.complaint))
-        return
-    classes = counts.values < len(result.pixels)
-    result.labels += 1
-    result.pixels[counts.values[classes]] += counts.pixels[classes]
-    result.images[counts.values[classes]] += 1
-    result.ignored += int(counts.pixels[~classes].sum())
-
-
-def _command(name: str) -> str:
+def _command(name: str | None) -> str:
     return f"python datasets/prepare.py {name}"
 
 
 def write_check(name: str, results: list[SplitCheck]) -> Path:
     """Write the results beside the first split's label folder, as ``<name>_check.json``, and return that path."""
+    splits = []
+    for result in results:
+        classes = zip(result.class_names, result.pixels.tolist(), result.images.tolist(), strict=True)
+        splits.append(
+            {
+                "split": result.split,
+                "labels": result.labels,
+                "expected": result.expected,
+                "ignored_pixels": result.ignored,
+                "problems": [{"file": stem, "problem": problem} for stem, problem in result.problems],
+                "classes": [
+                    {"index": index, "name": class_name, "pixels": pixels, "pictures": images}
+                    for index, (class_name, pixels, images) in enumerate(classes)
+                ],
+            }
+        )
     path = results[0].folder.parent / f"{name}_check.json"
-    write_json(path, {"name": name, "splits": [_as_json(result) for result in results]})
+    write_json(path, {"name": name, "splits": splits})
     return path
-
-
-def _as_json(result: SplitCheck) -> dict[str, Any]:
-    classes = zip(result.class_names, result.pixels.tolist(), result.images.tolist(), strict=True)
-    return {
-        "split": result.split,
-        "labels": result.labels,
-        "expected": result.expected,
-        "ignored_pixels": result.ignored,
-        "problems": [{"file": stem, "problem": problem} for stem, problem in result.problems],
-        "classes": [
-            {"index": index, "name": name, "pixels": pixels, "pictures": images}
-            for index, (name, pixels, images) in enumerate(classes)
-        ],
-    }

@@ -19,7 +19,7 @@ class Conversion:
     """How one data set goes from its archive to converted label maps.
 
     Attributes:
-        name: what the command calls it.
+        name: its name on the command line.
         pages: web pages that the archives come from.
         splits: its parts.
         list_pairs: (root, split) to the raw pairs in the archive; raises MissingFiles.
@@ -35,10 +35,6 @@ class Conversion:
     convert: Callable[[np.ndarray], np.ndarray]
     shorter_side: int | None = None
     leave_out_ignored: bool = False
-
-    def split(self, name: str) -> Split:
-        """The split of that name."""
-        return next(split for split in self.splits if split.name == name)
 
 
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
@@ -114,4 +110,4 @@ _ALL = (
 )
 
 CONVERSIONS = {conversion.name: conversion for conversion in _ALL}
-"""Every data set by the name that the command knows it by."""
+"""Every data set by its name on the command line."""

@@ -1,7 +1,6 @@
 """From raw pairs to converted files: one runner for all data sets."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,19 +15,22 @@ from err_seg.data.preparation.images import (
     naming,
     shrink_image,
     shrink_label,
-    write_image,
     write_label,
 )
 from err_seg.data.preparation.parallel import for_each
-from err_seg.data.preparation.sources import (
-    Listing,
-    MissingFiles,
-    Pair,
-    PreparationError,
-    Split,
-    read_raw_label,
-)
-from err_seg.utils.files import remove_partial_files
+from err_seg.data.preparation.sources import Listing, MissingFiles, Pair, PreparationError, Split, read_raw_label
+from err_seg.utils.files import atomic_write, remove_partial_files
+from err_seg.utils.images import save_image
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """A pair that is written, left out (no complaint), or damaged; stale: with a label map of an earlier run."""
+
+    stem: str
+    written: bool = False
+    complaint: str = ""
+    stale: bool = False
 
 
 @dataclass
@@ -40,36 +42,36 @@ class SplitReport:
         converted: label maps that the folder holds now, stale ones aside; ``expected``: by the protocol.
         written, kept: label maps made by this run, and those it found done.
         left_out: file stems of label maps without any class.
-        failed: (file stem, what is wrong) of damaged pairs.
-        stale: file stems of those damaged pairs whose label map of an earlier run is still there.
-        unlabelled: file stems of the archive's images that lack their label maps.
-        notes: remarks for the reader.
+        failed: what is wrong with each damaged pair.
+        stale: how many of the damaged pairs still have the label map of an earlier run.
+        listing: what the archive holds of it.
     """
 
     split: str
     folder: Path
     expected: int
+    listing: Listing
     converted: int = 0
     written: int = 0
     kept: int = 0
     left_out: list[str] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    stale: list[str] = field(default_factory=list)
-    unlabelled: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    stale: int = 0
 
     @property
     def absent(self) -> bool:
         """Whether the archive has no pair of this split."""
         return not (self.written or self.kept or self.left_out or self.failed)
 
-
-@dataclass(frozen=True)
-class _Outcome:
-    stem: str
-    written: bool = False
-    complaint: str = ""
-    stale: bool = False
+    def add(self, outcome: _Outcome) -> None:
+        """Count one pair that this run has tried to convert."""
+        if outcome.complaint:
+            self.failed.append(outcome.complaint)
+            self.stale += outcome.stale
+        elif outcome.written:
+            self.written += 1
+        else:
+            self.left_out.append(outcome.stem)
 
 
 def prepare(name: str, root: Path, *, workers: int = 1, force: bool = False) -> list[SplitReport]:
@@ -126,53 +128,32 @@ def _list_splits(conversion: Conversion, root: Path) -> dict[str, Listing]:
 def _convert_split(
     conversion: Conversion, split: Split, listing: Listing, root: Path, workers: int, force: bool
 ) -> SplitReport:
-    report = SplitReport(split.name, split.spec.label_folder(root), split.expected)
-    report.unlabelled, report.notes = listing.unlabelled, listing.notes
+    report = SplitReport(split.name, split.spec.label_folder(root), split.expected, listing)
     done = set() if force else {label.stem for image, label in split.list_converted(root) if image.exists()}
     pending = [pair for pair in listing.pairs if pair.stem not in done]
     report.kept = len(listing.pairs) - len(pending)
-
-    def count(outcome: _Outcome) -> None:
-        if outcome.complaint:
-            report.failed.append((outcome.stem, outcome.complaint))
-            report.stale += [outcome.stem] * outcome.stale
-        elif outcome.written:
-            report.written += 1
-        else:
-            report.left_out.append(outcome.stem)
-
     if pending:
-        with _sole_writer(report.folder):
-            remove_partial_files(report.folder)
-            if conversion.shorter_side is not None:
-                remove_partial_files(split.spec.image_folder(root))
-            convert = partial(convert_pair, conversion.name, split.name, root)
-            for_each(convert, pending, count, workers=workers, title=f"{conversion.name} {split.name}")
-    report.converted = len(split.list_converted(root)) - len(report.stale)
+        report.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            # the system releases the lock when the process ends, however it ends
+            with FileLock(report.folder / ".prepare.lock", timeout=0):
+                remove_partial_files(report.folder)
+                if conversion.shorter_side is not None:
+                    remove_partial_files(split.spec.image_folder(root))
+                convert = partial(convert_pair, conversion, split, root)
+                title = f"{conversion.name} {split.name}"
+                for_each(convert, pending, report.add, workers=workers, title=title)
+        except Timeout as error:
+            raise PreparationError(
+                f"another run is preparing {report.folder} at this moment (it holds {error.lock_file}); wait for it to "
+                "end"
+            ) from error
+    report.converted = len(split.list_converted(root)) - report.stale
     return report
 
 
-@contextmanager
-def _sole_writer(folder: Path) -> Iterator[None]:
-    """Held while a folder is written to; the system lets go of it when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".prepare.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise PreparationError(
-            f"another run is preparing {folder} at this moment (it holds {lock.lock_file}); wait for it to end"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def convert_pair(name: str, split_name: str, root: Path, pair: Pair) -> _Outcome:
+def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -> _Outcome:
     """Convert one pair; what is wrong with its files goes into the outcome; what is wrong with the disk is raised."""
-    conversion = CONVERSIONS[name]
-    split = conversion.split(split_name)
     side = conversion.shorter_side
     image = None
     image_target, label_target = split.converted(root, pair.stem)
@@ -192,9 +173,11 @@ def convert_pair(name: str, split_name: str, root: Path, pair: Pair) -> _Outcome
     if conversion.leave_out_ignored and (label == split.spec.ignore_label).all():
         label_target.unlink(missing_ok=True)
         return _Outcome(pair.stem)
-    if side is not None:
-        label = shrink_label(label, side)
-        write_image(image or pair.image, image_target)
+    if image is not None:
+        save_image(image, image_target, "JPEG")
+    elif side is not None:
+        with atomic_write(image_target) as partial_file:
+            shutil.copyfile(pair.image, partial_file)
     # The label map comes last: where it exists, everything that belongs to it does.
-    write_label(label, label_target)
+    write_label(label if side is None else shrink_label(label, side), label_target)
     return _Outcome(pair.stem, written=True)

@@ -1,7 +1,6 @@
 """Images and label maps as files: what is damaged is found and named, what is written is complete or absent."""
 
 import io
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,6 @@ from PIL import ExifTags, Image
 
 from err_seg.utils.files import atomic_write
 
-_JPEG_QUALITY = 95
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
@@ -81,21 +79,10 @@ def shrink_label(label: np.ndarray, shorter_side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
 
 
-def write_image(image: Image.Image | Path, path: Path) -> None:
-    """Write a JPEG; a file is copied byte by byte."""
-    with atomic_write(path) as partial:
-        if isinstance(image, Path):
-            shutil.copyfile(image, partial)
-        else:
-            image.save(partial, format="JPEG", quality=_JPEG_QUALITY, subsampling="4:4:4")
-
-
 def write_label(label: np.ndarray, path: Path) -> None:
     """Write a label map without loss: uint8 as grey PNG, uint16 as 16-bit TIFF."""
     buffer = io.BytesIO()  # libtiff writing by itself would not say why it failed
-    if label.dtype == np.uint8:
-        Image.fromarray(label).save(buffer, format="PNG")
-    else:
-        Image.fromarray(label).save(buffer, format="TIFF", compression="tiff_adobe_deflate")
+    form = {"format": "PNG"} if label.dtype == np.uint8 else {"format": "TIFF", "compression": "tiff_adobe_deflate"}
+    Image.fromarray(label).save(buffer, **form)
     with atomic_write(path) as partial:
         partial.write_bytes(buffer.getvalue())

@@ -1,8 +1,7 @@
 """From the label values of a data set's archive to class indices: one pure function per benchmark.
 
-Each takes a raw label map and returns a new one with values in [0, classes) or the ignore label, and refuses (with a
-ValueError) any value that the data set does not define: a label map with such values is damaged or not what it is
-taken for. The rules are tables over all values of the raw type, so a label map costs one look-up.
+Each takes a raw label map and returns a new one with values in [0, classes) or the ignore label. A value that the data
+set does not define raises ValueError: the file is damaged, or not the data set's.
 """
 
 import json
@@ -28,12 +27,13 @@ def convert_coco_stuff(label: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) uint8 in 0..170; 255 where unlabelled or where the id has no class (11 ids).
     """
-    return _look_up(label, _coco_stuff_table(), np.uint8)
+    classes = {raw_id - 1: index for raw_id, index in _class_ids("coco_stuff171.json").items()}
+    return _convert(label, dict.fromkeys([*range(182), 255], IGNORE_8_BIT) | classes, np.uint8)
 
 
 def convert_ade150(label: np.ndarray) -> np.ndarray:
     """ADEChallengeData2016: (H, W) uint8, 0 for none and 1..150, to (H, W) uint8 in 0..149, 255 for none."""
-    return _look_up(label, _ade150_table(), np.uint8)
+    return _convert(label, {0: IGNORE_8_BIT} | _one_less(150), np.uint8)
 
 
 def convert_ade847(colours: np.ndarray) -> np.ndarray:
@@ -50,22 +50,22 @@ def convert_ade847(colours: np.ndarray) -> np.ndarray:
             f"expected an 8-bit RGB segmentation of shape (H, W, 3), found shape {colours.shape}, {colours.dtype}"
         )
     ids = (colours[..., 0] // 10).astype(np.uint16) * 256 + colours[..., 1]
-    return _look_up(ids, _ade847_table(), np.uint16)
+    return _convert(ids, dict.fromkeys(range(26 * 256), IGNORE_16_BIT) | _class_ids("ade847.json"), np.uint16)
 
 
 def convert_voc20(label: np.ndarray) -> np.ndarray:
     """PASCAL VOC: (H, W) uint8, 0 background, 1..20, 255 void, to (H, W) uint8 in 0..19, 255 for both others."""
-    return _look_up(label, _voc_table(background=IGNORE_8_BIT), np.uint8)
+    return _convert(label, {0: IGNORE_8_BIT, 255: IGNORE_8_BIT} | _one_less(20), np.uint8)
 
 
 def convert_voc20b(label: np.ndarray) -> np.ndarray:
     """PASCAL VOC: (H, W) uint8, 0 background, 1..20, 255 void, to (H, W) uint8: 0..19, 20 background, 255 void."""
-    return _look_up(label, _voc_table(background=20), np.uint8)
+    return _convert(label, {0: 20, 255: IGNORE_8_BIT} | _one_less(20), np.uint8)
 
 
 def convert_pc459(label: np.ndarray) -> np.ndarray:
     """PASCAL-Context: (H, W) uint16, 0 for none and 1..459, to (H, W) uint16 in 0..458, 65535 for none."""
-    return _look_up(label, _pc459_table(), np.uint16)
+    return _convert(label, {0: IGNORE_16_BIT} | _one_less(459), np.uint16)
 
 
 def convert_pc59(label: np.ndarray) -> np.ndarray:
@@ -77,59 +77,30 @@ def convert_pc59(label: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) uint8 in 0..58; 255 for none and for the 400 other classes.
     """
-    return _look_up(label, _pc59_table(), np.uint8)
+    return _convert(label, dict.fromkeys(range(460), IGNORE_8_BIT) | _class_ids("pc59.json"), np.uint8)
+
+
+def _one_less(classes: int) -> dict[int, int]:
+    """Class ids that count from 1, to indices from 0."""
+    return {value: value - 1 for value in range(1, classes + 1)}
 
 
 @cache
-def _coco_stuff_table() -> np.ndarray:
-    classes = {raw_id - 1: index for raw_id, index in _class_ids("coco_stuff171.json").items()}
-    return _table(dict.fromkeys([*range(182), 255], IGNORE_8_BIT) | classes)
-
-
-@cache
-def _ade150_table() -> np.ndarray:
-    return _table({0: IGNORE_8_BIT} | {value: value - 1 for value in range(1, 151)})
-
-
-@cache
-def _ade847_table() -> np.ndarray:
-    return _table(dict.fromkeys(range(26 * 256), IGNORE_16_BIT) | _class_ids("ade847.json"))
-
-
-@cache
-def _voc_table(background: int) -> np.ndarray:
-    return _table({0: background, 255: IGNORE_8_BIT} | {value: value - 1 for value in range(1, 21)})
-
-
-@cache
-def _pc459_table() -> np.ndarray:
-    return _table({0: IGNORE_16_BIT} | {value: value - 1 for value in range(1, 460)})
-
-
-@cache
-def _pc59_table() -> np.ndarray:
-    return _table(dict.fromkeys(range(460), IGNORE_8_BIT) | _class_ids("pc59.json"))
-
-
 def _class_ids(file_name: str) -> dict[int, int]:
     """From a data set's own class id to the index, as one of the package's tables lists them in order."""
     text = (resources.files("err_seg.data") / "tables" / file_name).read_text(encoding="utf-8")
     return {entry["raw_id"]: index for index, entry in enumerate(json.loads(text))}
 
 
-def _table(rule: Mapping[int, int]) -> np.ndarray:
-    """A rule from raw values to class indices as an array over every value of the raw unsigned type."""
-    table = np.full(256 if max(rule) < 256 else 65536, _UNDEFINED, dtype=np.int32)
-    table[list(rule.keys())] = list(rule.values())
-    return table
-
-
-def _look_up(label: np.ndarray, table: np.ndarray, dtype: type[np.unsignedinteger]) -> np.ndarray:
-    if label.ndim != 2 or label.dtype.kind != "u" or np.iinfo(label.dtype).max >= len(table):
-        bits = 8 if len(table) == 256 else 16
+def _convert(label: np.ndarray, rule: Mapping[int, int], dtype: type[np.unsignedinteger]) -> np.ndarray:
+    """Convert a raw label map (H, W) by a rule from raw values to class indices."""
+    bits = 8 if max(rule) < 256 else 16
+    if label.ndim != 2 or label.dtype.kind != "u" or label.dtype.itemsize * 8 > bits:
         raise ValueError(
             f"expected class ids of shape (H, W), unsigned with {bits} bits, found shape {label.shape}, {label.dtype}"
         )
+    table = np.full(2**bits, _UNDEFINED, dtype=np.int32)  # over every raw value, so that a map costs one look-up
+    table[list(rule.keys())] = list(rule.values())
     converted = np.take(table, label)
     undefined = converted == _UNDEFINED
     if undefined.any():

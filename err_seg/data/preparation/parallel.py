@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -37,12 +37,10 @@ def for_each(
     """Call ``consume(function(item))`` for every item, in order; ``function`` runs in up to ``workers`` processes.
 
     An exception (of ``function``, of ``consume``, or Ctrl-C) drops the items that are not under way, waits for the
-    others and is raised. Worker processes end with this one, however it ends.
+    others and is raised. Worker processes end with this one, however it ends. The function and the items must be
+    picklable, as the processes do not share this one's memory; ``consume`` is called in this process.
 
     Args:
-        function: importable and picklable, as the processes do not share this one's memory.
-        items: picklable.
-        consume: called in this process.
         workers: at least 1; 1 computes in this process.
         title: the progress bar's.
 
@@ -50,30 +48,24 @@ def for_each(
         PreparationError: a worker process died (for lack of memory, as a rule).
     """
     workers = min(workers, len(items) // _WORTH_A_PROCESS)
-    with tqdm(total=len(items), desc=title, unit="file", mininterval=0.5, disable=None) as progress:
-
-        def take(results: Iterator[Result]) -> None:
-            for result in results:
-                consume(result)
-                progress.update()
-
-        if workers <= 1:
-            take(map(function, items))
-            return
-        context = multiprocessing.get_context(_start_method())
-        context.set_forkserver_preload([__package__])
-        executor = ProcessPoolExecutor(workers, context, _start_worker)
+    with ExitStack() as stack:
+        results: Iterator[Result] = map(function, items)
         try:
-            with _interrupts_ignored():
-                results = executor.map(function, items, chunksize=max(1, min(16, len(items) // (workers * 32))))
-            take(results)
+            if workers > 1:
+                context = multiprocessing.get_context(_start_method())
+                context.set_forkserver_preload([__package__])
+                executor = ProcessPoolExecutor(workers, context, _start_worker)
+                stack.callback(executor.shutdown, cancel_futures=True)
+                with _interrupts_ignored():
+                    results = executor.map(function, items, chunksize=max(1, min(16, len(items) // (workers * 32))))
+            with tqdm(results, title, len(items), unit="file", mininterval=0.5, disable=None) as progress:
+                for result in progress:
+                    consume(result)
         except BrokenProcessPool as error:
             raise PreparationError(
                 "a worker process ended abruptly, perhaps for lack of memory: run again with fewer --workers; "
                 "files that are done are kept"
             ) from error
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_method() -> str:
@@ -95,12 +87,13 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _start_worker() -> None:
+    """Ignore Ctrl-C, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
+    assert parent is not None
+
+    def end_with_parent() -> None:
         parent.join()
         os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -59,17 +59,8 @@ class Split:
         return [(images / f"{stem}{suffix}", label) for stem, label in labels.items()]
 
 
-@dataclass(frozen=True)
-class Regions:
-    """A label map as binary masks.
-
-    Attributes:
-        masks: (class id, COCO run-length mask) each; where masks overlap, the later one counts.
-    """
-
-    masks: tuple[tuple[int, Mapping[str, Any]], ...]
-
-
+Regions = tuple[tuple[int, Mapping[str, Any]], ...]
+"""A label map as (class id, COCO run-length mask) each; where masks overlap, the later one counts."""
 LabelSource = Path | Regions
 
 
@@ -99,55 +90,48 @@ class Listing:
 
 def list_folders(root: Path, split: Split) -> Listing:
     """Pairs of a folder of label maps (``X.png``) and a folder of images (``X.jpg``)."""
-    labels = _files(require(root / split.raw_labels), ".png")
-    images = _files(require(root / split.raw_images), ".jpg")
-    return _match(sorted(labels.keys() | images.keys()), labels, images)
+    return _match(_files(root / split.raw_labels, ".png"), _files(root / split.raw_images, ".jpg"))
 
 
 def list_ade20k_full(root: Path, split: Split) -> Listing:
     """Pairs ``X.jpg``, ``X_seg.png`` in any sub-folder (scene by scene), as the full ADE20K's releases have them."""
-    labels: dict[str, LabelSource] = {}
-    images: dict[str, Path] = {}
-    for folder, _, names in os.walk(require(root / split.raw_labels)):
-        for suffix, found in (("_seg.png", labels), (".jpg", images)):
-            visible = (name for name in names if name.endswith(suffix) and not name.startswith("."))
-            found.update({name.removesuffix(suffix): Path(folder, name) for name in visible})
-    return _match(sorted(labels.keys() | images.keys()), labels, images)
+    folder = require(root / split.raw_labels)
+    labels = {path.name.removesuffix("_seg.png"): path for path in folder.rglob("[!.]*_seg.png")}
+    return _match(labels, {path.stem: path for path in folder.rglob("[!.]*.jpg")})
 
 
 def list_voc(root: Path, split: Split) -> Listing:
     """Pairs of VOC 2012's own validation list; labels of ``SegmentationClassAug`` where it has them."""
-    images = _files(require(root / split.raw_images), ".jpg")
-    ids = require(root / split.raw_images).with_name("ImageSets") / "Segmentation" / "val.txt"
+    images = _files(root / split.raw_images, ".jpg")
+    ids = require((root / split.raw_images).with_name("ImageSets") / "Segmentation" / "val.txt")
     plain = root / split.raw_labels
     augmented = plain.with_name(f"{plain.name}Aug")
-    folders = [folder for folder in (augmented, plain) if folder.is_dir()] or [require(plain)]
+    folders = [folder for folder in (augmented, plain) if folder.is_dir()] or [plain]
     labels: dict[str, Path] = {}
     for folder in reversed(folders):
         labels |= _files(folder, ".png")
-    listing = _match(require(ids).read_text(encoding="utf-8").split(), labels, images)
+    listing = _match(labels, images, ids.read_text(encoding="utf-8").split())
     listing.notes.insert(0, "label maps of " + ", else of ".join(folder.name for folder in folders))
     return listing
 
 
 def list_context_459(root: Path, split: Split) -> Listing:
     """Pairs of PASCAL-Context's validation list with label maps in ``trainval/X.mat``."""
-    labels = _files(require(root / split.raw_labels), ".mat")
-    return _match(_context_ids(), labels, _files(require(root / split.raw_images), ".jpg"))
+    return _match(_files(root / split.raw_labels, ".mat"), _files(root / split.raw_images, ".jpg"), _context_ids())
 
 
 def list_context_59(root: Path, split: Split) -> Listing:
     """Pairs of PASCAL-Context's validation list: label maps of ``trainval_merged.json``, else of ``trainval/X.mat``."""
-    images = _files(require(root / split.raw_images), ".jpg")
+    images = _files(root / split.raw_images, ".jpg")
     merged = (root / split.raw_labels).with_name("trainval_merged.json")
     ids = _context_ids()
     labels: dict[str, LabelSource] = {}
     if not merged.is_file() or (root / split.raw_labels).is_dir():
-        labels |= _files(require(root / split.raw_labels), ".mat")
+        labels |= _files(root / split.raw_labels, ".mat")
     if merged.is_file():
         labels |= _read_regions(merged, frozenset(ids))
-    listing = _match(ids, labels, images)
-    from_json = sum(isinstance(pair.label, Regions) for pair in listing.pairs)
+    listing = _match(labels, images, ids)
+    from_json = sum(not isinstance(pair.label, Path) for pair in listing.pairs)
     listing.notes.insert(
         0, f"label maps: {from_json:,} of {merged.name}, {len(listing.pairs) - from_json:,} of {split.raw_labels}/*.mat"
     )
@@ -164,7 +148,7 @@ def read_raw_label(source: LabelSource) -> np.ndarray:
     Raises:
         Exception: whatever the format's decoder raises for a damaged file.
     """
-    if isinstance(source, Regions):
+    if not isinstance(source, Path):
         return _paint(source)
     if source.suffix == ".mat":
         return loadmat(source, variable_names=["LabelMap"])["LabelMap"]
@@ -184,14 +168,16 @@ def require(path: Path) -> Path:
 
 
 def _files(folder: Path, suffix: str) -> dict[str, Path]:
-    """Visible files of a folder by their stem, in sorted order."""
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.name.endswith(suffix) and not e.name.startswith("."))
+    """Visible files of a folder, which must exist, by their stem, in sorted order."""
+    names = sorted(name for name in os.listdir(require(folder)) if name.endswith(suffix) and not name.startswith("."))
     return {name.removesuffix(suffix): folder / name for name in names}
 
 
-def _match(ids: Collection[str], labels: Mapping[str, LabelSource], images: Mapping[str, Path]) -> Listing:
-    """Pairs of the ids that have both, in the ids' order."""
+def _match(
+    labels: Mapping[str, LabelSource], images: Mapping[str, Path], ids: Collection[str] | None = None
+) -> Listing:
+    """Pairs of the ids (by default all, sorted) that have both, in the ids' order."""
+    ids = sorted(labels.keys() | images.keys()) if ids is None else ids
     listing = Listing([Pair(x, images[x], labels[x]) for x in ids if x in labels and x in images])
     listing.unlabelled = [x for x in ids if x in images and x not in labels]
     if lonely := [x for x in ids if x in labels and x not in images]:
@@ -219,12 +205,12 @@ def _read_regions(path: Path, ids: frozenset[str]) -> dict[str, Regions]:
             f"{path} is damaged or not PASCAL-Context's ({type(error).__name__}: {error}); fetch it again, or remove "
             "it: trainval/*.mat serve as well"
         ) from error
-    return {stem: Regions(tuple(entries)) for stem, entries in masks.items()}
+    return {stem: tuple(entries) for stem, entries in masks.items()}
 
 
 def _paint(regions: Regions) -> np.ndarray:
     label: np.ndarray | None = None
-    for class_id, mask in regions.masks:
+    for class_id, mask in regions:
         inside = run_length_masks.decode(mask).astype(bool)
         if label is None:
             label = np.zeros(inside.shape, dtype=np.uint16)

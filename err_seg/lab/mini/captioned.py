@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.scenes import MiniScenes
-from err_seg.mini.vocabulary import PROMPTS
-from err_seg.mini.worlds import SIXTY, world
+from err_seg.mini.vocabulary import PROMPTS, SIXTY, mini_vocabulary
 from err_seg.modeling.layers import resize
 
 
@@ -78,7 +77,7 @@ def batches(config: PretrainingConfig) -> Iterator[CaptionedBatch]:
     sources = draw_crops(config), draw_scenes(config)
     sides = config.crop_sides, config.scene_sides
     counts = config.crop_batch, config.scene_batch
-    known = torch.tensor(world(config.names).labels(_classes(config)))
+    known = torch.tensor(mini_vocabulary(config.names).labels(_classes(config)))
     generator = torch.Generator().manual_seed(config.seed)
     orders = [torch.empty(0, dtype=torch.int64) for _ in sources]
     for _ in range(config.steps):

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from err_seg.evaluation import BoundaryConfusion
-from err_seg.mini.large import LargeScenes
+from err_seg.mini.scenes import LargeScenes
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.files import write_json, write_text

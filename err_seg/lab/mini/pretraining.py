@@ -14,8 +14,7 @@ from tqdm import tqdm
 from err_seg.lab.mini.captioned import PretrainingConfig, batches
 from err_seg.mini import clip as mini
 from err_seg.mini.crops import MiniCrops
-from err_seg.mini.vocabulary import PROMPTS
-from err_seg.mini.worlds import MOST_NAMES, SIXTY, world
+from err_seg.mini.vocabulary import MOST_NAMES, PROMPTS, SIXTY, mini_vocabulary
 from err_seg.modeling.clip import OpenCLIP, build_clip
 from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.models.build import encoder_of
@@ -68,7 +67,7 @@ def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std
     encoder = dense_encoder(clip.train())
     optimizers = build_optimizers(clip, config)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _lr_factor(step, config)) for o in optimizers]
-    vocabulary, tokenize = world(config.names).vocabulary, mini.tokenizer(name)
+    vocabulary, tokenize = mini_vocabulary(config.names).names, mini.tokenizer(name)
     captions = torch.stack([tokenize([prompt.format(words) for words in vocabulary]) for prompt in PROMPTS])
     progress = tqdm(batches(config), "pre-train CLIP", config.steps, unit="step")
     for batch in progress:
@@ -189,8 +188,8 @@ def zero_shot_accuracy(
     """
     images = torch.stack([torch.from_numpy(crops[i][0]).permute(2, 0, 1) for i in range(len(crops))])
     classes = torch.tensor([crops[i][1] for i in range(len(crops))])
-    known = world(crops.names)
-    tokens = mini.tokenizer(name)([PROMPTS[0].format(words) for words in known.vocabulary])
+    known = mini_vocabulary(crops.names)
+    tokens = mini.tokenizer(name)([PROMPTS[0].format(words) for words in known.names])
     text = torch.cat([F.normalize(clip.encode_text(part), dim=1) for part in tokens.split(1024)])
     normalised = (images.float() - pixel_mean) / pixel_std
     scores = torch.cat([F.normalize(clip.encode_image(part), dim=1) @ text.T for part in normalised.split(128)])

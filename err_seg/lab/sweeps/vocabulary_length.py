@@ -24,7 +24,7 @@ from err_seg.engine import evaluate, train
 from err_seg.evaluation import BenchmarkResult
 from err_seg.lab.benchmarks.measurement import peak_memory
 from err_seg.lab.mini.metrics import cost_map_labels, evaluate_baseline
-from err_seg.mini.worlds import NUM_SHOWN
+from err_seg.mini.vocabulary import NUM_SHOWN
 from err_seg.modeling.encoder import FeatureMap, Features
 from err_seg.models.build import build_model
 from err_seg.prediction.model import ERRSeg

@@ -9,8 +9,7 @@ import err_seg
 from err_seg.commands.mini import main
 from err_seg.lab.mini import large_images
 from err_seg.lab.mini.large_images import Way, WindowResult, chosen, line, predict, ways
-from err_seg.mini.large import LargeScenes
-from err_seg.mini.scenes import MiniScenes
+from err_seg.mini.scenes import LargeScenes, MiniScenes
 
 
 def radii(scenes, count):

@@ -18,14 +18,14 @@ from err_seg.lab.sweeps.vocabulary_length import (
     markdown,
     shown_miou,
 )
-from err_seg.mini.worlds import world
+from err_seg.mini.vocabulary import mini_vocabulary
 
 CONFIG = shipped_configs() / "mini/err_seg_large.yaml"
 MIOU = {"seen": 50.0, "unseen": 40.0, "all": 45.0}
 
 
 def test_miou_is_that_of_the_names_shown():
-    names = [*world(100).vocabulary, "background"]
+    names = [*mini_vocabulary(100).names, "background"]
     iou = {f"IoU-{name}": 60.0 if index % 2 == 0 else 20.0 for index, name in enumerate(names)}
     iou[f"IoU-{names[1]}"], iou["IoU-background"] = float("nan"), 0.0  # one that no scene shows, and the distractors
     result = BenchmarkResult("mini_world_1000_test", iou, names, [1] * 101, 160)

@@ -1,4 +1,4 @@
-"""Worlds of many names: what they contain, what their scenes show, and how they are evaluated."""
+"""Vocabularies of many names: what they contain, what scenes show of them, and how they are evaluated."""
 
 import numpy as np
 import pytest
@@ -13,37 +13,36 @@ from err_seg.mini.crops import MiniCrops
 from err_seg.mini.files import mini_world_spec, named
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.shapes import COLOURS, PATTERNS, Look
-from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
-from err_seg.mini.worlds import MOST_NAMES, NUM_SHOWN, words, world
+from err_seg.mini.vocabulary import MOST_NAMES, NUM_SHOWN, PROMPTS, VOCABULARY, WORDS, mini_vocabulary, words
 
 
-def test_a_larger_world_only_adds_names():
-    largest = world(MOST_NAMES)
-    assert len(set(largest.vocabulary)) == len(largest.vocabulary) == MOST_NAMES == 11_712
+def test_a_longer_vocabulary_only_adds_names():
+    largest = mini_vocabulary(MOST_NAMES)
+    assert len(set(largest.names)) == len(largest.names) == MOST_NAMES == 11_712
     assert len(set(largest.looks)) == MOST_NAMES, "no two names look alike"
     for names in (100, 1_000, 10_000):
-        assert world(names).vocabulary == largest.vocabulary[:names]
-        assert world(names).looks == largest.looks[:names]
-    assert world().vocabulary == VOCABULARY
+        assert mini_vocabulary(names).names == largest.names[:names]
+        assert mini_vocabulary(names).looks == largest.looks[:names]
+    assert mini_vocabulary().names == VOCABULARY
     assert words(60) == WORDS
 
 
 def test_unseen_names_combine_words_that_seen_names_have():
     for names in (1_000, 10_000):
-        spoken = [set(name.split()) for name in world(names).vocabulary]
-        seen = set().union(*(spoken[i] for i in world(names).seen))
+        spoken = [set(name.split()) for name in mini_vocabulary(names).names]
+        seen = set().union(*(spoken[i] for i in mini_vocabulary(names).seen))
         assert set().union(*spoken) == seen
-        assert len(world(names).seen) == names // 2
+        assert len(mini_vocabulary(names).seen) == names // 2
 
 
 @pytest.mark.parametrize("names", [59, 99, MOST_NAMES + 1])
-def test_a_world_that_does_not_exist_is_refused(names):
+def test_a_number_of_names_that_does_not_exist_is_refused(names):
     with pytest.raises(ValueError, match=f"names must be 60, or 100 to 11712; found {names}"):
         MiniScenes(names=names)
 
 
 @pytest.mark.parametrize("names", ["60", "99", str(MOST_NAMES + 1)])
-def test_a_name_says_a_world_in_one_way(names):
+def test_a_name_says_a_number_of_names_in_one_way(names):
     assert named(f"mini_world_{names}_test") is None
 
 
@@ -58,14 +57,14 @@ def test_scenes_show_the_first_names_whatever_the_vocabulary():
 
 def test_training_scenes_and_crops_show_seen_names_alone():
     scenes = MiniScenes("train", 96, length=40, names=1_000)
-    assert scenes.vocabulary == world(1_000).vocabulary[::2]
+    assert scenes.vocabulary == mini_vocabulary(1_000).names[::2]
     plans = [scenes.plan(i) for i in range(40)]
     shown = [*(wall for p in plans for wall in p.walls), *(t.class_index for p in plans for t in p.things)]
     assert all(index % 2 == 0 for index in shown)
     crops = MiniCrops(names=1_000, classes="seen", length=20)
     for _, index, caption in crops:
         assert index % 2 == 0
-        assert any(caption == prompt.format(world(1_000).vocabulary[index]) for prompt in PROMPTS)
+        assert any(caption == prompt.format(mini_vocabulary(1_000).names[index]) for prompt in PROMPTS)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -101,7 +100,7 @@ def test_labels_beyond_eight_bits_are_kept(tmp_path):
 
 
 def test_every_caption_fits():
-    tokens = tokenizer("mini_large")([PROMPTS[0].format(name) for name in world(MOST_NAMES).vocabulary])
+    tokens = tokenizer("mini_large")([PROMPTS[0].format(name) for name in mini_vocabulary(MOST_NAMES).names])
     assert len(tokens.unique(dim=0)) == MOST_NAMES
     assert tokens.shape[1] == CONTEXT_LENGTH
     assert (tokens.max(dim=1).values == tokenizer("mini_large").end).all()
