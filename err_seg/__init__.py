@@ -1,4 +1,4 @@
-"""ERR-Seg: any image plus any list of class names in, a label for every pixel out.
+"""ERR-Seg: segment any image with any list of class names.
 
 Errors that name what is wrong with what was given: :class:`ArgumentError`, :class:`VocabularyError`,
 :class:`ImageError` and :class:`ImageReadError` (a file) of ``predict``, :class:`TooLargeError` of its results,
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from err_seg.models.build import build_model
     from err_seg.models.checkpoint import CheckpointError, load_weights, save_weights
     from err_seg.models.hub import ERRSeg, HubError, load
-    from err_seg.prediction.segmentation import Segmentation, TooLargeError
+    from err_seg.prediction.class_maps import TooLargeError
+    from err_seg.prediction.segmentation import Segmentation
     from err_seg.prediction.smoothing import smoothed
     from err_seg.text.prompts import VocabularyError
     from err_seg.text.vocabularies import vocabularies
@@ -34,7 +35,7 @@ HOMES = {
     "ImageReadError": "data.images",
     "ImageError": "data.images",
     "Segmentation": "prediction.segmentation",
-    "TooLargeError": "prediction.segmentation",
+    "TooLargeError": "prediction.class_maps",
     "VocabularyError": "text.prompts",
     "build_model": "models.build",
     "get_cfg": "config",
