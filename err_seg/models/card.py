@@ -66,7 +66,7 @@ def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> s
     training = "\n".join(f"* {name}: {value}" for name, value in run.training.items())
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n\n# {name}",
-        f"An [ERR-Seg]({PAPER}) network: any image plus any list of class names in, a label for every pixel out. "
+        f"An [ERR-Seg]({PAPER}) network, which segments any image with any list of class names. "
         f"Its CLIP is {clip}, and it sees images at {size}×{size} pixels.",
         f'## How to use it\n\n```python\nimport err_seg\n\nmodel = err_seg.load("{name}")\n'
         'out = model.predict("photo.jpg", vocabulary=["cat", "sofa, couch", "wall"])\nout.labels  # (H, W)\n```',
