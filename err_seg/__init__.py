@@ -1,4 +1,4 @@
-"""ERR-Seg: any image plus any list of class names in, a label for every pixel out.
+"""ERR-Seg: segment any image with any list of class names.
 
 Errors that name what is wrong with what was given: :class:`ArgumentError`, :class:`VocabularyError`,
 :class:`ImageError` and :class:`ImageReadError` (a file) of ``predict``, :class:`TooLargeError` of its results,
@@ -13,17 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from err_seg.version import __version__
 
-if TYPE_CHECKING:
-    from err_seg.config import ConfigError, get_cfg
-    from err_seg.data.images import ImageError, ImageReadError
-    from err_seg.models.build import build_model
-    from err_seg.models.checkpoint import CheckpointError, load_weights, save_weights
-    from err_seg.models.hub import ERRSeg, HubError, load
-    from err_seg.prediction.segmentation import Segmentation, TooLargeError
-    from err_seg.prediction.smoothing import smoothed
-    from err_seg.text.prompts import VocabularyError
-    from err_seg.text.vocabularies import vocabularies
-    from err_seg.utils.validation import ArgumentError
+if TYPE_CHECKING:  # an import "as" the same name is public for type checkers
+    from err_seg.config import ConfigError as ConfigError
+    from err_seg.config import get_cfg as get_cfg
+    from err_seg.data.images import ImageError as ImageError
+    from err_seg.data.images import ImageReadError as ImageReadError
+    from err_seg.models.build import build_model as build_model
+    from err_seg.models.checkpoint import CheckpointError as CheckpointError
+    from err_seg.models.checkpoint import load_weights as load_weights
+    from err_seg.models.checkpoint import save_weights as save_weights
+    from err_seg.models.hub import ERRSeg as ERRSeg
+    from err_seg.models.hub import HubError as HubError
+    from err_seg.models.hub import load as load
+    from err_seg.prediction.class_maps import TooLargeError as TooLargeError
+    from err_seg.prediction.segmentation import Segmentation as Segmentation
+    from err_seg.prediction.smoothing import smoothed as smoothed
+    from err_seg.text.prompts import VocabularyError as VocabularyError
+    from err_seg.text.vocabularies import vocabularies as vocabularies
+    from err_seg.utils.validation import ArgumentError as ArgumentError
 
 HOMES = {
     "ArgumentError": "utils.validation",
@@ -34,7 +41,7 @@ HOMES = {
     "ImageReadError": "data.images",
     "ImageError": "data.images",
     "Segmentation": "prediction.segmentation",
-    "TooLargeError": "prediction.segmentation",
+    "TooLargeError": "prediction.class_maps",
     "VocabularyError": "text.prompts",
     "build_model": "models.build",
     "get_cfg": "config",
@@ -44,26 +51,7 @@ HOMES = {
     "smoothed": "prediction.smoothing",
     "vocabularies": "text.vocabularies",
 }
-__all__ = [
-    "ArgumentError",
-    "CheckpointError",
-    "ConfigError",
-    "ERRSeg",
-    "HubError",
-    "ImageError",
-    "ImageReadError",
-    "Segmentation",
-    "TooLargeError",
-    "VocabularyError",
-    "__version__",
-    "build_model",
-    "get_cfg",
-    "load",
-    "load_weights",
-    "save_weights",
-    "smoothed",
-    "vocabularies",
-]
+__all__ = ["__version__", *HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def about_file(model: "ERRSeg", weights: "Checkpoint") -> Iterator[str]:
     """Say which file it is, and under which names its entries were taken."""
-    from err_seg.models.check import broken_tensors, renaming_rules
+    from err_seg.models.check import renaming_rules
     from err_seg.models.checkpoint_names import current_name
     from err_seg.utils.messages import listed
 
@@ -94,18 +94,17 @@ def about_file(model: "ERRSeg", weights: "Checkpoint") -> Iterator[str]:
     yield f"SHA-256     {source.sha256}"
     yield f"network     {model.settings.get('MODEL.CLIP.NAME')}, S = {model.size}, K = {model.num_kept}"
     yield f"weights     {len(model.state_dict())} tensors, none missing, none left over"
-    names = {name: current_name(name) for name in weights.names}
-    for before, after, number in renaming_rules(names):
+    for before, after, number in renaming_rules({name: current_name(name) for name in weights.entries}):
         yield f"  {number:5} {before}.*" + ("" if before == after else f" -> {after}.*")
-    if others := weights.others:
-        yield f"not used    {', '.join(others)}"
-    if broken := broken_tensors(model):
+    if weights.others:
+        yield f"not used    {', '.join(sorted(weights.others))}"
+    if broken := [name for name, value in model.state_dict().items() if not value.isfinite().all()]:
         yield f"{PROBLEM}not all finite numbers: {listed(broken, 3)}"
 
 
 def about_network(model: "ERRSeg", photo: "Photo | None", overlay: Path) -> Iterator[str]:
     """Say what the parts compute, whether the towers belong together, and what a prediction costs; write an overlay."""
-    from err_seg.models import check as check
+    from err_seg.models import check
     from err_seg.utils.images import save_image
     from err_seg.visualization.overlay import overlay as draw
 
@@ -118,21 +117,20 @@ def about_network(model: "ERRSeg", photo: "Photo | None", overlay: Path) -> Iter
     photo = photo or check.packaged_photo(model)
     if photo is None:
         yield "towers      not checked: this needs a photo and --classes, what it shows"
-        photo = check.Photo(check.synthetic_image(model.size), check.known_words(model)[: check.WORDS], "synthetic")
+        photo = check.Photo(check.synthetic_image(model.size), check.trained_words(model)[: check.WORDS], "synthetic")
     else:
         rank = check.own_words_rank(model, photo)
         yield f"towers      on {photo.origin}, its words rank above random ones in {rank:.0%} of pairs (chance: 50%)"
         if rank < check.RANKED_ABOVE:
             expected = f"at least {check.RANKED_ABOVE:.0%} was expected"
             yield f"{PROBLEM}{expected}: text and image tower do not belong together{doubt}"
-    result, cost = check.measure_cost(model, photo)
+    result, seconds, memory = check.measure_cost(model, photo)
     save_image(draw(photo.image, result.labels.cpu().numpy(), photo.classes), overlay)
     size = "×".join(map(str, photo.image.shape[1::-1]))
     given = f"{size} pixels and {len(photo.classes)} words"
-    yield f"speed       {cost.seconds:.2f} s for {given}, the fastest of {check.RUNS}"
-    yield f"memory      {cost.memory / 2**20:,.0f} MiB " + (
-        "at most" if model.device.type == "cuda" else "of the process"
-    )
+    yield f"speed       {seconds:.2f} s for {given}, the fastest of {check.RUNS}"
+    kind = "at most" if model.device.type == "cuda" else "of the process"
+    yield f"memory      {memory / 2**20:,.0f} MiB {kind}"
     yield f"overlay     {overlay}"
 
 

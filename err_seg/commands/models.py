@@ -49,7 +49,7 @@ def find_weights(arguments: argparse.Namespace) -> Path | None:
         return None
     place = pinned(arguments)
     sha256 = place.pop("sha256")
-    file = hub.locate(arguments.weights, **place).file
+    file = hub.find_weights(arguments.weights, **place).file
     if sha256 is not None:
         checked_sha256(file, sha256)
     return file

@@ -39,21 +39,16 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False,
 
     With ``positional``, the model is no option but the first argument.
     """
+    names, group = ", ".join(MODEL_NAMES), parser.add_argument_group("model")
     if positional:
-        parser.add_argument(
-            "model",
-            metavar="MODEL",
-            help=f"{', '.join(MODEL_NAMES)}, USER/REPO of the Hugging Face hub, or a file of weights",
-        )
-    group = parser.add_argument_group("model")
-    names = ", ".join(MODEL_NAMES)
-    if several:
+        files = f"{names}, USER/REPO of the Hugging Face hub, or a file of weights"
+        parser.add_argument("model", metavar="MODEL", help=files)
+    elif several:
         files = f"{names}, or a file of weights; several times: columns for each ({DEFAULT_MODEL})"
         group.add_argument("--model", action="append", metavar="NAME", help=files)
-    elif not positional:
-        group.add_argument(
-            "--model", metavar="NAME", help=f"{names}, or USER/REPO of the Hugging Face hub ({DEFAULT_MODEL})"
-        )
+    else:
+        files = f"{names}, or USER/REPO of the Hugging Face hub ({DEFAULT_MODEL})"
+        group.add_argument("--model", metavar="NAME", help=files)
         group.add_argument("--weights", metavar="FILE", help="our own (.safetensors) or a released (.pth) checkpoint")
     group.add_argument(
         "--config-file", metavar="FILE", help="a YAML file, for weights that do not hold their configuration"

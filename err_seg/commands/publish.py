@@ -79,11 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_figures(run: "TrainingRecord", model: "ERRSeg") -> None:
-    """Check that the figures of a run are those of a model's weights, where results say which these are.
-
-    Raises:
-        ValueError: they are of other weights.
-    """
+    """Raise a ValueError if the results of a run say that they are of other weights than the model's."""
     assert model.source is not None  # it was read from a file
     for result in run.results:
         source = result.settings.get("source", {})
@@ -95,15 +91,10 @@ def check_figures(run: "TrainingRecord", model: "ERRSeg") -> None:
 
 
 def read_run(output: Path, licence: str | None, weights: "Checkpoint") -> "TrainingRecord":
-    """Read what a card tells of a run from its files.
-
-    Args:
-        output: of the training.
-        licence: see ``TrainingRecord``.
-        weights: say after how many iterations they were saved.
+    """Read what a card says about a run from the files in ``output``, and the iterations from those of the weights.
 
     Raises:
-        ValueError, OSError: a file is there and cannot be read.
+        ValueError, OSError: a file exists and cannot be read.
     """
     from err_seg.config import get_cfg
     from err_seg.evaluation import load_results
@@ -121,18 +112,14 @@ def read_run(output: Path, licence: str | None, weights: "Checkpoint") -> "Train
             "images in an iteration": cfg.SOLVER.IMS_PER_BATCH,
             "seed": cfg.SEED,
         }
-    if (output / "environment.json").is_file():
-        training |= _versions(output / "environment.json")
+    if (file := output / "environment.json").is_file():
+        try:
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            training |= {"precision": facts["precision"], "torch": facts["packages"]["torch"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{file} is not what training writes ({type(error).__name__}: {error}); move it away, and the card "
+                "names no versions"
+            ) from error
     results = output / "results.json"
     return TrainingRecord(load_results(results) if results.is_file() else (), training, licence)
-
-
-def _versions(file: Path) -> dict[str, str]:
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        return {"precision": facts["precision"], "torch": facts["packages"]["torch"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{file} is not what training writes ({type(error).__name__}: {error}); move it away, and the card says "
-            "nothing of versions"
-        ) from error

@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathHandler, PathManager
 from torch import nn
 
 from err_seg.config import ConfigError
-from err_seg.models.checkpoint import load_weights, read_checkpoint
+from err_seg.models.checkpoint import load_weights, open_checkpoint
 
 PREFIX = "safetensors:"
 
@@ -32,7 +32,7 @@ class SafetensorsHandler(PathHandler):
 
     def _get_local_path(self, path: str, force: bool = False, **_: Any) -> str:
         copy = Path(self._folder.name) / "weights.pth"  # one at a time: it is read at once
-        torch.save({"model": read_checkpoint(Path(path.removeprefix(PREFIX)))}, copy)
+        torch.save({"model": open_checkpoint(Path(path.removeprefix(PREFIX))).weights}, copy)
         return str(copy)
 
 

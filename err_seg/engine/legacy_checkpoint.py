@@ -27,9 +27,10 @@ def load_earlier(output: Path, model: nn.Module, images: int) -> TrainingState |
     if not pointer.is_file():
         return None
     file = output / pointer.read_text(encoding="utf-8").strip()
-    saved = open_checkpoint(file).content
+    saved = open_checkpoint(file)
     try:
-        trainer, hooks = saved["trainer"], saved["trainer"].get("hooks", {})
+        trainer = saved.others["trainer"]
+        hooks = trainer.get("hooks", {})
         inner, iteration = trainer["_trainer"], trainer["iteration"] + 1
         groups, moments = inner["optimizer"]["param_groups"], inner["optimizer"]["state"]
         places = {name: place for group in groups for name, place in zip(group["names"], group["params"], strict=True)}

@@ -1,7 +1,7 @@
 """Evaluation of semantic segmentation: confusion matrix → metrics → result files; predictions → files."""
 
 from err_seg.evaluation.boundary import BoundaryConfusion
-from err_seg.evaluation.confusion import ConfusionMatrix, Counts
+from err_seg.evaluation.confusion import ConfusionMatrix
 from err_seg.evaluation.metrics import SUMMARY_METRICS, class_pixels, segmentation_metrics, unique_names
 from err_seg.evaluation.results import (
     BenchmarkResult,
@@ -27,7 +27,6 @@ __all__ = [
     "BenchmarkResult",
     "BoundaryConfusion",
     "ConfusionMatrix",
-    "Counts",
     "class_pixels",
     "class_table",
     "copypaste_lines",

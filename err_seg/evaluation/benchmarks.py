@@ -15,7 +15,6 @@ from err_seg.evaluation import (
     BenchmarkResult,
     BoundaryConfusion,
     ConfusionMatrix,
-    Counts,
     save_class_csv,
     save_results,
     save_summary_csv,
@@ -33,7 +32,7 @@ from err_seg.utils.processes import check_shared_folder, is_main_process, of_mai
 
 logger = logging.getLogger(__name__)
 
-GO_ON = "give the same command again (with --resume, if it trains first): it goes on from there"
+GO_ON = "rerun the same command to continue (with --resume, if it trains first)"
 
 
 def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:
@@ -111,18 +110,16 @@ def evaluate_benchmark(
 ) -> tuple[BenchmarkResult, EvaluationProgress]:
     """Evaluate the model on one benchmark: compare each image's labels, at its own size, with the ground truth.
 
-    Args:
-        cfg: the configuration.
-        model: the network.
-        pairs: the benchmark.
-        weights: hash of the model's weights.
-
     Returns:
-        The result, and the record of progress, which is to be removed when the result is written.
+        The result, and the record of progress, which is to be removed when the result is written. It is of use only for
+        the same ``weights``, the digest of the model's.
     """
     spec = pairs.spec
     folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
-    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision_of(cfg, model))
+    precision = resolve_precision(cfg.TEST.PRECISION, model.device)
+    if precision.name != model.precision:
+        precision = Precision(model.precision, "the model's own")
+    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision)
     facts = {
         "weights": weights,
         "network": network_settings(cfg),
@@ -156,16 +153,10 @@ def source_of(model: ERRSeg) -> dict[str, Any]:
     return {"source": model.source.facts()} if model.source else {}
 
 
-def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool) -> Counts:
+def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool) -> ConfusionMatrix:
     """Return an empty counter for a benchmark's pixels."""
     counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
     return counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
-
-
-def precision_of(cfg: Config, model: ERRSeg) -> Precision:
-    """Return the precision that the model evaluates at, and why: ``TEST.PRECISION`` unless the model has another."""
-    configured = resolve_precision(cfg.TEST.PRECISION, model.device)
-    return configured if configured.name == model.precision else Precision(model.precision, "the model's own")
 
 
 def evaluation_settings(
@@ -177,7 +168,7 @@ def evaluation_settings(
         cfg: the configuration.
         spec: the benchmark.
         num_kept: the model's own K, for a benchmark that has none.
-        precision: the model's; see :func:`precision_of`.
+        precision: that of the model, and why.
     """
     return {
         "K": benchmark_num_kept(cfg, spec) or num_kept,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from err_seg.evaluation.confusion import ConfusionMatrix
-from err_seg.evaluation.metrics import unique_names
+from err_seg.evaluation.metrics import ratio, unique_names
 
+B = TypeVar("B", bound="BoundaryConfusion")
 Rule = Literal["paper", "detectron2"]
 IGNORED = -1
 
@@ -39,8 +40,8 @@ def is_boundary(labels: Tensor, width: int) -> Tensor:
     return changes[..., 1:-1, 1:-1]
 
 
-class BoundaryConfusion:
-    """Accumulates images for the boundary IoU of every class, and for the plain IoU in ``regions``.
+class BoundaryConfusion(ConfusionMatrix):
+    """A confusion matrix that also counts what the boundary IoU of every class needs.
 
     Two rules:
 
@@ -52,15 +53,9 @@ class BoundaryConfusion:
       all interiors; it is defined where either map has the value.
 
     Args:
-        num_classes: N.
-        ignore_label: as in :class:`ConfusionMatrix`.
-        background: as in :class:`ConfusionMatrix`.
+        num_classes, ignore_label, background, device: as in :class:`ConfusionMatrix`; bands are computed on the device.
         rule: see above.
         dilation_ratio: width of the band relative to the image's diagonal.
-        device: where counts are kept and bands are computed.
-
-    Attributes:
-        regions: the plain :class:`ConfusionMatrix` of the same images, so that no second one is needed.
 
     Raises:
         ValueError: for an unknown rule, and as for :class:`ConfusionMatrix`.
@@ -71,32 +66,31 @@ class BoundaryConfusion:
         num_classes: int,
         ignore_label: int,
         background: int | None = None,
+        device: torch.device | str = "cpu",
         *,
         rule: Rule = "paper",
         dilation_ratio: float = 0.02,
-        device: torch.device | str = "cpu",
     ) -> None:
         if rule not in ("paper", "detectron2"):
             raise ValueError(f"rule must be 'paper' or 'detectron2', found {rule!r}")
-        self.regions = ConfusionMatrix(num_classes, ignore_label, background, device)
+        super().__init__(num_classes, ignore_label, background, device)
         # One extra class, for pixels off the boundary (rule "paper"); rule "detectron2" never uses it.
         self.bands = ConfusionMatrix(num_classes + 1, IGNORED, device=device)
-        self.rule = rule
+        self.rule: Rule = rule
         self.dilation_ratio = dilation_ratio
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Count one image or a batch of one size: arguments and errors as for :meth:`ConfusionMatrix.update`."""
-        self.regions.update(prediction, label)
+        super().update(prediction, label)
         if label.numel() == 0:
             return
-        device = self.regions.device
-        prediction, label = prediction.to(device, torch.int64), label.to(device, torch.int64)
-        if self.regions.background is not None:
-            prediction = prediction.clamp(max=self.regions.background)
-        ignored = label == self.regions.ignore_label
+        prediction, label = prediction.to(self.device, torch.int64), label.to(self.device, torch.int64)
+        if self.background is not None:
+            prediction = prediction.clamp(max=self.background)
+        ignored = label == self.ignore_label
         height, width = label.shape[-2:]
         band = boundary_width(height, width, self.dilation_ratio)
-        n = self.regions.num_classes
+        n = self.num_classes
         if self.rule == "paper":
             maps = [labels.masked_fill(ignored, IGNORED) for labels in (prediction, label)]
             prediction, label = (torch.where(is_boundary(labels, band), labels, n) for labels in maps)
@@ -107,45 +101,31 @@ class BoundaryConfusion:
             label = label.masked_fill(label == n, IGNORED)
         self.bands.update(prediction, label)
 
-    def merge(self, other: "BoundaryConfusion") -> "BoundaryConfusion":
+    def merge(self: B, other: B) -> B:
         """Add another one's counts in place; ValueError if the settings differ."""
         if (self.rule, self.dilation_ratio) != (other.rule, other.dilation_ratio):
             raise ValueError(
                 f"boundary counts of different rules cannot be merged: {self.rule!r} at {self.dilation_ratio} and "
                 f"{other.rule!r} at {other.dilation_ratio}"
             )
-        self.regions.merge(other.regions)
         self.bands.merge(other.bands)
-        return self
+        return super().merge(other)
 
-    def all_reduce(self) -> "BoundaryConfusion":
+    def all_reduce(self: B) -> B:
         """Sum over all processes, as :meth:`ConfusionMatrix.all_reduce`."""
-        self.regions.all_reduce()
         self.bands.all_reduce()
-        return self
+        return super().all_reduce()
 
     def state(self) -> dict[str, Any]:
-        """Everything as plain JSON-able values."""
-        return {
-            "rule": self.rule,
-            "dilation_ratio": self.dilation_ratio,
-            "regions": self.regions.state(),
-            "bands": self.bands.state(),
-        }
+        """Everything as plain JSON-able values; ``regions`` is the state of the plain confusion matrix."""
+        own = {"rule": self.rule, "dilation_ratio": self.dilation_ratio}
+        return {**own, "regions": super().state(), "bands": self.bands.state()}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> "BoundaryConfusion":
+    def from_state(cls: type[B], state: dict[str, Any], device: torch.device | str = "cpu") -> B:
         """Rebuild from :meth:`state`, exactly."""
-        regions = ConfusionMatrix.from_state(state["regions"], device)
-        boundary = cls(
-            regions.num_classes,
-            regions.ignore_label,
-            regions.background,
-            rule=state["rule"],
-            dilation_ratio=state["dilation_ratio"],
-            device=device,
-        )
-        boundary.regions = regions
+        boundary = super().from_state(state["regions"], device)
+        boundary.rule, boundary.dilation_ratio = state["rule"], state["dilation_ratio"]
         boundary.bands = ConfusionMatrix.from_state(state["bands"], device)
         return boundary
 
@@ -153,13 +133,13 @@ class BoundaryConfusion:
         """Compute the metrics, in percent, under detectron2's names.
 
         Returns:
-            Those of ``regions``, then ``mBoundaryIoU`` (mean over the classes that have a value), then for each class
-            ``BoundaryIoU-<class>`` and ``min(IoU, B-Iou)-<class>``, the smaller of it and the IoU. The class docstring
-            says when a boundary IoU is NaN; the minimum is NaN wherever the IoU is NaN.
+            Those of the confusion matrix, then ``mBoundaryIoU`` (mean over the classes that have a value), then for
+            each class ``BoundaryIoU-<class>`` and ``min(IoU, B-Iou)-<class>``, the smaller of it and the IoU. The class
+            docstring says when a boundary IoU is NaN; the minimum is NaN wherever the IoU is NaN.
         """
-        metrics = self.regions.metrics(class_names)
+        metrics = super().metrics(class_names)
         boundary_iou = _iou(self.bands, need_label=self.rule == "paper")[:-1]
-        iou = _iou(self.regions, need_label=True)
+        iou = _iou(self, need_label=True)
         smaller = np.where(np.isnan(iou), np.nan, np.fmin(iou, boundary_iou))
         valid = boundary_iou[~np.isnan(boundary_iou)]
         metrics["mBoundaryIoU"] = 100 * float(valid.mean()) if len(valid) else float("nan")
@@ -174,7 +154,7 @@ def _iou(confusion: ConfusionMatrix, need_label: bool) -> np.ndarray:
     matrix = confusion.matrix.cpu().numpy()
     tp, gt = matrix.diagonal(), matrix.sum(axis=0)
     union = gt + matrix.sum(axis=1) - tp
-    return np.divide(tp, union, out=np.full(len(tp), np.nan), where=(gt if need_label else union) > 0)
+    return ratio(tp, union, (gt if need_label else union) > 0)
 
 
 def _grey_boundary(labels: Tensor, width: int) -> Tensor:

@@ -1,7 +1,8 @@
 """Confusion matrix of semantic segmentation: exact, mergeable, on any device."""
 
+import copy
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -9,34 +10,7 @@ from torch import Tensor
 
 from err_seg.evaluation.metrics import segmentation_metrics
 
-C = TypeVar("C", bound="Counts")
-
-
-class Counts(Protocol):
-    """Anything that counts predictions; each method is as in :class:`ConfusionMatrix`."""
-
-    @property
-    def regions(self) -> "ConfusionMatrix":
-        """The counts of pixels by class."""
-
-    def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Count one image or a batch."""
-
-    def merge(self: C, other: C) -> C:
-        """Add another one's counts, in place."""
-
-    def all_reduce(self: C) -> C:
-        """Replace the counts by their sum over all processes."""
-
-    def state(self) -> dict[str, Any]:
-        """Everything as plain JSON-able values."""
-
-    @classmethod
-    def from_state(cls: type[C], state: dict[str, Any], device: torch.device | str = "cpu") -> C:
-        """Rebuild from :meth:`state`, exactly."""
-
-    def metrics(self, class_names: Sequence[str]) -> dict[str, float]:
-        """Compute the metrics, in percent."""
+C = TypeVar("C", bound="ConfusionMatrix")
 
 
 class ConfusionMatrix:
@@ -83,11 +57,6 @@ class ConfusionMatrix:
         return self._counts.view(self.num_classes, self.num_classes)
 
     @property
-    def regions(self) -> "ConfusionMatrix":
-        """These counts: there are no others."""
-        return self
-
-    @property
     def device(self) -> torch.device:
         """Where the counts are kept."""
         return self._counts.device
@@ -123,7 +92,7 @@ class ConfusionMatrix:
         counts = self._counts.new_zeros(n * n + 1)
         self._counts += counts.scatter_add_(0, cell, counts.new_ones(1).expand_as(cell))[:-1]
 
-    def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
+    def merge(self: C, other: C) -> C:
         """Add another matrix's counts to this one, in place, and return this one.
 
         Raises:
@@ -137,11 +106,10 @@ class ConfusionMatrix:
         self._counts += other._counts.to(self.device)
         return self
 
-    def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
-        total = ConfusionMatrix(**self._settings(), device=self.device)
-        return total.merge(self).merge(other)
+    def __add__(self: C, other: C) -> C:
+        return copy.deepcopy(self).merge(other)
 
-    def all_reduce(self) -> "ConfusionMatrix":
+    def all_reduce(self: C) -> C:
         """Replace the counts by their sum over all processes (call it once, at the end), and return this matrix.
 
         Does nothing if ``torch.distributed`` is not initialised.
@@ -171,7 +139,7 @@ class ConfusionMatrix:
         return {**self._settings(), "entries": entries.tolist()}
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> "ConfusionMatrix":
+    def from_state(cls: type[C], state: dict[str, Any], device: torch.device | str = "cpu") -> C:
         """Rebuild a matrix from :meth:`state`, exactly.
 
         Raises:
@@ -193,7 +161,7 @@ class ConfusionMatrix:
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{key}={value}" for key, value in self._settings().items())
-        return f"ConfusionMatrix({settings}, pixels={int(self._counts.sum())})"
+        return f"{type(self).__name__}({settings}, pixels={int(self._counts.sum())})"
 
     def _settings(self) -> dict[str, Any]:
         return {"num_classes": self.num_classes, "ignore_label": self.ignore_label, "background": self.background}

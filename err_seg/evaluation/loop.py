@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from tqdm import tqdm
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from err_seg.config import Config
 from err_seg.data import EvaluationItem, EvaluationTransform, SegmentationPairs, evaluation_loader
 from err_seg.data.loader import ImageLoader
-from err_seg.evaluation import Counts
+from err_seg.evaluation import ConfusionMatrix
 from err_seg.evaluation.prediction_files import PredictionFiles
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import evaluation_views, segment_views
@@ -30,7 +30,7 @@ def count_images(
     model: ERRSeg,
     pairs: SegmentationPairs,
     num_kept: int | None,
-    counts: Counts,
+    counts: ConfusionMatrix,
     progress: EvaluationProgress,
     files: PredictionFiles,
 ) -> TimeShare:
@@ -59,10 +59,10 @@ def count_images(
         unit="image",
         disable=rank > 0,
     )
-    network, counting = TimeShare(), _Counting(cfg, model, counts, progress, files)
+    network, count = TimeShare(), partial(_count, cfg, model, counts, progress, files)
     with model.evaluating(), bar, progress.kept(counts), network.span():
         segmented = _segment(cfg, model, pairs, num_kept, loader, network)
-        with closing(ordered_map(counting.count, segmented, threads=1, ahead=1)) as counted:
+        with closing(ordered_map(count, segmented, threads=1, ahead=1)) as counted:
             for images in counted:
                 bar.update(images)
     return network
@@ -90,29 +90,22 @@ def _segment(
         yield items, results
 
 
-@dataclass
-class _Counting:
-    """Counts the pixels of predictions, in one thread."""
-
-    cfg: Config
-    model: ERRSeg
-    counts: Counts
-    progress: EvaluationProgress
-    files: PredictionFiles
-    since_saved: int = 0
-
-    def count(self, segmented: Segmented) -> int:
-        """Write the files of a batch's images, count their pixels, note them as done, and return how many they are."""
-        items, results = segmented
-        if self.cfg.TEST.SAVE:
-            for item, result in zip(items, results, strict=True):
-                self.files.save(item.index, item.image_path, result.labels.cpu().numpy())
-        numbers = [len(result.kept) for result in results]
-        with self.progress.counting(dict(zip([item.index for item in items], numbers, strict=True))):
-            for item, result in zip(items, results, strict=True):
-                self.counts.update(result.labels, upload(item.label, self.model.device))
-        self.since_saved += len(items)
-        if self.since_saved >= self.cfg.TEST.PROGRESS_PERIOD:
-            self.progress.save(self.counts)
-            self.since_saved = 0
-        return len(items)
+def _count(
+    cfg: Config,
+    model: ERRSeg,
+    counts: ConfusionMatrix,
+    progress: EvaluationProgress,
+    files: PredictionFiles,
+    segmented: Segmented,
+) -> int:
+    """Write the files of a batch's images, count their pixels, note them as done, and return how many they are."""
+    items, results = segmented
+    if cfg.TEST.SAVE:
+        for item, result in zip(items, results, strict=True):
+            files.save(item.index, item.image_path, result.labels.cpu().numpy())
+    with progress.counting({item.index: len(result.kept) for item, result in zip(items, results, strict=True)}):
+        for item, result in zip(items, results, strict=True):
+            counts.update(result.labels, upload(item.label, model.device))
+    if progress.unsaved >= cfg.TEST.PROGRESS_PERIOD:
+        progress.save(counts)
+    return len(items)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,8 +45,8 @@ def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_name
     gt = confusion.sum(axis=0).astype(np.float64)
     pred = confusion.sum(axis=1).astype(np.float64)
     present = gt > 0
-    iou = _ratio(tp, gt + pred - tp, present)
-    acc = _ratio(tp, gt, present)
+    iou = ratio(tp, gt + pred - tp, present)
+    acc = ratio(tp, gt, present)
     classes, seen = int(present.sum()), int((present | (pred > 0)).sum())
     total = float(gt.sum())
 
@@ -87,7 +88,7 @@ def _as_counts(confusion: NDArray[np.int64] | torch.Tensor) -> NDArray[np.int64]
     return counts.astype(np.int64)
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+def ratio(part: NDArray[Any], whole: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Divide where ``valid``, NaN elsewhere."""
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=valid)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from err_seg.evaluation.confusion import Counts
+from err_seg.evaluation.confusion import ConfusionMatrix
 from err_seg.evaluation.metrics import SUMMARY_METRICS, class_pixels, unique_names
 from err_seg.utils.files import atomic_write, write_json
 
@@ -46,7 +46,7 @@ class BenchmarkResult:
     def from_counts(
         cls,
         benchmark: str,
-        counts: Counts,
+        counts: ConfusionMatrix,
         class_names: Sequence[str],
         pictures: int,
         settings: Mapping[str, Any] | None = None,
@@ -56,10 +56,14 @@ class BenchmarkResult:
             benchmark=benchmark,
             metrics=counts.metrics(class_names),
             class_names=list(class_names),
-            class_pixels=class_pixels(counts.regions.matrix),
+            class_pixels=class_pixels(counts.matrix),
             pictures=pictures,
             settings=dict(settings or {}),
         )
+
+    def summary_row(self) -> list[Any]:
+        """List name, five summary metrics in percent or NaN, and number of images."""
+        return [self.benchmark, *(self.metrics[name] for name in SUMMARY_METRICS), self.pictures]
 
     def class_rows(self) -> list[tuple[str, float, float, int]]:
         """List (class, IoU, ACC, pixels) in label order; IoU and ACC in percent or NaN."""
@@ -110,8 +114,7 @@ def load_results(path: str | Path) -> list[BenchmarkResult]:
 
 def save_summary_csv(results: Sequence[BenchmarkResult], path: str | Path) -> None:
     """Write one row per benchmark: name, five summary metrics in percent, number of images; undefined: empty cell."""
-    rows = [[r.benchmark, *(r.metrics[name] for name in SUMMARY_METRICS), r.pictures] for r in results]
-    write_csv(path, ["benchmark", *SUMMARY_METRICS, "pictures"], rows)
+    write_csv(path, ["benchmark", *SUMMARY_METRICS, "pictures"], [result.summary_row() for result in results])
 
 
 def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
@@ -121,8 +124,7 @@ def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
 
 def summary_table(results: Sequence[BenchmarkResult]) -> str:
     """Lay several benchmarks out as aligned text, also valid Markdown: percent with two decimals, "-" if undefined."""
-    rows = [[r.benchmark, *(r.metrics[name] for name in SUMMARY_METRICS), r.pictures] for r in results]
-    return text_table(["benchmark", *SUMMARY_METRICS, "images"], rows)
+    return text_table(["benchmark", *SUMMARY_METRICS, "images"], [result.summary_row() for result in results])
 
 
 def class_table(result: BenchmarkResult) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from err_seg.evaluation import Counts
+from err_seg.evaluation import ConfusionMatrix
 from err_seg.utils.files import write_text
 from err_seg.utils.processes import process_share, sum_over_processes, wait_for_all
 
@@ -42,8 +42,8 @@ class EvaluationProgress:
         self._own: dict[int, int] = {}
         self._is_whole = True
 
-    def restore(self, counts: Counts) -> None:
-        """Read what killed processes left: all learn which images are ``done``; the first process takes the counts."""
+    def restore(self, counts: ConfusionMatrix) -> None:
+        """Read what killed processes left: ``done`` in all processes, and the counts in the first one."""
         files = sorted(self.folder.glob("partial-*.json"))
         states = [state for file in files if (state := self._read(file))]
         kept: dict[int, int] = {}
@@ -75,6 +75,11 @@ class EvaluationProgress:
         kept, images = sum_over_processes(total).tolist()
         return kept / images
 
+    @property
+    def unsaved(self) -> int:
+        """How many images this process has counted since it saved."""
+        return len(self._own) - self.saved
+
     @contextmanager
     def counting(self, images: Mapping[int, int]) -> Iterator[None]:
         """Record images that are counted in the block; if it fails, counts and images no longer agree."""
@@ -84,7 +89,7 @@ class EvaluationProgress:
         self._is_whole = True
 
     @contextmanager
-    def kept(self, counts: Counts) -> Iterator[None]:
+    def kept(self, counts: ConfusionMatrix) -> Iterator[None]:
         """Save what was done in the block, even if an error ends it, unless that happens while counting."""
         try:
             yield
@@ -95,19 +100,16 @@ class EvaluationProgress:
             raise
         self.save(counts)
 
-    def save(self, counts: Counts) -> None:
+    def save(self, counts: ConfusionMatrix) -> None:
         """Save what this process has done."""
-        state = {"fingerprint": self.fingerprint, **self._images(), "counts": counts.state()}
-        write_text(self._file, json.dumps(state))
+        done = sorted(self._own)
+        images = {"done": done, "kept": [self._own[image] for image in done]}
+        write_text(self._file, json.dumps({"fingerprint": self.fingerprint, **images, "counts": counts.state()}))
         self.saved = len(self._own)
 
     def remove(self) -> None:
         """Remove this process's file, once the results are written."""
         self._file.unlink(missing_ok=True)
-
-    def _images(self) -> dict[str, list[int]]:
-        done = sorted(self._own)
-        return {"done": done, "kept": [self._own[image] for image in done]}
 
     @property
     def _file(self) -> Path:

@@ -54,9 +54,6 @@ def segment_views(
         vocabulary: the T class names.
         sizes: (H, W) of the B results.
         views: at least one; the first one chooses the classes.
-
-    Returns:
-        One result per image.
     """
     side = max(view.size for view in views) // 4
     seen: list[Tensor] = []

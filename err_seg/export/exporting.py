@@ -1,21 +1,24 @@
-"""Writing the network as ONNX or as a program of torch.export."""
+"""Writing the network as ONNX or as a program of torch.export, and vocabularies for it."""
 
 import json
 import logging
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.export import Dim, ExportedProgram
 
 from err_seg.export.half import products_to_half
 from err_seg.export.network import INPUTS, OUTPUTS, ExportableERRSeg, example_inputs
+from err_seg.models.checkpoint import reason_of
 from err_seg.prediction.model import ERRSeg
+from err_seg.text.prompts import VocabularyError
 from err_seg.utils.files import atomic_write
 from err_seg.utils.fingerprint import RESULT_FORMAT, weights_digest
 
@@ -97,7 +100,7 @@ def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bo
 
 
 def facts(model: ERRSeg, precision: str = "fp32") -> dict[str, Any]:
-    """Return what a user of an exported file should know about it."""
+    """Return what an exported file says about itself: its inputs and outputs, its settings and its weights."""
     batch = 1 if model.head.crm.is_adaptive else "B"
     return {
         "network": "ERR-Seg",
@@ -121,36 +124,54 @@ def check_facts(model: ERRSeg, file: Path, precision: str = "fp32") -> None:
     Raises:
         ExportError: it has other weights or settings, does not say which, or cannot be read; names the file.
     """
-    read = {".onnx": _onnx_facts, ".pt2": _program_facts}[file.suffix]
-    found = {"precision": "fp32", **read(file)}  # earlier files do not say it
+    found = {"precision": "fp32", **_facts_in(file)}  # absent in files of earlier versions
     expected = {key: str(value) for key, value in facts(model, precision).items()}
     del expected["source"]  # the same weights may come from elsewhere
     for key in ("weights", *expected):
         if found.get(key) != expected[key]:
             was = f"is {expected[key]} now and was {found[key]}" if key in found else "is not noted in it"
             raise ExportError(
-                f"{file} is there already, and of another network ({key} {was}), to which words of this one would mean "
-                "nothing. Write to another file, or write both anew with --force"
+                f"{file} already exists and was exported from another network ({key} {was}), so its text embeddings "
+                "would not match. Write to another file, or replace both with --force"
             )
 
 
-def _onnx_facts(file: Path) -> dict[str, str]:
-    _check_installed("onnx")
-    import onnx
-
+def _facts_in(file: Path) -> dict[str, str]:
+    """Read the :func:`facts` that an exported file holds."""
     try:
-        return {entry.key: entry.value for entry in onnx.load(file, load_external_data=False).metadata_props}
-    except Exception as error:  # protobuf's own kind
-        raise ExportError(f"{file} is there already, and cannot be read as ONNX; --force writes it anew") from error
+        if file.suffix == ".onnx":
+            _check_installed("onnx")
+            import onnx
 
-
-def _program_facts(file: Path) -> dict[str, str]:
-    try:
+            return {entry.key: entry.value for entry in onnx.load(file, load_external_data=False).metadata_props}
         with zipfile.ZipFile(file) as archive:
             (name,) = [name for name in archive.namelist() if name.endswith(f"/{FACTS}")]
             return {key: str(value) for key, value in json.loads(archive.read(name)).items()}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ExportError(f"{file} is there already, and is no exported network; --force writes it anew") from error
+    except ExportError:
+        raise
+    except Exception as error:  # each reader raises its own
+        raise ExportError(f"{file} already exists and is not an exported network; --force replaces it") from error
+
+
+def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path) -> None:
+    """Write class names and text embeddings, which an exported network takes as input, as ``.npz``.
+
+    The file holds ``names`` (T,) text, ``text`` (T, D) float32 unit vectors, and ``weights``, the digest of the weights
+    that computed the vectors: with other weights, a network computes nothing meaningful from them. It is complete or
+    absent.
+
+    Raises:
+        VocabularyError: the network cannot read the names, or there are fewer of them than CRM ranks (3).
+    """
+    fewest = model.head.crm.num_ranks
+    if len(names) < fewest:
+        raise VocabularyError(
+            f"an exported network takes {fewest} classes or more, got {len(names)}; add some that the images do not "
+            'show, such as "sky" or "wall"'
+        )
+    embeddings = model.embed_vocabulary(names).float().cpu().numpy()
+    with atomic_write(file) as partial, open(partial, "wb") as stream:
+        np.savez(stream, names=np.array(names), text=embeddings, weights=np.array(weights_digest(model)))
 
 
 def _check_installed(*libraries: str) -> None:
@@ -172,8 +193,7 @@ def _exporter() -> Iterator[None]:
         except ExportError:
             raise
         except Exception as error:
-            reason = next(iter(str(error).splitlines()), "")
-            raise ExportError(f"this torch cannot export this network: {type(error).__name__}: {reason}") from error
+            raise ExportError(f"this torch cannot export this network: {reason_of(error)}") from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

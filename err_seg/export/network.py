@@ -70,16 +70,11 @@ class ExportableERRSeg(nn.Module):
         return kept.unsqueeze(0)
 
 
-def images_at_a_time(model: ERRSeg) -> int:
-    """Return how many images examples have: two, or one where images need different numbers of classes."""
-    return 1 if model.head.crm.is_adaptive else 2
-
-
 def example_inputs(model: ERRSeg, num_classes: int, num_kept: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Return random images (as many as :func:`images_at_a_time`), random text embeddings and the ranks."""
+    """Return two random images (one with a minimum score, see above), random text embeddings and the ranks."""
     generator = torch.Generator().manual_seed(seed)
-    height, width = model.size + 16 * (seed + 1), model.size + 40
-    image = torch.randint(0, 256, (images_at_a_time(model), 3, height, width), generator=generator).float()
+    shape = (1 if model.head.crm.is_adaptive else 2, 3, model.size + 16 * (seed + 1), model.size + 40)
+    image = torch.randint(0, 256, shape, generator=generator).float()
     image = F.avg_pool2d(image, 5, stride=1, padding=2)  # less like noise, more like a photograph
     text = F.normalize(torch.randn(num_classes, model.encoder.embedding_dim, generator=generator), dim=1)
     return image, text, torch.arange(num_kept)

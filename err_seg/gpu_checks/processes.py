@@ -24,7 +24,7 @@ from err_seg.gpu_checks.trial import Finding, Trial, table
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import WORDS
 from err_seg.models.build import build_model
-from err_seg.models.checkpoint import read_checkpoint
+from err_seg.models.checkpoint import open_checkpoint
 
 MINUTES_FOR_A_COMMAND = 8
 MIB = 2**20
@@ -105,7 +105,9 @@ def interrupt_and_repeat(trial: Trial) -> Finding:
 
 def difference(first: Config, second: Config) -> float:
     """Return the largest difference of any weight of two finished trainings; 0 is bit by bit the same."""
-    weights, others = (read_checkpoint(Path(cfg.OUTPUT_DIR) / "model_final.safetensors") for cfg in (first, second))
+    weights, others = (
+        open_checkpoint(Path(cfg.OUTPUT_DIR) / "model_final.safetensors").weights for cfg in (first, second)
+    )
     if all(torch.equal(weights[name], others[name]) for name in weights):
         return 0.0
     return max((weights[name].double() - others[name].double()).abs().max().item() for name in weights)

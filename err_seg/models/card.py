@@ -15,14 +15,12 @@ FORMULAS = (
     "Percent. `mIoU` is the formula of detectron2's main branch, and `mIoU-v0.6` that of its last release: they divide "
     "the same sum by different numbers of classes, of which published tables use either."
 )
-
-
 UNLICENSED = "Not stated. The licences of the CLIP weights and of the training data apply."
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What a card tells of a run.
+    """What a card says about a run.
 
     Attributes:
         results: of the evaluation.
@@ -65,14 +63,15 @@ def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> s
         eval_results=evaluated or None,
     )
     clip, size = settings.get("MODEL.CLIP.NAME"), settings.get("INPUT.SIZE")
+    training = "\n".join(f"* {name}: {value}" for name, value in run.training.items())
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n\n# {name}",
-        f"An [ERR-Seg]({PAPER}) network: any image plus any list of class names in, a label for every pixel out. "
+        f"An [ERR-Seg]({PAPER}) network, which segments any image with any list of class names. "
         f"Its CLIP is {clip}, and it sees images at {size}×{size} pixels.",
         f'## How to use it\n\n```python\nimport err_seg\n\nmodel = err_seg.load("{name}")\n'
         'out = model.predict("photo.jpg", vocabulary=["cat", "sofa, couch", "wall"])\nout.labels  # (H, W)\n```',
         f"## Results\n\n{_results(run.results)}",
-        f"## Training\n\n{_listed(run.training) or 'Not recorded.'}",
+        f"## Training\n\n{training or 'Not recorded.'}",
         f"## Licence\n\n{run.licence or UNLICENSED}",
         f"Written by err_seg {__version__}.",
     ]
@@ -86,12 +85,8 @@ def _results(results: Sequence[BenchmarkResult]) -> str:
     return "\n\n".join([summary_table(results), FORMULAS, *how])
 
 
-def _listed(facts: Mapping[str, Any]) -> str:
-    return "\n".join(f"* {name}: {value}" for name, value in facts.items())
-
-
 def _how(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a reader must know of a result's settings to compare it with others."""
+    """Yield those of a result's settings that count when it is compared with others."""
     yield from (f"{name} {settings[name]}" for name in ("K", "S", "precision") if name in settings)
     for name, words in (("min_score", "minimum score"), ("shortest_side", "shortest side")):
         if settings.get(name):

@@ -37,26 +37,18 @@ class Photo:
     origin: str
 
 
-@dataclass(frozen=True)
-class PredictionCost:
-    """What a prediction costs: seconds of the fastest of some runs, and bytes of memory at most (CUDA) or now."""
-
-    seconds: float
-    memory: int
-
-
 def is_mini(model: ERRSeg) -> bool:
-    """Whether the model knows the words of the miniature world alone."""
+    """Whether the model was trained on the words of the miniature world alone."""
     return model.settings.get("MODEL.CLIP.NAME") in CLIPS
 
 
-def known_words(model: ERRSeg) -> tuple[str, ...]:
-    """Return words that a model of this kind must know: of the miniature world, else of COCO-Stuff."""
+def trained_words(model: ERRSeg) -> tuple[str, ...]:
+    """Return words that a model of this kind is trained on: of the miniature world, else of COCO-Stuff."""
     return VOCABULARY if is_mini(model) else load_vocabulary("coco_stuff")
 
 
 def packaged_photo(model: ERRSeg) -> Photo | None:
-    """Return a scene of the miniature world with the names of what is drawn on it, for a model that knows these."""
+    """Return a scene of the miniature world with the names of what it shows; ``None`` for a model of other words."""
     if not is_mini(model):
         return None
     scene = MiniScenes("test", length=1, seed=0)[0]
@@ -79,16 +71,14 @@ def fingerprints(model: ERRSeg) -> dict[str, str]:
     Returns:
         Part to text: the root mean square and the mean of its output in three digits, or indices of classes.
     """
-    words = known_words(model)[:WORDS]
+    words = trained_words(model)[:WORDS]
     image = torch.from_numpy(synthetic_image(model.size)).permute(2, 0, 1)
     with model.evaluating():
         text = model.embed_vocabulary(words)
         features = model.encoder(model.preprocess([image]))
-        maps = model.encoder.maps
         parts = {"text embeddings": text}
-        for declared, tensors in ((maps.embeddings, features.embeddings), (maps.deep, features.deep)):
+        for declared, tensors in zip(model.encoder.maps, features, strict=True):
             parts |= {f"encoder, {m.name}": tensor for m, tensor in zip(declared, tensors, strict=True)}
-        parts |= {f"encoder, {m.name}": t for m, t in zip(maps.shallow, features.shallow, strict=True)}
         parts |= {f"cost map {i + 1}": cost for i, cost in enumerate(model.head.cost_maps(features, text))}
         kept, _ = model.head.choose(features, text, min(KEPT, len(words)))
         chosen = text[kept.clamp(min=0)]
@@ -119,7 +109,7 @@ def own_words_rank(model: ERRSeg, photo: Photo) -> float:
         score counts half. Towers that have nothing to do with each other give about 0.5.
     """
     taken = {name for entry in photo.classes for name in _synonyms(entry)}
-    others = [word for word in known_words(model) if not taken & _synonyms(word)]
+    others = [word for word in trained_words(model) if not taken & _synonyms(word)]
     drawn = np.random.default_rng(0).permutation(len(others))[:DISTRACTORS]
     image = torch.from_numpy(np.ascontiguousarray(photo.image)).permute(2, 0, 1)
     with model.evaluating():
@@ -130,23 +120,22 @@ def own_words_rank(model: ERRSeg, photo: Photo) -> float:
     return float(((difference > 0).double() + (difference == 0).double() / 2).mean())
 
 
-def measure_cost(model: ERRSeg, photo: Photo) -> tuple[Segmentation, PredictionCost]:
-    """Predict a few times, and measure; the words are embedded before."""
+def measure_cost(model: ERRSeg, photo: Photo) -> tuple[Segmentation, float, int]:
+    """Predict a few times with words that are embedded before.
+
+    Returns:
+        The result, the seconds of the fastest run, and the bytes of memory: on CUDA at most, else in use now.
+    """
     model.embed_vocabulary(photo.classes)
-    is_cuda = model.device.type == "cuda"
     seconds = []
     for _ in range(RUNS):
         start = time.perf_counter()
         result = model.predict(photo.image, photo.classes)
         _ = result.labels.cpu()  # waits for the device
         seconds.append(time.perf_counter() - start)
+    is_cuda = model.device.type == "cuda"
     memory = torch.cuda.max_memory_allocated(model.device) if is_cuda else psutil.Process().memory_info().rss
-    return result, PredictionCost(min(seconds), memory)
-
-
-def broken_tensors(model: ERRSeg) -> list[str]:
-    """Return the names of weights that are not all finite numbers."""
-    return [name for name, value in model.state_dict().items() if not bool(torch.isfinite(value).all())]
+    return result, min(seconds), memory
 
 
 def renaming_rules(names: Mapping[str, str]) -> list[tuple[str, str, int]]:

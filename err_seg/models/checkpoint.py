@@ -26,7 +26,11 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read or does not fit; the message names the file and the differences."""
 
 
-class ChecksumError(CheckpointError):
+class HubError(ValueError):
+    """A model that cannot be found, fetched or trusted; the message says which file to put where."""
+
+
+class ChecksumError(CheckpointError, HubError):
     """A file that is not the expected one; nothing in it was read."""
 
 
@@ -35,33 +39,21 @@ class Checkpoint:
     """What a file of weights holds.
 
     Attributes:
-        content: tensors by name, and in torch files whatever else was saved; as they are in the file.
-        metadata: what a safetensors file says about itself.
+        entries: tensors by their name in the file.
+        others: whatever else a torch file holds, by name: the iteration, the state of the optimizer.
+        metadata: of a safetensors file: the configuration, the iteration.
         source: the file.
     """
 
-    content: Mapping[str, Any]
+    entries: Mapping[str, Any]
+    others: Mapping[str, Any]
     metadata: Mapping[str, str]
     source: WeightsSource
 
     @property
     def weights(self) -> dict[str, Any]:
         """The tensors by today's name (:func:`current_name`)."""
-        return current_names(self._model)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the tensors, as they are in the file."""
-        return tuple(self._model)
-
-    @property
-    def others(self) -> tuple[str, ...]:
-        """What else was saved beside the ``model``: the iteration, the state of the optimizer."""
-        return () if self._model is self.content else tuple(sorted(self.content.keys() - {"model"}))
-
-    @property
-    def _model(self) -> Mapping[str, Any]:
-        return _model_of(self.content)
+        return current_names(self.entries)
 
 
 def save_weights(
@@ -97,13 +89,14 @@ def load_weights(model: nn.Module, source: str | Path | Checkpoint | Mapping[str
     Raises:
         CheckpointError: the file cannot be read, or entries differ from the model's; lists the differences.
     """
-    if isinstance(source, Mapping):
-        read, name, state = None, "the state dictionary", _entries(source)
+    checkpoint = open_checkpoint(Path(source)) if isinstance(source, str | Path) else source
+    if isinstance(checkpoint, Checkpoint):
+        state, name = checkpoint.entries, checkpoint.source.file
     else:
-        checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
-        read, name, state = checkpoint.source, checkpoint.source.file, checkpoint.weights
+        state, name = _entries(checkpoint), "the state dictionary"
     model.load_state_dict(fitting_state(model, state, name), strict=True)
-    vars(model)["source"] = read  # torch declares that modules hold nothing but tensors and modules
+    # torch declares that modules hold nothing but tensors and modules
+    vars(model)["source"] = checkpoint.source if isinstance(checkpoint, Checkpoint) else None
 
 
 def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -131,30 +124,9 @@ def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict
     return state
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _entries(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint's weights under today's names."""
-    return current_names(_model_of(checkpoint))
-
-
-def _model_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a checkpoint's weights; it may hold other things beside its ``model``."""
-    return checkpoint["model"] if isinstance(checkpoint.get("model"), Mapping) else checkpoint
-
-
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Read the weights in a safetensors or torch file without executing anything in it.
-
-    Returns:
-        Today's name (:func:`current_name`) to tensor.
-
-    Raises:
-        CheckpointError: as for :func:`open_checkpoint`.
-    """
-    return open_checkpoint(file).weights
+def _entries(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the weights among the content of a torch file, which may hold other things beside its ``model``."""
+    return content["model"] if isinstance(content.get("model"), Mapping) else content
 
 
 def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
@@ -185,7 +157,9 @@ def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
             raise CheckpointError(f"{file} changed while it was read; read it again")
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file} holds a {type(content).__name__}, not a dictionary of tensors")
-    return Checkpoint(content, metadata, source)
+    entries = _entries(content)
+    others = {} if entries is content else {name: value for name, value in content.items() if name != "model"}
+    return Checkpoint(entries, others, metadata, source)
 
 
 def checked_sha256(file: Path, expected: str | None) -> str:
@@ -216,8 +190,8 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     content: Any = None
     with suppress(Exception):  # damaged, or in torch's format before version 1.6, which cannot be mapped
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    entries = _entries(content) if isinstance(content, Mapping) else read_checkpoint(file)
-    return {name: tuple(value.shape) for name, value in entries.items() if isinstance(value, Tensor)}
+    entries = _entries(content) if isinstance(content, Mapping) else open_checkpoint(file).entries
+    return {name: tuple(value.shape) for name, value in current_names(entries).items() if isinstance(value, Tensor)}
 
 
 @contextmanager
@@ -238,4 +212,9 @@ def _errors_named(file: Path) -> Iterator[None]:
             "unpickling could run any program. Of a checkpoint, save the 'model' dictionary alone, best as safetensors"
         ) from error
     except Exception as error:  # a damaged file can make a reader fail in any way
-        raise CheckpointError(f"{file} is damaged or not a checkpoint: {_first_line(error)}") from error
+        raise CheckpointError(f"{file} is damaged or not a checkpoint: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return an error's kind and the first line of its message."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")

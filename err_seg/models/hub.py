@@ -6,9 +6,8 @@ A named model is a shipped configuration, and a place to get its weights from.
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,28 +15,11 @@ import yaml
 
 from err_seg.config import Config, get_cfg, override_pairs, settings_of
 from err_seg.models.build import build_compiled
-from err_seg.models.checkpoint import Checkpoint, CheckpointError, ChecksumError, open_checkpoint
-from err_seg.models.hub_files import (
-    MODELS,
-    WEIGHT_SUFFIXES,
-    FoundWeights,
-    HubError,
-    fetch_weights,
-    find_weights,
-    kind_of,
-    weights_in,
-)
+from err_seg.models.checkpoint import Checkpoint, CheckpointError, HubError, open_checkpoint
+from err_seg.models.hub_files import MODELS, find_weights, kind_of
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.fingerprint import WeightsSource
-from err_seg.utils.messages import did_you_mean
 from err_seg.utils.validation import ArgumentError, check_text
-
-Overrides = tuple[Any, ...]
-
-
-def model_names() -> tuple[str, ...]:
-    """Return the names that :func:`load` knows: the released models, and "mini", which comes with the package."""
-    return tuple(MODELS)
 
 
 def load(
@@ -55,10 +37,10 @@ def load(
     """Load a model in evaluation mode, ready to predict; its ``source`` says which file that was.
 
     Args:
-        model: a name of :func:`model_names` (fetched once, then found in the cache without a network), or a file of
+        model: a name of ``MODELS`` (fetched once, then found in the cache without a network), or a file of
             weights: ours (``.safetensors``) or a released one (``.pth``); or a folder, or "user/repo" on the Hugging
-            Face hub, of which the only network of ours is taken. Nothing in a file is executed.
-        config: a name of :func:`model_names`, a YAML file or the name of a shipped one; by default the one
+            Face hub, of which the only ERR-Seg network is taken. Nothing in a file is executed.
+        config: a name of ``MODELS``, a YAML file or the name of a shipped one; by default the one
             stored in the file itself (training stores its configuration there), else that of the released model whose
             width the weights have.
         overrides: KEY VALUE pairs that override the configuration.
@@ -94,14 +76,11 @@ def read(
     device = str(device) if isinstance(device, torch.device) else check_text("device", device)
     pairs = [part for pair in override_pairs(overrides) for part in pair]
     settings = [*pairs, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
-    found = locate(name, **given)
+    found = find_weights(name, **given)
     settings += ["MODEL.WEIGHTS", str(found.file)]
     config = name if config is None and name in MODELS else config
     cfg = None if config is None else get_cfg(config_of(config), settings)
-    try:
-        weights = open_checkpoint(found.file, sha256)
-    except ChecksumError as error:
-        raise HubError(str(error)) from error
+    weights = open_checkpoint(found.file, sha256)
     if cfg is None:
         base, stored = settings_in(weights)
         cfg = get_cfg(base, [*stored, *settings])
@@ -111,43 +90,12 @@ def read(
     return cfg, weights
 
 
-def is_repository(name: str) -> bool:
-    """Whether a model's name is that of a repository of the hub, "user/repo", and not of a file or folder."""
-    is_local = Path(name).expanduser().exists() or name.endswith(WEIGHT_SUFFIXES)
-    return not is_local and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None
-
-
-def locate(
-    name: str, *, repository: str | None = None, filename: str | None = None, revision: str | None = None
-) -> FoundWeights:
-    """Find or fetch a model's file of weights; arguments and errors are those of :func:`load`."""
-    if name in MODELS:
-        return find_weights(name, repository=repository, filename=filename, revision=revision)
-    if is_repository(name):
-        if repository is not None:
-            raise HubError("the repository is named twice: as the model, and with repository= (--repository)")
-        remedy = "give the path of the file instead"
-        return fetch_weights(name, None, filename=filename, revision=revision, remedy=remedy)
-    path = Path(name).expanduser()
-    if not path.exists():
-        near = did_you_mean(name.lower().replace("_", "-"), MODELS, "")
-        known = f"{', '.join(MODELS)}{f' ({near})' if near else ''}"
-        raise HubError(f"no model {name!r}: there is no such file, and the names are {known}")
-    if repository is not None or revision is not None:
-        raise HubError(f"{name} is on this machine: repository and revision are for models of the hub")
-    if path.is_dir():
-        return weights_in(path, filename)
-    if filename is not None:
-        raise HubError(f"{name} is a file: filename is for repositories and folders")
-    return FoundWeights(path)
-
-
 def config_of(name: str | os.PathLike[str]) -> str:
     """Return the shipped configuration of a named model; any other name is returned as it is, for :func:`get_cfg`."""
     return MODELS[os.fspath(name)].config if os.fspath(name) in MODELS else os.fspath(name)
 
 
-def settings_in(weights: Checkpoint) -> tuple[str | None, Overrides]:
+def settings_in(weights: Checkpoint) -> tuple[str | None, list[Any]]:
     """Find the configuration for weights: the one stored in their file, else the one that the tensors' width tells.
 
     Returns:
@@ -158,25 +106,19 @@ def settings_in(weights: Checkpoint) -> tuple[str | None, Overrides]:
         HubError: neither way finds one.
     """
     text, file = weights.metadata.get("config"), weights.source.file
-    if text is not None:
-        return None, tuple(_prediction_settings(text, file))
-    kind = kind_of({name: tuple(getattr(value, "shape", ())) for name, value in weights.weights.items()})
-    if kind not in MODELS:
-        raise HubError(
-            f"{file} does not say which network it belongs to ({kind}); give its configuration: a YAML file, or one of "
-            f"{', '.join(model_names())}"
-        )
-    return MODELS[kind].config, ()
-
-
-def _prediction_settings(text: str, file: str) -> Iterator[Any]:
-    """Yield KEY and VALUE of a stored configuration's network settings; training settings are left out."""
+    if text is None:
+        kind = kind_of({name: tuple(getattr(value, "shape", ())) for name, value in weights.weights.items()})
+        if kind not in MODELS:
+            raise HubError(
+                f"{file} does not say which network it belongs to ({kind}); give its configuration: a YAML file, or "
+                f"one of {', '.join(MODELS)}"
+            )
+        return MODELS[kind].config, []
     try:
         config = yaml.safe_load(json.loads(text))
-        sections = {name: config[name] for name in ("MODEL", "INPUT")}
+        pairs = list(settings_of({name: config[name] for name in ("MODEL", "INPUT")}))  # not those of training
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file}: the configuration stored in it cannot be read; give one: {error}") from error
-
     # a file from elsewhere may decide whether there is a cache, but not where this machine writes it
-    for key, value in settings_of(sections):
-        yield from () if key == "MODEL.TEXT.CACHE_DIR" and value != "none" else (key, value)
+    kept = (pair for pair in pairs if pair[0] != "MODEL.TEXT.CACHE_DIR" or pair[1] == "none")
+    return None, [part for pair in kept for part in pair]

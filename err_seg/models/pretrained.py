@@ -10,8 +10,8 @@ from typing import Any
 from huggingface_hub import HfApi, get_token
 
 from err_seg.models.card import TrainingRecord, model_card
-from err_seg.models.checkpoint import save_weights
-from err_seg.models.hub_files import PRETRAINED_WEIGHTS, HubError
+from err_seg.models.checkpoint import HubError, reason_of, save_weights
+from err_seg.models.hub_files import PRETRAINED_WEIGHTS
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.files import write_text
 from err_seg.utils.validation import ArgumentError
@@ -32,14 +32,14 @@ def save_pretrained(
         model: to save.
         folder: made if it is missing; files of these names are replaced.
         name: of the repository, for the card; by default that of the folder.
-        run: what the card tells of data, results and licence.
+        run: data, results and licence, for the card.
 
     Raises:
         ArgumentError: the network has no configuration.
         OSError: a file cannot be written.
     """
     if not model.settings:
-        raise ArgumentError("the network does not know its configuration; build it with err_seg.build_model")
+        raise ArgumentError("the network has no configuration to save; build it with err_seg.build_model")
     folder = Path(folder)
     config = json.dumps(_nested(model.settings), indent=1)
     save_weights(model, folder / PRETRAINED_WEIGHTS, {"config": config})
@@ -61,26 +61,22 @@ def push_to_hub(model: ERRSeg, repository: str, *, private: bool = False, run: T
 def upload(folder: Path, repository: str, *, private: bool = False) -> str:
     """Upload what ``save_pretrained`` wrote to a folder, and nothing else in it; return the commit's address.
 
-    Args:
-        folder: of the model.
-        repository: on the hub, made if it is missing.
-        private: whether a new one is for its owner alone.
+    A repository that is missing is made, with ``private`` for its owner alone.
 
     Raises:
         HubError: there is no token, no network, or no permission.
     """
     if get_token() is None:
         raise HubError(
-            f"to upload to {repository}, the Hugging Face hub must know you: run `hf auth login`, or set HF_TOKEN to a "
-            "token that may write"
+            f"cannot upload to {repository}, not logged in to the Hugging Face Hub: run `hf auth login`, or set "
+            "HF_TOKEN to a token that may write"
         )
     try:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=list(FILES)))
     except Exception as error:  # the hub's client and the network libraries beneath it each raise their own
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        raise HubError(f"could not upload to https://huggingface.co/{repository} ({reason})") from error
+        raise HubError(f"could not upload to https://huggingface.co/{repository} ({reason_of(error)})") from error
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from err_seg.models.checkpoint import read_checkpoint
+from err_seg.models.checkpoint import open_checkpoint
 from err_seg.utils.files import cache_dir, file_signature, write_text
 from err_seg.utils.fingerprint import fingerprint, is_settled, weights_digest
 
@@ -19,13 +19,14 @@ def weights_file_digest(file: str | os.PathLike[str]) -> str:
     """
     path = Path(file).resolve()
     if not path.is_file():
-        return weights_digest(read_checkpoint(path))  # its error says what is wrong
+        return weights_digest(open_checkpoint(path).weights)  # its error says what is wrong
     signature = file_signature(path)
     known = cache_dir() / "digests" / fingerprint({"path": str(path), "signature": signature})
     try:
         return known.read_text(encoding="ascii")
     except (OSError, ValueError):
-        digest = weights_digest(read_checkpoint(Path(file)))  # the name tells the format; a link's target may not
+        # by the name that was given, which tells the format; a link's target may not
+        digest = weights_digest(open_checkpoint(Path(file)).weights)
     if is_settled(signature) and file_signature(path) == signature:
         with suppress(OSError):  # without this the digest is only computed again
             write_text(known, digest)

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,9 +130,7 @@ def escf_with(model: ERRSeg, *modules: type[SFM] | type[CFM]) -> ESCF:
     if model.head.escf is None:
         raise ValueError("the network has no ESCF (MODEL.ESCF.ENABLED is False), so there is no attention to show")
     if model.is_compiled:
-        raise ValueError(
-            "the network is compiled (TEST.COMPILE), and its attention cannot be seen then; leave that out"
-        )
+        raise ValueError("the network is compiled, and compiled models cannot record attention; unset TEST.COMPILE")
     for module in modules:
         if not any(isinstance(part, module) for part in model.head.escf.modules()):
             name = module.__name__
@@ -154,36 +154,34 @@ def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM
     handles = []
     thread = threading.get_ident()
 
-    def watch(module: SFM | CFM, layer: AttentionLayer, ratio: int) -> None:
-        def keep_grid(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(module: nn.Module, layer: AttentionLayer, name: str, value: Callable[[Tensor, Tensor], Any]) -> None:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if threading.get_ident() == thread:
-                layer.grid = (inputs[0].shape[2] // ratio, inputs[0].shape[3] // ratio)
+                setattr(layer, name, value(inputs[0], output))
 
-        def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-            def hook(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
-                if threading.get_ident() == thread:
-                    setattr(layer, name, output[0].detach().float().cpu())
-
-            return hook
-
-        handles.append(module.register_forward_pre_hook(keep_grid))
-        handles.append(module.attention.q.register_forward_hook(keep("queries")))
-        handles.append(module.attention.k.register_forward_hook(keep("keys")))
+        handles.append(module.register_forward_hook(hook))
 
     for module in escf.modules():
         if isinstance(module, modules):
             layer = AttentionLayer(module.attention.num_heads)
-            if isinstance(module, CFM):
-                attention.category.append(layer)
-                watch(module, layer, module.csr_ratio)
-            else:
-                attention.spatial.append(layer)
-                watch(module, layer, 1)
+            (attention.category if isinstance(module, CFM) else attention.spatial).append(layer)
+            ratio = module.csr_ratio if isinstance(module, CFM) else 1
+            record(module, layer, "grid", partial(_coarse_grid, ratio))
+            record(module.attention.q, layer, "queries", _of_first_image)
+            record(module.attention.k, layer, "keys", _of_first_image)
     try:
         yield attention
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _coarse_grid(ratio: int, x: Tensor, _: Tensor) -> tuple[int, int]:
+    return x.shape[2] // ratio, x.shape[3] // ratio
+
+
+def _of_first_image(_: Tensor, output: Tensor) -> Tensor:
+    return output[0].detach().float().cpu()
 
 
 def attention_figure(

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, overload
 
@@ -17,9 +18,9 @@ from err_seg.modeling.encoder import CLIPEncoder, Features
 from err_seg.modeling.err_seg import ERRSegNetwork
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.layers import resize
-from err_seg.prediction.request import PredictionRequest
 from err_seg.prediction.segmentation import Segmentation, split_results
-from err_seg.prediction.tiles import check_tile, segment_windows
+from err_seg.prediction.stream import stream_results
+from err_seg.prediction.tiles import check_tile, plan_windows, segment_windows
 from err_seg.text.encoder import VocabularyEncoder
 from err_seg.text.prompts import PromptStyle
 from err_seg.text.vocabularies import VocabularySource, read_vocabulary
@@ -183,7 +184,7 @@ class ERRSeg(ERRSegNetwork):
             synonyms: ``"first"`` or ``"average"``, instead of the model's own.
             size: (H, W) of the results, instead of each image's own.
             tile: label larger images in overlapping windows, each of so many pixels a side; "auto" is S, where nothing
-                is reduced. All windows speak of the same K classes. ``None``: any image is seen as a whole, S×S.
+                is reduced. All windows keep the same K classes. ``None``: any image is seen as a whole, S×S.
             refine: let the borders follow the edges of the image, by a guided filter.
             batch_size: images, or windows of an image, that go through the network together.
             value_range: the values of all arrays and tensors that are black and white. ``None``: 0 and 255 of uint8, 0
@@ -203,42 +204,57 @@ class ERRSeg(ERRSegNetwork):
             TooLargeError: ``tile`` is so small that the maps would take most of the memory.
         """
         names = read_vocabulary(vocabulary)
-        call = PredictionRequest(
+        style = self.vocabulary_encoder.style.changed(templates, synonyms)
+        num_kept = (self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept)
+        size = None if size is None else check_size(size)
+        tile = check_tile(tile, self.size)
+        refine, batch_size = check_flag("refine", refine), check_count("batch_size", batch_size)
+        readers = open_images(images, ArrayFormat(value_range, channel_order))
+        side, precision = self.size, self.precision
+        with torch.no_grad(), self.evaluating(precision):
+            text = self.embed_vocabulary(names, style)
+        segment = partial(
+            self._segment,
             vocabulary=names,
-            style=self.vocabulary_encoder.style.changed(templates, synonyms),
-            num_kept=(self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept),
-            side=self.size,
-            precision=self.precision,
-            size=None if size is None else check_size(size),
-            tile=check_tile(tile, self.size),
-            refine=check_flag("refine", refine),
-            batch_size=check_count("batch_size", batch_size),
-            arrays=ArrayFormat(value_range, channel_order),
+            text=text,
+            num_kept=num_kept,
+            side=side,
+            precision=precision,
+            size=size,
+            tile=tile,
+            batch_size=batch_size,
         )
-        readers = open_images(images, call.arrays)
-        with torch.no_grad(), self.evaluating(call.precision):
-            text = self.embed_vocabulary(names, call.style)
-        return call.results(readers, lambda batch: self.segment(batch, text, call), ahead=not are_read(images))
+        return stream_results(readers, segment, 1 if tile else batch_size, refine=refine, ahead=not are_read(images))
 
-    def segment(self, images: list[Tensor], text: Tensor, call: PredictionRequest) -> list[Segmentation]:
-        """Segment images (3, h, w) as a call asks for it: together as a whole, or a single large one in windows.
+    @torch.no_grad()
+    def _segment(
+        self,
+        images: list[Tensor],
+        *,
+        vocabulary: tuple[str, ...],
+        text: Tensor,
+        num_kept: int,
+        side: int,
+        precision: str,
+        size: tuple[int, int] | None,
+        tile: int | None,
+        batch_size: int,
+    ) -> list[Segmentation]:
+        """Segment images (3, h, w): together as a whole, or a single large one in windows.
 
-        Args:
-            images: RGB in 0..255.
-            text: (T, D) embeddings of the call's vocabulary.
-            call: what is asked for.
+        The model's K, S and precision are those of the time when :meth:`predict_stream` was called.
         """
-        sizes, windows = call.sizes(images), call.windows(images[0])
-        with torch.no_grad(), self.evaluating(call.precision):
-            if windows is None:
-                prediction = self(self.preprocess(images, call.side), text, call.num_kept)
-                return self.compact(prediction, call.vocabulary, sizes)
+        sizes = [size or (image.shape[1], image.shape[2]) for image in images]
+        windows = plan_windows(images[0].shape[1:], tile, side) if tile else None
+        with self._computing(precision):
+            if windows is None or windows.is_whole:
+                return self.compact(self(self.preprocess(images, side), text, num_kept), vocabulary, sizes)
 
             def encode(views: list[Tensor]) -> Features:
-                return self.encoder(self.preprocess(views, call.side))
+                return self.encoder(self.preprocess(views, side))
 
-            blended = segment_windows(encode, self.head, images[0], text, call.num_kept, windows, call.batch_size)
-            return split_results(*blended, call.vocabulary, sizes, is_adaptive=False)
+            blended = segment_windows(encode, self.head, images[0], text, num_kept, windows, batch_size)
+            return split_results(*blended, vocabulary, sizes, is_adaptive=False)
 
     def compact(
         self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]
@@ -261,7 +277,12 @@ class ERRSeg(ERRSegNetwork):
                 "the model is in training mode, in which dropout makes results random; call model.eval() first, and "
                 "model.train() before training goes on"
             )
-        with tf32(False), autocast(self.device, PRECISIONS[precision or self.precision]):
+        with self._computing(precision or self.precision):
+            yield
+
+    @contextlib.contextmanager
+    def _computing(self, precision: str) -> Iterator[None]:
+        with tf32(False), autocast(self.device, PRECISIONS[precision]):
             yield
 
     @classmethod

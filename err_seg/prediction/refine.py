@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from err_seg.modeling.layers import resized_part
-from err_seg.prediction.result_io import fitted
-from err_seg.prediction.segmentation import Segmentation
+from err_seg.prediction.segmentation import Segmentation, fitted
 
 RADIUS = 4
 """Half the side of the windows that functions are fitted in, in places of the network's map."""

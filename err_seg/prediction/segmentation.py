@@ -1,171 +1,169 @@
-"""The compact result of an image: the K kept classes' maps and their indices, at any size on request."""
+"""The result of an image: the numbers, and how they become pictures, files, regions, and what other programs read."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Any
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import psutil
-import torch
+import numpy as np
+from PIL import Image
 from torch import Tensor
 
+from err_seg.data.image_sources import image_to_tensor
+from err_seg.data.images import ImageReadError
 from err_seg.modeling.crm import NOT_KEPT
-from err_seg.modeling.layers import resize, resized_part
-from err_seg.prediction.result_io import ResultIO
-from err_seg.utils.messages import listed
-from err_seg.utils.validation import check_size
+from err_seg.prediction.class_maps import ClassMaps
+from err_seg.utils.files import write_json
+from err_seg.utils.images import save_image
+from err_seg.utils.validation import ArgumentError, check_number, check_text
+from err_seg.visualization import regions
+from err_seg.visualization.label_files import save_label_png
+from err_seg.visualization.overlay import overlay
 
-CLASSES_AT_A_TIME = 8
-PIXELS_AT_A_TIME = 2**24
-"""Labels and scores of larger results are made strip by strip, so that few maps of their size are in memory."""
+if TYPE_CHECKING:
+    import fiftyone
+    import supervision
+ROOM_FOR_NAMES = 480  # pixels; the longer side of a smaller image is enlarged to at least this much in pictures
+IN_A_NOTEBOOK, NOTEBOOK_QUALITY = 960, 90  # pixels of the longer side, and JPEG's quality, so that notebooks stay small
+SAVED = ("overlay", "labels", "coco", "polygons")
+BY_SUFFIX = {".png": "overlay", ".jpg": "overlay", ".jpeg": "overlay", ".json": "coco", ".geojson": "polygons"}
 
 
-class TooLargeError(MemoryError):
-    """Maps would take most of the memory; the message says how many bytes, and what takes less."""
+class Segmentation(ClassMaps):
+    """What the network says about one image: classes and probabilities, pictures, regions, files.
 
-
-@dataclass(frozen=True, eq=False)
-class Segmentation(ResultIO):
-    """What the network says about one image.
-
-    The K maps are held at the network's own resolution and resized (bilinear, of probabilities) when they are asked
-    for, so that 847 classes on a 12-megapixel image cost only megabytes until more is asked for. Of what is computed
-    on request, only the labels are kept: 1 byte per pixel up to 255 classes, 2 up to 32,767.
-
-    Attributes:
-        probabilities: (K, S/4, S/4) float32 in [0, 1]; of an image labelled in windows (K, h, w), its size following
-            the image's.
-        kept: (K,) int64 vocabulary indices of the kept classes, ascending.
-        vocabulary: the T class names.
-        size: (H, W) of the results: the image's own size, unless another was asked for.
-        class_scores: (T,) float32, CRM's score of every class of the vocabulary.
-        source: reads the same image, (3, H, W) uint8, once more; ``None`` if that is not known.
+    ``probabilities``, ``kept``, ``vocabulary``, ``size``, ``class_scores`` and ``source`` are described in
+    :class:`~err_seg.prediction.class_maps.ClassMaps`.
     """
 
-    probabilities: Tensor
-    kept: Tensor
-    vocabulary: tuple[str, ...]
-    size: tuple[int, int]
-    class_scores: Tensor
-    source: Callable[[], Tensor] | None = None
-
-    def __repr__(self) -> str:
-        """Name the size and the kept classes."""
-        (height, width), names = self.size, [self.vocabulary[label] for label in self.kept.tolist()]
-        return f"Segmentation({height}×{width} pixels, {len(names)} of {len(self.vocabulary)} classes: {listed(names)})"
-
-    @cached_property
-    def labels(self) -> Tensor:
-        """(H, W) integers: for every pixel the vocabulary index of the most probable class; computed once.
-
-        The type is the smallest that holds the T classes: uint8 up to 255 (255 itself is never a label), int16 up to
-        32,767, else int32. NumPy indexes with any of them; call ``.long()`` before indexing a torch tensor and before
-        arithmetic.
-        """
-        kind = label_type(len(self.vocabulary))
-        if self.size[0] * self.size[1] > PIXELS_AT_A_TIME:  # smaller ones always find room, and are asked for most
-            self._check_room("labels", None, kind)
-        labels = torch.empty(self.size, dtype=kind, device=self.kept.device)
-        for rows, _, best in self._best():
-            labels[rows] = best
-        return labels
-
     @property
-    def scores(self) -> Tensor:
-        """(H, W) float32 in [0, 1]: the probability of that class; made anew at every call.
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB: the image that was labelled, at the result's size; a file is read again at every call.
 
         Raises:
-            TooLargeError: this would take more than half of the free memory.
+            ArgumentError: the result was not made by ``predict``, and holds no image.
+            ImageReadError: the file is no longer there, or has changed.
         """
-        self._check_room("scores", None, torch.float32)
-        scores = self.probabilities.new_empty(self.size)
-        for rows, best, _ in self._best():
-            scores[rows] = best
-        return scores
+        if self.source is None:
+            raise ArgumentError("only results of predict hold their image; give it: plot(image)")
+        return fitted(self.source(), self.size)
 
-    @property
-    def maps(self) -> Tensor:
-        """(K, H, W) float32 in [0, 1]: the probability of each kept class; made anew at every call.
+    def plot(self, image: Any = None, *, names: bool = True, legend: bool = True) -> Image.Image:
+        """Draw the labels over the image: colours, contours, names on the regions and a legend by area.
+
+        A small image is enlarged by a whole number, so that names can be read.
+
+        Args:
+            image: anything that ``predict`` takes, instead of the image that was labelled.
+            names: write the names on the regions.
+            legend: add a legend below, the largest area first.
 
         Raises:
-            TooLargeError: this would take more than half of the free memory.
+            ArgumentError, ImageReadError: see :attr:`image`.
         """
-        advice = "`probabilities` are the same maps at the network's resolution, and "
-        self._check_room("maps", len(self.kept), torch.float32, advice)
-        return self._resized(slice(None), slice(0, self.size[0]))
+        shown = self.image if image is None else fitted(image_to_tensor(image), self.size)
+        factor = -(-ROOM_FOR_NAMES // max(self.size))
+        if factor > 1:
+            larger = self.resized((factor * self.size[0], factor * self.size[1]))
+            return larger.plot(shown, names=names, legend=legend)
+        return overlay(shown, self.labels.cpu().numpy(), self.vocabulary, names=names, legend=legend)
 
-    def dense(self) -> Tensor:
-        """Return (T, H, W) float32 probabilities, 0 for classes that were not kept: 4·T·H·W bytes.
+    def show(self, image: Any = None, **options: Any) -> None:
+        """Open the picture that :meth:`plot` draws in the system's viewer."""
+        self.plot(image, **options).show()
+
+    def save(self, path: str | Path, what: str | None = None) -> None:
+        """Write the result to a file, complete or not at all.
+
+        Args:
+            path: an existing file is replaced.
+            what: "overlay", the picture of :meth:`plot` (JPEG if the ending says so, else PNG); "labels", a PNG file of
+                class indices, see :func:`err_seg.evaluation.save_label_png`; "coco", :meth:`to_coco` (JSON);
+                "polygons", :meth:`polygons` (GeoJSON). ``None``: as the ending says, of .png, .jpg, .json and .geojson.
 
         Raises:
-            TooLargeError: this would take more than half of the free memory.
+            ArgumentError: ``path`` is none, ``what`` is none of these, or the ending does not tell.
+            OSError: the file cannot be written.
         """
-        advice = f"`kept` and `maps` say the same of the {len(self.kept)} kept classes, and all others are 0; "
-        self._check_room("dense()", len(self.vocabulary), torch.float32, advice)
-        dense = self.probabilities.new_zeros(len(self.vocabulary), *self.size)
-        for kept, maps in self._portions(slice(0, self.size[0])):
-            dense[kept] = maps
-        return dense
+        path = Path(check_text("path", path))
+        what = what or BY_SUFFIX.get(path.suffix.lower())
+        if what not in SAVED:
+            raise ArgumentError(
+                f"cannot tell what to save as {path}: name it .png, .jpg, .json or .geojson, or give what= one of "
+                f"{', '.join(SAVED)}"
+            )
+        if what == "overlay":
+            save_image(self.plot(), path)
+        elif what == "labels":
+            save_label_png(self.labels.cpu().numpy(), path, self.vocabulary)
+        else:
+            write_json(path, self.to_coco() if what == "coco" else self.polygons(), ensure_ascii=False)
 
-    def resized(self, size: tuple[int, int]) -> "Segmentation":
-        """Return the same result at another size (H, W).
+    def regions(self, min_area: float = 1) -> list[regions.Region]:
+        """Return the connected parts, the largest first: class, area, box, mean probability and mask.
+
+        Args:
+            min_area: leave out what has fewer pixels.
 
         Raises:
-            ArgumentError: ``size`` is not a size.
+            ArgumentError: ``min_area`` is no number.
         """
-        size = check_size(size)
-        return self if size == self.size else replace(self, size=size)
+        check_number("min_area", min_area)
+        labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
+        return regions.find_regions(labels, self.vocabulary, scores, min_area=min_area)
 
-    def to(self, device: torch.device | str) -> "Segmentation":
-        """Return the same result on another device, with its labels if they were computed already, and its image."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = replace(self, **{name: value.to(device) for name, value in values.items() if hasattr(value, "to")})
-        if "labels" in vars(self):
-            vars(moved)["labels"] = self.labels.to(device)
-        return moved
+    def polygons(self, simplify: float = 1.0, min_area: float = 1) -> dict[str, Any]:
+        """Return the outlines of the :meth:`regions` as a GeoJSON ``FeatureCollection`` in pixels (x, y down).
 
-    def cpu(self) -> "Segmentation":
-        """Return the same result on the CPU."""
-        return self.to("cpu")
+        Args:
+            simplify: how far an outline may move, in pixels, to have fewer points; see :meth:`regions.Region.outlines`.
+            min_area: leave out what has fewer pixels.
 
-    def _best(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield some rows at a time: which, the highest probability of every pixel, and its class."""
-        height, width = self.size
-        step = height if height * width <= PIXELS_AT_A_TIME else max(1, PIXELS_AT_A_TIME // (4 * width))
-        for top in range(0, height, step):
-            rows = slice(top, min(top + step, height))
-            best = self.probabilities.new_full((rows.stop - top, width), -1.0)
-            labels = torch.zeros(best.shape, dtype=label_type(len(self.vocabulary)), device=best.device)
-            for kept, maps in self._portions(rows):
-                score, place = maps.max(dim=0)
-                better = score > best
-                best = torch.where(better, score, best)
-                labels = torch.where(better, kept.to(labels.dtype)[place], labels)
-            yield rows, best, labels
+        Raises:
+            ArgumentError: one of them is no number.
+        """
+        check_number("simplify", simplify)
+        return regions.to_geojson(self.regions(min_area), simplify)
 
-    def _portions(self, rows: slice) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield a few kept classes (k,) and some rows of their maps (k, rows, W) at a time, to save memory."""
-        for first in range(0, len(self.kept), CLASSES_AT_A_TIME):
-            classes = slice(first, first + CLASSES_AT_A_TIME)
-            yield self.kept[classes], self._resized(classes, rows)
+    def to_coco(self, file_name: str = "", min_area: float = 1) -> dict[str, Any]:
+        """Return a COCO data set of this image: an annotation for each of the :meth:`regions`, run-length coded.
 
-    def _resized(self, classes: slice, rows: slice) -> Tensor:
-        """Some rows (k, rows, W) of some kept classes' maps, at the size of the results."""
-        return self._enlarged(self.probabilities[classes], rows)
+        Args:
+            file_name: the image's.
+            min_area: leave out what has fewer pixels.
+        """
+        return regions.coco_dataset(file_name, self.size, self.regions(min_area), self.vocabulary)
 
-    def _enlarged(self, maps: Tensor, rows: slice) -> Tensor:
-        """Resize maps (k, h, w) to the size of the results, but only make some rows."""
-        height, width = self.size
-        if rows == slice(0, height):
-            return resize(maps.unsqueeze(0), self.size)[0]
-        return resized_part(maps, self.size, rows, slice(0, width))
+    def to_supervision(self) -> "supervision.Detections":
+        """Return supervision's ``Detections``: a mask, a box and a mean probability for each class that occurs."""
+        from err_seg.integrations.supervision import detections
 
-    def _check_room(self, what: str, classes: int | None, kind: torch.dtype, advice: str = "") -> None:
-        height, width = self.size
-        shape = ("" if classes is None else f"{classes} classes × ") + f"{height} × {width} pixels"
-        needed = (classes or 1) * height * width * kind.itemsize
-        what = f"{what} ({shape} in {str(kind).removeprefix('torch.')})"
-        check_room(what, needed, self.kept.device, f"{advice}resized() makes results of fewer pixels")
+        return detections(self)
+
+    def to_fiftyone(self) -> "fiftyone.Segmentation":
+        """Return FiftyOne's ``Segmentation``; see :mod:`err_seg.integrations.fiftyone` for the table of its values."""
+        from err_seg.integrations.fiftyone import segmentation
+
+        return segmentation(self)
+
+    def _repr_jpeg_(self) -> bytes | None:
+        """Return what a notebook shows: the plot, at a moderate size; ``None`` (it shows text) if the image is gone."""
+        scale = min(1.0, IN_A_NOTEBOOK / max(self.size))
+        smaller = self.resized((max(1, round(scale * self.size[0])), max(1, round(scale * self.size[1]))))
+        try:
+            plot = smaller.plot()
+        except (ArgumentError, ImageReadError):
+            return None
+        plot.save(file := io.BytesIO(), format="JPEG", quality=NOTEBOOK_QUALITY)
+        return file.getvalue()
+
+
+def fitted(image: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Return an image (3, h, w) as (H, W, 3) uint8."""
+    pixels = image.permute(1, 2, 0).cpu().numpy()
+    if pixels.shape[:2] == size:
+        return pixels
+    return np.array(Image.fromarray(pixels).resize((size[1], size[0]), reducing_gap=2.0))
 
 
 def split_results(
@@ -192,36 +190,3 @@ def split_results(
         Segmentation(maps[:number], classes[:number], vocabulary, size, scores)
         for number, maps, classes, scores, size in rows
     ]
-
-
-def label_type(num_classes: int) -> torch.dtype:
-    """Return the smallest integer type for labels of T classes; see :attr:`Segmentation.labels`."""
-    return torch.uint8 if num_classes <= 255 else torch.int16 if num_classes <= 32767 else torch.int32
-
-
-def check_room(what: str, needed: int, device: torch.device, advice: str) -> None:
-    """Refuse what would take most of the memory.
-
-    Args:
-        what: it is.
-        needed: bytes that it takes.
-        device: where.
-        advice: what takes less.
-
-    Raises:
-        TooLargeError: it would take more than half of the free memory.
-    """
-    free = free_memory(device)
-    if needed > free / 2:
-        raise TooLargeError(
-            f"{what} would take {needed / 1e9:.1f} GB, more than half of the {free / 1e9:.1f} GB that are free on "
-            f"{device}; {advice}"
-        )
-
-
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that may still be allocated on a device."""
-    if device.type == "cuda" and torch.cuda.is_available():
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    return psutil.virtual_memory().available

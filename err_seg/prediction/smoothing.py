@@ -9,7 +9,7 @@ import torch
 
 from err_seg.prediction.refine import RefinedSegmentation, refined
 from err_seg.prediction.segmentation import Segmentation
-from err_seg.utils.validation import ArgumentError, is_positive
+from err_seg.utils.validation import check_count
 
 T = TypeVar("T")
 
@@ -30,8 +30,7 @@ def smoothed(results: Iterable[Segmentation], reach: int) -> Iterator[Segmentati
     Raises:
         ArgumentError: ``reach`` is not a whole number of at least 1.
     """
-    if not is_positive(reach):
-        raise ArgumentError(f"reach must be a whole number of frames, at least 1, not {reach!r}")
+    check_count("reach", reach, "a whole number of frames, at least 1")
     return (averaged(window) for window in windows(results, reach))
 
 
@@ -49,13 +48,17 @@ def averaged(window: Sequence[Segmentation | None]) -> Segmentation:
     reach = len(window) // 2
     middle = window[reach]
     assert middle is not None
-    alike = {place: result for place, result in enumerate(window) if result is not None and _is_alike(result, middle)}
-    weights = {place: reach + 1 - abs(place - reach) for place in alike}
-    kept = torch.cat([result.kept for result in alike.values()]).unique()  # ascending
+    weighted = [
+        (reach + 1 - abs(place - reach), result)
+        for place, result in enumerate(window)
+        if result is not None and _kind(result) == _kind(middle)
+    ]
+    total = sum(weight for weight, _ in weighted)
+    kept = torch.cat([result.kept for _, result in weighted]).unique()  # ascending
     maps = middle.probabilities.new_zeros(len(kept), *middle.probabilities.shape[1:])
     class_scores = torch.zeros_like(middle.class_scores)
-    for place, result in alike.items():
-        weight = weights[place] / sum(weights.values())
+    for number, result in weighted:
+        weight = number / total
         maps[torch.searchsorted(kept, result.kept)] += weight * result.probabilities
         class_scores += weight * result.class_scores
     maps.clamp_(max=1)  # weights add up to 1 but for rounding
@@ -63,9 +66,5 @@ def averaged(window: Sequence[Segmentation | None]) -> Segmentation:
     return refined(found, middle.guide) if isinstance(middle, RefinedSegmentation) else found
 
 
-def _is_alike(one: Segmentation, other: Segmentation) -> bool:
-    return (one.size, one.vocabulary, one.probabilities.shape[1:]) == (
-        other.size,
-        other.vocabulary,
-        other.probabilities.shape[1:],
-    )
+def _kind(result: Segmentation) -> tuple[object, ...]:
+    return result.size, result.vocabulary, result.probabilities.shape[1:]

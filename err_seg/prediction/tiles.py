@@ -1,4 +1,4 @@
-"""Large images: overlapping windows at a finer scale, which speak of the same classes and are blended without seams."""
+"""Large images: overlapping windows at a finer scale, with the same classes in all, blended without seams."""
 
 import itertools
 import math
@@ -12,8 +12,8 @@ from err_seg.modeling.crm import ClassScores
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.head import Head
 from err_seg.modeling.layers import resized_part
-from err_seg.prediction.segmentation import check_room
-from err_seg.utils.validation import ArgumentError, is_positive
+from err_seg.prediction.class_maps import check_room
+from err_seg.utils.validation import check_count
 
 STEP = 32
 """Windows begin at multiples of this, the network's largest stride, so that all see the image on one grid."""
@@ -49,22 +49,12 @@ class Windows(NamedTuple):
 
 
 def check_tile(tile: Any, side: int) -> int | None:
-    """Return how many pixels of the image a side of a window covers: S for "auto"; ``None`` without windows.
-
-    Args:
-        tile: what the caller asked for.
-        side: S.
-
-    Raises:
-        ArgumentError: it is neither ``None``, ``"auto"`` nor a whole number of at least 1.
-    """
+    """Check an argument ``tile``; return how many pixels of the image a side of a window covers, S for "auto"."""
     if tile is None:
         return None
     if isinstance(tile, str) and tile == "auto":
         return side
-    if not is_positive(tile):
-        raise ArgumentError(f'tile must be "auto" or a whole number of pixels, at least 1, not {tile!r}')
-    return int(tile)
+    return check_count("tile", tile, '"auto" or a whole number of pixels, at least 1')
 
 
 def plan_windows(size: Sequence[int], tile: int, side: int) -> Windows:

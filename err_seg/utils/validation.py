@@ -1,4 +1,7 @@
-"""Checks of callers' arguments, before any work begins."""
+"""Checks of callers' arguments, before any work begins.
+
+Each check returns the argument, in its plain type, or raises :class:`ArgumentError`.
+"""
 
 import math
 import os
@@ -14,11 +17,7 @@ class ArgumentError(ValueError):
 
 
 def check_text(name: str, value: Any) -> str:
-    """Return a name or path as text.
-
-    Raises:
-        ArgumentError: it is something else, blank, or too long for a path.
-    """
+    """Check a name or path: a text that is neither blank nor too long for a path."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str) or not text.strip():
         raise ArgumentError(f"{name} must be a text that is not blank, not {value!r}")
@@ -28,55 +27,35 @@ def check_text(name: str, value: Any) -> str:
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """Return one of a few texts.
-
-    Raises:
-        ArgumentError: it is none of them.
-    """
+    """Check that a text is one of a few."""
     if not isinstance(value, str) or value not in choices:
         raise ArgumentError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
     return value
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """Return ``True`` or ``False``.
-
-    Raises:
-        ArgumentError: it is neither.
-    """
+    """Check a truth value."""
     if not isinstance(value, bool):
         raise ArgumentError(f"{name} must be True or False, not {value!r}")
     return value
 
 
-def check_count(name: str, value: Any) -> int:
-    """Return a whole number of at least 1.
-
-    Raises:
-        ArgumentError: it is none.
-    """
+def check_count(name: str, value: Any, what: str = "a whole number of at least 1") -> int:
+    """Check a whole number of at least 1; ``what`` is said to be expected."""
     if not is_positive(value):
-        raise ArgumentError(f"{name} must be a whole number of at least 1, not {value!r}")
+        raise ArgumentError(f"{name} must be {what}, not {value!r}")
     return int(value)
 
 
 def check_number(name: str, value: Any) -> float:
-    """Return a finite number of at least 0.
-
-    Raises:
-        ArgumentError: it is none.
-    """
+    """Check a finite number of at least 0."""
     if not is_finite(value) or value < 0:
         raise ArgumentError(f"{name} must be a finite number of at least 0, not {value!r}")
     return float(value)
 
 
 def check_size(size: Any) -> tuple[int, int]:
-    """Return a size (H, W).
-
-    Raises:
-        ArgumentError: it is not two whole numbers of at least 1.
-    """
+    """Check a size (H, W): two whole numbers of at least 1."""
     if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(is_positive(side) for side in size):
         raise ArgumentError(f"size must be (height, width), two whole numbers of at least 1, not {size!r}")
     return int(size[0]), int(size[1])

@@ -13,8 +13,7 @@ from err_seg.data import ImageReadError, read_image
 from err_seg.jobs.formats import UNLABELED_NAME, Result
 from err_seg.jobs.label_set import UNLABELED, LabelSet, LabelSetError, parse_words, split_names
 from err_seg.prediction.model import ERRSeg
-from err_seg.prediction.result_io import ROOM_FOR_NAMES
-from err_seg.prediction.segmentation import Segmentation
+from err_seg.prediction.segmentation import ROOM_FOR_NAMES, Segmentation
 from err_seg.visualization.colors import class_colors
 from err_seg.visualization.overlay import OPACITY, area_shares, overlay
 from err_seg.visualization.text import first_synonym

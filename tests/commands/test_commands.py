@@ -79,7 +79,7 @@ def test_the_choices_are_those_of_the_code():
     from err_seg.models import hub
     from err_seg.utils.device import PRECISIONS
 
-    assert hub.model_names() == constants.MODEL_NAMES
+    assert tuple(hub.MODELS) == constants.MODEL_NAMES
     assert ("auto", *PRECISIONS) == constants.PRECISIONS
     assert tuple(FORMATS) == constants.FORMATS
     assert tuple(CONVERSIONS) == constants.PREPARED

@@ -11,7 +11,7 @@ import torch
 from err_seg.config import ConfigError
 from err_seg.engine import build_optimizer, build_schedule, step
 from err_seg.engine.run_log import RunLog
-from err_seg.models.checkpoint import read_checkpoint
+from err_seg.models.checkpoint import open_checkpoint
 from err_seg.utils.errors import EvaluationError, TrainingError
 from tests.helpers.processes import kill_a_loader_process
 from tests.helpers.training import assert_same_weights, command, environment, lines, metrics
@@ -49,7 +49,7 @@ def test_same_losses_weights_figures_and_files_as_the_plain_engine(train_net, tm
     assert len(losses) == 20
     keys = [json.loads((folder / "metrics.json").read_text().splitlines()[0]).keys() for folder in (plain, other)]
     assert keys[0] == keys[1]
-    first, second = (read_checkpoint(folder / "model_final.safetensors") for folder in (plain, other))
+    first, second = (open_checkpoint(folder / "model_final.safetensors").weights for folder in (plain, other))
     assert first.keys() == second.keys()
     for name in first:
         torch.testing.assert_close(second[name], first[name], rtol=1e-5, atol=1e-7)
@@ -82,7 +82,7 @@ def test_clipping_schedule_determinism_and_evaluation_are_the_plain_engines(trai
     for first, second in zip(plain, other, strict=True):
         assert second == pytest.approx(first, rel=1e-5)
     for name in ("model_final.safetensors", "model_best.safetensors"):
-        first, second = (read_checkpoint(tmp_path / engine / name) for engine in ("plain", "detectron2"))
+        first, second = (open_checkpoint(tmp_path / engine / name).weights for engine in ("plain", "detectron2"))
         for key in first:
             torch.testing.assert_close(second[key], first[key], rtol=1e-5, atol=1e-7)
     images = [(tmp_path / engine / "vis/iter_0000004.png").read_bytes() for engine in ("plain", "detectron2")]
@@ -97,9 +97,9 @@ def test_best_result_survives_a_stop(run_cfg, tmp_path, monkeypatch):
     figures = iter((5.0, 3.0, 4.0))
     monkeypatch.setattr("err_seg.engine.periodic_eval.mean_metric", lambda results, name: next(figures))
     training.train(run_cfg("SOLVER.MAX_ITER", 2, "TEST.EVAL_PERIOD", 2))
-    best = read_checkpoint(tmp_path / "out/model_best.safetensors")
+    best = open_checkpoint(tmp_path / "out/model_best.safetensors").weights
     training.train(run_cfg("SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 2), resume=True)
-    kept = read_checkpoint(tmp_path / "out/model_best.safetensors")
+    kept = open_checkpoint(tmp_path / "out/model_best.safetensors").weights
     assert all(torch.equal(kept[name], best[name]) for name in best)
 
 

@@ -110,7 +110,7 @@ def test_evaluation_keeps_what_is_done_and_goes_on(run_cfg, toy_model, small_dis
     with pytest.raises(EvaluationError) as stop:
         evaluate(cfg, model)
     assert f"cannot write {disk / 'out/inference/toy_val' / file}: No space left on device" in str(stop.value)
-    assert "4 images of toy_val are done and kept. Make space there and give the same command again" in str(stop.value)
+    assert "4 images of toy_val are done and kept. Make space there and rerun the same command" in str(stop.value)
     (disk / "ballast").unlink()
     seen = []
     model.encoder.register_forward_pre_hook(lambda *_: seen.append(None))

@@ -68,7 +68,7 @@ def test_evaluation_keeps_what_is_done_and_goes_on(run_cfg, toy_model):
             kill_a_loader_process()
 
     hook = model.encoder.register_forward_pre_hook(count)
-    ending = r"a loader process .*; (\d) images of toy_val are done and kept\. Then give the same command again"
+    ending = r"a loader process .*; (\d) images of toy_val are done and kept\. Then rerun the same command"
     with pytest.raises(EvaluationError, match=ending) as stop:
         evaluate(cfg, model)
     hook.remove()
@@ -142,7 +142,7 @@ def test_damaged_image_is_named_without_the_processs_stack_trace(run_cfg, tmp_pa
     assert "DATALOADER.SKIP_DAMAGED True" in str(stop.value)
     with pytest.raises(EvaluationError) as stop:
         evaluate(run_cfg("DATASETS.TEST", ["damaged_train"], "DATALOADER.NUM_WORKERS", workers), model_of(cfg))
-    assert "3 images of damaged_train are done and kept. Mend that file and give" in str(stop.value)
+    assert "3 images of damaged_train are done and kept. Mend that file and rerun" in str(stop.value)
 
 
 def model_of(cfg):

@@ -1,7 +1,7 @@
 import torch
 
 import err_seg
-from err_seg.models.checkpoint import read_checkpoint
+from err_seg.models.checkpoint import open_checkpoint
 from tests.helpers.training import assert_resumes_exactly, assert_same_weights, metrics, run, training_state
 
 AVERAGED = ("SOLVER.EMA.ENABLED", True, "SOLVER.EMA.DECAY", 0.75)
@@ -12,10 +12,10 @@ def test_average_is_final_and_the_weights_themselves_stay_in_checkpoints(run_cfg
     expected = {name: weight.clone() for name, weight in err_seg.build_model(cfg).state_dict().items()}
     trained = {name for name, parameter in run(cfg).named_parameters() if parameter.requires_grad}
     for iteration in range(1, 7):
-        weights = read_checkpoint(tmp_path / f"out/checkpoints/iter_{iteration:07d}/model.safetensors")
+        weights = open_checkpoint(tmp_path / f"out/checkpoints/iter_{iteration:07d}/model.safetensors").weights
         for name in trained:
             expected[name] = 0.75 * expected[name] + 0.25 * weights[name]
-    final = read_checkpoint(tmp_path / "out/model_final.safetensors")
+    final = open_checkpoint(tmp_path / "out/model_final.safetensors").weights
     assert final.keys() == expected.keys()
     for name, weight in final.items():
         torch.testing.assert_close(weight, expected[name], rtol=1e-5, atol=1e-7)
@@ -34,8 +34,8 @@ def test_resumes_exactly(run_cfg, tmp_path, monkeypatch):
 
 def test_average_begins_where_it_is_switched_on(run_cfg, tmp_path):
     run(run_cfg("SOLVER.MAX_ITER", 2))
-    weights = read_checkpoint(tmp_path / "out/model_final.safetensors")
+    weights = open_checkpoint(tmp_path / "out/model_final.safetensors").weights
     assert training_state(tmp_path / "out", 2)["average"] == {}
     run(run_cfg("SOLVER.MAX_ITER", 4, *AVERAGED, "SOLVER.EMA.DECAY", 0.999999), resume=True)
-    for name, weight in read_checkpoint(tmp_path / "out/model_final.safetensors").items():
+    for name, weight in open_checkpoint(tmp_path / "out/model_final.safetensors").weights.items():
         torch.testing.assert_close(weight, weights[name], rtol=1e-4, atol=1e-6)

@@ -13,7 +13,7 @@ from err_seg.data import register, spec_from_dict
 from err_seg.engine import evaluate, train
 from err_seg.engine.checkpoints import Checkpoints, read_checkpoint_folder
 from err_seg.engine.launch import join_processes, launch
-from err_seg.models.checkpoint import read_checkpoint
+from err_seg.models.checkpoint import open_checkpoint
 from tests.helpers.processes import join, start_machines
 from tests.helpers.training import metrics, run, wait_for
 
@@ -43,7 +43,7 @@ def test_killed_machine_stops_both_and_both_resume_to_the_weights_and_figures_of
     run(alone)
     assert metrics(tmp_path / "out", "iteration") == list(range(ITERATIONS))
     assert metrics(tmp_path / "out", "total_loss") == pytest.approx(metrics(tmp_path / "alone", "total_loss"), rel=1e-5)
-    one, two = (read_checkpoint(tmp_path / name / "model_final.safetensors") for name in ("alone", "out"))
+    one, two = (open_checkpoint(tmp_path / name / "model_final.safetensors").weights for name in ("alone", "out"))
     assert one.keys() == two.keys()
     for key, weight in one.items():
         # AdamW turns the rounding of a gradient near zero into a step of up to the learning rate

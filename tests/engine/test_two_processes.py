@@ -10,7 +10,7 @@ from err_seg.config import ConfigError
 from err_seg.data import register, spec_from_dict
 from err_seg.engine import evaluate, train
 from err_seg.engine.launch import join_processes, launch
-from err_seg.models.checkpoint import read_checkpoint
+from err_seg.models.checkpoint import open_checkpoint
 from tests.helpers.training import command, environment, metrics, run, wait_for
 
 # images of an iteration are summed in another order: nothing else may differ
@@ -45,13 +45,13 @@ def test_two_processes_train_and_evaluate_as_one_does(run_cfg, tmp_path):
     cfgs = [run_cfg(*NO_DROP_PATH, *way, "OUTPUT_DIR", str(tmp_path / name)) for name, way in WAYS.items()]
     assert launch(train_and_evaluate, cfgs, processes=2) == 0
 
-    one = read_checkpoint(tmp_path / "out/model_final.safetensors")
+    one = open_checkpoint(tmp_path / "out/model_final.safetensors").weights
     for name in WAYS:
         output = tmp_path / name
         assert metrics(output, "iteration") == [0, 1, 2]
         assert metrics(output, "total_loss") == pytest.approx(metrics(tmp_path / "out", "total_loss"), rel=1e-5), name
         assert json.loads((output / "environment.json").read_text())["processes"] == 2
-        two = read_checkpoint(output / "model_final.safetensors")
+        two = open_checkpoint(output / "model_final.safetensors").weights
         assert one.keys() == two.keys()
         for key, weight in one.items():
             # AdamW turns the rounding of a gradient near zero into a step of up to the learning rate

@@ -7,7 +7,7 @@ from err_seg.engine import train
 from err_seg.engine import trainer as run_module
 from err_seg.engine.launch import join_processes, launch
 from err_seg.engine.parallel import build_accelerator
-from err_seg.models.checkpoint import read_checkpoint
+from err_seg.models.checkpoint import open_checkpoint
 from tests.helpers.toy import liven
 from tests.helpers.training import lines
 
@@ -69,7 +69,7 @@ def test_two_processes_clip_average_scale_and_evaluate_as_one_does(run_cfg, tmp_
                 # of a small data set's figures, a pixel on the edge is much
                 assert first == pytest.approx(second, rel=1e-4 if "lr" in first else 0.03), (name, kind)
             for file in ("model_final.safetensors", "model_best.safetensors"):
-                one, other = (read_checkpoint(place / file) for place in (tmp_path / "alone" / kind, folder))
+                one, other = (open_checkpoint(place / file).weights for place in (tmp_path / "alone" / kind, folder))
                 assert one.keys() == other.keys()
                 for key, weight in one.items():
                     assert (weight.float() - other[key].float()).abs().median() <= 1e-5, (name, kind, key)

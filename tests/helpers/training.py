@@ -17,7 +17,7 @@ from err_seg.commands import train as train_command
 from err_seg.data import register, spec_from_dict, unregister
 from err_seg.engine import train
 from err_seg.engine.trainer import PlainTrainer
-from err_seg.models.checkpoint import read_checkpoint
+from err_seg.models.checkpoint import open_checkpoint
 from tests.helpers.toy import REPOSITORY, VOCABULARY
 
 SHORT = [
@@ -131,7 +131,7 @@ def run(cfg, **options):
 
 def assert_same_weights(first, second):
     """Compare two files of weights bit by bit."""
-    first, second = read_checkpoint(first), read_checkpoint(second)
+    first, second = open_checkpoint(first).weights, open_checkpoint(second).weights
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name

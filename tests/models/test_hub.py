@@ -70,7 +70,7 @@ def test_width_tells_released_checkpoints_apart(tmp_path):
         file = tmp_path / f"{width}.pth"
         stem = {"sem_seg_head.clip_model.visual.trunk.stem.0.weight": torch.zeros(width, 3, 4, 4)}
         torch.save({"model": {**stem, "sem_seg_head.decoder.head.weight": torch.zeros(1)}}, file)
-        assert hub.settings_in(open_checkpoint(file)) == (hub.MODELS[name].config, ())
+        assert hub.settings_in(open_checkpoint(file)) == (hub.MODELS[name].config, [])
 
 
 @pytest.fixture(params=["safetensors", "pth"])
@@ -188,7 +188,7 @@ def test_unknown_names(tmp_path):
         with pytest.raises(hub.HubError, match="did you mean 'err-seg-b'"):
             err_seg.load(name)
     (tmp_path / "w.pth").write_bytes(b"")
-    with pytest.raises(hub.HubError, match="'mini' lies in the package"):
+    with pytest.raises(hub.HubError, match="'mini' is in the package"):
         err_seg.load("mini", revision="main")
     with pytest.raises(ConfigError, match="err_seg_convnext_l"):
         err_seg.load(tmp_path / "w.pth", config="no-such-thing")

@@ -196,6 +196,6 @@ def test_what_predict_raises_is_exported_and_a_value_error():
     for name in ("ArgumentError", "ImageError", "ImageReadError", "VocabularyError"):
         assert issubclass(getattr(err_seg, name), ValueError)
         assert name in err_seg.__all__
-        assert name in err_seg.modeling.ERRSeg.predict_stream.__doc__
+        assert name in err_seg.ERRSeg.predict_stream.__doc__
     assert issubclass(err_seg.TooLargeError, MemoryError)
     assert set(err_seg.__all__) <= set(dir(err_seg))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from err_seg import ImageReadError
-from err_seg.prediction import request
+from err_seg.prediction import stream as stream_module
 from err_seg.utils.ordered_map import ordered_map
 from tests.helpers.toy import VOCABULARY
 
@@ -146,7 +146,7 @@ def test_threads_read_files_and_nothing_else(model, images, tmp_path, monkeypatc
         calls.append(options)
         return ordered_map(*arguments, **options)
 
-    monkeypatch.setattr(request, "ordered_map", counted)
+    monkeypatch.setattr(stream_module, "ordered_map", counted)
     expected = model.predict(iter(images), VOCABULARY)
     assert len(calls) == 1
     tensors = [torch.from_numpy(image).permute(2, 0, 1) for image in images]

@@ -5,7 +5,7 @@ import torch
 
 from err_seg import Segmentation
 from err_seg.modeling.layers import resize
-from err_seg.prediction import segmentation
+from err_seg.prediction import class_maps
 from err_seg.prediction.refine import RADIUS, fit, local_mean, refined
 from tests.helpers.toy import VOCABULARY
 
@@ -77,7 +77,7 @@ def test_a_refined_result_is_a_result_like_any_other(monkeypatch):
     assert small.labels.unique().numel() > 1
     moved = result.to("meta")
     assert {moved.guide.device.type, moved.coefficients.device.type, moved.labels.device.type} == {"meta"}
-    monkeypatch.setattr(segmentation, "PIXELS_AT_A_TIME", 3000)
+    monkeypatch.setattr(class_maps, "PIXELS_AT_A_TIME", 3000)
     assert torch.allclose(refined(plain, image).scores, result.scores, atol=1e-5)
 
 

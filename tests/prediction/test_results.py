@@ -9,7 +9,7 @@ import torch
 from err_seg import Segmentation, TooLargeError
 from err_seg.evaluation import load_label_png, rle_segments, save_label_png
 from err_seg.jobs import parse_words
-from err_seg.prediction import segmentation
+from err_seg.prediction import class_maps
 from tests.helpers.results import a_result
 
 TWELVE_MEGAPIXELS = (3000, 4000)
@@ -89,7 +89,7 @@ def test_results_move_with_their_labels():
 
 def test_what_takes_most_of_the_memory_is_refused_by_its_size(monkeypatch):
     result = a_result(num_classes=100, num_kept=3, size=(100, 200))
-    monkeypatch.setattr(segmentation, "PIXELS_AT_A_TIME", 100)
+    monkeypatch.setattr(class_maps, "PIXELS_AT_A_TIME", 100)
     for what, count, least in (
         (result.dense, 100, "100 classes × "),
         (lambda: result.maps, 3, "3 classes × "),
@@ -97,9 +97,9 @@ def test_what_takes_most_of_the_memory_is_refused_by_its_size(monkeypatch):
         (lambda: replace(result).labels, 1 / 4, ""),
     ):
         needed = 4 * count * 100 * 200
-        monkeypatch.setattr(segmentation, "free_memory", lambda device, free=2 * needed: free)
+        monkeypatch.setattr(class_maps, "free_memory", lambda device, free=2 * needed: free)
         assert what().shape[-2:] == (100, 200)
-        monkeypatch.setattr(segmentation, "free_memory", lambda device, free=2 * needed - 1: free)
+        monkeypatch.setattr(class_maps, "free_memory", lambda device, free=2 * needed - 1: free)
         with pytest.raises(TooLargeError, match=rf" \({least}100 × 200 pixels in .* GB.*free on cpu; .*resized\(\)"):
             what()
     with pytest.raises(TooLargeError, match="`kept` and `maps`"):

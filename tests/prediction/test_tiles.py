@@ -11,7 +11,7 @@ from err_seg import TooLargeError
 from err_seg.modeling.crm import CRM, ClassScores
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.layers import resize, resized_part
-from err_seg.prediction import segmentation, tiles
+from err_seg.prediction import class_maps, tiles
 from err_seg.prediction.tiles import joined, plan_windows, segment_windows
 from tests.helpers.results import a_result
 from tests.helpers.toy import VOCABULARY
@@ -176,7 +176,7 @@ def test_a_part_of_a_resized_image(size):
 def test_labels_and_scores_in_strips(monkeypatch):
     result, again = a_result(20, num_kept=11, size=(150, 97)), a_result(20, num_kept=11, size=(150, 97))
     labels, scores = result.labels, result.scores
-    monkeypatch.setattr(segmentation, "PIXELS_AT_A_TIME", 3000)
+    monkeypatch.setattr(class_maps, "PIXELS_AT_A_TIME", 3000)
     assert len(list(again._best())) == 22
     assert torch.allclose(again.scores, scores, atol=1e-5)
     assert again.labels.dtype == labels.dtype
@@ -209,7 +209,7 @@ def test_a_hundred_megapixels_within_four_gigabytes():
 
 def test_a_tile_that_is_far_too_small_is_refused_before_hours_have_passed(model, monkeypatch):
     """With tile=2, in the belief that these are windows a side, say."""
-    monkeypatch.setattr(segmentation, "free_memory", lambda device: 10**9)
+    monkeypatch.setattr(class_maps, "free_memory", lambda device: 10**9)
     image = noise(1, 1).expand(3, 3000, 4000)
     with pytest.raises(TooLargeError, match=r"maps of 3 classes in \d+,\d+,\d+ windows .* choose a larger tile"):
         model.predict(image, VOCABULARY, tile=2, num_kept=3)

@@ -94,7 +94,7 @@ def test_digest_of_a_file_is_remembered_until_it_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(digest_module, "is_settled", lambda signature: True)
     first = weights_file_digest(file)
     with monkeypatch.context() as patch:
-        patch.setattr(digest_module, "read_checkpoint", None)
+        patch.setattr(digest_module, "open_checkpoint", None)
         assert weights_file_digest(file) == first
     time.sleep(0.02)
     stat = file.stat()

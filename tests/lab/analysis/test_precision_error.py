@@ -39,6 +39,7 @@ def test_fp32_is_evaluations_and_the_others_differ_a_little(toy_cfg, toy_model, 
 
     class Kept:
         done = frozenset()
+        unsaved = 0
 
         def kept(self, counts):
             return torch.no_grad()

@@ -1,0 +1,194 @@
+"""The numbers of a result: the K kept classes' maps and their indices, at any size on request."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import psutil
+import torch
+from torch import Tensor
+
+from err_seg.modeling.layers import resize, resized_part
+from err_seg.utils.messages import listed
+from err_seg.utils.validation import check_size
+
+M = TypeVar("M", bound="ClassMaps")
+CLASSES_AT_A_TIME = 8
+PIXELS_AT_A_TIME = 2**24
+"""Labels and scores of larger results are made strip by strip, so that few maps of their size are in memory."""
+
+
+class TooLargeError(MemoryError):
+    """Maps would take most of the memory; the message says how many bytes, and what takes less."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMaps:
+    """The base of :class:`~err_seg.Segmentation`: what the network computes of one image.
+
+    The K maps are held at the network's own resolution and resized (bilinear, of probabilities) when they are asked
+    for, so that 847 classes on a 12-megapixel image cost only megabytes until more is asked for. Of what is computed
+    on request, only the labels are kept: 1 byte per pixel up to 255 classes, 2 up to 32,767.
+
+    Attributes:
+        probabilities: (K, S/4, S/4) float32 in [0, 1]; of an image labelled in windows (K, h, w), its size following
+            the image's.
+        kept: (K,) int64 vocabulary indices of the kept classes, ascending.
+        vocabulary: the T class names.
+        size: (H, W) of the results: the image's own size, unless another was asked for.
+        class_scores: (T,) float32, CRM's score of every class of the vocabulary.
+        source: reads the same image, (3, H, W) uint8, once more; ``None`` if that is not known.
+    """
+
+    probabilities: Tensor
+    kept: Tensor
+    vocabulary: tuple[str, ...]
+    size: tuple[int, int]
+    class_scores: Tensor
+    source: Callable[[], Tensor] | None = None
+
+    def __repr__(self) -> str:
+        """Name the size and the kept classes."""
+        (height, width), names = self.size, [self.vocabulary[label] for label in self.kept.tolist()]
+        return f"Segmentation({height}×{width} pixels, {len(names)} of {len(self.vocabulary)} classes: {listed(names)})"
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """(H, W) integers: for every pixel the vocabulary index of the most probable class; computed once.
+
+        The type is the smallest that holds the T classes: uint8 up to 255 (255 itself is never a label), int16 up to
+        32,767, else int32. NumPy indexes with any of them; call ``.long()`` before indexing a torch tensor and before
+        arithmetic.
+        """
+        kind = label_type(len(self.vocabulary))
+        if self.size[0] * self.size[1] > PIXELS_AT_A_TIME:  # smaller ones always find room, and are asked for most
+            self._check_room("labels", None, kind)
+        labels = torch.empty(self.size, dtype=kind, device=self.kept.device)
+        for rows, _, best in self._best():
+            labels[rows] = best
+        return labels
+
+    @property
+    def scores(self) -> Tensor:
+        """(H, W) float32 in [0, 1]: the probability of that class; made anew at every call.
+
+        Raises:
+            TooLargeError: this would take more than half of the free memory.
+        """
+        self._check_room("scores", None, torch.float32)
+        scores = self.probabilities.new_empty(self.size)
+        for rows, best, _ in self._best():
+            scores[rows] = best
+        return scores
+
+    @property
+    def maps(self) -> Tensor:
+        """(K, H, W) float32 in [0, 1]: the probability of each kept class; made anew at every call.
+
+        Raises:
+            TooLargeError: this would take more than half of the free memory.
+        """
+        advice = "`probabilities` are the same maps at the network's resolution, and "
+        self._check_room("maps", len(self.kept), torch.float32, advice)
+        return self._resized(slice(None), slice(0, self.size[0]))
+
+    def dense(self) -> Tensor:
+        """Return (T, H, W) float32 probabilities, 0 for classes that were not kept: 4·T·H·W bytes.
+
+        Raises:
+            TooLargeError: this would take more than half of the free memory.
+        """
+        advice = f"`kept` and `maps` say the same of the {len(self.kept)} kept classes, and all others are 0; "
+        self._check_room("dense()", len(self.vocabulary), torch.float32, advice)
+        dense = self.probabilities.new_zeros(len(self.vocabulary), *self.size)
+        for kept, maps in self._portions(slice(0, self.size[0])):
+            dense[kept] = maps
+        return dense
+
+    def resized(self: M, size: tuple[int, int]) -> M:
+        """Return the same result at another size (H, W).
+
+        Raises:
+            ArgumentError: ``size`` is not a size.
+        """
+        size = check_size(size)
+        return self if size == self.size else replace(self, size=size)
+
+    def to(self: M, device: torch.device | str) -> M:
+        """Return the same result on another device, with its labels if they were computed already, and its image."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = replace(self, **{name: value.to(device) for name, value in values.items() if hasattr(value, "to")})
+        if "labels" in vars(self):
+            vars(moved)["labels"] = self.labels.to(device)
+        return moved
+
+    def cpu(self: M) -> M:
+        """Return the same result on the CPU."""
+        return self.to("cpu")
+
+    def _best(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield some rows at a time: which, the highest probability of every pixel, and its class."""
+        height, width = self.size
+        step = height if height * width <= PIXELS_AT_A_TIME else max(1, PIXELS_AT_A_TIME // (4 * width))
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            best = self.probabilities.new_full((rows.stop - top, width), -1.0)
+            labels = torch.zeros(best.shape, dtype=label_type(len(self.vocabulary)), device=best.device)
+            for kept, maps in self._portions(rows):
+                score, place = maps.max(dim=0)
+                better = score > best
+                best = torch.where(better, score, best)
+                labels = torch.where(better, kept.to(labels.dtype)[place], labels)
+            yield rows, best, labels
+
+    def _portions(self, rows: slice) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield a few kept classes (k,) and some rows of their maps (k, rows, W) at a time, to save memory."""
+        for first in range(0, len(self.kept), CLASSES_AT_A_TIME):
+            classes = slice(first, first + CLASSES_AT_A_TIME)
+            yield self.kept[classes], self._resized(classes, rows)
+
+    def _resized(self, classes: slice, rows: slice) -> Tensor:
+        """Some rows (k, rows, W) of some kept classes' maps, at the size of the results."""
+        return self._enlarged(self.probabilities[classes], rows)
+
+    def _enlarged(self, maps: Tensor, rows: slice) -> Tensor:
+        """Resize maps (k, h, w) to the size of the results, but only make some rows."""
+        height, width = self.size
+        if rows == slice(0, height):
+            return resize(maps.unsqueeze(0), self.size)[0]
+        return resized_part(maps, self.size, rows, slice(0, width))
+
+    def _check_room(self, what: str, classes: int | None, kind: torch.dtype, advice: str = "") -> None:
+        height, width = self.size
+        shape = ("" if classes is None else f"{classes} classes × ") + f"{height} × {width} pixels"
+        needed = (classes or 1) * height * width * kind.itemsize
+        what = f"{what} ({shape} in {str(kind).removeprefix('torch.')})"
+        check_room(what, needed, self.kept.device, f"{advice}resized() makes results of fewer pixels")
+
+
+def label_type(num_classes: int) -> torch.dtype:
+    """Return the smallest integer type for labels of T classes; see :attr:`ClassMaps.labels`."""
+    return torch.uint8 if num_classes <= 255 else torch.int16 if num_classes <= 32767 else torch.int32
+
+
+def check_room(what: str, needed: int, device: torch.device, advice: str) -> None:
+    """Refuse ``what`` would take so many bytes, more than half of the free memory; ``advice`` says what takes less.
+
+    Raises:
+        TooLargeError: it would.
+    """
+    free = free_memory(device)
+    if needed > free / 2:
+        raise TooLargeError(
+            f"{what} would take {needed / 1e9:.1f} GB, more than half of the {free / 1e9:.1f} GB that are free on "
+            f"{device}; {advice}"
+        )
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that may still be allocated on a device."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return psutil.virtual_memory().available
