@@ -25,7 +25,7 @@ from err_seg.web import create_app, labelling
 from err_seg.web.downloads import Downloads
 from err_seg.web.sketch import SIDE
 from err_seg.web.uploads import Uploads
-from tests.helpers.serving import CALL, FIELDS, free_port, image, serving, told
+from tests.helpers.serving import CALL, FIELDS, free_port, image, serving, wait_for_answer
 from tests.helpers.toy import REPOSITORY
 
 CHROMIUM = shutil.which("chromium")
@@ -122,7 +122,7 @@ def test_words_that_the_model_does_not_know(site, photo, monkeypatch):
 
     monkeypatch.setattr("err_seg.web.page.label_upload", refuse)
     event = json.loads(site.post(CALL, {"data": [image(site.upload(photo)), *FIELDS]}).body)["event_id"]
-    note = told(site, event)[0]
+    note = wait_for_answer(site, event)[0]
     assert "⚠ does not know the word &#x27;&lt;img src=x&gt;&#x27;" in note
     assert "“the words from the start”" in note
 
