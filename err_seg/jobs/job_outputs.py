@@ -22,7 +22,7 @@ from err_seg.jobs.manifest import OutputError
 from err_seg.jobs.result_names import printable
 from err_seg.jobs.video import frame_rate, write_video
 from err_seg.utils.files import write_pieces
-from err_seg.visualization.colors import class_colors
+from err_seg.visualization.colors import class_colors, hex_color
 from err_seg.visualization.regions import join_coco
 from err_seg.visualization.text import first_synonym
 
@@ -75,7 +75,7 @@ def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> 
 def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
     """A page that needs nothing else: thumbnails, and the classes to filter them by."""
     path, names = folder / FILES["html"], [first_synonym(name) for name in classes]
-    colors = {name: f"#{bytes(color).hex()}" for name, color in zip(names, class_colors(classes), strict=True)}
+    colors = {name: hex_color(color) for name, color in zip(names, class_colors(classes), strict=True)}
     parts = _parts(folder, results, "html", {"thumbnail", "classes", "nothing"})
     yield path, lambda: write_pieces(path, _page_pieces(parts, colors))
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-Labels = NDArray[np.integer[Any]]
+from err_seg.visualization.label_files import Labels
+
 Ring = NDArray[np.float64]
 
 

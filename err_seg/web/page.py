@@ -14,16 +14,16 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import VocabularyError
 from err_seg.text.vocabularies import vocabularies
 from err_seg.web.downloads import Downloads
+from err_seg.web.drawing_widget import drawing_widget
 from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, UploadedImage
 from err_seg.web.labelling import Answer, label_upload
-from err_seg.web.sketch import sketch
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MOST_KEPT = 64
 WAITING = 16
 MINUTE = 60
 FIRST_WORDS = "the words from the start"
-HINT = f"<p>LabelSet that this model knows: choose “{FIRST_WORDS}” under “Vocabularies”.</p>"
+HINT = f"<p>For class names that this model can encode, choose “{FIRST_WORDS}” under “Vocabularies”.</p>"
 Share: TypeAlias = Annotated[StrictFloat, Field(ge=0, le=1)]
 NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
 
@@ -42,7 +42,7 @@ def build_page(
     """
     page = gr.Blocks(title="ERR-Seg", analytics_enabled=False, delete_cache=(10 * MINUTE, 60 * MINUTE))
     with page:
-        gr.Markdown("# ERR-Seg\nAn image and your words in, a label for every pixel out.")
+        gr.Markdown("# ERR-Seg\nSegment any image with any list of class names.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 upload = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Image", height=300)
@@ -50,7 +50,7 @@ def build_page(
                 if samples:
                     gr.Examples([[str(path)] for path in samples], [upload], label="Samples", cache_examples=False)
                 with gr.Accordion("Draw an image", open=False):
-                    sketch(upload)
+                    drawing_widget(upload)
                 names = class_names(words)
                 button = gr.Button("Label the image", variant="primary")
                 with gr.Accordion("Settings", open=False):
