@@ -232,7 +232,7 @@ def finish(report: "Report", job: "Job") -> int:
     summarize(report, folder)
     for file in joined:
         print(f"all results together: {printable(file)}")
-    if "video" in kinds and all(result.frame is None for result in report.finished):
+    if "video" in kinds and all(result.place.frame is None for result in report.finished):
         print("no videos among the inputs: the overlays of images are in files that end in _frame.jpg")
     if apart:
         print(f"for {', '.join(kinds)} of the whole job, run this again in one process when all are done")

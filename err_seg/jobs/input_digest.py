@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+
 from err_seg.data import ImageReadError
 from err_seg.jobs.result_names import printable
 from err_seg.utils.files import file_signature
@@ -31,14 +33,16 @@ class FileContent:
         """The digest of the file's content."""
         return file_digest(self.path)
 
-    def check_unchanged(self) -> None:
-        """Check that the file has not changed since it was first looked at.
+    def read(self, decode: Callable[[], np.ndarray]) -> np.ndarray:
+        """Decode the file, and check that it has not changed since it was first looked at.
 
         Raises:
             ImageReadError: it has; another program may be writing to it.
         """
+        image = decode()
         if file_signature(self.path) != self._first_signature:
             raise ImageReadError(f"{printable(self.path)}: changed while it was read; run this again")
+        return image
 
     @cached_property
     def _first_signature(self) -> list[int]:

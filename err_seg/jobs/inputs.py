@@ -202,22 +202,16 @@ def _items_of(source: Source, name: str, every: int) -> Iterator[Item | Problem]
         return
     content, title = FileContent(source.path), printable(source.path)
     if not is_video(source.path):
-        yield Item(name, None, title, content, partial(_read_checked, content, partial(read_image, source.path)))
+        yield Item(name, None, title, content, partial(content.read, partial(read_image, source.path)))
         return
     with suppress(OSError):
         _ = content.signature  # taken before the file is opened
     try:
-        for number, read in enumerate(video_frames(source.path)):
+        for number, decode in enumerate(video_frames(source.path)):
             if number % every == 0:
-                yield Item(name, number, f"{title}, frame {number}", content, partial(_read_checked, content, read))
+                yield Item(name, number, f"{title}, frame {number}", content, partial(content.read, decode))
     except VideoError as error:
         yield Problem(title, str(error))
-
-
-def _read_checked(content: FileContent, read: Callable[[], np.ndarray]) -> np.ndarray:
-    image = read()
-    content.check_unchanged()
-    return image
 
 
 def _address_parts(text: str) -> tuple[str, ...]:

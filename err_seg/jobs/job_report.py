@@ -7,25 +7,15 @@ from typing import NamedTuple
 from err_seg.jobs.failures import Problem
 from err_seg.jobs.formats import Result
 from err_seg.jobs.label_set import UNLABELED
+from err_seg.jobs.manifest import Place
 from err_seg.utils.ordered_map import TimeShare
 from err_seg.utils.processes import gather_launched
 
 
 class Finished(NamedTuple):
-    """A result that is complete.
+    """A complete result: its place, which may be from an earlier run, and the image's name in messages of this run."""
 
-    Attributes:
-        name: of the image's or video's results, a relative path without ending.
-        frame: of the video.
-        files: the name of the result's files.
-        path: of the image or video.
-        source: the image's name in this run; its files may be from a run in which it was at another place.
-    """
-
-    name: str
-    frame: int | None
-    files: str
-    path: str
+    place: Place
     source: str
 
 

@@ -34,7 +34,7 @@ class LoadedItem:
     @property
     def finished(self) -> Finished:
         """Its result, which is complete or will be."""
-        return Finished(self.place.name, self.place.frame, self.place.files, self.place.source, self.item.source)
+        return Finished(self.place, self.item.source)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def area_shares(labels: np.ndarray, num_classes: int) -> list[tuple[int, float]]
 
 
 def legend_entries(labels: np.ndarray, vocabulary: Sequence[str]) -> list[Entry]:
-    """List colour, name and area share of the classes in a label map, largest first; arguments as in :func:`overlay`."""
+    """List the colour, name and area share of the classes in a label map (H, W), largest first."""
     colors = class_colors(vocabulary).tolist()
     shares = area_shares(labels, len(vocabulary))
     return [Entry(tuple(colors[index]), first_synonym(vocabulary[index]), share) for index, share in shares]
