@@ -99,7 +99,7 @@ class Guard:
             except RuntimeError as error:
                 if not isinstance(error.__cause__, HTTPException):
                     raise
-                # no such event was begun; Gradio has told the client so before it failed
+                # no such event was begun; Gradio has answered so before it failed
                 await send({"type": "http.response.body", "body": b""})
         elif scope["method"] == "POST" and path == UPLOAD:
             await self._hand_on(scope, await _read(scope, receive, MAX_UPLOAD + MAX_FRAME), receive, send)

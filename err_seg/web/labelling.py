@@ -17,6 +17,7 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.result_io import ROOM_FOR_NAMES
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.visualization.colors import class_colors, hex_color
+from err_seg.visualization.grid import fitting_size
 from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR, area_shares
 from err_seg.visualization.text import first_synonym
 from err_seg.web.downloads import Downloads, FileKind, StoredResult
@@ -133,8 +134,7 @@ def check_image(path: Path) -> None:
 def shown_size(size: tuple[int, int]) -> tuple[int, int]:
     """Return the size (H, W) at which an image is shown: large enough for names, and no larger than needed."""
     longer = max(size)
-    scale = min(1.0, SHOWN_SIDE / longer) * max(1, -(-ROOM_FOR_NAMES // longer))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    return fitting_size(size, min(SHOWN_SIDE, longer) * max(1, -(-ROOM_FOR_NAMES // longer)))
 
 
 def annotations(labels: np.ndarray, classes: Sequence[str]) -> tuple[list[tuple[np.ndarray, str]], dict[str, str]]:

@@ -124,7 +124,7 @@ def test_words_that_the_model_does_not_know(site, photo, monkeypatch):
     event = json.loads(site.post(CALL, {"data": [image(site.upload(photo)), *FIELDS]}).body)["event_id"]
     note = wait_for_answer(site, event)[0]
     assert "⚠ does not know the word &#x27;&lt;img src=x&gt;&#x27;" in note
-    assert "“the words from the start”" in note
+    assert "“the initial class names”" in note
 
 
 @pytest.mark.slow
