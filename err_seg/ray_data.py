@@ -1,5 +1,115 @@
-"""Prediction of a whole data set with Ray Data: :mod:`err_seg.jobs.ray_data` under the name users know."""
+"""Prediction of a whole data set with Ray Data (``pip install 'err_seg[ray]'``), on one machine or many.
 
-from err_seg.jobs.ray_data import Predictor, predict_rows
+import ray
+from err_seg.ray_data import predict_rows
+
+images = ray.data.read_binary_files("/data/photos", include_paths=True)
+rows = predict_rows(images, "err-seg-b", ["cat", "sofa, couch", "wall"], num_gpus=1, concurrency=8)
+rows.write_parquet("/data/labels")
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+
+from err_seg.data import ImageReadError, read_image
+from err_seg.evaluation import rle_segments
+from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set
+from err_seg.models import hub
 
 __all__ = ["Predictor", "predict_rows"]
+Row = dict[str, Any]
+
+
+class Predictor:
+    """A worker of Ray Data: holds the network, takes batches of encoded images, returns rows of labels.
+
+    Args:
+        model: a name or file for :func:`err_seg.load`, which every machine can read.
+        label_set: the classes.
+        num_kept: K, instead of the model's own.
+        options: keyword arguments of :func:`err_seg.load`.
+    """
+
+    def __init__(self, model: str, label_set: LabelSet, num_kept: int | None, options: Mapping[str, Any]):
+        self.model = hub.load(model, **options)
+        self.label_set = label_set
+        self.num_kept = num_kept
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Label images.
+
+        Args:
+            batch: "path" and "bytes" (encoded images), as ``ray.data.read_binary_files`` gives them.
+
+        Returns:
+            See :func:`predict_rows`.
+        """
+        rows = [self._row(str(path), data) for path, data in zip(batch["path"], batch["bytes"], strict=True)]
+        return {key: [row[key] for row in rows] for key in rows[0]}
+
+    def _row(self, path: str, data: bytes) -> Row:
+        (height, width), segments, problem = (0, 0), list[Row](), ""
+        try:
+            result = self.model.predict(read_image(data, path), self.label_set.vocabulary, num_kept=self.num_kept)
+            (height, width), labels = result.size, self.label_set.labels(result)
+            segments = rle_segments(labels, path, self.label_set.classes, ignore_label=UNLABELED)
+        except ImageReadError as error:
+            problem = str(error)
+        pixels = [segment["area"] for segment in segments]
+        return {
+            "path": path,
+            "height": height,
+            "width": width,
+            "classes": [segment["category_name"] for segment in segments],
+            "labels": [segment["category_id"] for segment in segments],
+            "pixels": pixels,
+            "counts": [segment["segmentation"]["counts"] for segment in segments],
+            "nothing": height * width - sum(pixels),
+            "error": problem,
+        }
+
+
+def predict_rows(
+    images: "ray.data.Dataset",
+    model: str,
+    classes: Sequence[str],
+    *,
+    background: Sequence[str] = (),
+    num_kept: int | None = None,
+    concurrency: int = 1,
+    batch_size: int = 8,
+    num_cpus: float | None = None,
+    num_gpus: float = 0,
+    **options: Any,
+) -> "ray.data.Dataset":
+    """Label a data set of encoded images.
+
+    Args:
+        images: rows with "path" and "bytes".
+        model: a name or file for :func:`err_seg.load`.
+        classes: class names.
+        background: as the command's ``--background``.
+        num_kept: K, instead of the model's own.
+        concurrency: number of workers, each with its own network.
+        batch_size: images that a worker takes at a time.
+        num_cpus, num_gpus: of each worker; reading the images needs one more CPU.
+        options: further keyword arguments of :func:`err_seg.load`.
+
+    Returns:
+        One row per image: "path", "height", "width", "classes" (names that occur), "labels" (their indices), "pixels"
+        and "counts" (the masks in COCO's compressed run-length coding), "nothing" (pixels of no class), and "error",
+        which is empty unless the image could not be read.
+
+    Raises:
+        LabelSetError: class names that cannot be used.
+    """
+    return images.map_batches(
+        Predictor,
+        fn_constructor_args=(model, parse_label_set(classes, background), num_kept, options),
+        batch_size=batch_size,
+        compute=ray.data.ActorPoolStrategy(size=concurrency),
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+    )

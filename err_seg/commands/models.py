@@ -1,4 +1,4 @@
-"""The model and the words that a command's options name."""
+"""The model and the class names that a command's options name."""
 
 import argparse
 from pathlib import Path

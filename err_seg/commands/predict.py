@@ -12,7 +12,7 @@ nothing done; 3 results could not be written; 4 the device failed; 130 interrupt
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from err_seg.commands.options import add_model_options, add_words_options, comma
 from err_seg.config.constants import FORMATS
 
 if TYPE_CHECKING:
-    from err_seg.jobs import LabelSet, Problem, Report
+    from err_seg.jobs import Item, Job, LabelSet, Problem, Report
     from err_seg.jobs.inputs import Source
     from err_seg.prediction.model import ERRSeg
 
@@ -41,12 +41,12 @@ def coordinate(text: str) -> int:
     return int(text)
 
 
-def covered(text: str) -> int | str:
+def tile_size(text: str) -> int | str:
     """Read the value of --tile."""
     return text if text == "auto" else positive(text)
 
 
-def words_or_threshold(text: str) -> str:
+def names_or_threshold(text: str) -> str:
     """Read a value of --background."""
     if not text.strip(" \t,;"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither names nor a probability in 0..1")
@@ -65,7 +65,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_words_options(parser)
     parser.add_argument(
         "--background",
-        type=words_or_threshold,
+        type=names_or_threshold,
         action="append",
         default=[],
         metavar="NAMES|THRESHOLD",
@@ -83,7 +83,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--tile",
-        type=covered,
+        type=tile_size,
         metavar="PIXELS",
         help="label large images in windows, each of so many pixels a side; auto: the input size of the network",
     )
@@ -114,30 +114,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def settings_of(arguments: argparse.Namespace, words: "LabelSet", model: "ERRSeg") -> dict:
-    """Collect all settings that results depend on."""
-    from err_seg.text.vocabulary import Vocabulary
-    from err_seg.utils.fingerprint import weights_digest
-
-    return {
-        "classes": words.classes,
-        "background": words.background,
-        "threshold": words.threshold,
-        "num_kept": arguments.num_kept or model.num_kept,
-        "format": arguments.format,
-        "point": arguments.point,
-        "weights": weights_digest(model),
-        "precision": model.precision,
-        # absent in folders of earlier versions
-        **{name: value for name in ("tile", "refine", "names", "smooth") if (value := getattr(arguments, name))},
-        **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
-        **({"colors": colors} if (colors := Vocabulary(words.classes).colors) else {}),
-        **model.settings,
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predict, write the results, print the table of areas, and say what failed."""
+    """Predict, write the results, print the table of areas and what failed; returns the exit status."""
     arguments = parse_arguments(argv)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
     try:
@@ -147,98 +125,75 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Label this process's share of the images, and see to the whole in the first process; returns the exit status."""
-    from err_seg.jobs import DeviceError, OutputError, Report, gather_reports, iterate_items, open_output, run
+    """Predict this process's share of the images, and finish the job in the first process; returns the exit status."""
+    from err_seg.commands.models import load_model, read_names
+    from err_seg.jobs import Job, OutputError, Report, collect_sources, iterate_items, open_output, parse_label_set
     from err_seg.jobs.job_outputs import FILES
+    from err_seg.prediction.attention import escf_with
+    from err_seg.utils.processes import launched_share
 
     try:
-        (rank, processes), words, sources, problems, model = prepare(arguments)
+        rank, processes = launched_share()
+        label_set = parse_label_set(read_names(arguments), arguments.background)
+        sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
+        model = load_model(arguments)
+        model.embed_vocabulary(label_set.vocabulary)
+        if "attention" in arguments.format:
+            escf_with(model)
     except (ValueError, OSError) as error:
         return complain(error, 2)
+    output = open_output(
+        arguments.output,
+        settings_of(arguments, label_set, model),
+        source=model.source.facts() if model.source else None,
+        files=[FILES[kind] for kind in arguments.format if kind in FILES],
+        force=arguments.force,
+        rank=rank,
+        processes=processes,
+    )
     whole_videos = bool(arguments.smooth)
     items = iterate_items(sources, rank=rank, world_size=processes, every=arguments.every, whole_videos=whole_videos)
-    report = Report(problems=problems if rank == 0 else [])
     try:
-        with open_output(
-            arguments.output,
-            settings_of(arguments, words, model),
-            source=model.source.facts() if model.source else None,
-            files=[FILES[kind] for kind in arguments.format if kind in FILES],
-            force=arguments.force,
-            rank=rank,
-            processes=processes,
-        ) as manifest:
-            try:
-                done = run(
-                    model,
-                    items,
-                    words,
-                    manifest,
-                    formats=arguments.format,
-                    batch_size=arguments.batch_size,
-                    num_kept=arguments.num_kept,
-                    tile=arguments.tile,
-                    refine=arguments.refine,
-                    smooth=arguments.smooth or 0,
-                    point=tuple(arguments.point) if arguments.point else None,
-                    region_names=arguments.names,
-                    total=count_items(sources, rank, processes),
-                )
-            except (OutputError, DeviceError) as error:
-                message = f"{error}; what was done before is complete, and the same command continues from there"
-                return complain(message, 3 if isinstance(error, OutputError) else 4)
-            report.merge(done)
-            whole = gather_reports(report)
-            return 0 if whole is None else finish(whole, words, arguments.format, arguments.output)
+        with output as manifest:
+            job = Job(
+                model,
+                label_set,
+                manifest,
+                formats=arguments.format,
+                batch_size=arguments.batch_size,
+                num_kept=arguments.num_kept,
+                tile=arguments.tile,
+                refine=arguments.refine,
+                smooth=arguments.smooth or 0,
+                point=tuple(arguments.point) if arguments.point else None,
+                region_names=arguments.names,
+                report=Report(problems=problems if rank == 0 else []),
+            )
+            return run(job, items, count_items(sources, rank, processes))
     except OutputError as error:
         return complain(error, 3)
 
 
-def prepare(
-    arguments: argparse.Namespace,
-) -> "tuple[tuple[int, int], LabelSet, list[Source], list[Problem], ERRSeg]":
-    """Return this process's rank and the number of all, the words, the inputs and their problems, and the model.
+def settings_of(arguments: argparse.Namespace, label_set: "LabelSet", model: "ERRSeg") -> dict:
+    """Collect all settings that results depend on."""
+    from err_seg.text.vocabulary import Vocabulary
+    from err_seg.utils.fingerprint import weights_digest
 
-    Raises:
-        ValueError: options, words or weights cannot be used.
-        OSError: a file of words or weights cannot be read.
-    """
-    from err_seg.commands.models import load_model, read_names
-    from err_seg.jobs import collect_sources, parse_words
-    from err_seg.prediction.attention import escf_with
-    from err_seg.utils.processes import launched_share
-
-    share = launched_share()
-    words = parse_words(read_names(arguments), arguments.background)
-    sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
-    model = load_model(arguments)
-    model.embed_vocabulary(words.vocabulary)
-    if "attention" in arguments.format:
-        escf_with(model)
-    return share, words, sources, problems, model
-
-
-def finish(report: "Report", words: "LabelSet", formats: Sequence[str], output: Path) -> int:
-    """Write the files of the whole job, print the table of areas and what failed; returns the exit status."""
-    from err_seg.commands.summary import summarize
-    from err_seg.jobs import GATHERED, gather_results
-    from err_seg.jobs.result_names import printable
-    from err_seg.utils.processes import are_apart
-
-    kinds = [kind for kind in formats if kind in GATHERED]
-    apart = bool(kinds) and are_apart()
-    joined, failed = gather_results(() if apart else kinds, words.classes, output, report.finished)
-    summarize(report, output)
-    for file in joined:
-        print(f"all results together: {printable(file)}")
-    if "video" in kinds and all(result.frame is None for result in report.finished):
-        print("no videos among the inputs: the overlays of images are in files that end in _frame.jpg")
-    if apart:
-        print(f"for {', '.join(kinds)} of the whole job, run this again in one process when all are done")
-    again = "the images' results are complete, and the same command tries this again"
-    for message in (*(problem.message for problem in report.problems), *(f"{reason}; {again}" for reason in failed)):
-        print(f"error: {message}", file=sys.stderr)
-    return 3 if failed else 1 if report.problems else 0
+    return {
+        "classes": label_set.classes,
+        "background": label_set.background,
+        "threshold": label_set.threshold,
+        "num_kept": arguments.num_kept or model.num_kept,
+        "format": arguments.format,
+        "point": arguments.point,
+        "weights": weights_digest(model),
+        "precision": model.precision,
+        # absent in folders of earlier versions
+        **{name: value for name in ("tile", "refine", "names", "smooth") if (value := getattr(arguments, name))},
+        **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
+        **({"colors": colors} if (colors := Vocabulary(label_set.classes).colors) else {}),
+        **model.settings,
+    }
 
 
 def count_items(sources: "list[Source]", rank: int, world_size: int) -> int | None:
@@ -248,6 +203,43 @@ def count_items(sources: "list[Source]", rank: int, world_size: int) -> int | No
     if any(source.path and is_video(source.path) for source in sources):
         return None
     return len(range(rank, len(sources), world_size))
+
+
+def run(job: "Job", items: "Iterator[Item | Problem]", total: int | None) -> int:
+    """Run the job; in the first process, wait for the others and finish it. Returns the exit status."""
+    from err_seg.jobs import DeviceError, OutputError, gather_reports
+
+    try:
+        report = job.run(items, total)
+    except (OutputError, DeviceError) as error:
+        message = f"{error}; what was done before is complete, and the same command continues from there"
+        return complain(message, 3 if isinstance(error, OutputError) else 4)
+    whole = gather_reports(report)
+    return 0 if whole is None else finish(whole, job)
+
+
+def finish(report: "Report", job: "Job") -> int:
+    """Write the files of the whole job, print the table of areas and what failed; returns the exit status."""
+    from err_seg.commands.summary import summarize
+    from err_seg.jobs import GATHERED, gather_results
+    from err_seg.jobs.result_names import printable
+    from err_seg.utils.processes import are_apart
+
+    folder = job.manifest.folder
+    kinds = [kind for kind in job.formats if kind in GATHERED]
+    apart = bool(kinds) and are_apart()
+    joined, failed = gather_results(() if apart else kinds, job.label_set.classes, folder, report.finished)
+    summarize(report, folder)
+    for file in joined:
+        print(f"all results together: {printable(file)}")
+    if "video" in kinds and all(result.place.frame is None for result in report.finished):
+        print("no videos among the inputs: the overlays of images are in files that end in _frame.jpg")
+    if apart:
+        print(f"for {', '.join(kinds)} of the whole job, run this again in one process when all are done")
+    again = "the images' results are complete, and the same command tries this again"
+    for message in (*(problem.message for problem in report.problems), *(f"{reason}; {again}" for reason in failed)):
+        print(f"error: {message}", file=sys.stderr)
+    return 3 if failed else 1 if report.problems else 0
 
 
 def complain(message: object, status: int) -> int:

@@ -16,7 +16,7 @@ ROWS = 30
 def summarize(report: Report, output: Path) -> None:
     """Print which classes were found, and how much of the area they take."""
     if report.done:
-        total = sum(report.pixels.values()) + report.nothing
+        total = sum(report.pixels.values()) + report.unlabeled
         new = " new" if report.skipped else ""  # of the others, nothing is known here
         table = Table("class", title=Text(f"{report.done}{new} images, results in {printable(output)}"))
         table.add_column("images", justify="right")
@@ -26,8 +26,8 @@ def summarize(report: Report, output: Path) -> None:
         if len(report.pixels) > ROWS:
             rest = sum(pixels for _, pixels in report.pixels.most_common()[ROWS:])
             table.add_row(f"{len(report.pixels) - ROWS} more", "", f"{rest / total:.1%}")
-        if report.nothing:
-            table.add_row("none of these", "", f"{report.nothing / total:.1%}")
+        if report.unlabeled:
+            table.add_row("none of these", "", f"{report.unlabeled / total:.1%}")
         Console().print(table)
     for source, name in list(report.renamed.items())[:ROWS]:
         print(f"{source}: results are named {name}, since those of another image have the plain name")

@@ -1,10 +1,11 @@
-"""A web page on this machine: upload or draw an image, type words, see the labels.
+"""A web page on this machine: upload or draw an image, name classes, see the labels.
 
     pip install -e ".[web]"
     err-seg web --model err-seg-b
     err-seg web --model mini --port 8000
 
-then open http://127.0.0.1:7860. --model mini needs no download, but knows only the words of the miniature world.
+then open http://127.0.0.1:7860. --model mini needs no download, but can encode only the class names of the
+small synthetic data set.
 """
 
 import argparse
@@ -28,7 +29,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = command_parser("web", __doc__)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (127.0.0.1)")
     parser.add_argument("--port", type=positive, default=7860, help="(7860)")
-    parser.add_argument("--classes", metavar="NAMES", help="words that the page shows at first")
+    parser.add_argument("--classes", metavar="NAMES", help="class names that the page shows at first")
     parser.add_argument("--samples", metavar="DIR", help="a folder of sample images")
     parser.add_argument(
         "--framed-by",
@@ -50,7 +51,7 @@ def origin(text: str) -> str:
 
 
 def draw_samples(folder: Path) -> tuple[list[Path], str]:
-    """Draw scenes of the miniature world; return their files and some of its words."""
+    """Draw scenes of the synthetic data set; return their files and its class names."""
     from PIL import Image
 
     from err_seg.mini.scenes import MiniScenes

@@ -1,10 +1,28 @@
-"""Whether an error of the network concerns one image, the batch, or everything."""
+"""What failed: one input, or the device and with it everything."""
+
+from dataclasses import dataclass
 
 import torch
+
+from err_seg.jobs.result_names import printable
 
 
 class DeviceError(RuntimeError):
     """A device that failed and no longer computes; the message names it and the reason."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An input that could not be used, and why."""
+
+    source: str
+    message: str
+
+
+def problem_of(source: str, error: Exception, what: str) -> Problem:
+    """Describe an error with an input: ``what`` happened, unless the memory was too small, and the error itself."""
+    what = "too large for the memory" if is_out_of_memory(error) else what
+    return Problem(source, printable(f"{source}: {what}: {reason_of(error)}"))
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -14,17 +32,17 @@ def is_out_of_memory(error: Exception) -> bool:
     return is_memory or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs))
 
 
-def check_device(device: torch.device, reason: str) -> None:
-    """Check after an error that a device still computes; after a failed assertion, for example, it never does.
+def check_device(device: torch.device, error: Exception) -> None:
+    """Check that a device still computes after an error; after a failed assertion, for example, it never does.
 
     Raises:
         DeviceError: it does not.
     """
     try:
         torch.ones(1, device=device).add_(1).item()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise DeviceError(f"the device {device} failed and no longer computes ({reason})") from error
+    except Exception as failure:
+        if not is_out_of_memory(failure):
+            raise DeviceError(f"the device {device} failed and no longer computes ({reason_of(error)})") from failure
 
 
 def reason_of(error: Exception) -> str:

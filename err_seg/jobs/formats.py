@@ -28,7 +28,7 @@ UNLABELED_NAME = "none of these"
 THUMBNAIL, THUMBNAIL_QUALITY = 320, 80  # pixels of the longer side, and JPEG's quality
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Result:
     """One image and its prediction.
 
@@ -37,11 +37,10 @@ class Result:
         source: where it came from.
         image: (H, W, 3) uint8 RGB.
         segmentation: the network's result.
-        labels: (H, W) integers, classes of ``words`` or ``UNLABELED``.
-        words: the classes.
+        label_set: the classes.
         attention: what ESCF attends to, where it was recorded.
         point: (x, y), the pixel that the attention is shown for; ``None`` is the middle.
-        names: whether the overlay has names on its regions.
+        region_names: whether the overlay has names on its regions.
         weights: where the model's were read from, ``None`` if not known.
     """
 
@@ -49,12 +48,16 @@ class Result:
     source: str
     image: np.ndarray
     segmentation: Segmentation
-    labels: np.ndarray
-    words: LabelSet
+    label_set: LabelSet
     attention: Attention | None = None
     point: tuple[int, int] | None = None
-    names: bool = False
+    region_names: bool = False
     weights: Mapping[str, Any] | None = None
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(H, W) integers: classes of ``label_set``, or ``UNLABELED``."""
+        return self.label_set.labels(self.segmentation)
 
     @cached_property
     def areas(self) -> dict[int, int]:
@@ -62,41 +65,48 @@ class Result:
         labels, pixels = np.unique(self.labels, return_counts=True)
         return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
 
+    @property
+    def unlabeled(self) -> int:
+        """The number of pixels of no class."""
+        return self.areas.get(UNLABELED, 0)
+
     @cached_property
     def regions(self) -> list[Region]:
         """The connected parts of the classes, the largest first."""
-        return find_regions(self.labels, self.words.classes, self.segmentation.scores.cpu().numpy())
+        return find_regions(self.labels, self.label_set.classes, self.segmentation.scores.cpu().numpy())
 
     @cached_property
     def table(self) -> list[dict[str, Any]]:
         """The classes that occur, largest first: name, label, pixels, share of all pixels, mean probability."""
-        best = self.segmentation.scores.cpu().numpy()
-        rows = []
-        for label, pixels in self.areas.items():
-            if label != UNLABELED:
-                rows.append(
-                    {
-                        "name": self.words.classes[label],
-                        "label": label,
-                        "pixels": pixels,
-                        "share": round(pixels / self.labels.size, 6),
-                        "score": round(float(best[self.labels == label].mean()), 4),
-                    }
-                )
+        scores = self.segmentation.scores.cpu().numpy()
+        rows = [
+            {
+                "name": self.label_set.classes[label],
+                "label": label,
+                "pixels": pixels,
+                "share": round(pixels / self.labels.size, 6),
+                "score": round(float(scores[self.labels == label].mean()), 4),
+            }
+            for label, pixels in self.areas.items()
+            if label != UNLABELED
+        ]
         return sorted(rows, key=lambda row: (-row["pixels"], row["label"]))
+
+    def overlay(self, **options: Any) -> Image.Image:
+        """Draw the labels over the image; ``options`` are those of :func:`~err_seg.visualization.overlay.overlay`."""
+        return overlay(self.image, self.labels, self.label_set.classes, **options)
 
 
 def _overlay(result: Result, path: Path) -> None:
-    options: dict[str, Any] = {"nothing": UNLABELED_NAME, "names": result.names}
-    save_image(overlay(result.image, result.labels, result.words.classes, **options), path)
+    save_image(result.overlay(unlabeled_name=UNLABELED_NAME, names=result.region_names), path)
 
 
 def _labels(result: Result, path: Path) -> None:
-    save_label_png(result.labels, path, result.words.classes, ignore_label=UNLABELED)
+    save_label_png(result.labels, path, result.label_set.classes, ignore_label=UNLABELED)
 
 
 def _geotiff(result: Result, path: Path) -> None:
-    write_geotiff(result.labels, result.words.classes, result.source, path)
+    write_geotiff(result.labels, result.label_set.classes, result.source, path)
 
 
 def _masks(result: Result, path: Path) -> None:
@@ -113,30 +123,31 @@ def _masks(result: Result, path: Path) -> None:
 
 
 def _json(result: Result, path: Path) -> None:
-    height, width = result.labels.shape
-    scores, vocabulary = result.segmentation.class_scores, result.segmentation.vocabulary
-    kept = sorted(result.segmentation.kept.tolist(), key=lambda i: (-scores[i].item(), i))
-    nothing = result.areas.get(UNLABELED, 0)
     facts = {
         "picture": result.source,
-        "size": [height, width],
+        "size": list(result.labels.shape),
         "classes": result.table,
-        "nothing": {"pixels": nothing, "share": round(nothing / result.labels.size, 6)},
-        "kept": [{"name": vocabulary[i], "crm_score": round(scores[i].item(), 3)} for i in kept],
+        "nothing": {"pixels": result.unlabeled, "share": round(result.unlabeled / result.labels.size, 6)},
+        "kept": [{"name": name, "crm_score": round(score, 3)} for name, score in kept_by_score(result.segmentation)],
         "weights": result.weights,
     }
     write_json(path, facts, ensure_ascii=False)
 
 
+def kept_by_score(segmentation: Segmentation) -> list[tuple[str, float]]:
+    """Return the names of the kept classes and their CRM scores, the highest first."""
+    scores = segmentation.class_scores.tolist()
+    best = sorted(segmentation.kept.tolist(), key=lambda index: (-scores[index], index))
+    return [(segmentation.vocabulary[index], scores[index]) for index in best]
+
+
 def _rle(result: Result, path: Path) -> None:
-    scores = {row["label"]: row["score"] for row in result.table}
-    segments = rle_segments(result.labels, result.source, result.words.classes, scores=scores, ignore_label=UNLABELED)
-    save_rle_json(segments, path)
+    scores, classes = {row["label"]: row["score"] for row in result.table}, result.label_set.classes
+    save_rle_json(rle_segments(result.labels, result.source, classes, scores=scores, ignore_label=UNLABELED), path)
 
 
 def _coco(result: Result, path: Path) -> None:
-    size = (result.labels.shape[0], result.labels.shape[1])
-    dataset = coco_dataset(result.source, size, result.regions, result.words.classes)
+    dataset = coco_dataset(result.source, result.segmentation.size, result.regions, result.label_set.classes)
     write_json(path, {"info": {"weights": result.weights}, **dataset}, ensure_ascii=False)
 
 
@@ -146,20 +157,20 @@ def _polygons(result: Result, path: Path) -> None:
 
 def _html(result: Result, path: Path) -> None:
     """Write an image's part of the page: a thumbnail of its overlay, and its classes."""
-    shown = overlay(result.image, result.labels, result.words.classes, legend=False)
+    shown = result.overlay(legend=False)
     shown.thumbnail((THUMBNAIL, THUMBNAIL))
     shown.save(file := io.BytesIO(), format="JPEG", quality=THUMBNAIL_QUALITY)
     facts = {
         "thumbnail": base64.b64encode(file.getvalue()).decode("ascii"),
         "classes": [{"name": first_synonym(row["name"]), "share": row["share"]} for row in result.table],
-        "nothing": round(result.areas.get(UNLABELED, 0) / result.labels.size, 6),
+        "nothing": round(result.unlabeled / result.labels.size, 6),
     }
     write_json(path, facts, ensure_ascii=False)
 
 
 def _video(result: Result, path: Path) -> None:
     """Write a frame of the video."""
-    save_image(overlay(result.image, result.labels, result.words.classes, legend=False, names=result.names), path)
+    save_image(result.overlay(legend=False, names=result.region_names), path)
 
 
 def _kept(result: Result, path: Path) -> None:
@@ -201,6 +212,6 @@ def write_result(result: Result, formats: Iterable[str], folder: Path) -> None:
     Raises:
         OSError: one cannot be written.
     """
-    kinds = list(formats)
-    for kind, path in zip(kinds, result_paths(result.name, kinds, folder), strict=True):
+    for kind in formats:
+        (path,) = result_paths(result.name, [kind], folder)
         FORMATS[kind][1](result, path)

@@ -1,4 +1,4 @@
-"""Label maps as GeoTIFF, where their image lies on the earth: ``pip install "err_seg[geo]"``."""
+"""Label maps as GeoTIFF, at the location of their image: ``pip install "err_seg[geo]"``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,47 +7,45 @@ import numpy as np
 
 from err_seg.utils.files import atomic_write
 from err_seg.visualization.colors import class_colors
-
-UNLABELED_8BIT, UNLABELED_16BIT = 255, 65535
+from err_seg.visualization.label_files import UNLABELED_8BIT, UNLABELED_16BIT
 
 
 class GeoreferenceError(ValueError):
-    """An image that does not say where it lies; the message names it."""
+    """An image that is not georeferenced; the message names it."""
 
 
 def write_geotiff(labels: np.ndarray, names: Sequence[str], source: str, path: Path) -> None:
-    """Write a label map with the coordinate system and the place of its image, complete or not at all.
+    """Write a label map with the coordinate system and the location of its image, complete or not at all.
 
     Args:
-        labels: (H, W) integers; negative ones are of no class, and become the file's "no data" (255, or 65535 in 16
-            bits).
+        labels: (H, W) integers; negative ones (no class) become "no data": 255, or 65535 in 16 bits.
         names: of the classes; up to 255 are written in 8 bits and with their colours.
         source: the image, a georeferenced file; its corners are those of the label map.
         path: the file to write.
 
     Raises:
-        GeoreferenceError: the image is no file that says where it lies.
+        GeoreferenceError: the image is not a georeferenced file.
         OSError: the file cannot be written.
     """
     import rasterio
 
     if not Path(source).is_file():
-        raise GeoreferenceError(f"{source}: is no file, and does not say where it lies; write --format labels instead")
+        raise GeoreferenceError(f"{source}: is not a file and so not georeferenced; write --format labels instead")
     try:
         with rasterio.open(source) as image:
             crs, transform, size = image.crs, image.transform, (image.height, image.width)
     except rasterio.errors.RasterioIOError as error:
         raise GeoreferenceError(f"{source}: cannot be read as a map ({error})") from error
     if crs is None:
-        raise GeoreferenceError(f"{source}: does not say where it lies; write --format labels instead")
+        raise GeoreferenceError(f"{source}: is not georeferenced; write --format labels instead")
     transform = transform * transform.scale(size[1] / labels.shape[1], size[0] / labels.shape[0])
-    kind, nothing = (np.uint8, UNLABELED_8BIT) if len(names) <= UNLABELED_8BIT else (np.uint16, UNLABELED_16BIT)
+    kind, unlabeled = (np.uint8, UNLABELED_8BIT) if len(names) <= UNLABELED_8BIT else (np.uint16, UNLABELED_16BIT)
     profile = {
         **{"driver": "GTiff", "height": labels.shape[0], "width": labels.shape[1], "count": 1, "dtype": kind},
-        **{"crs": crs, "transform": transform, "nodata": nothing, "compress": "deflate", "tiled": True},
+        **{"crs": crs, "transform": transform, "nodata": unlabeled, "compress": "deflate", "tiled": True},
     }
-    with atomic_write(path) as partial, rasterio.open(partial, "w", **profile) as file:
-        file.write(np.where(labels < 0, nothing, labels).astype(kind), 1)
+    with atomic_write(path) as temporary, rasterio.open(temporary, "w", **profile) as file:
+        file.write(np.where(labels < 0, unlabeled, labels).astype(kind), 1)
         file.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(names)})
         if kind is np.uint8:
             file.write_colormap(1, {label: tuple(color) for label, color in enumerate(class_colors(names).tolist())})

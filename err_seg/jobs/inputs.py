@@ -15,10 +15,10 @@ import numpy as np
 
 from err_seg.data import read_image
 from err_seg.data.download import fetch, is_url, shown_url
-from err_seg.jobs.input_digest import Bytes, FileContent
-from err_seg.jobs.manifest import Content
+from err_seg.jobs.failures import Problem
+from err_seg.jobs.input_digest import BytesContent, Content, FileContent
 from err_seg.jobs.result_names import DIGITS, fitting_name, name_key, printable
-from err_seg.jobs.unsupported_formats import image_suffixes, why_unreadable
+from err_seg.jobs.unsupported_formats import is_readable, why_unreadable
 from err_seg.jobs.video import VideoError, is_video, video_frames
 from err_seg.utils.fingerprint import content_digest
 
@@ -78,14 +78,6 @@ class Item:
     read: Callable[[], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """An input that could not be used, and why."""
-
-    source: str
-    message: str
-
-
 def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple[list[Source], list[Problem]]:
     """Resolve the user's inputs; each file counts once.
 
@@ -134,15 +126,14 @@ def _expand(text: str, problems: list[Problem]) -> list[Source]:
 def _images_below(folder: Path, problems: list[Problem]) -> Iterator[Path]:
     """Yield files that look like an image or video and are not hidden; folders without permission become problems."""
 
-    def complain(error: OSError) -> None:
+    def report(error: OSError) -> None:
         problems.append(Problem(str(error.filename), f"{printable(error.filename)}: {error.strerror}"))
 
-    for below, folders, names in os.walk(folder, onerror=complain):
+    for below, folders, names in os.walk(folder, onerror=report):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(below, name) for name in names if not name.startswith(".")):
-            looks_so = path.suffix.lower() in image_suffixes() or is_video(path) or why_unreadable(path)
             # a link to nowhere is reported later, a pipe is left out
-            if looks_so and (path.is_file() or not path.exists()):
+            if (is_readable(path) or why_unreadable(path)) and (path.is_file() or not path.exists()):
                 yield path
 
 
@@ -161,14 +152,14 @@ def name_sources(sources: Sequence[Source]) -> list[str]:
     levels = [1 if source.path and is_video(source.path) else 0 for source in sources]
     while True:
         named = zip(sources, levels, endings, strict=True)
-        names = [fitting_name(_unmistakable(source.name(level)), ending) for source, level, ending in named]
+        names = [fitting_name(_distinct(source.name(level)), ending) for source, level, ending in named]
         count = Counter(name_key(name) for name in names)
         if max(count.values(), default=1) == 1:
             return names
         levels = [level + (count[name_key(name)] > 1) for name, level in zip(names, levels, strict=True)]
 
 
-def _unmistakable(name: str) -> str:
+def _distinct(name: str) -> str:
     """Put "-" behind the parts of a name by which results could be others': of "photo_rle.png", frames or the job."""
     *folders, last = name.split("/")
     inside = [f"{part}-" if part.lower().endswith("_masks") or is_video(Path(part)) else part for part in folders]
@@ -201,32 +192,26 @@ def iterate_items(
 def _items_of(source: Source, name: str, every: int) -> Iterator[Item | Problem]:
     if source.path is None:
         if source.text == STDIN:
-            title, data = "standard input", Bytes(STDIN, sys.stdin.buffer.read)
+            title, data = "standard input", BytesContent(STDIN, sys.stdin.buffer.read)
         else:
             title = shown_url(source.text)
-            # what is not shown, such as a key, tells addresses apart all the same
+            # addresses may differ only in what is not shown, such as a key
             hidden = "" if title == source.text else f"#{content_digest(os.fsencode(source.text))}"
-            data = Bytes(title + hidden, partial(fetch, source.text))
+            data = BytesContent(title + hidden, partial(fetch, source.text))
         yield Item(name, None, title, data, lambda: read_image(data.data, title))
         return
     content, title = FileContent(source.path), printable(source.path)
     if not is_video(source.path):
-        yield Item(name, None, title, content, partial(_read_checked, content, partial(read_image, source.path)))
+        yield Item(name, None, title, content, partial(content.read, partial(read_image, source.path)))
         return
     with suppress(OSError):
-        content.signature()  # before the file is opened
+        _ = content.signature  # taken before the file is opened
     try:
-        for number, read in enumerate(video_frames(source.path)):
+        for number, decode in enumerate(video_frames(source.path)):
             if number % every == 0:
-                yield Item(name, number, f"{title}, frame {number}", content, partial(_read_checked, content, read))
+                yield Item(name, number, f"{title}, frame {number}", content, partial(content.read, decode))
     except VideoError as error:
         yield Problem(title, str(error))
-
-
-def _read_checked(content: FileContent, read: Callable[[], np.ndarray]) -> np.ndarray:
-    image = read()
-    content.check()
-    return image
 
 
 def _address_parts(text: str) -> tuple[str, ...]:

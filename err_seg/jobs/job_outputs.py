@@ -22,7 +22,7 @@ from err_seg.jobs.manifest import OutputError
 from err_seg.jobs.result_names import printable
 from err_seg.jobs.video import frame_rate, write_video
 from err_seg.utils.files import write_pieces
-from err_seg.visualization.colors import class_colors
+from err_seg.visualization.colors import class_colors, hex_color
 from err_seg.visualization.regions import join_coco
 from err_seg.visualization.text import first_synonym
 
@@ -48,7 +48,7 @@ def gather_results(
     Returns:
         The files written, and for each other file why it could not be.
     """
-    ordered = sorted(results)  # by name, then frame
+    ordered = sorted(results, key=lambda result: (result.place.name, result.place.frame or 0))
     written, failed = [], []
     for kind in formats:
         for file, write in GATHERED[kind](folder, classes, ordered):
@@ -75,7 +75,7 @@ def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> 
 def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
     """A page that needs nothing else: thumbnails, and the classes to filter them by."""
     path, names = folder / FILES["html"], [first_synonym(name) for name in classes]
-    colors = {name: f"#{bytes(color).hex()}" for name, color in zip(names, class_colors(classes), strict=True)}
+    colors = {name: hex_color(color) for name, color in zip(names, class_colors(classes), strict=True)}
     parts = _parts(folder, results, "html", {"thumbnail", "classes", "nothing"})
     yield path, lambda: write_pieces(path, _page_pieces(parts, colors))
 
@@ -95,16 +95,16 @@ def _page_pieces(parts: Iterable[tuple[Finished, dict[str, Any]]], colors: dict[
 
 def _videos(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
     """A video of the overlays of each video's frames, as fast as the video they were taken from."""
-    frames = (result for result in results if result.frame is not None)
-    for (name, source), group in groupby(frames, key=lambda result: (result.name, result.path)):
+    frames = (result for result in results if result.place.frame is not None)
+    for (name, source), group in groupby(frames, key=lambda result: (result.place.name, result.place.source)):
         path = folder / name / "overlay.mp4"
         yield path, partial(_write_video, folder, path, Path(source), list(group))
 
 
 def _write_video(folder: Path, path: Path, source: Path, results: Sequence[Finished]) -> None:
-    numbers = [result.frame or 0 for result in results]
+    numbers = [result.place.frame or 0 for result in results]
     step = statistics.median_low([b - a for a, b in pairwise(numbers)] or [1])
-    files = [file for result in results for file in result_paths(result.files, ["video"], folder)]
+    files = [file for result in results for file in result_paths(result.place.files, ["video"], folder)]
     shown = tqdm(files, desc=printable(path), unit="frame", disable=None)
     write_video((read_image(file) for file in shown), path, frame_rate(source) / step)
 
@@ -121,7 +121,7 @@ def _parts(
     folder: Path, results: Iterable[Finished], kind: str, keys: set[str]
 ) -> Iterator[tuple[Finished, dict[str, Any]]]:
     for result in results:
-        (path,) = result_paths(result.files, [kind], folder)
+        (path,) = result_paths(result.place.files, [kind], folder)
         try:
             part = json.loads(path.read_text(encoding="utf-8"))
             if missing := keys.difference(part if isinstance(part, dict) else ()):

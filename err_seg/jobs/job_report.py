@@ -4,28 +4,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from err_seg.jobs.failures import Problem
 from err_seg.jobs.formats import Result
-from err_seg.jobs.inputs import Problem
 from err_seg.jobs.label_set import UNLABELED
+from err_seg.jobs.manifest import Place
 from err_seg.utils.ordered_map import TimeShare
 from err_seg.utils.processes import gather_launched
 
 
 class Finished(NamedTuple):
-    """A result that is complete.
+    """A complete result: its place, which may be from an earlier run, and the image's name in messages of this run."""
 
-    Attributes:
-        name: of the image's or video's results, a relative path without ending.
-        frame: of the video.
-        files: the name of the result's files.
-        path: of the image or video.
-        source: what this run calls the image; its files may be from a run in which it was at another place.
-    """
-
-    name: str
-    frame: int | None
-    files: str
-    path: str
+    place: Place
     source: str
 
 
@@ -36,7 +26,7 @@ class Report:
     Attributes:
         done: images whose results were written; ``skipped``: those whose results were already there.
         finished: the results of both, in order.
-        pixels: number of pixels in the images done, by class name; :attr:`nothing`: those of no class.
+        pixels: number of pixels in the images done, by class name; ``unlabeled``: those of no class.
         images: in how many of the images done a class occurs.
         problems: what could not be used, in order.
         renamed: image or video to the name of its results, if its usual name belongs to another one.
@@ -45,7 +35,7 @@ class Report:
 
     done: int = 0
     skipped: int = 0
-    nothing: int = 0
+    unlabeled: int = 0
     pixels: Counter[str] = field(default_factory=Counter)
     images: Counter[str] = field(default_factory=Counter)
     finished: list[Finished] = field(default_factory=list)
@@ -57,12 +47,10 @@ class Report:
         """Add an image's results, and count its pixels."""
         self.done += 1
         self.finished.append(finished)
-        for label, count in result.areas.items():
-            if label == UNLABELED:
-                self.nothing += count
-            else:
-                self.pixels[result.words.classes[label]] += count
-                self.images[result.words.classes[label]] += 1
+        self.unlabeled += result.unlabeled
+        areas = {result.label_set.classes[label]: n for label, n in result.areas.items() if label != UNLABELED}
+        self.pixels.update(areas)
+        self.images.update(areas.keys())
 
     def skip(self, finished: Finished) -> None:
         """Add results that were there before."""
@@ -73,7 +61,7 @@ class Report:
         """Add another process's report."""
         self.done += other.done
         self.skipped += other.skipped
-        self.nothing += other.nothing
+        self.unlabeled += other.unlabeled
         self.pixels.update(other.pixels)
         self.images.update(other.images)
         self.finished += other.finished

@@ -1,4 +1,4 @@
-"""The words of a prediction: the classes, and which pixels belong to none of them."""
+"""The class names of a prediction, and which pixels belong to none of the classes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ UNLABELED = -1
 
 
 class LabelSetError(ValueError):
-    """LabelSet that cannot be used; the message says which and why."""
+    """Class names or a background that cannot be used; the message says which and why."""
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """What pixels may be called.
+    """The classes that pixels may belong to.
 
     Attributes:
         classes: the N class names, in label order.
@@ -34,20 +34,20 @@ class LabelSet:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """All words that the network chooses from: classes, then background."""
+        """All names that the network chooses from: classes, then background."""
         return Vocabulary((*self.classes, *self.background), Vocabulary(self.classes).colors)
 
     def labels(self, result: Segmentation) -> np.ndarray:
-        """Return (H, W) int16, int32 beyond 32,767 words: for every pixel its class, or :data:`UNLABELED`.
+        """Return (H, W) int16, int32 beyond 32,767 names: for every pixel its class, or :data:`UNLABELED`.
 
         Args:
             result: a prediction with :attr:`vocabulary`.
         """
         labels = result.labels.to(torch.promote_types(result.labels.dtype, torch.int8))  # UNLABELED is negative
-        nothing = labels >= len(self.classes)
+        unlabeled = labels >= len(self.classes)
         if self.threshold > 0:
-            nothing |= result.scores < self.threshold
-        return labels.masked_fill(nothing, UNLABELED).cpu().numpy()
+            unlabeled |= result.scores < self.threshold
+        return labels.masked_fill(unlabeled, UNLABELED).cpu().numpy()
 
 
 def split_names(text: str) -> Vocabulary:
@@ -62,7 +62,7 @@ def split_names(text: str) -> Vocabulary:
     return expand_names(name for name in names if name)
 
 
-def parse_words(classes: VocabularySource, background: Iterable[str] = ()) -> LabelSet:
+def parse_label_set(classes: VocabularySource, background: Iterable[str] = ()) -> LabelSet:
     """Combine classes and the values of ``--background``.
 
     Args:

@@ -15,25 +15,14 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from err_seg.jobs.input_digest import Content
 from err_seg.jobs.result_names import DIGITS, fitting_name, name_key
 
 
 class OutputError(OSError):
     """Results that cannot be written; the message names the file or folder and the reason."""
-
-
-class Content(Protocol):
-    """An image or video: its path, and what identifies its content."""
-
-    path: str
-
-    def signature(self) -> list[int] | None:
-        """Return a signature by which an unchanged file is known, see :mod:`err_seg.utils.fingerprint`, or ``None``."""
-
-    def digest(self) -> str:
-        """Return the digest of the content."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +54,6 @@ class Place:
 class _Owner:
     """The image that a name belongs to; ``digest`` is ``None`` if manifests disagree, and no result counts then."""
 
-    name: str
     source: str
     digest: str | None
     version: int
@@ -99,9 +87,9 @@ class Manifest:
             OSError: it cannot be read.
             OutputError: the manifest cannot be written.
         """
-        signature = content.signature()
+        signature = content.signature
         digest = self._digests.get((content.path, *(signature or ()))) if signature else None
-        digest = digest or content.digest()
+        digest = digest or content.digest
         with self._lock:
             for ending in ("", f"-{digest[:DIGITS]}", f"-{digest}"):
                 name = fitting_name(wanted, ending)
@@ -109,9 +97,9 @@ class Manifest:
                 if owner is None or owner.digest in (None, digest) or owner.source == content.path:
                     break
             if owner is None:
-                owner = self._owners[name_key(name)] = _Owner(name, content.path, digest, 1)
+                owner = self._owners[name_key(name)] = _Owner(content.path, digest, 1)
             elif owner.digest != digest:
-                owner = self._owners[name_key(name)] = _Owner(name, content.path, digest, owner.version + 1)
+                owner = self._owners[name_key(name)] = _Owner(content.path, digest, owner.version + 1)
                 taken_over = Place(name, frame, content.path, digest, signature, owner.version)
                 write_line(self._descriptor, {**asdict(taken_over), "done": False})
             return Place(name, frame, content.path, digest, signature, owner.version)
@@ -119,8 +107,8 @@ class Manifest:
     def is_done(self, place: Place, files: Iterable[Path]) -> bool:
         """Whether the results are recorded as done, and these files of them are all there."""
         with self._lock:
-            noted = place.frame in self._owners[name_key(place.name)].frames
-        if not noted or not all(file.is_file() for file in files):
+            recorded = place.frame in self._owners[name_key(place.name)].frames
+        if not recorded or not all(file.is_file() for file in files):
             return False
         if place.signature and (place.source, *place.signature) not in self._digests:
             self.add(place)  # next time the digest is not needed
@@ -133,38 +121,30 @@ class Manifest:
             OutputError: the manifest cannot be written.
         """
         with self._lock:
-            line = asdict(place)
-            write_line(self._descriptor, line)
-            self._note(**line)
+            write_line(self._descriptor, asdict(place))
+            self._note(place)
 
     def read(self, lines: Iterable[bytes]) -> None:
         """Read the lines of a manifest."""
         for line in lines:
             try:
-                self._note(**json.loads(line))
+                facts = dict(json.loads(line))
+                done = facts.pop("done", True)
+                self._note(Place(**facts), done)
             except (ValueError, TypeError):
                 continue  # cut short by a kill
 
-    def _note(
-        self,
-        name: str,
-        frame: int | None,
-        source: str,
-        digest: str,
-        signature: list[int] | None,
-        version: int,
-        done: bool = True,
-    ) -> None:
-        """Read a line; which of two lines about a name counts does not depend on their order."""
-        owner = self._owners.get(name_key(name))
-        if owner is None or owner.version < version:
-            owner = self._owners[name_key(name)] = _Owner(name, source, digest, version)
-        if owner.version == version and owner.digest != digest:  # by jobs that ran at the same time
+    def _note(self, place: Place, done: bool = True) -> None:
+        """Take in a line; which of two lines about a name counts does not depend on their order."""
+        owner = self._owners.get(name_key(place.name))
+        if owner is None or owner.version < place.version:
+            owner = self._owners[name_key(place.name)] = _Owner(place.source, place.digest, place.version)
+        if owner.version == place.version and owner.digest != place.digest:  # by jobs that ran at the same time
             owner.digest, owner.frames = None, set()
-        elif owner.version == version and done:
-            owner.frames.add(frame)
-        if signature:
-            self._digests[(source, *signature)] = digest
+        elif owner.version == place.version and done:
+            owner.frames.add(place.frame)
+        if place.signature:
+            self._digests[(place.source, *place.signature)] = place.digest
 
 
 def write_line(descriptor: int, line: Mapping[str, Any]) -> None:

@@ -32,13 +32,13 @@ def open_output(
         settings: all that results depend on besides images, JSON-able.
         source: where the weights were read from; it is recorded beside the settings, and never compared.
         files: names of those that the job will write besides the images' results; in a folder without results, they
-            are somebody else's.
+            belong to something else.
         force: ignore the results that are there; files of the same names are replaced.
         rank, processes: number of this process, and of all processes of the job.
 
     Raises:
-        OutputError: the folder holds results of other settings (names one) or of another version, or files of somebody
-            else, another job is writing to it, or it cannot be written.
+        OutputError: the folder holds results of other settings (names one) or of another version, or files of
+            something else, another job is writing to it, or it cannot be written.
     """
     settings = json.loads(json.dumps(settings))
     own = folder / (f"manifest-{rank}.jsonl" if rank else "manifest.jsonl")
@@ -60,7 +60,7 @@ def open_output(
             else:
                 _take_up(manifest, settings)
                 if rank == 0 and os.fstat(descriptor).st_size == 0:
-                    _leave_alone(folder, files)
+                    _check_absent(folder, files)
             _begin(own, descriptor, {"settings": settings, **({"source": source} if source else {})})
         except OSError as error:
             if os.fstat(descriptor).st_size == 0:
@@ -86,7 +86,7 @@ def _forget(folder: Path, descriptor: int, processes: int | None) -> None:
             manifest.unlink()
 
 
-def _leave_alone(folder: Path, files: Iterable[str]) -> None:
+def _check_absent(folder: Path, files: Iterable[str]) -> None:
     for file in files:
         if (folder / file).exists():
             raise OutputError(

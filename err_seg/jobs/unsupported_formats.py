@@ -12,23 +12,8 @@ from err_seg.jobs.video import is_video
 HEIC_SUFFIXES = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
 RAW_SUFFIXES = frozenset(
     (
-        *(
-            ".3fr",
-            ".arw",
-            ".cr2",
-            ".cr3",
-            ".crw",
-            ".dcr",
-            ".dng",
-            ".erf",
-            ".iiq",
-            ".kdc",
-            ".mef",
-            ".mos",
-            ".mrw",
-            ".nef",
-        ),
-        *(".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+        *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw"),
+        *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
     )
 )
 OTHERS = {
@@ -41,6 +26,7 @@ OTHERS = {
     ".xcf": "GIMP's own files cannot be read; export it as PNG",
 }
 WRITTEN_ONLY = ("PDF", "PALM")  # formats that Pillow does not read
+BUILTIN_TYPES = mimetypes.MimeTypes()  # Python's own, the same on every machine
 
 
 @cache
@@ -54,10 +40,15 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in suffixes if kind not in WRITTEN_ONLY) - RAW_SUFFIXES
 
 
+def is_readable(path: Path) -> bool:
+    """Whether a file's ending is that of an image or video that can be read."""
+    return path.suffix.lower() in image_suffixes() or is_video(path)
+
+
 def why_unreadable(path: Path) -> str | None:
     """Say what is needed to read what looks like an image or video; ``None`` if it can be read, or is neither."""
     suffix = path.suffix.lower()
-    if suffix in image_suffixes() or is_video(path):
+    if is_readable(path):
         return None
     if suffix in HEIC_SUFFIXES:
         return "HEIC images need pillow-heif: pip install pillow-heif"
@@ -65,12 +56,7 @@ def why_unreadable(path: Path) -> str | None:
         return "this is a raw file of a camera; develop it to TIFF or JPEG, for example with darktable-cli"
     if suffix in OTHERS:
         return OTHERS[suffix]
-    kind = _builtin_types().guess_type(f"file{suffix}")[0] or ""
+    kind = BUILTIN_TYPES.guess_type(f"file{suffix}")[0] or ""
     if kind.startswith(("image/", "video/")):
         return f"{kind} cannot be read; convert it to {'PNG' if kind.startswith('image/') else 'MP4'}"
     return None
-
-
-@cache
-def _builtin_types() -> mimetypes.MimeTypes:
-    return mimetypes.MimeTypes()  # Python's own, the same on every machine

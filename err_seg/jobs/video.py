@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from err_seg.jobs.result_names import printable
@@ -28,7 +29,7 @@ Frame = Callable[[], np.ndarray]
 
 
 class VideoError(ValueError):
-    """A video that cannot be read; the message names the file."""
+    """A video that cannot be read or written; the message names the file."""
 
 
 def is_video(path: Path) -> bool:
@@ -37,25 +38,18 @@ def is_video(path: Path) -> bool:
 
 
 def video_frames(path: Path) -> Iterator[Frame]:
-    """Yield the frames of a video in order; each is converted to RGB only when it is called for.
+    """Yield the frames of a video in order; each is converted to RGB only when it is called.
 
     Raises:
-        VideoError: no library, no such file, not a video, or damaged (after the frames before the damage).
+        VideoError: no such file, not a video, or damaged (after the frames before the damage).
     """
     if not path.is_file():
         raise VideoError(f"{printable(path)}: no such file")
-    if find_spec("av"):
-        yield from _by_pyav(path)
-    elif find_spec("cv2"):
-        yield from _by_opencv(path)
-    else:
-        raise VideoError(
-            f"{printable(path)}: reading videos needs PyAV (pip install av) or OpenCV (pip install opencv-python)"
-        )
+    yield from _frames_by_pyav(path) if find_spec("av") else _frames_by_opencv(path)
 
 
 def frame_rate(path: Path) -> float:
-    """Return a video's frames per second, on average; 25 where it does not say, or is no longer there."""
+    """Return a video's average frames per second; 25 where the file does not say, or is no longer there."""
     rate: float | None = None
     with suppress(Exception):  # some containers, files that are gone, and whatever the libraries raise for them
         if find_spec("av"):
@@ -67,8 +61,6 @@ def frame_rate(path: Path) -> float:
                 times = sorted(one.pts * one.time_base for one in container.demux(video=0) if one.pts is not None)
                 rate = float((len(times) - 1) / (times[-1] - times[0]))
         else:
-            import cv2
-
             capture = cv2.VideoCapture(str(path))
             rate = capture.get(cv2.CAP_PROP_FPS)
             capture.release()
@@ -92,9 +84,9 @@ def write_video(frames: Iterable[np.ndarray], path: Path, rate: float) -> None:
     if first is None:
         raise VideoError(f"{printable(path)}: there are no frames to write")
     try:
-        with atomic_write(path) as partial:
+        with atomic_write(path) as temporary:
             write = _write_by_pyav if find_spec("av") else _write_by_opencv
-            write(chain([first], even), (first.shape[1], first.shape[0]), partial, rate)
+            write(chain([first], even), (first.shape[1], first.shape[0]), temporary, rate)
     except OSError:
         raise
     except Exception as error:  # of the libraries that encode
@@ -113,8 +105,6 @@ def _write_by_pyav(frames: Iterable[np.ndarray], size: tuple[int, int], path: Pa
 
 
 def _write_by_opencv(frames: Iterable[np.ndarray], size: tuple[int, int], path: Path, rate: float) -> None:
-    import cv2
-
     named = path.with_suffix(".mp4")  # OpenCV goes by the ending
     try:
         writer = cv2.VideoWriter(str(named), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
@@ -133,7 +123,7 @@ def _write_by_opencv(frames: Iterable[np.ndarray], size: tuple[int, int], path: 
         named.unlink(missing_ok=True)
 
 
-def _by_pyav(path: Path) -> Iterator[Frame]:
+def _frames_by_pyav(path: Path) -> Iterator[Frame]:
     import av
 
     count = 0
@@ -155,9 +145,7 @@ def _upright(frame: Any) -> np.ndarray:
     return np.ascontiguousarray(turned)
 
 
-def _by_opencv(path: Path) -> Iterator[Frame]:
-    import cv2
-
+def _frames_by_opencv(path: Path) -> Iterator[Frame]:
     if printable(path) != str(path):
         raise VideoError(f"{printable(path)}: OpenCV takes names in UTF-8 only; rename it, or pip install av")
     capture: Any = cv2.VideoCapture(str(path))
@@ -172,4 +160,4 @@ def _by_opencv(path: Path) -> Iterator[Frame]:
     finally:
         capture.release()
     if count == 0:
-        raise VideoError(f"{printable(path)}: cannot be read as a video")
+        raise VideoError(f"{printable(path)}: OpenCV cannot read this as a video; PyAV may: pip install av")

@@ -1,7 +1,7 @@
 """One colour per class name, for label maps and overlays."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -73,15 +73,19 @@ def _class_colors(keys: tuple[str, ...], own: tuple[tuple[str, Color], ...]) -> 
         else:
             waiting.append(key)
     for key in waiting[: len(free)]:
-        slot = _base_slot(key)
-        while slot not in free:
-            slot = (slot + 1) % len(BASE_COLORS)
+        own_slot = _base_slot(key)
+        slot = min(free, key=lambda slot: (slot - own_slot) % len(BASE_COLORS))
         free.remove(slot)
         colors[key] = BASE_COLORS[slot]
     _add_hashed_colors(colors, [key for key in waiting if key not in colors])
     chosen = np.array([colors[key] for key in keys], dtype=np.uint8).reshape(-1, 3)
     chosen.flags.writeable = False
     return chosen
+
+
+def hex_color(color: Iterable[int]) -> str:
+    """Write an sRGB colour as in HTML, for example "#00a596"."""
+    return f"#{bytes(color).hex()}"
 
 
 def oklab(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:

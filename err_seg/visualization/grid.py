@@ -20,7 +20,7 @@ class GridRow(NamedTuple):
 
 
 def fitting_size(size: tuple[int, int], cell: int = CELL) -> tuple[int, int]:
-    """Scale an image's (width, height) so that its longer side is a cell's."""
+    """Scale an image's size, (width, height) or (height, width), so that its longer side has ``cell`` pixels."""
     scale = cell / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 

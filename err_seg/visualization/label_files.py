@@ -37,14 +37,14 @@ def save_label_png(
     Raises:
         ValueError: for another shape, or a value that is neither a class nor ``ignore_label``.
     """
-    nothing = _check_labels(labels, len(class_names), ignore_label)
+    ignored = _check_labels(labels, len(class_names), ignore_label)
     if len(class_names) <= UNLABELED_8BIT:
-        image = Image.fromarray(np.where(nothing, np.uint8(UNLABELED_8BIT), labels.astype(np.uint8)))
+        image = Image.fromarray(np.where(ignored, np.uint8(UNLABELED_8BIT), labels.astype(np.uint8)))
         palette = np.zeros((256, 3), dtype=np.uint8)
         palette[: len(class_names)] = class_colors(class_names)
         image.putpalette(palette.tobytes())
     elif len(class_names) <= UNLABELED_16BIT:
-        image = Image.fromarray(np.where(nothing, np.uint16(UNLABELED_16BIT), labels.astype(np.uint16)))
+        image = Image.fromarray(np.where(ignored, np.uint16(UNLABELED_16BIT), labels.astype(np.uint16)))
     else:
         raise ValueError(f"{path}: a PNG file holds at most {UNLABELED_16BIT} classes, found {len(class_names)}")
     save_image(image, path, "PNG")
@@ -94,12 +94,12 @@ def rle_segments(
     Raises:
         ValueError: as for :func:`save_label_png`, or there are not N category ids.
     """
-    nothing = _check_labels(labels, len(class_names), ignore_label)
+    ignored = _check_labels(labels, len(class_names), ignore_label)
     ids = range(len(class_names)) if category_ids is None else category_ids
     if len(ids) != len(class_names):
         raise ValueError(f"expected a category id for each of {len(class_names)} classes, found {len(ids)}")
     segments = []
-    for label in np.unique(labels[~nothing]).tolist():
+    for label in np.unique(labels[~ignored]).tolist():
         mask = labels == label
         rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
         segment = {
@@ -183,10 +183,10 @@ def _check_labels(labels: Labels, num_classes: int, ignore_label: int | None) ->
     """Check a label map, and return (H, W) bool: where it holds ``ignore_label``."""
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"a label map is an (H, W) array of integers, found {labels.dtype} {labels.shape}")
-    nothing = np.zeros(labels.shape, dtype=bool) if ignore_label is None else labels == ignore_label
-    wrong = ~nothing & ((labels < 0) | (labels >= num_classes))
+    ignored = np.zeros(labels.shape, dtype=bool) if ignore_label is None else labels == ignore_label
+    wrong = ~ignored & ((labels < 0) | (labels >= num_classes))
     if wrong.any():
         y, x = np.argwhere(wrong)[0].tolist()
         allowed = f"0..{num_classes - 1}" + ("" if ignore_label is None else f" or {ignore_label}")
         raise ValueError(f"the label map holds {labels[y, x]} at row {y}, column {x}, expected {allowed}")
-    return nothing
+    return ignored

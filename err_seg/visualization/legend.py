@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from err_seg.text.vocabulary import Color
 from err_seg.visualization.text import drawable, shortened
-
-Color = tuple[int, int, int]
 
 BACKGROUND, INK, FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)
 OTHERS_COLOR = (200, 200, 200)
@@ -33,16 +32,25 @@ class Entry(NamedTuple):
     ink: Color = INK
 
 
-class _Text(NamedTuple):
-    """An entry as it is drawn: its name's font, its share as text, and the widths (pixels) of name and whole."""
+class _Cell:
+    """An entry as it is drawn: its name and share as text, the name's font and width, and the whole width (pixels)."""
 
-    color: Color
-    name: str
-    font: ImageFont.FreeTypeFont
-    ink: Color
-    share: str
-    name_width: float
-    width: int
+    def __init__(self, entry: Entry, size: int):
+        self.entry = entry
+        self.name, self.font = drawable(shortened(entry.name), size)
+        self.share = "" if entry.share is None else f"{entry.share:.1%}"
+        self.share_font: ImageFont.FreeTypeFont = drawable("", size)[1]
+        self.name_width = self.font.getlength(self.name)
+        margins = 3.6 if self.share else 2.5  # the square, and what is left blank, in sizes
+        self.width = round(self.name_width + self.share_font.getlength(self.share) + margins * size)
+
+    def draw(self, draw: ImageDraw.ImageDraw, x: float, y: float, size: int) -> None:
+        """Draw the entry with its upper left corner at a point."""
+        middle, top = y + _line(size) / 2, y + round(0.3 * size)
+        draw.rounded_rectangle((x, top, x + size, top + size), size // 4, fill=self.entry.color, outline=FAINT)
+        draw.text((x + 1.5 * size, middle), self.name, fill=self.entry.ink, font=self.font, anchor="lm")
+        share_x = x + 2.1 * size + self.name_width
+        draw.text((share_x, middle), self.share, fill=FAINT, font=self.share_font, anchor="lm")
 
 
 def draw_legend(entries: Sequence[Entry], width: int, size: int) -> Image.Image:
@@ -53,7 +61,7 @@ def draw_legend(entries: Sequence[Entry], width: int, size: int) -> Image.Image:
         width: in pixels.
         size: of the text, in pixels.
     """
-    columns = _columns([_text(entry, size) for entry in entries], width)
+    columns = _columns([_Cell(entry, size) for entry in entries], width)
     own = max(width, sum(_widths(columns)))
     image = Image.new("RGB", (own, len(columns[0]) * _line(size)), BACKGROUND)
     _draw(image, columns, size, (0, 0))
@@ -84,60 +92,47 @@ def add_legend(image: Image.Image, entries: Sequence[Entry], last: Sequence[Entr
     return canvas
 
 
-def _draw(image: Image.Image, columns: Sequence[Sequence[_Text]], size: int, corner: tuple[int, int]) -> None:
+def _draw(image: Image.Image, columns: Sequence[Sequence[_Cell]], size: int, corner: tuple[int, int]) -> None:
     """Draw columns of entries, starting at an upper left corner."""
-    draw, (_, plain), widths = ImageDraw.Draw(image), drawable("", size), _widths(columns)
-    for place, column in enumerate(columns):
-        x = corner[0] + sum(widths[:place])
-        for row, text in enumerate(column):
-            y = corner[1] + row * _line(size)
-            middle = y + _line(size) / 2
-            square = (x, y + round(0.3 * size), x + size, y + round(0.3 * size) + size)
-            draw.rounded_rectangle(square, radius=size // 4, fill=text.color, outline=FAINT)
-            draw.text((x + 1.5 * size, middle), text.name, fill=text.ink, font=text.font, anchor="lm")
-            draw.text((x + 2.1 * size + text.name_width, middle), text.share, fill=FAINT, font=plain, anchor="lm")
+    draw, (x, y) = ImageDraw.Draw(image), corner
+    for column, width in zip(columns, _widths(columns), strict=True):
+        for row, cell in enumerate(column):
+            cell.draw(draw, x, y + row * _line(size), size)
+        x += width
 
 
 def _line(size: int) -> int:
     return round(1.6 * size)
 
 
-def _widths(columns: Sequence[Sequence[_Text]]) -> list[int]:
-    return [max(text.width for text in column) for column in columns]
+def _widths(columns: Sequence[Sequence[_Cell]]) -> list[int]:
+    return [max(cell.width for cell in column) for column in columns]
 
 
-def _fit(entries: Sequence[Entry], last: Sequence[Entry], size: int, most: int, room: int) -> list[list[_Text]]:
+def _fit(entries: Sequence[Entry], last: Sequence[Entry], size: int, most: int, room: int) -> list[list[_Cell]]:
     """Arrange as many entries as fit into columns of at most ``most`` lines, within the width ``room`` where possible.
 
     Returns:
         The columns from the left, the first of them the longest.
     """
-    texts, ends = [_text(entry, size) for entry in entries], [_text(entry, size) for entry in last]
-    if len(texts) <= MOST_NAMES + 1:
+    cells, ends = [_Cell(entry, size) for entry in entries], [_Cell(entry, size) for entry in last]
+    # all of them, or the first ones and the sum of the rest
+    counts = [len(cells)] if len(cells) <= MOST_NAMES + 1 else []
+    for count in [*counts, *range(min(MOST_NAMES, len(cells) - 1), -1, -1)]:
+        shown, rest = cells[:count], entries[count:]
+        if rest:
+            more = Entry(OTHERS_COLOR, f"… and {len(rest)} more", sum(entry.share or 0.0 for entry in rest))
+            shown = [*shown, _Cell(more, size)]
         for width in (room, max(room, ROOM)):
-            if len((columns := _columns([*texts, *ends], width))[0]) <= most:
-                return columns
-    for count in range(min(MOST_NAMES, len(texts) - 1), -1, -1):
-        rest = entries[count:]
-        more = Entry(OTHERS_COLOR, f"… and {len(rest)} more", sum(entry.share or 0.0 for entry in rest))
-        for width in (room, max(room, ROOM)):
-            if len((columns := _columns([*texts[:count], _text(more, size), *ends], width))[0]) <= most:
+            if len((columns := _columns([*shown, *ends], width))[0]) <= most:
                 return columns
     return columns
 
 
-def _columns(texts: Sequence[_Text], room: int) -> list[list[_Text]]:
+def _columns(cells: Sequence[_Cell], room: int) -> list[list[_Cell]]:
     """Set entries in as few lines as a width allows, in columns that are as wide as their own entries."""
-    for lines in range(1, len(texts) + 1):
-        columns = [list(texts[start : start + lines]) for start in range(0, len(texts), lines)]
+    for lines in range(1, len(cells) + 1):
+        columns = [list(cells[start : start + lines]) for start in range(0, len(cells), lines)]
         if sum(_widths(columns)) <= room:
             break
     return columns
-
-
-def _text(entry: Entry, size: int) -> _Text:
-    (name, font), (_, plain) = drawable(shortened(entry.name), size), drawable("", size)
-    share, name_width = "" if entry.share is None else f"{entry.share:.1%}", font.getlength(name)
-    margins = 3.6 if share else 2.5  # the square, and what is left blank, in sizes
-    width = round(name_width + plain.getlength(share) + margins * size)
-    return _Text(entry.color, name, font, entry.ink, share, name_width, width)

@@ -23,7 +23,7 @@ def overlay(
     vocabulary: Sequence[str],
     *,
     legend: bool = True,
-    nothing: str | None = None,
+    unlabeled_name: str | None = None,
     names: bool = False,
 ) -> Image.Image:
     """Lay labels over an image.
@@ -33,7 +33,7 @@ def overlay(
         labels: (H, W) integers, indices into the vocabulary; others (an ignore label) stay unpainted.
         vocabulary: class names; a name's colour does not depend on the image.
         legend: add a legend below, largest area first, no taller than the image.
-        nothing: what the legend calls unpainted pixels; ``None`` leaves them out of it.
+        unlabeled_name: the legend's entry for unpainted pixels; ``None`` leaves them out of it.
         names: also write the names on the regions.
 
     Returns:
@@ -48,23 +48,15 @@ def overlay(
     painted = (labels >= 0) & (labels < len(vocabulary))
     photograph = Image.fromarray(image)
     paint = Image.fromarray(colors[np.where(painted, labels, 0)])
-    painted_over = Image.composite(Image.blend(photograph, paint, OPACITY), photograph, Image.fromarray(painted))
-    _draw_contours(painted_over, labels)
+    drawn = Image.composite(Image.blend(photograph, paint, OPACITY), photograph, Image.fromarray(painted))
+    _draw_contours(drawn, labels)
     if names:
-        write_names(painted_over, labels, vocabulary)
+        write_names(drawn, labels, vocabulary)
     if not legend:
-        return painted_over
+        return drawn
     unpainted = float(1 - painted.mean())
-    last = [Entry(UNLABELED_COLOR, nothing, unpainted)] if nothing is not None and unpainted > 0 else []
-    return add_legend(painted_over, legend_entries(labels, vocabulary), last)
-
-
-def contours(labels: np.ndarray) -> np.ndarray:
-    """Mark the pixels whose right or lower neighbour has another label: (H, W) to (H, W) bool."""
-    edges = np.zeros(labels.shape, dtype=bool)
-    edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    edges[:-1] |= labels[:-1] != labels[1:]
-    return edges
+    last = [Entry(UNLABELED_COLOR, unlabeled_name, unpainted)] if unlabeled_name is not None and unpainted > 0 else []
+    return add_legend(drawn, legend_entries(labels, vocabulary), last)
 
 
 def area_shares(labels: np.ndarray, num_classes: int) -> list[tuple[int, float]]:
@@ -76,20 +68,19 @@ def area_shares(labels: np.ndarray, num_classes: int) -> list[tuple[int, float]]
 
 
 def legend_entries(labels: np.ndarray, vocabulary: Sequence[str]) -> list[Entry]:
-    """List the colour, name and area share of the classes that a label map shows, largest first.
-
-    Args:
-        labels, vocabulary: as for :func:`overlay`.
-    """
+    """List the colour, name and area share of the classes in a label map (H, W), largest first."""
     colors = class_colors(vocabulary).tolist()
     shares = area_shares(labels, len(vocabulary))
     return [Entry(tuple(colors[index]), first_synonym(vocabulary[index]), share) for index, share in shares]
 
 
 def _draw_contours(image: Image.Image, labels: np.ndarray) -> None:
-    """Lighten the contours of a label map in an image of the same size, in place."""
-    edges = Image.fromarray(contours(labels).astype(np.uint8) * round(255 * CONTOUR_LIGHT))
+    """Lighten the pixels whose right or lower neighbour has another label, in an image of the same size, in place."""
+    edges = np.zeros(labels.shape, dtype=np.uint8)
+    edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edges[:-1] |= labels[:-1] != labels[1:]
+    mask = Image.fromarray(edges * round(255 * CONTOUR_LIGHT))
     width = 1 + max(labels.shape) // PIXELS_PER_CONTOUR
     if width > 1:
-        edges = edges.filter(ImageFilter.MaxFilter(2 * (width // 2) + 1))
-    image.paste((255, 255, 255), mask=edges)
+        mask = mask.filter(ImageFilter.MaxFilter(2 * (width // 2) + 1))
+    image.paste((255, 255, 255), mask=mask)

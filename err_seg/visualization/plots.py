@@ -14,6 +14,7 @@ from matplotlib.image import AxesImage
 from PIL import Image, ImageFont
 
 from err_seg.utils.files import atomic_write
+from err_seg.visualization.grid import fitting_size
 from err_seg.visualization.text import drawable, first_synonym, shortened
 
 COLUMNS = 3
@@ -70,9 +71,9 @@ def _class_text(name: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Shrink an image so that its longest side is at most 480 pixels."""
-    scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    """Shrink an image so that its longer side is at most 480 pixels."""
+    height, width = image.shape[:2]
+    size = fitting_size((width, height), min(LONGEST_SIDE, max(height, width)))
     return np.asarray(Image.fromarray(image).resize(size))
 
 

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from err_seg.visualization.regions import Labels, Region, find_regions
+from err_seg.visualization.label_files import Labels
+from err_seg.visualization.regions import Region, find_regions
 from err_seg.visualization.text import drawable, first_synonym, shortened
 
 INK, OUTLINE = (255, 255, 255), (0, 0, 0)  # white with a dark edge can be read on any colour

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as mask_utils
 
-Labels = NDArray[np.integer[Any]]
+from err_seg.visualization.label_files import Labels
+
 Ring = NDArray[np.float64]
 
 
@@ -67,15 +68,9 @@ def find_regions(
         scores: (H, W), each pixel's probability of its class.
         min_area: leave out what has fewer pixels.
     """
-    found = np.unique(labels).tolist()
-    parts = [
-        region
-        for label in found
-        if 0 <= label < len(names)
-        for region in _parts(labels, label, names[label], scores)
-        if region.area >= min_area
-    ]
-    return sorted(parts, key=lambda region: -region.area)
+    shown = [label for label in np.unique(labels).tolist() if 0 <= label < len(names)]
+    regions = [region for label in shown for region in _parts(labels, label, names[label], scores)]
+    return sorted((region for region in regions if region.area >= min_area), key=lambda region: -region.area)
 
 
 def _parts(labels: Labels, label: int, name: str, scores: NDArray[np.float32] | None) -> Iterator[Region]:
@@ -112,9 +107,10 @@ def to_geojson(regions: Iterable[Region], simplify: float = 1.0) -> dict[str, An
     features = []
     for region in regions:
         polygons = [[ring.tolist() for ring in polygon] for polygon in region.outlines(simplify)]
-        shape = ("Polygon", polygons[0]) if len(polygons) == 1 else ("MultiPolygon", polygons)
         properties = {"class": region.name, "label": region.label, "area": region.area, **_score(region)}
-        geometry = dict(zip(("type", "coordinates"), shape, strict=True))
+        geometry: dict[str, Any] = {"type": "MultiPolygon", "coordinates": polygons}
+        if len(polygons) == 1:
+            geometry = {"type": "Polygon", "coordinates": polygons[0]}
         features.append({"type": "Feature", "properties": properties, "geometry": geometry})
     return {"type": "FeatureCollection", "features": features}
 
@@ -132,8 +128,17 @@ def coco_dataset(
     """
     image = {"id": 1, "file_name": file_name, "height": size[0], "width": size[1]}
     annotations = [
-        {"id": number, "image_id": 1, **annotation}
-        for number, annotation in enumerate(coco_annotations(regions, size), start=1)
+        {
+            "id": number,
+            "image_id": 1,
+            "category_id": region.label + 1,
+            "segmentation": {"size": list(size), "counts": _run_lengths(region, size)},
+            "area": region.area,
+            "bbox": list(region.box),
+            "iscrowd": 0,
+            **_score(region),
+        }
+        for number, region in enumerate(regions, start=1)
     ]
     # ids begin at 1, since some readers take 0 for the background
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
@@ -159,26 +164,6 @@ def join_coco(parts: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Itera
     rest = {**coco_dataset("", (0, 0), (), names), "images": images, "info": info}
     del rest["annotations"]
     yield "\n], " + json.dumps(rest, ensure_ascii=False)[1:] + "\n"
-
-
-def coco_annotations(regions: Iterable[Region], size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Describe the regions of an image as COCO's annotations, without ``id`` and ``image_id``.
-
-    Args:
-        regions: see :func:`find_regions`.
-        size: (H, W) of the label map.
-    """
-    return [
-        {
-            "category_id": region.label + 1,
-            "segmentation": {"size": list(size), "counts": _run_lengths(region, size)},
-            "area": region.area,
-            "bbox": list(region.box),
-            "iscrowd": 0,
-            **_score(region),
-        }
-        for region in regions
-    ]
 
 
 def _run_lengths(region: Region, size: tuple[int, int]) -> str:

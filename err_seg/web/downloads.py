@@ -18,20 +18,20 @@ FileKind = Literal["labels", "overlay", "coco"]
 FILE_KINDS: tuple[FileKind, ...] = get_args(FileKind)
 
 
-class Labelled(NamedTuple):
+class StoredResult(NamedTuple):
     """What the files of a result are made of.
 
     Attributes:
         path: the image.
         segmentation: its prediction, of the image's own size.
-        words: the classes.
-        names: whether the overlay has names on its regions.
+        label_set: the classes.
+        region_names: whether the overlay has names on its regions.
     """
 
     path: Path
     segmentation: Segmentation
-    words: LabelSet
-    names: bool
+    label_set: LabelSet
+    region_names: bool
 
 
 class Downloads:
@@ -45,12 +45,12 @@ class Downloads:
     def __init__(self, uploads: Uploads, source: WeightsSource | None = None):
         self.uploads = uploads
         self.weights = replace(source, file=Path(source.file).name).facts() if source else None
-        self.results: OrderedDict[str, Labelled] = OrderedDict()
+        self.results: OrderedDict[str, StoredResult] = OrderedDict()
 
-    def keep(self, labelled: Labelled) -> str:
+    def keep(self, result: StoredResult) -> str:
         """Keep a result, in the place of the oldest if there are many; return its key."""
         key = secrets.token_hex(16)
-        self.results[key] = labelled
+        self.results[key] = result
         while len(self.results) > MOST_RESULTS:
             self.results.popitem(last=False)
         return key
@@ -59,19 +59,23 @@ class Downloads:
         """Write a file of a result at the image's own size, unless it was written before; return its path.
 
         Raises:
-            NoSuchUpload: there is no such result any more, or its image is gone.
+            NoSuchUpload: the result or its image is gone.
         """
-        labelled = self.results.get(key)
-        if labelled is None:
+        stored = self.results.get(key)
+        if stored is None:
             raise NoSuchUpload
-        path, segmentation, words, names = labelled
         folder = self.uploads.folder / key
-        (file,) = result_paths(path.stem, [kind], folder)
+        (file,) = result_paths(stored.path.stem, [kind], folder)
         if not file.exists():
-            image = read_image(self.uploads.find(str(path)))
-            whole = replace(segmentation)  # its labels do not stay in memory
-            labels, shown = words.labels(whole), (None, None, names, self.weights)
-            result = Result(path.stem, path.name, image, whole, labels, words, *shown)
+            result = Result(
+                name=stored.path.stem,
+                source=stored.path.name,
+                image=read_image(self.uploads.find(str(stored.path))),
+                segmentation=replace(stored.segmentation),  # whose labels do not stay in memory
+                label_set=stored.label_set,
+                region_names=stored.region_names,
+                weights=self.weights,
+            )
             folder.mkdir(exist_ok=True)
             write_result(result, [kind], folder)
         return file

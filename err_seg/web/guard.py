@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from err_seg.web.downloads import FILE_KINDS
@@ -35,7 +36,7 @@ HEADERS = {b"referrer-policy": b"no-referrer", b"x-content-type-options": b"nosn
 
 
 class UploadedImage(BaseModel):
-    """The path of an upload. Everything else that a client says about it is ignored."""
+    """The path of an upload. Everything else in a client's description of it is ignored."""
 
     path: StrictStr
 
@@ -98,12 +99,12 @@ class Guard:
             except RuntimeError as error:
                 if not isinstance(error.__cause__, HTTPException):
                     raise
-                # no such event was begun; Gradio has told the client so before it failed
+                # no such event was begun; Gradio has answered so before it failed
                 await send({"type": "http.response.body", "body": b""})
         elif scope["method"] == "POST" and path == UPLOAD:
-            await self._hand_on(scope, await _read(receive, MAX_UPLOAD + MAX_FRAME), receive, send)
+            await self._hand_on(scope, await _read(scope, receive, MAX_UPLOAD + MAX_FRAME), receive, send)
         elif scope["method"] == "POST" and path in EVENTS:
-            await self._hand_on(scope, self._checked(path, await _read(receive, MAX_EVENT)), receive, send)
+            await self._hand_on(scope, self._checked(path, await _read(scope, receive, MAX_EVENT)), receive, send)
         else:
             raise HTTPException(HTTPStatus.NOT_FOUND)
 
@@ -147,19 +148,18 @@ class Guard:
             raise HTTPException(HTTPStatus.FORBIDDEN, str(error)) from error
 
 
-async def _read(receive: Receive, most: int) -> bytes:
+async def _read(scope: Scope, receive: Receive, most: int) -> bytes:
     """Read a request's body.
 
     Raises:
         HTTPException: 413 if it has more than ``most`` bytes.
     """
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise HTTPException(HTTPStatus.BAD_REQUEST, "the request ended too early")
-        body += message.get("body", b"")
-        if len(body) > most:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {most / 2**20:.0f} MiB")
-        if not message.get("more_body", False):
-            return bytes(body)
+    try:
+        async for part in Request(scope, receive).stream():
+            body += part
+            if len(body) > most:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {most / 2**20:.0f} MiB")
+    except ClientDisconnect as error:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "the request ended too early") from error
+    return bytes(body)

@@ -1,6 +1,7 @@
 """From an upload and the page's settings to what the page shows: images, tables and files."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,14 +11,15 @@ import numpy as np
 from PIL import Image
 
 from err_seg.data import ImageReadError, read_image
-from err_seg.jobs.formats import UNLABELED_NAME, Result
-from err_seg.jobs.label_set import UNLABELED, LabelSet, LabelSetError, parse_words, split_names
+from err_seg.jobs.formats import UNLABELED_NAME, Result, kept_by_score
+from err_seg.jobs.label_set import UNLABELED, LabelSetError, parse_label_set, split_names
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import ROOM_FOR_NAMES, Segmentation
-from err_seg.visualization.colors import class_colors
-from err_seg.visualization.overlay import OPACITY, area_shares, overlay
+from err_seg.visualization.colors import class_colors, hex_color
+from err_seg.visualization.grid import fitting_size
+from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR, area_shares
 from err_seg.visualization.text import first_synonym
-from err_seg.web.downloads import Downloads, FileKind, Labelled
+from err_seg.web.downloads import Downloads, FileKind, StoredResult
 
 # Pillow reads many more, some of them, such as EPS, by programs that are not safe with files of strangers
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
@@ -56,7 +58,7 @@ def label_upload(
     background: str,
     threshold: float,
     num_kept: int,
-    with_names: bool,
+    region_names: bool,
 ) -> Answer:
     """Label an uploaded image.
 
@@ -64,49 +66,49 @@ def label_upload(
         model: see :func:`err_seg.load`.
         downloads: what makes the files of results.
         path: the image.
-        names, background: words, see :func:`err_seg.jobs.split_names`.
+        names, background: class names, see :func:`err_seg.jobs.split_names`.
         threshold: pixels whose highest probability, in 0..1, is below this are none of the classes.
         num_kept: K.
-        with_names: write the names on the regions of overlays.
+        region_names: write the names on the regions of overlays.
 
     Raises:
         ImageReadError: no image, a damaged one, or one of too many pixels.
-        LabelSetError, VocabularyError: words that cannot be used.
+        LabelSetError, VocabularyError: class names that cannot be used.
     """
     if path is None:
         raise ImageReadError("Choose an image first.")
-    words = parse_words(split_names(names), [background, str(threshold)])
-    if len(words.vocabulary) > MAX_CLASSES:
-        raise LabelSetError(f"{len(words.vocabulary)} classes; this page takes up to {MAX_CLASSES}")
+    label_set = parse_label_set(split_names(names), [background, str(threshold)])
+    num_names, classes = len(label_set.vocabulary), label_set.classes
+    if num_names > MAX_CLASSES:
+        raise LabelSetError(f"{num_names} classes; this page takes up to {MAX_CLASSES}")
     check_image(path)
     start = time.perf_counter()
     image = read_image(path)
-    whole = model.predict([image], words.vocabulary, num_kept=int(num_kept))[0]
+    whole = model.predict([image], label_set.vocabulary, num_kept=int(num_kept))[0]
     seconds = time.perf_counter() - start
-    note = f"{seconds:.2f} s on {model.device.type}; {len(whole.kept)} of {len(words.vocabulary)} classes kept."
+    note = f"{seconds:.2f} s on {model.device.type}; {len(whole.kept)} of {num_names} classes kept."
 
     whole = replace(whole, source=None).cpu()  # nothing of the image's own size stays in memory
     height, width = shown_size(whole.size)
-    pixels = np.asarray(Image.fromarray(image).resize((width, height)))
-    small = whole.resized((height, width))
-    shown = Result(path.stem, path.name, pixels, small, words.labels(small), words, names=with_names)
-    painted = overlay(shown.image, shown.labels, words.classes, legend=False, names=with_names)
-    masks, color_map = annotations(shown.labels, words)
-    plain = Image.fromarray(shown.image)
+    plain = Image.fromarray(image).resize((width, height))
+    shown = Result(
+        name=path.stem,
+        source=path.name,
+        image=np.asarray(plain),
+        segmentation=whole.resized((height, width)),
+        label_set=label_set,
+    )
+    masks, color_map = annotations(shown.labels, classes)
+    key = downloads.keep(StoredResult(path, whole, label_set, region_names))
+    links = (f'<a download href="results/{key}/{kind}">{name}</a>' for kind, name in FILE_NAMES.items())
     return Answer(
         note,
-        (plain, painted),
+        (plain, shown.overlay(legend=False, names=region_names)),
         gr.AnnotatedImage((plain, masks), color_map=color_map),
         area_table(shown),
         kept_rows(whole),
-        file_links(downloads.keep(Labelled(path, whole, words, with_names))),
+        f"Download at the image's own size: {' '.join(links)}",
     )
-
-
-def file_links(key: str) -> str:
-    """Link to the files of the result with this key, see :class:`Downloads`."""
-    links = (f'<a download href="results/{key}/{kind}">{name}</a>' for kind, name in FILE_NAMES.items())
-    return f"Download at the image's own size: {' '.join(links)}"
 
 
 def check_image(path: Path) -> None:
@@ -131,23 +133,22 @@ def check_image(path: Path) -> None:
 def shown_size(size: tuple[int, int]) -> tuple[int, int]:
     """Return the size (H, W) at which an image is shown: large enough for names, and no larger than needed."""
     longer = max(size)
-    scale = min(1.0, SHOWN_SIDE / longer) * max(1, -(-ROOM_FOR_NAMES // longer))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    return fitting_size(size, min(SHOWN_SIDE, longer) * max(1, -(-ROOM_FOR_NAMES // longer)))
 
 
-def annotations(labels: np.ndarray, words: LabelSet) -> tuple[list[tuple[np.ndarray, str]], dict[str, str]]:
+def annotations(labels: np.ndarray, classes: Sequence[str]) -> tuple[list[tuple[np.ndarray, str]], dict[str, str]]:
     """Turn labels (h, w) into each class's mask (h, w) and legend entry, largest first, and the entries' colours."""
-    colors = class_colors(words.classes)
+    colors = class_colors(classes)
     masks, color_map = [], {}
-    for index, share in area_shares(labels, len(words.classes)):
-        entry = f"{first_synonym(words.classes[index])} {share:.1%}"
+    for index, share in area_shares(labels, len(classes)):
+        entry = f"{first_synonym(classes[index])} {share:.1%}"
         masks.append(((labels == index).astype(np.float32) * OPACITY, entry))
-        color_map[entry] = "#" + bytes(colors[index]).hex()
-    nothing = float((labels == UNLABELED).mean())
-    if nothing > 0:
-        entry = f"{UNLABELED_NAME} {nothing:.1%}"
+        color_map[entry] = hex_color(colors[index])
+    unlabeled = float((labels == UNLABELED).mean())
+    if unlabeled > 0:
+        entry = f"{UNLABELED_NAME} {unlabeled:.1%}"
         masks.append((np.zeros(labels.shape, dtype=np.float32), entry))
-        color_map[entry] = "#ffffff"
+        color_map[entry] = hex_color(UNLABELED_COLOR)
     return masks, color_map
 
 
@@ -156,18 +157,16 @@ def area_table(result: Result) -> dict[str, Any]:
 
     The edge of a name has the colour of its class.
     """
-    colors = class_colors(result.words.classes)
+    colors = class_colors(result.label_set.classes)
     rows = [(first_synonym(row["name"]), row["share"], row["score"], colors[row["label"]]) for row in result.table]
-    if nothing := result.areas.get(UNLABELED):
-        rows.append((UNLABELED_NAME, nothing / result.labels.size, None, (255, 255, 255)))
+    if result.unlabeled:
+        rows.append((UNLABELED_NAME, result.unlabeled / result.labels.size, None, UNLABELED_COLOR))
     shown = [[name, f"{share:.1%}", "" if score is None else f"{score:.2f}"] for name, share, score, _ in rows]
-    styles = [[f"border-left: 1em solid #{bytes(color).hex()}", "", ""] for *_, color in rows]
+    styles = [[f"border-left: 1em solid {hex_color(color)}", "", ""] for *_, color in rows]
     # the numbers are what the table is sorted by
     return {"data": [[*row[:3]] for row in rows], "metadata": {"display_value": shown, "styling": styles}}
 
 
 def kept_rows(result: Segmentation) -> Rows:
     """List the kept classes and their CRM scores, the highest first."""
-    scores = result.class_scores.cpu()
-    order = sorted(result.kept.tolist(), key=lambda i: (-scores[i].item(), i))
-    return [[first_synonym(result.vocabulary[i]), f"{scores[i]:.1f}"] for i in order]
+    return [[first_synonym(name), f"{score:.1f}"] for name, score in kept_by_score(result)]

@@ -14,35 +14,35 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import VocabularyError
 from err_seg.text.vocabularies import vocabularies
 from err_seg.web.downloads import Downloads
+from err_seg.web.drawing_widget import drawing_widget
 from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, UploadedImage
 from err_seg.web.labelling import Answer, label_upload
-from err_seg.web.sketch import sketch
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MOST_KEPT = 64
 WAITING = 16
 MINUTE = 60
-FIRST_WORDS = "the words from the start"
-HINT = f"<p>LabelSet that this model knows: choose “{FIRST_WORDS}” under “Vocabularies”.</p>"
+INITIAL_NAMES = "the initial class names"
+HINT = f"<p>For class names that this model can encode, choose “{INITIAL_NAMES}” under “Vocabularies”.</p>"
 Share: TypeAlias = Annotated[StrictFloat, Field(ge=0, le=1)]
 NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
 
 
 def build_page(
-    model: ERRSeg, words: str, uploads: Uploads, downloads: Downloads, samples: Sequence[Path] = ()
+    model: ERRSeg, classes: str, uploads: Uploads, downloads: Downloads, samples: Sequence[Path] = ()
 ) -> gr.Blocks:
     """Lay the page out.
 
     Args:
         model: see :func:`err_seg.load`.
-        words: first content of the field for class names.
+        classes: first content of the field for class names.
         uploads: the files that may be labelled.
         downloads: what makes the files of results.
         samples: some of these, to try.
     """
     page = gr.Blocks(title="ERR-Seg", analytics_enabled=False, delete_cache=(10 * MINUTE, 60 * MINUTE))
     with page:
-        gr.Markdown("# ERR-Seg\nAn image and your words in, a label for every pixel out.")
+        gr.Markdown("# ERR-Seg\nSegment any image with any list of class names.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 upload = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Image", height=300)
@@ -50,8 +50,8 @@ def build_page(
                 if samples:
                     gr.Examples([[str(path)] for path in samples], [upload], label="Samples", cache_examples=False)
                 with gr.Accordion("Draw an image", open=False):
-                    sketch(upload)
-                names = class_names(words)
+                    drawing_widget(upload)
+                names = class_names(classes)
                 button = gr.Button("Label the image", variant="primary")
                 with gr.Accordion("Settings", open=False):
                     inputs = [upload, names, *settings(model.num_kept or MOST_KEPT)]
@@ -70,16 +70,16 @@ def build_page(
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
 
 
-def class_names(words: str) -> gr.Textbox:
+def class_names(classes: str) -> gr.Textbox:
     """Lay out the field for class names, and a list of vocabularies that fills it."""
     info = "with commas between, or one a line; the name of a vocabulary stands for its names"
-    names = gr.Textbox(words, label="Classes", info=info, lines=3, max_lines=8)
+    names = gr.Textbox(classes, label="Classes", info=info, lines=3, max_lines=8)
     sizes = [(f"{name}: {size} names", name) for name, size in vocabularies().items()]
     known = gr.Dropdown(
-        [(FIRST_WORDS, words), *sizes],
+        [(INITIAL_NAMES, classes), *sizes],
         value=None,
         label="Vocabularies",
-        info="choose one in the place of these words",
+        info="choose one in the place of these names",
     )
     known.input(None, known, [names, known], js="name => [name, null]", api_visibility="private")
     return names
@@ -87,7 +87,7 @@ def class_names(words: str) -> gr.Textbox:
 
 def settings(num_kept: int) -> list[gr.components.Component]:
     """Lay out the settings that a first try leaves alone."""
-    background = gr.Textbox("", label="None of these", info="further words; their pixels stay unpainted")
+    background = gr.Textbox("", label="None of these", info="further names; their pixels stay unpainted")
     threshold = gr.Slider(0, 1, 0, step=0.01, label="Least probability", info="below it: none of these")
     kept = gr.Slider(1, MOST_KEPT, num_kept, step=1, label="Classes kept (K)")
     with_names = gr.Checkbox(True, label="Names on the regions")

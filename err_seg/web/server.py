@@ -23,7 +23,7 @@ LEAST_FREE = 500 * 2**20  # bytes of the disk that uploads leave free
 
 def create_app(
     model: ERRSeg,
-    words: str,
+    classes: str,
     folder: str | Path,
     samples: Sequence[str | Path] = (),
     framed_by: Sequence[str] = (),
@@ -33,7 +33,7 @@ def create_app(
     It serves only uploads of at most 20 MB, their results and the samples, and no other file of the machine.
 
     Args:
-        model, words: see :func:`build_page`.
+        model, classes: see :func:`build_page`.
         folder: an existing folder for uploads, results and copies of the samples; it should hold nothing else, since
             everything in it can be downloaded. ``GRADIO_TEMP_DIR`` is set to it, so that Gradio uses it.
         samples: images to try.
@@ -85,7 +85,7 @@ def create_app(
         page.upload_file_set.add(str(path))
         return FileResponse(path, filename=path.name)
 
-    page = build_page(model, words, uploads, downloads, copies)
+    page = build_page(model, classes, uploads, downloads, copies)
     gr.mount_gradio_app(
         app, page, path="/", show_error=False, max_file_size=MAX_UPLOAD, footer_links=[], ssr_mode=False
     )

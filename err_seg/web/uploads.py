@@ -48,16 +48,11 @@ class Uploads:
             pass
         raise NoSuchUpload
 
-    def new_folder(self) -> Path:
-        """Make a folder that nobody can guess."""
-        path = self.folder / secrets.token_hex(16)
-        path.mkdir()
-        return path
-
     def store(self, name: str, content: BinaryIO) -> Path:
         """Write a file under a path that nobody can guess; of its name, letters, digits, ``.`` and ``-`` are kept."""
         safe = re.sub(r"[^\w.-]+", "_", Path(name).name)[-LONGEST_NAME:].lstrip(".") or "image"
-        path = self.new_folder() / safe
+        path = self.folder / secrets.token_hex(16) / safe
+        path.parent.mkdir()
         with path.open("wb") as file:
             shutil.copyfileobj(content, file)
         return path

@@ -82,7 +82,7 @@ def image(path, **more):
     return {"path": str(path), "meta": META, **more}
 
 
-def translate_errors(site, event):
+def wait_for_answer(site, event):
     """Wait for an event's answer."""
     stream = site.ask("GET", f"{CALL}/{event}").body.decode()
     return json.loads(stream.split("event: complete\ndata: ")[1].splitlines()[0])

@@ -48,7 +48,7 @@ def test_what_does_not_say_where_it_lies_is_reported(run_predict, map_file, rast
     save(tmp_path / "photo.png")
     status, _, errors = run_predict(map_file, tmp_path / "photo.png", "--format", "geotiff")
     assert status == 1
-    assert "photo.png: does not say where it lies; write --format labels instead" in errors
+    assert "photo.png: is not georeferenced; write --format labels instead" in errors
     assert (tmp_path / "out/map_labels.tif").is_file()
 
 

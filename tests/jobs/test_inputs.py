@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from err_seg.jobs import Item, LabelSetError, Problem, collect_sources, iterate_items, parse_words, split_names
+from err_seg.jobs import Item, LabelSetError, Problem, collect_sources, iterate_items, parse_label_set, split_names
 from err_seg.jobs import video as video_module
 from err_seg.jobs.inputs import name_sources
 from tests.helpers.predicting import files, save
@@ -95,10 +95,10 @@ def test_words():
     assert split_names("cat, dog ,, grass,") == ("cat", "dog", "grass")
     assert split_names("cat; sofa, couch;") == ("cat", "sofa, couch")
     assert split_names("cat\nsofa, couch\r\n\n") == ("cat", "sofa, couch")
-    words = parse_words(["cat", "wall"], ["wall, floor", "0.25"])
+    words = parse_label_set(["cat", "wall"], ["wall, floor", "0.25"])
     assert (words.classes, words.background, words.threshold) == (("cat",), ("wall", "floor"), 0.25)
     with pytest.raises(LabelSetError, match="besides the background"):
-        parse_words(["wall"], ["wall"])
+        parse_label_set(["wall"], ["wall"])
 
 
 def test_addresses_are_named_by_their_files():

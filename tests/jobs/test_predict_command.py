@@ -15,7 +15,7 @@ from PIL import Image
 from err_seg.data import load_vocabulary
 from err_seg.evaluation import labels_from_rle, load_label_png, load_rle_json
 from err_seg.jobs import formats as formats_module
-from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_words
+from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set
 from err_seg.utils.files import atomic_write
 from tests.helpers.predicting import files, save
 from tests.helpers.toy import REPOSITORY, VOCABULARY
@@ -241,7 +241,7 @@ def test_processes_share_the_images_out(run_predict, tmp_path, monkeypatch):
 
 
 def test_background_words_become_nothing(toy, images):
-    words = parse_words(VOCABULARY, ["traffic light, wall", "0.0"])
+    words = parse_label_set(VOCABULARY, ["traffic light, wall", "0.0"])
     assert words.vocabulary == ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light", "wall")
     result = toy.predict(images[:1], words.vocabulary)[0]
     labels, plain = words.labels(result), result.labels.numpy().astype(int)

@@ -170,6 +170,8 @@ def test_what_looks_like_a_image_or_video_is_named_with_what_it_needs(run_predic
     save(tmp_path / "in/good.png")
     Image.new("RGB", (9, 9)).save(tmp_path / "in/deep.tif")
     (tmp_path / "in/deep.tif").rename(tmp_path / "in" / name)  # many raw files begin like TIFF, with a thumbnail
+    if is_video(Path(name)):
+        (tmp_path / "in" / name).write_text("in no format that OpenCV reads")
     for other in ("notes.txt", "paper.pdf", "model.onnx", "noending"):
         (tmp_path / "in" / other).write_text("neither")
     for argument in ("in", f"in/{name}"):

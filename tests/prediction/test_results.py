@@ -8,7 +8,7 @@ import torch
 
 from err_seg import Segmentation, TooLargeError
 from err_seg.evaluation import load_label_png, rle_segments, save_label_png
-from err_seg.jobs import parse_words
+from err_seg.jobs import parse_label_set
 from err_seg.prediction import class_maps
 from tests.helpers.results import a_result
 
@@ -34,7 +34,7 @@ def test_labels_have_the_smallest_type_that_holds_them(num_classes, dtype):
     # the last class of all is one of them
     last = Segmentation(result.probabilities[:1], torch.tensor([num_classes - 1]), *list(vars(result).values())[2:5])
     assert last.labels.unique().tolist() == [num_classes - 1]
-    words = parse_words(last.vocabulary[:-1], [last.vocabulary[-1]])
+    words = parse_label_set(last.vocabulary[:-1], [last.vocabulary[-1]])
     assert np.unique(words.labels(last)).tolist() == [-1]
     assert words.labels(last).dtype.itemsize == max(2, dtype.itemsize)
 
@@ -53,7 +53,7 @@ def test_looking_at_a_result_keeps_a_byte_a_pixel():
 
 def test_a_threshold_is_for_scores():
     result = a_result()
-    words = parse_words(result.vocabulary, ["0.7"])
+    words = parse_label_set(result.vocabulary, ["0.7"])
     expected = np.where(result.scores.numpy() < 0.7, -1, result.labels.numpy().astype(int))
     assert (expected == -1).any()
     assert (words.labels(result) == expected).all()

@@ -53,7 +53,9 @@ def labels_of(num_classes, size, unlabelled=0):
 @pytest.mark.parametrize("num_classes", [1, 3, 25, 26, 150])
 def test_legend_is_no_taller_than_its_image(size, num_classes):
     names = [f"{kind} {i}" for i, kind in enumerate(["thing", "stuff of a very long name", "山"] * 50)][:num_classes]
-    image = overlay(np.zeros((*size, 3), np.uint8), labels_of(num_classes, size, 9), names, nothing="none of these")
+    image = overlay(
+        np.zeros((*size, 3), np.uint8), labels_of(num_classes, size, 9), names, unlabeled_name="none of these"
+    )
     assert size[0] < image.height <= 2 * size[0]
     assert size[1] <= image.width <= max(size[1], ROOM + 2 * SMALLEST)
 
@@ -61,12 +63,10 @@ def test_legend_is_no_taller_than_its_image(size, num_classes):
 def shown(monkeypatch, size, entries, last=()):
     """Return the names and shares that a legend shows."""
     drawn = []
-    text = legend._text
-    monkeypatch.setattr(legend, "_text", lambda entry, size: text(entry, size)._replace(color=(1, 2, 3)))
     fit = legend._fit
     monkeypatch.setattr(legend, "_fit", lambda *args: drawn.append(fit(*args)) or drawn[-1])
     legend.add_legend(Image.new("RGB", size[::-1]), entries, last)
-    return [(text.name, text.share) for column in drawn[-1] for text in column]
+    return [(cell.name, cell.share) for column in drawn[-1] for cell in column]
 
 
 def test_what_does_not_fit_is_summed_up(monkeypatch):

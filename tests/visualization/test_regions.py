@@ -9,7 +9,7 @@ from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 
 from err_seg.utils.files import write_pieces
-from err_seg.visualization.regions import coco_annotations, coco_dataset, find_regions, join_coco, to_geojson
+from err_seg.visualization.regions import coco_dataset, find_regions, join_coco, to_geojson
 
 NAMES = ["wall", "cat", "dog"]
 LABELS = np.array(
@@ -114,8 +114,10 @@ def test_run_lengths_are_those_of_pycocotools(size):
     random = np.random.default_rng(0)
     for classes in (1, 2, 2, 3, 5):
         labels = random.integers(0, classes, size).repeat(2, 0).repeat(2, 1)
-        regions = find_regions(labels, [str(label) for label in range(classes)])
-        for region, annotation in zip(regions, coco_annotations(regions, labels.shape), strict=True):
+        names = [str(label) for label in range(classes)]
+        regions = find_regions(labels, names)
+        annotations = coco_dataset("", labels.shape, regions, names)["annotations"]
+        for region, annotation in zip(regions, annotations, strict=True):
             x, y, width, height = region.box
             whole = np.zeros(labels.shape, dtype=np.uint8, order="F")
             whole[y : y + height, x : x + width] = region.mask

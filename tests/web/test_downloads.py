@@ -15,13 +15,13 @@ from err_seg.utils.fingerprint import WeightsSource
 from err_seg.web.downloads import Downloads
 from err_seg.web.labelling import label_upload
 from err_seg.web.uploads import Uploads
-from tests.helpers.serving import CALL, FIELDS, image, told
+from tests.helpers.serving import CALL, FIELDS, image, wait_for_answer
 
 
 def labelled(site, path):
     """Label an upload; return the addresses of the files of its result."""
     event = json.loads(site.post(CALL, {"data": [image(path), *FIELDS]}).body)["event_id"]
-    return ["/" + link for link in re.findall('href="(.+?)"', told(site, event)[-1])]
+    return ["/" + link for link in re.findall('href="(.+?)"', wait_for_answer(site, event)[-1])]
 
 
 def test_downloads(site, photo, folder, model, tmp_path):

@@ -14,7 +14,7 @@ gradio = pytest.importorskip("gradio")
 from err_seg.web import create_app
 from err_seg.web.guard import MAX_EVENT, MAX_UPLOAD
 from err_seg.web.uploads import NoSuchUpload, Uploads
-from tests.helpers.serving import CALL, FIELDS, META, image, serving, told
+from tests.helpers.serving import CALL, FIELDS, META, image, serving, wait_for_answer
 
 JOIN, RUN, UPLOAD = (f"/gradio_api/{name}" for name in ("queue/join", "run/predict", "upload"))
 SAMPLE_EVENT, SKETCH_EVENT, VOCABULARY_EVENT, LABEL_EVENT = range(4)
@@ -129,7 +129,7 @@ def test_uploads_samples_and_results_work(site, photo, folder):
     file = site.ask("GET", f"/gradio_api/file={path}")
     assert (file.body, file.headers["content-type"]) == (photo.read_bytes(), "image/png")
     event = json.loads(site.post(CALL, {"data": [image(path), *FIELDS]}).body)["event_id"]
-    note, pair, parts, areas, kept, _ = told(site, event)
+    note, pair, parts, areas, kept, _ = wait_for_answer(site, event)
     assert "2 of 2 classes kept" in note
     assert {row[0] for row in kept["data"]} == {"cat", "dog"} >= {row[0] for row in areas["data"]}
     shown = [*pair, parts["value"]["image"], *(part["image"] for part in parts["value"]["annotations"])]

@@ -16,16 +16,16 @@ from PIL import Image
 gradio = pytest.importorskip("gradio")
 
 from err_seg.data import ImageReadError
-from err_seg.jobs import UNLABELED, LabelSet, LabelSetError
+from err_seg.jobs import UNLABELED, LabelSetError
 from err_seg.mini.shapes import OBJECT_COLOURS
 from err_seg.text.prompts import VocabularyError
 from err_seg.text.vocabulary import Vocabulary
 from err_seg.visualization.colors import class_colors
 from err_seg.web import create_app, labelling
 from err_seg.web.downloads import Downloads
-from err_seg.web.sketch import SIDE
+from err_seg.web.drawing_widget import SIDE
 from err_seg.web.uploads import Uploads
-from tests.helpers.serving import CALL, FIELDS, free_port, image, serving, told
+from tests.helpers.serving import CALL, FIELDS, free_port, image, serving, wait_for_answer
 from tests.helpers.toy import REPOSITORY
 
 CHROMIUM = shutil.which("chromium")
@@ -83,7 +83,7 @@ def test_shown_size(size, shown):
 
 def test_masks_cover_every_pixel_once():
     labels = np.array([[0, 0, 1, UNLABELED], [0, 0, 1, 1]])
-    masks, color_map = labelling.annotations(labels, LabelSet(("cat", "sofa, couch"), ("wall",)))
+    masks, color_map = labelling.annotations(labels, ("cat", "sofa, couch"))
     assert [entry for _, entry in masks] == ["cat 50.0%", "sofa 37.5%", "none of these 12.5%"]
     assert color_map.keys() == {entry for _, entry in masks}
     for (mask, _), index in zip(masks, (0, 1), strict=False):
@@ -91,8 +91,8 @@ def test_masks_cover_every_pixel_once():
 
 
 def test_a_vocabulary_s_own_colours_are_shown():
-    words = LabelSet(Vocabulary(["cat", "dog"], {"dog": (1, 2, 3)}), ("wall",))
-    _, color_map = labelling.annotations(np.array([[0, 1]]), words)
+    classes = Vocabulary(["cat", "dog"], {"dog": (1, 2, 3)})
+    _, color_map = labelling.annotations(np.array([[0, 1]]), classes)
     assert color_map["dog 50.0%"] == "#010203"
 
 
@@ -122,9 +122,9 @@ def test_words_that_the_model_does_not_know(site, photo, monkeypatch):
 
     monkeypatch.setattr("err_seg.web.page.label_upload", refuse)
     event = json.loads(site.post(CALL, {"data": [image(site.upload(photo)), *FIELDS]}).body)["event_id"]
-    note = told(site, event)[0]
+    note = wait_for_answer(site, event)[0]
     assert "⚠ does not know the word &#x27;&lt;img src=x&gt;&#x27;" in note
-    assert "“the words from the start”" in note
+    assert "“the initial class names”" in note
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
-"""A canvas to draw an image on. The browser uploads the drawing as it uploads any image; the server knows no canvas."""
+"""A canvas to draw an image on. The browser uploads the drawing like any other image."""
 
 import gradio as gr
 
 from err_seg.mini.shapes import OBJECT_COLOURS
+from err_seg.visualization.colors import hex_color
 from err_seg.web.guard import UPLOAD
 
 SIDE = 480
@@ -55,15 +56,15 @@ SEND = f"""async () => {{
   const form = new FormData();
   form.append("files", drawn, "drawing.png");
   const answer = await fetch("{UPLOAD[1:]}", {{ method: "POST", body: form }});
-  const told = await answer.json(), path = told[0];
-  if (!answer.ok) return alert(told.detail), null;
+  const reply = await answer.json(), path = reply[0];
+  if (!answer.ok) return alert(reply.detail), null;
   return {{ path, url: "gradio_api/file=" + path, orig_name: "drawing.png", meta: {{ _type: "gradio.FileData" }} }};
 }}"""
 
 
-def sketch(image: gr.Image) -> None:
+def drawing_widget(image: gr.Image) -> None:
     """Lay out the canvas, its colours, and the button that puts the drawing in the place of ``image``."""
-    colors = ((name, "#" + bytes(color).hex()) for name, color in (*OBJECT_COLOURS.items(), ("white", (255, 255, 255))))
+    colors = ((name, hex_color(color)) for name, color in (*OBJECT_COLOURS.items(), ("white", (255, 255, 255))))
     swatches = "".join(SWATCH.format(*color) for color in colors)
     gr.HTML(html_template=HTML.format(swatches=swatches), css_template=CSS, js_on_load=DRAW, elem_id=CANVAS)
     gr.Button("Use the drawing").click(None, None, image, js=SEND, api_visibility="private")
