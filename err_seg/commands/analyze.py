@@ -97,18 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
     """Parameters and multiply-adds."""
-    import torch
     from rich.console import Console
     from rich.table import Table
 
     from err_seg.lab.benchmarks.flops import network_cost
-    from err_seg.models.build import build_model
+    from err_seg.models.build import default_num_kept
 
-    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
-    with torch.device("meta"):
-        model = build_model(cfg)
-    kept = options.num_kept or model.num_kept
-    cost = network_cost(model, num_classes=options.num_classes, num_kept=kept, size=cfg.INPUT.SIZE)
+    kept = options.num_kept or default_num_kept(cfg)
+    cost = network_cost(cfg, num_classes=options.num_classes, num_kept=kept)
 
     title = f"{cfg.MODEL.CLIP.NAME}, S = {cfg.INPUT.SIZE}, T = {options.num_classes}, K = {kept or 'T'}"
     table = Table("part", title=title)

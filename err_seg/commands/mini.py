@@ -123,18 +123,23 @@ def run_tiles(options: argparse.Namespace, command: str) -> None:
 
 def run_vocabularies(options: argparse.Namespace, command: str) -> None:
     """Measure what was asked for, and print it."""
-    from err_seg.config import get_cfg, shipped_configs
-    from err_seg.lab.sweeps import vocabulary_length
+    from err_seg.config import get_cfg
+    from err_seg.lab.benchmarks.measurement import in_new_process
+    from err_seg.lab.mini import vocabulary_length
 
-    cfg = get_cfg(options.config_file or shipped_configs() / "mini/err_seg_large.yaml", options.opts)
+    cfg = get_cfg(options.config_file or "mini/err_seg_large", options.opts)
     if options.choosing:
-        peak = vocabulary_length.choosing_memory(cfg, options.choosing) / vocabulary_length.MEBIBYTE
+        peak = in_new_process(vocabulary_length.choosing_memory, cfg, options.choosing) / vocabulary_length.MEBIBYTE
         print(f"choosing among {options.choosing:,} classes: {peak:.0f} MB above the loaded model, features and text")
         return
     output = options.output or Path(cfg.OUTPUT_DIR)
     cfg.OUTPUT_DIR = str(output)
-    limits = vocabulary_length.Limits(options.most_memory * 2**30, 60 * options.most_minutes)
-    rows = vocabulary_length.measure(cfg, limits, trained=not options.no_training)
+    rows = vocabulary_length.measure(
+        cfg,
+        most_memory=options.most_memory * 2**30,
+        most_seconds=60 * options.most_minutes,
+        trained=not options.no_training,
+    )
     vocabulary_length.save(rows, cfg, command, output)
     print(vocabulary_length.markdown(rows), end="")
 
@@ -146,13 +151,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     step = argv[0] if argv and argv[0] in own else ""
     options = own[step](argv[1:]) if step else parse_arguments(argv)
     from err_seg.engine import RunError, TrainingInterrupted
-    from err_seg.lab.mini import stages
+    from err_seg.lab.mini import drawing, stages
 
     command = shlex.join(["err-seg", "mini", *argv])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if step == "draw":
-            stages.draw(options)
+            drawing.draw(options)
         elif step == "vocabularies":
             run_vocabularies(options, command)
         elif step == "tiles":

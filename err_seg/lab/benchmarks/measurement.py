@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from multiprocessing import get_context
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import psutil
 import torch
@@ -22,6 +22,8 @@ from err_seg.lab.benchmarks.flops import macs_by_part
 from err_seg.lab.benchmarks.machine import Machine, Operations, synchronize, timed
 from err_seg.models.build import build_model
 
+P = ParamSpec("P")
+T = TypeVar("T")
 SAMPLING_SECONDS = 0.005
 MOST_COMPILED = 10_000
 """Versions of a function. Torch's own limit is a few; what exceeds it runs uncompiled, without a word."""
@@ -92,6 +94,12 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
         thread.join()
 
 
+def in_new_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a process of its own, with as many threads as this one, and return what it returns."""
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (torch.get_num_threads(),)) as process:
+        return process.submit(function, *args, **kwargs).result()
+
+
 def measure(
     cases: Sequence[Case], configs: Mapping[str, Config], *, rounds: int, machine: Machine, demands: bool = True
 ) -> Iterator[list[Measurement]]:
@@ -128,8 +136,7 @@ def time_in_turns(cases: Sequence[Case], cfg: Config, rounds: int) -> list[Measu
 
 def with_demands(row: Measurement, cfg: Config, machine: Machine) -> Measurement:
     """Add to a row what its case asks of the machine."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        demands = process.submit(measure_demands, row.case, cfg, torch.get_num_threads()).result()
+    demands = in_new_process(measure_demands, row.case, cfg)
     flops, median = 2 * sum(demands.macs.values()), percentiles(row.seconds)[0]
     return replace(
         row,
@@ -140,9 +147,8 @@ def with_demands(row: Measurement, cfg: Config, machine: Machine) -> Measurement
     )
 
 
-def measure_demands(case: Case, cfg: Config, threads: int) -> Demands:
+def measure_demands(case: Case, cfg: Config) -> Demands:
     """Run a case alone in this process: once for its memory, once to count its operations, those not compiled."""
-    torch.set_num_threads(threads)
     logging.getLogger("err_seg.models.build").setLevel(logging.ERROR)  # as in the process that asks
     model = build_model(cfg)
     work = make_work(case, cfg, model)

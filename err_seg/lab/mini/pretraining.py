@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from err_seg.lab.mini.captioned import PretrainingConfig, batches
+from err_seg.lab.mini.pretraining_data import PretrainingConfig, batches
 from err_seg.mini import clip as mini
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.vocabulary import PROMPTS

@@ -49,10 +49,9 @@ def state_of(folder: Path, iterations: int = 0) -> State | None:
         left = datetime.timedelta(seconds=round(line["eta_seconds"]))
         return State(line["iteration"] + 1, iterations, f"loss {line['total_loss']:.4f}, {left} left")
     try:
-        told = _last_line(folder / "output.txt")
+        count = _COUNT.search(_last_line(folder / "output.txt"))
     except OSError:
         return None
-    count = _COUNT.search(told)
     return State(int(count["done"]), int(count["total"]), count["name"] or "") if count else None
 
 
@@ -95,20 +94,20 @@ class Display:
             iterations: see :func:`state_of`.
             place: of the bar, from 0.
         """
-        told, next_line = None, time.monotonic() + SECONDS_BETWEEN_LINES
+        shown, next_line = None, time.monotonic() + SECONDS_BETWEEN_LINES
         with self._bar(title, place + 1, total=iterations or None) as bar:
 
             def look() -> None:
-                nonlocal told, next_line
+                nonlocal shown, next_line
                 state = state_of(folder, iterations)
-                if state is None or state == told:
+                if state is None or state == shown:
                     return
                 bar.n, bar.total = state.done, state.total
                 bar.set_postfix_str(state.text)
                 if not self.bars and time.monotonic() >= next_line:
                     self.tell(f"{title}: {state.done} of {state.total}  {state.text}".rstrip())
                     next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-                told = state
+                shown = state
 
             yield look
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from err_seg.config import Config, ConfigError, get_cfg, settings_of
 from err_seg.data import DatasetError, find_dataset
-from err_seg.lab.mini.world import set_scenes
+from err_seg.lab.mini.evaluation import set_scenes
 from err_seg.lab.sweeps.definition import Sweep, SweepError, Variant
 from err_seg.mini.clip import CLIPS
 from err_seg.models.hub_files import MODELS

@@ -1,8 +1,6 @@
 """What a sweep will run, and its table as Markdown, CSV and JSON: what was measured beside what the paper says."""
 
-import math
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,20 @@ from err_seg.config import get_cfg, settings_of
 from err_seg.evaluation.results import text_table, write_csv
 from err_seg.lab.sweeps.definition import Sweep
 from err_seg.lab.sweeps.plan import Run
+from err_seg.lab.sweeps.plots import draw_sweep
 from err_seg.lab.sweeps.results import (
     BENCHMARKS,
     MACS,
     MEMORY,
-    MINI_COLUMNS,
     VariantResult,
+    columns_of,
     paper_difference,
     seed_differences,
     verdict,
 )
+from err_seg.lab.table import mean_text
 from err_seg.utils.files import write_json, write_text
+from err_seg.visualization.plots import save_figure
 
 DECIDING = "all"
 """The miniature world's column that a difference is judged by."""
@@ -50,15 +51,6 @@ def settings_text(sweep: Sweep, runs: Sequence[Run]) -> str:
 
 def _pairs(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items()) or "as the base"
-
-
-def columns_of(sweep: Sweep, rows: Sequence[VariantResult]) -> list[str]:
-    """List the columns of values; those of the paper too, if nothing is measured yet."""
-    known = MINI_COLUMNS if sweep.is_mini else tuple(BENCHMARKS.values())
-    named = {column for row in rows for column in [*row.values, *(() if sweep.is_mini else row.paper)]}
-    shown = [column for column in known if column in named or sweep.is_mini] or list(known)
-    shown += sorted(named - set(shown) - {MACS, MEMORY})
-    return shown + [column for column in (MACS, MEMORY) if column in named]
 
 
 def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
@@ -90,18 +82,14 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
 
 
 def _measured(row: VariantResult, column: str) -> str:
-    mean, deviation = row.mean(column), row.deviation(column)
-    if mean is None:
-        return "–"
-    digits = 2 if column in (MACS, MEMORY) else 1
-    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation is not None else "")
+    values = row.values.get(column)
+    return mean_text(values, ".2f" if column in (MACS, MEMORY) else ".1f") if values else "–"
 
 
 def _difference(row: VariantResult, reference: VariantResult) -> str:
     """The mean of the differences between runs of the same seed, and their standard deviation."""
     differences = [] if row is reference else seed_differences(row, reference, DECIDING)
-    spread = f" ± {statistics.stdev(differences):.1f}" if len(differences) > 1 else ""
-    return f"{statistics.fmean(differences):+.1f}{spread}" if differences else ""
+    return mean_text(differences, "+.1f") if differences else ""
 
 
 def _published(row: VariantResult, names: Sequence[str]) -> str:
@@ -118,7 +106,7 @@ def _comparison(row: VariantResult, reference: VariantResult) -> list[str]:
 
 
 def save_tables(sweep: Sweep, rows: Sequence[VariantResult], folder: Path, command: str) -> None:
-    """Write ``table.md``, ``table.csv`` and ``results.json`` to a folder; missing values are left empty.
+    """Write ``table.md``, ``table.csv``, ``results.json`` and, if the sweep has a plot, ``plot.png`` to a folder.
 
     Args:
         sweep: the table.
@@ -140,8 +128,7 @@ def save_tables(sweep: Sweep, rows: Sequence[VariantResult], folder: Path, comma
     for row in rows:
         cells: list[Any] = [row.name, len(row.seeds)]
         for column in columns:
-            values = row.mean(column), row.deviation(column), row.paper.get(column)
-            cells += [math.nan if value is None else value for value in values]
+            cells += [row.mean(column), row.deviation(column), row.paper.get(column)]
         lines.append(cells)
     write_csv(folder / "table.csv", header, lines)
     document = {
@@ -150,3 +137,5 @@ def save_tables(sweep: Sweep, rows: Sequence[VariantResult], folder: Path, comma
         "rows": [{"name": r.name, "seeds": r.seeds, "figures": r.values, "paper": r.paper} for r in rows],
     }
     write_json(folder / "results.json", document, ensure_ascii=False)
+    if sweep.plot is not None:
+        save_figure(draw_sweep(sweep, rows), folder / "plot.png")

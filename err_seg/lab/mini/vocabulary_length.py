@@ -8,11 +8,8 @@ import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +19,9 @@ from err_seg.config import Config
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.engine import evaluate, train
 from err_seg.evaluation import BenchmarkResult
-from err_seg.lab.benchmarks.measurement import peak_memory
-from err_seg.lab.mini.metrics import cost_map_labels, evaluate_baseline
+from err_seg.lab.benchmarks.measurement import in_new_process, peak_memory
+from err_seg.lab.mini.evaluation import cost_map_labels, evaluate_baseline
+from err_seg.lab.table import markdown_row
 from err_seg.mini.worlds import NUM_SHOWN
 from err_seg.modeling.encoder import FeatureMap, Features
 from err_seg.models.build import build_model
@@ -59,19 +57,13 @@ class VocabularyResult:
     miou: Mapping[str, float] | None = None
 
 
-class Limits(NamedTuple):
-    """What may be run: keeping all classes within so many bytes, an evaluation within so many seconds of CPU time."""
-
-    memory: float
-    seconds: float
-
-
-def measure(cfg: Config, limits: Limits, *, trained: bool = True) -> list[VocabularyResult]:
+def measure(cfg: Config, *, most_memory: float, most_seconds: float, trained: bool = True) -> list[VocabularyResult]:
     """Train the network of a configuration, and measure every data set of ``DATASETS.TEST``.
 
     Args:
         cfg: whose data sets are those of worlds of many names.
-        limits: what exceeds them is not run.
+        most_memory: keeping all classes is not run if it is estimated to need more bytes.
+        most_seconds: an evaluation is not run if it takes more CPU time.
         trained: whether to train; else ``MODEL.WEIGHTS`` are measured.
     """
     model = build_model(cfg)
@@ -82,13 +74,13 @@ def measure(cfg: Config, limits: Limits, *, trained: bool = True) -> list[Vocabu
         pairs = SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT)
         total = len(pairs.spec.vocabulary)
         for method, num_kept in ((FREE, 0), (CRM, cfg.MODEL.CRM.NUM_KEPT), (ALL, total)):
-            needed = growth(rows, num_kept)
-            if method == ALL and needed > limits.memory:
+            needed = estimated_memory(rows, num_kept)
+            if method == ALL and needed > most_memory:
                 row = VocabularyResult(total, method, num_kept, needed)
             else:
-                memory, milliseconds = alone(cfg, name, num_kept)
+                memory, milliseconds = in_new_process(measure_image, cfg, name, num_kept)
                 row = VocabularyResult(total, method, num_kept, memory, milliseconds)
-                if milliseconds * len(pairs) <= limits.seconds * 1e3:
+                if milliseconds * len(pairs) <= most_seconds * 1e3:
                     row = replace(row, miou=miou(cfg, model, pairs, num_kept))
             rows.append(row)
             logger.info(line(row))
@@ -114,7 +106,7 @@ def shown_miou(result: BenchmarkResult) -> dict[str, float]:
     return {group: float(np.nanmean(values)) for group, values in groups.items()}
 
 
-def growth(rows: Sequence[VocabularyResult], num_kept: int) -> float:
+def estimated_memory(rows: Sequence[VocabularyResult], num_kept: int) -> float:
     """Estimate the memory of keeping K classes from the largest two numbers of classes measured; 0 before there are."""
     known = {row.num_kept: row.memory for row in rows if row.num_kept and row.milliseconds is not None}
     if len(known) < 2:
@@ -123,20 +115,14 @@ def growth(rows: Sequence[VocabularyResult], num_kept: int) -> float:
     return known[high] + (known[high] - known[low]) / (high - low) * (num_kept - high)
 
 
-def alone(cfg: Config, benchmark: str, num_kept: int) -> tuple[float, float]:
-    """Measure one image in a process of its own: peak memory above the loaded model, in bytes, and CPU milliseconds.
+def measure_image(cfg: Config, benchmark: str, num_kept: int) -> tuple[float, float]:
+    """Measure one image: peak memory above the loaded model, in bytes, and CPU milliseconds; in a process of its own.
 
     Args:
         cfg: the configuration; weights do not matter.
         benchmark: whose vocabulary and first images are taken.
         num_kept: K; 0 is the arg-max of C16 alone.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_alone, cfg, benchmark, num_kept, torch.get_num_threads()).result()
-
-
-def _alone(cfg: Config, benchmark: str, num_kept: int, threads: int) -> tuple[float, float]:
-    torch.set_num_threads(threads)
     model = build_model(cfg)
     pairs = SegmentationPairs(get_dataset(benchmark), cfg.DATASETS.ROOT)
     text = model.embed_vocabulary(pairs.spec.vocabulary)
@@ -161,15 +147,10 @@ def predict(model: ERRSeg, image: np.ndarray, text: torch.Tensor, num_kept: int)
 
 
 def choosing_memory(cfg: Config, num_classes: int) -> float:
-    """Measure, in a process of its own, the peak memory of ``Head.choose`` for one image, in bytes.
+    """Measure the peak memory of ``Head.choose`` for one image, in bytes; in a process of its own.
 
     Features and text embeddings are random. They are there before, as the model is, and are not counted.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_choosing_memory, cfg, num_classes).result()
-
-
-def _choosing_memory(cfg: Config, num_classes: int) -> float:
     model, side = build_model(cfg), cfg.INPUT.SIZE
     maps, dim = model.encoder.maps, model.encoder.embedding_dim
 
@@ -185,19 +166,23 @@ def _choosing_memory(cfg: Config, num_classes: int) -> float:
 
 def markdown(rows: Sequence[VocabularyResult]) -> str:
     """Write the table: mIoU in percent, CPU milliseconds and memory of one image."""
-    head = ["| T | | seen | unseen | all | ms | MB |", "|---:|---|---:|---:|---:|---:|---:|"]
-    return "\n".join([*head, *map(line, rows)]) + "\n"
+    return (
+        "\n".join(["| T | | seen | unseen | all | ms | MB |\n|---:|---|---:|---:|---:|---:|---:|", *map(line, rows)])
+        + "\n"
+    )
 
 
 def line(row: VocabularyResult) -> str:
     """Write one row of the table."""
-    title = f"| {row.names:,} | {row.method}" + (f", K = {row.num_kept:,}" if row.num_kept else "")
+    method = row.method + (f", K = {row.num_kept:,}" if row.num_kept else "")
     if row.milliseconds is None:
-        return f"{title} | not run: needs {row.memory / 2**30:.1f} GB | | | | |"
-    cost = f"{row.milliseconds:.0f} | {row.memory / MEBIBYTE:.0f} |"
-    if row.miou is None:
-        return f"{title} | not run: takes too long | | | {cost}"
-    return f"{title} | " + " | ".join(f"{row.miou[group]:.1f}" for group in ("seen", "unseen", "all")) + f" | {cost}"
+        cells = [f"not run: needs {row.memory / 2**30:.1f} GB", "", "", "", ""]
+    else:
+        miou = ["not run: takes too long", "", ""]
+        if row.miou is not None:
+            miou = [f"{row.miou[group]:.1f}" for group in ("seen", "unseen", "all")]
+        cells = [*miou, f"{row.milliseconds:.0f}", f"{row.memory / MEBIBYTE:.0f}"]
+    return markdown_row([f"{row.names:,}", method, *cells])
 
 
 def draw(rows: Sequence[VocabularyResult]) -> Figure:
