@@ -31,7 +31,7 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.utils.files import write_json
 
 # what is measured of a layer and an image, in this order
-FIGURES = ("redundant", "itself", "spread", "lower", "upper")
+QUANTITIES = ("redundant", "itself", "spread", "lower", "upper")
 
 
 def redundant_share(logits: Tensor, present: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def share_bounds(num_present: int, num_redundant: int, spread: Tensor) -> tuple[
     return (log_odds - spread).sigmoid(), (log_odds + spread).sigmoid()
 
 
-def layer_figures(layer: AttentionLayer, present: Tensor) -> list[float]:
+def layer_quantities(layer: AttentionLayer, present: Tensor) -> list[float]:
     """Average over all places, heads and present classes what the attention of one CFM does.
 
     Args:
@@ -71,15 +71,15 @@ def layer_figures(layer: AttentionLayer, present: Tensor) -> list[float]:
         present: (K,) bool, which of the kept classes are present; at least one.
 
     Returns:
-        :data:`FIGURES`: the share that present classes give to redundant ones, the share that they give to themselves,
-        the spread Δ of their logits, and the least and greatest share that P, R and Δ of each softmax allow.
+        :data:`QUANTITIES`: the share that present classes give to redundant ones and that they give to themselves, the
+        spread Δ of their logits, and the least and greatest share that P, R and Δ of each softmax allow.
     """
     queries = present.nonzero()[:, 0]
     logits = layer.logits(positions=queries)  # places×heads×P×K
     spread = logits.amax(dim=-1) - logits.amin(dim=-1)
     itself = logits.softmax(dim=-1)[..., torch.arange(len(queries)), queries]
     bounds = share_bounds(len(queries), len(present) - len(queries), spread)
-    return [float(figure.mean()) for figure in (redundant_share(logits, present), itself, spread, *bounds)]
+    return [float(quantity.mean()) for quantity in (redundant_share(logits, present), itself, spread, *bounds)]
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ class AttentionShare:
         dataset: the data set's name.
         num_kept: K.
         present: (N,) int64, how many of the kept classes are in each image.
-        figures: (N, L, 5) float64, :data:`FIGURES` of each image and layer.
+        quantities: (N, L, 5) float64, :data:`QUANTITIES` of each image and layer.
         left_out: number of further images, which are left out because none of their classes was kept.
     """
 
     dataset: str
     num_kept: int
     present: NDArray[np.int64]
-    figures: NDArray[np.float64]
+    quantities: NDArray[np.float64]
     left_out: int = 0
 
     @property
@@ -105,9 +105,9 @@ class AttentionShare:
         """R / K averaged over the images: the redundant classes' share if all classes got the same attention."""
         return float((1 - self.present / self.num_kept).mean())
 
-    def mean(self, figure: str) -> NDArray[np.float64]:
-        """Average one of :data:`FIGURES` over the images: (L,)."""
-        return self.figures[:, :, FIGURES.index(figure)].mean(axis=0)
+    def mean(self, quantity: str) -> NDArray[np.float64]:
+        """Average one of :data:`QUANTITIES` over the images: (L,)."""
+        return self.quantities[:, :, QUANTITIES.index(quantity)].mean(axis=0)
 
     @property
     def preference(self) -> NDArray[np.float64]:
@@ -146,7 +146,7 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
         raise ValueError(f"num_kept must be numbers of at least 1, got {list(num_kept)}")
     kept_numbers = list(dict.fromkeys(min(k, num_classes) for k in num_kept))
     present: dict[int, list[int]] = {k: [] for k in kept_numbers}
-    figures: dict[int, list[list[list[float]]]] = {k: [] for k in kept_numbers}
+    quantities: dict[int, list[list[list[float]]]] = {k: [] for k in kept_numbers}
     text = model.embed_vocabulary(spec.vocabulary)
     with model.evaluating():
         for index in tqdm(range(len(pairs)), desc=spec.name, unit="image"):
@@ -159,11 +159,11 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
                 is_present = pixels[kept] > 0
                 if is_present.any():
                     present[k].append(int(is_present.sum()))
-                    figures[k].append([layer_figures(layer, is_present) for layer in attention.category])
+                    quantities[k].append([layer_quantities(layer, is_present) for layer in attention.category])
     if empty := [k for k in kept_numbers if not present[k]]:
         raise ValueError(f"data set {spec.name!r}: with K = {empty[0]} no class of any image was kept; take a larger K")
     return [
-        AttentionShare(spec.name, k, np.array(present[k]), np.array(figures[k]), len(pairs) - len(present[k]))
+        AttentionShare(spec.name, k, np.array(present[k]), np.array(quantities[k]), len(pairs) - len(present[k]))
         for k in kept_numbers
     ]
 
@@ -176,9 +176,9 @@ def share_table(results: Sequence[AttentionShare]) -> str:
         lower, upper, spread = 100 * result.mean("lower"), 100 * result.mean("upper"), result.mean("spread")
         for layer in range(len(redundant)):
             shares = [100 * result.uniform, redundant[layer], itself[layer], 100 - redundant[layer] - itself[layer]]
-            figures = [float(result.present.mean()), *map(float, shares), float(result.preference[layer])]
+            numbers = [float(result.present.mean()), *map(float, shares), float(result.preference[layer])]
             bounds = f"{lower[layer]:.1f} to {upper[layer]:.1f}"
-            rows.append([result.dataset, result.num_kept, layer + 1, *figures, float(spread[layer]), bounds])
+            rows.append([result.dataset, result.num_kept, layer + 1, *numbers, float(spread[layer]), bounds])
     header = ["data set", "K", "CFM", "present kept", "uniform R/K", "to redundant", "to itself", "to other present"]
     return text_table([*header, "present : redundant", "Δ", "bounds"], rows)
 
@@ -196,9 +196,9 @@ def save_attention_share(results: Sequence[AttentionShare], path: str | Path) ->
             "layers": [
                 {
                     name: {"mean": float(values.mean()), "stdev": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
-                    for name, values in zip(FIGURES, result.figures[:, layer].T, strict=True)
+                    for name, values in zip(QUANTITIES, result.quantities[:, layer].T, strict=True)
                 }
-                for layer in range(result.figures.shape[1])
+                for layer in range(result.quantities.shape[1])
             ],
         }
         for result in results

@@ -50,8 +50,8 @@ def measure_precision_error(
     """Segment a data set as evaluation does, in fp32 and in each of the precisions, with a progress bar.
 
     Args:
-        cfg: the configuration.
-        model: the network, in evaluation mode; its own precision does not matter.
+        cfg: K, sizes and batch size are as in evaluation.
+        model: in evaluation mode; its own precision does not matter.
         pairs: the data set.
         precisions: of "fp16" and "bf16".
     """

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from multiprocessing import get_context
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import psutil
 import torch
@@ -27,20 +27,6 @@ T = TypeVar("T")
 SAMPLING_SECONDS = 0.005
 MOST_COMPILED = 10_000
 """Versions of a function. Torch's own limit is a few; what exceeds it runs uncompiled, without a word."""
-
-
-class Demands(NamedTuple):
-    """What a case asks of a machine.
-
-    Attributes:
-        memory: peak above the loaded model, in bytes.
-        operations: (FLOP, bytes) of each.
-        macs: multiply-adds by part of the network, of training all together.
-    """
-
-    memory: float
-    operations: list[tuple[int, int]]
-    macs: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -136,20 +122,25 @@ def time_in_turns(cases: Sequence[Case], cfg: Config, rounds: int) -> list[Measu
 
 def with_demands(row: Measurement, cfg: Config, machine: Machine) -> Measurement:
     """Add to a row what its case asks of the machine."""
-    demands = in_new_process(measure_demands, row.case, cfg)
-    flops, median = 2 * sum(demands.macs.values()), percentiles(row.seconds)[0]
+    memory, operations, macs = in_new_process(measure_demands, row.case, cfg)
+    flops, median = 2 * sum(macs.values()), percentiles(row.seconds)[0]
     return replace(
         row,
-        macs=demands.macs,
-        memory=demands.memory,
+        macs=macs,
+        memory=memory,
         arithmetic_share=flops / machine.flops[row.case.precision] / median,
-        roofline_share=machine.seconds_needed(demands.operations, row.case.precision) / median,
+        roofline_share=machine.seconds_needed(operations, row.case.precision) / median,
     )
 
 
-def measure_demands(case: Case, cfg: Config) -> Demands:
-    """Run a case alone in this process: once for its memory, once to count its operations, those not compiled."""
-    logging.getLogger("err_seg.models.build").setLevel(logging.ERROR)  # as in the process that asks
+def measure_demands(case: Case, cfg: Config) -> tuple[float, list[tuple[int, int]], dict[str, int]]:
+    """Run a case alone in this process: for its memory, and once more, not compiled, to count its operations.
+
+    Returns:
+        The peak of memory above the loaded model in bytes, (FLOP, bytes) of each operation, and the multiply-adds by
+        part of the network, of training all together.
+    """
+    logging.getLogger("err_seg.models.build").setLevel(logging.ERROR)  # as in the main process
     model = build_model(cfg)
     work = make_work(case, cfg, model)
     with peak_memory(model.device) as peak:
@@ -164,7 +155,7 @@ def measure_demands(case: Case, cfg: Config) -> Demands:
         macs = {"all": sum(flops for flops, _ in operations.seen) // 2}
     else:
         macs = macs_by_part(counter, model)
-    return Demands(memory, operations.seen, macs)
+    return memory, operations.seen, macs
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:

@@ -71,7 +71,7 @@ def benchmark(scenes: MiniScenes, crops: MiniCrops) -> str:
     return "\n".join(lines)
 
 
-def draw(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace, command: str) -> None:
     """Write scenes, sheets of them, and how fast they are drawn, as far as asked for.
 
     Raises:

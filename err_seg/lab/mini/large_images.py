@@ -3,6 +3,7 @@
 The size of the windows is chosen on validation scenes; every row is then measured on test scenes of several seeds.
 """
 
+import argparse
 import logging
 import statistics
 import time
@@ -18,6 +19,7 @@ from PIL import Image
 from err_seg.evaluation import BoundaryConfusion
 from err_seg.lab.table import markdown_row, mean_text
 from err_seg.mini.large import LargeScenes
+from err_seg.models import hub
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.files import write_json, write_text
@@ -147,6 +149,13 @@ def markdown(rows: Sequence[WindowResult]) -> str:
     """Write the table, and what was chosen."""
     best = "".join(f"\nChosen on validation scenes, {kind}: {way}\n" for kind, way in chosen(rows).items())
     return "\n".join([HEAD, *map(line, rows)]) + "\n" + best
+
+
+def run(options: argparse.Namespace, command: str) -> None:
+    """Measure the network of the package, write ``large_images.json`` and ``.md`` to a folder, and print the table."""
+    rows = measure(hub.load("mini"), options.scenes, options.seeds)
+    save(rows, command, options.output)
+    print(markdown(rows), end="")
 
 
 def save(rows: Sequence[WindowResult], command: str, output: Path) -> None:

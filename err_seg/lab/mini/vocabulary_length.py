@@ -4,6 +4,7 @@ The scenes show the first 100 names of their world, half of them seen in trainin
 All other names are distractors, true words of the world that the scenes do not show.
 """
 
+import argparse
 import logging
 import statistics
 import time
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from err_seg.config import Config
+from err_seg.config import Config, get_cfg
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.engine import evaluate, train
 from err_seg.evaluation import BenchmarkResult
@@ -55,6 +56,21 @@ class VocabularyResult:
     memory: float
     milliseconds: float | None = None
     miou: Mapping[str, float] | None = None
+
+
+def run(options: argparse.Namespace, command: str) -> None:
+    """Measure what is asked for, write ``vocabularies.json``, ``.md`` and ``.png`` to a folder, and print the table."""
+    cfg = get_cfg(options.config_file or "mini/err_seg_large", options.opts)
+    if options.choosing:
+        peak = in_new_process(choosing_memory, cfg, options.choosing) / MEBIBYTE
+        print(f"choosing among {options.choosing:,} classes: {peak:.0f} MB above the loaded model, features and text")
+        return
+    output = options.output or Path(cfg.OUTPUT_DIR)
+    cfg.OUTPUT_DIR = str(output)
+    most_memory, most_seconds = options.most_memory * 2**30, 60 * options.most_minutes
+    rows = measure(cfg, most_memory=most_memory, most_seconds=most_seconds, trained=not options.no_training)
+    save(rows, cfg, command, output)
+    print(markdown(rows), end="")
 
 
 def measure(cfg: Config, *, most_memory: float, most_seconds: float, trained: bool = True) -> list[VocabularyResult]:

@@ -101,9 +101,7 @@ class Sweep:
 def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
     """Read a sweep's YAML file.
 
-    Args:
-        file: the file; see this module's description.
-        mini: let the keys of its ``mini`` section replace its own; of ``settings``, single keys.
+    With ``mini``, the keys of the file's ``mini`` section replace its own; of ``settings``, single keys.
 
     Raises:
         SweepError: no such file, an unknown or missing key, a value of the wrong kind; names it.

@@ -63,11 +63,7 @@ def _last_line(file: Path) -> str:
 
 
 class Display:
-    """Shows the progress of a sweep; may be used by several threads.
-
-    Args:
-        stream: to write to; by default the present standard output.
-    """
+    """Shows the progress of a sweep on a stream, by default the standard output; may be used by several threads."""
 
     def __init__(self, stream: TextIO | None = None):
         self.stream = sys.stdout if stream is None else stream
@@ -88,11 +84,7 @@ class Display:
     def process(self, title: str, folder: Path, iterations: int, place: int) -> Iterator[Callable[[], None]]:
         """Show the progress of a process during a ``with`` block; yields a function to call now and then.
 
-        Args:
-            title: of the process.
-            folder: see :func:`state_of`.
-            iterations: see :func:`state_of`.
-            place: of the bar, from 0.
+        ``folder`` and ``iterations`` are as for :func:`state_of`; ``place`` is the bar's, from 0.
         """
         shown, next_line = None, time.monotonic() + SECONDS_BETWEEN_LINES
         with self._bar(title, place + 1, total=iterations or None) as bar:

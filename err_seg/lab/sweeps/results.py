@@ -90,13 +90,9 @@ def accuracies(sweep: Sweep, run: Run) -> dict[str, float]:
 
 
 def costs(run: Run, dataset: str) -> dict[str, float]:
-    """Count a run's multiply-adds in ESCF, on one image with a data set's vocabulary and K.
+    """Count a run's multiply-adds in ESCF, on one image with the vocabulary and K of a data set ("": count nothing).
 
     If the run was trained on a GPU, add the memory that the training took.
-
-    Args:
-        run: which.
-        dataset: the data set's name, "" for no columns of cost.
     """
     if not dataset:
         return {}

@@ -106,14 +106,7 @@ def _comparison(row: VariantResult, reference: VariantResult) -> list[str]:
 
 
 def save_tables(sweep: Sweep, rows: Sequence[VariantResult], folder: Path, command: str) -> None:
-    """Write ``table.md``, ``table.csv``, ``results.json`` and, if the sweep has a plot, ``plot.png`` to a folder.
-
-    Args:
-        sweep: the table.
-        rows: its values.
-        folder: where to.
-        command: the command line that measured them.
-    """
+    """Write ``table.md``, ``table.csv``, ``results.json`` and the plot, if there is one; they quote the command line."""
     columns = columns_of(sweep, rows)
     text = [f"# {sweep.title}", f"`{command}`", markdown_table(sweep, rows)]
     if not sweep.is_mini:

@@ -13,7 +13,7 @@ from err_seg.commands.figures import main
 from err_seg.data import DatasetSpec, SegmentationPairs
 from err_seg.lab.analysis.attention_share import (
     AttentionShare,
-    layer_figures,
+    layer_quantities,
     measure_attention_share,
     redundant_share,
     save_attention_share,
@@ -94,7 +94,7 @@ def test_figures_of_a_layer_are_those_of_a_loop():
                 shares.append(float(weights[[0, 2, 4]].sum()))
                 own.append(float(weights[query]))
                 spreads.append(float(logits.max() - logits.min()))
-    redundant, itself, spread, lower, upper = layer_figures(layer, present)
+    redundant, itself, spread, lower, upper = layer_quantities(layer, present)
     assert (redundant, itself, spread) == pytest.approx((np.mean(shares), np.mean(own), np.mean(spreads)), abs=1e-6)
     assert lower < redundant < upper
 
@@ -120,7 +120,7 @@ def test_measurement_on_a_data_set(toy_model, own_folders, tmp_path):
     assert everything.present.tolist() == present
     assert everything.left_out == 1
     assert everything.uniform == pytest.approx(1 - np.mean(present) / 9)
-    assert everything.figures.shape == (2, 2, 5)
+    assert everything.quantities.shape == (2, 2, 5)
     for result in (few, everything):
         assert (result.mean("lower") <= result.mean("redundant")).all()
         assert (result.mean("redundant") <= result.mean("upper")).all()

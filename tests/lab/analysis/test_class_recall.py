@@ -6,8 +6,13 @@ import torch
 from PIL import Image
 
 from err_seg.data import DatasetSpec, SegmentationPairs
-from err_seg.lab.analysis import ClassRecall, measure_class_recall, recall_table
-from err_seg.lab.analysis.class_recall import class_ranks, save_class_recall
+from err_seg.lab.analysis.class_recall import (
+    ClassRecall,
+    class_ranks,
+    measure_class_recall,
+    recall_table,
+    save_class_recall,
+)
 from err_seg.lab.analysis.figures import draw_class_recall
 from err_seg.visualization.plots import save_figure
 

@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from err_seg.data import DatasetError, DatasetSpec, ImageReadError, SegmentationPairs
-from err_seg.lab.analysis import class_counts_table, count_classes
-from err_seg.lab.analysis.classes_per_image import save_class_counts
+from err_seg.lab.analysis.classes_per_image import class_counts_table, count_classes, save_class_counts
 from err_seg.lab.analysis.figures import draw_class_counts
 from err_seg.visualization.plots import save_figure
 
