@@ -35,14 +35,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--mini", action="store_true", help="on the miniature world, which needs nothing downloaded")
     add("--scenes", type=positive, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="of the miniature world")
     add("--output", type=Path, default=Path("output/sweeps"), metavar="DIR", help="default: output/sweeps")
-    add(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="S",
-        help="only these; others than the file's are added to the table",
-    )
+    seeds = "only these; others than the file's are added to the table"
+    add("--seeds", type=int, nargs="+", default=[], metavar="S", help=seeds)
     add("--variants", nargs="+", default=[], metavar="NAME", help="only these rows")
     add("--weights", metavar="W", help="to evaluate instead of training: a released model's name, USER/REPO, or a file")
     add("--jobs", type=positive, default=1, metavar="N", help="runs at a time, each with its share of GPUs and cores")

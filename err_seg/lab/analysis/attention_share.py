@@ -145,8 +145,7 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
     if not num_kept or min(num_kept) < 1:
         raise ValueError(f"num_kept must be numbers of at least 1, got {list(num_kept)}")
     kept_numbers = list(dict.fromkeys(min(k, num_classes) for k in num_kept))
-    present: dict[int, list[int]] = {k: [] for k in kept_numbers}
-    quantities: dict[int, list[list[list[float]]]] = {k: [] for k in kept_numbers}
+    measured: dict[int, list[tuple[int, list[list[float]]]]] = {k: [] for k in kept_numbers}
     text = model.embed_vocabulary(spec.vocabulary)
     with model.evaluating():
         for index in tqdm(range(len(pairs)), desc=spec.name, unit="image"):
@@ -158,14 +157,15 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
                     kept = model.head(features, text, k).kept[0].cpu()
                 is_present = pixels[kept] > 0
                 if is_present.any():
-                    present[k].append(int(is_present.sum()))
-                    quantities[k].append([layer_quantities(layer, is_present) for layer in attention.category])
-    if empty := [k for k in kept_numbers if not present[k]]:
-        raise ValueError(f"data set {spec.name!r}: with K = {empty[0]} no class of any image was kept; take a larger K")
-    return [
-        AttentionShare(spec.name, k, np.array(present[k]), np.array(quantities[k]), len(pairs) - len(present[k]))
-        for k in kept_numbers
-    ]
+                    layers = [layer_quantities(layer, is_present) for layer in attention.category]
+                    measured[k].append((int(is_present.sum()), layers))
+    results = []
+    for k, of_images in measured.items():
+        if not of_images:
+            raise ValueError(f"data set {spec.name!r}: with K = {k} no class of any image was kept; take a larger K")
+        present, quantities = (np.array(values) for values in zip(*of_images, strict=True))
+        results.append(AttentionShare(spec.name, k, present, quantities, len(pairs) - len(of_images)))
+    return results
 
 
 def share_table(results: Sequence[AttentionShare]) -> str:

@@ -52,16 +52,7 @@ def predict_column(
     title: str = "",
     cell: int = CELL,
 ) -> Column:
-    """Predict a column of a grid.
-
-    Args:
-        model: the network.
-        images: (H, W, 3) uint8 RGB.
-        vocabulary: class names.
-        num_kept: K, instead of the model's own.
-        title: a line above the column, say the model's name.
-        cell: the grid's width of columns in pixels, which the labels are made for.
-    """
+    """Predict a column of a grid, from images (H, W, 3) uint8 RGB; ``cell`` is the grid's, ``num_kept`` replaces K."""
     results = model.predict(images, vocabulary, num_kept=num_kept)
     sizes = [fitting_size((image.shape[1], image.shape[0]), cell) for image in images]
     labels = [r.resized((h, w)).labels.cpu().numpy() for r, (w, h) in zip(results, sizes, strict=True)]

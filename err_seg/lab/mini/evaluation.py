@@ -12,18 +12,12 @@ import torch
 from torch import Tensor
 
 from err_seg.config import Config, ConfigError
-from err_seg.data import (
-    DatasetSpec,
-    EvaluationTransform,
-    SegmentationPairs,
-    evaluation_loader,
-    find_dataset,
-    get_dataset,
-)
+from err_seg.data import DatasetSpec, SegmentationPairs, find_dataset, get_dataset
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.engine import evaluate
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
 from err_seg.lab.benchmarks.machine import synchronize
+from err_seg.lab.loading import evaluation_batches
 from err_seg.mini.files import SCENES, mini_world_name
 from err_seg.mini.vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from err_seg.modeling.layers import resize
@@ -114,10 +108,9 @@ def evaluate_baseline(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -> B
     confusion = ConfusionMatrix(
         spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=model.device
     )
-    transform = EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     with model.evaluating():
         text = model.embed_vocabulary(spec.vocabulary)
-        for items in evaluation_loader(pairs, transform, cfg.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS):
+        for items in evaluation_batches(cfg, pairs, bar=False):
             labels = cost_map_labels(model, [item.image for item in items], text, [item.size for item in items])
             for item, label in zip(items, labels, strict=True):
                 confusion.update(label, upload(item.label, model.device))

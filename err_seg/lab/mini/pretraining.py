@@ -48,12 +48,9 @@ SETTINGS = {
 
 
 def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std: Tensor) -> OpenCLIP:
-    """Teach a tiny CLIP which words belong to which images.
+    """Train a tiny CLIP, one of :data:`err_seg.mini.clip.CLIPS`, to match words and images.
 
-    Args:
-        name: the CLIP, one of :data:`err_seg.mini.clip.CLIPS`.
-        config: see there.
-        pixel_mean, pixel_std: (3, 1, 1) statistics of the input, RGB in 0..255.
+    ``pixel_mean`` and ``pixel_std`` are the (3, 1, 1) statistics of the input, RGB in 0..255.
 
     Returns:
         open_clip's CLIP, on the CPU, in evaluation mode.
@@ -175,13 +172,7 @@ def contrastive_loss(encoder: CLIPEncoder, images: Tensor, shares: Tensor, text:
 def zero_shot_accuracy(
     clip: OpenCLIP, crops: MiniCrops, pixel_mean: Tensor, pixel_std: Tensor, name: str = mini.NAME
 ) -> dict[str, float]:
-    """Classify crops among all names of their world by cosine similarity.
-
-    Args:
-        clip: the tiny CLIP.
-        crops: what it looks at.
-        pixel_mean, pixel_std: (3, 1, 1) statistics of the input.
-        name: of the CLIP, which says how it reads words.
+    """Classify crops among all names of their world by cosine similarity; ``name`` is the CLIP's, for its tokenizer.
 
     Returns:
         The share of right ones: "objects", "walls" and "all"; beyond 60 names also "seen" and "unseen", which

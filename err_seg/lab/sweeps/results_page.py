@@ -98,7 +98,7 @@ def _section(sweep: Sweep, runs: Sequence[Run], rows: Sequence[VariantResult], p
         title = f"mIoU over {sweep.plot.label}"
     if title:
         parts.append(f"![{title}]({page.stem}/{plot.name})")
-    return "\n\n".join([*parts, *([sweep.note] if sweep.note else [])])
+    return "\n\n".join(filter(None, [*parts, sweep.note]))
 
 
 def _draw_saturation(done: list[tuple[Run, VariantResult]], plot: Path) -> None:

@@ -26,6 +26,9 @@ from err_seg.visualization.plots import save_figure
 
 DECIDING = "all"
 """The miniature world's column that a difference is judged by."""
+REAL_DATA_LEGEND = (
+    "mIoU in percent (detectron2's main branch; results.json of each run has both); in brackets: the paper's."
+)
 
 
 def settings_text(sweep: Sweep, runs: Sequence[Run]) -> str:
@@ -106,24 +109,17 @@ def _comparison(row: VariantResult, reference: VariantResult) -> list[str]:
 
 
 def save_tables(sweep: Sweep, rows: Sequence[VariantResult], folder: Path, command: str) -> None:
-    """Write ``table.md``, ``table.csv``, ``results.json`` and the plot, if there is one; they quote the command line."""
+    """Write ``table.md``, ``table.csv``, ``results.json`` (with the command line) and ``plot.png``, if there is one."""
     columns = columns_of(sweep, rows)
-    text = [f"# {sweep.title}", f"`{command}`", markdown_table(sweep, rows)]
-    if not sweep.is_mini:
-        text.append(
-            "mIoU in percent (detectron2's main branch; results.json of each run has both); in brackets: the paper's."
-        )
-    write_text(folder / "table.md", "\n\n".join([*text, *([sweep.note] if sweep.note else [])]) + "\n")
-    header = ["variant", "seeds"]
-    for column in columns:
-        header += [column, f"{column} deviation", f"{column} paper"]
+    legend = "" if sweep.is_mini else REAL_DATA_LEGEND
+    parts = [f"# {sweep.title}", f"`{command}`", markdown_table(sweep, rows), legend, sweep.note]
+    write_text(folder / "table.md", "\n\n".join(filter(None, parts)) + "\n")
+    header = [cell for column in columns for cell in (column, f"{column} deviation", f"{column} paper")]
     lines = []
     for row in rows:
-        cells: list[Any] = [row.name, len(row.seeds)]
-        for column in columns:
-            cells += [row.mean(column), row.deviation(column), row.paper.get(column)]
-        lines.append(cells)
-    write_csv(folder / "table.csv", header, lines)
+        cells = [cell for c in columns for cell in (row.mean(c), row.deviation(c), row.paper.get(c))]
+        lines.append([row.name, len(row.seeds), *cells])
+    write_csv(folder / "table.csv", ["variant", "seeds", *header], lines)
     document = {
         "title": sweep.title,
         "command": command,
