@@ -35,28 +35,21 @@ QUANTITIES = ("redundant", "itself", "spread", "lower", "upper")
 
 
 def redundant_share(logits: Tensor, present: Tensor) -> Tensor:
-    """Return the share of the attention that redundant classes take.
+    """Return the share of the attention that redundant classes take, (...) in 0..1.
 
     Args:
         logits: (..., T), the input of the softmax.
         present: (T,) bool, the classes that are not redundant.
-
-    Returns:
-        (...), in 0..1.
     """
     return logits.softmax(dim=-1)[..., ~present].sum(dim=-1)
 
 
 def share_bounds(num_present: int, num_redundant: int, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Bound the redundant classes' share (statement 1).
+    """Return the least and the greatest share of the redundant classes (statement 1), each of the shape of Δ.
 
     Args:
-        num_present: P, with P + R > 0.
-        num_redundant: R.
+        num_present, num_redundant: P and R, with P + R > 0.
         spread: Δ ≥ 0, any shape: the largest logit less the smallest.
-
-    Returns:
-        The least and the greatest share, each of the shape of ``spread``.
     """
     log_odds = torch.log(torch.as_tensor(num_redundant, dtype=spread.dtype, device=spread.device))
     log_odds = log_odds - torch.log(torch.as_tensor(num_present, dtype=spread.dtype, device=spread.device))

@@ -75,15 +75,12 @@ def measure_class_recall(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -
 
 
 def class_ranks(model: ERRSeg, images: Tensor, text: Tensor) -> Tensor:
-    """Rank all classes of the vocabulary by CRM's scores; it keeps those of rank 0..K−1.
+    """Rank the T classes of a vocabulary by CRM's scores: (B, T) int64; CRM keeps the classes of rank 0..K−1.
 
     Args:
         model: the network.
         images: (B, 3, S, S) float, normalised.
         text: (T, D) embeddings of the vocabulary.
-
-    Returns:
-        (B, T) int64, a permutation of 0..T−1 in each row.
     """
     features = model.encoder(images)
     return model.head.crm.ranking(model.head.cost_maps.of_vocabulary(features, text)[0]).argsort(dim=1)

@@ -74,8 +74,7 @@ def resolve_vocabulary(name: str) -> tuple[str, ...]:
     """Return the class names of a registered data set, a vocabulary of the package, or a ``.json`` or ``.txt`` file.
 
     Raises:
-        ValueError: none of these, or a file that holds anything but class names.
-        FileNotFoundError: no such file.
+        ValueError, FileNotFoundError: it is none of these, or a file that holds anything but class names.
     """
     if name in vocabulary_names() or Path(name).suffix.lower() in (".json", ".txt"):
         return load_vocabulary(name)

@@ -89,7 +89,9 @@ def in_new_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 def measure(
     cases: Sequence[Case], configs: Mapping[str, Config], *, rounds: int, machine: Machine, demands: bool = True
 ) -> Iterator[list[Measurement]]:
-    """Measure all cases; what is compared is timed in turns, so that a slower minute of the machine slows all.
+    """Measure all cases, and yield the rows of each group.
+
+    What is compared is timed in turns, so that a slower minute of the machine slows all.
 
     Args:
         cases: those of a group follow each other, and the first of a group is what the others are compared with.
@@ -97,9 +99,6 @@ def measure(
         rounds: how often each case is timed, after once to warm up.
         machine: its limits.
         demands: also measure memory and operations, which takes a process and two runs for each case.
-
-    Yields:
-        The rows of one group.
     """
     for (config, *_), group in groupby(cases, key=lambda case: case.group):
         cfg, group_cases = configs[config], list(group)

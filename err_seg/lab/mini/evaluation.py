@@ -93,10 +93,7 @@ def cost_map_labels(model: ERRSeg, images: Sequence[Tensor], text: Tensor, sizes
         model: whose encoder is read; nothing behind the cost maps is used.
         images: (3, h, w) each, RGB in 0..255.
         text: (T, D) embeddings.
-        sizes: (H, W) of each result.
-
-    Returns:
-        A label map (H, W) int64 per image.
+        sizes: (H, W) of each result, a label map of int64.
     """
     costs, *_ = model.head.cost_maps(model.encoder(model.preprocess(images)), text)
     return [resize(cost.unsqueeze(0), size).argmax(1)[0] for cost, size in zip(costs, sizes, strict=True)]

@@ -47,11 +47,8 @@ def prediction_grid(
 
     Args:
         images: scenes (H, W, 3) uint8 RGB.
-        truths: their label maps (H, W), indices into ``VOCABULARY``.
+        truths: their label maps (H, W), indices into ``VOCABULARY``; the legend marks unseen classes as "new".
         predictions: title of a column to the label maps predicted.
-
-    Returns:
-        The grid; classes that training did not see are marked "new" in the legend.
     """
     colors = class_colors(VOCABULARY)
     rows = []

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from err_seg.config import Config, get_cfg
 from err_seg.data import SegmentationPairs, get_dataset
+from err_seg.data.image_sources import image_to_tensor
 from err_seg.engine import evaluate, train
 from err_seg.evaluation import BenchmarkResult
 from err_seg.lab.benchmarks.measurement import in_new_process, peak_memory
@@ -145,21 +146,15 @@ def measure_image(cfg: Config, benchmark: str, num_kept: int) -> tuple[float, fl
     seconds = []
     with model.evaluating(), torch.no_grad(), peak_memory(model.device) as peak:
         for index in range(TIMED if num_kept <= NUM_SHOWN else 3):
-            image = pairs[index % len(pairs)].image
+            image = image_to_tensor(pairs[index % len(pairs)].image)  # 3×H×W
             start = time.process_time()
-            predict(model, image, text, num_kept)
+            if num_kept == 0:
+                cost_map_labels(model, [image], text, [(image.shape[1], image.shape[2])])
+            else:
+                model(model.preprocess([image]), text, num_kept)
             seconds.append(time.process_time() - start)
         memory = peak()
     return memory, 1e3 * statistics.median(seconds[1:])
-
-
-def predict(model: ERRSeg, image: np.ndarray, text: torch.Tensor, num_kept: int) -> None:
-    """Label one image (H, W, 3): with K classes kept, or by C16 alone where K is 0."""
-    pixels, size = torch.from_numpy(image).permute(2, 0, 1), (image.shape[0], image.shape[1])
-    if num_kept == 0:
-        cost_map_labels(model, [pixels], text, [size])
-    else:
-        model(model.preprocess([pixels]), text, num_kept)
 
 
 def choosing_memory(cfg: Config, num_classes: int) -> float:
