@@ -19,6 +19,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,12 +167,13 @@ def analyze_precision(options: argparse.Namespace, cfg: "Config") -> None:
     """Results in bf16 and fp16 beside those in fp32."""
     from err_seg.lab.analysis import precision_error as analysis
     from err_seg.models.build import build_model
+    from err_seg.utils.files import write_json
 
     pairs, model = open_pairs(cfg, options.datasets or cfg.DATASETS.TEST), build_model(cfg)
     results = [row for data in pairs for row in analysis.measure_precision_error(cfg, model, data, ("bf16", "fp16"))]
     print(analysis.precision_table(results))
     print("(errors: of probabilities, over the images that keep the same classes as in fp32)")
-    analysis.save_precision_errors(results, options.output / "precision.json")
+    write_json(options.output / "precision.json", [asdict(result) for result in results])
     _warn_of_random_weights(cfg)
 
 

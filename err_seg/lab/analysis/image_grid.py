@@ -87,7 +87,8 @@ def image_grid(images: Sequence[np.ndarray], columns: Sequence[Column], cell: in
         panels, legends = [small], [list[Entry]()]
         for column in columns:
             own = np.array([places.get(_key(name), -1) for name in column.vocabulary])
-            labels = _resize(column.labels[number], size)
+            label_map = Image.fromarray(column.labels[number].astype(np.int32))
+            labels = np.asarray(label_map.resize(size, Image.Resampling.NEAREST))
             known = (labels >= 0) & (labels < len(own))
             labels = np.where(known, own[np.where(known, labels, 0)], -1)
             coat = np.asarray(overlay(gray, labels, names, legend=False))
@@ -118,11 +119,6 @@ def _pale_gray(image: Image.Image) -> np.ndarray:
 
 def _key(name: str) -> str:
     return first_synonym(name).casefold()
-
-
-def _resize(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a label map to (width, height), taking the nearest label."""
-    return np.asarray(Image.fromarray(labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
 
 
 def _legend(labels: np.ndarray, names: tuple[str, ...]) -> list[Entry]:

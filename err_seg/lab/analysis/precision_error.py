@@ -2,8 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from err_seg.lab.loading import evaluation_batches
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.device import upload
-from err_seg.utils.files import write_json
 
 
 @dataclass(frozen=True)
@@ -121,8 +119,3 @@ def precision_table(results: Sequence[PrecisionError]) -> str:
         for r in results
     ]
     return text_table(header, rows)
-
-
-def save_precision_errors(results: Sequence[PrecisionError], path: str | Path) -> None:
-    """Write a JSON list of the results."""
-    write_json(path, [asdict(result) for result in results], indent=1)

@@ -141,6 +141,15 @@ def _now(model: ERRSeg) -> float:
     return time.perf_counter()
 
 
+def evaluate_with(cfg: Config, model: ERRSeg, dataset: str, num_kept: int, folder: str) -> BenchmarkResult:
+    """Evaluate a network on one data set with K classes kept, in a folder of ``OUTPUT_DIR``."""
+    settings = cfg.clone()
+    settings.MODEL.CRM.NUM_KEPT, settings.DATASETS.TEST = num_kept, [dataset]
+    settings.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / folder)
+    (result,) = evaluate(settings, model)
+    return result
+
+
 def measure(cfg: Config, model: ERRSeg) -> dict[str, dict[str, float]]:
     """Evaluate the baseline, the model with its K, and the model with all classes kept.
 
@@ -153,10 +162,7 @@ def measure(cfg: Config, model: ERRSeg) -> dict[str, dict[str, float]]:
     images = [image_to_tensor(pairs[i].image) for i in range(min(TIMED_IMAGES, len(pairs)))]
     rows = {BASELINE: group_miou(evaluate_baseline(cfg, model, pairs))}
     for num_kept in (cfg.MODEL.CRM.NUM_KEPT, len(VOCABULARY)):
-        settings = cfg.clone()
-        settings.MODEL.CRM.NUM_KEPT = num_kept
-        settings.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"K{num_kept}")
-        (result,) = evaluate(settings, model)
+        result = evaluate_with(cfg, model, cfg.DATASETS.TEST[0], num_kept, f"K{num_kept}")
         whole, fusion = seconds_per_image(model, images, text, num_kept)
         title = f"ERR-Seg, K = {num_kept}" + (" (all)" if num_kept == len(VOCABULARY) else "")
         rows[title] = {**group_miou(result), "ms": 1e3 * whole, "fusion ms": 1e3 * fusion}

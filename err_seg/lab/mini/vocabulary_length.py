@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from err_seg.config import Config, get_cfg
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.data.image_sources import image_to_tensor
-from err_seg.engine import evaluate, train
+from err_seg.engine import train
 from err_seg.evaluation import BenchmarkResult
 from err_seg.lab.benchmarks.measurement import in_new_process, peak_memory
-from err_seg.lab.mini.evaluation import cost_map_labels, evaluate_baseline
+from err_seg.lab.mini.evaluation import cost_map_labels, evaluate_baseline, evaluate_with
 from err_seg.lab.table import markdown_row
 from err_seg.mini.worlds import NUM_SHOWN
 from err_seg.modeling.encoder import FeatureMap, Features
@@ -108,11 +108,8 @@ def miou(cfg: Config, model: ERRSeg, pairs: SegmentationPairs, num_kept: int) ->
     """Evaluate a data set with K classes kept, or C16 alone where K is 0; see :func:`shown_miou`."""
     if num_kept == 0:
         return shown_miou(evaluate_baseline(cfg, model, pairs))
-    settings = cfg.clone()
-    settings.MODEL.CRM.NUM_KEPT, settings.DATASETS.TEST = num_kept, [pairs.spec.name]
-    settings.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"T{len(pairs.spec.vocabulary)}-K{num_kept}")
-    (result,) = evaluate(settings, model)
-    return shown_miou(result)
+    folder = f"T{len(pairs.spec.vocabulary)}-K{num_kept}"
+    return shown_miou(evaluate_with(cfg, model, pairs.spec.name, num_kept, folder))
 
 
 def shown_miou(result: BenchmarkResult) -> dict[str, float]:
