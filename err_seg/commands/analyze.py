@@ -18,7 +18,8 @@ table and its numbers. Declare data sets of your own under DATASETS.CUSTOM in
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from err_seg.commands.options import add_config_options, command_parser, positiv
 
 if TYPE_CHECKING:
     from err_seg.config import Config
+    from err_seg.data import SegmentationPairs
 
 NO_CLIP_WEIGHTS = (
     "These numbers mean nothing{}: CLIP has random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a file) "
@@ -97,25 +99,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
     """Parameters and multiply-adds."""
-    import torch
     from rich.console import Console
     from rich.table import Table
 
     from err_seg.lab.benchmarks.flops import network_cost
-    from err_seg.models.build import build_model
+    from err_seg.models.build import default_num_kept
 
-    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
-    with torch.device("meta"):
-        model = build_model(cfg)
-    kept = options.num_kept or model.num_kept
-    cost = network_cost(model, num_classes=options.num_classes, num_kept=kept, size=cfg.INPUT.SIZE)
-
+    kept = options.num_kept or default_num_kept(cfg)
+    cost = network_cost(cfg, num_classes=options.num_classes, num_kept=kept)
+    total = sum(cost.macs.values())
     title = f"{cfg.MODEL.CLIP.NAME}, S = {cfg.INPUT.SIZE}, T = {options.num_classes}, K = {kept or 'T'}"
     table = Table("part", title=title)
     table.add_column("GMAC", justify="right")
     for name, macs in cost.macs.items():
         table.add_row(name, f"{macs / 1e9:.1f}")
-    total = sum(cost.macs.values())
     table.add_section()
     table.add_row("an image, as computed here", f"{total / 1e9:.1f}")
     repeated = total + cost.repeated_guidance_macs
@@ -129,77 +126,70 @@ def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
     )
 
 
+def open_pairs(cfg: "Config", names: Iterable[str]) -> "list[SegmentationPairs]":
+    """Open registered data sets."""
+    from err_seg.data import SegmentationPairs, get_dataset
+
+    return [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
+
+
 def analyze_classes(options: argparse.Namespace, cfg: "Config") -> None:
     """Table I."""
-    from err_seg.data import SegmentationPairs, get_dataset
     from err_seg.data.preparation.parallel import default_workers
-    from err_seg.lab.analysis.classes_per_image import PAPER, class_counts_table, count_classes, save_class_counts
+    from err_seg.lab.analysis import classes_per_image as analysis
     from err_seg.lab.analysis.figures import draw_class_counts
     from err_seg.visualization.plots import save_figure
 
-    pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in options.datasets or PAPER]
-    results = [count_classes(data, options.workers or default_workers()) for data in pairs]
-    print(class_counts_table(results))
-    save_class_counts(results, options.output / "classes_per_picture.json")
+    pairs = open_pairs(cfg, options.datasets or analysis.PAPER)
+    results = [analysis.count_classes(data, options.workers or default_workers()) for data in pairs]
+    print(analysis.class_counts_table(results))
+    analysis.save_class_counts(results, options.output / "classes_per_picture.json")
     save_figure(draw_class_counts(results), options.output / "classes_per_picture.png")
 
 
 def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
     """Recall of CRM."""
-    from err_seg.data import SegmentationPairs, get_dataset
-    from err_seg.lab.analysis.class_recall import (
-        NUM_KEPT_COLUMNS,
-        measure_class_recall,
-        recall_table,
-        save_class_recall,
-    )
+    from err_seg.lab.analysis import class_recall as analysis
     from err_seg.lab.analysis.figures import draw_class_recall
     from err_seg.models.build import build_model
     from err_seg.visualization.plots import save_figure
 
-    names = options.datasets or cfg.DATASETS.TEST
-    pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
-    model = build_model(cfg)
-    results = [measure_class_recall(cfg, model, data) for data in pairs]
+    pairs, model = open_pairs(cfg, options.datasets or cfg.DATASETS.TEST), build_model(cfg)
+    results = [analysis.measure_class_recall(cfg, model, data) for data in pairs]
     print("Share of the classes present, and of the labelled pixels, that are among the K kept, in percent:")
-    print(recall_table(results, options.num_kept or NUM_KEPT_COLUMNS))
-    save_class_recall(results, options.output / "class_recall.json")
+    print(analysis.recall_table(results, options.num_kept or analysis.NUM_KEPT_COLUMNS))
+    analysis.save_class_recall(results, options.output / "class_recall.json")
     save_figure(draw_class_recall(results), options.output / "class_recall.png")
     _warn_of_random_weights(cfg)
 
 
 def analyze_precision(options: argparse.Namespace, cfg: "Config") -> None:
     """Results in bf16 and fp16 beside those in fp32."""
-    from err_seg.data import SegmentationPairs, get_dataset
-    from err_seg.lab.analysis.precision_error import measure_precision_error, precision_table, save_precision_errors
+    from err_seg.lab.analysis import precision_error as analysis
     from err_seg.models.build import build_model
+    from err_seg.utils.files import write_json
 
-    names = options.datasets or cfg.DATASETS.TEST
-    pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
-    model = build_model(cfg)
-    results = [result for data in pairs for result in measure_precision_error(cfg, model, data, ("bf16", "fp16"))]
-    print(precision_table(results))
+    pairs, model = open_pairs(cfg, options.datasets or cfg.DATASETS.TEST), build_model(cfg)
+    results = [row for data in pairs for row in analysis.measure_precision_error(cfg, model, data, ("bf16", "fp16"))]
+    print(analysis.precision_table(results))
     print("(errors: of probabilities, over the images that keep the same classes as in fp32)")
-    save_precision_errors(results, options.output / "precision.json")
+    write_json(options.output / "precision.json", [asdict(result) for result in results])
     _warn_of_random_weights(cfg)
 
 
 def analyze_vocabularies(options: argparse.Namespace, cfg: "Config") -> None:
     """Table IV."""
-    from err_seg.lab.analysis import vocabulary_similarity as similarity
+    from err_seg.lab.analysis import vocabulary_similarity as analysis
     from err_seg.lab.analysis.figures import draw_similarities
     from err_seg.visualization.plots import save_figure
 
-    vocabularies, thresholds = (
-        options.vocabularies or similarity.PAPER,
-        options.thresholds or similarity.DEFAULT_THRESHOLDS,
-    )
-    results = similarity.nearest_classes(similarity.build_embedder(cfg), list(vocabularies), options.train)
+    vocabularies = list(options.vocabularies or analysis.PAPER)
+    thresholds = options.thresholds or analysis.DEFAULT_THRESHOLDS
+    results = analysis.nearest_classes(analysis.build_embedder(cfg), vocabularies, options.train)
     print(f"Share of the classes whose nearest class in {options.train} has a similarity of")
-    print(similarity.similarity_table(results, thresholds))
+    print(analysis.similarity_table(results, thresholds))
     print("(same: 1 up to rounding, an equal prompt; paper: 1 and two thresholds that are not known)")
-    listing = options.output / "vocabularies.json"
-    similarity.save_similarities(results, listing, listing.with_suffix(".csv"))
+    analysis.save_similarities(results, options.output / "vocabularies.json", options.output / "vocabularies.csv")
     save_figure(draw_similarities(results, thresholds), options.output / "vocabularies.png")
     _warn_of_random_weights(cfg, " but for the equal prompts (same)")
 

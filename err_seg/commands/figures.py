@@ -48,8 +48,7 @@ def draw_attention(options: argparse.Namespace) -> Path:
         num_kept=options.num_kept,
         labels=labels,
     )
-    save_image(redundancy_figure(comparison), options.output, options.palette)
-    return options.output
+    return save(redundancy_figure(comparison), options)
 
 
 def measure_shares(options: argparse.Namespace) -> Path:
@@ -66,9 +65,7 @@ def measure_shares(options: argparse.Namespace) -> Path:
     overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
     cfg = get_cfg(hub.config_of(options.config_file) if options.config_file else None, overrides)
     register_entries(cfg.DATASETS.CUSTOM)
-    names = [*(options.datasets or ())]
-    if options.mini:
-        names.append(mini_world_name("test", options.mini))
+    names = [*(options.datasets or ()), *([mini_world_name("test", options.mini)] if options.mini else [])]
     if not names:
         raise ValueError("no data set to measure on; name some with --datasets, or draw scenes with --mini 64")
     pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
@@ -76,9 +73,8 @@ def measure_shares(options: argparse.Namespace) -> Path:
     results = []
     for data in pairs:
         num_classes = len(data.spec.vocabulary)
-        results += measure_attention_share(
-            model, data, options.num_kept or (model.num_kept or num_classes, num_classes)
-        )
+        num_kept = options.num_kept or (model.num_kept or num_classes, num_classes)
+        results += measure_attention_share(model, data, num_kept)
     print("Attention that the classes in the image pay to others, by the number of classes kept, in percent:")
     print(share_table(results))
     print(
@@ -122,8 +118,7 @@ def draw_grid(options: argparse.Namespace) -> Path:
         title = Path(name).name if len(names) > 1 else ""
         for words in lists:
             columns.append(predict_column(model, images, words, num_kept=options.num_kept, title=title, cell=cell))
-    save_image(image_grid(images, columns, cell), options.output, options.palette)
-    return options.output
+    return save(image_grid(images, columns, cell), options)
 
 
 def truth_column(options: argparse.Namespace, images: Sequence) -> "Column":
@@ -143,12 +138,12 @@ def truth_column(options: argparse.Namespace, images: Sequence) -> "Column":
     return Column(load_vocabulary(options.truth_classes), labels, "ground truth", lists_names=False)
 
 
-def save_image(image: "Image.Image", path: Path, palette: bool) -> None:
-    """Write an image as PNG, with 256 colours where a small file matters more than every shade."""
-    from err_seg.utils.files import atomic_write
+def save(image: "Image.Image", options: argparse.Namespace) -> Path:
+    """Write an image as PNG, with 256 colours where a small file matters more than every shade; returns its path."""
+    from err_seg.utils.images import save_image
 
-    with atomic_write(path) as partial:
-        (image.quantize(256, kmeans=1) if palette else image).save(partial, format="PNG", optimize=True)
+    save_image(image.quantize(256, kmeans=1) if options.palette else image, options.output, "PNG", optimize=True)
+    return options.output
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

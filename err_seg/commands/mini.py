@@ -15,6 +15,7 @@ and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" wro
 """
 
 import argparse
+import importlib
 import logging
 import shlex
 import sys
@@ -111,54 +112,28 @@ def parse_tiles(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run_tiles(options: argparse.Namespace, command: str) -> None:
-    """Measure the network of the package, and print the table."""
-    from err_seg.lab.mini import large_images
-    from err_seg.models import hub
-
-    rows = large_images.measure(hub.load("mini"), options.scenes, options.seeds)
-    large_images.save(rows, command, options.output)
-    print(large_images.markdown(rows), end="")
-
-
-def run_vocabularies(options: argparse.Namespace, command: str) -> None:
-    """Measure what was asked for, and print it."""
-    from err_seg.config import get_cfg, shipped_configs
-    from err_seg.lab.sweeps import vocabulary_length
-
-    cfg = get_cfg(options.config_file or shipped_configs() / "mini/err_seg_large.yaml", options.opts)
-    if options.choosing:
-        peak = vocabulary_length.choosing_memory(cfg, options.choosing) / vocabulary_length.MEBIBYTE
-        print(f"choosing among {options.choosing:,} classes: {peak:.0f} MB above the loaded model, features and text")
-        return
-    output = options.output or Path(cfg.OUTPUT_DIR)
-    cfg.OUTPUT_DIR = str(output)
-    limits = vocabulary_length.Limits(options.most_memory * 2**30, 60 * options.most_minutes)
-    rows = vocabulary_length.measure(cfg, limits, trained=not options.no_training)
-    vocabulary_length.save(rows, cfg, command, output)
-    print(vocabulary_length.markdown(rows), end="")
+OWN_OPTIONS = {
+    "draw": (parse_drawing, "drawing"),
+    "vocabularies": (parse_vocabularies, "vocabulary_length"),
+    "tiles": (parse_tiles, "large_images"),
+}
+"""Steps with a command line of their own, and the modules of :mod:`err_seg.lab.mini` that run them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the steps asked for."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    own = {"draw": parse_drawing, "vocabularies": parse_vocabularies, "tiles": parse_tiles}
-    step = argv[0] if argv and argv[0] in own else ""
-    options = own[step](argv[1:]) if step else parse_arguments(argv)
+    if argv and argv[0] in OWN_OPTIONS:
+        parse, module = OWN_OPTIONS[argv[0]]
+        options = parse(argv[1:])
+    else:
+        options, module = parse_arguments(argv), "stages"
     from err_seg.engine import RunError, TrainingInterrupted
-    from err_seg.lab.mini import stages
 
-    command = shlex.join(["err-seg", "mini", *argv])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        if step == "draw":
-            stages.draw(options)
-        elif step == "vocabularies":
-            run_vocabularies(options, command)
-        elif step == "tiles":
-            run_tiles(options, command)
-        else:
-            stages.run(options, command)
+        command = shlex.join(["err-seg", "mini", *argv])
+        importlib.import_module(f"err_seg.lab.mini.{module}").run(options, command)
     except TrainingInterrupted as interruption:
         print(interruption, file=sys.stderr)
         return interruption.status

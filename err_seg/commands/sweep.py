@@ -12,7 +12,6 @@ CSV, JSON) and plots go to OUTPUT/<name of the sweep>/, runs to OUTPUT/runs/.
 """
 
 import argparse
-import functools
 import logging
 import shlex
 import sys
@@ -24,7 +23,8 @@ from err_seg.commands.options import add_pinning_options, command_parser, positi
 from err_seg.config.constants import ENGINES
 
 if TYPE_CHECKING:
-    from err_seg.lab.sweeps import Run, Sweep
+    from err_seg.lab.sweeps.definition import Sweep
+    from err_seg.lab.sweeps.plan import Run
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -35,14 +35,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--mini", action="store_true", help="on the miniature world, which needs nothing downloaded")
     add("--scenes", type=positive, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="of the miniature world")
     add("--output", type=Path, default=Path("output/sweeps"), metavar="DIR", help="default: output/sweeps")
-    add(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="S",
-        help="only these; others than the file's are added to the table",
-    )
+    seeds = "only these; others than the file's are added to the table"
+    add("--seeds", type=int, nargs="+", default=[], metavar="S", help=seeds)
     add("--variants", nargs="+", default=[], metavar="NAME", help="only these rows")
     add("--weights", metavar="W", help="to evaluate instead of training: a released model's name, USER/REPO, or a file")
     add("--jobs", type=positive, default=1, metavar="N", help="runs at a time, each with its share of GPUs and cores")
@@ -76,12 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
-    """Run the sweeps one after the other."""
+    """Check all sweeps, then run one after the other."""
     from err_seg.commands.models import find_weights
-    from err_seg.lab.sweeps import Display, Workers, plan_runs, select_runs, work_through
     from err_seg.lab.sweeps.checks import check_sweep, open_data
-    from err_seg.lab.sweeps.results import measured_rows
-    from err_seg.lab.sweeps.tables import markdown_table, settings_text
+    from err_seg.lab.sweeps.plan import plan_runs, select_runs
+    from err_seg.lab.sweeps.tables import settings_text
     from err_seg.mini.files import SCENES
 
     sweeps = load_sweeps(arguments.sweeps, mini=arguments.mini)
@@ -94,41 +87,53 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
         wanted = select_runs(runs, arguments.variants, [] if weights else arguments.seeds)
         check_sweep(sweep, runs)
         print(f"== {sweep.title}\n{settings_text(sweep, wanted)}", flush=True)
-        plans.append((sweep, runs, wanted))
-    if not arguments.dry_run:
-        for sweep, _, wanted in plans:
-            open_data(sweep, wanted)
-    workers, display = Workers(arguments.jobs, arguments.num_gpus, arguments.engine), Display()
-    failures = []
-    for sweep, runs, wanted in plans:
-        print(f"== {sweep.title}", flush=True)
         folder = arguments.output / (f"{sweep.name}-{runs[0].training.folder.name}" if weights else sweep.name)
-        write_tables = functools.partial(write, sweep, runs, folder, command)
-        write_tables()  # so that errors in writing show before anything is run
-        try:
-            if arguments.dry_run:
-                list_missing(wanted)
-            else:
-                failures += work_through(wanted, workers, display, write_tables, sweep.title)
-        finally:
-            write_tables()
-            print(markdown_table(sweep, measured_rows(sweep, runs)))
-            print(f"Written to {folder}", flush=True)
+        plans.append((sweep, runs, wanted, folder))
+    if not arguments.dry_run:
+        for sweep, _, wanted, _ in plans:
+            open_data(sweep, wanted)
+    failures = [line for plan in plans for line in do_sweep(*plan, arguments, command)]
     for line in failures:
         print(f"error: {line}", file=sys.stderr)
     return 1 if failures else 0
 
 
-def list_missing(runs: "list[Run]") -> None:
-    """Print what would be run."""
-    for run in runs:
-        if not run.is_evaluated():
-            print(f"missing: {run.title} ({run.evaluation.folder})")
+def do_sweep(
+    sweep: "Sweep", runs: "list[Run]", wanted: "list[Run]", folder: Path, arguments: argparse.Namespace, command: str
+) -> list[str]:
+    """Run what is missing of a sweep, and write its tables before, after each run and at the end.
+
+    Returns:
+        One line for each step that failed.
+    """
+    from err_seg.lab.sweeps.display import Display
+    from err_seg.lab.sweeps.executor import work_through
+    from err_seg.lab.sweeps.results import measured_rows
+    from err_seg.lab.sweeps.run_steps import Workers
+    from err_seg.lab.sweeps.tables import markdown_table, save_tables
+
+    def write_tables() -> None:
+        save_tables(sweep, measured_rows(sweep, runs), folder, command)
+
+    print(f"== {sweep.title}", flush=True)
+    write_tables()  # so that errors in writing show before anything is run
+    try:
+        if not arguments.dry_run:
+            workers = Workers(arguments.jobs, arguments.num_gpus, arguments.engine)
+            return work_through(wanted, workers, Display(), write_tables, sweep.title)
+        for run in wanted:
+            if not run.is_evaluated():
+                print(f"missing: {run.title} ({run.evaluation.folder})")
+        return []
+    finally:
+        write_tables()
+        print(markdown_table(sweep, measured_rows(sweep, runs)))
+        print(f"Written to {folder}", flush=True)
 
 
 def load_sweeps(files: list[Path], *, mini: bool) -> "list[Sweep]":
     """Read the files; if there are several, those with nothing for the miniature world are skipped."""
-    from err_seg.lab.sweeps import NoMiniSweep, load_sweep
+    from err_seg.lab.sweeps.definition import NoMiniSweep, load_sweep
 
     sweeps = []
     for file in files:
@@ -139,16 +144,3 @@ def load_sweeps(files: list[Path], *, mini: bool) -> "list[Sweep]":
                 raise
             print(f"passed over: {error}", flush=True)
     return sweeps
-
-
-def write(sweep: "Sweep", runs: "list[Run]", folder: Path, command: str) -> None:
-    """Write what is measured so far."""
-    from err_seg.lab.sweeps.plots import draw_sweep
-    from err_seg.lab.sweeps.results import measured_rows
-    from err_seg.lab.sweeps.tables import save_tables
-    from err_seg.visualization.plots import save_figure
-
-    rows = measured_rows(sweep, runs)
-    save_tables(sweep, rows, folder, command)
-    if sweep.plot is not None:
-        save_figure(draw_sweep(sweep, rows), folder / "plot.png")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from err_seg.data import DatasetError, SegmentationPairs, dataset_names, get_dataset
-from err_seg.lab.mini.captioned import PretrainingConfig, as_shares, batches
+from err_seg.lab.mini.pretraining_data import PretrainingConfig, as_shares, batches
 from err_seg.mini.canvas import Canvas
 from err_seg.mini.clip import CLIPS, CONTEXT_LENGTH, tokenizer
 from err_seg.mini.crops import MiniCrops

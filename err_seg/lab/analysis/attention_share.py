@@ -31,39 +31,32 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.utils.files import write_json
 
 # what is measured of a layer and an image, in this order
-FIGURES = ("redundant", "itself", "spread", "lower", "upper")
+QUANTITIES = ("redundant", "itself", "spread", "lower", "upper")
 
 
 def redundant_share(logits: Tensor, present: Tensor) -> Tensor:
-    """Return the share of the attention that redundant classes take.
+    """Return the share of the attention that redundant classes take, (...) in 0..1.
 
     Args:
         logits: (..., T), the input of the softmax.
         present: (T,) bool, the classes that are not redundant.
-
-    Returns:
-        (...), in 0..1.
     """
     return logits.softmax(dim=-1)[..., ~present].sum(dim=-1)
 
 
 def share_bounds(num_present: int, num_redundant: int, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Bound the redundant classes' share (statement 1).
+    """Return the least and the greatest share of the redundant classes (statement 1), each of the shape of Δ.
 
     Args:
-        num_present: P, with P + R > 0.
-        num_redundant: R.
+        num_present, num_redundant: P and R, with P + R > 0.
         spread: Δ ≥ 0, any shape: the largest logit less the smallest.
-
-    Returns:
-        The least and the greatest share, each of the shape of ``spread``.
     """
     log_odds = torch.log(torch.as_tensor(num_redundant, dtype=spread.dtype, device=spread.device))
     log_odds = log_odds - torch.log(torch.as_tensor(num_present, dtype=spread.dtype, device=spread.device))
     return (log_odds - spread).sigmoid(), (log_odds + spread).sigmoid()
 
 
-def layer_figures(layer: AttentionLayer, present: Tensor) -> list[float]:
+def layer_quantities(layer: AttentionLayer, present: Tensor) -> list[float]:
     """Average over all places, heads and present classes what the attention of one CFM does.
 
     Args:
@@ -71,15 +64,15 @@ def layer_figures(layer: AttentionLayer, present: Tensor) -> list[float]:
         present: (K,) bool, which of the kept classes are present; at least one.
 
     Returns:
-        :data:`FIGURES`: the share that present classes give to redundant ones, the share that they give to themselves,
-        the spread Δ of their logits, and the least and greatest share that P, R and Δ of each softmax allow.
+        :data:`QUANTITIES`: the share that present classes give to redundant ones and that they give to themselves, the
+        spread Δ of their logits, and the least and greatest share that P, R and Δ of each softmax allow.
     """
     queries = present.nonzero()[:, 0]
     logits = layer.logits(positions=queries)  # places×heads×P×K
     spread = logits.amax(dim=-1) - logits.amin(dim=-1)
     itself = logits.softmax(dim=-1)[..., torch.arange(len(queries)), queries]
     bounds = share_bounds(len(queries), len(present) - len(queries), spread)
-    return [float(figure.mean()) for figure in (redundant_share(logits, present), itself, spread, *bounds)]
+    return [float(quantity.mean()) for quantity in (redundant_share(logits, present), itself, spread, *bounds)]
 
 
 @dataclass(frozen=True)
@@ -90,14 +83,14 @@ class AttentionShare:
         dataset: the data set's name.
         num_kept: K.
         present: (N,) int64, how many of the kept classes are in each image.
-        figures: (N, L, 5) float64, :data:`FIGURES` of each image and layer.
+        quantities: (N, L, 5) float64, :data:`QUANTITIES` of each image and layer.
         left_out: number of further images, which are left out because none of their classes was kept.
     """
 
     dataset: str
     num_kept: int
     present: NDArray[np.int64]
-    figures: NDArray[np.float64]
+    quantities: NDArray[np.float64]
     left_out: int = 0
 
     @property
@@ -105,9 +98,9 @@ class AttentionShare:
         """R / K averaged over the images: the redundant classes' share if all classes got the same attention."""
         return float((1 - self.present / self.num_kept).mean())
 
-    def mean(self, figure: str) -> NDArray[np.float64]:
-        """Average one of :data:`FIGURES` over the images: (L,)."""
-        return self.figures[:, :, FIGURES.index(figure)].mean(axis=0)
+    def mean(self, quantity: str) -> NDArray[np.float64]:
+        """Average one of :data:`QUANTITIES` over the images: (L,)."""
+        return self.quantities[:, :, QUANTITIES.index(quantity)].mean(axis=0)
 
     @property
     def preference(self) -> NDArray[np.float64]:
@@ -145,8 +138,7 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
     if not num_kept or min(num_kept) < 1:
         raise ValueError(f"num_kept must be numbers of at least 1, got {list(num_kept)}")
     kept_numbers = list(dict.fromkeys(min(k, num_classes) for k in num_kept))
-    present: dict[int, list[int]] = {k: [] for k in kept_numbers}
-    figures: dict[int, list[list[list[float]]]] = {k: [] for k in kept_numbers}
+    measured: dict[int, list[tuple[int, list[list[float]]]]] = {k: [] for k in kept_numbers}
     text = model.embed_vocabulary(spec.vocabulary)
     with model.evaluating():
         for index in tqdm(range(len(pairs)), desc=spec.name, unit="image"):
@@ -158,14 +150,15 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
                     kept = model.head(features, text, k).kept[0].cpu()
                 is_present = pixels[kept] > 0
                 if is_present.any():
-                    present[k].append(int(is_present.sum()))
-                    figures[k].append([layer_figures(layer, is_present) for layer in attention.category])
-    if empty := [k for k in kept_numbers if not present[k]]:
-        raise ValueError(f"data set {spec.name!r}: with K = {empty[0]} no class of any image was kept; take a larger K")
-    return [
-        AttentionShare(spec.name, k, np.array(present[k]), np.array(figures[k]), len(pairs) - len(present[k]))
-        for k in kept_numbers
-    ]
+                    layers = [layer_quantities(layer, is_present) for layer in attention.category]
+                    measured[k].append((int(is_present.sum()), layers))
+    results = []
+    for k, of_images in measured.items():
+        if not of_images:
+            raise ValueError(f"data set {spec.name!r}: with K = {k} no class of any image was kept; take a larger K")
+        present, quantities = (np.array(values) for values in zip(*of_images, strict=True))
+        results.append(AttentionShare(spec.name, k, present, quantities, len(pairs) - len(of_images)))
+    return results
 
 
 def share_table(results: Sequence[AttentionShare]) -> str:
@@ -176,9 +169,9 @@ def share_table(results: Sequence[AttentionShare]) -> str:
         lower, upper, spread = 100 * result.mean("lower"), 100 * result.mean("upper"), result.mean("spread")
         for layer in range(len(redundant)):
             shares = [100 * result.uniform, redundant[layer], itself[layer], 100 - redundant[layer] - itself[layer]]
-            figures = [float(result.present.mean()), *map(float, shares), float(result.preference[layer])]
+            numbers = [float(result.present.mean()), *map(float, shares), float(result.preference[layer])]
             bounds = f"{lower[layer]:.1f} to {upper[layer]:.1f}"
-            rows.append([result.dataset, result.num_kept, layer + 1, *figures, float(spread[layer]), bounds])
+            rows.append([result.dataset, result.num_kept, layer + 1, *numbers, float(spread[layer]), bounds])
     header = ["data set", "K", "CFM", "present kept", "uniform R/K", "to redundant", "to itself", "to other present"]
     return text_table([*header, "present : redundant", "Δ", "bounds"], rows)
 
@@ -196,9 +189,9 @@ def save_attention_share(results: Sequence[AttentionShare], path: str | Path) ->
             "layers": [
                 {
                     name: {"mean": float(values.mean()), "stdev": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
-                    for name, values in zip(FIGURES, result.figures[:, layer].T, strict=True)
+                    for name, values in zip(QUANTITIES, result.quantities[:, layer].T, strict=True)
                 }
-                for layer in range(result.figures.shape[1])
+                for layer in range(result.quantities.shape[1])
             ],
         }
         for result in results

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from err_seg.config import Config
-from err_seg.data import EvaluationTransform, SegmentationPairs, evaluation_loader
+from err_seg.data import SegmentationPairs
 from err_seg.evaluation.results import text_table
+from err_seg.lab.loading import evaluation_batches
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.files import write_json
@@ -57,40 +57,30 @@ def measure_class_recall(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -
 
     In a data set with a background class (PAS-20b), which stands for many classes, only the other classes count.
 
-    Args:
-        cfg: ``INPUT.MIN_SIZE_TEST``, ``INPUT.MAX_SIZE_TEST``, ``TEST.BATCH_SIZE`` and ``DATALOADER.NUM_WORKERS`` count.
-        model: the network; its encoder and CRM are used.
-        pairs: the data set.
+    Of the network, the encoder and CRM are used.
     """
     spec = pairs.spec
     num_classes = len(spec.vocabulary)
     num_counted = spec.num_foreground or num_classes
-    classes_by_rank = torch.zeros(num_classes, dtype=torch.int64)
-    pixels_by_rank = torch.zeros(num_classes, dtype=torch.int64)
-    transform = EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    loader = evaluation_loader(pairs, transform, cfg.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS)
+    classes_by_rank, pixels_by_rank = torch.zeros(2, num_classes, dtype=torch.int64)
     text = model.embed_vocabulary(spec.vocabulary)
-    with model.evaluating(), tqdm(total=len(pairs), desc=spec.name, unit="image") as progress:
-        for items in loader:
+    with model.evaluating():
+        for items in evaluation_batches(cfg, pairs):
             ranks = class_ranks(model, model.preprocess([item.image for item in items]), text).cpu()
             for item, rank in zip(items, ranks[:, :num_counted], strict=True):
                 pixels = count_class_pixels(item.label.long().unsqueeze(0), num_counted)[0]
                 classes_by_rank[rank] += (pixels > 0).long()
                 pixels_by_rank[rank] += pixels
-            progress.update(len(items))
     return ClassRecall(spec.name, len(pairs), classes_by_rank.numpy(), pixels_by_rank.numpy(), spec.num_kept)
 
 
 def class_ranks(model: ERRSeg, images: Tensor, text: Tensor) -> Tensor:
-    """Rank all classes of the vocabulary by CRM's scores.
+    """Rank the T classes of a vocabulary by CRM's scores: (B, T) int64; CRM keeps the classes of rank 0..K−1.
 
     Args:
         model: the network.
         images: (B, 3, S, S) float, normalised.
         text: (T, D) embeddings of the vocabulary.
-
-    Returns:
-        (B, T) int64, a permutation of 0..T−1 in each row; CRM keeps the classes of rank 0..K−1.
     """
     features = model.encoder(images)
     return model.head.crm.ranking(model.head.cost_maps.of_vocabulary(features, text)[0]).argsort(dim=1)

@@ -97,7 +97,7 @@ def class_counts_table(results: Sequence[ClassCounts]) -> str:
 
 
 def save_class_counts(results: Sequence[ClassCounts], path: str | Path) -> None:
-    """Write a JSON object: data set → figures, and ``histogram``: images with 0, 1, 2, ... classes."""
+    """Write a JSON object: data set → numbers, and ``histogram``: images with 0, 1, 2, ... classes."""
     entries = {
         result.dataset: {
             "pictures": len(result.classes),

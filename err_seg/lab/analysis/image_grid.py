@@ -52,16 +52,7 @@ def predict_column(
     title: str = "",
     cell: int = CELL,
 ) -> Column:
-    """Predict a column of a grid.
-
-    Args:
-        model: the network.
-        images: (H, W, 3) uint8 RGB.
-        vocabulary: class names.
-        num_kept: K, instead of the model's own.
-        title: a line above the column, say the model's name.
-        cell: the grid's width of columns in pixels, which the labels are made for.
-    """
+    """Predict a column of a grid, from images (H, W, 3) uint8 RGB; ``cell`` is the grid's, ``num_kept`` replaces K."""
     results = model.predict(images, vocabulary, num_kept=num_kept)
     sizes = [fitting_size((image.shape[1], image.shape[0]), cell) for image in images]
     labels = [r.resized((h, w)).labels.cpu().numpy() for r, (w, h) in zip(results, sizes, strict=True)]
@@ -96,7 +87,8 @@ def image_grid(images: Sequence[np.ndarray], columns: Sequence[Column], cell: in
         panels, legends = [small], [list[Entry]()]
         for column in columns:
             own = np.array([places.get(_key(name), -1) for name in column.vocabulary])
-            labels = _resize(column.labels[number], size)
+            label_map = Image.fromarray(column.labels[number].astype(np.int32))
+            labels = np.asarray(label_map.resize(size, Image.Resampling.NEAREST))
             known = (labels >= 0) & (labels < len(own))
             labels = np.where(known, own[np.where(known, labels, 0)], -1)
             coat = np.asarray(overlay(gray, labels, names, legend=False))
@@ -127,11 +119,6 @@ def _pale_gray(image: Image.Image) -> np.ndarray:
 
 def _key(name: str) -> str:
     return first_synonym(name).casefold()
-
-
-def _resize(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a label map to (width, height), taking the nearest label."""
-    return np.asarray(Image.fromarray(labels.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
 
 
 def _legend(labels: np.ndarray, names: tuple[str, ...]) -> list[Entry]:

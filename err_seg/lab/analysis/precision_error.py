@@ -2,21 +2,19 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from err_seg.config import Config
-from err_seg.data import EvaluationItem, EvaluationTransform, SegmentationPairs, evaluation_loader
+from err_seg.data import EvaluationItem, SegmentationPairs
 from err_seg.evaluation.benchmarks import benchmark_num_kept, new_counts
 from err_seg.evaluation.results import text_table
+from err_seg.lab.loading import evaluation_batches
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.device import upload
-from err_seg.utils.files import write_json
 
 
 @dataclass(frozen=True)
@@ -50,14 +48,12 @@ def measure_precision_error(
     """Segment a data set as evaluation does, in fp32 and in each of the precisions, with a progress bar.
 
     Args:
-        cfg: the configuration.
-        model: the network, in evaluation mode; its own precision does not matter.
+        cfg: K, sizes and batch size are as in evaluation.
+        model: in evaluation mode; its own precision does not matter.
         pairs: the data set.
         precisions: of "fp16" and "bf16".
     """
     spec, num_kept = pairs.spec, benchmark_num_kept(cfg, pairs.spec)
-    transform = EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    loader = evaluation_loader(pairs, transform, cfg.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS)
     models = {precision: copy.copy(model) for precision in dict.fromkeys(("fp32", *precisions))}  # weights are shared
     counts, differences = {}, {}
     for precision, own in models.items():
@@ -71,14 +67,12 @@ def measure_precision_error(
             found = own(own.preprocess([item.image for item in items]), text, num_kept)
         return own.compact(found, spec.vocabulary, [item.size for item in items])
 
-    with tqdm(total=len(pairs), desc=spec.name, unit="image") as progress:
-        for items in loader:
-            found = {precision: segment(own, items) for precision, own in models.items()}
-            for precision, results in found.items():
-                for item, result, exact in zip(items, results, found["fp32"], strict=True):
-                    counts[precision].update(result.labels, upload(item.label, model.device))
-                    differences[precision].add(result, exact)
-            progress.update(len(items))
+    for items in evaluation_batches(cfg, pairs):
+        found = {precision: segment(own, items) for precision, own in models.items()}
+        for precision, results in found.items():
+            for item, result, exact in zip(items, results, found["fp32"], strict=True):
+                counts[precision].update(result.labels, upload(item.label, model.device))
+                differences[precision].add(result, exact)
     return [
         PrecisionError(
             spec.name,
@@ -125,8 +119,3 @@ def precision_table(results: Sequence[PrecisionError]) -> str:
         for r in results
     ]
     return text_table(header, rows)
-
-
-def save_precision_errors(results: Sequence[PrecisionError], path: str | Path) -> None:
-    """Write a JSON list of the results."""
-    write_json(path, [asdict(result) for result in results], indent=1)

@@ -36,7 +36,9 @@ def redundancy_figure(comparison: Comparison) -> Image.Image:
     axes = above.subplots(2, columns, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
-    _draw_image(axes[0, 0], small, c)
+    axes[0, 0].imshow(small, extent=(0, small.shape[1], small.shape[0], 0))
+    _mark(axes[0, 0], small, c)
+    set_class_title(axes[0, 0], c.all.result.vocabulary[c.index], size=10)
     _write_explanation(axes[1, 0], c)
     for layer in range(layers):
         maps = [run.attention.to_pixels(layer, run.place, c.relative_point).numpy() for run in (c.all, c.few)]
@@ -52,12 +54,6 @@ def redundancy_figure(comparison: Comparison) -> Image.Image:
 def _kept(run: ClassAttention) -> str:
     kept = len(run.result.kept)
     return f"all {kept}" if kept == len(run.result.vocabulary) else f"K = {kept}"
-
-
-def _draw_image(axis: Axes, small: np.ndarray, c: Comparison) -> None:
-    axis.imshow(small, extent=(0, small.shape[1], small.shape[0], 0))
-    _mark(axis, small, c)
-    set_class_title(axis, c.all.result.vocabulary[c.index], size=10)
 
 
 def _mark(axis: Axes, small: np.ndarray, c: Comparison) -> None:

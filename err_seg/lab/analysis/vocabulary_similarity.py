@@ -1,6 +1,5 @@
 """How much of an evaluation vocabulary is, in words or in meaning, in the training vocabulary (paper, Table IV)."""
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ from torch.nn import functional as F
 
 from err_seg.config import Config
 from err_seg.data import DatasetError, dataset_names, get_dataset, load_vocabulary, vocabulary_names
-from err_seg.evaluation.results import text_table
+from err_seg.evaluation.results import text_table, write_csv
 from err_seg.modeling.clip import build_clip, load_clip_weights
 from err_seg.models.build import build_model, build_vocabulary_encoder
 from err_seg.text.cache import encode_in_batches
 from err_seg.utils.device import resolve_device
-from err_seg.utils.files import atomic_write, write_json
+from err_seg.utils.files import write_json
 
 # Table IV: shares of classes with a similarity of 1, and above two thresholds
 PAPER = {
@@ -75,8 +74,7 @@ def resolve_vocabulary(name: str) -> tuple[str, ...]:
     """Return the class names of a registered data set, a vocabulary of the package, or a ``.json`` or ``.txt`` file.
 
     Raises:
-        ValueError: none of these, or a file that holds anything but class names.
-        FileNotFoundError: no such file.
+        ValueError, FileNotFoundError: it is none of these, or a file that holds anything but class names.
     """
     if name in vocabulary_names() or Path(name).suffix.lower() in (".json", ".txt"):
         return load_vocabulary(name)
@@ -117,13 +115,7 @@ def build_embedder(cfg: Config) -> Embedder:
 
 
 def nearest_classes(embed: Embedder, vocabularies: Sequence[str], training: str) -> list[NearestClasses]:
-    """Find the nearest training class of every class.
-
-    Args:
-        embed: see :func:`build_embedder`.
-        vocabularies: what to compare, see :func:`resolve_vocabulary`.
-        training: the training vocabulary, likewise.
-    """
+    """Find the nearest training class of every class; :func:`resolve_vocabulary` says how vocabularies are named."""
     names = {name: resolve_vocabulary(name) for name in (training, *vocabularies)}
     train = embed(names[training]).cpu()
     results = []
@@ -156,8 +148,7 @@ def save_similarities(results: Sequence[NearestClasses], json_path: str | Path, 
         for name, nearest, similarity in zip(result.names, result.nearest, result.similarity.tolist(), strict=True)
     ]
     write_json(json_path, [dict(zip(keys, row, strict=True)) for row in rows], ensure_ascii=False)
-    with atomic_write(csv_path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([keys, *rows])
+    write_csv(csv_path, keys, rows)
 
 
 def _paper(names: tuple[str, ...]) -> str:

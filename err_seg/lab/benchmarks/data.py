@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from err_seg.data import (
     read_image,
 )
 from err_seg.data.preparation import prepare
+from err_seg.lab.benchmarks.machine import timed
 
 NUM_GENERATED = 8
 ROUNDS = 25
@@ -41,11 +43,10 @@ TOP_COSTS = 3
 def benchmark_reading(
     dataset_name: str | None, root: str | None, *, images: int, crop_size: int, color_jitter: str
 ) -> None:
-    """Read training images of a registered data set, or of a few generated ones, and print a table.
+    """Read so many training images of a registered data set, or of a few generated ones, and print a table.
 
     Args:
-        dataset_name: ``None`` for generated images.
-        root: the data sets' root.
+        dataset_name, root: of the data set; ``None`` for generated images, and for the default root.
         images: how many to read.
         crop_size: side in pixels.
         color_jitter: "ssd" or "none".
@@ -58,7 +59,8 @@ def benchmark_reading(
         )
         dataset = TrainingDataset(pairs, transform, seed=0)
         positions = list(islice(TrainingSampler(len(pairs), seed=0), images))
-        seconds = _time(dataset, positions)
+        dataset[positions[0]]  # a warm-up
+        seconds = [timed(partial(dataset.__getitem__, position), torch.device("cpu")) for position in positions]
         costs = _profile(lambda: [dataset[position] for position in positions])
     rows = [
         ("images per second and core", f"{len(seconds) / sum(seconds):.1f}"),
@@ -101,7 +103,7 @@ def benchmark_preparation(count: int) -> None:
 
 
 def compare_decoders(folder: Path, most: int) -> None:
-    """Decode a folder's JPEGs with Pillow and as the package does, by OpenCV, in turns; compare time and pixels.
+    """Decode JPEGs with Pillow and as the package does, by OpenCV, in turns; compare time and pixels.
 
     Args:
         folder: searched with all folders below.
@@ -149,17 +151,6 @@ def generate(folder: Path) -> DatasetSpec:
     return DatasetSpec("generated", str(folder / "images"), str(folder / "labels"), vocabulary)
 
 
-def _time(dataset: TrainingDataset, positions: list[tuple[int, int]]) -> list[float]:
-    """Seconds of each image, after one to warm up."""
-    dataset[positions[0]]
-    seconds = []
-    for position in positions:
-        start = time.perf_counter()
-        dataset[position]
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
 def _profile(work: Callable[[], object]) -> list[tuple[str, float]]:
     """The functions that take the most time themselves, and their shares of the total."""
     profile = cProfile.Profile()
@@ -168,12 +159,10 @@ def _profile(work: Callable[[], object]) -> list[tuple[str, float]]:
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     total = sum(own for _, _, own, _, _ in stats.values())
     ranked = sorted(stats.items(), key=lambda entry: entry[1][2], reverse=True)[:TOP_COSTS]
-    return [(_describe(function), entry[2] / total) for function, entry in ranked]
-
-
-def _describe(function: tuple[str, int, str]) -> str:
-    file, line, name = function
-    return name if file == "~" else f"{os.path.basename(file)}:{line} {name}"
+    return [
+        (name if file == "~" else f"{os.path.basename(file)}:{line} {name}", entry[2] / total)
+        for (file, line, name), entry in ranked
+    ]
 
 
 def _print(title: str, rows: list[tuple[str, str]], costs: list[tuple[str, float]]) -> None:

@@ -1,14 +1,14 @@
 """What a network costs: parameters and multiply-adds, counted without computing anything."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from err_seg.config import Config
 from err_seg.modeling.layers import GuidedConv2d, GuidedLinear
+from err_seg.models.build import build_model
 from err_seg.prediction.model import ERRSeg
 
 
@@ -30,29 +30,45 @@ class NetworkCost:
     repeated_guidance_macs: int
 
 
-def network_cost(model: ERRSeg, *, num_classes: int, num_kept: int | None, size: int) -> NetworkCost:
-    """Count a network's parameters and multiply-adds.
+def network_cost(cfg: Config, *, num_classes: int, num_kept: int | None) -> NetworkCost:
+    """Count the parameters and multiply-adds of a configuration's network.
 
     Args:
-        model: an ``ERRSeg`` on any device, in evaluation mode; on "meta" counting takes no time and no memory.
+        cfg: weights do not matter, nor does the device.
         num_classes: T.
-        num_kept: K; ``None``: the model's own. Exactly K are kept, whatever CRM's minimum score.
-        size: S.
+        num_kept: K; ``None``: the network's own. Exactly K are kept, whatever CRM's minimum score.
     """
-    images = torch.empty(1, 3, size, size, device=model.device)
-    text = torch.empty(num_classes, model.encoder.embedding_dim, device=model.device)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), model.evaluating(), fixed_number(model), repeated_guidance(model) as repeated, counter:
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
+    cfg.MODEL.CRM.MIN_SCORE = 0.0
+    repeated: list[int] = []
+    with torch.device("meta"):
+        model = build_model(cfg)
+        images = torch.empty(1, 3, cfg.INPUT.SIZE, cfg.INPUT.SIZE)
+        text = torch.empty(num_classes, model.encoder.embedding_dim)
+    for module in model.modules():
+        if isinstance(module, GuidedLinear | GuidedConv2d):
+            module.register_forward_hook(lambda *call: repeated.append(repeated_guidance_macs(*call)))
+    with torch.no_grad(), model.evaluating(), FlopCounterMode(display=False) as counter:
         model(images, text, num_kept)
 
-    own = [(name, p.numel()) for name, p in model.named_parameters()]
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     return NetworkCost(
-        parameters=sum(count for _, count in own),
-        outside_clip=sum(count for name, count in own if not name.startswith("encoder.")),
+        parameters=sum(sizes.values()),
+        outside_clip=sum(count for name, count in sizes.items() if not name.startswith("encoder.")),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         macs=macs_by_part(counter, model),
         repeated_guidance_macs=sum(repeated),
     )
+
+
+def repeated_guidance_macs(module: GuidedLinear | GuidedConv2d, inputs: tuple[Tensor, Tensor], output: Tensor) -> int:
+    """Return the multiply-adds that a call saves by sharing guidance between sequences or maps."""
+    x, guidance = inputs
+    weight = module.weight[:, module.dim :]
+    outputs = output.shape[:-1].numel() if isinstance(module, GuidedLinear) else output[:, 0].numel()
+    sharers = output.shape[1] if isinstance(module, GuidedLinear) else x.shape[0] // guidance.shape[0]
+    return weight.numel() * outputs * (sharers - 1) // sharers
 
 
 def macs_by_part(counter: FlopCounterMode, model: ERRSeg) -> dict[str, int]:
@@ -63,36 +79,3 @@ def macs_by_part(counter: FlopCounterMode, model: ERRSeg) -> dict[str, int]:
     # cost maps are not counted in a sub-module of their own, since they have no parameters
     macs["other"] = counts.get("Global", 0) - sum(macs.values())
     return {name: count for name, count in macs.items() if count}
-
-
-@contextmanager
-def fixed_number(model: ERRSeg) -> Iterator[None]:
-    """While the model runs, keep exactly K classes instead of as many as an image needs."""
-    crm = model.head.crm
-    min_score, crm.min_score = crm.min_score, 0.0
-    try:
-        yield
-    finally:
-        crm.min_score = min_score
-
-
-@contextmanager
-def repeated_guidance(model: nn.Module) -> Iterator[list[int]]:
-    """While the model runs, collect the multiply-adds saved by sharing guidance between sequences or maps."""
-    saved: list[int] = []
-
-    def count(module: nn.Module, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        x, guidance = inputs
-        assert isinstance(module, GuidedLinear | GuidedConv2d)
-        weight = module.weight[:, module.dim :]
-        outputs = output.shape[:-1].numel() if isinstance(module, GuidedLinear) else output[:, 0].numel()
-        sharers = output.shape[1] if isinstance(module, GuidedLinear) else x.shape[0] // guidance.shape[0]
-        saved.append(weight.numel() * outputs * (sharers - 1) // sharers)
-
-    guided = [module for module in model.modules() if isinstance(module, GuidedLinear | GuidedConv2d)]
-    handles = [module.register_forward_hook(count) for module in guided]
-    try:
-        yield saved
-    finally:
-        for handle in handles:
-            handle.remove()

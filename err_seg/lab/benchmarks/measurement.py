@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from multiprocessing import get_context
-from typing import NamedTuple
+from typing import ParamSpec, TypeVar
 
 import psutil
 import torch
@@ -22,23 +22,11 @@ from err_seg.lab.benchmarks.flops import macs_by_part
 from err_seg.lab.benchmarks.machine import Machine, Operations, synchronize, timed
 from err_seg.models.build import build_model
 
+P = ParamSpec("P")
+T = TypeVar("T")
 SAMPLING_SECONDS = 0.005
 MOST_COMPILED = 10_000
 """Versions of a function. Torch's own limit is a few; what exceeds it runs uncompiled, without a word."""
-
-
-class Demands(NamedTuple):
-    """What a case asks of a machine.
-
-    Attributes:
-        memory: peak above the loaded model, in bytes.
-        operations: (FLOP, bytes) of each.
-        macs: multiply-adds by part of the network, of training all together.
-    """
-
-    memory: float
-    operations: list[tuple[int, int]]
-    macs: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -92,10 +80,18 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
         thread.join()
 
 
+def in_new_process(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a process of its own, with as many threads as this one, and return what it returns."""
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (torch.get_num_threads(),)) as process:
+        return process.submit(function, *args, **kwargs).result()
+
+
 def measure(
     cases: Sequence[Case], configs: Mapping[str, Config], *, rounds: int, machine: Machine, demands: bool = True
 ) -> Iterator[list[Measurement]]:
-    """Measure all cases; what is compared is timed in turns, so that a slower minute of the machine slows all.
+    """Measure all cases, and yield the rows of each group.
+
+    What is compared is timed in turns, so that a slower minute of the machine slows all.
 
     Args:
         cases: those of a group follow each other, and the first of a group is what the others are compared with.
@@ -103,9 +99,6 @@ def measure(
         rounds: how often each case is timed, after once to warm up.
         machine: its limits.
         demands: also measure memory and operations, which takes a process and two runs for each case.
-
-    Yields:
-        The rows of one group.
     """
     for (config, *_), group in groupby(cases, key=lambda case: case.group):
         cfg, group_cases = configs[config], list(group)
@@ -128,22 +121,25 @@ def time_in_turns(cases: Sequence[Case], cfg: Config, rounds: int) -> list[Measu
 
 def with_demands(row: Measurement, cfg: Config, machine: Machine) -> Measurement:
     """Add to a row what its case asks of the machine."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        demands = process.submit(measure_demands, row.case, cfg, torch.get_num_threads()).result()
-    flops, median = 2 * sum(demands.macs.values()), percentiles(row.seconds)[0]
+    memory, operations, macs = in_new_process(measure_demands, row.case, cfg)
+    flops, median = 2 * sum(macs.values()), percentiles(row.seconds)[0]
     return replace(
         row,
-        macs=demands.macs,
-        memory=demands.memory,
+        macs=macs,
+        memory=memory,
         arithmetic_share=flops / machine.flops[row.case.precision] / median,
-        roofline_share=machine.seconds_needed(demands.operations, row.case.precision) / median,
+        roofline_share=machine.seconds_needed(operations, row.case.precision) / median,
     )
 
 
-def measure_demands(case: Case, cfg: Config, threads: int) -> Demands:
-    """Run a case alone in this process: once for its memory, once to count its operations, those not compiled."""
-    torch.set_num_threads(threads)
-    logging.getLogger("err_seg.models.build").setLevel(logging.ERROR)  # as in the process that asks
+def measure_demands(case: Case, cfg: Config) -> tuple[float, list[tuple[int, int]], dict[str, int]]:
+    """Run a case alone in this process: for its memory, and once more, not compiled, to count its operations.
+
+    Returns:
+        The peak of memory above the loaded model in bytes, (FLOP, bytes) of each operation, and the multiply-adds by
+        part of the network, of training all together.
+    """
+    logging.getLogger("err_seg.models.build").setLevel(logging.ERROR)  # as in the main process
     model = build_model(cfg)
     work = make_work(case, cfg, model)
     with peak_memory(model.device) as peak:
@@ -158,7 +154,7 @@ def measure_demands(case: Case, cfg: Config, threads: int) -> Demands:
         macs = {"all": sum(flops for flops, _ in operations.seen) // 2}
     else:
         macs = macs_by_part(counter, model)
-    return Demands(memory, operations.seen, macs)
+    return memory, operations.seen, macs
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:

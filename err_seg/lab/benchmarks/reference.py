@@ -63,13 +63,9 @@ PLAIN: dict[type, type] = {GuidedLinear: ConcatenatedLinear, GuidedConv2d: Conca
 
 
 def reference(model: ERRSeg) -> ERRSeg:
-    """Make the network that computes what ``model`` does in the released code's way.
+    """Make the network that computes what ``model`` does in the released code's way, on its parameters and buffers.
 
-    Args:
-        model: whose parameters and buffers are shared, not copied.
-
-    Returns:
-        The network; the results of its ``forward`` have maps of all T classes.
+    The results of its ``forward`` have maps of all T classes.
     """
     shared = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
     plain = copy.deepcopy(model, shared)

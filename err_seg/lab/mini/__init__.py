@@ -1,14 +1,14 @@
-"""What is run on the miniature world (:mod:`err_seg.mini`): a network that trains in minutes on a CPU.
+"""What is run on the miniature world (:mod:`err_seg.mini`), where a network trains in minutes on a CPU.
 
-===================  =========================================================================
-``pretraining.py``   contrastive pre-training of the tiny CLIPs
-``captioned.py``     the captioned images that teach them
-``world.py``         training on the seen classes, evaluation on all
-``figures.py``       mIoU of seen and unseen classes, the training-free baseline, times
-``grid.py``          the image grid
-``report.py``        table and result file
-``steps.py``         the steps of the command ``err-seg mini``
-``sheets.py``        sheets of the scenes and classes
-``large_images.py``  what windows gain on large images
-===================  =========================================================================
+========================  ==========================================================================
+``stages.py``             the command ``err-seg mini``: pre-train, train, evaluate
+``pretraining_data.py``   captioned images for the tiny CLIPs, and the settings of pre-training
+``pretraining.py``        contrastive pre-training
+``evaluation.py``         mIoU of seen and unseen classes, the training-free baseline, times
+``summary.py``            table and result file, over one seed or several
+``result_grid.py``        scenes beside their truth and what was predicted
+``drawing.py``            ``err-seg mini draw``: scenes as files, sheets of scenes and classes
+``large_images.py``       ``err-seg mini tiles``: what windows gain on large images
+``vocabulary_length.py``  ``err-seg mini vocabularies``: the same scenes with 100 to 10,000 names
+========================  ==========================================================================
 """

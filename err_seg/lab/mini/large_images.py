@@ -3,6 +3,7 @@
 The size of the windows is chosen on validation scenes; every row is then measured on test scenes of several seeds.
 """
 
+import argparse
 import logging
 import statistics
 import time
@@ -16,7 +17,9 @@ import torch
 from PIL import Image
 
 from err_seg.evaluation import BoundaryConfusion
+from err_seg.lab.table import markdown_row, mean_text
 from err_seg.mini.scenes import LargeScenes
+from err_seg.models import hub
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.files import write_json, write_text
@@ -29,7 +32,11 @@ KINDS = {"many small things": 1.0, "few large things": 6.0}
 """Zoom of the scenes, see :class:`LargeScenes`."""
 BAND = 0.004
 """Width of the boundary band relative to the diagonal: 6 pixels, since the usual 2 % are as wide as small objects."""
-FIGURES = ("mIoU", "mBoundaryIoU", "classes kept", "seconds")
+METRICS = ("mIoU", "mBoundaryIoU", "classes kept", "seconds")
+
+HEAD = """\
+| scenes | | mIoU, validation | mIoU | boundary IoU | classes kept, % | CPU s |
+|---|---|---:|---:|---:|---:|---:|"""
 
 
 class Way(NamedTuple):
@@ -57,7 +64,7 @@ class WindowResult:
         kind: a key of ``KINDS``.
         way: how it was predicted.
         validation: mIoU in percent on validation scenes.
-        test: ``FIGURES`` of each seed: mIoU and boundary IoU in percent, the share of a scene's classes that are among
+        test: ``METRICS`` of each seed: mIoU and boundary IoU in percent, the share of a scene's classes that are among
             the kept ones in percent, CPU seconds an image.
     """
 
@@ -79,7 +86,7 @@ def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[WindowResu
     """Measure every way on every kind of scenes.
 
     Args:
-        model: a network that knows the miniature world.
+        model: a network for the miniature world.
         scenes: how many of each split and seed.
         seeds: of the test scenes; validation scenes have the first.
     """
@@ -88,14 +95,15 @@ def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[WindowResu
         validation = LargeScenes("val", length=scenes, seed=seeds[0], zoom=zoom)
         tests = [LargeScenes("test", length=scenes, seed=seed, zoom=zoom) for seed in seeds]
         for way in ways(model.size):
-            chosen_by = figures(model, validation, way)["mIoU"]
-            rows.append(WindowResult(kind, str(way), chosen_by, [figures(model, test, way) for test in tests]))
+            validation_miou = evaluate_way(model, validation, way)["mIoU"]
+            test_metrics = [evaluate_way(model, test, way) for test in tests]
+            rows.append(WindowResult(kind, str(way), validation_miou, test_metrics))
             logger.info(line(rows[-1]))
     return rows
 
 
-def figures(model: ERRSeg, scenes: LargeScenes, way: Way) -> dict[str, float]:
-    """Predict all scenes in one way, and return its ``FIGURES``."""
+def evaluate_way(model: ERRSeg, scenes: LargeScenes, way: Way) -> dict[str, float]:
+    """Predict all scenes in one way, and return its ``METRICS``."""
     counts = BoundaryConfusion(len(scenes.vocabulary), 255, dilation_ratio=BAND)
     found, seconds = [], 0.0
     for sample in (scenes[index] for index in range(len(scenes))):
@@ -107,7 +115,7 @@ def figures(model: ERRSeg, scenes: LargeScenes, way: Way) -> dict[str, float]:
         found.append(np.isin(np.unique(sample.label), result.kept).mean())
     metrics = counts.metrics(scenes.vocabulary)
     values = (metrics["mIoU"], metrics["mBoundaryIoU"], 100 * float(np.mean(found)), seconds / len(scenes))
-    return dict(zip(FIGURES, values, strict=True))
+    return dict(zip(METRICS, values, strict=True))
 
 
 def predict(model: ERRSeg, image: np.ndarray, vocabulary: Sequence[str], way: Way) -> Segmentation:
@@ -130,21 +138,24 @@ def chosen(rows: Sequence[WindowResult]) -> dict[str, str]:
 def line(row: WindowResult) -> str:
     """Write a row of the table: the mean over the seeds, with the standard deviation of the two IoU."""
     cells = [row.kind, row.way, f"{row.validation:.1f}"]
-    for figure in FIGURES:
-        values = [of_seed[figure] for of_seed in row.test]
-        spread = f" ± {statistics.stdev(values):.1f}" if "IoU" in figure and len(values) > 1 else ""
-        cells.append(f"{statistics.mean(values):.{2 if figure == 'seconds' else 1}f}{spread}")
-    return f"| {' | '.join(cells)} |"
+    for metric in METRICS:
+        values = [of_seed[metric] for of_seed in row.test]
+        mean = f"{statistics.fmean(values):.{2 if metric == 'seconds' else 1}f}"
+        cells.append(mean_text(values) if "IoU" in metric else mean)
+    return markdown_row(cells)
 
 
 def markdown(rows: Sequence[WindowResult]) -> str:
     """Write the table, and what was chosen."""
-    head = [
-        "| scenes | | mIoU, validation | mIoU | boundary IoU | classes kept, % | CPU s |",
-        f"|---|---|{5 * '---:|'}",
-    ]
     best = "".join(f"\nChosen on validation scenes, {kind}: {way}\n" for kind, way in chosen(rows).items())
-    return "\n".join([*head, *map(line, rows)]) + "\n" + best
+    return "\n".join([HEAD, *map(line, rows)]) + "\n" + best
+
+
+def run(options: argparse.Namespace, command: str) -> None:
+    """Measure the network of the package, write ``large_images.json`` and ``.md`` to a folder, and print the table."""
+    rows = measure(hub.load("mini"), options.scenes, options.seeds)
+    save(rows, command, options.output)
+    print(markdown(rows), end="")
 
 
 def save(rows: Sequence[WindowResult], command: str, output: Path) -> None:

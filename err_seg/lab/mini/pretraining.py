@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from err_seg.lab.mini.captioned import PretrainingConfig, batches
+from err_seg.lab.mini.pretraining_data import PretrainingConfig, batches
 from err_seg.mini import clip as mini
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.vocabulary import MOST_NAMES, PROMPTS, SIXTY, mini_vocabulary
@@ -47,12 +47,9 @@ SETTINGS = {
 
 
 def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std: Tensor) -> OpenCLIP:
-    """Teach a tiny CLIP which words belong to which images.
+    """Train a tiny CLIP, one of :data:`err_seg.mini.clip.CLIPS`, to match words and images.
 
-    Args:
-        name: the CLIP, one of :data:`err_seg.mini.clip.CLIPS`.
-        config: see there.
-        pixel_mean, pixel_std: (3, 1, 1) statistics of the input, RGB in 0..255.
+    ``pixel_mean`` and ``pixel_std`` are the (3, 1, 1) statistics of the input, RGB in 0..255.
 
     Returns:
         open_clip's CLIP, on the CPU, in evaluation mode.
@@ -174,13 +171,7 @@ def contrastive_loss(encoder: CLIPEncoder, images: Tensor, shares: Tensor, text:
 def zero_shot_accuracy(
     clip: OpenCLIP, crops: MiniCrops, pixel_mean: Tensor, pixel_std: Tensor, name: str = mini.NAME
 ) -> dict[str, float]:
-    """Classify crops among all names of their world by cosine similarity.
-
-    Args:
-        clip: the tiny CLIP.
-        crops: what it looks at.
-        pixel_mean, pixel_std: (3, 1, 1) statistics of the input.
-        name: of the CLIP, which says how it reads words.
+    """Classify crops among all names of their world by cosine similarity; ``name`` is the CLIP's, for its tokenizer.
 
     Returns:
         The share of right ones: "objects", "walls" and "all"; beyond 60 names also "seen" and "unseen", which

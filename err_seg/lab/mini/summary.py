@@ -1,4 +1,4 @@
-"""The miniature world's table and result file, over one seed or several."""
+"""The table and the result file of ``err-seg mini``, over one seed or several."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from err_seg.lab.table import mean_text
 from err_seg.utils.files import write_json
 
 Rows = Mapping[str, Mapping[str, float]]
@@ -16,16 +17,16 @@ COLUMNS = {"seen": "seen", "unseen": "unseen", "all": "all", "ms": "ms / image",
 TABLE_WIDTH = 110
 
 
-def mean_and_deviation(runs: Sequence[Rows]) -> dict[str, dict[str, tuple[float, float]]]:
-    """Average each figure over the seeds: row to figure to (mean, standard deviation), the latter 0 for one seed."""
-    return {
-        row: {
-            figure: (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
-            for figure in figures
-            for values in [[run[row][figure] for run in runs]]
-        }
-        for row, figures in runs[0].items()
-    }
+def summarize(runs: Sequence[Rows]) -> dict[str, dict[str, dict[str, float]]]:
+    """Average each metric over the seeds: row to metric to "mean" and "stdev", the latter 0 for one seed."""
+    summary: dict[str, dict[str, dict[str, float]]] = {}
+    for row, metrics in runs[0].items():
+        summary[row] = {}
+        for metric in metrics:
+            values = [run[row][metric] for run in runs]
+            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+            summary[row][metric] = {"mean": statistics.mean(values), "stdev": deviation}
+    return summary
 
 
 def print_table(runs: Sequence[Rows], seeds: Sequence[int]) -> None:
@@ -35,12 +36,8 @@ def print_table(runs: Sequence[Rows], seeds: Sequence[int]) -> None:
     table.add_column("", no_wrap=True)
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")
-    for row, figures in mean_and_deviation(runs).items():
-        cells = []
-        for figure in COLUMNS:
-            mean, deviation = figures.get(figure, (float("nan"), 0.0))
-            text = "" if figure not in figures else f"{mean:.1f}"
-            cells.append(f"{text} ± {deviation:.1f}" if text and len(runs) > 1 else text)
+    for row, metrics in runs[0].items():
+        cells = [mean_text([run[row][metric] for run in runs]) if metric in metrics else "" for metric in COLUMNS]
         table.add_row(row, *cells)
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)  # narrower, it would lose what tells the rows apart
@@ -48,14 +45,6 @@ def print_table(runs: Sequence[Rows], seeds: Sequence[int]) -> None:
 
 
 def save_report(runs: Sequence[Rows], seeds: Sequence[int], settings: Mapping[str, object], file: Path) -> None:
-    """Write every figure of every seed, their mean and standard deviation, and what they depend on, as JSON."""
-    summary = {
-        row: {figure: {"mean": mean, "stdev": deviation} for figure, (mean, deviation) in figures.items()}
-        for row, figures in mean_and_deviation(runs).items()
-    }
-    document = {
-        "summary": summary,
-        "runs": [{"seed": seed, "rows": rows} for seed, rows in zip(seeds, runs, strict=True)],
-        "settings": settings,
-    }
-    write_json(file, document)
+    """Write every metric of every seed, their mean and standard deviation, and what they depend on, as JSON."""
+    rows = [{"seed": seed, "rows": rows} for seed, rows in zip(seeds, runs, strict=True)]
+    write_json(file, {"summary": summarize(runs), "runs": rows, "settings": settings})

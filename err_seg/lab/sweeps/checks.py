@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from err_seg.data import SegmentationPairs, find_dataset
-from err_seg.lab.mini.metrics import check_test_scenes, open_test_scenes
+from err_seg.lab.mini.evaluation import check_test_scenes, open_test_scenes
 from err_seg.lab.sweeps.definition import Sweep, SweepError
 from err_seg.lab.sweeps.plan import Run
 from err_seg.lab.sweeps.plots import swept_values

@@ -45,13 +45,7 @@ class NoMiniSweep(SweepError):
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a table.
-
-    Attributes:
-        name: the row's title.
-        settings: configuration key to value, on top of the sweep's.
-        paper: column to the paper's value.
-    """
+    """One row of a table: its title, its settings on top of the sweep's, and the paper's value in each column."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -69,20 +63,11 @@ class Plot:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A table: variants × seeds.
+    """A table: variants × seeds; its fields are the keys of the file.
 
-    Attributes:
-        name: the file's name, with "-mini" appended for the miniature world's.
-        title: the table's title.
-        file: where it was read.
-        base: the configuration that all variants start from.
-        settings: configuration key to value, for all variants.
-        variants: the rows; the first is what the others are compared with.
-        seeds: each variant is trained once with each.
-        plot: the figure, or ``None``.
-        cost: the data set whose vocabulary and K multiply-adds are counted with, "" for no columns of cost.
-        note: what the reader of the results should know, in Markdown.
-        is_mini: on the miniature world.
+    ``name`` is the file's, with "-mini" appended for the miniature world's (``is_mini``). The first of the variants is
+    what the others are compared with; each is trained once with each seed. ``plot`` is ``None`` and ``cost`` "" where
+    the file has none.
     """
 
     name: str
@@ -101,9 +86,7 @@ class Sweep:
 def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
     """Read a sweep's YAML file.
 
-    Args:
-        file: the file; see this module's description.
-        mini: let the keys of its ``mini`` section replace its own; of ``settings``, single keys.
+    With ``mini``, the keys of the file's ``mini`` section replace its own; of ``settings``, single keys.
 
     Raises:
         SweepError: no such file, an unknown or missing key, a value of the wrong kind; names it.

@@ -49,10 +49,9 @@ def state_of(folder: Path, iterations: int = 0) -> State | None:
         left = datetime.timedelta(seconds=round(line["eta_seconds"]))
         return State(line["iteration"] + 1, iterations, f"loss {line['total_loss']:.4f}, {left} left")
     try:
-        told = _last_line(folder / "output.txt")
+        count = _COUNT.search(_last_line(folder / "output.txt"))
     except OSError:
         return None
-    count = _COUNT.search(told)
     return State(int(count["done"]), int(count["total"]), count["name"] or "") if count else None
 
 
@@ -64,11 +63,7 @@ def _last_line(file: Path) -> str:
 
 
 class Display:
-    """Shows the progress of a sweep; may be used by several threads.
-
-    Args:
-        stream: to write to; by default the present standard output.
-    """
+    """Shows the progress of a sweep on a stream, by default the standard output; may be used by several threads."""
 
     def __init__(self, stream: TextIO | None = None):
         self.stream = sys.stdout if stream is None else stream
@@ -89,26 +84,22 @@ class Display:
     def process(self, title: str, folder: Path, iterations: int, place: int) -> Iterator[Callable[[], None]]:
         """Show the progress of a process during a ``with`` block; yields a function to call now and then.
 
-        Args:
-            title: of the process.
-            folder: see :func:`state_of`.
-            iterations: see :func:`state_of`.
-            place: of the bar, from 0.
+        ``folder`` and ``iterations`` are as for :func:`state_of`; ``place`` is the bar's, from 0.
         """
-        told, next_line = None, time.monotonic() + SECONDS_BETWEEN_LINES
+        shown, next_line = None, time.monotonic() + SECONDS_BETWEEN_LINES
         with self._bar(title, place + 1, total=iterations or None) as bar:
 
             def look() -> None:
-                nonlocal told, next_line
+                nonlocal shown, next_line
                 state = state_of(folder, iterations)
-                if state is None or state == told:
+                if state is None or state == shown:
                     return
                 bar.n, bar.total = state.done, state.total
                 bar.set_postfix_str(state.text)
                 if not self.bars and time.monotonic() >= next_line:
                     self.tell(f"{title}: {state.done} of {state.total}  {state.text}".rstrip())
                     next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-                told = state
+                shown = state
 
             yield look
 

@@ -5,7 +5,6 @@ the full network of Tables V, VIII, IX, X and XI is trained once, and the rows o
 training. Each folder stores those settings; results of other settings in it are refused.
 """
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from err_seg.config import Config, ConfigError, get_cfg, settings_of
 from err_seg.data import DatasetError, find_dataset
-from err_seg.lab.mini.world import set_scenes
+from err_seg.lab.mini.evaluation import set_scenes
 from err_seg.lab.sweeps.definition import Sweep, SweepError, Variant
 from err_seg.mini.clip import CLIPS
 from err_seg.models.hub_files import MODELS
@@ -168,12 +167,12 @@ def plan_runs(
     swept = {key for variant in sweep.variants for key in variant.settings}
     if both := sorted(swept.intersection(overrides[::2])):
         raise SweepError(f"{sweep.file} sweeps {', '.join(both)}, which cannot be overridden for all variants")
-    plan = functools.partial(_plan_run, sweep, store, overrides, scenes or {})
+    given, variants = None, sweep.variants
+    pairs = [(variant, seed) for seed in dict.fromkeys([*sweep.seeds, *seeds]) for variant in variants]
     if weights is not None:
         given = Task(store / f"weights-{weights_file_digest(weights)[:DIGITS]}", weights, {})
-        return [plan(variant=variant, seed=sweep.seeds[0], given=given) for variant in sweep.variants]
-    pairs = [(variant, seed) for seed in dict.fromkeys([*sweep.seeds, *seeds]) for variant in sweep.variants]
-    return [plan(variant=variant, seed=seed) for variant, seed in pairs]
+        pairs = [(variant, sweep.seeds[0]) for variant in variants]
+    return [_plan_run(sweep, store, variant, seed, overrides, scenes or {}, given) for variant, seed in pairs]
 
 
 def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[int]) -> list[Run]:
@@ -192,12 +191,11 @@ def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[in
 def _plan_run(
     sweep: Sweep,
     store: Path,
-    overrides: Sequence[Any],
-    scenes: Mapping[str, int],
-    *,
     variant: Variant,
     seed: int,
-    given: Task | None = None,
+    overrides: Sequence[Any],
+    scenes: Mapping[str, int],
+    given: Task | None,
 ) -> Run:
     own = [item for pair in {**sweep.settings, **variant.settings}.items() for item in pair]
     try:

@@ -5,16 +5,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from err_seg.data import find_dataset
 from err_seg.evaluation import load_results
 from err_seg.evaluation.benchmarks import benchmark_num_kept
 from err_seg.lab.benchmarks.flops import network_cost
-from err_seg.lab.mini.metrics import group_miou
+from err_seg.lab.mini.evaluation import group_miou
 from err_seg.lab.sweeps.definition import Sweep
 from err_seg.lab.sweeps.plan import Run
-from err_seg.models.build import build_model
 
 BENCHMARKS = {
     "ade20k_847_val": "A-847",
@@ -63,55 +60,46 @@ def measured_rows(sweep: Sweep, runs: Sequence[Run]) -> list[VariantResult]:
     """Collect the values of the runs that are done: one row per variant, in the sweep's order."""
     rows = {variant.name: VariantResult(variant.name, paper=variant.paper) for variant in sweep.variants}
     for run in runs:
-        row = rows[run.variant.name]
-        if not run.is_evaluated():
-            continue
-        row.seeds.append(run.seed)
-        values = {**accuracies(run, is_mini=sweep.is_mini), **classes_kept(sweep, run), **costs(run, sweep.cost)}
-        for column, value in values.items():
-            row.values.setdefault(column, []).append(value)
+        if run.is_evaluated():
+            row = rows[run.variant.name]
+            row.seeds.append(run.seed)
+            for column, value in (accuracies(sweep, run) | costs(run, sweep.cost)).items():
+                row.values.setdefault(column, []).append(value)
     return list(rows.values())
 
 
-def accuracies(run: Run, *, is_mini: bool) -> dict[str, float]:
-    """Read a run's mIoU, in percent: for each benchmark, or for each group of the miniature world that has one."""
+def accuracies(sweep: Sweep, run: Run) -> dict[str, float]:
+    """Read a run's mIoU, in percent: for each benchmark, or for each group of the miniature world that has one.
+
+    If the sweep varies CRM's minimum score, how many classes were kept per image on average follows.
+    """
     results = load_results(run.results)
-    if is_mini:
+    if sweep.is_mini:
         (result,) = results
         groups = group_miou(result)
-        return {column: groups[column] for column in MINI_COLUMNS if column in groups}
-    return {BENCHMARKS.get(result.benchmark, result.benchmark): result.metrics["mIoU"] for result in results}
-
-
-def classes_kept(sweep: Sweep, run: Run) -> dict[str, float]:
-    """Read how many classes were kept per image on average, if the sweep is about that."""
-    if not any(MIN_SCORE in variant.settings for variant in sweep.variants):
-        return {}
-    results = load_results(run.results)
-    names = [""] if sweep.is_mini else [f", {BENCHMARKS.get(result.benchmark, result.benchmark)}" for result in results]
-    pairs = zip(names, results, strict=True)
-    return {KEPT + name: result.mean_kept for name, result in pairs if result.mean_kept is not None}
+        values = {column: groups[column] for column in MINI_COLUMNS if column in groups}
+        kept_columns = [KEPT]
+    else:
+        names = [BENCHMARKS.get(result.benchmark, result.benchmark) for result in results]
+        values = {name: result.metrics["mIoU"] for name, result in zip(names, results, strict=True)}
+        kept_columns = [f"{KEPT}, {name}" for name in names]
+    if any(MIN_SCORE in variant.settings for variant in sweep.variants):
+        kept = zip(kept_columns, results, strict=True)
+        values |= {column: result.mean_kept for column, result in kept if result.mean_kept is not None}
+    return values
 
 
 def costs(run: Run, dataset: str) -> dict[str, float]:
-    """Count a run's multiply-adds in ESCF, on one image with a data set's vocabulary and K.
+    """Count a run's multiply-adds in ESCF, on one image with the vocabulary and K of a data set ("": count nothing).
 
     If the run was trained on a GPU, add the memory that the training took.
-
-    Args:
-        run: which.
-        dataset: the data set's name, "" for no columns of cost.
     """
     if not dataset:
         return {}
-    cfg = run.cfg.clone()
-    spec = find_dataset(dataset, cfg.DATASETS.CUSTOM)
-    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS, cfg.MODEL.CLIP.PRETRAINED = "meta", "", ""
-    with torch.device("meta"):
-        model = build_model(cfg)
+    spec = find_dataset(dataset, run.cfg.DATASETS.CUSTOM)
     num_classes = len(spec.vocabulary)
-    num_kept = benchmark_num_kept(cfg, spec) or num_classes
-    cost = network_cost(model, num_classes=num_classes, num_kept=num_kept, size=cfg.INPUT.SIZE)
+    num_kept = benchmark_num_kept(run.cfg, spec) or num_classes
+    cost = network_cost(run.cfg, num_classes=num_classes, num_kept=num_kept)
     return {MACS: cost.macs.get("escf", 0) / 1e9, **training_memory(run)}
 
 
@@ -157,3 +145,12 @@ def paper_difference(row: VariantResult, reference: VariantResult) -> float | No
     if row is reference or not shared:
         return None
     return statistics.fmean(row.paper[name] - reference.paper[name] for name in shared)
+
+
+def columns_of(sweep: Sweep, rows: Sequence[VariantResult]) -> list[str]:
+    """List the columns of values; those of the paper too, if nothing is measured yet."""
+    known = MINI_COLUMNS if sweep.is_mini else tuple(BENCHMARKS.values())
+    named = {column for row in rows for column in [*row.values, *(() if sweep.is_mini else row.paper)]}
+    shown = [column for column in known if column in named or sweep.is_mini] or list(known)
+    shown += sorted(named - set(shown) - {MACS, MEMORY})
+    return shown + [column for column in (MACS, MEMORY) if column in named]

@@ -1,8 +1,6 @@
 """What a sweep will run, and its table as Markdown, CSV and JSON: what was measured beside what the paper says."""
 
-import math
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,20 +9,26 @@ from err_seg.config import get_cfg, settings_of
 from err_seg.evaluation.results import text_table, write_csv
 from err_seg.lab.sweeps.definition import Sweep
 from err_seg.lab.sweeps.plan import Run
+from err_seg.lab.sweeps.plots import draw_sweep
 from err_seg.lab.sweeps.results import (
     BENCHMARKS,
     MACS,
     MEMORY,
-    MINI_COLUMNS,
     VariantResult,
+    columns_of,
     paper_difference,
     seed_differences,
     verdict,
 )
+from err_seg.lab.table import mean_text
 from err_seg.utils.files import write_json, write_text
+from err_seg.visualization.plots import save_figure
 
 DECIDING = "all"
 """The miniature world's column that a difference is judged by."""
+REAL_DATA_LEGEND = (
+    "mIoU in percent (detectron2's main branch; results.json of each run has both); in brackets: the paper's."
+)
 
 
 def settings_text(sweep: Sweep, runs: Sequence[Run]) -> str:
@@ -50,15 +54,6 @@ def settings_text(sweep: Sweep, runs: Sequence[Run]) -> str:
 
 def _pairs(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items()) or "as the base"
-
-
-def columns_of(sweep: Sweep, rows: Sequence[VariantResult]) -> list[str]:
-    """List the columns of values; those of the paper too, if nothing is measured yet."""
-    known = MINI_COLUMNS if sweep.is_mini else tuple(BENCHMARKS.values())
-    named = {column for row in rows for column in [*row.values, *(() if sweep.is_mini else row.paper)]}
-    shown = [column for column in known if column in named or sweep.is_mini] or list(known)
-    shown += sorted(named - set(shown) - {MACS, MEMORY})
-    return shown + [column for column in (MACS, MEMORY) if column in named]
 
 
 def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
@@ -90,18 +85,14 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
 
 
 def _measured(row: VariantResult, column: str) -> str:
-    mean, deviation = row.mean(column), row.deviation(column)
-    if mean is None:
-        return "–"
-    digits = 2 if column in (MACS, MEMORY) else 1
-    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation is not None else "")
+    values = row.values.get(column)
+    return mean_text(values, ".2f" if column in (MACS, MEMORY) else ".1f") if values else "–"
 
 
 def _difference(row: VariantResult, reference: VariantResult) -> str:
     """The mean of the differences between runs of the same seed, and their standard deviation."""
     differences = [] if row is reference else seed_differences(row, reference, DECIDING)
-    spread = f" ± {statistics.stdev(differences):.1f}" if len(differences) > 1 else ""
-    return f"{statistics.fmean(differences):+.1f}{spread}" if differences else ""
+    return mean_text(differences, "+.1f") if differences else ""
 
 
 def _published(row: VariantResult, names: Sequence[str]) -> str:
@@ -118,35 +109,22 @@ def _comparison(row: VariantResult, reference: VariantResult) -> list[str]:
 
 
 def save_tables(sweep: Sweep, rows: Sequence[VariantResult], folder: Path, command: str) -> None:
-    """Write ``table.md``, ``table.csv`` and ``results.json`` to a folder; missing values are left empty.
-
-    Args:
-        sweep: the table.
-        rows: its values.
-        folder: where to.
-        command: the command line that measured them.
-    """
+    """Write ``table.md``, ``table.csv``, ``results.json`` (with the command line) and ``plot.png``, if there is one."""
     columns = columns_of(sweep, rows)
-    text = [f"# {sweep.title}", f"`{command}`", markdown_table(sweep, rows)]
-    if not sweep.is_mini:
-        text.append(
-            "mIoU in percent (detectron2's main branch; results.json of each run has both); in brackets: the paper's."
-        )
-    write_text(folder / "table.md", "\n\n".join([*text, *([sweep.note] if sweep.note else [])]) + "\n")
-    header = ["variant", "seeds"]
-    for column in columns:
-        header += [column, f"{column} deviation", f"{column} paper"]
+    legend = "" if sweep.is_mini else REAL_DATA_LEGEND
+    parts = [f"# {sweep.title}", f"`{command}`", markdown_table(sweep, rows), legend, sweep.note]
+    write_text(folder / "table.md", "\n\n".join(filter(None, parts)) + "\n")
+    header = [cell for column in columns for cell in (column, f"{column} deviation", f"{column} paper")]
     lines = []
     for row in rows:
-        cells: list[Any] = [row.name, len(row.seeds)]
-        for column in columns:
-            values = row.mean(column), row.deviation(column), row.paper.get(column)
-            cells += [math.nan if value is None else value for value in values]
-        lines.append(cells)
-    write_csv(folder / "table.csv", header, lines)
+        cells = [cell for c in columns for cell in (row.mean(c), row.deviation(c), row.paper.get(c))]
+        lines.append([row.name, len(row.seeds), *cells])
+    write_csv(folder / "table.csv", ["variant", "seeds", *header], lines)
     document = {
         "title": sweep.title,
         "command": command,
         "rows": [{"name": r.name, "seeds": r.seeds, "figures": r.values, "paper": r.paper} for r in rows],
     }
     write_json(folder / "results.json", document, ensure_ascii=False)
+    if sweep.plot is not None:
+        save_figure(draw_sweep(sweep, rows), folder / "plot.png")

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from err_seg.commands.figures import main
-from err_seg.data import DatasetSpec, SegmentationPairs
 from err_seg.lab.analysis.attention_share import (
     AttentionShare,
-    layer_figures,
+    layer_quantities,
     measure_attention_share,
     redundant_share,
     save_attention_share,
@@ -94,33 +93,33 @@ def test_figures_of_a_layer_are_those_of_a_loop():
                 shares.append(float(weights[[0, 2, 4]].sum()))
                 own.append(float(weights[query]))
                 spreads.append(float(logits.max() - logits.min()))
-    redundant, itself, spread, lower, upper = layer_figures(layer, present)
+    redundant, itself, spread, lower, upper = layer_quantities(layer, present)
     assert (redundant, itself, spread) == pytest.approx((np.mean(shares), np.mean(own), np.mean(spreads)), abs=1e-6)
     assert lower < redundant < upper
 
 
 @pytest.fixture
-def own_folders(tmp_path, images):
-    """Three images with classes 0..4; the last label map is ignored throughout."""
+def own_pairs(write_pairs, images):
+    """Return a function from further declarations to a data set of three images with classes 0..4.
+
+    The last label map is ignored throughout.
+    """
     rng = np.random.default_rng(1)
-    for index, image in enumerate(images):
-        label = rng.choice([index, 2 * index + 1, 4, 255], image.shape[:2]) if index < 2 else 255
-        for kind, values in (("images", image), ("labels", np.full(image.shape[:2], label, dtype=np.uint8))):
-            (tmp_path / kind).mkdir(exist_ok=True)
-            Image.fromarray(values).save(tmp_path / kind / f"{index}.png")
-    return str(tmp_path / "images"), str(tmp_path / "labels")
+    labels = [rng.choice([index, 2 * index + 1, 4, 255], images[index].shape[:2]) for index in range(2)]
+    labels.append(np.full(images[2].shape[:2], 255))
+    return lambda **values: write_pairs([label.astype(np.uint8) for label in labels], CLASSES, images, **values)
 
 
-def test_measurement_on_a_data_set(toy_model, own_folders, tmp_path):
+def test_measurement_on_a_data_set(toy_model, own_pairs, tmp_path):
     model = toy_model().eval()
-    pairs = SegmentationPairs(DatasetSpec("toy", *own_folders, CLASSES, image_ext=".png"))
+    pairs = own_pairs()
     few, everything = measure_attention_share(model, pairs, [4, 99, 9])
     assert (few.num_kept, everything.num_kept) == (4, 9)
     present = [len(set(np.unique(pairs[i].label)) - {255}) for i in range(2)]
     assert everything.present.tolist() == present
     assert everything.left_out == 1
     assert everything.uniform == pytest.approx(1 - np.mean(present) / 9)
-    assert everything.figures.shape == (2, 2, 5)
+    assert everything.quantities.shape == (2, 2, 5)
     for result in (few, everything):
         assert (result.mean("lower") <= result.mean("redundant")).all()
         assert (result.mean("redundant") <= result.mean("upper")).all()
@@ -135,12 +134,12 @@ def test_measurement_on_a_data_set(toy_model, own_folders, tmp_path):
     assert (entry["pictures"], entry["left_out"]) == (2, 1)
 
 
-def test_uniform_attention_gives_the_uniform_share(toy_model, own_folders):
+def test_uniform_attention_gives_the_uniform_share(toy_model, own_pairs):
     """With keys that do not depend on the class, every class gets the same."""
     model = toy_model().eval()
     for layer in model.head.escf.layers:
         torch.nn.init.zeros_(layer.cfm.attention.k.weight)
-    pairs = SegmentationPairs(DatasetSpec("toy", *own_folders, CLASSES, image_ext=".png"))
+    pairs = own_pairs()
     (result,) = measure_attention_share(model, pairs, [9])
     assert result.mean("redundant") == pytest.approx([result.uniform] * 2, abs=1e-5)
     assert result.preference == pytest.approx([1, 1], abs=1e-4)
@@ -156,8 +155,8 @@ def test_uniform_attention_gives_the_uniform_share(toy_model, own_folders):
         ((), {}, [0], "at least 1"),
     ],
 )
-def test_what_cannot_be_measured(toy_model, own_folders, switches, values, num_kept, message):
-    pairs = SegmentationPairs(DatasetSpec("toy", *own_folders, CLASSES, image_ext=".png", **values))
+def test_what_cannot_be_measured(toy_model, own_pairs, switches, values, num_kept, message):
+    pairs = own_pairs(**values)
     with pytest.raises(ValueError, match=message):
         measure_attention_share(toy_model(*switches).eval(), pairs, num_kept)
 

@@ -5,9 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from err_seg.data import DatasetSpec, SegmentationPairs
-from err_seg.lab.analysis import ClassRecall, measure_class_recall, recall_table
-from err_seg.lab.analysis.class_recall import class_ranks, save_class_recall
+from err_seg.lab.analysis.class_recall import (
+    ClassRecall,
+    class_ranks,
+    measure_class_recall,
+    recall_table,
+    save_class_recall,
+)
 from err_seg.lab.analysis.figures import draw_class_recall
 from err_seg.visualization.plots import save_figure
 
@@ -15,21 +19,14 @@ CLASSES = ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light",
 
 
 @pytest.fixture
-def toy_pairs(tmp_path, images):
+def toy_pairs(write_pairs, images):
     """Return a function from further declarations to a data set of three images of unequal sizes."""
     rng = np.random.default_rng(1)
-    for kind in ("images", "labels"):
-        (tmp_path / kind).mkdir()
-    for index, image in enumerate(images):
-        Image.fromarray(image).save(tmp_path / "images" / f"{index}.png")
-        label = rng.choice([index, 2 * index + 1, 4, 255], image.shape[:2]).astype(np.uint8)
-        Image.fromarray(label).save(tmp_path / "labels" / f"{index}.png")
-
-    def build(**values):
-        folders = str(tmp_path / "images"), str(tmp_path / "labels")
-        return SegmentationPairs(DatasetSpec("toy", *folders, CLASSES, image_ext=".png", **values))
-
-    return build
+    labels = [
+        rng.choice([index, 2 * index + 1, 4, 255], image.shape[:2]).astype(np.uint8)
+        for index, image in enumerate(images)
+    ]
+    return lambda **values: write_pairs(labels, CLASSES, images, **values)
 
 
 def recall_by_prediction(model, pairs, num_kept, num_classes):

@@ -4,10 +4,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from err_seg.commands import analyze
-from err_seg.data import DatasetSpec, SegmentationPairs
 from err_seg.evaluation.benchmarks import benchmark_num_kept, new_counts
 from err_seg.evaluation.loop import count_images
 from err_seg.lab.analysis.precision_error import measure_precision_error, precision_table
@@ -17,15 +15,9 @@ CLASSES = ("cat", "grass", "sky", "tree", "dog")
 
 
 @pytest.fixture
-def pairs(tmp_path, images):
-    for kind in ("images", "labels"):
-        (tmp_path / kind).mkdir()
-    for index, image in enumerate(images):
-        Image.fromarray(image).save(tmp_path / "images" / f"{index}.png")
-        label = np.arange(image.shape[0] * image.shape[1]).reshape(image.shape[:2]) % 5
-        Image.fromarray(label.astype(np.uint8)).save(tmp_path / "labels" / f"{index}.png")
-    folders = str(tmp_path / "images"), str(tmp_path / "labels")
-    return SegmentationPairs(DatasetSpec("toy", *folders, CLASSES, image_ext=".png", num_kept=3))
+def pairs(write_pairs, images):
+    labels = [np.arange(image.shape[0] * image.shape[1]).reshape(image.shape[:2]) % 5 for image in images]
+    return write_pairs([label.astype(np.uint8) for label in labels], CLASSES, images, num_kept=3)
 
 
 def test_fp32_is_evaluations_and_the_others_differ_a_little(toy_cfg, toy_model, pairs):

@@ -7,9 +7,14 @@ import torch
 from PIL import Image
 
 from err_seg.data import load_vocabulary
-from err_seg.lab.analysis import build_embedder, nearest_classes, resolve_vocabulary, similarity_table
 from err_seg.lab.analysis.figures import draw_similarities
-from err_seg.lab.analysis.vocabulary_similarity import save_similarities
+from err_seg.lab.analysis.vocabulary_similarity import (
+    build_embedder,
+    nearest_classes,
+    resolve_vocabulary,
+    save_similarities,
+    similarity_table,
+)
 from err_seg.modeling.clip import CLIPConfigError
 from err_seg.models.checkpoint import save_weights
 from err_seg.visualization.plots import save_figure

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 import err_seg
 from err_seg.commands.mini import main
 from err_seg.data import SegmentationPairs, get_dataset
+from err_seg.engine import evaluate
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
-from err_seg.lab.mini import metrics, stages, world
-from err_seg.lab.mini.metrics import GROUPS, evaluate_baseline, group_miou, seconds_per_image
+from err_seg.lab.mini import evaluation, stages
+from err_seg.lab.mini.evaluation import BASELINE, GROUPS, evaluate_baseline, group_miou, seconds_per_image
 from err_seg.lab.mini.pretraining import PretrainingConfig
 from err_seg.lab.mini.result_grid import prediction_grid
-from err_seg.lab.mini.summary import mean_and_deviation, print_table, save_report
+from err_seg.lab.mini.summary import print_table, save_report, summarize
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from tests.helpers.toy import REPOSITORY
@@ -61,7 +62,7 @@ def test_the_command_leaves_table_figures_and_images(tmp_path, monkeypatch, capf
     assert "ERR-Seg, K = 60" in printed
     document = json.loads((output / "results.json").read_text())
     assert [run["seed"] for run in document["runs"]] == [3, 4]
-    assert list(document["summary"]) == [world.BASELINE, "ERR-Seg, K = 12", "ERR-Seg, K = 60 (all)"]
+    assert list(document["summary"]) == [BASELINE, "ERR-Seg, K = 12", "ERR-Seg, K = 60 (all)"]
     for run in document["runs"]:
         for row in run["rows"].values():
             parts = [row[group] * len(GROUPS[group]) for group in ("seen", "unseen")]
@@ -99,7 +100,7 @@ def test_the_packaged_network_beats_the_training_free_baseline(packaged, tmp_pat
     settings = cfg.clone()
     settings.OUTPUT_DIR, settings.DATASETS.REPOSITORY, settings.DATASETS.TEST = str(tmp_path), str(tmp_path), [TWELVE]
     baseline = evaluate_baseline(cfg, model, SegmentationPairs(get_dataset(TWELVE), tmp_path))
-    (result,) = world.evaluate(settings, model)
+    (result,) = evaluate(settings, model)
     assert result.pictures == baseline.pictures == 12
     assert result.metrics["mIoU"] > baseline.metrics["mIoU"] + 10
 
@@ -115,7 +116,7 @@ def test_the_packaged_network_is_a_checkpoint_like_any_other(packaged, tmp_path)
     with safe_open(ERR_SEG_WEIGHTS, "pt") as file:
         assert "mini" in file.metadata()["command"]
     assert ERR_SEG_WEIGHTS.stat().st_size < 5.5e6
-    world.save_half(model.state_dict(), tmp_path / "saved.safetensors", {"command": "as in the test"})
+    stages.save_half(model.state_dict(), tmp_path / "saved.safetensors", {"command": "as in the test"})
     assert (tmp_path / "saved.safetensors").stat().st_size < 5.5e6
 
 
@@ -164,7 +165,7 @@ def test_fusion_is_timed_as_a_part_of_the_whole(packaged, monkeypatch):
     _, model = packaged
     clock = itertools.count()
     monkeypatch.setattr(model, "size", 96)
-    monkeypatch.setattr(metrics, "_now", lambda _: float(next(clock)))
+    monkeypatch.setattr(evaluation, "_now", lambda _: float(next(clock)))
     images = [torch.zeros(3, 128, 160, dtype=torch.uint8)] * 3
     assert seconds_per_image(model, images, model.embed_vocabulary(VOCABULARY), 6) == (5, 2)
     assert next(clock) == 6 * 4, "an image to warm up, and each image once"
@@ -184,7 +185,7 @@ def test_grid_names_what_it_shows():
 
 def test_report_over_seeds(tmp_path, capsys):
     runs = [{"row": {"seen": 50.0, "unseen": 40.0, "all": 44.0}}, {"row": {"seen": 52.0, "unseen": 44.0, "all": 47.0}}]
-    assert mean_and_deviation(runs)["row"]["seen"] == pytest.approx((51, 2**0.5))
+    assert summarize(runs)["row"]["seen"] == pytest.approx({"mean": 51, "stdev": 2**0.5})
     print_table(runs, [0, 1])
     assert "51.0 ± 1.4" in capsys.readouterr().out
     save_report(runs, [0, 1], {"command": "x"}, tmp_path / "results.json")

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from err_seg.config.defaults import KEYS
-from err_seg.lab.sweeps import SweepError, load_sweep, plan_runs
+from err_seg.lab.sweeps.definition import SweepError, load_sweep
+from err_seg.lab.sweeps.plan import plan_runs
 from err_seg.models.checkpoint import CheckpointError
 from err_seg.models.weights_digest import weights_file_digest
 from err_seg.utils import fingerprint

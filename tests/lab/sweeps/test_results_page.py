@@ -7,7 +7,8 @@ import torch
 
 from err_seg.commands.results import main
 from err_seg.evaluation import BenchmarkResult, save_results
-from err_seg.lab.sweeps import load_sweep, plan_runs
+from err_seg.lab.sweeps.definition import load_sweep
+from err_seg.lab.sweeps.plan import plan_runs
 from err_seg.mini.vocabulary import VOCABULARY
 from tests.helpers.toy import REPOSITORY
 

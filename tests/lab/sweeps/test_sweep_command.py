@@ -17,8 +17,12 @@ from safetensors.torch import save_file
 
 from err_seg.commands import sweep
 from err_seg.engine import evaluate
-from err_seg.lab.sweeps import Display, SweepError, Workers, load_sweep, plan_runs, work_through
 from err_seg.lab.sweeps import display as display_module
+from err_seg.lab.sweeps.definition import SweepError, load_sweep
+from err_seg.lab.sweeps.display import Display
+from err_seg.lab.sweeps.executor import work_through
+from err_seg.lab.sweeps.plan import plan_runs
+from err_seg.lab.sweeps.run_steps import Workers
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from tests.helpers.toy import REPOSITORY
 from tests.helpers.training import environment, run, wait_for

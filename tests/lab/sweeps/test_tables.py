@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix, save_results
-from err_seg.lab.sweeps import SweepError, load_sweep, plan_runs
+from err_seg.lab.sweeps.definition import SweepError, load_sweep
+from err_seg.lab.sweeps.plan import plan_runs
 from err_seg.lab.sweeps.plots import draw_sweep
 from err_seg.lab.sweeps.results import MACS, MEMORY, VariantResult, measured_rows, paper_difference, verdict
 from err_seg.lab.sweeps.tables import markdown_table, save_tables

@@ -1,5 +1,6 @@
-"""Sheets of the miniature world to look at, and how fast it is drawn."""
+"""The stage ``err-seg mini draw``: scenes as files, sheets of them to look at, and how fast they are drawn."""
 
+import argparse
 import time
 
 import numpy as np
@@ -7,8 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
 from err_seg.mini.crops import MiniCrops, render_crop
+from err_seg.mini.files import mini_world_spec
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import SEEN, UNSEEN_COMBINATIONS, VOCABULARY
+from err_seg.utils.images import save_image
 from err_seg.visualization.colors import class_colors
 from err_seg.visualization.grid import sheet
 
@@ -66,3 +69,25 @@ def benchmark(scenes: MiniScenes, crops: MiniCrops) -> str:
         seconds = (time.perf_counter() - start) / count
         lines.append(f"{name}: {1e3 * seconds:.2f} ms each, {1 / seconds:.0f} a second")
     return "\n".join(lines)
+
+
+def run(arguments: argparse.Namespace, command: str) -> None:
+    """Write scenes, sheets of them, and how fast they are drawn, as far as asked for.
+
+    Raises:
+        ValueError, OSError: scenes that cannot be drawn, or a file that cannot be written.
+    """
+    split, level = arguments.split, arguments.level
+    scenes = MiniScenes(split, tuple(arguments.size), arguments.classes, level, arguments.count, arguments.seed)
+    if arguments.output:
+        spec = mini_world_spec(scenes)
+        spec.make_available(arguments.output, arguments.workers)
+        folder = spec.image_folder(arguments.output).parent
+        print(f"{len(scenes)} scenes of {len(scenes.vocabulary)} classes are in {folder}")
+    if arguments.sheet:
+        classes = arguments.sheet.with_stem(f"{arguments.sheet.stem}_classes")
+        for image, path in ((scene_sheet(scenes), arguments.sheet), (class_sheet(level, arguments.seed), classes)):
+            save_image(image, path)
+            print(f"wrote {path}")
+    if arguments.benchmark:
+        print(benchmark(scenes, MiniCrops(split, seed=arguments.seed, level=level)))

@@ -1,4 +1,4 @@
-"""What the tiny CLIPs are taught with: captioned images, and how much of what."""
+"""The settings of the tiny CLIPs' pre-training, and its batches of captioned images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from err_seg.modeling.layers import resize
 
 @dataclass(frozen=True)
 class PretrainingConfig:
-    """How a tiny CLIP is taught; by default, the ConvNeXt.
+    """How a tiny CLIP is pre-trained; by default, the ConvNeXt.
 
     Attributes:
         steps: optimisation steps.
@@ -55,6 +55,11 @@ class PretrainingConfig:
     names: int = field(default=SIXTY, repr=False)  # younger than the weights that quote this as text
     captions: int = field(default=SIXTY, repr=False)
 
+    @property
+    def classes(self) -> str:
+        """The class set that is shown: "all" or "seen"."""
+        return "all" if self.names == SIXTY else "seen"
+
 
 class CaptionedBatch(NamedTuple):
     """What a step shows.
@@ -77,7 +82,7 @@ def batches(config: PretrainingConfig) -> Iterator[CaptionedBatch]:
     sources = draw_crops(config), draw_scenes(config)
     sides = config.crop_sides, config.scene_sides
     counts = config.crop_batch, config.scene_batch
-    known = torch.tensor(mini_vocabulary(config.names).labels(_classes(config)))
+    known = torch.tensor(mini_vocabulary(config.names).labels(config.classes))
     generator = torch.Generator().manual_seed(config.seed)
     orders = [torch.empty(0, dtype=torch.int64) for _ in sources]
     for _ in range(config.steps):
@@ -106,15 +111,9 @@ def as_shares(captions: Tensor, classes: Tensor) -> Tensor:
     return named / named.sum(dim=1, keepdim=True)
 
 
-def _classes(config: PretrainingConfig) -> str:
-    return "all" if config.names == SIXTY else "seen"
-
-
 def draw_crops(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
     """Draw images of single classes: (N, 3, h, w) uint8, and their classes (N, 1)."""
-    crops = MiniCrops(
-        "train", config.crops, config.seed, config.crop_size, names=config.names, classes=_classes(config)
-    )
+    crops = MiniCrops("train", config.crops, config.seed, config.crop_size, names=config.names, classes=config.classes)
     items = [crops[i][:2] for i in tqdm(range(len(crops)), "draw crops", unit="crop")]
     images = torch.from_numpy(np.stack([image for image, _ in items])).permute(0, 3, 1, 2)
     return images, torch.tensor([[index] for _, index in items])
@@ -123,7 +122,7 @@ def draw_crops(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
 def draw_scenes(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
     """Draw scenes with the names of what they show, but not where: (N, 3, h, w) uint8, and classes (N, M)."""
     scenes = MiniScenes(
-        "train", config.scene_size, _classes(config), length=config.scenes, seed=config.seed, names=config.names
+        "train", config.scene_size, config.classes, length=config.scenes, seed=config.seed, names=config.names
     )
     images: list[Tensor] = []
     captions: list[Tensor] = []

@@ -4,26 +4,26 @@ The scenes show the first 100 names of their world, half of them seen in trainin
 All other names are distractors, true words of the world that the scenes do not show.
 """
 
+import argparse
 import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from err_seg.config import Config
+from err_seg.config import Config, get_cfg
 from err_seg.data import SegmentationPairs, get_dataset
-from err_seg.engine import evaluate, train
+from err_seg.data.image_sources import image_to_tensor
+from err_seg.engine import train
 from err_seg.evaluation import BenchmarkResult
-from err_seg.lab.benchmarks.measurement import peak_memory
-from err_seg.lab.mini.metrics import cost_map_labels, evaluate_baseline
+from err_seg.lab.benchmarks.measurement import in_new_process, peak_memory
+from err_seg.lab.mini.evaluation import cost_map_labels, evaluate_baseline, evaluate_with
+from err_seg.lab.table import markdown_row
 from err_seg.mini.vocabulary import NUM_SHOWN
 from err_seg.modeling.encoder import FeatureMap, Features
 from err_seg.models.build import build_model
@@ -59,19 +59,28 @@ class VocabularyResult:
     miou: Mapping[str, float] | None = None
 
 
-class Limits(NamedTuple):
-    """What may be run: keeping all classes within so many bytes, an evaluation within so many seconds of CPU time."""
+def run(options: argparse.Namespace, command: str) -> None:
+    """Measure what is asked for, write ``vocabularies.json``, ``.md`` and ``.png`` to a folder, and print the table."""
+    cfg = get_cfg(options.config_file or "mini/err_seg_large", options.opts)
+    if options.choosing:
+        peak = in_new_process(choosing_memory, cfg, options.choosing) / MEBIBYTE
+        print(f"choosing among {options.choosing:,} classes: {peak:.0f} MB above the loaded model, features and text")
+        return
+    output = options.output or Path(cfg.OUTPUT_DIR)
+    cfg.OUTPUT_DIR = str(output)
+    most_memory, most_seconds = options.most_memory * 2**30, 60 * options.most_minutes
+    rows = measure(cfg, most_memory=most_memory, most_seconds=most_seconds, trained=not options.no_training)
+    save(rows, cfg, command, output)
+    print(markdown(rows), end="")
 
-    memory: float
-    seconds: float
 
-
-def measure(cfg: Config, limits: Limits, *, trained: bool = True) -> list[VocabularyResult]:
+def measure(cfg: Config, *, most_memory: float, most_seconds: float, trained: bool = True) -> list[VocabularyResult]:
     """Train the network of a configuration, and measure every data set of ``DATASETS.TEST``.
 
     Args:
         cfg: whose data sets are those of worlds of many names.
-        limits: what exceeds them is not run.
+        most_memory: keeping all classes is not run if it is estimated to need more bytes.
+        most_seconds: an evaluation is not run if it takes more CPU time.
         trained: whether to train; else ``MODEL.WEIGHTS`` are measured.
     """
     model = build_model(cfg)
@@ -82,13 +91,13 @@ def measure(cfg: Config, limits: Limits, *, trained: bool = True) -> list[Vocabu
         pairs = SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT)
         total = len(pairs.spec.vocabulary)
         for method, num_kept in ((FREE, 0), (CRM, cfg.MODEL.CRM.NUM_KEPT), (ALL, total)):
-            needed = growth(rows, num_kept)
-            if method == ALL and needed > limits.memory:
+            needed = estimated_memory(rows, num_kept)
+            if method == ALL and needed > most_memory:
                 row = VocabularyResult(total, method, num_kept, needed)
             else:
-                memory, milliseconds = alone(cfg, name, num_kept)
+                memory, milliseconds = in_new_process(measure_image, cfg, name, num_kept)
                 row = VocabularyResult(total, method, num_kept, memory, milliseconds)
-                if milliseconds * len(pairs) <= limits.seconds * 1e3:
+                if milliseconds * len(pairs) <= most_seconds * 1e3:
                     row = replace(row, miou=miou(cfg, model, pairs, num_kept))
             rows.append(row)
             logger.info(line(row))
@@ -99,11 +108,8 @@ def miou(cfg: Config, model: ERRSeg, pairs: SegmentationPairs, num_kept: int) ->
     """Evaluate a data set with K classes kept, or C16 alone where K is 0; see :func:`shown_miou`."""
     if num_kept == 0:
         return shown_miou(evaluate_baseline(cfg, model, pairs))
-    settings = cfg.clone()
-    settings.MODEL.CRM.NUM_KEPT, settings.DATASETS.TEST = num_kept, [pairs.spec.name]
-    settings.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"T{len(pairs.spec.vocabulary)}-K{num_kept}")
-    (result,) = evaluate(settings, model)
-    return shown_miou(result)
+    folder = f"T{len(pairs.spec.vocabulary)}-K{num_kept}"
+    return shown_miou(evaluate_with(cfg, model, pairs.spec.name, num_kept, folder))
 
 
 def shown_miou(result: BenchmarkResult) -> dict[str, float]:
@@ -114,7 +120,7 @@ def shown_miou(result: BenchmarkResult) -> dict[str, float]:
     return {group: float(np.nanmean(values)) for group, values in groups.items()}
 
 
-def growth(rows: Sequence[VocabularyResult], num_kept: int) -> float:
+def estimated_memory(rows: Sequence[VocabularyResult], num_kept: int) -> float:
     """Estimate the memory of keeping K classes from the largest two numbers of classes measured; 0 before there are."""
     known = {row.num_kept: row.memory for row in rows if row.num_kept and row.milliseconds is not None}
     if len(known) < 2:
@@ -123,53 +129,36 @@ def growth(rows: Sequence[VocabularyResult], num_kept: int) -> float:
     return known[high] + (known[high] - known[low]) / (high - low) * (num_kept - high)
 
 
-def alone(cfg: Config, benchmark: str, num_kept: int) -> tuple[float, float]:
-    """Measure one image in a process of its own: peak memory above the loaded model, in bytes, and CPU milliseconds.
+def measure_image(cfg: Config, benchmark: str, num_kept: int) -> tuple[float, float]:
+    """Measure one image: peak memory above the loaded model, in bytes, and CPU milliseconds; in a process of its own.
 
     Args:
         cfg: the configuration; weights do not matter.
         benchmark: whose vocabulary and first images are taken.
         num_kept: K; 0 is the arg-max of C16 alone.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_alone, cfg, benchmark, num_kept, torch.get_num_threads()).result()
-
-
-def _alone(cfg: Config, benchmark: str, num_kept: int, threads: int) -> tuple[float, float]:
-    torch.set_num_threads(threads)
     model = build_model(cfg)
     pairs = SegmentationPairs(get_dataset(benchmark), cfg.DATASETS.ROOT)
     text = model.embed_vocabulary(pairs.spec.vocabulary)
     seconds = []
     with model.evaluating(), torch.no_grad(), peak_memory(model.device) as peak:
         for index in range(TIMED if num_kept <= NUM_SHOWN else 3):
-            image = pairs[index % len(pairs)].image
+            image = image_to_tensor(pairs[index % len(pairs)].image)  # 3×H×W
             start = time.process_time()
-            predict(model, image, text, num_kept)
+            if num_kept == 0:
+                cost_map_labels(model, [image], text, [(image.shape[1], image.shape[2])])
+            else:
+                model(model.preprocess([image]), text, num_kept)
             seconds.append(time.process_time() - start)
         memory = peak()
     return memory, 1e3 * statistics.median(seconds[1:])
 
 
-def predict(model: ERRSeg, image: np.ndarray, text: torch.Tensor, num_kept: int) -> None:
-    """Label one image (H, W, 3): with K classes kept, or by C16 alone where K is 0."""
-    pixels, size = torch.from_numpy(image).permute(2, 0, 1), (image.shape[0], image.shape[1])
-    if num_kept == 0:
-        cost_map_labels(model, [pixels], text, [size])
-    else:
-        model(model.preprocess([pixels]), text, num_kept)
-
-
 def choosing_memory(cfg: Config, num_classes: int) -> float:
-    """Measure, in a process of its own, the peak memory of ``Head.choose`` for one image, in bytes.
+    """Measure the peak memory of ``Head.choose`` for one image, in bytes; in a process of its own.
 
     Features and text embeddings are random. They are there before, as the model is, and are not counted.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_choosing_memory, cfg, num_classes).result()
-
-
-def _choosing_memory(cfg: Config, num_classes: int) -> float:
     model, side = build_model(cfg), cfg.INPUT.SIZE
     maps, dim = model.encoder.maps, model.encoder.embedding_dim
 
@@ -185,19 +174,23 @@ def _choosing_memory(cfg: Config, num_classes: int) -> float:
 
 def markdown(rows: Sequence[VocabularyResult]) -> str:
     """Write the table: mIoU in percent, CPU milliseconds and memory of one image."""
-    head = ["| T | | seen | unseen | all | ms | MB |", "|---:|---|---:|---:|---:|---:|---:|"]
-    return "\n".join([*head, *map(line, rows)]) + "\n"
+    return (
+        "\n".join(["| T | | seen | unseen | all | ms | MB |\n|---:|---|---:|---:|---:|---:|---:|", *map(line, rows)])
+        + "\n"
+    )
 
 
 def line(row: VocabularyResult) -> str:
     """Write one row of the table."""
-    title = f"| {row.names:,} | {row.method}" + (f", K = {row.num_kept:,}" if row.num_kept else "")
+    method = row.method + (f", K = {row.num_kept:,}" if row.num_kept else "")
     if row.milliseconds is None:
-        return f"{title} | not run: needs {row.memory / 2**30:.1f} GB | | | | |"
-    cost = f"{row.milliseconds:.0f} | {row.memory / MEBIBYTE:.0f} |"
-    if row.miou is None:
-        return f"{title} | not run: takes too long | | | {cost}"
-    return f"{title} | " + " | ".join(f"{row.miou[group]:.1f}" for group in ("seen", "unseen", "all")) + f" | {cost}"
+        cells = [f"not run: needs {row.memory / 2**30:.1f} GB", "", "", "", ""]
+    else:
+        miou = ["not run: takes too long", "", ""]
+        if row.miou is not None:
+            miou = [f"{row.miou[group]:.1f}" for group in ("seen", "unseen", "all")]
+        cells = [*miou, f"{row.milliseconds:.0f}", f"{row.memory / MEBIBYTE:.0f}"]
+    return markdown_row([f"{row.names:,}", method, *cells])
 
 
 def draw(rows: Sequence[VocabularyResult]) -> Figure:

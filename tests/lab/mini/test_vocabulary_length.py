@@ -8,13 +8,14 @@ import pytest
 from err_seg.commands.mini import main
 from err_seg.config import get_cfg, shipped_configs
 from err_seg.evaluation import BenchmarkResult
-from err_seg.lab.sweeps.vocabulary_length import (
+from err_seg.lab.benchmarks.measurement import in_new_process
+from err_seg.lab.mini.vocabulary_length import (
     ALL,
     CRM,
     FREE,
     VocabularyResult,
     choosing_memory,
-    growth,
+    estimated_memory,
     markdown,
     shown_miou,
 )
@@ -35,11 +36,11 @@ def test_miou_is_that_of_the_names_shown():
 
 def test_memory_of_more_classes_is_extrapolated():
     rows = [VocabularyResult(100, FREE, 0, 5e6, 1.0, MIOU), VocabularyResult(100, CRM, 12, 20e6, 1.0, MIOU)]
-    assert growth(rows, 100) == 0
+    assert estimated_memory(rows, 100) == 0
     rows.append(VocabularyResult(100, ALL, 100, 108e6, 1.0, MIOU))
-    assert growth(rows, 10_000) == pytest.approx(108e6 + 9_900 * 1e6)
-    rows.append(VocabularyResult(10_000, ALL, 10_000, growth(rows, 10_000)))
-    assert growth(rows, 200) == pytest.approx(208e6), "what was not run teaches nothing"
+    assert estimated_memory(rows, 10_000) == pytest.approx(108e6 + 9_900 * 1e6)
+    rows.append(VocabularyResult(10_000, ALL, 10_000, estimated_memory(rows, 10_000)))
+    assert estimated_memory(rows, 200) == pytest.approx(208e6), "what was not run teaches nothing"
     table = markdown(rows).splitlines()
     assert table[3] == "| 100 | CRM, K = 12 | 50.0 | 40.0 | 45.0 | 1 | 19 |"
     assert table[5] == "| 10,000 | all kept, K = 10,000 | not run: needs 9.3 GB | | | | |"
@@ -47,7 +48,9 @@ def test_memory_of_more_classes_is_extrapolated():
 
 def test_choosing_takes_no_more_memory_with_a_longer_vocabulary():
     cfg = get_cfg(CONFIG, ["MODEL.CLIP.PRETRAINED", "", "INPUT.SIZE", 640])
-    assert choosing_memory(cfg, 10_000) < 55 * 2**20, "C16 of all classes would be 61 MB, and is never made"
+    assert in_new_process(choosing_memory, cfg, 10_000) < 55 * 2**20, (
+        "C16 of all classes would be 61 MB, and is never made"
+    )
 
 
 @pytest.mark.slow
