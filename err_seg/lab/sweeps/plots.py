@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from err_seg.config import get_cfg
+from err_seg.config import get_cfg, settings_of
 from err_seg.lab.sweeps.definition import Plot, Sweep, SweepError
 from err_seg.lab.sweeps.results import KEPT, MACS, MEMORY, VariantResult
 from err_seg.lab.sweeps.tables import columns_of
@@ -84,18 +84,10 @@ def swept_values(sweep: Sweep, plot: Plot) -> list[float]:
     Raises:
         SweepError: it is not a number.
     """
-    values = []
+    values, base = [], dict(settings_of(get_cfg(sweep.base)))
     for variant in sweep.variants:
-        settings = {**sweep.settings, **variant.settings}
-        value = settings[plot.x] if plot.x in settings else _default(sweep, plot.x)
+        value = {**base, **sweep.settings, **variant.settings}.get(plot.x)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise SweepError(f"{sweep.file}: plot: {plot.x} of variant {variant.name!r} is {value!r}, no number")
         values.append(float(value))
     return values
-
-
-def _default(sweep: Sweep, key: str) -> object:
-    node: object = get_cfg(sweep.base)
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    return node
