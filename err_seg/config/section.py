@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -33,16 +33,18 @@ class Section:
     def __init_subclass__(cls) -> None:
         dataclass(cls)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if self._frozen:
-            raise AttributeError(f"{name} cannot become {value!r}: the configuration is frozen; call defrost() first")
-        known = [declared.name for declared in fields(self)]
-        if name not in known:
-            hint = did_you_mean(name, known, f"its keys are {', '.join(known)}")
-            raise AttributeError(f"{type(self).__name__} has no key {name}; {hint}")
-        if type(value) not in SIMPLE_TYPES and not isinstance(value, Section):
-            raise TypeError(f"{name} must be a text, number, list, True, False or None, not {value!r}")
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # a type checker that sees this method allows any name
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if self._frozen:
+                raise AttributeError(f"{name} cannot be set: the configuration is frozen; call defrost() first")
+            known = [declared.name for declared in fields(self)]
+            if name not in known:
+                hint = did_you_mean(name, known, f"its keys are {', '.join(known)}")
+                raise AttributeError(f"{type(self).__name__} has no key {name}; {hint}")
+            if type(value) not in SIMPLE_TYPES and not isinstance(value, Section):
+                raise TypeError(f"{name} must be a text, number, list, True, False or None, not {value!r}")
+            super().__setattr__(name, value)
 
     def items(self) -> list[tuple[str, Any]]:
         """Return the settings and sections in here, by name, as declared."""

@@ -167,7 +167,7 @@ def test_a_frozen_configuration_refuses_assignments_and_so_does_its_clone():
     cfg = err_seg.get_cfg()
     cfg.freeze()
     for frozen in (cfg, cfg.clone(), pickle.loads(pickle.dumps(cfg))):
-        with pytest.raises(AttributeError, match="NUM_KEPT cannot become 3: the configuration is frozen"):
+        with pytest.raises(AttributeError, match="NUM_KEPT cannot be set: the configuration is frozen"):
             frozen.MODEL.CRM.NUM_KEPT = 3
         frozen.defrost()
         frozen.MODEL.CRM.NUM_KEPT = 3
