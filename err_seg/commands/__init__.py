@@ -26,7 +26,6 @@ COMMANDS = {
     "figures": "draw the paper's figures for your own images and words",
     "benchmark": "measure time and memory of prediction, training and reading",
     "mini": "the whole system on a small drawn world, in minutes on a CPU",
-    "gpu_checks": "check on this machine's GPU what only a GPU can show",
 }
 
 

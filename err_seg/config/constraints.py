@@ -1,17 +1,15 @@
 """Ranges of configuration values: what a key takes, in words and as a test."""
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from err_seg.config.constants import COMPILE_MODES
-
-Number = (int, float)
+from err_seg.utils.validation import is_finite
 
 
 class Range(NamedTuple):
-    """What values are allowed: ``expected`` completes "KEY must be ...", ``accepts`` tells."""
+    """What values are allowed, of the default's type: ``expected`` completes "KEY must be ..."."""
 
     expected: str
     accepts: Callable[[Any], bool]
@@ -19,7 +17,7 @@ class Range(NamedTuple):
 
 def at_least(least: float) -> Range:
     """Return the range of finite numbers from ``least`` on."""
-    return Range(f"at least {least}", lambda value: _is_number(value) and value >= least)
+    return Range(f"at least {least}", lambda value: is_finite(value) and value >= least)
 
 
 def multiple_of(step: int) -> Range:
@@ -42,21 +40,17 @@ def numbers(each: Range, count: int | None = None) -> Range:
     many = "a list of numbers" if count is None else f"a list of {count} numbers"
 
     def accepts(values: Sequence[Any]) -> bool:
-        return len(values) == (count or max(1, len(values))) and all(_is_number(v) and each.accepts(v) for v in values)
+        return len(values) == (count or max(1, len(values))) and all(is_finite(v) and each.accepts(v) for v in values)
 
     return Range(f"{many}, each {each.expected}", accepts)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Number) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_template(value: Any) -> bool:
     return isinstance(value, str) and value.count("{}") == 1
 
 
-def _is_names(value: Sequence[Any]) -> bool:
-    return all(isinstance(name, str) and name for name in value)
+def _are_names(values: Sequence[Any]) -> bool:
+    return all(isinstance(name, str) and name for name in values)
 
 
 def _is_compiler(value: str) -> bool:
@@ -73,23 +67,19 @@ def _is_folder(value: str) -> bool:
     return bool(value) and (nearest is None or nearest.is_dir())
 
 
-BOOLEAN = Range("True or False", lambda value: True)
-POSITIVE = Range("positive", lambda value: _is_number(value) and value > 0)
-NORM = Range("at least 1, or .inf", lambda value: value >= 1)
-ODD = Range("odd and positive", lambda value: value > 0 and value % 2 == 1)
+ANYTHING = Range("of the type of the default", lambda value: True)
+POSITIVE = Range("positive", lambda value: is_finite(value) and value > 0)
 SHARE = Range("in 0..1", lambda value: 0 <= value <= 1)
-POSITIVE_SHARE = Range("above 0 and at most 1", lambda value: 0 < value <= 1)
 PROBABILITY = Range("at least 0 and below 1", lambda value: 0 <= value < 1)
 SOME_TEXT = Range("a text that is not empty", bool)
-TEXT_OR_NONE = Range('a text, or ""', lambda value: True)
-FOLDER = Range("a folder, or where one can be made", _is_folder)
 PROMPTS = Range("a list of texts, each with one {} for the name", lambda v: bool(v) and all(map(_is_template, v)))
 COMPILER = Range('a backend of torch.compile (torch.compiler.list_backends() lists them), or ""', _is_compiler)
 MODE_OR_COMPILER = Range(
     f'one of {", ".join(map(repr, COMPILE_MODES))}, a backend of torch.compile, or ""',
     lambda value: value in COMPILE_MODES or _is_compiler(value),
 )
-ONE_DATASET = Range("a list of one data set", lambda value: len(value) == 1 and _is_names(value))
-DATASET_NAMES = Range("a list of names of data sets", _is_names)
+DATASET_NAMES = Range("a list of names of data sets", _are_names)
+ONE_DATASET = Range("a list of one data set", lambda value: len(value) == 1 and _are_names(value))
 ENTRIES = Range("a list of data sets, each with its settings", lambda value: all(isinstance(v, dict) for v in value))
-SCALES = Range("a list of positive numbers that holds 1", lambda v: numbers(POSITIVE).accepts(v) and 1 in v)
+VIEW_SCALES = Range("a list of positive numbers that holds 1", lambda v: numbers(POSITIVE).accepts(v) and 1 in v)
+FOLDER = Range("a folder, or where one can be made", _is_folder)

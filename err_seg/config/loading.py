@@ -1,20 +1,21 @@
 """The configuration: loading, overriding and validation; its keys are in :mod:`err_seg.config.defaults`.
 
-The tree is a ``CfgNode`` of fvcore, the class that detectron2's own node derives from. YAML files are short deltas on
-the defaults (``_BASE_`` names the file they start from); ``KEY VALUE`` pairs come last.
+YAML files are short deltas on the defaults (``_BASE_`` names the file, or the files, they start from); ``KEY VALUE``
+pairs come last.
 """
 
 import contextlib
 import difflib
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import yaml
-from fvcore.common.config import CfgNode
 
-from err_seg.config.defaults import KEYS, Config, default_cfg
+from err_seg.config.defaults import KEYS, Config
+from err_seg.config.section import Section
 from err_seg.utils.errors import ConfigError
 
 # of the grid of cost maps
@@ -39,13 +40,12 @@ def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()
         ConfigError: an unreadable file, an unknown key (with the nearest known one), a value of the wrong type or out
             of range, or values that contradict each other.
     """
-    pairs = override_pairs(overrides)
-    cfg = default_cfg()
+    settings = [(key, value, "override") for key, value in override_pairs(overrides)]
     if config_file is not None:
-        for key, value in _leaves(_load_yaml(Path(config_file)), known=cfg):
-            _set(cfg, key, value, str(config_file))
-    for key, value in pairs:
-        _set(cfg, key, value, "override")
+        settings = _load_yaml(Path(config_file)) + settings
+    cfg = Config()
+    for key, value, source in settings:
+        _set(cfg, key, value, source)
     validate(cfg)
     return cfg
 
@@ -72,7 +72,24 @@ def shipped_configs() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def _load_yaml(file: Path) -> dict[str, Any]:
+def settings_of(tree: Section | Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and value of each setting of a configuration, or of its YAML as loaded."""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, (Section, Mapping)) and key not in KEYS:
+            yield from settings_of(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def network_settings(cfg: Config) -> dict[str, Any]:
+    """Return the settings that predictions depend on besides weights: dotted key to value, JSON-able."""
+    of_network = ((key, value) for key, value in settings_of(cfg) if key.startswith("MODEL.") or key == "INPUT.SIZE")
+    return {key: value for key, value in of_network if key not in NOT_OF_THE_NETWORK}
+
+
+def _load_yaml(file: Path) -> list[tuple[str, Any, str]]:
+    """Return the key, value and file of each setting, those of the bases first."""
     shipped = shipped_configs() / f"{file}.yaml"
     if not file.is_file() and shipped.is_file():
         file = shipped
@@ -84,49 +101,32 @@ def _load_yaml(file: Path) -> dict[str, Any]:
             f"no configuration file {file}; {folder}/ holds {found}; shipped are {names} and mini/err_seg"
         )
     try:
-        return CfgNode.load_yaml_with_base(str(file)) or {}
-    except (yaml.YAMLError, AssertionError, OSError, TypeError) as error:
+        return list(_read_yaml(file))
+    except (yaml.YAMLError, OSError, TypeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{file} is not a usable configuration: {error}") from error
 
 
-def settings_of(tree: Config | Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and value of each setting of a configuration, or of its YAML as loaded."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from settings_of(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+def _read_yaml(file: Path) -> Iterator[tuple[str, Any, str]]:
+    with file.open(encoding="utf-8") as text:
+        tree = yaml.safe_load(text)
+    if not isinstance(tree, dict):
+        raise TypeError(f"{file} must hold keys with values, not {tree!r}")
+    bases = tree.pop("_BASE_", [])
+    for base in bases if isinstance(bases, list) else [bases]:
+        yield from _read_yaml(file.parent / Path(base).expanduser())
+    yield from ((key, value, str(file)) for key, value in settings_of(tree))
 
 
-def network_settings(cfg: Config) -> dict[str, Any]:
-    """Return the settings that predictions depend on besides weights: dotted key to value, JSON-able."""
-    of_network = ((key, value) for key, value in settings_of(cfg) if key.startswith("MODEL.") or key == "INPUT.SIZE")
-    return {key: value for key, value in of_network if key not in NOT_OF_THE_NETWORK}
-
-
-def _leaves(tree: dict[str, Any], known: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and value of each setting; a mapping counts as a setting where the defaults have none."""
-    for name, value in tree.items():
-        child = known.get(name) if isinstance(known, CfgNode) else None
-        if isinstance(value, dict) and (isinstance(child, CfgNode) or child is None):
-            yield from _leaves(value, child, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
+def _set(cfg: Config, key: str, value: Any, source: str) -> None:
     """Set one setting, converted to the type of its default."""
-    *path, leaf = str(key).split(".")
-    node = cfg
-    for name in path:
-        node = node.get(name) if isinstance(node, CfgNode) else None
-    if not isinstance(node, CfgNode) or leaf not in node or isinstance(node[leaf], CfgNode):
-        known = [name for name, _ in _leaves(cfg, known=cfg)]
+    *path, leaf = key.split(".")
+    if key not in KEYS:
         # the last part of a key is what people remember
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [k for k in known if k.split(".")[-1] == leaf]
+        near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6) or [k for k in KEYS if k.split(".")[-1] == leaf]
         hint = f"did you mean {near[0]}?" if near else "err_seg/config/defaults.py lists all keys"
         raise ConfigError(f"unknown key {key} ({source}); {hint}")
-    node[leaf] = _converted(key, value, node[leaf], source)
+    section = reduce(getattr, path, cfg)
+    setattr(section, leaf, _converted(key, value, getattr(section, leaf), source))
 
 
 def _converted(key: str, value: Any, default: Any, source: str) -> Any:
@@ -161,8 +161,8 @@ def validate(cfg: Config) -> None:
         if not condition:
             raise ConfigError(f"{key} must be {expected}, not {values[key]!r}")
 
-    for key, (_, range_) in KEYS.items():
-        require(range_.accepts(values[key]), key, range_.expected)
+    for key, allowed in KEYS.items():
+        require(allowed.accepts(values[key]), key, allowed.expected)
 
     escf = cfg.MODEL.ESCF
     for key in ("INPUT.SIZE", "INPUT.CROP_SIZE"):

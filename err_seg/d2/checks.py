@@ -1,7 +1,6 @@
 """Settings that detectron2's trainer cannot honour, refused before it starts."""
 
 from err_seg.config import Config, ConfigError, settings_of
-from err_seg.config.defaults import default_cfg
 from err_seg.utils.device import resolve_device
 
 SOLVER = "SOLVER.PARALLEL", "SOLVER.ACCUMULATION_STEPS", "SOLVER.COMPILE", "SOLVER.EMA.ENABLED"
@@ -18,7 +17,7 @@ def check_detectron2_can(cfg: Config, processes: int) -> None:
     Raises:
         ConfigError: there is such a setting; names its key.
     """
-    settings, defaults = (dict(settings_of(tree)) for tree in (cfg, default_cfg()))
+    settings, defaults = (dict(settings_of(tree)) for tree in (cfg, Config()))
     for key in PLAIN:
         if (found := settings[key]) != (value := defaults[key]):
             raise ConfigError(f"{key} must be {value!r} with detectron2, not {found!r}; --engine plain takes it")

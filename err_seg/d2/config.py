@@ -6,7 +6,6 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron_defaults
 
 from err_seg.config import Config, ConfigError, get_cfg, settings_of
-from err_seg.config.defaults import default_cfg
 from err_seg.d2.catalog import register_datasets
 from err_seg.d2.weights import checked_weights, readable_weights
 from err_seg.utils.device import resolve_device, resolve_precision
@@ -21,7 +20,7 @@ def add_err_seg_config(cfg: CfgNode) -> None:
     there is, since detectron2 knows no "auto". ``INPUT.CROP``, which detectron2's own mapper reads, becomes a crop of
     ``INPUT.CROP_SIZE``.
     """
-    _fill(cfg, default_cfg())
+    _fill(cfg, Config())
     cfg.MODEL.BACKBONE.NAME = "CLIPBackbone"
     cfg.MODEL.SEM_SEG_HEAD.NAME = "ERRSegHead"
     cfg.INPUT.FORMAT = "RGB"
@@ -60,7 +59,7 @@ def from_detectron2(cfg: Config | CfgNode) -> Config:
     if not isinstance(cfg, CfgNode):
         return cfg
     theirs, pairs = dict(settings_of(cfg)), []
-    for key, _ in settings_of(default_cfg()):
+    for key, _ in settings_of(Config()):
         if key not in theirs:
             raise ConfigError(f"the configuration has no {key}: call err_seg.d2.add_err_seg_config(cfg) first")
         value = theirs[key]

@@ -9,6 +9,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from err_seg.config import Config
+from err_seg.config.defaults import ClipGradientsConfig
 from err_seg.utils.errors import TrainingError
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
@@ -43,7 +44,7 @@ def parameter_groups(model: nn.Module, cfg: Config) -> list[dict[str, Any]]:
 class ClippedAdamW(torch.optim.AdamW):
     """AdamW that clips gradients before each step; see :func:`clip_gradients`."""
 
-    def __init__(self, groups: list[dict[str, Any]], clip: type[Config.SOLVER.CLIP_GRADIENTS], **options: Any):
+    def __init__(self, groups: list[dict[str, Any]], clip: ClipGradientsConfig, **options: Any):
         super().__init__(groups, **options)
         self.clip = clip
 
@@ -60,7 +61,7 @@ class ClippedAdamW(torch.optim.AdamW):
         return super().step(closure)
 
 
-def clip_gradients(parameters: Sequence[Tensor], clip: type[Config.SOLVER.CLIP_GRADIENTS]) -> None:
+def clip_gradients(parameters: Sequence[Tensor], clip: ClipGradientsConfig) -> None:
     """Clip gradients in place as ``SOLVER.CLIP_GRADIENTS`` says.
 
     ``CLIP_TYPE`` "value" cuts each number to ±``CLIP_VALUE``; "norm" scales each parameter's gradient down to a norm of

@@ -9,6 +9,7 @@ import math
 import statistics
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class RunLog:
             self._tensorboard = SummaryWriter(str(output / "tensorboard"), purge_step=start)
         if cfg.LOG.WANDB_PROJECT:
             wandb = importlib.import_module("wandb")  # optional
-            self._wandb = wandb.init(project=cfg.LOG.WANDB_PROJECT, dir=str(output), config=json.loads(json.dumps(cfg)))
+            self._wandb = wandb.init(project=cfg.LOG.WANDB_PROJECT, dir=str(output), config=asdict(cfg))
             self._wandb_image = wandb.Image
 
     def iteration(

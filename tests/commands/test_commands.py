@@ -68,10 +68,9 @@ def test_the_scripts_of_a_checkout_are_the_commands(script):
 
 
 def test_the_choices_are_those_of_the_code():
-    from err_seg.commands import gpu_checks, mini
+    from err_seg.commands import mini
     from err_seg.config import constants
     from err_seg.data.preparation.conversions import CONVERSIONS
-    from err_seg.gpu_checks import CHECKS
     from err_seg.jobs import FORMATS
     from err_seg.mini.canvas import LEVELS
     from err_seg.mini.sampling import SPLITS
@@ -83,7 +82,6 @@ def test_the_choices_are_those_of_the_code():
     assert ("auto", *PRECISIONS) == constants.PRECISIONS
     assert tuple(FORMATS) == constants.FORMATS
     assert tuple(CONVERSIONS) == constants.PREPARED
-    assert tuple(CHECKS) == gpu_checks.CHECKS
     assert (SPLITS, tuple(LEVELS), tuple(CLASS_SETS)) == (mini.SPLITS, mini.LEVELS, mini.CLASS_SETS)
 
 

@@ -1,17 +1,18 @@
 """Loading, overriding and validating configurations."""
 
 import math
+import pickle
 import re
+from pathlib import Path
 
 import mypy.api
 import open_clip
 import pytest
 import torch
-from fvcore.common.config import CfgNode
 
 import err_seg
-from err_seg.config import ConfigError
-from err_seg.config.defaults import KEYS, default_cfg
+from err_seg.config import Config, ConfigError, settings_of
+from err_seg.config.defaults import KEYS
 from tests.helpers.toy import REPOSITORY
 
 # (configs/ablations holds sweeps: tests/sweeps)
@@ -88,6 +89,18 @@ def test_files_inherit_and_are_refused_by_name(tmp_path):
         err_seg.get_cfg(tmp_path / "broken.yaml")
     with pytest.raises(ConfigError, match=r"missing\.yaml.*base\.yaml"):
         err_seg.get_cfg(tmp_path / "missing.yaml")
+    for base in ("_BASE_: nowhere.yaml", "_BASE_: unusable.yaml", "- INPUT", ""):
+        (tmp_path / "unusable.yaml").write_text(base)
+        with pytest.raises(ConfigError, match=r"unusable\.yaml is not a usable configuration: "):
+            err_seg.get_cfg(tmp_path / "unusable.yaml")
+
+
+def test_several_bases_follow_each_other(tmp_path):
+    (tmp_path / "first.yaml").write_text("INPUT:\n  SIZE: 320\n  CROP_SIZE: 320\nSEED: 1\n")
+    (tmp_path / "second.yaml").write_text("INPUT:\n  SIZE: 96\nSEED: 2\n")
+    (tmp_path / "delta.yaml").write_text(f"_BASE_: [first.yaml, {tmp_path}/second.yaml]\nSEED: 3\n")
+    cfg = err_seg.get_cfg(tmp_path / "delta.yaml")
+    assert (cfg.INPUT.SIZE, cfg.INPUT.CROP_SIZE, cfg.SEED) == (96, 320, 3)
 
 
 def test_shipped_files_are_known_by_name(tmp_path, monkeypatch):
@@ -114,28 +127,60 @@ def test_dumped_configuration_loads_again(tmp_path):
 
 
 def test_every_key_is_documented():
-    """Each line that declares a key, or its group of lines, stands under a comment."""
-    lines = (REPOSITORY / "err_seg" / "defaults.py").read_text().splitlines()
-    declared = {i: match[1] for i, line in enumerate(lines) if (match := re.match(r" +([A-Z]\w*)\b.* = key\(", line))}
-    assert list(declared.values()) == [key.split(".")[-1] for key in KEYS]
+    """Each line that declares a key ends in a comment, or stands, it or its group of lines, under one."""
+    lines = (REPOSITORY / "err_seg/config/defaults.py").read_text().splitlines()
+    keys = {i: match[1] for i, line in enumerate(lines) if (match := re.match(r"    ([A-Z]\w*): .* = (?!field)", line))}
+    assert sorted(keys.values()) == sorted(key.split(".")[-1] for key in KEYS)
     say_it_themselves = {"META_ARCHITECTURE", "NUM_LAYERS", "NUM_HEADS", "MAX_ITER", "OUTPUT_DIR"}
-    for i, name in declared.items():
+    for i, name in keys.items():
         above = i
-        while above in declared:
+        while above in keys:
             above -= 1
-        assert lines[above].strip().startswith("#") or name in say_it_themselves, name
+        assert "  # " in lines[i] or lines[above].strip().startswith("#") or name in say_it_themselves, name
 
 
 def test_every_default_is_in_its_range_and_every_key_refuses_something():
-    for key, (default, range_) in KEYS.items():
-        assert range_.accepts(default), key
+    defaults = dict(settings_of(Config()))
+    assert list(defaults) == list(KEYS)
     free = {"MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.DISTILL.WEIGHTS", "MODEL.TEXT.CACHE_DIR"}
     free |= {"DATASETS.ROOT", "LOG.WANDB_PROJECT"}
     wrong = {float: [-1.0, 2.0, float("nan")], int: [-32, 31], str: ["", "nonsense/"], list: [["nonsense{}{}"], [-1.0]]}
-    for key, (default, range_) in KEYS.items():
+    for key, default in defaults.items():
+        assert KEYS[key].accepts(default), key
         if type(default) is not bool:
-            refused = [value for value in wrong[type(default)] if not range_.accepts(value)]
+            refused = [value for value in wrong[type(default)] if not KEYS[key].accepts(value)]
             assert bool(refused) == (key not in free), key
+
+
+def test_a_key_that_does_not_exist_cannot_be_assigned():
+    cfg = err_seg.get_cfg()
+    with pytest.raises(AttributeError, match=r"SolverConfig has no key MAX_ITERS; did you mean 'MAX_ITER'\?"):
+        cfg.SOLVER.MAX_ITERS = 5
+    with pytest.raises(AttributeError, match=r"Config has no key NONSENSE; its keys are MODEL, INPUT, "):
+        cfg.NONSENSE = 5
+    with pytest.raises(TypeError, match=r"OUTPUT_DIR must be a text, number, list, .*not .*Path"):
+        cfg.OUTPUT_DIR = REPOSITORY
+    assert cfg == err_seg.get_cfg()
+
+
+def test_a_frozen_configuration_refuses_assignments_and_so_does_its_clone():
+    cfg = err_seg.get_cfg()
+    cfg.freeze()
+    for frozen in (cfg, cfg.clone(), pickle.loads(pickle.dumps(cfg))):
+        with pytest.raises(AttributeError, match="NUM_KEPT cannot be set: the configuration is frozen"):
+            frozen.MODEL.CRM.NUM_KEPT = 3
+        frozen.defrost()
+        frozen.MODEL.CRM.NUM_KEPT = 3
+        assert frozen.MODEL.CRM.NUM_KEPT == 3
+        assert frozen != err_seg.get_cfg()
+
+
+def test_a_clone_and_the_defaults_are_independent():
+    cfg = err_seg.get_cfg()
+    copy = cfg.clone()
+    copy.DATASETS.TEST.append("another")
+    copy.MODEL.GUD.DIMS[0] = 8
+    assert cfg == err_seg.get_cfg() != copy
 
 
 def test_the_type_checker_refuses_a_mistyped_key(tmp_path, monkeypatch):
@@ -149,14 +194,10 @@ def test_the_type_checker_refuses_a_mistyped_key(tmp_path, monkeypatch):
         "cfg.SOLVER.BASE_LRR\ncfg.SOLVER.MAX_ITR = 5\ncfg.SOLVER.MAX_ITER = 'many'\ncfg.SLOVER\n"
     )
     monkeypatch.chdir(REPOSITORY)
-    files = [str(tmp_path / "right.py"), str(tmp_path / "wrong.py"), "err_seg/config.py", "err_seg/config/defaults.py"]
+    files = [str(tmp_path / "right.py"), str(tmp_path / "wrong.py"), *map(str, Path("err_seg/config").glob("*.py"))]
     report, *_ = mypy.api.run([f"--cache-dir={tmp_path}", "--follow-imports=skip", *files])
     refused = [line.split(": ")[0] for line in report.splitlines()[:-1]]
     assert refused == [f"{tmp_path / 'wrong.py'}:{line}" for line in (4, 5, 6, 7)], report
-
-
-def test_same_class_as_detectron2s_parent():
-    assert isinstance(default_cfg(), CfgNode)
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: str(file.relative_to(REPOSITORY)))

@@ -6,26 +6,34 @@ import sys
 import pytest
 import torch
 
-from err_seg.gpu_checks import CHECKS, Trial, checks, run_checks
-from err_seg.gpu_checks.trial import Finding
+from tests.gpu.page import Page
+from tests.gpu.run import CHECKS
+from tests.gpu.trial import Trial
 from tests.helpers.processes import run_script
 from tests.helpers.toy import REPOSITORY
 from tests.helpers.training import environment
 
-IN_THIS_PROCESS = ["compare", "benchmark", "precisions", "waiting", "profile", "memory"]
+pytest_plugins = "pytester"
+
+IN_ONE_PROCESS = ["compare", "benchmark", "precisions", "waiting", "profile", "memory"]
 
 
-@pytest.fixture
-def trial(tmp_path):
-    torch.set_num_threads(1)
-    return Trial(torch.device("cpu"), tmp_path)
+def run_checks(*arguments):
+    return run_script(
+        REPOSITORY / "scripts/gpu_checks.sh",
+        *arguments,
+        **environment(),
+        PYTHON=sys.executable,
+        ERR_SEG_VENV=sys.prefix,
+    )
 
 
-def test_checks_in_one_process(trial):
-    told = []
-    page, passed = run_checks(trial, IN_THIS_PROCESS, told.append)
-    assert passed, page
-    assert [line.split(" (")[0] for line in told] == [
+def test_checks_in_one_process(tmp_path):
+    chosen = ["--only", *IN_ONE_PROCESS, "--page", tmp_path / "page.md"]
+    done = run_checks("--device", "cpu", "--output", tmp_path / "out", *chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "page.md").read_text()
+    assert re.findall(r"^## (.*)", page, re.MULTILINE) == [
         *("compare: passed", "benchmark: left out", "precisions: passed", "waiting: left out", "profile: passed"),
         "memory: passed",
     ]
@@ -37,27 +45,38 @@ def test_checks_in_one_process(trial):
     assert "fp16 is left out" in page
 
 
-def test_a_check_that_raises_has_failed_and_the_others_follow(trial, monkeypatch):
-    def breaks(trial):
-        """Break."""
-        raise RuntimeError("a fault of the card")
+def test_a_check_that_raises_has_failed_and_the_others_follow(pytester):
+    pytester.makeconftest("from tests.gpu.conftest import lines")
+    pytester.makepyfile(
+        '''
+        def test_first(lines):
+            """Break."""
+            lines.append("so far")
+            raise RuntimeError("a fault of the card")
 
-    def works(trial):
-        """Work."""
-        return Finding(True, ["as it should be"])
+        def test_second(lines):
+            """Work."""
+            lines.append("as it should be")
 
-    monkeypatch.setattr(checks, "CHECKS", {"first": breaks, "second": works})
-    page, passed = run_checks(trial, ["first", "second"], print)
-    assert not passed
-    assert "| first | **failed** | Break. |" in page
-    assert "RuntimeError: a fault of the card" in page
-    assert "| second | passed | Work. |" in page
+        def test_third(lines):
+            """Not chosen."""
+        '''
+    )
+    page = Page(Trial(torch.device("cpu"), pytester.path), ["first", "second"])
+    pytester.inline_run(plugins=[page]).assertoutcome(passed=1, failed=1)
+    text = page.text()
+    assert "| first | **failed** | Break. | 0 s |\n| second | passed | Work. | 0 s |\n" in text
+    assert re.search(
+        r"## first: failed\n\nBreak\.\n\nso far\n\n```\n.*RuntimeError: a fault of the card", text, re.DOTALL
+    )
+    assert "## second: passed\n\nWork.\n\nas it should be\n" in text
+    assert "third" not in text
 
 
 def test_without_a_gpu_the_command_says_so(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    done = run_script(REPOSITORY / "scripts/gpu_checks.sh", "--output", tmp_path / "out", **variables())
+    done = run_checks("--output", tmp_path / "out")
     assert done.returncode == 1
     assert done.stderr.startswith("error: MODEL.DEVICE: cannot use 'cuda'")
     assert not (tmp_path / "out").exists()
@@ -65,16 +84,10 @@ def test_without_a_gpu_the_command_says_so(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_command_rehearsed(tmp_path):
-    done = run_script(
-        REPOSITORY / "scripts/gpu_checks.sh", "--device", "cpu", "--output", tmp_path / "out", **variables()
-    )
+    done = run_checks("--device", "cpu", "--output", tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     page = (tmp_path / "out/rehearsal.md").read_text()
     for name in CHECKS:
         assert re.search(rf"^## {name}: (passed|left out)$", page, re.MULTILINE)
     assert re.search(r"^\| True \| \d+ s \| 143 \| \d \| 0 \| 0 \|$", page, re.MULTILINE)
     assert "2 processes over gloo" in page
-
-
-def variables():
-    return {**environment(), "PYTHON": sys.executable, "ERR_SEG_VENV": sys.prefix}

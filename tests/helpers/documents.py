@@ -14,7 +14,7 @@ import yaml
 
 import err_seg
 from err_seg.commands import COMMANDS
-from err_seg.config.defaults import default_cfg
+from err_seg.config import Config
 from err_seg.data import get_dataset
 from tests.helpers.toy import REPOSITORY
 
@@ -131,10 +131,10 @@ def check_keys(text):
         if not found:
             continue
         key, _, value = found.groups()
-        node = default_cfg()
+        node = Config()
         for name in key.split("."):
-            assert name in node, f"there is no key {key}"
-            node = node[name]
+            assert hasattr(node, name), f"there is no key {key}"
+            node = getattr(node, name)
         assert value is None or yaml.safe_load(value) == node, f"{key} is {node!r} by default, not {value}"
 
 

@@ -98,7 +98,7 @@ def test_an_unknown_key_is_reported(tmp_path, capsys):
 def test_the_packaged_network_beats_the_training_free_baseline(packaged, tmp_path):
     cfg, model = packaged
     settings = cfg.clone()
-    settings.OUTPUT_DIR, settings.DATASETS.REPOSITORY, settings.DATASETS.TEST = str(tmp_path), str(tmp_path), [TWELVE]
+    settings.OUTPUT_DIR, settings.DATASETS.ROOT, settings.DATASETS.TEST = str(tmp_path), str(tmp_path), [TWELVE]
     baseline = evaluate_baseline(cfg, model, SegmentationPairs(get_dataset(TWELVE), tmp_path))
     (result,) = evaluate(settings, model)
     assert result.pictures == baseline.pictures == 12

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from err_seg.config.defaults import KEYS
+from err_seg.config import Config, loading
 from err_seg.lab.sweeps.definition import SweepError, load_sweep
 from err_seg.lab.sweeps.plan import plan_runs
 from err_seg.models.checkpoint import CheckpointError
@@ -53,7 +53,9 @@ def test_what_is_at_its_default_need_not_be_said(sweep, tmp_path):
 def test_a_changed_default_is_another_run(sweep, tmp_path, monkeypatch):
     """Folders used to be named after what differs from the defaults of the day."""
     before = plan_runs(sweep, tmp_path)
-    monkeypatch.setitem(KEYS, "MODEL.CRM.NUM_RANKS", KEYS["MODEL.CRM.NUM_RANKS"]._replace(default=4))
+    changed = Config()
+    changed.MODEL.CRM.NUM_RANKS = 4
+    monkeypatch.setattr(loading, "Config", changed.clone)
     after = plan_runs(sweep, tmp_path)
     (same, *_) = plan_runs(sweep, tmp_path, ["MODEL.CRM.NUM_RANKS", 3])
     assert not {run.training.folder for run in before} & {run.training.folder for run in after}

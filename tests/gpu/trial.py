@@ -1,4 +1,4 @@
-"""What the checks have in common: where they run, on which images, and what a finding is."""
+"""What the checks have in common: where they run, on which images, and how a table is laid out."""
 
 import os
 import platform
@@ -16,14 +16,6 @@ from err_seg.mini.files import mini_world_name
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = shipped_configs() / "mini/err_seg.yaml"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found: whether all was as it should be (``None``: it could not run here), and lines of Markdown."""
-
-    passed: bool | None
-    lines: Sequence[str]
 
 
 @dataclass(frozen=True)

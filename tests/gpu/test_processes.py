@@ -6,25 +6,25 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
+import pytest
 import torch
 from PIL import Image
 
-from err_seg.config import Config
 from err_seg.data import register, spec_from_dict
 from err_seg.engine import evaluate
 from err_seg.engine.checkpoints import Checkpoints
-from err_seg.gpu_checks.trial import Finding, Trial, table
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import WORDS
 from err_seg.models.build import build_model
 from err_seg.models.checkpoint import open_checkpoint
+from tests.gpu.trial import table
+
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
 MINUTES_FOR_A_COMMAND = 8
 MIB = 2**20
@@ -32,19 +32,19 @@ SHARED_MEMORY = 64 * MIB  # Docker's default
 SECONDS_TO_END = 120
 
 
-def start(trial: Trial, cfg: Config, *arguments: str) -> subprocess.Popen:
-    """Start a training command; what it says goes to a file beside its output folder."""
+def start(trial, cfg, *arguments):
+    """Start a training command; its output goes to a file beside its output folder."""
     with open(f"{cfg.OUTPUT_DIR}.log", "a", encoding="utf-8") as log:
         return subprocess.Popen(
             trial.command(cfg, *arguments), env=trial.environment(), stdout=log, stderr=subprocess.STDOUT
         )
 
 
-def run(trial: Trial, cfg: Config, *arguments: str) -> float:
+def run(trial, cfg, *arguments):
     """Run a training command to its end; return the seconds it took.
 
     Raises:
-        RuntimeError: its exit status is not 0; with the last line it said.
+        RuntimeError: its exit status is not 0; with the last line of its output.
     """
     began = time.perf_counter()
     status = start(trial, cfg, *arguments).wait(60 * MINUTES_FOR_A_COMMAND)
@@ -53,12 +53,12 @@ def run(trial: Trial, cfg: Config, *arguments: str) -> float:
     return time.perf_counter() - began
 
 
-def last_lines(cfg: Config, count: int) -> str:
-    """Return the last things that a command said."""
+def last_lines(cfg, count):
+    """Return the last lines of a command's output."""
     return "\n".join(Path(f"{cfg.OUTPUT_DIR}.log").read_text(encoding="utf-8").splitlines()[-count:])
 
 
-def wait_for_first_iteration(cfg: Config, process: subprocess.Popen) -> None:
+def wait_for_first_iteration(cfg, process):
     """Wait until a training has done an iteration (``LOG.PERIOD`` must be 1).
 
     Raises:
@@ -72,13 +72,13 @@ def wait_for_first_iteration(cfg: Config, process: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
-def interrupt_and_repeat(trial: Trial) -> Finding:
+def test_interrupt(trial, lines):
     """SIGTERM within ten steps, and --resume; two straight runs and the resumed one, bit by bit."""
     steps = 60 if not trial.rehearsal else 4
     precision = "fp16" if not trial.rehearsal else "fp32"
-    rows, passed = [], True
+    rows, failed = [], []
     for fixed in (False, True) if not trial.rehearsal else (True,):
-        overrides: list[Any] = [
+        overrides = [
             *("SOLVER.DETERMINISTIC", fixed, "SOLVER.PRECISION", precision, "SOLVER.MAX_ITER", steps),
             *("LOG.PERIOD", 1, "DATASETS.TEST", [], "SOLVER.CHECKPOINT_PERIOD", 1000),
         ]
@@ -94,16 +94,18 @@ def interrupt_and_repeat(trial: Trial) -> Finding:
         stopped_at = int(newest[0].name.removeprefix("iter_")) if newest else None
         run(trial, resumed, "--resume")
         errors = [difference(straight, other) for other in (again, resumed)]
-        passed &= status == 128 + signal.SIGTERM and stopped_at is not None and stopped_at <= 10
-        passed &= not fixed or errors == [0, 0]
+        stopped = status == 128 + signal.SIGTERM and stopped_at is not None and stopped_at <= 10
+        if not stopped or (fixed and errors != [0, 0]):
+            failed.append(f"SOLVER.DETERMINISTIC {fixed}")
         rows.append([fixed, f"{seconds:.0f} s", status, stopped_at, *(f"{error:.2g}" for error in errors)])
     headings = ["`SOLVER.DETERMINISTIC`", f"{steps} iterations", "status of SIGTERM", "after iterations"]
     headings += ["difference of two straight runs", "of the resumed one"]
     note = f"At {precision}; seconds are the whole command's, the difference is the largest of any weight."
-    return Finding(passed, [note, "", *table(headings, rows)])
+    lines += [note, "", *table(headings, rows)]
+    assert not failed
 
 
-def difference(first: Config, second: Config) -> float:
+def difference(first, second):
     """Return the largest difference of any weight of two finished trainings; 0 is bit by bit the same."""
     weights, others = (
         open_checkpoint(Path(cfg.OUTPUT_DIR) / "model_final.safetensors").weights for cfg in (first, second)
@@ -113,10 +115,10 @@ def difference(first: Config, second: Config) -> float:
     return max((weights[name].double() - others[name].double()).abs().max().item() for name in weights)
 
 
-def kill_one_of_two(trial: Trial) -> Finding:
+def test_killed(trial, lines):
     """Of two processes that train together one is killed: the other ends, and the command says so."""
     if not trial.rehearsal and torch.cuda.device_count() < 2:
-        return Finding(None, ["Left out: it takes two cards."])
+        pytest.skip("Left out: it takes two cards.")
     device = "cpu" if trial.rehearsal else "cuda"
     cfg = trial.cfg("killed", "MODEL.DEVICE", device, "SOLVER.MAX_ITER", 100_000, "LOG.PERIOD", 1, "DATASETS.TEST", [])
     process = start(trial, cfg, "--num-gpus", "2")
@@ -127,22 +129,24 @@ def kill_one_of_two(trial: Trial) -> Finding:
         began = time.perf_counter()
         status = process.wait(SECONDS_TO_END)
     except subprocess.TimeoutExpired:
-        return Finding(False, [f"The other process had not ended after {SECONDS_TO_END} s."])
+        pytest.fail(f"The other process had not ended after {SECONDS_TO_END} s.")
     finally:
         for left in [*psutil.Process(process.pid).children(), process] if process.poll() is None else []:
             left.kill()
     seconds = time.perf_counter() - began
-    said = (
+    ended = (
         f"{len(ranks)} processes over {'gloo, on the CPU' if trial.rehearsal else 'NCCL'}, one killed: "
         f"{seconds:.0f} s later the command ended with status {status}, saying:"
     )
-    return Finding(status != 0 and len(ranks) == 2, [said, "", "```", last_lines(cfg, 6), "```"])
+    lines += [ended, "", "```", last_lines(cfg, 6), "```"]
+    assert status != 0
+    assert len(ranks) == 2
 
 
-def evaluate_in_little_shared_memory(trial: Trial) -> Finding:
+def test_memory(trial, lines):
     """847 classes on large images, read by worker processes, within Docker's 64 MB of shared memory."""
     if not Path("/dev/shm").is_dir():
-        return Finding(None, ["Left out: there is no /dev/shm here."])
+        pytest.skip("Left out: there is no /dev/shm here.")
     names = [" ".join(words) for words in itertools.islice(itertools.product(WORDS, repeat=2), 847)]
     height, width, count = (3000, 4000, 24) if not trial.rehearsal else (200, 300, 3)
     folder = trial.folder / "large"
@@ -168,14 +172,14 @@ def evaluate_in_little_shared_memory(trial: Trial) -> Finding:
         (result,) = evaluate(cfg, model)
         seconds = time.perf_counter() - began
     size = os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize
-    lines = [
+    lines += [
         f"{result.pictures} images of {height}×{width}, {cfg.DATALOADER.NUM_WORKERS} workers: at most "
         f"{peak[0] / MIB:.0f} MiB of /dev/shm, which has {size / MIB:.0f}; {1e3 * seconds / count:.0f} ms an image."
     ]
-    return Finding(trial.rehearsal or peak[0] <= SHARED_MEMORY, lines)
+    assert trial.rehearsal or peak[0] <= SHARED_MEMORY
 
 
-def write_images(folder: Path, num_classes: int, height: int, width: int, count: int) -> None:
+def write_images(folder, num_classes, height, width, count):
     """Write images with labels of many classes, in blocks, 16 bits each."""
     rng = np.random.default_rng(0)
     for index in range(count):
@@ -190,11 +194,11 @@ def write_images(folder: Path, num_classes: int, height: int, width: int, count:
 
 
 @contextmanager
-def shared_memory_peak() -> Iterator[list[int]]:
+def shared_memory_peak():
     """Watch how many bytes of /dev/shm are taken, beyond those at first; the highest number stands in a list of one."""
     stop, before, peak = threading.Event(), psutil.disk_usage("/dev/shm").used, [0]
 
-    def watch() -> None:
+    def watch():
         while not stop.wait(0.002):
             peak[0] = max(peak[0], psutil.disk_usage("/dev/shm").used - before)
 
