@@ -3,7 +3,7 @@
     err-seg prepare coco-stuff ade150 --root /data
     err-seg prepare all --check
 
-Files that are done are kept: an interrupted run is continued by the same command. datasets/README.md shows where each
+Finished files are kept: after an interruption, rerun the same command to continue. datasets/README.md shows where each
 archive comes from and goes.
 """
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.workers = options.workers or default_workers()
     if not root.is_dir():
         print(
-            f"the folder of the archives, {root.absolute()}, does not exist: make it and unpack them there, or name "
+            f"the folder of the archives, {root.absolute()}, does not exist: create it and unpack them there, or name "
             "another with --root or $DETECTRON2_DATASETS",
             file=sys.stderr,
         )
@@ -71,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             except (PreparationError, OSError) as error:
                 failures.append(str(error))
                 if isinstance(error, OSError) and is_disk_full(error):  # for the other data sets, too
-                    failures.append("make space there; finished files are kept, the same command continues")
+                    failures.append("free some space there, then rerun the same command; finished files are kept")
                     break
     except KeyboardInterrupt:
-        print("\ninterrupted; finished files are kept, the same command continues", file=sys.stderr)
+        print("\ninterrupted; finished files are kept, rerun the same command to continue", file=sys.stderr)
         return INTERRUPTED
     if failures:
         print("\nerrors:", *failures, sep="\n", file=sys.stderr)

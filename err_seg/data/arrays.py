@@ -23,11 +23,11 @@ class ArrayFormat:
 
     Attributes:
         value_range: the values that are black and white (and transparent and opaque); ``None``: (0, 255) of uint8 and
-            (0, 65535) of uint16. All other types have no range that could be known.
-        channel_order: "rgb", or "bgr" as OpenCV has it; alpha is the last in either case.
+            (0, 65535) of uint16. All other types need it.
+        channel_order: "rgb", or "bgr" as in OpenCV; alpha comes last in either case.
 
     Raises:
-        ArgumentError: not two finite numbers, the lower first; or another order.
+        ArgumentError: ``value_range`` is not two finite numbers, the lower first; or the order is another.
     """
 
     value_range: tuple[float, float] | None = None
@@ -55,7 +55,7 @@ class ArrayFormat:
             name: what errors call it.
 
         Raises:
-            ImageError: another shape or type, values without a known range or outside of it, or not a number.
+            ImageError: the shape or type is another, or values are out of range, without a range, or not finite.
         """
         tensor = _channels_last(image, name)
         tensor = self._eight_bit(tensor, name)
@@ -76,7 +76,7 @@ class ArrayFormat:
         if high is None:
             raise ImageError(
                 f"{name} must be uint8 or uint16, or come with value_range=(black, white), such as (0, 1), since "
-                f"{type_name} values have no range that is known"
+                f"{type_name} values have no standard range"
             )
         low, high = float(low), float(high)
         is_wide = image.dtype.itemsize > 2 and image.dtype != torch.float32

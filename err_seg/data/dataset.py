@@ -149,7 +149,7 @@ def _files_by_name(folder: Path, endings: tuple[str, ...], spec: DatasetSpec) ->
         inside = os.path.relpath(parent, folder)
         for file in files:
             lower = file.lower()
-            if file.startswith(".") or not lower.endswith(endings):  # hidden files are leavings of other programs
+            if file.startswith(".") or not lower.endswith(endings):  # hidden files are left behind by other programs
                 continue
             ending = next(ending for ending in endings if lower.endswith(ending))
             stem = file[: len(file) - len(ending)]

@@ -20,7 +20,7 @@ MAX_SECONDS = 60.0
 """For all of it; the server may also be silent for no longer than ``SILENT_SECONDS``."""
 SILENT_SECONDS = 15.0
 _PORTION = 2**16
-_INSTEAD = "fetch it in another way and give the file"
+_INSTEAD = "download it yourself and pass the file"
 
 
 def is_url(text: str) -> bool:
@@ -141,6 +141,5 @@ class _HttpsOnly(HTTPRedirectHandler):
 def _check_https(url: str, shown: str) -> None:
     if not url.lower().startswith("https://"):
         raise ImageReadError(
-            f"{shown}: only https:// addresses are fetched, since anyone on the way may replace what another protocol "
-            f"brings; {_INSTEAD}"
+            f"{shown}: only https:// addresses are fetched, since others do not protect the content; {_INSTEAD}"
         )

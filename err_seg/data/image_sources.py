@@ -29,7 +29,7 @@ def is_single(images: Any) -> bool:
         ArgumentError: several things without an order.
     """
     if isinstance(images, set | frozenset | Mapping):
-        raise ArgumentError(f"images must be in an order, which a {type(images).__name__} has not; give a list")
+        raise ArgumentError(f"images must be in a fixed order, but a {type(images).__name__} has none; pass a list")
     is_one = isinstance(images, str | bytes | bytearray) or hasattr(images, "shape") or hasattr(images, "read")
     return is_one or not isinstance(images, Iterable)
 
@@ -126,7 +126,7 @@ def _content(file: Any, name: str, title: str) -> bytes:
             f'{name} must be a file opened in binary mode, open(..., "rb"); it gave {type(content).__name__}'
         )
     if not content:
-        raise ImageReadError(f"{title}: is at its end; file.seek(0) goes back to the beginning")
+        raise ImageReadError(f"{title}: was already read to the end; call file.seek(0) first")
     return content
 
 

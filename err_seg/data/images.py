@@ -134,8 +134,8 @@ def _complaint(name: str, error: Exception) -> str:
         return "may not be read (permission denied)"
     if isinstance(error, Image.DecompressionBombError):
         return (
-            f"has more pixels than Pillow reads, since a small file may claim any number ({error}); if you trust it, "
-            "set PIL.Image.MAX_IMAGE_PIXELS = None in Python, or cut it up"
+            f"has more pixels than Pillow reads ({error}); if you trust the file, set "
+            "PIL.Image.MAX_IMAGE_PIXELS = None in Python, or split the image"
         )
     return f"cannot be decoded, it may be damaged or cut short ({type(error).__name__}: {error})"
 

@@ -113,7 +113,7 @@ class Canvas:
         self.label[rows, columns][outside <= 0] = label
 
     def _scribble(self) -> None:
-        """Thin lines in random colours over everything: clutter that the label does not know."""
+        """Thin lines in random colours over everything: clutter without a label."""
         height, width = self.label.shape
         for _ in range(self.rng.integers(self.level.clutter + 1)):
             x, y, angle, length = self.rng.uniform(0, 1, 4) * (width, height, math.pi, max(height, width) / 3)

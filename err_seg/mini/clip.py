@@ -45,7 +45,7 @@ _VIT = {
     "width": 128,
     "layers": 6,
     "head_width": 32,
-    "pos_embed_type": "sin_cos_2d",  # tells patches' places apart from the first step
+    "pos_embed_type": "sin_cos_2d",  # gives the patches' positions from the first step
     "pool_type": "avg",  # pre-training trains the patches
 }
 _FASTVIT = {

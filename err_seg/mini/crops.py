@@ -106,8 +106,7 @@ class MiniCrops:
         """Crop ``index``: image (size, size, 3) uint8 RGB, class (index into the vocabulary), caption."""
         if not 0 <= index < self.length:
             raise IndexError(f"miniature world: crop {index} of {self.length}")
-        split = SPLITS.index(self.split)
-        rng = random(self.seed, CROP, split, index)
-        (target,) = balanced_classes(self.seed, (CROPS, split), self._classes, (1,), index)
+        rng = random(self.seed, CROP, self.split, index)
+        (target,) = balanced_classes(self.seed, CROPS, self.split, self._classes, (1,), index)
         caption = PROMPTS[rng.integers(len(PROMPTS))].format(mini_vocabulary(self.names).names[target])
         return render_crop(target, rng, self.size, self.level, self.names, self._backgrounds), target, caption

@@ -21,13 +21,14 @@ def at_least(what: str, value: int, least: int) -> None:
         raise ValueError(f"miniature world: {what} must be {least} or more; found {value}")
 
 
-def random(seed: int, *stream: int) -> np.random.Generator:
-    """A generator of its own for every stream: (purpose, split, index)."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=stream)))
+def random(seed: int, purpose: int, split: str, *numbers: int) -> np.random.Generator:
+    """A generator of its own for every purpose (a stream), split, and scene or crop."""
+    key = (purpose, SPLITS.index(split), *numbers)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
 def balanced_classes(
-    seed: int, stream: tuple[int, ...], classes: Sequence[int], counts: Sequence[int], index: int
+    seed: int, purpose: int, split: str, classes: Sequence[int], counts: Sequence[int], index: int
 ) -> list[int]:
     """The classes of scene ``index``: shuffled passes over all, so that over the scenes all come equally often.
 
@@ -40,6 +41,6 @@ def balanced_classes(
     for position in range(start, start + counts[place]):
         number, within = divmod(position, len(classes))
         if number not in orders:
-            orders[number] = random(seed, *stream, number).permutation(len(classes))
+            orders[number] = random(seed, purpose, split, number).permutation(len(classes))
         chosen.append(classes[orders[number][within]])
     return chosen

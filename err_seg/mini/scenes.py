@@ -135,24 +135,22 @@ class MiniScenes:
         """
         if not 0 <= index < self.length:
             raise IndexError(f"miniature world: scene {index} of {self.length}")
-        split = SPLITS.index(self.split)
-        rng = random(self.seed, PLAN, split, index)
+        rng = random(self.seed, PLAN, self.split, index)
         height, width = rng.integers(self.sides[0], self.sides[1] + 1, 2).tolist()
         walls, objects = self._choose(index, _WALLS_PER_SCENE, _OBJECTS_PER_SCENE)
         return Plan(height, width, walls, arrange(objects, height, width, LEVELS[self.level].overlap, rng))
 
     def _choose(self, index: int, walls: Sequence[int], objects: Sequence[int]) -> tuple[list[int], list[int]]:
         """The walls and the objects of scene ``index``; of each, given how many the scenes of a cycle have."""
-        split = SPLITS.index(self.split)
         return (
-            balanced_classes(self.seed, (WALLS, split), self._drawn[0], walls, index),
-            balanced_classes(self.seed, (OBJECTS, split), self._drawn[1], objects, index),
+            balanced_classes(self.seed, WALLS, self.split, self._drawn[0], walls, index),
+            balanced_classes(self.seed, OBJECTS, self.split, self._drawn[1], objects, index),
         )
 
     def __getitem__(self, index: int) -> Sample:
         """Draw scene ``index``; its paths are names only, there is no file. The label is dense: nothing is ignored."""
         plan = self.plan(index)
-        rng = random(self.seed, PAINT, SPLITS.index(self.split), index)
+        rng = random(self.seed, PAINT, self.split, index)
         canvas = Canvas(plan.height, plan.width, rng, self.level, plan.zoom)
         looks = self.full_vocabulary.looks
         canvas.paint_wall(looks[plan.walls[0]], plan.walls[0])
@@ -191,7 +189,7 @@ class LargeScenes(MiniScenes):
     def plan(self, index: int) -> Plan:
         """What scene ``index`` shows, objects from back to front."""
         height, width, *_ = super().plan(index)
-        rng = random(self.seed, PLAN, SPLITS.index(self.split), index, 1)
+        rng = random(self.seed, PLAN, self.split, index, 1)
         walls, classes = self._choose(index, (1, 2), (8,))
         rows, columns = int(height / self.zoom), int(width / self.zoom)
         objects = [classes[i % len(classes)] for i in range(max(1, rows * columns // _AREA_PER_OBJECT))]

@@ -32,7 +32,7 @@ WALL_COLOURS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 }
 
 
-# The worlds of many names: one tone a colour, for grounds and for patterns, of objects and of walls.
+# Of the long vocabularies: one tone a colour, for grounds and for patterns, of objects and of walls.
 COLOURS: dict[str, tuple[int, int, int]] = {
     **OBJECT_COLOURS,
     "white": (246, 246, 246),
@@ -127,7 +127,7 @@ MORE_SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "hourglass": _hourglass,
     "bar": _bar,
 }
-"""Shapes of the worlds of many names, beside ``SHAPES``."""
+"""Further shapes of the long vocabularies."""
 
 
 def _striped(u: Array, v: Array, period: float) -> Array:
@@ -178,7 +178,7 @@ PATTERNS: dict[str, Callable[[Array, Array, float], Array]] = {
     "dots": _dotted,
     "grid": _grid,
 }
-"""What one colour draws on another in the worlds of many names; about a third, so that the two cannot be swapped."""
+"""Patterns of the long vocabularies, one colour on another; they cover about a third, so that the two differ."""
 
 
 class Look(NamedTuple):

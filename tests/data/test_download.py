@@ -146,7 +146,7 @@ def test_what_goes_wrong_is_said(site, path, complaint):
 def test_size_and_time_are_limited(site, monkeypatch):
     monkeypatch.setattr(download, "MAX_BYTES", 1000)
     for path in ("image", "unannounced"):
-        with pytest.raises(ImageReadError, match=rf"/{path}: has more than 0 MB; fetch it in another way"):
+        with pytest.raises(ImageReadError, match=rf"/{path}: has more than 0 MB; download it yourself"):
             download.fetch(f"{site}/{path}")
     monkeypatch.setattr(download, "MAX_SECONDS", 0.2)
     for path in ("slow", "slow_header"):
@@ -160,7 +160,7 @@ def test_unknown_certificates_and_servers_are_refused(server, monkeypatch):
     monkeypatch.setenv("no_proxy", "localhost")
     with pytest.raises(ImageReadError, match=r"cannot be fetched .*certificate"):
         download.fetch(f"{server[0]}/image")
-    with pytest.raises(ImageReadError, match=r"localhost:1/a: cannot be fetched .*; fetch it in another way"):
+    with pytest.raises(ImageReadError, match=r"localhost:1/a: cannot be fetched .*; download it yourself"):
         download.fetch("https://localhost:1/a")
     with pytest.raises(ImageReadError, match="cannot be fetched"):
         download.fetch("https://[nowhere/a b")

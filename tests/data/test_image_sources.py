@@ -228,9 +228,9 @@ def test_damaged_content_is_named(tmp_path):
     wrong = {
         "image 0: the given bytes: is empty": b"",
         "image 1: the given bytes: is not an image": b"<html>404</html>",
-        "image 2: the given file: is at its end; file.seek": at_end,
+        "image 2: the given file: was already read to the end; call file.seek": at_end,
         "image 3: the given file: cannot be read .*closed": closed,
-        f"image 4: {tmp_path}/empty.png: is at its end": (tmp_path / "empty.png").open("rb"),
+        f"image 4: {tmp_path}/empty.png: was already read to the end": (tmp_path / "empty.png").open("rb"),
         "image 5: none.png: no such file": "none.png",
     }
     opened = open_images(list(wrong.values()), ArrayFormat())

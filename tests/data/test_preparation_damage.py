@@ -40,7 +40,7 @@ def test_force_keeps_what_was_made_of_a_file_that_is_damaged_now_and_says_so(tmp
     assert files(folder) == before, "it may be all that is left of the raw file"
     assert "1 written, 0 kept, 1 skipped as damaged (listed below), 1 of which an earlier run's" in captured.out
     assert "voc20 val: 1 label maps, the protocol has 1,449" in captured.out, "what is stale does not count"
-    assert f"what an earlier run made of it stays: {folder / '2007_000001.png'}" in captured.err
+    assert f"the file that an earlier run made of it is kept: {folder / '2007_000001.png'}" in captured.err
 
 
 def test_missing_archive_says_where_to_get_it_and_what_was_found(tmp_path, capsys):
@@ -49,7 +49,7 @@ def test_missing_archive_says_where_to_get_it_and_what_was_found(tmp_path, capsy
     assert prepare(tmp_path, "pc459", "voc20") == 1
     message = capsys.readouterr().err
     assert str(tmp_path / "VOCdevkit/VOC2010/trainval") in message
-    assert "VOC2010 is the nearest folder there is, and it is empty" in message
+    assert "VOC2010 is empty" in message
     assert "https://cs.stanford.edu/~roozbeh/pascal-context" in message
     assert (tmp_path / CONVERTED["voc20"][0]).exists(), "the others are prepared all the same"
     shutil.rmtree(tmp_path / "VOCdevkit/VOC2012")
@@ -100,7 +100,7 @@ def test_full_disk_is_named_and_the_same_command_goes_on(tmp_path, small_disk, c
     assert prepare(disk, name, "coco-stuff") == 1
     errors = capfd.readouterr().err
     assert re.search(rf"\[Errno 28\] No space left on device: '{disk}/VOCdevkit/.*{re.escape(file)}'", errors)
-    assert errors.endswith("make space there; finished files are kept, the same command continues\n")
+    assert errors.endswith("free some space there, then rerun the same command; finished files are kept\n")
     assert "coco-stuff" not in errors, "it would find the disk full, too"
     assert "Traceback" not in errors
     assert "TIFF" not in errors

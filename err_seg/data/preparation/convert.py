@@ -81,8 +81,8 @@ def prepare(name: str, root: Path, *, workers: int = 1, force: bool = False) -> 
         name: a key of ``CONVERSIONS``.
         root: the folder that holds the archives' folders; converted files go beside the raw ones.
         workers: number of processes.
-        force: write again what is there. Where a raw file is damaged now, what an earlier run made of it stays, as it
-            may be all that is left, and is reported as stale.
+        force: write finished files again. Where a raw file is damaged now, what an earlier run made of it is kept, as
+            it may be all that is left, and is reported as stale.
 
     Returns:
         One report a split. A damaged pair does not stop the others; a split that the archive lacks is reported as
@@ -117,7 +117,7 @@ def _list_splits(conversion: Conversion, root: Path) -> dict[str, Listing]:
     if len(missing) == len(listings):
         folders = dict.fromkeys(folder for s in conversion.splits for folder in (s.raw_images, s.raw_labels))
         raise MissingFiles(
-            f"{conversion.name}: the archive is not where it must be (datasets/README.md shows the tree)"
+            f"{conversion.name}: the archive was not found (datasets/README.md shows the tree)"
             + "".join(f"\n  expected {root / folder}" for folder in folders)
             + "".join(f"\n  found    {complaint}" for complaint in missing)
             + "".join(f"\n  get      {page}" for page in conversion.pages)
@@ -167,7 +167,7 @@ def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -
             check_size(label, size)
     except DamagedFileError as error:
         if label_target.exists():
-            kept = f"{error}; what an earlier run made of it stays: {label_target}"
+            kept = f"{error}; the file that an earlier run made of it is kept: {label_target}"
             return _Outcome(pair.stem, complaint=kept, stale=True)
         return _Outcome(pair.stem, complaint=str(error))
     if conversion.leave_out_ignored and (label == split.spec.ignore_label).all():

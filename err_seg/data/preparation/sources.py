@@ -22,7 +22,7 @@ class PreparationError(RuntimeError):
 
 
 class MissingFiles(PreparationError):
-    """A folder or file of the archive is not where it must be; the message says what is there instead."""
+    """A folder or file of the archive is missing; the message says what was found instead."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +158,16 @@ def read_raw_label(source: LabelSource) -> np.ndarray:
 
 
 def require(path: Path) -> Path:
-    """The path itself, or MissingFiles with what there is in its place."""
+    """The path itself, which must exist.
+
+    Raises:
+        MissingFiles: it does not; the message lists the nearest folder that does.
+    """
     if path.exists():
         return path
     parent = next(folder for folder in path.parents if folder.is_dir())
     names = sorted(entry.name + "/" * entry.is_dir() for entry in parent.iterdir() if not entry.name.startswith("."))
-    held = f"holds {listed(names)}" if names else "is the nearest folder there is, and it is empty"
-    raise MissingFiles(f"{path} does not exist; {parent} {held}")
+    raise MissingFiles(f"{path} does not exist; {parent} {f'holds {listed(names)}' if names else 'is empty'}")
 
 
 def _files(folder: Path, suffix: str) -> dict[str, Path]:
