@@ -28,13 +28,14 @@ Relative folders lie under the data sets' root, see :func:`err_seg.data.spec.dat
 pixel, the index of a class of the vocabulary, or the ignore label.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from importlib import import_module
+from importlib import import_module, resources
 from typing import Any
 
+import yaml
+
 from err_seg.data.spec import DatasetError, DatasetSpec, spec_from_dict
-from err_seg.text.vocabularies import load_vocabulary
 from err_seg.utils.messages import did_you_mean
 
 
@@ -103,96 +104,13 @@ class Catalog:
         return self._specs.get(name) or (import_module(self._family).named(name) if self._family else None)
 
 
-# Registered names of the released works are aliases; images, classes and K are those of the published benchmarks.
-BUILTIN = (
-    DatasetSpec(
-        name="coco_stuff_train",
-        image_dir="coco-stuff/images/train2017",
-        label_dir="coco-stuff/annotations_detectron2/train2017",
-        vocabulary=load_vocabulary("coco_stuff"),
-        num_images=118_287,
-        preparation="coco-stuff",
-        aliases=("coco_2017_train_stuff_all_sem_seg",),
-    ),
-    DatasetSpec(
-        name="coco_stuff_val",
-        image_dir="coco-stuff/images/val2017",
-        label_dir="coco-stuff/annotations_detectron2/val2017",
-        vocabulary=load_vocabulary("coco_stuff"),
-        num_kept=32,
-        num_images=5_000,
-        preparation="coco-stuff",
-        aliases=("coco_2017_test_stuff_all_sem_seg",),
-    ),
-    DatasetSpec(
-        name="ade20k_847_val",
-        image_dir="ADE20K_2021_17_01/images_detectron2/validation",
-        label_dir="ADE20K_2021_17_01/annotations_detectron2/validation",
-        vocabulary=load_vocabulary("ade20k_847"),
-        label_ext=".tif",
-        ignore_label=65535,
-        num_kept=48,
-        num_images=2_000,
-        preparation="ade847",
-        aliases=("ade20k_full_sem_seg_freq_val_all",),
-    ),
-    DatasetSpec(
-        name="ade20k_150_val",
-        image_dir="ADEChallengeData2016/images/validation",
-        label_dir="ADEChallengeData2016/annotations_detectron2/validation",
-        vocabulary=load_vocabulary("ade20k_150"),
-        num_kept=32,
-        num_images=2_000,
-        preparation="ade150",
-        aliases=("ade20k_150_test_sem_seg",),
-    ),
-    DatasetSpec(
-        name="pascal_context_459_val",
-        image_dir="VOCdevkit/VOC2010/JPEGImages",
-        label_dir="VOCdevkit/VOC2010/annotations_detectron2/pc459_val",
-        vocabulary=load_vocabulary("pascal_context_459"),
-        label_ext=".tif",
-        ignore_label=65535,
-        num_kept=48,
-        num_images=5_104,
-        preparation="pc459",
-        aliases=("context_459_test_sem_seg",),
-    ),
-    DatasetSpec(
-        name="pascal_context_59_val",
-        image_dir="VOCdevkit/VOC2010/JPEGImages",
-        label_dir="VOCdevkit/VOC2010/annotations_detectron2/pc59_val",
-        vocabulary=load_vocabulary("pascal_context_59"),
-        num_kept=24,
-        num_images=5_104,
-        preparation="pc59",
-        aliases=("context_59_test_sem_seg",),
-    ),
-    DatasetSpec(
-        name="pascal_voc_20_val",
-        image_dir="VOCdevkit/VOC2012/JPEGImages",
-        label_dir="VOCdevkit/VOC2012/annotations_detectron2/val",
-        vocabulary=load_vocabulary("pascal_voc_20"),
-        num_kept=16,
-        num_images=1_449,
-        preparation="voc20",
-        aliases=("voc_2012_test_sem_seg",),
-    ),
-    DatasetSpec(
-        name="pascal_voc_20b_val",
-        image_dir="VOCdevkit/VOC2012/JPEGImages",
-        label_dir="VOCdevkit/VOC2012/annotations_detectron2_bg/val",
-        vocabulary=load_vocabulary("pascal_voc_20b"),
-        num_kept=24,
-        variant="background",
-        num_foreground=20,
-        num_images=1_449,
-        preparation="voc20b",
-        aliases=("voc_2012_test_background_sem_seg",),
-    ),
-)
+def published() -> Iterator[DatasetSpec]:
+    """Yield the data sets of the published benchmarks, which ``tables/benchmarks.yaml`` declares."""
+    table = resources.files(__package__) / "tables" / "benchmarks.yaml"
+    return map(spec_from_dict, yaml.safe_load(table.read_text(encoding="utf-8")))
 
-CATALOG = Catalog(BUILTIN, family="err_seg.mini.files")
+
+CATALOG = Catalog(published(), family="err_seg.mini.files")
 """The default catalog; its methods are functions of the package."""
 register, unregister, get_dataset, dataset_names = CATALOG.register, CATALOG.unregister, CATALOG.get, CATALOG.names
 

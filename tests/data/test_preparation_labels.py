@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from err_seg.data import get_dataset
-from err_seg.data.catalog import BUILTIN
+from err_seg.data.catalog import published
 from err_seg.data.preparation import CONVERSIONS, labels
 
 
@@ -109,4 +109,4 @@ def test_every_rule_agrees_with_the_catalog(conversion):
 
 
 def test_catalog_names_the_command():
-    assert {spec.preparation for spec in BUILTIN} == set(CONVERSIONS)
+    assert {spec.preparation for spec in published()} == set(CONVERSIONS)

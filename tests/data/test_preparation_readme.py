@@ -10,7 +10,7 @@ import yaml
 from err_seg.commands.prepare import main
 from err_seg.config import get_cfg
 from err_seg.data import SegmentationPairs, get_dataset, register, spec_from_dict, unregister
-from err_seg.data.catalog import BUILTIN
+from err_seg.data.catalog import published
 from tests.helpers.preparation import MAKERS, make_coco
 from tests.helpers.toy import REPOSITORY
 
@@ -29,8 +29,8 @@ def block(language, word):
 def test_the_table_of_names_is_the_catalog():
     rows = re.findall(r"^\| `([a-z0-9-]+)` \| `([a-z0-9_]+)` \|(.*)\|$", TEXT, re.MULTILINE)
     table = {name: (command, *(cell.strip() for cell in rest.split("|"))) for command, name, rest in rows}
-    assert sorted(table) == sorted(spec.name for spec in BUILTIN)
-    for spec in BUILTIN:
+    assert sorted(table) == sorted(spec.name for spec in published())
+    for spec in published():
         command, images, classes, files, ignore, kept = table[spec.name]
         assert command == spec.preparation
         assert images == f"{spec.num_images:,}"
@@ -97,6 +97,6 @@ def test_unpacked_as_shown_all_is_prepared(tmp_path, monkeypatch, capsys):
     assert "not in the archive" not in capsys.readouterr().out
     assert main([*arguments, "--check"]) == 0
     tree = block("", "→ annotations_detectron2/pc459_val")
-    for spec in BUILTIN:
+    for spec in published():
         assert len(SegmentationPairs(spec)) == 1
         assert spec.label_dir.rpartition("/")[2] in tree
