@@ -32,13 +32,7 @@ from err_seg.config.constraints import (
 from err_seg.config.section import Section, key
 
 TUNINGS = ("none", "weight", "full")
-BENCHMARKS = [
-    "ade20k_847_val",
-    "pascal_context_459_val",
-    "ade20k_150_val",
-    "pascal_context_59_val",
-    "pascal_voc_20_val",
-]
+TEST_SETS = ["ade20k_847_val", "pascal_context_459_val", "ade20k_150_val", "pascal_context_59_val", "pascal_voc_20_val"]
 
 
 class ClipConfig(Section):
@@ -199,7 +193,7 @@ class DatasetsConfig(Section):
 
     # registered names; training takes one, evaluation any number
     TRAIN: list[str] = key(["coco_stuff_train"], ONE_DATASET)
-    TEST: list[str] = key(BENCHMARKS, DATASET_NAMES)
+    TEST: list[str] = key(TEST_SETS, DATASET_NAMES)
     ROOT: str = ""  # folder of the data sets; "" for $DETECTRON2_DATASETS, else ./datasets
     # data sets of your own, declared on the spot; see err_seg/data/catalog.py
     CUSTOM: list[dict[str, Any]] = key([], ENTRIES)
@@ -343,5 +337,5 @@ def _ranges(section: Section, prefix: str = "") -> Iterator[tuple[str, Range]]:
             yield prefix + declared.name, declared.metadata.get("range", ANYTHING)
 
 
-# by dotted name
+# the range of each key, by dotted name
 KEYS = dict(_ranges(Config()))

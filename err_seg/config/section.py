@@ -22,7 +22,7 @@ def key(default: T, allowed: Range) -> T:
 
 @dataclass
 class Section:
-    """Settings that are read and assigned as attributes. Subclasses declare them, and become dataclasses by that.
+    """Settings that are read and assigned as attributes; each subclass is a dataclass and declares them as its fields.
 
     Raises:
         AttributeError: a setting that is not declared is read or assigned, or one of a frozen section is assigned.
