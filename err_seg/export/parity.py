@@ -28,14 +28,14 @@ Runner = Callable[[Tensor, Tensor, Tensor], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Parity:
-    """How well the two agree, over several image sizes and vocabularies.
+    """How well a file and the network agree, over several image sizes and vocabularies.
 
     Attributes:
         cases: how many were compared.
         largest_difference: the largest of any probability of the classes that the file keeps.
         same_kept: in how many cases the same classes were kept.
-        kept_score: CRM's scores of the classes that the file keeps as a share of those of the classes that the network
-            keeps, the least of all cases.
+        kept_score: CRM's scores of the classes that the file keeps as a share of those that the network keeps, the
+            least of all cases.
         time_ratio: the file's time as a share of the network's, on this processor: the median over a few turns.
         precision: of the file.
     """
@@ -61,10 +61,7 @@ class Parity:
 def compare(model: ERRSeg, run: Runner, precision: str = "fp32") -> Parity:
     """Compare an exported file with :meth:`ERRSeg.forward` on images of several sizes, for several T and K.
 
-    Args:
-        model: in evaluation mode, on the CPU.
-        run: runs the file on image, text and ranks, and returns probabilities and kept.
-        precision: of the file.
+    ``run`` runs the file on image, text and ranks, and returns probabilities and kept.
     """
     largest, same, score = 0.0, 0, 1.0
     for seed, (num_classes, num_kept) in enumerate(CASES):
