@@ -72,11 +72,7 @@ class FoundWeights(NamedTuple):
 
 
 def kind_of(shapes: Shapes) -> str:
-    """Say what the tensors of a file are: a name of ``MODELS``, else what else was recognised.
-
-    Args:
-        shapes: the shape of every tensor by today's name.
-    """
+    """Say what the tensors of a file are, by their shapes: a name of ``MODELS``, else what else was recognised."""
     widths = {shape[0] for name, shape in shapes.items() if name.endswith(STEM)}
     if any(name.startswith("head.") for name in shapes) and any(name.startswith("encoder.clip.") for name in shapes):
         return next((name for name, model in MODELS.items() if widths == {model.width}), OTHER_NETWORK)

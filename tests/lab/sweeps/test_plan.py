@@ -6,8 +6,7 @@ from safetensors.torch import save_file
 
 from err_seg.config.defaults import KEYS
 from err_seg.lab.sweeps import SweepError, load_sweep, plan_runs
-from err_seg.models.checkpoint import CheckpointError
-from err_seg.models.weights_digest import weights_file_digest
+from err_seg.models.checkpoint import CheckpointError, weights_file_digest
 from err_seg.utils import fingerprint
 from tests.helpers.toy import REPOSITORY
 
