@@ -32,6 +32,7 @@ class PredictionFiles:
 
     def __init__(self, folder: Path, kinds: Sequence[str], spec: DatasetSpec, names: Sequence[str]):
         self.folder, self.kinds, self.spec, self.names = folder, kinds, spec, names
+        self._segments = folder / "segments"  # of each image, until all are done
 
     def save(self, index: int, image_path: str, labels: np.ndarray) -> None:
         """Write the files of one image; ``labels`` (H, W) are indices into the benchmark's vocabulary."""
@@ -53,7 +54,3 @@ class PredictionFiles:
             segments = (segment for file in files for segment in json.loads(file.read_text(encoding="utf-8")))
             save_rle_json(segments, self.folder / "sem_seg_predictions.json")
             shutil.rmtree(self._segments)
-
-    @property
-    def _segments(self) -> Path:
-        return self.folder / "segments"

@@ -49,10 +49,9 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether probabilities differ by no more than 0.002, and the same classes are kept.
+        """Whether probabilities differ by no more than 0.002 (fp16: 0.02), and the same classes are kept.
 
-        In fp16 by no more than 0.02, and classes are kept that score as high, within 1 %: of two classes that score
-        almost the same, either may be kept.
+        In fp16, of two classes that score almost the same, within 1 %, either may be kept.
         """
         is_as_good = self.kept_score >= FULL_SCORE if self.precision == "fp16" else self.same_kept == self.cases
         return is_as_good and self.largest_difference <= TOLERANCES[self.precision]

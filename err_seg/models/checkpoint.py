@@ -67,8 +67,6 @@ def save_weights(
         file: where to write; its folder is made.
         metadata: JSON-able facts to keep beside the weights (configuration, iteration, ...).
     """
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
     entries = model if isinstance(model, Mapping) else model.state_dict()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in entries.items()}
@@ -188,9 +186,8 @@ def weights_file_digest(file: str | os.PathLike[str]) -> str:
         CheckpointError: the file cannot be read.
     """
     path = Path(file).resolve()
-    if not path.is_file():
-        return weights_digest(open_checkpoint(path).weights)  # its error says what is wrong
-    signature = file_signature(path)
+    with _errors_named(path):
+        signature = file_signature(path)
     known = cache_dir() / "digests" / fingerprint({"path": str(path), "signature": signature})
     try:
         return known.read_text(encoding="ascii")

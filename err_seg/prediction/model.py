@@ -259,14 +259,9 @@ class ERRSeg(ERRSegNetwork):
 
     @classmethod
     def from_pretrained(cls, model: str | os.PathLike[str], **options: Any) -> "ERRSeg":
-        """Load a model from a folder or a repository of the Hugging Face hub, as :func:`err_seg.load` does.
+        """Load a model from a folder that :meth:`save_pretrained` wrote, or "user/repo" of the Hugging Face hub.
 
-        Args:
-            model: a folder that :meth:`save_pretrained` wrote, "user/repo" on the hub, or a name or file.
-            options: those of ``err_seg.load``, such as ``revision`` and ``device``.
-
-        Raises:
-            HubError, ConfigError, CheckpointError: see ``err_seg.load``.
+        Arguments and errors are those of :func:`err_seg.load`.
         """
         return cls.hub.load(model, **options)
 

@@ -58,12 +58,9 @@ def check_tile(tile: Any, side: int) -> int | None:
 
 
 def plan_windows(size: Sequence[int], tile: int, side: int) -> Windows:
-    """Spread windows evenly over an image.
+    """Spread S×S windows evenly over an image (height, width); S, ``side``, is a multiple of ``STEP``.
 
-    Args:
-        size: (height, width) of the image.
-        tile: pixels of the image that a side of a window covers, or the image's own side where that is smaller.
-        side: S, a multiple of ``STEP``.
+    A side of a window covers ``tile`` pixels of the image, or the image's own side where that is smaller.
     """
     height, width = (max(side, round(length * side / tile / STEP) * STEP) for length in size)
     return Windows((height, width), side, starts(height, side), starts(width, side))
