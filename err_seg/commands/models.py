@@ -1,4 +1,4 @@
-"""The model and the class names that a command's options name."""
+"""The model and the class names that options name; errors are those of ``err_seg.load`` and of vocabulary files."""
 
 import argparse
 from pathlib import Path
@@ -17,11 +17,7 @@ from err_seg.utils.device import own_device
 
 
 def load_model(arguments: argparse.Namespace) -> ERRSeg:
-    """Load the model that the options name; with --config-file alone, the weights are those of the configuration.
-
-    Raises:
-        ValueError: see :func:`err_seg.load`.
-    """
+    """Load the model that the options name; with --config-file alone, the weights are those of the configuration."""
     device = own_device(arguments.device)
     if arguments.config_file and not (arguments.weights or arguments.model):
         _check_nothing_pinned(arguments, "--model or --weights")
@@ -39,11 +35,7 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
 
 
 def find_weights(arguments: argparse.Namespace) -> Path | None:
-    """Return the file of the weights that --weights names as in :func:`err_seg.load`; ``None`` without it.
-
-    Raises:
-        ValueError: see :func:`err_seg.load`.
-    """
+    """Return the file of the weights that --weights names as in :func:`err_seg.load`; ``None`` without it."""
     if arguments.weights is None:
         _check_nothing_pinned(arguments, "--weights")
         return None
@@ -61,9 +53,5 @@ def _check_nothing_pinned(arguments: argparse.Namespace, options: str) -> None:
 
 
 def read_names(arguments: argparse.Namespace) -> Vocabulary:
-    """Return the class names that the options give; typed ones are not checked.
-
-    Raises:
-        ValueError, OSError: a file that cannot be read or holds no class names.
-    """
+    """Return the class names that the options give; typed ones are not checked."""
     return load_vocabulary(arguments.classes_file) if arguments.classes is None else split_names(arguments.classes)

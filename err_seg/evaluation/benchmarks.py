@@ -87,11 +87,7 @@ def open_benchmarks(cfg: Config) -> list[SegmentationPairs]:
 
 
 def check_once(benchmarks: Sequence[DatasetSpec]) -> None:
-    """Check that each benchmark is named once: a second evaluation would overwrite the files of the first.
-
-    Raises:
-        ConfigError: one is named twice.
-    """
+    """Raise a ConfigError if a benchmark is named twice, since its second evaluation would overwrite the first."""
     names = [spec.name for spec in benchmarks]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -164,11 +160,7 @@ def evaluation_settings(
 ) -> dict[str, Any]:
     """Return what a benchmark's metrics depend on besides weights and data; it is stored with them.
 
-    Args:
-        cfg: the configuration.
-        spec: the benchmark.
-        num_kept: the model's own K, for a benchmark that has none.
-        precision: that of the model, and why.
+    ``num_kept`` is the model's own K, for a benchmark that has none.
     """
     return {
         "K": benchmark_num_kept(cfg, spec) or num_kept,

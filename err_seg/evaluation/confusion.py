@@ -73,7 +73,14 @@ class ConfusionMatrix:
             ValueError: the shapes differ, or a counted pixel's prediction or label is outside its range; nothing is
                 counted then.
         """
-        self._check_layout(prediction, label)
+        for name, tensor in (("prediction", prediction), ("label", label)):
+            if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
+                raise TypeError(f"{name} must hold integer class indices, found dtype {tensor.dtype}")
+        if prediction.shape != label.shape or label.dim() not in (2, 3):
+            raise ValueError(
+                "prediction and label must share one shape (H, W) or (B, H, W), "
+                f"found {tuple(prediction.shape)} and {tuple(label.shape)}"
+            )
         if label.numel() == 0:
             return
         # 16-bit unsigned tensors support hardly any operators: widen before anything else.
@@ -165,17 +172,6 @@ class ConfusionMatrix:
 
     def _settings(self) -> dict[str, Any]:
         return {"num_classes": self.num_classes, "ignore_label": self.ignore_label, "background": self.background}
-
-    @staticmethod
-    def _check_layout(prediction: Tensor, label: Tensor) -> None:
-        for name, tensor in (("prediction", prediction), ("label", label)):
-            if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
-                raise TypeError(f"{name} must hold integer class indices, found dtype {tensor.dtype}")
-        if prediction.shape != label.shape or label.dim() not in (2, 3):
-            raise ValueError(
-                "prediction and label must share one shape (H, W) or (B, H, W), "
-                f"found {tuple(prediction.shape)} and {tuple(label.shape)}"
-            )
 
     def _check_values(self, prediction: Tensor, label: Tensor) -> None:
         """Raise if a value is out of range; all four bounds are copied to the host at once."""

@@ -34,11 +34,7 @@ def count_images(
     progress: EvaluationProgress,
     files: PredictionFiles,
 ) -> TimeShare:
-    """Segment and count this process's share of a benchmark's images, except those that are done.
-
-    Returns:
-        How much of the time the network took.
-    """
+    """Segment and count this process's share of the images that are not done; return how much time the network took."""
     rank, processes = process_share()
     loader = evaluation_loader(
         pairs,

@@ -2,9 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,6 +32,7 @@ class PredictionFiles:
 
     def __init__(self, folder: Path, kinds: Sequence[str], spec: DatasetSpec, names: Sequence[str]):
         self.folder, self.kinds, self.spec, self.names = folder, kinds, spec, names
+        self._segments = folder / "segments"  # of each image, until all are done
 
     def save(self, index: int, image_path: str, labels: np.ndarray) -> None:
         """Write the files of one image; ``labels`` (H, W) are indices into the benchmark's vocabulary."""
@@ -50,13 +50,7 @@ class PredictionFiles:
     def finish(self) -> None:
         """Put the segments of all images into one file (in one process, when all are done)."""
         if "rle" in self.kinds:
-            save_rle_json(self._all_segments(), self.folder / "sem_seg_predictions.json")
+            files = (self._segments / f"{index:07d}.json" for index in range(len(self.names)))
+            segments = (segment for file in files for segment in json.loads(file.read_text(encoding="utf-8")))
+            save_rle_json(segments, self.folder / "sem_seg_predictions.json")
             shutil.rmtree(self._segments)
-
-    @property
-    def _segments(self) -> Path:
-        return self.folder / "segments"
-
-    def _all_segments(self) -> Iterator[dict[str, Any]]:
-        for index in range(len(self.names)):
-            yield from json.loads((self._segments / f"{index:07d}.json").read_text(encoding="utf-8"))

@@ -48,14 +48,10 @@ class ExportableERRSeg(nn.Module):
         return logits.sigmoid(), kept
 
     def choose(self, costs: list[Tensor], ranks: Tensor) -> Tensor:
-        """Keep the classes in the first places of the ranking; with a minimum score, only those that the image needs.
-
-        Args:
-            costs: cost maps (B, T, h, w).
-            ranks: (K,) int64, 0, 1, ..., K - 1.
+        """Choose classes by cost maps (B, T, h, w): those in the first K places of CRM's ranking.
 
         Returns:
-            (B, K') int64 class indices, ascending; K' is K, or as many as are needed.
+            (B, K') int64 class indices, ascending; K' is K or, with a minimum score, as many as the image needs.
         """
         crm = self.model.head.crm
         first, *others = costs

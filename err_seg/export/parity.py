@@ -28,14 +28,14 @@ Runner = Callable[[Tensor, Tensor, Tensor], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Parity:
-    """How well the two agree, over several image sizes and vocabularies.
+    """How well a file and the network agree, over several image sizes and vocabularies.
 
     Attributes:
         cases: how many were compared.
         largest_difference: the largest of any probability of the classes that the file keeps.
         same_kept: in how many cases the same classes were kept.
-        kept_score: CRM's scores of the classes that the file keeps as a share of those of the classes that the network
-            keeps, the least of all cases.
+        kept_score: CRM's scores of the classes that the file keeps as a share of those that the network keeps, the
+            least of all cases.
         time_ratio: the file's time as a share of the network's, on this processor: the median over a few turns.
         precision: of the file.
     """
@@ -49,10 +49,9 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether probabilities differ by no more than 0.002, and the same classes are kept.
+        """Whether probabilities differ by no more than 0.002 (fp16: 0.02), and the same classes are kept.
 
-        In fp16 by no more than 0.02, and classes are kept that score as high, within 1 %: of two classes that score
-        almost the same, either may be kept.
+        In fp16, of two classes that score almost the same, within 1 %, either may be kept.
         """
         is_as_good = self.kept_score >= FULL_SCORE if self.precision == "fp16" else self.same_kept == self.cases
         return is_as_good and self.largest_difference <= TOLERANCES[self.precision]
@@ -61,10 +60,7 @@ class Parity:
 def compare(model: ERRSeg, run: Runner, precision: str = "fp32") -> Parity:
     """Compare an exported file with :meth:`ERRSeg.forward` on images of several sizes, for several T and K.
 
-    Args:
-        model: in evaluation mode, on the CPU.
-        run: runs the file on image, text and ranks, and returns probabilities and kept.
-        precision: of the file.
+    ``run`` runs the file on image, text and ranks, and returns probabilities and kept.
     """
     largest, same, score = 0.0, 0, 1.0
     for seed, (num_classes, num_kept) in enumerate(CASES):

@@ -48,35 +48,16 @@ class FiftyOneModel(Model):
         mask_targets: from the values of masks to class names.
     """
 
+    media_type = "image"
+    transforms = None  # images arrive as they are in the files
+    preprocess = False
+    ragged_batches = False  # the images of a batch may differ in size, as those of `predict_all` may
+
     def __init__(self, model: Any, vocabulary: VocabularySource, **options: Any):
         self.model = model
         self.vocabulary = read_vocabulary(vocabulary)
         self.options = options
         self.mask_targets = mask_targets(self.vocabulary)
-
-    @property
-    def media_type(self) -> str:
-        """What it labels: images."""
-        return "image"
-
-    @property
-    def ragged_batches(self) -> bool:
-        """False: the images of a batch may differ in size, as those for :meth:`predict_all` may."""
-        return False
-
-    @property
-    def transforms(self) -> None:
-        """What is done to images before they arrive: nothing."""
-        return None
-
-    @property
-    def preprocess(self) -> bool:
-        """Whether ``transforms`` are applied here."""
-        return False
-
-    @preprocess.setter
-    def preprocess(self, value: bool) -> None:
-        pass
 
     def predict(self, arg: np.ndarray) -> fiftyone.Segmentation:
         """Label an image (H, W, 3) uint8 RGB."""

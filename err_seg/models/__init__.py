@@ -2,9 +2,8 @@
 
 ======================  ================================================================
 ``build.py``            configuration to network; the only place that reads ``cfg.MODEL``
-``checkpoint.py``       files of weights: saving, and strict loading without unpickling
+``checkpoint.py``       files of weights: saving, strict loading without unpickling, digests
 ``checkpoint_names.py`` the names that weights had in other versions and programs
-``weights_digest.py``   the digest of a file of weights
 ``hub_files.py``        which file of which repository holds a model
 ``hub.py``              ``err_seg.load``: models by name, file, folder or repository
 ``pretrained.py``       ``save_pretrained`` and ``push_to_hub``

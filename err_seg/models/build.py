@@ -37,12 +37,9 @@ DEFAULT_NUM_KEPT = 32
 def build_model(cfg: Config, weights: Checkpoint | None = None) -> ERRSeg:
     """Build ERR-Seg on ``cfg.MODEL.DEVICE``, in evaluation mode, seeded by ``cfg.SEED``.
 
-    Weights come from ``MODEL.WEIGHTS`` (the whole network), else from ``MODEL.CLIP.PRETRAINED`` (CLIP alone); whatever
-    neither of them covers is random. (If you write your own training loop, call ``model.train()`` first.)
-
-    Args:
-        cfg: the configuration.
-        weights: the file ``MODEL.WEIGHTS``, if it has been read already.
+    Weights come from ``MODEL.WEIGHTS`` (the whole network; ``weights`` if the file has been read already), else from
+    ``MODEL.CLIP.PRETRAINED`` (CLIP alone); whatever neither of them covers is random. (If you write your own training
+    loop, call ``model.train()`` first.)
 
     Raises:
         ConfigError: settings contradict each other or the CLIP; the message names the key.

@@ -34,13 +34,7 @@ class TrainingRecord:
 
 
 def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> str:
-    """Write a model's card as Markdown with the hub's metadata in front.
-
-    Args:
-        name: of the repository, or of the folder that the model is in.
-        settings: of the network, see ``ERRSeg.settings``.
-        run: what was trained and measured.
-    """
+    """Write the card of a model, named after its repository or folder, as Markdown with the hub's metadata in front."""
     evaluated = [
         EvalResult(
             task_type="image-segmentation",

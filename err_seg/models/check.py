@@ -6,7 +6,7 @@ same numbers on every machine, but for rounding.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -28,8 +28,7 @@ RANKED_ABOVE = 0.8
 RUNS = 3
 
 
-@dataclass(frozen=True)
-class Photo:
+class Photo(NamedTuple):
     """An image and words for what is in it: (H, W, 3) uint8 RGB, class names, and where both are from."""
 
     image: np.ndarray

@@ -1,6 +1,7 @@
 """Weights on disk: saving our own, and strict, never-unpickling loading of our own and of released checkpoints."""
 
 import json
+import os
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from err_seg.models.checkpoint_names import current_name, current_names
-from err_seg.utils.files import atomic_write, file_sha256, file_signature
-from err_seg.utils.fingerprint import WeightsSource
+from err_seg.utils.files import atomic_write, cache_dir, file_sha256, file_signature, write_text
+from err_seg.utils.fingerprint import WeightsSource, fingerprint, is_settled, weights_digest
 from err_seg.version import __version__
 
 DIFFERENCES_SHOWN = 8
@@ -66,8 +67,6 @@ def save_weights(
         file: where to write; its folder is made.
         metadata: JSON-able facts to keep beside the weights (configuration, iteration, ...).
     """
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
     entries = model if isinstance(model, Mapping) else model.state_dict()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in entries.items()}
@@ -176,6 +175,29 @@ def checked_sha256(file: Path, expected: str | None) -> str:
             "fetch it again, or correct the checksum"
         )
     return found
+
+
+def weights_file_digest(file: str | os.PathLike[str]) -> str:
+    """Hash the tensors in a file of weights as :func:`weights_digest` does; metadata and file format do not count.
+
+    The digest is remembered in the cache folder under the file's path and signature.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    path = Path(file).resolve()
+    with _errors_named(path):
+        signature = file_signature(path)
+    known = cache_dir() / "digests" / fingerprint({"path": str(path), "signature": signature})
+    try:
+        return known.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        # by the name that was given, which tells the format; a link's target may not
+        digest = weights_digest(open_checkpoint(Path(file)).weights)
+    if is_settled(signature) and file_signature(path) == signature:
+        with suppress(OSError):  # without this the digest is only computed again
+            write_text(known, digest)
+    return digest
 
 
 def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:

@@ -72,11 +72,7 @@ class FoundWeights(NamedTuple):
 
 
 def kind_of(shapes: Shapes) -> str:
-    """Say what the tensors of a file are: a name of ``MODELS``, else what else was recognised.
-
-    Args:
-        shapes: the shape of every tensor by today's name.
-    """
+    """Say what the tensors of a file are, by their shapes: a name of ``MODELS``, else what else was recognised."""
     widths = {shape[0] for name, shape in shapes.items() if name.endswith(STEM)}
     if any(name.startswith("head.") for name in shapes) and any(name.startswith("encoder.clip.") for name in shapes):
         return next((name for name, model in MODELS.items() if widths == {model.width}), OTHER_NETWORK)
@@ -179,13 +175,10 @@ def _files_of(repository: str, revision: str | None) -> list[str]:
         info = HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS)
         return [file.rfilename for file in info.siblings or ()]
     except Exception:
-        try:
+        with suppress(Exception):  # not in the cache either: report why it could not be fetched
             folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-        except Exception:  # not in the cache either: report why it could not be fetched
-            folder = None
-        if folder is None:
-            raise
-        return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+            return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+        raise
 
 
 def _why_not_fetched(error: Exception, filename: str | None, revision: str | None, remedy: str) -> str:

@@ -104,13 +104,7 @@ def cell(point: tuple[float, float], grid: tuple[int, int]) -> tuple[int, int]:
 def record_attention(
     model: ERRSeg, image: np.ndarray, vocabulary: Sequence[str], num_kept: int | None = None
 ) -> Attention:
-    """Run the network on one image and keep the queries and keys of ESCF's attentions.
-
-    Args:
-        model: with an ESCF.
-        image: (H, W, 3) uint8 RGB.
-        vocabulary: class names.
-        num_kept: K, instead of the model's own.
+    """Run the network on one image (H, W, 3), uint8 RGB, and keep the queries and keys of ESCF's attentions.
 
     Raises:
         ValueError: the network has no ESCF (Table V), or is compiled.
@@ -142,13 +136,9 @@ def escf_with(model: ERRSeg, *modules: type[SFM] | type[CFM]) -> ESCF:
 
 @contextmanager
 def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM, CFM)) -> Iterator[Attention]:
-    """During a ``with`` block, collect the attentions of an ESCF for the first image of a batch.
+    """During a ``with`` block, collect the attentions of an ESCF's ``modules`` for the first image of a batch.
 
-    Computations of other threads with the same ESCF are left out.
-
-    Args:
-        escf: the ESCF.
-        modules: whose attentions; those of SFM take the most memory.
+    Those of SFM take the most memory. Computations of other threads with the same ESCF are left out.
     """
     attention = Attention([], [])
     handles = []

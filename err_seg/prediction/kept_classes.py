@@ -52,9 +52,7 @@ def kept_figure(image: np.ndarray, result: Segmentation) -> Image.Image:
 def bar_rows(result: Segmentation, most: int = BARS) -> tuple[list[int | str], int]:
     """Choose the classes whose scores are drawn: the best, those on both sides of the cut, and "… 12 more" between.
 
-    Args:
-        result: a prediction.
-        most: how many rows there may be; a third of them is for dropped classes, if there are so many.
+    Of at most ``most`` rows, a third is for dropped classes, if there are so many.
 
     Returns:
         Class indices, and text in place of classes that are left out: kept classes first, each side by falling score;

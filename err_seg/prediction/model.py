@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
-from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, overload
 
@@ -205,56 +204,29 @@ class ERRSeg(ERRSegNetwork):
         """
         names = read_vocabulary(vocabulary)
         style = self.vocabulary_encoder.style.changed(templates, synonyms)
-        num_kept = (self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept)
-        size = None if size is None else check_size(size)
-        tile = check_tile(tile, self.size)
+        kept = (self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept)
+        result_size = None if size is None else check_size(size)
+        covered = check_tile(tile, self.size)
         refine, batch_size = check_flag("refine", refine), check_count("batch_size", batch_size)
         readers = open_images(images, ArrayFormat(value_range, channel_order))
         side, precision = self.size, self.precision
         with torch.no_grad(), self.evaluating(precision):
             text = self.embed_vocabulary(names, style)
-        segment = partial(
-            self._segment,
-            vocabulary=names,
-            text=text,
-            num_kept=num_kept,
-            side=side,
-            precision=precision,
-            size=size,
-            tile=tile,
-            batch_size=batch_size,
-        )
-        return stream_results(readers, segment, 1 if tile else batch_size, refine=refine, ahead=not are_read(images))
 
-    @torch.no_grad()
-    def _segment(
-        self,
-        images: list[Tensor],
-        *,
-        vocabulary: tuple[str, ...],
-        text: Tensor,
-        num_kept: int,
-        side: int,
-        precision: str,
-        size: tuple[int, int] | None,
-        tile: int | None,
-        batch_size: int,
-    ) -> list[Segmentation]:
-        """Segment images (3, h, w): together as a whole, or a single large one in windows.
+        def encode(views: list[Tensor]) -> Features:
+            return self.encoder(self.preprocess(views, side))
 
-        The model's K, S and precision are those of the time when :meth:`predict_stream` was called.
-        """
-        sizes = [size or (image.shape[1], image.shape[2]) for image in images]
-        windows = plan_windows(images[0].shape[1:], tile, side) if tile else None
-        with self._computing(precision):
-            if windows is None or windows.is_whole:
-                return self.compact(self(self.preprocess(images, side), text, num_kept), vocabulary, sizes)
+        def segment(batch: list[Tensor]) -> list[Segmentation]:
+            sizes = [result_size or (image.shape[1], image.shape[2]) for image in batch]
+            windows = plan_windows(batch[0].shape[1:], covered, side) if covered else None
+            with torch.no_grad(), self._computing(precision):
+                if windows is None or windows.is_whole:
+                    return self.compact(self(self.preprocess(batch, side), text, kept), names, sizes)
+                blended = segment_windows(encode, self.head, batch[0], text, kept, windows, batch_size)
+                return split_results(*blended, names, sizes, is_adaptive=False)
 
-            def encode(views: list[Tensor]) -> Features:
-                return self.encoder(self.preprocess(views, side))
-
-            blended = segment_windows(encode, self.head, images[0], text, num_kept, windows, batch_size)
-            return split_results(*blended, vocabulary, sizes, is_adaptive=False)
+        together = 1 if covered else batch_size
+        return stream_results(readers, segment, together, refine=refine, ahead=not are_read(images))
 
     def compact(
         self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]
@@ -287,14 +259,9 @@ class ERRSeg(ERRSegNetwork):
 
     @classmethod
     def from_pretrained(cls, model: str | os.PathLike[str], **options: Any) -> "ERRSeg":
-        """Load a model from a folder or a repository of the Hugging Face hub, as :func:`err_seg.load` does.
+        """Load a model from a folder that :meth:`save_pretrained` wrote, or "user/repo" of the Hugging Face hub.
 
-        Args:
-            model: a folder that :meth:`save_pretrained` wrote, "user/repo" on the hub, or a name or file.
-            options: those of ``err_seg.load``, such as ``revision`` and ``device``.
-
-        Raises:
-            HubError, ConfigError, CheckpointError: see ``err_seg.load``.
+        Arguments and errors are those of :func:`err_seg.load`.
         """
         return cls.hub.load(model, **options)
 

@@ -174,15 +174,10 @@ def split_results(
     sizes: Sequence[tuple[int, int]],
     is_adaptive: bool,
 ) -> list[Segmentation]:
-    """Make one result for each image of a batch.
+    """Make a result for each of B images of probabilities (B, K, h, w), kept (B, K) and class_scores (B, T).
 
-    Args:
-        probabilities: (B, K, S/4, S/4).
-        kept: (B, K) class indices.
-        class_scores: (B, T).
-        vocabulary: the T class names.
-        sizes: (H, W) of the B results.
-        is_adaptive: whether ``kept`` may be filled up (see :class:`err_seg.modeling.CRM`); filled places are left out.
+    With ``is_adaptive``, rows of ``kept`` may be filled up (see :class:`err_seg.modeling.CRM`); filled places are left
+    out.
     """
     numbers = (kept != NOT_KEPT).sum(dim=1).tolist() if is_adaptive else [kept.shape[1]] * len(kept)
     rows = zip(numbers, probabilities, kept, class_scores, sizes, strict=True)

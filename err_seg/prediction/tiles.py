@@ -58,12 +58,9 @@ def check_tile(tile: Any, side: int) -> int | None:
 
 
 def plan_windows(size: Sequence[int], tile: int, side: int) -> Windows:
-    """Spread windows evenly over an image.
+    """Spread S×S windows evenly over an image (height, width); S, ``side``, is a multiple of ``STEP``.
 
-    Args:
-        size: (height, width) of the image.
-        tile: pixels of the image that a side of a window covers, or the image's own side where that is smaller.
-        side: S, a multiple of ``STEP``.
+    A side of a window covers ``tile`` pixels of the image, or the image's own side where that is smaller.
     """
     height, width = (max(side, round(length * side / tile / STEP) * STEP) for length in size)
     return Windows((height, width), side, starts(height, side), starts(width, side))
@@ -92,11 +89,11 @@ def segment_windows(
 
     Args:
         encode: from images (3, S, S), RGB in 0..255, to their features.
-        head: what chooses the classes and segments them.
+        head: of the network.
         image: (3, h, w), RGB in 0..255.
         text: (T, D) embeddings of the vocabulary.
         num_kept: K.
-        windows: where they lie.
+        windows: of the image.
         batch_size: windows that go through the network together.
 
     Returns:
@@ -116,7 +113,7 @@ def segment_windows(
     def encoded(batch: list[tuple[int, int]]) -> Features:
         return encode([windows.cut(image, top, left) for top, left in batch])
 
-    def tallies() -> Iterator[ClassScores]:
+    def scores_of_views() -> Iterator[ClassScores]:
         whole = (slice(0, windows.side), slice(0, windows.side))
         yield head.score_classes(encode([resized_part(image, (windows.side, windows.side), *whole)]), text)
         size = 0
@@ -127,7 +124,7 @@ def segment_windows(
                 held.append(features)
             yield head.score_classes(features, text)
 
-    kept, class_scores = head.crm.keep(joined(tallies()), num_kept)
+    kept, class_scores = head.crm.keep(joined(scores_of_views()), num_kept)
     kept, class_scores = kept.to(text.device), class_scores.to(text.device)
     down, across = edge_weights(windows.tops, windows), edge_weights(windows.lefts, windows)
     blended = torch.zeros(1, kept.shape[1], height, width, device=text.device)
@@ -140,25 +137,22 @@ def segment_windows(
     return blended.clamp_(max=1), kept, class_scores  # weights add up to 1 but for rounding
 
 
-def joined(tallies: Iterable[ClassScores]) -> ClassScores:
-    """Join the tallies of several views of an image to one, on the CPU: the root of every class's mean square.
+def joined(scores_of_views: Iterable[ClassScores]) -> ClassScores:
+    """Join the scores of several views of an image to one, on the CPU: the root of every class's mean square.
 
     The square lets a class that a few views need win over one that comes second everywhere. Sums of doubles do not
     depend on which views are in one batch.
     """
     views, pixels, sums = 0, 0, torch.zeros(())
-    for tally in tallies:
-        views, pixels = views + len(tally.scores), tally.pixels
-        sums = sums + torch.stack([tally.scores, tally.shares]).cpu().double().square().sum(dim=1)
+    for view in scores_of_views:
+        views, pixels = views + len(view.scores), view.pixels
+        sums = sums + torch.stack([view.scores, view.shares]).cpu().double().square().sum(dim=1)
     scores, shares = (sums / views).sqrt().float().unsqueeze(1)
     return ClassScores(scores, pixels, shares)
 
 
 def edge_weights(starts: list[int], windows: Windows) -> dict[int, Tensor]:
-    """Return the weights (S/4,) of the windows that begin at each place of one axis; where they overlap, they sum to 1.
-
-    Every place of the axis is covered.
-    """
+    """Return the weights (S/4,) of the windows that begin at each place of one axis; they sum to 1 everywhere."""
     cells = windows.side // 4
     ramp = 1 - (2 * (torch.arange(cells) + 0.5) / cells - 1).abs()
     total = torch.zeros(starts[-1] // 4 + cells)

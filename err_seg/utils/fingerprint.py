@@ -3,7 +3,7 @@
 ================  ==================================================================================================
 an image          :func:`file_digest` of its content. :func:`file_signature` of its file may spare the digest: if it
                   equals an earlier :func:`is_settled` one of the same path, nobody has written to the file since.
-a set of weights  :func:`weights_digest` of its tensors, by name; ``models/weights_digest.py`` does it for a file.
+a set of weights  :func:`weights_digest` of its tensors, by name; ``weights_file_digest`` of a file.
 a setting         :func:`fingerprint` of everything that results depend on, as JSON-able facts.
 ================  ==================================================================================================
 

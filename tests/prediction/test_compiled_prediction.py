@@ -45,7 +45,7 @@ def test_compiled_predictions_are_the_same_and_no_change_compiles_for_ever(toy_m
             assert torch.equal(plain.kept, other.kept)
             torch.testing.assert_close(other.probabilities, plain.probabilities)
 
-    with pytest.raises(ValueError, match=r"compiled \(TEST\.COMPILE\), and its attention cannot be seen"):
+    with pytest.raises(ValueError, match=r"cannot record attention; unset TEST\.COMPILE"):
         record_attention(compiled, images[0].permute(1, 2, 0).numpy(), CLASSES)
     compare(1, num_kept=4)
     assert graphs.frame_count == 4, "encoder, cost embedding, ESCF and GUD, without a break"

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from err_seg.models import weights_digest as digest_module
-from err_seg.models.checkpoint import CheckpointError, save_weights
-from err_seg.models.weights_digest import weights_file_digest
+from err_seg.models import checkpoint as digest_module
+from err_seg.models.checkpoint import CheckpointError, save_weights, weights_file_digest
 from err_seg.utils import fingerprint as fingerprint_module
 from err_seg.utils.files import file_signature
 from err_seg.utils.fingerprint import (

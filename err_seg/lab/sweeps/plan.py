@@ -16,8 +16,8 @@ from err_seg.data import DatasetError, find_dataset
 from err_seg.lab.mini.evaluation import set_scenes
 from err_seg.lab.sweeps.definition import Sweep, SweepError, Variant
 from err_seg.mini.clip import CLIPS
+from err_seg.models.checkpoint import weights_file_digest
 from err_seg.models.hub_files import MODELS
-from err_seg.models.weights_digest import weights_file_digest
 from err_seg.utils.files import write_json
 from err_seg.utils.fingerprint import RESULT_FORMAT, file_digest, fingerprint
 from err_seg.utils.messages import listed

@@ -8,7 +8,7 @@ import torch
 
 from err_seg.lab.sweeps.definition import SweepError
 from err_seg.lab.sweeps.plan import Run, Task
-from err_seg.models.weights_digest import weights_file_digest
+from err_seg.models.checkpoint import weights_file_digest
 from err_seg.utils.files import write_text
 
 

@@ -7,8 +7,7 @@ from safetensors.torch import save_file
 from err_seg.config import Config, loading
 from err_seg.lab.sweeps.definition import SweepError, load_sweep
 from err_seg.lab.sweeps.plan import plan_runs
-from err_seg.models.checkpoint import CheckpointError
-from err_seg.models.weights_digest import weights_file_digest
+from err_seg.models.checkpoint import CheckpointError, weights_file_digest
 from err_seg.utils import fingerprint
 from tests.helpers.toy import REPOSITORY
 
