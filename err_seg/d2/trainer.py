@@ -23,17 +23,16 @@ from err_seg.d2.hooks import Stopped, TrainerHook
 from err_seg.d2.mapper import BatchesOfRecords, ERRSegMapper
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
-from err_seg.engine.base_trainer import under_way
 from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer
-from err_seg.engine.run_setup import open_data
+from err_seg.engine.run_setup import open_data, run_context
 from err_seg.engine.schedule import build_schedule
-from err_seg.engine.signals import StopRequest
-from err_seg.engine.skipped_samples import DamagedPairs
+from err_seg.engine.skipped_samples import SkippedSamples
 from err_seg.evaluation.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
 from err_seg.models.build import default_num_kept
 from err_seg.utils.device import resolve_device, resolve_precision
 from err_seg.utils.messages import listed
+from err_seg.utils.signals import StopRequest
 
 
 class Trainer(DefaultTrainer):
@@ -108,7 +107,7 @@ class Trainer(DefaultTrainer):
         own = opened(cfg)
         name = own.DATASETS.TRAIN[0]
         pairs, device = open_pairs(name, own.DATASETS.ROOT), resolve_device(own.MODEL.DEVICE)
-        return BatchesOfRecords(open_data(own, pairs, device, start), name, DamagedPairs(Path(own.OUTPUT_DIR)))
+        return BatchesOfRecords(open_data(own, pairs, device, start), name, SkippedSamples(Path(own.OUTPUT_DIR)))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -197,7 +196,7 @@ class Trainer(DefaultTrainer):
         if self.course.state is None:
             self.course.begin(resume=False)
         try:
-            with under_way(self.own, self.meta_arch.network) as self.stopping:
+            with run_context(self.own, self.meta_arch.network) as self.stopping:
                 return super().train()
         except Stopped as stop:
             raise stop.args[0] from None

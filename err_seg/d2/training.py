@@ -11,11 +11,10 @@ from err_seg.config import Config
 from err_seg.d2.config import to_detectron2
 from err_seg.d2.trainer import Trainer
 from err_seg.d2.weights import load_configured
-from err_seg.data.failures import translate_errors
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.results import load_results
 from err_seg.models.build import compile_network
-from err_seg.utils.errors import EvaluationError
+from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.processes import check_shared_folder, process_share, wait_for_all
 
 
@@ -34,7 +33,7 @@ def evaluate(cfg: Config) -> list[BenchmarkResult]:
     model = build_model(to_detectron2(cfg))
     load_configured(model.network, cfg.MODEL.WEIGHTS)
     compile_network(cfg, model.network)
-    with translate_errors(EvaluationError, lambda: "nothing of this evaluation is kept", "give the same command again"):
+    with translate_errors(EvaluationError, lambda: "nothing of this evaluation is kept", "rerun the same command"):
         Trainer.test(cfg, model)
     wait_for_all()
     return load_results(Path(cfg.OUTPUT_DIR) / "results.json")

@@ -159,19 +159,17 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def read_blocks(path: str | os.PathLike[str]) -> Iterator[bytes]:
-    """Yield a file's content in pieces."""
+def hash_file(path: str | os.PathLike[str], digest: "hashlib._Hash | hashlib.blake2b") -> str:
+    """Add a file's content to a new hash of :mod:`hashlib`; return the hash in hexadecimal digits."""
     with open(path, "rb") as stream:
         while block := stream.read(_BLOCK):
-            yield block
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return a file's SHA-256 in hexadecimal digits."""
-    digest = hashlib.sha256()
-    for block in read_blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
+    return hash_file(path, hashlib.sha256())
 
 
 def file_signature(path: str | os.PathLike[str]) -> list[int]:

@@ -122,7 +122,7 @@ def test_poly_schedule_is_that_of_detectron2s_project(toy_cfg, toy_model):
 
 def test_stopped_run_goes_on_where_it_was(train_net, tmp_path, monkeypatch):
     assert train_net(*WITH, *STOCHASTIC, "LOG.PERIOD", 3, *in_out(tmp_path, "straight"))[0] == 0
-    seed = d2.course.TrainerHook.before_step
+    seed = d2.hooks.TrainerHook.before_step
 
     def stop_in_iteration_10(hook):
         seed(hook)
@@ -131,7 +131,7 @@ def test_stopped_run_goes_on_where_it_was(train_net, tmp_path, monkeypatch):
 
     arguments = (*WITH, *STOCHASTIC, "LOG.PERIOD", 3, "DATALOADER.NUM_WORKERS", 2, *in_out(tmp_path, "stopped"))
     with monkeypatch.context() as patch:
-        patch.setattr(d2.course.TrainerHook, "before_step", stop_in_iteration_10)
+        patch.setattr(d2.hooks.TrainerHook, "before_step", stop_in_iteration_10)
         status, _, errors = train_net(*arguments)
     assert status == 143
     assert "stopped after 11 iterations" in errors
@@ -168,7 +168,7 @@ def test_damaged_pair_ends_training_and_evaluation_with_one_sentence(damaged_cfg
 
 def test_killed_loader_process_ends_training_with_one_sentence(run_cfg, tmp_path, monkeypatch):
     cfg = run_cfg("DATALOADER.NUM_WORKERS", 2, "SOLVER.MAX_ITER", 12)
-    seed = d2.course.TrainerHook.before_step
+    seed = d2.hooks.TrainerHook.before_step
 
     def kill_in_iteration_3(hook):
         seed(hook)
@@ -176,7 +176,7 @@ def test_killed_loader_process_ends_training_with_one_sentence(run_cfg, tmp_path
             kill_a_loader_process()
 
     with monkeypatch.context() as patch:
-        patch.setattr(d2.course.TrainerHook, "before_step", kill_in_iteration_3)
+        patch.setattr(d2.hooks.TrainerHook, "before_step", kill_in_iteration_3)
         with pytest.raises(
             TrainingError, match=r"^a loader process .*; the last good checkpoint is .*iter_\d+\. Then --re"
         ):

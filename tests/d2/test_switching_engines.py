@@ -24,7 +24,7 @@ LONG += ("TEST.EVAL_PERIOD", 4)
 def stop_either_after(monkeypatch, iterations):
     """Make the next run of either engine end after so many iterations, as a kill would, saving nothing."""
     stop_after(monkeypatch, iterations)
-    before_step, begun = d2.course.TrainerHook.before_step, []
+    before_step, begun = d2.hooks.TrainerHook.before_step, []
 
     def counted(hook):
         if len(begun) == iterations:
@@ -32,7 +32,7 @@ def stop_either_after(monkeypatch, iterations):
         begun.append(None)
         before_step(hook)
 
-    monkeypatch.setattr(d2.course.TrainerHook, "before_step", counted)
+    monkeypatch.setattr(d2.hooks.TrainerHook, "before_step", counted)
 
 
 def assert_same_files(first, second):
