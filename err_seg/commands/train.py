@@ -99,7 +99,7 @@ def work(arguments: argparse.Namespace) -> int:
         register_entries(cfg.DATASETS.CUSTOM)
         is_random = not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
         check_benchmarks(cfg)
-        detectron2 = import_module("err_seg.d2.training") if arguments.engine == "detectron2" else None  # optional
+        detectron2 = import_module("err_seg.d2.trainer") if arguments.engine == "detectron2" else None  # optional
         if not arguments.eval_only:
             if detectron2:
                 detectron2.train(cfg, resume=arguments.resume)

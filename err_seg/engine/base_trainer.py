@@ -1,6 +1,7 @@
 """The part of a training run that both engines share: where it starts, what it keeps, and what it writes."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from err_seg.config import Config, ConfigError
 from err_seg.data import Batch
+from err_seg.engine import periodic_eval
 from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, check_output_folder
 from err_seg.engine.distillation import Teacher
 from err_seg.engine.ema import WeightAverage
@@ -19,15 +21,15 @@ from err_seg.engine.legacy_checkpoint import load_legacy_checkpoint
 from err_seg.engine.loss_monitor import LossMonitor
 from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
 from err_seg.engine.parallel import images_at_a_time
-from err_seg.engine.periodic_eval import BestWeights, scalar_metrics
 from err_seg.engine.run_log import RunLog, check_trackers
 from err_seg.engine.skipped_samples import SkippedSamples
-from err_seg.engine.training_images import compare, save_comparison
+from err_seg.engine.training_images import compare
 from err_seg.evaluation import BenchmarkResult
 from err_seg.models.checkpoint import save_weights
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.errors import TrainingError, TrainingInterrupted
 from err_seg.utils.files import write_json, write_text
+from err_seg.utils.images import save_image
 from err_seg.utils.processes import check_shared_folder, is_main_process, process_share, wait_for_all
 
 logger = logging.getLogger(__name__)
@@ -39,10 +41,6 @@ class BaseTrainer:
     Because of it both engines write the same files, so that a run begun with one can be resumed with the other. The
     order of calls: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`after_iteration` after each iteration.
 
-    Args:
-        cfg: the configuration.
-        model: the network to train.
-
     Raises:
         ConfigError: images cannot be shared out evenly, there is nothing to evaluate on, or a tool that the run is to
             be logged to is not installed.
@@ -51,7 +49,7 @@ class BaseTrainer:
         iteration: iterations done.
         pictures: images consumed by all processes together.
         checkpoints: where they are saved.
-        best: keeps the best weights.
+        best: the highest mean of ``TEST.BEST_METRIC`` over the benchmarks so far; ``None`` before the first.
         log: writes the run's progress; ``None`` except in the main process.
     """
 
@@ -71,7 +69,6 @@ class BaseTrainer:
         self.output = Path(cfg.OUTPUT_DIR)
         self.checkpoints = Checkpoints(self.output, cfg.SOLVER.CHECKPOINTS_KEPT)
         self.skipped = SkippedSamples(self.output)
-        self.best = BestWeights(cfg)
 
     def prepare(self, *, resume: bool) -> TrainingState:
         """Check and tidy the output folder; load the weights of the state to start from, and return it.
@@ -107,19 +104,13 @@ class BaseTrainer:
                 logger.warning("settings that changed since the checkpoint: %s", "; ".join(changes))
             write_text(self.output / "config.yaml", cfg.dump())  # get_cfg reads it back
             write_json(self.output / "environment.json", environment(cfg, self.model.device, process_share()[1]))
-        self.iteration, self.pictures, self.best.mean = state.iteration, state.pictures, state.best
+        self.iteration, self.pictures, self.best = state.iteration, state.pictures, state.best
         return state
 
     def restore(
         self, state: TrainingState, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None
     ) -> None:
-        """Restore what a state holds besides weights and counters.
-
-        Args:
-            state: what :meth:`prepare` returned.
-            optimizer: the run's optimizer.
-            scaler: fp16's loss scaler.
-        """
+        """Restore what the state of :meth:`prepare` holds besides weights and counters; ``scaler`` is fp16's."""
         self.optimizer, self.scaler = optimizer, scaler
         if state.iteration:
             restore_optimizer_state(optimizer, state.optimizer)
@@ -167,7 +158,7 @@ class BaseTrainer:
         batch, predictions, names = self.label_latest()
         if self.log is not None:
             image = compare(batch, predictions, names)
-            save_comparison(image, self.cfg, self.iteration)
+            save_image(image, self.output / "vis" / f"iter_{self.iteration:07d}.png")
             self.log.image(self.iteration - 1, np.asarray(image))
 
     def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
@@ -183,9 +174,15 @@ class BaseTrainer:
         self.monitor.check()
         weights = self.final_weights()
         results = self.run_evaluation(weights)
-        self.best.offer(weights, self.iteration, results)
+        mean, metric = periodic_eval.mean_metric(results, self.cfg.TEST.BEST_METRIC), self.cfg.TEST.BEST_METRIC
+        if mean > (-math.inf if self.best is None else self.best):
+            self.best = mean
+            if self.is_main:
+                file = self.output / "model_best.safetensors"
+                save_weights(weights, file, {"iteration": self.iteration, "config": self.cfg.dump(), metric: mean})
+                logger.info("the best weights so far, mean %s %.4f: %s", metric, mean, file)
         if self.log is not None:
-            self.log.evaluation(self.iteration - 1, scalar_metrics(results))
+            self.log.evaluation(self.iteration - 1, periodic_eval.scalar_metrics(results))
         wait_for_all()
 
     def save(self) -> None:
@@ -209,7 +206,7 @@ class BaseTrainer:
                 average=average,
                 broken=self.monitor.broken,
                 skipped=self.monitor.skipped,
-                best=self.best.mean,
+                best=self.best,
                 teacher=self.teacher.digest if self.teacher is not None else "",
             )
             try:

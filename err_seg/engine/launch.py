@@ -81,11 +81,10 @@ def launch(
 def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) -> None:
     """Meet the other processes of :func:`launch` or torchrun, and set ``MODEL.DEVICE`` to this process's own device.
 
-    From then on the processes watch one another (:mod:`err_seg.utils.heartbeat`): if one is lost, all end. A single
+    From then on each notices when another one is lost, and ends (:mod:`err_seg.utils.heartbeat`). A single
     process only takes its device.
 
     Args:
-        cfg: the configuration.
         on_loss: called with a sentence when another process is lost, in one process of each machine; by default the
             sentence is printed.
 

@@ -15,10 +15,7 @@ logger = logging.getLogger(__name__)
 def load_legacy_checkpoint(output: Path, model: nn.Module, images: int) -> TrainingState | None:
     """Load the newest checkpoint of such a run into the model; return its training state, ``None`` if there is none.
 
-    Args:
-        output: ``OUTPUT_DIR``.
-        model: the network to train.
-        images: number of images consumed in an iteration.
+    An iteration consumes ``images`` images.
 
     Raises:
         CheckpointError: the file cannot be read, is not one of :class:`err_seg.d2.Trainer`'s, or does not fit.

@@ -50,7 +50,6 @@ class RunLog:
     ``sem_seg/mIoU``.
 
     Args:
-        cfg: the configuration.
         device: where the network is.
         start: iterations done before; what earlier runs wrote about later ones is removed.
         losses: losses of iterations before ``start`` that no line contains yet.

@@ -51,14 +51,7 @@ def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
 
 
 def open_data(cfg: Config, pairs: SegmentationPairs, device: torch.device, start: int) -> DataLoader:
-    """Open the endless stream of this process's training batches.
-
-    Args:
-        cfg: the configuration.
-        pairs: the training images.
-        device: where the batches go.
-        start: number of images that all processes together have consumed.
-    """
+    """Open the endless stream of this process's training batches, after ``start`` images of all processes together."""
     rank, processes = process_share()
     return training_loader(
         pairs,

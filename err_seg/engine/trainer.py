@@ -1,5 +1,6 @@
 """The plain engine: the training loop, and one process's part in it."""
 
+import copy
 import logging
 import signal
 import time
@@ -20,12 +21,13 @@ from err_seg.engine.distillation import Teacher
 from err_seg.engine.ema import WeightAverage
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
 from err_seg.engine.parallel import build_accelerator, distribute, images_at_a_time, without_sync
-from err_seg.engine.periodic_eval import PeriodicEvaluation
+from err_seg.engine.periodic_eval import evaluation_cfg
 from err_seg.engine.run_setup import open_data, run_context
 from err_seg.engine.schedule import set_learning_rates
 from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
 from err_seg.engine.training_images import predict_batch
 from err_seg.evaluation import BenchmarkResult
+from err_seg.evaluation.benchmarks import evaluate, open_benchmarks
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import resolve_precision
 
@@ -72,7 +74,9 @@ class PlainTrainer(BaseTrainer):
         self.processes = self.accelerator.num_processes
         self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
-        self.evaluation = PeriodicEvaluation(cfg, model) if cfg.TEST.EVAL_PERIOD else None
+        if cfg.TEST.EVAL_PERIOD:
+            open_benchmarks(cfg)
+            self.evaluated = copy.deepcopy(model).cpu().requires_grad_(False)
         if cfg.MODEL.DISTILL.WEIGHTS:
             self.teacher = Teacher(cfg.MODEL.DISTILL.WEIGHTS, self.spec.vocabulary, model.device)
         state = self.prepare(resume=resume)
@@ -165,9 +169,11 @@ class PlainTrainer(BaseTrainer):
         return self._latest, predictions, self.spec.vocabulary
 
     def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
-        """Evaluate weights in a separate network."""
-        assert self.evaluation is not None
-        return self.evaluation(weights, self.iteration)
+        """Evaluate weights in a separate network: the training one keeps its mode, gradients and random numbers."""
+        self.evaluated.load_state_dict(weights)
+        results = evaluate(evaluation_cfg(self.cfg, self.iteration), self.evaluated.to(self.model.device))
+        self.evaluated.cpu()
+        return results
 
     def close(self) -> None:
         """Close files and loader processes, unwrap the model, and leave training mode."""

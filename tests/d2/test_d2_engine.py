@@ -284,7 +284,7 @@ def test_weights_that_are_not_finite_are_not_saved(run_cfg, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("SOLVER.STEPS", (10,)), "SOLVER.STEPS does not count"),
+        (("SOLVER.STEPS", (10,)), "SOLVER.STEPS has no effect"),
         (("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"), "SOLVER.LR_SCHEDULER_NAME must be one of"),
         (("SOLVER.AMP.ENABLED", True, "SOLVER.PRECISION", "bf16"), "SOLVER.AMP.ENABLED contradicts"),
         (("DATASETS.TRAIN", ()), "DATASETS.TRAIN must be"),
