@@ -95,7 +95,7 @@ class RunLog:
             "eta_seconds": time * (self.last - done),
             "iteration": iteration,
             "lr": lr,
-            "max_mem": peak_memory(self.device),
+            "max_mem": max_memory(self.device),
             "time": time,
             "total_loss": total_loss,
             **(further or {}),
@@ -158,7 +158,7 @@ def keep_lines_before(file: Path, iteration: int) -> None:
     write_text(file, "".join(kept))
 
 
-def peak_memory(device: torch.device) -> float:
+def max_memory(device: torch.device) -> float:
     """Most memory used so far in MiB, by the CUDA device, else by this process (0 if the system does not say)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MEBIBYTE

@@ -39,7 +39,7 @@ class RunError(RuntimeError):
 
     Attributes:
         status: the command's exit status.
-        alone: whether it stops only one of several processes, which must then tell the others.
+        alone: whether it stops only one of several processes, which must then report it.
     """
 
     status = 1

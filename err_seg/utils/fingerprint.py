@@ -1,8 +1,8 @@
-"""What identifies an image, a set of weights and a setting, wherever results are kept, reused or told apart.
+"""What identifies an image, a set of weights and a setting, wherever results are kept, reused or compared.
 
 ================  ==================================================================================================
 an image          :func:`file_digest` of its content. :func:`file_signature` of its file may spare the digest: if it
-                  equals an earlier :func:`is_settled` one of the same path, nobody has written to the file since.
+                  equals an earlier :func:`is_settled` one of the same path, the file was not written to since.
 a set of weights  :func:`weights_digest` of its tensors, by name; ``models/weights_digest.py`` does it for a file.
 a setting         :func:`fingerprint` of everything that results depend on, as JSON-able facts.
 ================  ==================================================================================================
