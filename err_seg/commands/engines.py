@@ -1,12 +1,8 @@
-"""Which engine trains and evaluates: detectron2's loop or the plain one."""
+"""The choice between the engines: detectron2's loop or the plain one."""
 
 import importlib
-from collections.abc import Callable
 
-from err_seg import engine as plain
 from err_seg.config import Config, ConfigError
-from err_seg.evaluation import BenchmarkResult
-from err_seg.models.build import build_compiled, build_model
 
 
 def choose_engine(wanted: str, *, training: Config | None = None, processes: int = 1) -> tuple[str, str]:
@@ -39,15 +35,3 @@ def choose_engine(wanted: str, *, training: Config | None = None, processes: int
         except ConfigError as error:
             return "plain", f"since with detectron2: {error}"
     return "detectron2", "which is installed"
-
-
-def open_engine(engine: str) -> tuple[Callable[..., None], Callable[[Config], list[BenchmarkResult]]]:
-    """Return what trains, given a configuration and ``resume``, and what evaluates, given a configuration."""
-    if engine == "detectron2":
-        from err_seg.d2 import training  # optional
-
-        return training.train, training.evaluate
-    return (
-        lambda cfg, resume: plain.train(cfg, build_model(cfg), resume=resume),
-        lambda cfg: plain.evaluate(cfg, build_compiled(cfg)),
-    )

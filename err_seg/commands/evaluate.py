@@ -13,4 +13,4 @@ from err_seg.commands import train
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return train.run(train.parse_arguments(argv, "evaluate", __doc__))
+    return train.main(argv, "evaluate", __doc__)

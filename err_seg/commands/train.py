@@ -4,8 +4,8 @@
     err-seg train --config-file configs/err_seg_convnext_b.yaml --num-gpus 4 --resume
     err-seg train --config-file configs/err_seg_convnext_b.yaml --eval-only MODEL.WEIGHTS model_final.pth
 
-Everything else is configuration: err_seg/config/defaults.py lists every key, and KEY VALUE pairs override the file's.
-SIGTERM and Ctrl-C save a checkpoint and exit with status 143 and 130; a mistake in the input is one line and status 1.
+All other settings are configuration: err_seg/config/defaults.py lists every key; KEY VALUE pairs override the file's.
+SIGTERM and Ctrl-C save a checkpoint and exit with status 143 and 130. A mistake in the input is one line and status 1.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from err_seg.evaluation import BenchmarkResult
 
 NO_CLIP_WEIGHTS = (
-    "These figures mean nothing: CLIP started from random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a "
+    "These metrics mean nothing: CLIP started from random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a "
     "file) or MODEL.WEIGHTS."
 )
 logger = logging.getLogger("train_net")
@@ -40,7 +41,7 @@ def parse_arguments(
     add("--config-file", required=True, metavar="FILE", help="a YAML file, or a shipped name: err_seg_convnext_b")
     if name == "train":
         add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS without training")
-        add("--resume", action="store_true", help="go on from the newest checkpoint in OUTPUT_DIR, where there is one")
+        add("--resume", action="store_true", help="continue from the newest checkpoint in OUTPUT_DIR, if there is one")
     else:
         parser.set_defaults(eval_only=True, resume=False)
     add("--engine", choices=ENGINES, default="auto", help="auto: detectron2 where it can, else plain")
@@ -52,19 +53,15 @@ def parse_arguments(
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command."""
-    return run(parse_arguments(argv))
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Train, evaluate, or both, in as many processes as asked for."""
+def main(argv: Sequence[str] | None = None, name: str = "train", description: str | None = __doc__) -> int:
+    """Run ``err-seg train``, or ``err-seg evaluate``: train, evaluate, or both, in as many processes as asked for."""
+    arguments = parse_arguments(argv, name, description)
     from err_seg.commands.engines import choose_engine
     from err_seg.config import get_cfg
     from err_seg.engine.launch import launch
 
     try:
-        cfg = get_cfg(arguments.config_file, arguments.opts)  # a mistake is told once, not by every process
+        cfg = get_cfg(arguments.config_file, arguments.opts)  # a mistake is reported once, not by every process
         arguments.engine, arguments.engine_reason = choose_engine(
             arguments.engine,
             training=None if arguments.eval_only else cfg,
@@ -84,60 +81,63 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def work(arguments: argparse.Namespace) -> int:
-    """Do one process's part: train unless told otherwise, evaluate, and print the table."""
-    from err_seg.commands.engines import open_engine
+    """Do one process's part: train unless only an evaluation is asked for, evaluate, and print the table."""
     from err_seg.config import get_cfg
     from err_seg.data import register_entries
-    from err_seg.engine import RunError, TrainingInterrupted
+    from err_seg.engine import RunError, TrainingInterrupted, evaluate, train
     from err_seg.engine.launch import join_processes
+    from err_seg.models.build import build_compiled, build_model
     from err_seg.utils.processes import process_share
 
     rank = 0
     try:
         cfg = get_cfg(arguments.config_file, arguments.opts)
-        join_processes(cfg, on_loss=lambda loss: tell(f"error: {loss}; {what_is_left(arguments, cfg)}"))
+        join_processes(cfg, on_loss=lambda loss: report(f"error: {loss}; {what_is_kept(arguments, cfg)}"))
         rank, _ = process_share()
         start_logging(Path(cfg.OUTPUT_DIR), rank)
         logger.info("engine: %s, %s", arguments.engine, arguments.engine_reason)
         register_entries(cfg.DATASETS.CUSTOM)
-        from_nothing = not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
+        is_random = not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
         check_benchmarks(cfg)
-        train, evaluate = open_engine(arguments.engine)
+        detectron2 = import_module("err_seg.d2.trainer") if arguments.engine == "detectron2" else None  # optional
         if not arguments.eval_only:
-            train(cfg, resume=arguments.resume)
+            if detectron2:
+                detectron2.train(cfg, resume=arguments.resume)
+            else:
+                train(cfg, build_model(cfg), resume=arguments.resume)
             cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.safetensors")
-        results = evaluate(cfg)
+        results = detectron2.evaluate(cfg) if detectron2 else evaluate(cfg, build_compiled(cfg))
     except RunError as error:
         if rank == 0 or error.alone:  # else all processes stop together, for the same reason
-            tell(str(error) if isinstance(error, TrainingInterrupted) else f"error: {error}")
+            report(str(error) if isinstance(error, TrainingInterrupted) else f"error: {error}")
         return error.status
     except (ValueError, OSError) as error:
-        tell(f"error: {error}")
+        report(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        tell(f"interrupted; {how_to_go_on(arguments)}")
+        report(f"interrupted; {how_to_continue(arguments)}")
         return 130
     if rank == 0:
-        print_results(results, Path(cfg.OUTPUT_DIR), from_nothing)
+        print_results(results, Path(cfg.OUTPUT_DIR), is_random)
     return 0
 
 
-def how_to_go_on(arguments: argparse.Namespace) -> str:
-    """Say what an interrupted command does when it is given again."""
-    evaluation = "the same command does the evaluation" + (" where it was" if arguments.engine == "plain" else " anew")
-    return evaluation if arguments.eval_only else f"{evaluation}, and with --resume continues with the training"
+def how_to_continue(arguments: argparse.Namespace) -> str:
+    """Say what the interrupted command does when it is rerun."""
+    evaluation = "the same command evaluates" + (" from where it stopped" if arguments.engine == "plain" else " anew")
+    return evaluation if arguments.eval_only else f"{evaluation}; with --resume it continues the training"
 
 
-def what_is_left(arguments: argparse.Namespace, cfg: "Config") -> str:
+def what_is_kept(arguments: argparse.Namespace, cfg: "Config") -> str:
     """Say what an interrupted command has saved, and how to continue."""
     from err_seg.engine.checkpoints import Checkpoints
 
     newest = Checkpoints(Path(cfg.OUTPUT_DIR), cfg.SOLVER.CHECKPOINTS_KEPT).newest_text()
-    return how_to_go_on(arguments) if arguments.eval_only else f"{newest}; {how_to_go_on(arguments)}"
+    return how_to_continue(arguments) if arguments.eval_only else f"{newest}; {how_to_continue(arguments)}"
 
 
 def check_benchmarks(cfg: "Config") -> None:
-    """Check before the training what comes after it."""
+    """Check before the training that its results can be evaluated."""
     from err_seg.data import DatasetError
     from err_seg.engine import open_benchmarks
 
@@ -148,8 +148,8 @@ def check_benchmarks(cfg: "Config") -> None:
 
 
 def start_logging(output: Path, rank: int) -> None:
-    """Log to the terminal and to OUTPUT_DIR/log.txt; of several processes all but the first tell warnings alone."""
-    from err_seg.data.failures import LogFile
+    """Log to the terminal and to OUTPUT_DIR/log.txt; of several processes, all but the first log only warnings."""
+    from err_seg.utils.disk import LogFile
 
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if rank == 0:
@@ -158,7 +158,7 @@ def start_logging(output: Path, rank: int) -> None:
     logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format=LOG_FORMAT, handlers=handlers)
 
 
-def tell(message: str) -> None:
+def report(message: str) -> None:
     """Print what stopped this process; of several, say which one."""
     from err_seg.utils.processes import process_share
 
@@ -166,7 +166,7 @@ def tell(message: str) -> None:
     print(message if processes == 1 else f"[process {rank}] {message}", file=sys.stderr)
 
 
-def print_results(results: "list[BenchmarkResult]", output: Path, from_nothing: bool) -> None:
+def print_results(results: "list[BenchmarkResult]", output: Path, is_random: bool) -> None:
     """Print table and copypaste lines, where they were written, and whether they mean anything."""
     if not results:
         print("Evaluated on nothing, as DATASETS.TEST is empty")
@@ -176,5 +176,5 @@ def print_results(results: "list[BenchmarkResult]", output: Path, from_nothing: 
     print(summary_table(results))
     print("\n".join(copypaste_lines(results)))
     print(f"Written to {output / 'results.json'}")
-    if from_nothing:
+    if is_random:
         print(NO_CLIP_WEIGHTS)

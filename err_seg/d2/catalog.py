@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Records:
-    """Lists a data set as detectron2 wants it; the folders are looked at when it is called.
+    """Lists a data set in detectron2's form; the folders are read when it is called.
 
     Attributes:
         spec: the data set.
@@ -42,7 +42,7 @@ class Records:
 def register_datasets(root: str = "", custom: Iterable[Mapping[str, Any]] = ()) -> None:
     """Register all data sets, by name and alias, in ``DatasetCatalog`` and ``MetadataCatalog``.
 
-    Calling it again moves them to another root. A name that somebody else has registered stays theirs.
+    Calling it again moves them to another root. A name that other code has registered is left as it is.
 
     Args:
         root: as ``DATASETS.ROOT``.
@@ -83,7 +83,7 @@ def spec_of(name: str) -> DatasetSpec:
     says otherwise.
 
     Raises:
-        DatasetError: neither knows it, or its metadata lack the class names.
+        DatasetError: it is registered in neither, or its metadata lack the class names.
     """
     try:
         return get_dataset(name)

@@ -1,4 +1,4 @@
-"""Our figures and result files from detectron2's evaluation loop."""
+"""ERR-Seg's metrics and result files from detectron2's evaluation loop."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -29,10 +29,10 @@ class ERRSegEvaluator(DatasetEvaluator):
         distributed: add up the counts of all processes.
         output_dir: where ``results.json``, ``results.csv`` and ``inference/<name>/classes.csv`` go; ``None``: nowhere.
         root: as ``DATASETS.ROOT``; ``None``: that which the name was registered with.
-        boundary_iou: boundary IoU besides the usual figures.
+        boundary_iou: also compute boundary IoU.
         save: files of the predictions, as ``TEST.SAVE``; they need ``output_dir``.
-        settings: what the figures depend on, kept with them.
-        write_results: off where somebody else writes the result files, of all benchmarks together.
+        settings: what the metrics depend on, stored with them.
+        write_results: off where the caller writes the result files, of all benchmarks together.
 
     Attributes:
         result: the result of the last :meth:`evaluate`.
@@ -82,10 +82,10 @@ class ERRSegEvaluator(DatasetEvaluator):
             self._files.save(index, given["file_name"], labels.numpy())
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
-        """Compute the figures in percent, NaN where undefined, and write the files.
+        """Compute the metrics in percent, NaN where undefined, and write the files.
 
         Returns:
-            ``{"sem_seg": figures}``; ``None`` in all processes but the first.
+            ``{"sem_seg": metrics}``; ``None`` in all processes but the first.
         """
         if self.distributed:
             wait_for_all()  # may take hours where shares are unequal; what follows does not

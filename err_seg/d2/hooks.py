@@ -1,7 +1,7 @@
 """Makes a run of detectron2's trainer save and report what a run of the plain engine does."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,21 @@ class TrainerHook(BaseTrainer, HookBase):
         self._start = time.perf_counter()
 
     def after_step(self) -> None:
-        """Take note of the iteration, and do what is due after it."""
+        """Log the iteration; draw, evaluate, save and finish, each if it is due."""
         if self.log is not None:
-            self._note(self.trainer.storage.latest(), time.perf_counter() - self._start)
+            values, seconds = self.trainer.storage.latest(), time.perf_counter() - self._start
+            loss, data_seconds = values["total_loss"][0], values["data_time"][0]
+            scale = [] if self.scaler is None else [self.scaler.get_scale()]
+            numbers = DeferredScalars(torch.tensor([loss, 0.0, *scale], dtype=torch.float64))
+            lr = max(group["lr"] for group in self.optimizer.param_groups)
+            self.monitor.pending = Iteration(
+                *(self.iteration, [], torch.tensor(loss), numbers, lr, seconds, data_seconds)
+            )
+            self.monitor.check()
         self.iteration += 1
         self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
         try:
-            self.do_what_is_due(max(comm.all_gather(self.trainer.stopping.signum)))
+            self.after_iteration(max(comm.all_gather(self.trainer.stopping.signum)))
         except TrainingInterrupted as stop:
             raise Stopped(stop) from None
 
@@ -92,11 +100,3 @@ class TrainerHook(BaseTrainer, HookBase):
         self.trainer.test(cfg, self.meta_arch)
         wait_for_all()
         return load_results(Path(cfg.OUTPUT_DIR) / "results.json")
-
-    def _note(self, values: Mapping[str, tuple[float, int]], seconds: float) -> None:
-        loss, data_seconds = values["total_loss"][0], values["data_time"][0]
-        numbers = [loss, 0.0] + ([self.scaler.get_scale()] if self.scaler is not None else [])
-        late = DeferredScalars(torch.tensor(numbers, dtype=torch.float64))
-        lr = max(group["lr"] for group in self.optimizer.param_groups)
-        self.watch.note(Iteration(self.iteration, [], torch.tensor(loss), late, lr, seconds, data_seconds))
-        self.watch.settle()

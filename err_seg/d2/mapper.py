@@ -11,29 +11,20 @@ from err_seg.d2.catalog import spec_of
 from err_seg.d2.config import from_detectron2
 from err_seg.data import Batch, DatasetSpec, EvaluationTransform, TrainingTransform, read_image
 from err_seg.data.dataset import read_sample
-from err_seg.engine.skipped_samples import DamagedPairs
-from err_seg.engine.step import training_transform
+from err_seg.engine.run_setup import training_transform
+from err_seg.engine.skipped_samples import SkippedSamples
 
 
-class BatchesOfRecords:
-    """The plain engine's batches, each as a list of dictionaries that the model takes.
-
-    Args:
-        batches: the plain engine's loader.
-        dataset_name: whose images they are.
-        damaged: what lists the pairs that were skipped.
-    """
-
-    def __init__(self, batches: Iterable[Batch], dataset_name: str, damaged: DamagedPairs):
-        self.batches, self.dataset_name, self.damaged = batches, dataset_name, damaged
-
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        for batch in self.batches:
-            self.damaged.note(batch.damaged)
-            yield [
-                {"file_name": path, "image": image, "sem_seg": label, "dataset_name": self.dataset_name}
-                for path, image, label in zip(batch.paths, batch.images, batch.labels, strict=True)
-            ]
+def batches_of_records(
+    batches: Iterable[Batch], dataset_name: str, skipped: SkippedSamples
+) -> Iterator[list[dict[str, Any]]]:
+    """Turn the plain engine's batches into lists of dictionaries, which the model takes; list the skipped pairs."""
+    for batch in batches:
+        skipped.add(batch.damaged)
+        yield [
+            {"file_name": path, "image": image, "sem_seg": label, "dataset_name": dataset_name}
+            for path, image, label in zip(batch.paths, batch.images, batch.labels, strict=True)
+        ]
 
 
 class ERRSegMapper:

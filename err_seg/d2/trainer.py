@@ -1,5 +1,6 @@
-"""detectron2's default trainer, with ERR-Seg's data, optimizer, evaluation and files."""
+"""detectron2's default trainer, with ERR-Seg's data, optimizer, evaluation and files, and ``err-seg train`` by it."""
 
+import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from detectron2.config import get_cfg as detectron_defaults
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import build_model
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from err_seg.config import Config, ConfigError
 from err_seg.d2.catalog import open_pairs, records_of, spec_of
@@ -20,20 +23,23 @@ from err_seg.d2.checks import check_detectron2_can
 from err_seg.d2.config import is_fp16, opened, to_detectron2
 from err_seg.d2.evaluator import ERRSegEvaluator
 from err_seg.d2.hooks import Stopped, TrainerHook
-from err_seg.d2.mapper import BatchesOfRecords, ERRSegMapper
+from err_seg.d2.mapper import ERRSegMapper, batches_of_records
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
-from err_seg.engine.base_trainer import under_way
 from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer
-from err_seg.engine.run_setup import open_data
+from err_seg.engine.run_setup import open_data, run_context
 from err_seg.engine.schedule import build_schedule
-from err_seg.engine.signals import StopRequest
-from err_seg.engine.skipped_samples import DamagedPairs
+from err_seg.engine.skipped_samples import SkippedSamples
+from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
-from err_seg.models.build import default_num_kept
+from err_seg.evaluation.results import load_results
+from err_seg.models.build import compile_network, default_num_kept
 from err_seg.utils.device import resolve_device, resolve_precision
+from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.messages import listed
+from err_seg.utils.processes import check_shared_folder, process_share, wait_for_all
+from err_seg.utils.signals import StopRequest
 
 
 class Trainer(DefaultTrainer):
@@ -48,7 +54,7 @@ class Trainer(DefaultTrainer):
 
     Attributes:
         own: the plain engine's configuration.
-        course: what the run keeps and tells.
+        course: the hook that saves and logs the run.
 
     Raises:
         ConfigError: the configuration asks for what detectron2's trainer cannot do; names the key.
@@ -61,8 +67,10 @@ class Trainer(DefaultTrainer):
         if not cfg.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN must be a list of one data set to train, not empty")
         if cfg.SOLVER.AMP.ENABLED and self.own.SOLVER.PRECISION in ("fp32", "bf16"):
-            contradicted = f'SOLVER.PRECISION "{self.own.SOLVER.PRECISION}"'
-            raise ConfigError(f'SOLVER.AMP.ENABLED contradicts {contradicted}, which is what counts: set it to "fp16"')
+            found = (
+                f'SOLVER.AMP.ENABLED contradicts SOLVER.PRECISION "{self.own.SOLVER.PRECISION}", which has precedence'
+            )
+            raise ConfigError(f'{found}; set SOLVER.PRECISION to "fp16"')
         cfg.defrost()
         cfg.SOLVER.AMP.ENABLED = is_fp16(self.own)
         cfg.freeze()
@@ -92,23 +100,18 @@ class Trainer(DefaultTrainer):
         for key in ("STEPS", "GAMMA"):
             if cfg.SOLVER[key] != defaults[key]:
                 raise ConfigError(
-                    f"SOLVER.{key} does not count with err_seg.d2.Trainer, whose schedules know no steps; leave it at "
+                    f"SOLVER.{key} has no effect with err_seg.d2.Trainer, whose schedules have no steps; leave it at "
                     f"{defaults[key]!r}, or override Trainer.build_lr_scheduler"
                 )
         return build_schedule(optimizer, opened(cfg))
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, start: int = 0) -> Any:
-        """Build the endless loader of training batches.
-
-        Args:
-            cfg: the configuration.
-            start: images that all processes together have consumed.
-        """
+        """Build the endless loader of training batches; all processes together have consumed ``start`` images."""
         own = opened(cfg)
         name = own.DATASETS.TRAIN[0]
         pairs, device = open_pairs(name, own.DATASETS.ROOT), resolve_device(own.MODEL.DEVICE)
-        return BatchesOfRecords(open_data(own, pairs, device, start), name, DamagedPairs(Path(own.OUTPUT_DIR)))
+        return batches_of_records(open_data(own, pairs, device, start), name, SkippedSamples(Path(own.OUTPUT_DIR)))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -157,12 +160,12 @@ class Trainer(DefaultTrainer):
         bare = getattr(model, "module", model)
         for evaluator in of_ours:
             evaluator.settings |= source_of(bare.network) if isinstance(bare, ERRSeg) else {}
-        figures = super().test(cfg, model, evaluators)
+        metrics = super().test(cfg, model, evaluators)
         save_benchmarks([e.result for e in of_ours if e.result is not None], Path(cfg.OUTPUT_DIR))
-        return figures
+        return metrics
 
     def build_hooks(self) -> list[HookBase | None]:
-        """List the hooks: detectron2's clock, the plain engine's course, detectron2's schedule."""
+        """List the hooks: detectron2's timer, the one that saves and logs the run, detectron2's schedule."""
         self.course = TrainerHook(self.own, self.meta_arch)
         return [hooks.IterationTimer(), self.course, hooks.LRScheduler()]
 
@@ -197,11 +200,45 @@ class Trainer(DefaultTrainer):
         if self.course.state is None:
             self.course.begin(resume=False)
         try:
-            with under_way(self.own, self.meta_arch.network) as self.stopping:
+            with run_context(self.own, self.meta_arch.network) as self.stopping:
                 return super().train()
         except Stopped as stop:
             raise stop.args[0] from None
         except FloatingPointError as error:
             files = listed(self.meta_arch.latest.paths)
-            what = f"{str(error).splitlines()[0]} Its images (of this process): {files}"
-            raise broken_loss(what, self.course.checkpoints) from error
+            problem = f"{str(error).splitlines()[0]} Its images (of this process): {files}"
+            raise broken_loss(problem, self.course.checkpoints) from error
+
+
+def train(cfg: Config, *, resume: bool = False) -> None:
+    """Train with :class:`err_seg.d2.Trainer`; arguments, files and errors as :func:`err_seg.engine.train`."""
+    join_detectron2()
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+
+
+def evaluate(cfg: Config) -> list[BenchmarkResult]:
+    """Evaluate with detectron2's loop; configuration, files and result as of :func:`err_seg.engine.evaluate`."""
+    join_detectron2()
+    check_shared_folder(Path(cfg.OUTPUT_DIR))
+    model = build_model(to_detectron2(cfg))
+    load_configured(model.network, cfg.MODEL.WEIGHTS)
+    compile_network(cfg, model.network)
+    with translate_errors(EvaluationError, lambda: "nothing of this evaluation is kept", "rerun the same command"):
+        Trainer.test(cfg, model)
+    wait_for_all()
+    return load_results(Path(cfg.OUTPUT_DIR) / "results.json")
+
+
+def join_detectron2() -> None:
+    """Tell detectron2 of the processes that :func:`err_seg.engine.launch.join_processes` has met, once."""
+    rank, processes = process_share()
+    if processes == 1:
+        return
+    try:
+        comm.get_local_process_group()
+    except AssertionError:  # there is none yet
+        comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    if rank:
+        setup_logger(distributed_rank=rank)  # else detectron2 lets every process talk

@@ -22,8 +22,8 @@ from err_seg.data.loader import (
 )
 from err_seg.data.spec import DatasetError, DatasetSpec, PairError, datasets_root, spec_from_dict
 from err_seg.data.transforms import EvaluationTransform, SSDColorJitter, TrainingTransform, shortest_edge_size
-from err_seg.data.workers import WorkerError
 from err_seg.text.vocabularies import load_vocabulary, read_vocabulary, vocabulary_names
+from err_seg.utils.errors import WorkerError
 
 __all__ = [
     "CATALOG",

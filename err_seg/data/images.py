@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from err_seg.utils.errors import DamagedFileError
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,7 +34,7 @@ LONGEST_NAME = 500
 """Of a longer name errors show the beginning."""
 
 
-class ImageReadError(ValueError):
+class ImageReadError(DamagedFileError):
     """An image or label map that cannot be read; the message names the file and what is wrong with it."""
 
 

@@ -23,7 +23,7 @@ from err_seg.data.dataset import SegmentationPairs
 from err_seg.data.images import ImageReadError
 from err_seg.data.spec import DatasetSpec, PairError
 from err_seg.data.transforms import EvaluationTransform, TrainingTransform
-from err_seg.data.workers import start_worker, worker_failures
+from err_seg.utils.errors import start_worker, worker_failures
 
 MOST_DAMAGED_IN_A_ROW = 20
 
@@ -183,7 +183,7 @@ class ImageLoader(DataLoader):
         """Yield the batches.
 
         Raises:
-            ImageReadError, PairError, WorkerError: see :func:`err_seg.data.workers.worker_failures`.
+            ImageReadError, PairError, WorkerError: see :func:`err_seg.utils.errors.worker_failures`.
         """
         with worker_failures():
             yield from super().__iter__()

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from err_seg.text.prompts import check_vocabulary
 from err_seg.text.vocabularies import load_vocabulary
+from err_seg.utils.errors import DamagedFileError
 from err_seg.utils.messages import did_you_mean
 
 Variant = Literal["standard", "background"]
@@ -17,7 +18,7 @@ class DatasetError(ValueError):
     """A data set that is declared wrongly, unknown, or not on disk as declared."""
 
 
-class PairError(DatasetError):
+class PairError(DatasetError, DamagedFileError):
     """An image and a label map that do not belong together, or not to their data set; the message names the file."""
 
 

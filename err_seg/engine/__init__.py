@@ -2,7 +2,7 @@
 
 from err_seg.engine.optimizer import build_optimizer, parameter_groups
 from err_seg.engine.schedule import build_schedule
-from err_seg.engine.training import train
+from err_seg.engine.trainer import train
 from err_seg.evaluation.benchmarks import evaluate, open_benchmarks
 from err_seg.utils.errors import EvaluationError, RunError, TrainingError, TrainingInterrupted
 

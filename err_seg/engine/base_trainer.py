@@ -1,8 +1,8 @@
-"""The course of a training run, the same for both engines: how far it is, what it keeps, and what it writes."""
+"""The part of a training run that both engines share: where it starts, what it keeps, and what it writes."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +12,25 @@ from torch.distributed.fsdp import FSDPModule
 
 from err_seg.config import Config, ConfigError
 from err_seg.data import Batch
-from err_seg.data.failures import translate_errors
-from err_seg.engine.checkpoints import Checkpoints, TrainingState
+from err_seg.engine import periodic_eval
+from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, check_output_folder
 from err_seg.engine.distillation import Teacher
 from err_seg.engine.ema import WeightAverage
+from err_seg.engine.environment import environment
+from err_seg.engine.legacy_checkpoint import load_legacy_checkpoint
 from err_seg.engine.loss_monitor import LossMonitor
 from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
-from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
-from err_seg.engine.periodic_eval import BestWeights, scalar_metrics
+from err_seg.engine.parallel import images_at_a_time
 from err_seg.engine.run_log import RunLog, check_trackers
-from err_seg.engine.run_setup import prepare_output
-from err_seg.engine.signals import StopRequest, stop_request
-from err_seg.engine.skipped_samples import DamagedPairs
-from err_seg.engine.training_images import compare, save_comparison
+from err_seg.engine.skipped_samples import SkippedSamples
+from err_seg.engine.training_images import compare
 from err_seg.evaluation import BenchmarkResult
 from err_seg.models.checkpoint import save_weights
 from err_seg.prediction.model import ERRSeg
-from err_seg.utils.device import deterministic, tf32
 from err_seg.utils.errors import TrainingError, TrainingInterrupted
-from err_seg.utils.processes import is_main_process, process_share, wait_for_all
+from err_seg.utils.files import write_json, write_text
+from err_seg.utils.images import save_image
+from err_seg.utils.processes import check_shared_folder, is_main_process, process_share, wait_for_all
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,6 @@ class BaseTrainer:
     Because of it both engines write the same files, so that a run begun with one can be resumed with the other. The
     order of calls: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`after_iteration` after each iteration.
 
-    Args:
-        cfg: the configuration.
-        model: the network to train.
-
     Raises:
         ConfigError: images cannot be shared out evenly, there is nothing to evaluate on, or a tool that the run is to
             be logged to is not installed.
@@ -53,13 +49,13 @@ class BaseTrainer:
         iteration: iterations done.
         pictures: images consumed by all processes together.
         checkpoints: where they are saved.
-        best: keeps the best weights.
+        best: the highest mean of ``TEST.BEST_METRIC`` over the benchmarks so far; ``None`` before the first.
         log: writes the run's progress; ``None`` except in the main process.
     """
 
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
-    watch: LossMonitor
+    monitor: LossMonitor
     log: RunLog | None = None
     average: WeightAverage | None = None
     teacher: Teacher | None = None
@@ -72,8 +68,7 @@ class BaseTrainer:
         self.cfg, self.model, self.is_main = cfg, model, is_main_process()
         self.output = Path(cfg.OUTPUT_DIR)
         self.checkpoints = Checkpoints(self.output, cfg.SOLVER.CHECKPOINTS_KEPT)
-        self.damaged = DamagedPairs(self.output)
-        self.best = BestWeights(cfg)
+        self.skipped = SkippedSamples(self.output)
 
     def prepare(self, *, resume: bool) -> TrainingState:
         """Check and tidy the output folder; load the weights of the state to start from, and return it.
@@ -81,21 +76,41 @@ class BaseTrainer:
         Raises:
             ConfigError, CheckpointError, TrainingError: as for :func:`err_seg.engine.train`.
         """
-        state = prepare_output(self.cfg, self.model, self.checkpoints, self.damaged, resume=resume)
-        self.iteration, self.pictures = state.iteration, state.pictures
-        self.best.mean = state.best
+        cfg, solver = self.cfg, self.cfg.SOLVER
+        if self.is_main:
+            written = -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD)
+            check_output_folder(
+                self.output,
+                self.model,
+                checkpoints=min(solver.CHECKPOINTS_KEPT + 1, written),
+                averaged=solver.EMA.ENABLED,
+                best=cfg.TEST.EVAL_PERIOD > 0,
+                resume=resume,
+            )
+        check_shared_folder(self.output)
+        if self.is_main and not resume:
+            self.checkpoints.set_aside()
+            self.skipped.remove_list()
+        wait_for_all()
+        state = None
+        if resume:
+            state = self.checkpoints.load_newest(self.model)
+            state = state or load_legacy_checkpoint(self.output, self.model, solver.IMS_PER_BATCH)
+        state = state or TrainingState()
+        wait_for_all()
+        if self.is_main:
+            self.checkpoints.tidy(state.iteration)
+            if state.config and (changes := changed_settings(state.config, cfg.dump())):
+                logger.warning("settings that changed since the checkpoint: %s", "; ".join(changes))
+            write_text(self.output / "config.yaml", cfg.dump())  # get_cfg reads it back
+            write_json(self.output / "environment.json", environment(cfg, self.model.device, process_share()[1]))
+        self.iteration, self.pictures, self.best = state.iteration, state.pictures, state.best
         return state
 
     def restore(
         self, state: TrainingState, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None
     ) -> None:
-        """Restore what a state holds besides weights and counters.
-
-        Args:
-            state: what :meth:`prepare` returned.
-            optimizer: the run's optimizer.
-            scaler: fp16's loss scaler.
-        """
+        """Restore what the state of :meth:`prepare` holds besides weights and counters; ``scaler`` is fp16's."""
         self.optimizer, self.scaler = optimizer, scaler
         if state.iteration:
             restore_optimizer_state(optimizer, state.optimizer)
@@ -108,7 +123,7 @@ class BaseTrainer:
         """Open the log files."""
         self.log = RunLog(self.cfg, self.model.device, state.iteration, state.losses) if self.is_main else None
         scale = self.scaler.get_scale() if self.scaler is not None else None
-        self.watch = LossMonitor(self.checkpoints, self.log, state, scale)
+        self.monitor = LossMonitor(self.checkpoints, self.log, state, scale)
 
     def after_iteration(self, signum: int) -> None:
         """Draw predictions, evaluate, save and finish, each if it is due; all processes must call this.
@@ -130,8 +145,8 @@ class BaseTrainer:
         if is_last:
             self.finish()
         if signum:
-            newest = self.checkpoints.newest_text()
-            raise TrainingInterrupted(f"stopped after {done} iterations; --resume goes on from here: {newest}", signum)
+            advice = f"rerun with --resume to continue: {self.checkpoints.newest_text()}"
+            raise TrainingInterrupted(f"stopped after {done} iterations; {advice}", signum)
 
     def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
         """Return the latest batch, (B, S, S) class indices of its first B images, and the names of the classes."""
@@ -139,11 +154,11 @@ class BaseTrainer:
 
     def show(self) -> None:
         """Draw what the network now predicts for the latest batch; all processes must call this."""
-        self.watch.settle()
+        self.monitor.check()
         batch, predictions, names = self.label_latest()
         if self.log is not None:
             image = compare(batch, predictions, names)
-            save_comparison(image, self.cfg, self.iteration)
+            save_image(image, self.output / "vis" / f"iter_{self.iteration:07d}.png")
             self.log.image(self.iteration - 1, np.asarray(image))
 
     def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
@@ -156,12 +171,18 @@ class BaseTrainer:
         Raises:
             TrainingError: the loss or weights are not finite.
         """
-        self.watch.settle()
+        self.monitor.check()
         weights = self.final_weights()
         results = self.run_evaluation(weights)
-        self.best.offer(weights, self.iteration, results)
+        mean, metric = periodic_eval.mean_metric(results, self.cfg.TEST.BEST_METRIC), self.cfg.TEST.BEST_METRIC
+        if mean > (-math.inf if self.best is None else self.best):
+            self.best = mean
+            if self.is_main:
+                file = self.output / "model_best.safetensors"
+                save_weights(weights, file, {"iteration": self.iteration, "config": self.cfg.dump(), metric: mean})
+                logger.info("the best weights so far, mean %s %.4f: %s", metric, mean, file)
         if self.log is not None:
-            self.log.evaluation(self.iteration - 1, scalar_metrics(results))
+            self.log.evaluation(self.iteration - 1, periodic_eval.scalar_metrics(results))
         wait_for_all()
 
     def save(self) -> None:
@@ -170,7 +191,7 @@ class BaseTrainer:
         Raises:
             TrainingError: it could not be written, or the loss or weights are not finite; earlier ones are unchanged.
         """
-        self.watch.settle()
+        self.monitor.check()
         if self._has_part:
             weights, optimizer = self.weights(), gather_optimizer_state(self.optimizer)
             average = self.average.state() if self.average is not None else {}
@@ -183,9 +204,9 @@ class BaseTrainer:
                 losses=self.log.losses,
                 config=self.cfg.dump(),
                 average=average,
-                broken=self.watch.broken,
-                skipped=self.watch.skipped,
-                best=self.best.mean,
+                broken=self.monitor.broken,
+                skipped=self.monitor.skipped,
+                best=self.best,
                 teacher=self.teacher.digest if self.teacher is not None else "",
             )
             try:
@@ -193,7 +214,7 @@ class BaseTrainer:
             except OSError as error:
                 raise TrainingError(
                     f"could not write the checkpoint of iteration {self.iteration}: {error}; "
-                    f"{self.checkpoints.newest_text()}. Make space and --resume"
+                    f"{self.checkpoints.newest_text()}. Free some space, then rerun with --resume"
                 ) from error
             logger.info("checkpoint %s", path)
         wait_for_all()
@@ -235,22 +256,3 @@ class BaseTrainer:
         """Close the files."""
         if self.log is not None:
             self.log.close()
-
-
-@contextmanager
-def under_way(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
-    """During a ``with`` block, compute as configured, stop at signals, and say what ended the run.
-
-    Raises:
-        TrainingError: a file could not be written, a pair could not be read, or a loader process was killed.
-    """
-    solver = cfg.SOLVER
-    kept = Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text
-    with (
-        translate_errors(TrainingError, kept, "--resume"),
-        stop_request() as stop,
-        tf32(solver.TF32),
-        deterministic(solver.DETERMINISTIC),
-        activation_checkpointing(model, cfg),
-    ):
-        yield stop

@@ -5,7 +5,6 @@
 to a hidden folder, which is renamed at the end: a run that is killed at any moment leaves only complete checkpoints.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from err_seg.models.checkpoint_names import current_names
 from err_seg.utils.disk import size_text, writing
 from err_seg.utils.errors import TrainingError
 from err_seg.utils.files import atomic_write
+from err_seg.utils.fingerprint import file_digest
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +107,8 @@ class Checkpoints:
             number += 1
         os.replace(self.folder, aside)
         logger.warning(
-            "OUTPUT_DIR held checkpoints of an earlier run; they are now in %s. To go on with that run instead, stop "
-            "this one, rename that folder back to %s, and use --resume",
+            "OUTPUT_DIR held checkpoints of an earlier run; they are now in %s. To continue that run instead, stop "
+            "this one, rename that folder back to %s, and rerun with --resume",
             *(aside, self.folder.name),
         )
 
@@ -153,7 +153,7 @@ class Checkpoints:
             try:
                 state = read_checkpoint_folder(path)
             except CheckpointError as error:
-                logger.warning("passing over a damaged checkpoint: %s", error)
+                logger.warning("skipping a damaged checkpoint: %s", error)
                 damaged.append(str(path))
                 continue
             load_weights(model, path / WEIGHTS)
@@ -252,8 +252,4 @@ def _iteration(path: Path) -> int:
 
 
 def _facts(file: Path) -> dict[str, Any]:
-    digest = hashlib.blake2b(digest_size=16)
-    with file.open("rb") as opened:
-        while chunk := opened.read(1 << 24):
-            digest.update(chunk)
-    return {"bytes": file.stat().st_size, "blake2b": digest.hexdigest()}
+    return {"bytes": file.stat().st_size, "blake2b": file_digest(file)}

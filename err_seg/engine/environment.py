@@ -1,4 +1,4 @@
-"""What a run depends on: configuration, versions, seed and the state of the code, written beside its results."""
+"""What a run depends on besides its configuration: versions, seed, machine and the state of the code."""
 
 import platform
 import subprocess
@@ -11,16 +11,9 @@ import torch
 
 from err_seg.config import Config
 from err_seg.utils.device import resolve_precision
-from err_seg.utils.files import write_json, write_text
 from err_seg.version import __version__
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "accelerate", "numpy", "pillow", "safetensors")
-
-
-def save_environment(cfg: Config, output: Path, device: torch.device, processes: int) -> None:
-    """Write ``config.yaml`` (which ``get_cfg`` reads back) and ``environment.json`` to the output folder."""
-    write_text(output / "config.yaml", cfg.dump())
-    write_json(output / "environment.json", environment(cfg, device, processes))
 
 
 def environment(cfg: Config, device: torch.device, processes: int) -> dict[str, Any]:

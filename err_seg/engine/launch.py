@@ -1,11 +1,11 @@
 """Starting a program in several processes, with the options of detectron2's command line."""
 
 import os
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.multiprocessing import ProcessExitedException, start_processes
 from err_seg.config import Config, ConfigError
 from err_seg.utils import heartbeat
 from err_seg.utils.device import own_device
+from err_seg.utils.signals import handling_stop_signals
 
 GRACE_SECONDS = 10.0
 # how long processes wait for one another in a joint operation: between two of these lies one step of training, and
@@ -56,7 +57,15 @@ def launch(
             f"{machine_rank} one of 0..{machines - 1}"
         )
     if "LOCAL_RANK" in os.environ or processes * machines == 1:
-        return _run_program(program, argument)
+        status = 1
+        try:
+            status = program(argument)
+        except RuntimeError as error:
+            if not heartbeat.explains(error):
+                raise
+        finally:
+            _leave_processes(status)
+        return status
     address, port = _address(dist_url, machines)
     common = {
         "MASTER_ADDR": address,
@@ -66,29 +75,16 @@ def launch(
         # otherwise every process would start a thread for each core of the machine that they share
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes))),
     }
-    context = start_processes(
-        _run, (program, argument, common, machine_rank * processes), processes, join=False, start_method="spawn"
-    )
-    handlers = _pass_signals_on(context.pids())
-    try:
-        while not context.join(grace_period=GRACE_SECONDS):
-            pass
-    except ProcessExitedException as error:
-        return 128 - error.exit_code if error.exit_code < 0 else error.exit_code
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
-    return 0
+    return _spawn(program, argument, processes, machine_rank * processes, common)
 
 
 def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) -> None:
     """Meet the other processes of :func:`launch` or torchrun, and set ``MODEL.DEVICE`` to this process's own device.
 
-    From then on the processes watch one another (:mod:`err_seg.utils.heartbeat`): if one is lost, all end. A single
+    From then on each notices when another one is lost, and ends (:mod:`err_seg.utils.heartbeat`). A single
     process only takes its device.
 
     Args:
-        cfg: the configuration.
         on_loss: called with a sentence when another process is lost, in one process of each machine; by default the
             sentence is printed.
 
@@ -110,24 +106,27 @@ def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) ->
     heartbeat.start(on_loss or (lambda loss: print(f"error: {loss}", file=sys.stderr)))
 
 
-def _run(local_rank: int, program: Callable[[Any], int], argument: Any, common: dict[str, str], first: int) -> None:
+def _spawn(program: Callable[[Any], int], argument: Any, processes: int, first: int, common: dict[str, str]) -> int:
+    """Run a program in processes of ranks from ``first`` on; return the first exit status that is not 0, else 0."""
+    context = start_processes(_run, (program, argument, first, common), processes, join=False, start_method="spawn")
+
+    def pass_on(signum: int, frame: object) -> None:
+        for pid in context.pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+
+    with handling_stop_signals(pass_on):
+        try:
+            while not context.join(grace_period=GRACE_SECONDS):
+                pass
+        except ProcessExitedException as error:
+            return 128 - error.exit_code if error.exit_code < 0 else error.exit_code
+    return 0
+
+
+def _run(local_rank: int, program: Callable[[Any], int], argument: Any, first: int, common: dict[str, str]) -> None:
     os.environ.update(common, LOCAL_RANK=str(local_rank), RANK=str(first + local_rank))
-    status = _run_program(program, argument)
-    if status:
-        raise SystemExit(status)
-
-
-def _run_program(program: Callable[[Any], int], argument: Any) -> int:
-    """Run a program, then leave the group of processes."""
-    status = 1
-    try:
-        status = program(argument)
-    except RuntimeError as error:
-        if not heartbeat.explains(error):
-            raise
-    finally:
-        _leave_processes(status)
-    return status
+    raise SystemExit(launch(program, argument))
 
 
 def _leave_processes(status: int) -> None:
@@ -151,18 +150,3 @@ def _address(dist_url: str, machines: int) -> tuple[str, str]:
     if not address or not port.isdigit():
         raise ConfigError(f"--dist-url must be like tcp://192.168.0.1:29500, the first machine's, not {dist_url!r}")
     return address, port
-
-
-def _pass_signals_on(pids: list[int]) -> dict[int, Any]:
-    """Pass SIGTERM and Ctrl-C on to other processes, which know what to save; return the replaced handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-
-    def pass_on(signum: int, frame: object) -> None:
-        for pid in pids:
-            try:
-                os.kill(pid, signum)
-            except ProcessLookupError:
-                continue
-
-    return {signum: signal.signal(signum, pass_on) for signum in (signal.SIGTERM, signal.SIGINT)}

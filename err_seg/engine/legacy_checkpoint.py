@@ -1,4 +1,4 @@
-"""Continuing runs that version 0.1 trained with detectron2, from the checkpoints that they left."""
+"""Checkpoints of runs that version 0.1 trained with detectron2, which can be resumed."""
 
 import logging
 from pathlib import Path
@@ -12,13 +12,10 @@ from err_seg.models.checkpoint_names import current_names
 logger = logging.getLogger(__name__)
 
 
-def load_earlier(output: Path, model: nn.Module, images: int) -> TrainingState | None:
-    """Load the newest checkpoint of such a run into the model, and return the rest; ``None`` if there is none.
+def load_legacy_checkpoint(output: Path, model: nn.Module, images: int) -> TrainingState | None:
+    """Load the newest checkpoint of such a run into the model; return its training state, ``None`` if there is none.
 
-    Args:
-        output: ``OUTPUT_DIR``.
-        model: the network to train.
-        images: number of images consumed in an iteration.
+    An iteration consumes ``images`` images.
 
     Raises:
         CheckpointError: the file cannot be read, is not one of :class:`err_seg.d2.Trainer`'s, or does not fit.

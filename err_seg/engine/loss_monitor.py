@@ -1,4 +1,4 @@
-"""Checks the loss without making the host wait: an iteration's numbers are read while the next iteration runs."""
+"""Checks of the loss that never make the host wait: an iteration's numbers are read while the next one runs."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ LOSSES_SKIPPED = 10  # in a row, before a run with loss scaling ends: a few are 
 
 
 class DeferredScalars:
-    """A few numbers on their way from the device to the host; both go on working meanwhile."""
+    """A few numbers that are copied from the device to the host while both continue to compute."""
 
     def __init__(self, numbers: Tensor):
         self._arrived: torch.cuda.Event | None = None
@@ -38,7 +38,7 @@ class DeferredScalars:
 
 
 class Iteration(NamedTuple):
-    """What is known of an iteration.
+    """The facts of an iteration.
 
     Attributes:
         number: which one, from 0.
@@ -59,7 +59,7 @@ class Iteration(NamedTuple):
 
 
 class LossMonitor:
-    """Records every iteration; one iteration later, logs it and ends the run if its loss is not finite.
+    """Logs every iteration, one iteration later, and ends the run if its loss is not finite.
 
     With loss scaling, a loss that is not finite only skips its step, just as gradients that are not finite do; the run
     ends after more than ``LOSSES_SKIPPED`` such losses in a row.
@@ -71,6 +71,7 @@ class LossMonitor:
         scale: the loss scale at that point; ``None`` without loss scaling.
 
     Attributes:
+        pending: the last iteration, until :meth:`check` has read it.
         broken: how many losses in a row, up to now, were not finite.
         skipped: how many steps loss scaling has skipped so far.
         asked_to_stop: whether any process was asked to stop; the same in all of them.
@@ -80,19 +81,15 @@ class LossMonitor:
         self.checkpoints, self.log, self.scale = checkpoints, log, scale
         self.broken, self.skipped = state.broken, state.skipped
         self.asked_to_stop = False
-        self._pending: Iteration | None = None
+        self.pending: Iteration | None = None
 
-    def note(self, iteration: Iteration) -> None:
-        """Record an iteration; the previous one must have been settled."""
-        self._pending = iteration
-
-    def settle(self) -> None:
-        """Read and log the recorded iteration, unless that was done already.
+    def check(self) -> None:
+        """Read and log the pending iteration, if there is one.
 
         Raises:
             TrainingError: the loss was not finite for too long; names the iteration, images and last checkpoint.
         """
-        iteration, self._pending = self._pending, None
+        iteration, self.pending = self.pending, None
         if iteration is None:
             return
         loss, signal, *scales = iteration.numbers.read()
@@ -105,23 +102,20 @@ class LossMonitor:
             scaling = {"loss_scale": scale, "skipped_steps": self.skipped}
         self.broken = 0 if math.isfinite(loss) else self.broken + 1
         if self.broken:
-            self._complain(loss, iteration)
+            files = gather_object([] if iteration.own_loss.isfinite() else iteration.files)
+            problem = f"the loss is {loss} at iteration {iteration.number}, images {listed(files)}"
+            if self.scale is None or self.broken > LOSSES_SKIPPED:
+                raise broken_loss(problem, self.checkpoints)
+            logger.warning("%s; its step is skipped (%d in a row, of at most %d)", problem, self.broken, LOSSES_SKIPPED)
         if self.log is not None:
-            seconds, data_seconds = iteration.seconds, iteration.data_seconds
-            self.log.iteration(iteration.number, loss, iteration.lr, seconds, data_seconds, scaling)
-
-    def _complain(self, loss: float, iteration: Iteration) -> None:
-        files = gather_object([] if iteration.own_loss.isfinite() else iteration.files)
-        what = f"the loss is {loss} at iteration {iteration.number}, images {listed(files)}"
-        if self.scale is not None and self.broken <= LOSSES_SKIPPED:
-            logger.warning("%s; its step is skipped (%d in a row, of at most %d)", what, self.broken, LOSSES_SKIPPED)
-            return
-        raise broken_loss(what, self.checkpoints)
+            self.log.iteration(
+                *(iteration.number, loss, iteration.lr, iteration.seconds, iteration.data_seconds), scaling
+            )
 
 
-def broken_loss(what: str, checkpoints: Checkpoints) -> TrainingError:
-    """Return the error that says what broke, with which images, and what to do."""
+def broken_loss(problem: str, checkpoints: Checkpoints) -> TrainingError:
+    """Return the error for a loss that is not finite: the problem, the newest checkpoint, and what to do."""
     return TrainingError(
-        f"{what}; {checkpoints.newest_text()}. Look at these images and their labels; else lower SOLVER.BASE_LR or "
-        'try SOLVER.PRECISION "bf16" or "fp32", and --resume'
+        f"{problem}; {checkpoints.newest_text()}. Check these images and their labels; else lower SOLVER.BASE_LR or "
+        'try SOLVER.PRECISION "bf16" or "fp32", then rerun with --resume'
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
 from err_seg.config import Config, ConfigError
 from err_seg.utils.disk import writing
@@ -50,7 +51,6 @@ class RunLog:
     ``sem_seg/mIoU``.
 
     Args:
-        cfg: the configuration.
         device: where the network is.
         start: iterations done before; what earlier runs wrote about later ones is removed.
         losses: losses of iterations before ``start`` that no line contains yet.
@@ -61,19 +61,14 @@ class RunLog:
         self.device = device
         self.losses = list(losses)
         self._times: list[tuple[float, float]] = []
-        output = Path(cfg.OUTPUT_DIR)
+        self.output = output = Path(cfg.OUTPUT_DIR)
         keep_lines_before(output / "metrics.json", start)
         self._metrics = (output / "metrics.json").open("a", encoding="utf-8")
-        self._tensorboard: Any = None
-        self._wandb: Any = None
+        self._trackers: list[GeneralTracker] = []
         if cfg.LOG.TENSORBOARD:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-            self._tensorboard = SummaryWriter(str(output / "tensorboard"), purge_step=start)
+            self._trackers.append(TensorBoardTracker("tensorboard", str(output), purge_step=start))
         if cfg.LOG.WANDB_PROJECT:
-            wandb = importlib.import_module("wandb")  # optional
-            self._wandb = wandb.init(project=cfg.LOG.WANDB_PROJECT, dir=str(output), config=asdict(cfg))
-            self._wandb_image = wandb.Image
+            self._trackers.append(WandBTracker(cfg.LOG.WANDB_PROJECT, dir=str(output), config=asdict(cfg)))
 
     def iteration(
         self,
@@ -84,7 +79,7 @@ class RunLog:
         data_seconds: float,
         further: Mapping[str, float] | None = None,
     ) -> None:
-        """Note an iteration (from 0); every ``LOG.PERIOD`` iterations, and after the last, write a line."""
+        """Record an iteration (from 0); every ``LOG.PERIOD`` iterations, and after the last, write a line."""
         if math.isfinite(loss):
             self.losses.append(loss)
         self._times.append((seconds, data_seconds))
@@ -98,7 +93,7 @@ class RunLog:
             "eta_seconds": time * (self.last - done),
             "iteration": iteration,
             "lr": lr,
-            "max_mem": peak_memory(self.device),
+            "max_mem": max_memory(self.device),
             "time": time,
             "total_loss": total_loss,
             **(further or {}),
@@ -121,31 +116,29 @@ class RunLog:
             self._metrics.write(json.dumps(line) + "\n")
             self._metrics.flush()
         step, values = line["iteration"], {n: v for n, v in line.items() if n != "iteration" and v is not None}
-        if self._tensorboard is not None:
-            with writing(self._tensorboard.log_dir):
-                for name, value in values.items():
-                    self._tensorboard.add_scalar(name, value, step)
-        if self._wandb is not None:
-            self._wandb.log(values, step=step)
+        for tracker in self._trackers:
+            with writing(self.output / tracker.name):
+                tracker.log(values, step=step)
 
     def image(self, iteration: int, image: Any) -> None:
         """Show an (H, W, 3) uint8 RGB array in TensorBoard and Weights & Biases."""
-        if self._tensorboard is not None:
-            with writing(self._tensorboard.log_dir):
-                self._tensorboard.add_image("predictions", image, iteration, dataformats="HWC")
-        if self._wandb is not None:
-            self._wandb.log({"predictions": self._wandb_image(image)}, step=iteration)
+        for tracker in self._trackers:
+            with writing(self.output / tracker.name):
+                if tracker.name == "wandb":
+                    shown = importlib.import_module("wandb").Image(image)  # log_images would log a list of images
+                    tracker.log({"predictions": shown}, step=iteration)
+                else:
+                    tracker.log_images({"predictions": image[None]}, step=iteration, dataformats="NHWC")
 
     def close(self) -> None:
         """Close the files."""
         with writing(self._metrics.name):
             self._metrics.close()
-        if self._tensorboard is not None:
-            with writing(self._tensorboard.log_dir):
-                self._tensorboard.flush()  # unlike close, it raises an error if something could not be written
-                self._tensorboard.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        for tracker in self._trackers:
+            with writing(self.output / tracker.name):
+                if tracker.name == "tensorboard":
+                    tracker.tracker.flush()  # unlike finish, it raises an error if something could not be written
+                tracker.finish()
 
 
 def keep_lines_before(file: Path, iteration: int) -> None:
@@ -163,7 +156,7 @@ def keep_lines_before(file: Path, iteration: int) -> None:
     write_text(file, "".join(kept))
 
 
-def peak_memory(device: torch.device) -> float:
+def max_memory(device: torch.device) -> float:
     """Most memory used so far in MiB, by the CUDA device, else by this process (0 if the system does not say)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MEBIBYTE

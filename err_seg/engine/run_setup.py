@@ -1,67 +1,57 @@
-"""What a training run starts from: its output folder, what an earlier run left there, and its place in the data."""
+"""How a training run computes, stops and reads its data, the same for both engines."""
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
 from err_seg.config import Config
-from err_seg.data import SegmentationPairs, training_loader
-from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, check_output_folder
-from err_seg.engine.environment import save_environment
-from err_seg.engine.legacy_checkpoint import load_earlier
-from err_seg.engine.parallel import images_at_a_time
-from err_seg.engine.skipped_samples import DamagedPairs
-from err_seg.engine.step import training_transform
+from err_seg.data import SegmentationPairs, TrainingTransform, training_loader
+from err_seg.engine.checkpoints import Checkpoints
+from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
 from err_seg.prediction.model import ERRSeg
-from err_seg.utils.device import resolve_precision
-from err_seg.utils.processes import check_shared_folder, is_main_process, process_share, wait_for_all
+from err_seg.utils.device import deterministic, tf32
+from err_seg.utils.errors import TrainingError, translate_errors
+from err_seg.utils.processes import process_share
+from err_seg.utils.signals import StopRequest, handling_stop_signals
 
-logger = logging.getLogger(__name__)
 
-
-def prepare_output(
-    cfg: Config, model: ERRSeg, checkpoints: Checkpoints, damaged: DamagedPairs, *, resume: bool
-) -> TrainingState:
-    """Check and tidy the output folder; return the state to start from, its weights loaded into the model.
+@contextmanager
+def run_context(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
+    """During a ``with`` block, compute as configured, turn signals into a ``StopRequest``, and translate errors.
 
     Raises:
-        ConfigError, CheckpointError, TrainingError: as for :func:`err_seg.engine.train`.
+        TrainingError: a file could not be written, a pair could not be read, or a loader process was killed.
     """
-    solver, output, is_main = cfg.SOLVER, Path(cfg.OUTPUT_DIR), is_main_process()
-    if is_main:
-        written = -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD)
-        together = min(solver.CHECKPOINTS_KEPT + 1, written)
-        averaged, best = solver.EMA.ENABLED, cfg.TEST.EVAL_PERIOD > 0
-        check_output_folder(output, model, checkpoints=together, averaged=averaged, best=best, resume=resume)
-    check_shared_folder(output)
-    if is_main and not resume:
-        checkpoints.set_aside()
-        damaged.forget()
-    wait_for_all()
-    state = checkpoints.load_newest(model) if resume else None
-    if resume and state is None:
-        state = load_earlier(output, model, solver.IMS_PER_BATCH)
-    state = state or TrainingState()
-    wait_for_all()
-    if is_main:
-        checkpoints.tidy(state.iteration)
-        if state.config and (changes := changed_settings(state.config, cfg.dump())):
-            logger.warning("settings that changed since the checkpoint: %s", "; ".join(changes))
-        save_environment(cfg, output, model.device, process_share()[1])
-    return state
+    solver, stop = cfg.SOLVER, StopRequest()
+    kept = Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text
+    with (
+        translate_errors(TrainingError, kept, "rerun with --resume"),
+        handling_stop_signals(stop),
+        tf32(solver.TF32),
+        deterministic(solver.DETERMINISTIC),
+        activation_checkpointing(model, cfg),
+    ):
+        yield stop
+
+
+def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
+    """Build the transform of training images from ``cfg.INPUT``."""
+    return TrainingTransform(
+        crop_size=cfg.INPUT.CROP_SIZE,
+        min_sizes=cfg.INPUT.MIN_SIZE_TRAIN,
+        max_size=cfg.INPUT.MAX_SIZE_TRAIN,
+        color_jitter="ssd" if cfg.INPUT.COLOR_AUG_SSD else "none",
+        flip_prob=cfg.INPUT.FLIP_PROB,
+        single_category_max_area=cfg.INPUT.SINGLE_CATEGORY_MAX_AREA,
+        ignore_label=ignore_label,
+    )
 
 
 def open_data(cfg: Config, pairs: SegmentationPairs, device: torch.device, start: int) -> DataLoader:
-    """Open the endless stream of this process's training batches.
-
-    Args:
-        cfg: the configuration.
-        pairs: the training images.
-        device: where the batches go.
-        start: number of images that all processes together have consumed.
-    """
+    """Open the endless stream of this process's training batches, after ``start`` images of all processes together."""
     rank, processes = process_share()
     return training_loader(
         pairs,
@@ -74,17 +64,4 @@ def open_data(cfg: Config, pairs: SegmentationPairs, device: torch.device, start
         world_size=processes,
         skip_damaged=cfg.DATALOADER.SKIP_DAMAGED,
         pinned=device.type == "cuda",
-    )
-
-
-def tell_of_start(cfg: Config, pairs: SegmentationPairs, device: torch.device, iteration: int) -> None:
-    """Log what a run trains on, from which iteration, and how."""
-    processes = process_share()[1]
-    logger.info(
-        "training on %d images of %s: iterations %d to %d of %d images each (%d processes × %d parts × %d), "
-        "precision %s (%s), TF32 %s, device %s",
-        *(len(pairs), pairs.spec.name, iteration, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH),
-        *(processes, cfg.SOLVER.ACCUMULATION_STEPS, images_at_a_time(cfg, processes)),
-        *resolve_precision(cfg.SOLVER.PRECISION, device),
-        *("allowed" if cfg.SOLVER.TF32 else "off", device),
     )

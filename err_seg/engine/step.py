@@ -1,4 +1,4 @@
-"""From a batch to its loss: what all training loops share."""
+"""From a batch to its loss, the same for both engines."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,25 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from err_seg.config import Config
-from err_seg.data import Batch, DatasetSpec, TrainingTransform
+from err_seg.data import Batch, DatasetSpec
 from err_seg.engine.distillation import Teacher
 from err_seg.modeling.loss import count_pixels, distillation_loss, segmentation_loss
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import upload
 from err_seg.utils.processes import process_share, sum_over_processes
-
-
-def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
-    """Build the transform of training images from ``cfg.INPUT``."""
-    return TrainingTransform(
-        crop_size=cfg.INPUT.CROP_SIZE,
-        min_sizes=cfg.INPUT.MIN_SIZE_TRAIN,
-        max_size=cfg.INPUT.MAX_SIZE_TRAIN,
-        color_jitter="ssd" if cfg.INPUT.COLOR_AUG_SSD else "none",
-        flip_prob=cfg.INPUT.FLIP_PROB,
-        single_category_max_area=cfg.INPUT.SINGLE_CATEGORY_MAX_AREA,
-        ignore_label=ignore_label,
-    )
 
 
 def vocabulary_input(model: ERRSeg, vocabulary: tuple[str, ...]) -> Tensor:

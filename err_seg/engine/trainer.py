@@ -1,9 +1,11 @@
-"""One process's part in a training run of the plain engine."""
+"""The plain engine: the training loop, and one process's part in it."""
 
+import copy
+import logging
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 
 import numpy as np
 import torch
@@ -18,18 +20,53 @@ from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.distillation import Teacher
 from err_seg.engine.ema import WeightAverage
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
-from err_seg.engine.parallel import build_accelerator, distribute, without_sync
-from err_seg.engine.periodic_eval import PeriodicEvaluation
-from err_seg.engine.run_setup import open_data, tell_of_start
+from err_seg.engine.parallel import build_accelerator, distribute, images_at_a_time, without_sync
+from err_seg.engine.periodic_eval import evaluation_cfg
+from err_seg.engine.run_setup import open_data, run_context
 from err_seg.engine.schedule import set_learning_rates
 from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
 from err_seg.engine.training_images import predict_batch
 from err_seg.evaluation import BenchmarkResult
+from err_seg.evaluation.benchmarks import evaluate, open_benchmarks
 from err_seg.prediction.model import ERRSeg
+from err_seg.utils.device import resolve_precision
+
+logger = logging.getLogger(__name__)
+
+
+def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
+    """Train the model on ``DATASETS.TRAIN`` for ``SOLVER.MAX_ITER`` iterations.
+
+    Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.run_log`), checkpoints every
+    ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), images of predictions
+    every ``VIS_PERIOD`` (:mod:`err_seg.engine.training_images`), and ``model_final.safetensors``. Every
+    ``TEST.EVAL_PERIOD`` and at the end it writes results on ``DATASETS.TEST``, in ``evaluations``, and the best weights
+    so far, as ``model_best.safetensors``.
+
+    If ``torch.distributed`` is initialised, all its processes must call this. With any number of processes, a global
+    batch has the same images and gives the same step. The global random state is set in every iteration.
+
+    Args:
+        cfg: the configuration.
+        model: the network, on its device; it is trained in place and left in evaluation mode. (With ``SOLVER.PARALLEL``
+            "fsdp", each process is left with only a part of it: load ``model_final.safetensors`` into a new network.)
+        resume: continue from the newest checkpoint in ``OUTPUT_DIR``, if there is one.
+
+    Raises:
+        ConfigError: the settings do not allow training; names the key.
+        TrainingError: the output folder cannot be used, the loss or the weights are no longer finite numbers, a file
+            cannot be written, a pair cannot be read, or a loader process was killed; says what to resume from.
+        TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
+    """
+    with run_context(cfg, model) as stop, closing(PlainTrainer(cfg, model, resume=resume)) as trainer:
+        if trainer.iteration >= cfg.SOLVER.MAX_ITER:  # an earlier run may have ended before its weights were written
+            trainer.finish()
+        while trainer.iteration < cfg.SOLVER.MAX_ITER:
+            trainer.after_iteration(trainer.step(stop.signum))
 
 
 class PlainTrainer(BaseTrainer):
-    """A training run that can be stepped, shown, saved and finished; arguments and errors as for ``train``."""
+    """A training run that can be stepped, shown, saved and finished; arguments and errors as for :func:`train`."""
 
     def __init__(self, cfg: Config, model: ERRSeg, *, resume: bool):
         super().__init__(cfg, model)
@@ -37,7 +74,9 @@ class PlainTrainer(BaseTrainer):
         self.processes = self.accelerator.num_processes
         self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
-        self.trial = PeriodicEvaluation(cfg, model) if cfg.TEST.EVAL_PERIOD else None
+        if cfg.TEST.EVAL_PERIOD:
+            open_benchmarks(cfg)
+            self.evaluated = copy.deepcopy(model).cpu().requires_grad_(False)
         if cfg.MODEL.DISTILL.WEIGHTS:
             self.teacher = Teacher(cfg.MODEL.DISTILL.WEIGHTS, self.spec.vocabulary, model.device)
         state = self.prepare(resume=resume)
@@ -50,7 +89,14 @@ class PlainTrainer(BaseTrainer):
         self.restore(state, optimizer, self.accelerator.scaler)
         self.network.train()
         self.open(state)
-        tell_of_start(cfg, pairs, model.device, self.iteration)
+        logger.info(
+            "training on %d images of %s: iterations %d to %d of %d images each (%d processes × %d parts × %d), "
+            "precision %s (%s), TF32 %s, device %s",
+            *(len(pairs), self.spec.name, self.iteration, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH),
+            *(self.processes, cfg.SOLVER.ACCUMULATION_STEPS, images_at_a_time(cfg, self.processes)),
+            *resolve_precision(cfg.SOLVER.PRECISION, model.device),
+            *("allowed" if cfg.SOLVER.TF32 else "off", model.device),
+        )
         self._batches = iter(open_data(cfg, pairs, model.device, self.pictures))
         self._latest: Batch | None = None
 
@@ -71,27 +117,9 @@ class PlainTrainer(BaseTrainer):
         # random numbers (stochastic depth, dropout) follow from the position alone: nothing to save, nothing to restore
         set_seed(seed_of(self.cfg.SEED, self.iteration, self.accelerator.process_index) % 2**32)
         batches = [next(self._batches) for _ in range(self.cfg.SOLVER.ACCUMULATION_STEPS)]
-        self.damaged.note([problem for batch in batches for problem in batch.damaged])
+        self.skipped.add([problem for batch in batches for problem in batch.damaged])
         data_seconds = time.perf_counter() - start
-        loss = self._backward(batches)
-        told = self.accelerator.reduce(torch.stack([loss, torch.full_like(loss, signum)]), reduction="mean")
-        self.watch.settle()
-        lr = set_learning_rates(self.optimizer, self.cfg, self.iteration)
-        self._update_weights()
 
-        if self.scaler is not None:
-            told = torch.cat([told, self.scaler.scale(torch.ones_like(told[:1]))])
-        files = [path for batch in batches for path in batch.paths]
-        seconds = time.perf_counter() - start
-        self.watch.note(Iteration(self.iteration, files, loss, DeferredScalars(told), lr, seconds, data_seconds))
-        self.iteration += 1
-        self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
-        self._latest = batches[0]
-        asked_to_stop = self.watch.asked_to_stop if self.processes > 1 else signum
-        return (signum or signal.SIGTERM) if asked_to_stop else 0
-
-    def _backward(self, batches: list[Batch]) -> Tensor:
-        """Sum the gradients of an iteration's parts; return this process's loss, a scalar on the device."""
         total, num_pixels = torch.zeros((), device=self.model.device), None
         if not self.cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:  # else all parts have equally many
             num_pixels = mean_pixels([batch.labels for batch in batches], self.model, len(self.spec.vocabulary))
@@ -107,7 +135,21 @@ class PlainTrainer(BaseTrainer):
                 if self.scaler is not None:  # makes the gradients of a loss that is not finite so too: skips the step
                     loss = loss * (1 + 0 * loss.detach())
                 self.accelerator.backward(loss)
-        return total
+
+        means = self.accelerator.reduce(torch.stack([total, torch.full_like(total, signum)]), reduction="mean")
+        self.monitor.check()
+        lr = set_learning_rates(self.optimizer, self.cfg, self.iteration)
+        self._update_weights()
+        scale = [] if self.scaler is None else [self.scaler.scale(torch.ones_like(means[:1]))]
+        numbers = DeferredScalars(torch.cat([means, *scale]))
+        files = [path for batch in batches for path in batch.paths]
+        seconds = time.perf_counter() - start
+        self.monitor.pending = Iteration(self.iteration, files, total, numbers, lr, seconds, data_seconds)
+        self.iteration += 1
+        self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
+        self._latest = batches[0]
+        asked_to_stop = self.monitor.asked_to_stop if self.processes > 1 else signum
+        return (signum or signal.SIGTERM) if asked_to_stop else 0
 
     def _update_weights(self) -> None:
         if self.scaler is not None:
@@ -127,9 +169,11 @@ class PlainTrainer(BaseTrainer):
         return self._latest, predictions, self.spec.vocabulary
 
     def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
-        """Evaluate weights in a separate network."""
-        assert self.trial is not None
-        return self.trial(weights, self.iteration)
+        """Evaluate weights in a separate network: the training one keeps its mode, gradients and random numbers."""
+        self.evaluated.load_state_dict(weights)
+        results = evaluate(evaluation_cfg(self.cfg, self.iteration), self.evaluated.to(self.model.device))
+        self.evaluated.cpu()
+        return results
 
     def close(self) -> None:
         """Close files and loader processes, unwrap the model, and leave training mode."""

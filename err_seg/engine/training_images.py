@@ -1,7 +1,6 @@
 """Images of what the network predicts while it trains."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from err_seg.config import Config
 from err_seg.data import Batch
 from err_seg.modeling.layers import resize
 from err_seg.prediction.model import ERRSeg
-from err_seg.utils.images import save_image
 from err_seg.visualization.grid import sheet
 from err_seg.visualization.legend import add_legend
 from err_seg.visualization.overlay import legend_entries, overlay
@@ -51,10 +49,3 @@ def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Imag
         panels += [Image.fromarray(image), *(overlay(image, shown, names, legend=False) for shown in maps)]
     entries = legend_entries(np.stack([labels, predictions]), names)
     return add_legend(sheet(panels, 3, panels[0].size), entries)
-
-
-def save_comparison(image: Image.Image, cfg: Config, iterations: int) -> Path:
-    """Write ``OUTPUT_DIR/vis/iter_<iterations>.png``."""
-    path = Path(cfg.OUTPUT_DIR) / "vis" / f"iter_{iterations:07d}.png"
-    save_image(image, path)
-    return path

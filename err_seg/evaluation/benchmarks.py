@@ -10,7 +10,6 @@ import torch
 
 from err_seg.config import Config, ConfigError, network_settings
 from err_seg.data import DatasetSpec, SegmentationPairs, get_dataset
-from err_seg.data.failures import translate_errors
 from err_seg.evaluation import (
     BenchmarkResult,
     BoundaryConfusion,
@@ -25,14 +24,14 @@ from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import evaluation_views
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import Precision, resolve_precision
-from err_seg.utils.errors import EvaluationError
+from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.files import file_signature
 from err_seg.utils.fingerprint import fingerprint, weights_digest
 from err_seg.utils.processes import check_shared_folder, is_main_process, of_main_process, wait_for_all
 
 logger = logging.getLogger(__name__)
 
-GO_ON = "rerun the same command to continue (with --resume, if it trains first)"
+GO_ON = "rerun the same command (with --resume, if it trains first) to continue from there"
 
 
 def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:

@@ -1,11 +1,13 @@
-"""Disk errors that name the file, and sizes in readable form."""
+"""Disk errors that name the file, a log that raises them, and sizes in readable form."""
 
 import errno
+import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -36,9 +38,9 @@ def disk_error(error: BaseException | None) -> OSError | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _REFUSALS:
             return error
-        told = re.search(r"\(os error (\d+)\)", str(error))  # how libraries in Rust report it
-        if told and int(told[1]) in _REFUSALS:
-            return OSError(int(told[1]), os.strerror(int(told[1])))
+        code = re.search(r"\(os error (\d+)\)", str(error))  # how libraries in Rust report it
+        if code and int(code[1]) in _REFUSALS:
+            return OSError(int(code[1]), os.strerror(int(code[1])))
         error = error.__cause__ or error.__context__
     return None
 
@@ -46,6 +48,25 @@ def disk_error(error: BaseException | None) -> OSError | None:
 def is_disk_full(error: OSError) -> bool:
     """Whether a file could not be written because the disk is full."""
     return error.errno in _FULL
+
+
+class LogFile(logging.FileHandler):
+    """A log file that ends the run if it cannot be written, instead of printing a stack trace for every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise the disk's error.
+
+        Raises:
+            OSError: names the file.
+        """
+        error = sys.exc_info()[1]
+        if error is None or disk_error(error) is None:
+            super().handleError(record)
+            return
+        with suppress(OSError):
+            self.close()  # drops what it still holds; the next line opens the file again
+        with writing(self.baseFilename):
+            raise error
 
 
 def size_text(size: int) -> str:

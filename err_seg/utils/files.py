@@ -23,11 +23,11 @@ _tidied: set[Path] = set()  # folders that this process has looked through: once
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file aside, then rename it into place.
 
-    Yields a path in the same folder (a hidden name that ends in ".partial", so no reader takes it for the file; tell
-    writers that go by the suffix the format, or hand them an open file). When the block ends well, the file written
-    there replaces ``path`` in one step; when it raises, that file is removed and ``path`` is as before. Missing
-    folders are made. Threads and processes that write the same path do not disturb each other: the last one wins.
-    What killed processes left in the folder is removed, see :func:`remove_partial_files`.
+    Yields a path in the same folder, a hidden name that ends in ".partial". (Writers that choose the format by the
+    suffix need it as an argument, or an open file.) When the block succeeds, the file written there replaces ``path``
+    in one step; when it raises, that file is removed and ``path`` is as before. Missing folders are made. If several
+    threads or processes write the same path, the last one wins. What killed processes left in the folder is removed,
+    see :func:`remove_partial_files`.
 
         with atomic_write("image.png") as partial:
             image.save(partial, format="PNG")
@@ -47,7 +47,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             with writing(path):
                 yield partial
-            partial.chmod(0o666 & ~_umask())  # some writers make files that nobody else may read
+            partial.chmod(0o666 & ~_umask())  # some writers make files that other users may not read
             os.replace(partial, path)
         except BaseException as error:
             partial.unlink(missing_ok=True)
@@ -82,12 +82,12 @@ def _umask() -> int:
 def remove_partial_files(folder: str | os.PathLike[str]) -> bool:
     """Remove what killed processes left of :func:`atomic_write` in a folder, and nothing that is being written.
 
-    Whoever writes holds the folder's lock, shared, from before its file is there until after that is renamed. So when
-    the lock can be had exclusively, for a moment, all that was found before is nobody's. Where the file system has no
-    locks, files are nobody's that were not written to for a day.
+    A writer holds a shared lock on the folder from before its file exists until after that is renamed. So if the lock
+    can be taken exclusively, no process writes the files that were found before. Where the file system has no locks,
+    files that were not written to for a day are removed.
 
     Returns:
-        Whether none are left; ``False``: somebody is writing there at this moment.
+        Whether none are left; ``False`` if some process is writing there.
     """
     found = [path for path in Path(folder).glob(f".*{_PARTIAL_SUFFIX}") if path.is_file()]
     if found:
@@ -109,7 +109,7 @@ def try_lock(descriptor: int | None, *, shared: bool = False) -> bool | None:
         shared: let others have shared locks at the same time.
 
     Returns:
-        Whether it is locked now; ``False``: somebody else has it; ``None``: there are no locks here.
+        Whether it is locked now; ``False``: another process holds the lock; ``None``: there are no locks here.
     """
     try:
         import fcntl
@@ -159,19 +159,17 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def read_blocks(path: str | os.PathLike[str]) -> Iterator[bytes]:
-    """Yield a file's content in pieces."""
+def hash_file(path: str | os.PathLike[str], digest: "hashlib._Hash | hashlib.blake2b") -> str:
+    """Add a file's content to a new hash of :mod:`hashlib`; return the hash in hexadecimal digits."""
     with open(path, "rb") as stream:
         while block := stream.read(_BLOCK):
-            yield block
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return a file's SHA-256 in hexadecimal digits."""
-    digest = hashlib.sha256()
-    for block in read_blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
+    return hash_file(path, hashlib.sha256())
 
 
 def file_signature(path: str | os.PathLike[str]) -> list[int]:

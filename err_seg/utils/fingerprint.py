@@ -1,8 +1,8 @@
-"""What identifies an image, a set of weights and a setting, wherever results are kept, reused or told apart.
+"""What identifies an image, a set of weights and a setting, wherever results are kept, reused or compared.
 
 ================  ==================================================================================================
 an image          :func:`file_digest` of its content. :func:`file_signature` of its file may spare the digest: if it
-                  equals an earlier :func:`is_settled` one of the same path, nobody has written to the file since.
+                  equals an earlier :func:`is_settled` one of the same path, the file was not written to since.
 a set of weights  :func:`weights_digest` of its tensors, by name; ``weights_file_digest`` of a file.
 a setting         :func:`fingerprint` of everything that results depend on, as JSON-able facts.
 ================  ==================================================================================================
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from err_seg.utils.files import read_blocks
+from err_seg.utils.files import hash_file
 
 RESULT_FORMAT = 2
 """Version of results. Raise it whenever the same image, weights and settings would give another result, or a file of
@@ -81,10 +81,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for block in read_blocks(path):
-        digest.update(block)
-    return digest.hexdigest()
+    return hash_file(path, hashlib.blake2b(digest_size=_DIGEST_BYTES))
 
 
 def is_settled(signature: list[int]) -> bool:

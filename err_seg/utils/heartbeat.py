@@ -1,8 +1,8 @@
-"""Processes that work together watch one another, so that none waits for a process that is lost.
+"""Peer monitoring: processes that work together notice when one of them is lost, and none waits for it.
 
 Every process has a connection to process 0, which passes messages on. When a process ends, its connection closes; when
-a machine goes down, its signs of life stop. :func:`meet` waits, even for days, as long as all other processes are
-alive, and no longer.
+a machine goes down, its heartbeats stop. :func:`meet` waits, even for days, as long as all other processes are alive,
+and no longer.
 """
 
 import logging
@@ -20,15 +20,15 @@ import torch.distributed as dist
 
 logger = logging.getLogger(__name__)
 
-# the time between two signs of life, and the time without any after which a process counts as lost; the second is long,
+# the time between two heartbeats, and the time without any after which a process counts as lost; the second is long,
 # since a process that swaps, or holds Python's lock, is not lost yet
 BEAT_SECONDS, SILENCE_SECONDS = 5.0, 120.0
-# after the news of a loss, the time until a process is ended by force: it may hang in a library, or still be writing
+# after a loss is reported, the time until a process is ended by force: it may hang in a library, or still be writing
 # what can be kept, such as a checkpoint
 GRACE_SECONDS = 30.0
-# how long after an error of communication the news that explains it may come: a lost process's loader processes, which
-# also hold its connection, notice its end only after 5 seconds
-NEWS_SECONDS = 20.0
+# how long after an error of communication the report of the loss behind it may come: a lost process's loader processes,
+# which also hold its connection, notice its end only after 5 seconds
+REPORT_SECONDS = 20.0
 
 BEAT, HERE, GO, LEFT, FAILED, GONE = b"beat", b"here", b"go", b"left", b"failed", b"gone"
 ENDS = {
@@ -43,7 +43,7 @@ class LostProcessError(RuntimeError):
 
 
 class Heartbeat:
-    """What this process knows of the others. All processes must create theirs at the same time.
+    """The connections of this process to the others. All processes must create theirs at the same time.
 
     Args:
         on_loss: called with a sentence when another process is lost; only one process of each machine calls it, and
@@ -60,7 +60,7 @@ class Heartbeat:
         self.rank, self.processes = dist.get_rank(), dist.get_world_size()
         self._on_loss = on_loss
         self.loss, self._lost = "", -1
-        self._told = threading.Lock()
+        self._reported = threading.Lock()
         self._stopped = threading.Event()
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._here: set[int] = set()
@@ -89,15 +89,15 @@ class Heartbeat:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             return False
         try:
-            return self._answers.get(timeout=NEWS_SECONDS) != GO
+            return self._answers.get(timeout=REPORT_SECONDS) != GO
         except queue.Empty:
             return False
 
-    def tell(self) -> None:
-        """Say which process is lost, once, in one process of each machine."""
+    def report(self) -> None:
+        """Call ``on_loss``, once, in one process of each machine."""
         first = self.rank - int(os.environ.get("LOCAL_RANK", self.rank))
-        teller = first + 1 if self._lost == first else first
-        if self._told.acquire(blocking=False) and self.rank == teller:
+        reporter = first + 1 if self._lost == first else first
+        if self._reported.acquire(blocking=False) and self.rank == reporter:
             self._on_loss(self.loss)
 
     def stop(self, *, failed: bool) -> None:
@@ -136,7 +136,7 @@ class Heartbeat:
         while len(peers) < self.processes - 1:
             try:
                 connection = listener.accept()
-                # a stranger that found the port may send nothing, or too much
+                # some other program that found the port may send nothing, or too much
                 message = connection.recv_bytes(len(key) + 16) if connection.poll(BEAT_SECONDS) else b""
             except (OSError, EOFError):
                 continue
@@ -146,7 +146,7 @@ class Heartbeat:
                 connection.close()
 
     def _listen(self) -> None:
-        """Receive messages and send signs of life, until the process ends."""
+        """Receive messages and send heartbeats, until the process ends."""
         silence = dict.fromkeys(self._connections, 0.0)
         before = beaten = time.monotonic()
         while self._connections and not self._stopped.is_set():
@@ -179,7 +179,7 @@ class Heartbeat:
         elif message in ENDS:
             del self._connections[rank]
             self._lose(rank, ENDS[message])
-        elif message != BEAT:  # news of a loss, which process 0 passes on
+        elif message != BEAT:  # a loss, which process 0 passes on
             lost, _, how = message.decode().partition(" ")
             self._lose(int(lost), how)
 
@@ -192,7 +192,7 @@ class Heartbeat:
                 self._send(GO)
 
     def _lose(self, rank: int, how: str) -> None:
-        """Record the first process that is lost, pass the news on, and end this process soon."""
+        """Record the first process that is lost, inform the others, and end this process soon."""
         if self.loss or self._stopped.is_set():
             return
         self._lost, self.loss = rank, f"process {rank} {how}"
@@ -202,14 +202,14 @@ class Heartbeat:
         if self.rank == 0:
             self._send(f"{rank} {how}".encode())
         if how != ENDS[FAILED]:  # that one reports its own error; others may soon, for the same reason
-            self.tell()
+            self.report()
         end = threading.Timer(GRACE_SECONDS, self._end)
         end.daemon = True
         end.start()
 
     def _end(self) -> None:
         if not self._stopped.is_set():
-            self.tell()
+            self.report()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
@@ -228,12 +228,12 @@ _peers: Heartbeat | None = None
 
 
 def start(on_loss: Callable[[str], None]) -> None:
-    """Let the processes of the default group watch one another (see :class:`Heartbeat`); all must call this."""
+    """Start peer monitoring in the default group of processes (see :class:`Heartbeat`); all must call this."""
     global _peers
     try:
         _peers = Heartbeat(on_loss)
     except OSError as error:
-        logger.warning("no process will hear when another one is gone, and all wait for it until time is up: %s", error)
+        logger.warning("peer monitoring is off; lost processes are noticed only at the collective timeout: %s", error)
 
 
 def meet() -> None:
@@ -262,7 +262,7 @@ def explains(error: RuntimeError) -> bool:
     """Whether the loss of another process caused an error; if so, the loss has been reported."""
     if _peers is None or not _peers.explains(error):
         return False
-    _peers.tell()
+    _peers.report()
     return True
 
 

@@ -1,8 +1,8 @@
 """The processes that divide a job: which one this is, and what they exchange.
 
 Training and evaluation communicate through torch.distributed, and wait by :mod:`err_seg.utils.heartbeat`. The processes
-of a prediction exchange nothing before they are done. Until then, what the launcher (torchrun, accelerate launch) tells
-each of them is enough.
+of a prediction exchange nothing before they are done. Until then, the environment variables that the launcher
+(torchrun, accelerate launch) sets are enough.
 """
 
 import os

@@ -18,7 +18,7 @@ from err_seg.data import (
     unregister,
 )
 from err_seg.engine import evaluate
-from err_seg.engine.step import training_transform
+from err_seg.engine.run_setup import training_transform
 from err_seg.evaluation.results import load_results
 from err_seg.visualization.colors import class_colors
 from tests.helpers.toy import VOCABULARY, liven

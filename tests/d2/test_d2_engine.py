@@ -21,7 +21,7 @@ pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what
 pytestmark = pytest.mark.d2
 
 import err_seg.d2 as d2
-from err_seg.d2 import training
+from err_seg.d2 import trainer as d2_trainer
 
 WITH = ("--engine", "detectron2")
 STOCHASTIC = ("MODEL.ESCF.DROP_PATH", 0.5, "SOLVER.MAX_ITER", 20, "SOLVER.CHECKPOINT_PERIOD", 7)
@@ -96,9 +96,9 @@ def test_clipping_schedule_determinism_and_evaluation_are_the_plain_engines(trai
 def test_best_result_survives_a_stop(run_cfg, tmp_path, monkeypatch):
     figures = iter((5.0, 3.0, 4.0))
     monkeypatch.setattr("err_seg.engine.periodic_eval.mean_metric", lambda results, name: next(figures))
-    training.train(run_cfg("SOLVER.MAX_ITER", 2, "TEST.EVAL_PERIOD", 2))
+    d2_trainer.train(run_cfg("SOLVER.MAX_ITER", 2, "TEST.EVAL_PERIOD", 2))
     best = open_checkpoint(tmp_path / "out/model_best.safetensors").weights
-    training.train(run_cfg("SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 2), resume=True)
+    d2_trainer.train(run_cfg("SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 2), resume=True)
     kept = open_checkpoint(tmp_path / "out/model_best.safetensors").weights
     assert all(torch.equal(kept[name], best[name]) for name in best)
 
@@ -122,7 +122,7 @@ def test_poly_schedule_is_that_of_detectron2s_project(toy_cfg, toy_model):
 
 def test_stopped_run_goes_on_where_it_was(train_net, tmp_path, monkeypatch):
     assert train_net(*WITH, *STOCHASTIC, "LOG.PERIOD", 3, *in_out(tmp_path, "straight"))[0] == 0
-    seed = d2.course.TrainerHook.before_step
+    seed = d2.hooks.TrainerHook.before_step
 
     def stop_in_iteration_10(hook):
         seed(hook)
@@ -131,7 +131,7 @@ def test_stopped_run_goes_on_where_it_was(train_net, tmp_path, monkeypatch):
 
     arguments = (*WITH, *STOCHASTIC, "LOG.PERIOD", 3, "DATALOADER.NUM_WORKERS", 2, *in_out(tmp_path, "stopped"))
     with monkeypatch.context() as patch:
-        patch.setattr(d2.course.TrainerHook, "before_step", stop_in_iteration_10)
+        patch.setattr(d2.hooks.TrainerHook, "before_step", stop_in_iteration_10)
         status, _, errors = train_net(*arguments)
     assert status == 143
     assert "stopped after 11 iterations" in errors
@@ -147,7 +147,7 @@ def test_stopped_run_goes_on_where_it_was(train_net, tmp_path, monkeypatch):
 
 def test_damaged_pairs_are_passed_over_as_by_the_plain_engine(damaged_cfg, tmp_path):
     plain_train(damaged_cfg(*in_out(tmp_path, "plain")))
-    training.train(damaged_cfg(*in_out(tmp_path, "detectron2"), "DATALOADER.NUM_WORKERS", 2))
+    d2_trainer.train(damaged_cfg(*in_out(tmp_path, "detectron2"), "DATALOADER.NUM_WORKERS", 2))
     plain, other = tmp_path / "plain", tmp_path / "detectron2"
     assert metrics(other, "total_loss") == pytest.approx(metrics(plain, "total_loss"), rel=1e-6)
     assert (other / "damaged.txt").read_text() == (plain / "damaged.txt").read_text()
@@ -158,17 +158,17 @@ def test_damaged_pair_ends_training_and_evaluation_with_one_sentence(damaged_cfg
     with pytest.raises(
         TrainingError, match=r"^[^\n]*p[37]\.png: [^\n]*checkpoint[^\n]*SKIP_DAMAGED True[^\n]* --resume$"
     ):
-        training.train(cfg)
+        d2_trainer.train(cfg)
     plain_train(damaged_cfg(*in_out(tmp_path, "trained"), "SOLVER.MAX_ITER", 1))
     weights = str(tmp_path / "trained/model_final.safetensors")
     again = damaged_cfg("DATASETS.TEST", ["damaged_train"], "MODEL.WEIGHTS", weights, "DATALOADER.NUM_WORKERS", 1)
     with pytest.raises(EvaluationError, match=r"^[^\n]*p3\.png: [^\n]*; nothing of this evaluation is kept[^\n]*$"):
-        training.evaluate(again)
+        d2_trainer.evaluate(again)
 
 
 def test_killed_loader_process_ends_training_with_one_sentence(run_cfg, tmp_path, monkeypatch):
     cfg = run_cfg("DATALOADER.NUM_WORKERS", 2, "SOLVER.MAX_ITER", 12)
-    seed = d2.course.TrainerHook.before_step
+    seed = d2.hooks.TrainerHook.before_step
 
     def kill_in_iteration_3(hook):
         seed(hook)
@@ -176,12 +176,12 @@ def test_killed_loader_process_ends_training_with_one_sentence(run_cfg, tmp_path
             kill_a_loader_process()
 
     with monkeypatch.context() as patch:
-        patch.setattr(d2.course.TrainerHook, "before_step", kill_in_iteration_3)
+        patch.setattr(d2.hooks.TrainerHook, "before_step", kill_in_iteration_3)
         with pytest.raises(
-            TrainingError, match=r"^a loader process .*; the last good checkpoint is .*iter_\d+\. Then --re"
+            TrainingError, match=r"^a loader process .*; the last good checkpoint is .*iter_\d+\. Then rerun with --re"
         ):
-            training.train(cfg)
-    training.train(cfg, resume=True)
+            d2_trainer.train(cfg)
+    d2_trainer.train(cfg, resume=True)
     assert metrics(tmp_path / "out", "iteration") == list(range(12))
 
 
@@ -235,7 +235,7 @@ def test_nothing_to_evaluate(train_net, tmp_path, monkeypatch):
 
 def test_resumed_run_takes_the_configurations_learning_rate_and_says_so(run_cfg, tmp_path, caplog):
     rates = {}
-    for name, train in {"detectron2": training.train, "plain": plain_train}.items():
+    for name, train in {"detectron2": d2_trainer.train, "plain": plain_train}.items():
         out = in_out(tmp_path, name)
         train(run_cfg("SOLVER.MAX_ITER", 2, *out))
         caplog.clear()
@@ -258,13 +258,13 @@ def test_failure_in_the_last_iteration_leaves_no_final_weights(run_cfg, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(step, "segmentation_loss", lambda *a, **k: segmentation_loss(*a, **k) * next(losses))
         with pytest.raises(TrainingError, match=r"images .*p\d\.png.*SOLVER\.BASE_LR"):
-            training.train(cfg)
+            d2_trainer.train(cfg)
     final = tmp_path / "out/model_final.safetensors"
     assert not final.exists()
-    training.train(cfg, resume=True)
+    d2_trainer.train(cfg, resume=True)
     assert final.exists()
     final.unlink()  # as a kill just before it was written would
-    training.train(cfg, resume=True)
+    d2_trainer.train(cfg, resume=True)
     assert final.exists()
 
 
@@ -277,14 +277,14 @@ def test_weights_that_are_not_finite_are_not_saved(run_cfg, tmp_path, monkeypatc
 
     monkeypatch.setattr(torch.optim.AdamW, "step", break_a_weight)
     with pytest.raises(TrainingError, match="weights are not finite"):
-        training.train(run_cfg("SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 1))
+        d2_trainer.train(run_cfg("SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 1))
     assert not [*(tmp_path / "out").glob("**/*.safetensors")]
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("SOLVER.STEPS", (10,)), "SOLVER.STEPS does not count"),
+        (("SOLVER.STEPS", (10,)), "SOLVER.STEPS has no effect"),
         (("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"), "SOLVER.LR_SCHEDULER_NAME must be one of"),
         (("SOLVER.AMP.ENABLED", True, "SOLVER.PRECISION", "bf16"), "SOLVER.AMP.ENABLED contradicts"),
         (("DATASETS.TRAIN", ()), "DATASETS.TRAIN must be"),
@@ -325,7 +325,7 @@ def test_precision_and_recomputation_count(run_cfg, tmp_path):
         "bf16": ("SOLVER.PRECISION", "bf16"),
     }.items():
         cfg = run_cfg(*options, "OUTPUT_DIR", str(tmp_path / name), "SOLVER.MAX_ITER", 2, "DATASETS.TEST", [])
-        training.train(cfg)
+        d2_trainer.train(cfg)
         losses[name] = metrics(tmp_path / name, "total_loss")
     assert losses["recomputed"] == pytest.approx(losses["fp32"], rel=1e-6)
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)

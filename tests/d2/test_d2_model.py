@@ -79,7 +79,7 @@ def test_parts_run_by_themselves(cfg):
 @pytest.mark.parametrize("clip", ["toy_clip.json", "toy_vit.json"])
 def test_backbone_serves_another_head(clip, cfg):
     is_vit = clip == "toy_vit.json"
-    cfg.MODEL.CLIP.NAME = str(REPOSITORY / "tests" / clip)
+    cfg.MODEL.CLIP.NAME = str(REPOSITORY / "tests/helpers" / clip)
     cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
     cfg.MODEL.SEM_SEG_HEAD.NAME = "SemSegFPNHead"
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["f4"] if is_vit else ["f1", "f2", "f3", "f4"]

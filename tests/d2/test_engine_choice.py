@@ -60,7 +60,7 @@ def test_auto_asks_whether_detectron2_can(monkeypatch, toy_cfg):
 def test_nothing_but_its_own_package_imports_detectron2():
     program = (
         "import pkgutil, sys, err_seg, err_seg.engine\n"
-        "for package in ('engine', 'data', 'evaluation', 'inference', 'modeling'):\n"
+        "for package in ('engine', 'data', 'evaluation', 'jobs', 'modeling', 'prediction'):\n"
         "    for module in pkgutil.iter_modules([f'err_seg/{package}']):\n"
         "        try:\n"
         "            __import__(f'err_seg.{package}.{module.name}')\n"

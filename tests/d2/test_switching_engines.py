@@ -14,9 +14,9 @@ pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what
 pytestmark = pytest.mark.d2
 
 import err_seg.d2 as d2
-from err_seg.d2 import training
+from err_seg.d2 import trainer as d2_trainer
 
-ENGINES = {"plain": run, "detectron2": training.train}
+ENGINES = {"plain": run, "detectron2": d2_trainer.train}
 LONG = ("MODEL.ESCF.DROP_PATH", 0.5, "SOLVER.MAX_ITER", 16, "SOLVER.CHECKPOINT_PERIOD", 5, "LOG.PERIOD", 3)
 LONG += ("TEST.EVAL_PERIOD", 4)
 
@@ -24,7 +24,7 @@ LONG += ("TEST.EVAL_PERIOD", 4)
 def stop_either_after(monkeypatch, iterations):
     """Make the next run of either engine end after so many iterations, as a kill would, saving nothing."""
     stop_after(monkeypatch, iterations)
-    before_step, begun = d2.course.TrainerHook.before_step, []
+    before_step, begun = d2.hooks.TrainerHook.before_step, []
 
     def counted(hook):
         if len(begun) == iterations:
@@ -32,7 +32,7 @@ def stop_either_after(monkeypatch, iterations):
         begun.append(None)
         before_step(hook)
 
-    monkeypatch.setattr(d2.course.TrainerHook, "before_step", counted)
+    monkeypatch.setattr(d2.hooks.TrainerHook, "before_step", counted)
 
 
 def assert_same_files(first, second):
@@ -100,7 +100,7 @@ def test_run_of_version_0_1_with_detectron2_goes_on(run_cfg, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         stop_either_after(patch, 5)
         with pytest.raises(KeyboardInterrupt):
-            training.train(cfg)
+            d2_trainer.train(cfg)
     state = training_state(out, 4)
     trainer = d2.Trainer(cfg)
     trainer.resume_or_load()
@@ -127,7 +127,7 @@ def test_new_run_sets_the_checkpoints_of_an_earlier_one_aside(run_cfg, tmp_path,
     out, cfg = tmp_path / "out", run_cfg("SOLVER.MAX_ITER", 2)
     ENGINES[first](cfg)
     (out / "last_checkpoint").write_text("model_0000003.pth")
-    training.train(run_cfg("SOLVER.MAX_ITER", 1))
+    d2_trainer.train(run_cfg("SOLVER.MAX_ITER", 1))
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["iter_0000001"]
     assert (out / "checkpoints.old-1/iter_0000002").is_dir()
     assert (out / "last_checkpoint.old").is_file()

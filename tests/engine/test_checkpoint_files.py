@@ -54,7 +54,7 @@ def test_damage_is_found_wherever_it_is(tmp_path, model, caplog, file, harm):
     else:
         damaged.write_bytes(content if harm == "changed" else content[: len(content) // 2])
     assert checkpoints.load_newest(model).iteration == 1
-    assert "passing over a damaged checkpoint" in caplog.text
+    assert "skipping a damaged checkpoint" in caplog.text
     assert str(damaged.parent) in caplog.text
     assert (model.weight == 1).all()
     checkpoints.tidy(1)

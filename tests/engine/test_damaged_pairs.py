@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from err_seg.engine.skipped_samples import DamagedPairs
+from err_seg.engine.skipped_samples import SkippedSamples
 from tests.helpers.training import assert_same_weights, metrics, run, stop_after
 
 
@@ -29,7 +29,7 @@ def test_run_with_damaged_pairs_resumes_bit_by_bit_and_lists_them_once(
         str(tmp_path / "damaged_train/images/p3.png"),
         str(tmp_path / "damaged_train/labels/p7.png"),
     ]
-    assert "passing over" not in caplog.text, "they were told of before the run was stopped"
+    assert "skipping" not in caplog.text, "they were reported before the run was stopped"
 
 
 def test_new_run_begins_a_new_list(damaged_cfg, tmp_path):
@@ -41,14 +41,14 @@ def test_new_run_begins_a_new_list(damaged_cfg, tmp_path):
 
 
 def test_pairs_are_counted_and_told_of_once_by_whichever_process(tmp_path, caplog):
-    first, second = DamagedPairs(tmp_path), DamagedPairs(tmp_path)
-    first.note([])
+    first, second = SkippedSamples(tmp_path), SkippedSamples(tmp_path)
+    first.add([])
     assert not (tmp_path / "damaged.txt").exists()
     with caplog.at_level(logging.WARNING):
-        first.note(["a.png: cut\nshort", "b.png: empty", "b.png: empty"])
-        second.note(["b.png: empty", "c.png: empty"])
-        second.note(["a.png: cut\nshort"])
+        first.add(["a.png: cut\nshort", "b.png: empty", "b.png: empty"])
+        second.add(["b.png: empty", "c.png: empty"])
+        second.add(["a.png: cut\nshort"])
     assert (tmp_path / "damaged.txt").read_text() == "a.png: cut short\nb.png: empty\nc.png: empty\n"
-    assert caplog.text.count("passing over a damaged pair") == 3
+    assert caplog.text.count("skipping a damaged pair") == 3
     assert f"damaged pairs so far: 2, listed in {tmp_path / 'damaged.txt'}" in caplog.text
     assert "damaged pairs so far: 3" in caplog.text

@@ -54,7 +54,7 @@ def test_training_names_the_file_and_the_newest_checkpoint_and_resumes(
             run(cfg)
     assert str(path) in str(stop.value)
     assert "No space left on device" in str(stop.value)
-    assert f"the last good checkpoint is {output / 'checkpoints/iter_0000002'}. Make space" in str(stop.value)
+    assert f"the last good checkpoint is {output / 'checkpoints/iter_0000002'}. Free some space" in str(stop.value)
     assert str(stop.value).endswith("--resume")
     (disk / "ballast").unlink(missing_ok=True)
     if path.is_symlink():
@@ -71,7 +71,7 @@ def test_what_tensorboards_thread_cannot_write_ends_the_run_and_prints_no_stack_
     (tmp_path / "out/tensorboard").symlink_to(disk)
     fill_after(monkeypatch, 3, fill)
     with pytest.raises(
-        TrainingError, match=r"cannot write .*out/tensorboard: No space left.*iter_000000[24]\. Make space"
+        TrainingError, match=r"cannot write .*out/tensorboard: No space left.*iter_000000[24]\. Free some space"
     ):
         run(run_cfg("LOG.TENSORBOARD", True, "VIS_PERIOD", 1))
     assert "Traceback" not in capfd.readouterr().err
@@ -110,7 +110,8 @@ def test_evaluation_keeps_what_is_done_and_goes_on(run_cfg, toy_model, small_dis
     with pytest.raises(EvaluationError) as stop:
         evaluate(cfg, model)
     assert f"cannot write {disk / 'out/inference/toy_val' / file}: No space left on device" in str(stop.value)
-    assert "4 images of toy_val are done and kept. Make space there and rerun the same command" in str(stop.value)
+    kept = "4 images of toy_val are done and kept"
+    assert f"{kept}. Free some space there, then rerun the same command" in str(stop.value)
     (disk / "ballast").unlink()
     seen = []
     model.encoder.register_forward_pre_hook(lambda *_: seen.append(None))

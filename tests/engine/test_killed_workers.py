@@ -16,9 +16,9 @@ import torch
 from err_seg.data import ImageReadError, SegmentationPairs, WorkerError, get_dataset, register, spec_from_dict
 from err_seg.data.loader import training_loader
 from err_seg.data.transforms import TrainingTransform
-from err_seg.data.workers import start_worker, worker_failures
 from err_seg.engine import EvaluationError, TrainingError, evaluate
 from err_seg.engine.trainer import PlainTrainer
+from err_seg.utils.errors import start_worker, worker_failures
 from tests.helpers.processes import kill_a_loader_process
 from tests.helpers.training import assert_same_weights, command, declaration, environment, run, wait_for
 
@@ -36,7 +36,7 @@ def test_training_names_the_newest_checkpoint_and_resumes(run_cfg, tmp_path, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(PlainTrainer, "step", killing)
-        newest = r"the last good checkpoint is .*/iter_\d+\. Then --resume"
+        newest = r"the last good checkpoint is .*/iter_\d+\. Then rerun with --resume"
         with pytest.raises(TrainingError, match=rf"^a loader process .* DATALOADER\.NUM_WORKERS; {newest}$") as stop:
             run(cfg)
     assert stop.value.alone
@@ -142,7 +142,8 @@ def test_damaged_image_is_named_without_the_processs_stack_trace(run_cfg, tmp_pa
     assert "DATALOADER.SKIP_DAMAGED True" in str(stop.value)
     with pytest.raises(EvaluationError) as stop:
         evaluate(run_cfg("DATASETS.TEST", ["damaged_train"], "DATALOADER.NUM_WORKERS", workers), model_of(cfg))
-    assert "3 images of damaged_train are done and kept. Mend that file and rerun" in str(stop.value)
+    kept = "3 images of damaged_train are done and kept"
+    assert f"{kept}. Fix or remove the file, then rerun the same command" in str(stop.value)
 
 
 def model_of(cfg):
@@ -178,7 +179,7 @@ def test_a_process_that_is_killed_while_it_hands_over_a_batch_is_told_of(monkeyp
         raise ConnectionResetError(104, "Connection reset by peer")
 
     monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data", lost)
-    monkeypatch.setattr("err_seg.data.workers.SECONDS_TO_DIE", 0.1)
+    monkeypatch.setattr("err_seg.utils.errors.SIGNAL_SECONDS", 0.1)
     loader = torch.utils.data.DataLoader([1, 2], num_workers=1)
     with pytest.raises(WorkerError, match="a loader process ended unexpectedly"), worker_failures():
         next(iter(loader))

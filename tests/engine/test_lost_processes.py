@@ -29,7 +29,7 @@ from err_seg.utils import heartbeat
 from tests.helpers.processes import join, start_machines
 from tests.helpers.training import wait_for
 
-GO_ON = "the same command does the evaluation where it was"
+GO_ON = "the same command evaluates from where it stopped"
 GONE = "is gone: it was killed, or its machine went down"
 
 
@@ -108,7 +108,7 @@ def translate_errors(errors):
 def test_killed_process_ends_the_training_with_one_sentence(work_with, tmp_path, capfd):
     assert work_with("training", eval_only=False) == 137
     newest = f"the last good checkpoint is {tmp_path}/out/checkpoints/iter_0000002"
-    expected = f"[process 0] error: process 1 {GONE}; {newest}; {GO_ON}, and with --resume continues with the training"
+    expected = f"[process 0] error: process 1 {GONE}; {newest}; {GO_ON}; with --resume it continues the training"
     assert translate_errors(capfd.readouterr().err) == [expected]
 
 

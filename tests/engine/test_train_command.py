@@ -13,13 +13,13 @@ def test_trains_then_evaluates_then_evaluates_the_file(train_net, tmp_path):
     assert status == 0
     assert "| toy_val" in output
     assert "copypaste: Task: sem_seg" in output
-    assert "These figures mean nothing" in output
+    assert "These metrics mean nothing" in output
     results = json.loads((tmp_path / "out/results.json").read_text())["benchmarks"]["toy_val"]
     final = tmp_path / "out/model_final.safetensors"
     assert results["settings"]["weights"] == str(final)
     status, output, _ = train_net("--eval-only", "MODEL.WEIGHTS", final, "OUTPUT_DIR", tmp_path / "again")
     assert status == 0
-    assert "These figures mean nothing" not in output
+    assert "These metrics mean nothing" not in output
     again = json.loads((tmp_path / "again/results.json").read_text())["benchmarks"]["toy_val"]
     assert again["metrics"] == results["metrics"]
     assert again["settings"]["source"]["sha256"] == file_sha256(final)

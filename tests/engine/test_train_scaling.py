@@ -156,7 +156,7 @@ def test_host_waits_for_nothing_in_an_iteration(run_cfg, monkeypatch, scaled, fu
         with NoWaiting():
             training.step()
             training.step()
-        training.watch.settle()
+        training.monitor.check()
         with pytest.raises(AssertionError, match="waits"), NoWaiting():
             torch.ones(1).item()
     assert metrics(Path(cfg.OUTPUT_DIR), "iteration") == [0, 1, 2]

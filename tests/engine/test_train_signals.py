@@ -9,8 +9,8 @@ import pytest
 import err_seg
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.checkpoints import read_checkpoint_folder
-from err_seg.engine.signals import stop_request
 from err_seg.engine.trainer import PlainTrainer
+from err_seg.utils.signals import StopRequest, handling_stop_signals
 from tests.helpers.toy import REPOSITORY
 from tests.helpers.training import assert_same_weights, command, environment, metrics, run, wait_for
 
@@ -42,7 +42,8 @@ def test_signal_saves_between_iterations_and_resuming_goes_on_exactly(run_cfg, t
 
 
 def test_loader_processes_leave_signals_to_the_training_process():
-    with stop_request() as stop:
+    stop = StopRequest()
+    with handling_stop_signals(stop):
         child = os.fork()
         if child == 0:
             os.kill(os.getpid(), signal.SIGTERM)

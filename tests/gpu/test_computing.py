@@ -95,7 +95,7 @@ def training(cfg):
     """Begin a training run, to be stepped by hand."""
     with tf32(cfg.SOLVER.TF32), closing(PlainTrainer(cfg, build_model(cfg), resume=False)) as run:
         yield run
-        run.watch.settle()
+        run.monitor.check()
 
 
 def losses(cfg):
@@ -169,7 +169,7 @@ def test_profile(trial, lines):
             if not trial.rehearsal:
                 torch.cuda.synchronize(trial.device)
             seconds = time.perf_counter() - start
-        run.watch.settle()
+        run.monitor.check()
     on = "cpu" if trial.rehearsal else "device"
     events = sorted(profiler.key_averages(), key=lambda e: getattr(e, f"self_{on}_time_total"), reverse=True)
     busy = sum(getattr(event, f"self_{on}_time_total") for event in events) / 1e6

@@ -8,13 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
+from err_seg.utils.errors import DamagedFileError
 from err_seg.utils.files import atomic_write
 
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-
-
-class DamagedFileError(ValueError):
-    """An image or label map that cannot be used; the message names the file and what is wrong with it."""
 
 
 @contextmanager

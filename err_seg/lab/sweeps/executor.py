@@ -6,7 +6,6 @@ long as its process lives, even if the sweep itself was killed, so that any numb
 """
 
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -21,6 +20,7 @@ from err_seg.lab.sweeps.display import Display
 from err_seg.lab.sweeps.plan import Run
 from err_seg.lab.sweeps.run_steps import Step, Workers
 from err_seg.utils.files import try_lock
+from err_seg.utils.signals import handling_stop_signals
 
 SECONDS_BETWEEN_LOOKS = 1.0
 LINES_SHOWN = 4
@@ -89,7 +89,7 @@ def work_through(
         return failed
 
     with (
-        _listening(stop),
+        handling_stop_signals(stop),
         display.whole(title, len(runs), len(runs) - len(missing)) as advance,
         ThreadPoolExecutor(workers.jobs) as pool,
     ):
@@ -178,17 +178,6 @@ def _claim(folder: Path) -> Iterator[int | None]:
         yield None if try_lock(descriptor) is False else descriptor
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _listening(stop: Stop) -> Iterator[None]:
-    """Hand SIGTERM and Ctrl-C to ``stop`` during a ``with`` block."""
-    handlers = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
 
 
 def _tail(output: Path) -> str:
