@@ -13,12 +13,11 @@ Exit status: 0 written and equal to the network; 1 not equal; 2 wrong options, n
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from err_seg.commands.options import add_model_options, command_parser
+from err_seg.commands.options import add_model_options, command_parser, complain
 
 ENDINGS = {".onnx": ("fp32", "fp16"), ".pt2": ("fp32",)}  # and the precisions of such files
 
@@ -69,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write(model, arguments.file)
         parity = check(model, arguments.file)
     except (ValueError, OSError, export.ExportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return complain(error, 2)
     size = arguments.file.stat().st_size / 1e6
     print(
         f"{arguments.file}: {size:.1f} MB; compared in {parity.cases} cases: probabilities differ by at most "
@@ -78,6 +76,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{parity.time_ratio:.2f} of the network's time on this processor"
     )
     if not parity.holds:
-        print("error: the file's results differ from the network's; do not use it", file=sys.stderr)
-        return 1
+        return complain("the file's results differ from the network's; do not use it", 1)
     return 0

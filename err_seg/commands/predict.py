@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import add_model_options, add_words_options, command_parser, positive
+from err_seg.commands.options import add_model_options, add_words_options, command_parser, complain, positive
 from err_seg.config.constants import FORMATS
 
 if TYPE_CHECKING:
@@ -240,9 +240,3 @@ def finish(report: "Report", job: "Job") -> int:
     for message in (*(problem.message for problem in report.problems), *(f"{reason}; {again}" for reason in failed)):
         print(f"error: {message}", file=sys.stderr)
     return 3 if failed else 1 if report.problems else 0
-
-
-def complain(message: object, status: int) -> int:
-    """Print an error and return the exit status."""
-    print(f"error: {message}", file=sys.stderr)
-    return status
