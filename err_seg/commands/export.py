@@ -14,7 +14,6 @@ Exit status: 0 written and equal to the network; 1 not equal; 2 wrong options, n
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from err_seg.commands.options import add_model_options, command_parser, complain
@@ -49,9 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from err_seg.jobs import split_names
 
     precision = arguments.precision
-    write, check = export.export_program, export.check_program
-    if arguments.file.suffix == ".onnx":
-        write, check = partial(export.export_onnx, precision=precision), partial(export.check_onnx, precision=precision)
     try:
         arguments.device, arguments.precision = "cpu", None  # the network itself stays in fp32
         model = load_model(arguments)
@@ -65,8 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_there:
             print(f"{arguments.file} exists already; --force replaces it")
             return 0
-        write(model, arguments.file)
-        parity = check(model, arguments.file)
+        if arguments.file.suffix == ".onnx":
+            export.export_onnx(model, arguments.file, precision)
+            parity = export.check_onnx(model, arguments.file, precision)
+        else:
+            export.export_program(model, arguments.file)
+            parity = export.check_program(model, arguments.file)
     except (ValueError, OSError, export.ExportError) as error:
         return complain(error, 2)
     size = arguments.file.stat().st_size / 1e6

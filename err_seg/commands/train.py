@@ -76,15 +76,10 @@ def main(argv: Sequence[str] | None = None, name: str = "train", description: st
 
 
 def choose_engine(wanted: str, *, training: Config | None = None, processes: int = 1) -> tuple[str, str]:
-    """Choose the engine of a run, detectron2's loop or the plain one; both continue with either's runs.
+    """Choose "plain" or "detectron2"; returns it, and why, for the log. Both continue each other's runs.
 
-    Args:
-        wanted: "plain", "detectron2", or "auto": detectron2 where it can be imported and train so.
-        training: the configuration of a run that trains.
-        processes: in how many.
-
-    Returns:
-        "plain" or "detectron2", and why, for the log.
+    "auto" is detectron2 where it can be imported and, for a run that trains, supports its configuration (``training``)
+    in so many ``processes``.
 
     Raises:
         ConfigError: detectron2 is wanted and not there.

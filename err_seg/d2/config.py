@@ -46,11 +46,7 @@ def is_fp16(cfg: Config) -> bool:
 
 
 def check_detectron2_can(cfg: Config, processes: int) -> None:
-    """Refuse settings of the training that only the plain engine can honour.
-
-    Args:
-        cfg: the plain engine's configuration.
-        processes: how many train together.
+    """Refuse settings of a training in so many processes that only the plain engine supports.
 
     Raises:
         ConfigError: there is such a setting; names its key.

@@ -50,12 +50,7 @@ class ERRSeg(nn.Module):
 
     @configurable
     def __init__(
-        self,
-        *,
-        network: prediction.ERRSeg,
-        own: Config,
-        train_dataset: DatasetSpec,
-        test_dataset: DatasetSpec,
+        self, *, network: prediction.ERRSeg, own: Config, train_dataset: DatasetSpec, test_dataset: DatasetSpec
     ):
         super().__init__()
         self.network, self.own = network, own

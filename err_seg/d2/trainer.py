@@ -66,10 +66,10 @@ class Trainer(DefaultTrainer):
         if not cfg.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN must be a list of one data set to train, not empty")
         if cfg.SOLVER.AMP.ENABLED and self.own.SOLVER.PRECISION in ("fp32", "bf16"):
-            found = (
-                f'SOLVER.AMP.ENABLED contradicts SOLVER.PRECISION "{self.own.SOLVER.PRECISION}", which has precedence'
+            raise ConfigError(
+                f'SOLVER.AMP.ENABLED contradicts SOLVER.PRECISION "{self.own.SOLVER.PRECISION}", which has precedence; '
+                'set SOLVER.PRECISION to "fp16"'
             )
-            raise ConfigError(f'{found}; set SOLVER.PRECISION to "fp16"')
         cfg.defrost()
         cfg.SOLVER.AMP.ENABLED = is_fp16(self.own)
         cfg.freeze()
