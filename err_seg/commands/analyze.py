@@ -17,17 +17,12 @@ table and its numbers. Declare data sets of your own under DATASETS.CUSTOM in
 
 import argparse
 import logging
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from err_seg.commands.options import add_config_options, command_parser, positive
-
-if TYPE_CHECKING:
-    from err_seg.config import Config
-    from err_seg.data import SegmentationPairs
+from err_seg.commands.options import add_config_options, command_parser, complain, positive
+from err_seg.config import Config, get_cfg
 
 NO_CLIP_WEIGHTS = (
     "These numbers mean nothing{}: CLIP has random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a file) "
@@ -79,7 +74,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     options = parse_arguments(arguments)
-    from err_seg.config import get_cfg
     from err_seg.data import register_entries
     from err_seg.data.preparation.sources import PreparationError
 
@@ -90,14 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         register_entries(cfg.DATASETS.CUSTOM)
         options.run(options, cfg)
     except (ValueError, OSError, PreparationError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return complain(error, 1)
     if options.output:
         print(f"Written to {options.output}")
     return 0
 
 
-def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
+def analyze_model(options: argparse.Namespace, cfg: Config) -> None:
     """Parameters and multiply-adds."""
     from rich.console import Console
     from rich.table import Table
@@ -126,15 +119,9 @@ def analyze_model(options: argparse.Namespace, cfg: "Config") -> None:
     )
 
 
-def open_pairs(cfg: "Config", names: Iterable[str]) -> "list[SegmentationPairs]":
-    """Open registered data sets."""
-    from err_seg.data import SegmentationPairs, get_dataset
-
-    return [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
-
-
-def analyze_classes(options: argparse.Namespace, cfg: "Config") -> None:
+def analyze_classes(options: argparse.Namespace, cfg: Config) -> None:
     """Table I."""
+    from err_seg.commands.models import open_pairs
     from err_seg.data.preparation.parallel import default_workers
     from err_seg.lab.analysis import classes_per_image as analysis
     from err_seg.lab.analysis.figures import draw_class_counts
@@ -147,8 +134,9 @@ def analyze_classes(options: argparse.Namespace, cfg: "Config") -> None:
     save_figure(draw_class_counts(results), options.output / "classes_per_picture.png")
 
 
-def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
+def analyze_recall(options: argparse.Namespace, cfg: Config) -> None:
     """Recall of CRM."""
+    from err_seg.commands.models import open_pairs
     from err_seg.lab.analysis import class_recall as analysis
     from err_seg.lab.analysis.figures import draw_class_recall
     from err_seg.models.build import build_model
@@ -163,8 +151,9 @@ def analyze_recall(options: argparse.Namespace, cfg: "Config") -> None:
     _warn_of_random_weights(cfg)
 
 
-def analyze_precision(options: argparse.Namespace, cfg: "Config") -> None:
+def analyze_precision(options: argparse.Namespace, cfg: Config) -> None:
     """Results in bf16 and fp16 beside those in fp32."""
+    from err_seg.commands.models import open_pairs
     from err_seg.lab.analysis import precision_error as analysis
     from err_seg.models.build import build_model
     from err_seg.utils.files import write_json
@@ -177,7 +166,7 @@ def analyze_precision(options: argparse.Namespace, cfg: "Config") -> None:
     _warn_of_random_weights(cfg)
 
 
-def analyze_vocabularies(options: argparse.Namespace, cfg: "Config") -> None:
+def analyze_vocabularies(options: argparse.Namespace, cfg: Config) -> None:
     """Table IV."""
     from err_seg.lab.analysis import vocabulary_similarity as analysis
     from err_seg.lab.analysis.figures import draw_similarities
@@ -194,6 +183,6 @@ def analyze_vocabularies(options: argparse.Namespace, cfg: "Config") -> None:
     _warn_of_random_weights(cfg, " but for the equal prompts (same)")
 
 
-def _warn_of_random_weights(cfg: "Config", exception: str = "") -> None:
+def _warn_of_random_weights(cfg: Config, exception: str = "") -> None:
     if not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS):
         print(NO_CLIP_WEIGHTS.format(exception))

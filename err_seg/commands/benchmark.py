@@ -23,11 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import command_parser, positive
+from err_seg.commands.options import command_parser, positive, reporting_errors
+from err_seg.config import Config, get_cfg
 from err_seg.config.constants import BENCHMARKED, BY_NEED, COMPILE_MODES, PRECISIONS, RECOMPUTED
 
 if TYPE_CHECKING:
-    from err_seg.config import Config
     from err_seg.lab.benchmarks.cases import Case
 
 
@@ -84,20 +84,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+@reporting_errors(1)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     options = parse_arguments(arguments)
-    try:
-        options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    options.run(options)
     return 0
 
 
 def network_costs(options: argparse.Namespace) -> None:
     """Measure the network, group by group; what is measured is written after each."""
-    from err_seg.config import get_cfg
     from err_seg.lab.benchmarks import report
     from err_seg.lab.benchmarks.machine import measure_machine
     from err_seg.lab.benchmarks.measurement import measure
@@ -121,7 +117,7 @@ def network_costs(options: argparse.Namespace) -> None:
     print(f"\n{report.EXPLANATION}")
 
 
-def cases_of(options: argparse.Namespace, name: str, cfg: "Config") -> "list[Case]":
+def cases_of(options: argparse.Namespace, name: str, cfg: Config) -> "list[Case]":
     """Multiply the options out to a configuration's cases, group by group, the reference first in each."""
     from err_seg.lab.benchmarks.cases import Case, own_num_kept
 

@@ -11,12 +11,11 @@ Exit status: 0 all in order; 1 something is not; 2 the model or the photo cannot
 
 import argparse
 import platform
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import add_model_options, command_parser, pinned
+from err_seg.commands.options import add_model_options, command_parser, reporting_errors
 from err_seg.version import __version__
 
 if TYPE_CHECKING:
@@ -44,39 +43,29 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+@reporting_errors(2)
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, check, print the page and write the overlay."""
     arguments = parse_arguments(argv)
+    from err_seg.commands.models import load_options
     from err_seg.data.images import read_image
     from err_seg.jobs.label_set import split_names
     from err_seg.models import hub
     from err_seg.models.build import build_compiled
     from err_seg.models.check import Photo
-    from err_seg.utils.device import own_device
     from err_seg.utils.files import write_text
 
     overlay = (arguments.output or Path("output/check")).with_suffix(".png")
-    try:
-        photo = None
-        if arguments.photo is not None:
-            photo = Photo(read_image(arguments.photo), split_names(arguments.classes), arguments.photo)
-        cfg, weights = hub.read(
-            arguments.model,
-            config=arguments.config_file,
-            overrides=arguments.opts,
-            device=own_device(arguments.device),
-            precision=arguments.precision,
-            **pinned(arguments),
-        )
-        model = build_compiled(cfg, weights)
-        lines = [*about_file(model, weights), "", *about_network(model, photo, overlay), "", *about_machine(model)]
-        failed = sum(line.startswith(PROBLEM) for line in lines)
-        lines += ["", f"{failed} problem{'s' * (failed > 1)}" if failed else "all in order"]
-        if arguments.output:
-            write_text(arguments.output, "\n".join(lines) + "\n")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    photo = None
+    if arguments.photo is not None:
+        photo = Photo(read_image(arguments.photo), split_names(arguments.classes), arguments.photo)
+    cfg, weights = hub.read(arguments.model, **load_options(arguments))
+    model = build_compiled(cfg, weights)
+    lines = [*about_file(model, weights), "", *about_network(model, photo, overlay), "", *about_machine(model)]
+    failed = sum(line.startswith(PROBLEM) for line in lines)
+    lines += ["", f"{failed} problem{'s' * (failed > 1)}" if failed else "all in order"]
+    if arguments.output:
+        write_text(arguments.output, "\n".join(lines) + "\n")
     print("\n".join(lines))
     return 1 if failed else 0
 

@@ -13,12 +13,10 @@ Exit status: 0 written and equal to the network; 1 not equal; 2 wrong options, n
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from err_seg.commands.options import add_model_options, command_parser
+from err_seg.commands.options import add_model_options, command_parser, complain
 
 ENDINGS = {".onnx": ("fp32", "fp16"), ".pt2": ("fp32",)}  # and the precisions of such files
 
@@ -50,9 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from err_seg.jobs import split_names
 
     precision = arguments.precision
-    write, check = export.export_program, export.check_program
-    if arguments.file.suffix == ".onnx":
-        write, check = partial(export.export_onnx, precision=precision), partial(export.check_onnx, precision=precision)
     try:
         arguments.device, arguments.precision = "cpu", None  # the network itself stays in fp32
         model = load_model(arguments)
@@ -66,11 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_there:
             print(f"{arguments.file} exists already; --force replaces it")
             return 0
-        write(model, arguments.file)
-        parity = check(model, arguments.file)
+        if arguments.file.suffix == ".onnx":
+            export.export_onnx(model, arguments.file, precision)
+            parity = export.check_onnx(model, arguments.file, precision)
+        else:
+            export.export_program(model, arguments.file)
+            parity = export.check_program(model, arguments.file)
     except (ValueError, OSError, export.ExportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return complain(error, 2)
     size = arguments.file.stat().st_size / 1e6
     print(
         f"{arguments.file}: {size:.1f} MB; compared in {parity.cases} cases: probabilities differ by at most "
@@ -78,6 +76,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{parity.time_ratio:.2f} of the network's time on this processor"
     )
     if not parity.holds:
-        print("error: the file's results differ from the network's; do not use it", file=sys.stderr)
-        return 1
+        return complain("the file's results differ from the network's; do not use it", 1)
     return 0

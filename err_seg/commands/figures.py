@@ -12,12 +12,11 @@ beside the predictions for lists of words (Fig. 8 to 10). More: docs/figures.md.
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import add_model_options, add_words_options, command_parser, positive
+from err_seg.commands.options import add_model_options, add_words_options, command_parser, positive, reporting_errors
 from err_seg.config.constants import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -53,9 +52,9 @@ def draw_attention(options: argparse.Namespace) -> Path:
 
 def measure_shares(options: argparse.Namespace) -> Path:
     """Proposition 1."""
-    from err_seg.commands.models import load_model
+    from err_seg.commands.models import load_model, open_pairs
     from err_seg.config import get_cfg
-    from err_seg.data import SegmentationPairs, get_dataset, register_entries
+    from err_seg.data import register_entries
     from err_seg.lab.analysis.attention_share import measure_attention_share, save_attention_share, share_table
     from err_seg.lab.analysis.figures import draw_attention_share
     from err_seg.mini.files import mini_world_name
@@ -68,7 +67,7 @@ def measure_shares(options: argparse.Namespace) -> Path:
     names = [*(options.datasets or ()), *([mini_world_name("test", options.mini)] if options.mini else [])]
     if not names:
         raise ValueError("no data set to measure on; name some with --datasets, or draw scenes with --mini 64")
-    pairs = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
+    pairs = open_pairs(cfg, names)
     model = load_model(options)
     results = []
     for data in pairs:
@@ -89,13 +88,13 @@ def measure_shares(options: argparse.Namespace) -> Path:
 
 def draw_grid(options: argparse.Namespace) -> Path:
     """Fig. 8 to 10."""
+    from err_seg.commands.models import load_options
     from err_seg.data import load_vocabulary
     from err_seg.data.images import read_image
     from err_seg.jobs.label_set import split_names
     from err_seg.lab.analysis.image_grid import image_grid, predict_column
     from err_seg.models import hub
     from err_seg.text.prompts import check_vocabulary
-    from err_seg.utils.device import own_device
     from err_seg.visualization.grid import CELL
 
     cell = options.cell or CELL
@@ -108,13 +107,7 @@ def draw_grid(options: argparse.Namespace) -> Path:
     ]
     names = options.model or [DEFAULT_MODEL]
     for name in names:
-        model = hub.load(
-            name,
-            config=options.config_file,
-            overrides=options.opts,
-            device=own_device(options.device),
-            precision=options.precision,
-        )
+        model = hub.load(name, **load_options(options))
         title = Path(name).name if len(names) > 1 else ""
         for words in lists:
             columns.append(predict_column(model, images, words, num_kept=options.num_kept, title=title, cell=cell))
@@ -211,14 +204,10 @@ def _add_output_file(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--palette", action="store_true", help="write 256 colours, less than half the bytes")
 
 
+@reporting_errors(1)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        written = options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"Written to {written}")
+    print(f"Written to {options.run(options)}")
     return 0

@@ -22,7 +22,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from err_seg.commands.options import command_parser, positive
+from err_seg.commands.options import command_parser, complain, positive, reporting_errors
+from err_seg.utils.errors import RunError, TrainingInterrupted
 
 DRAWING = """Draw the miniature world: write a split, look at it, or measure how fast it is drawn.
 
@@ -120,6 +121,7 @@ OWN_OPTIONS = {
 """Steps with a command line of their own, and the modules of :mod:`err_seg.lab.mini` that run them."""
 
 
+@reporting_errors(1)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the steps asked for."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -128,8 +130,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parse(argv[1:])
     else:
         options, module = parse_arguments(argv), "stages"
-    from err_seg.engine import RunError, TrainingInterrupted
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         command = shlex.join(["err-seg", "mini", *argv])
@@ -137,7 +137,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainingInterrupted as interruption:
         print(interruption, file=sys.stderr)
         return interruption.status
-    except (ValueError, OSError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except RunError as error:
+        return complain(error, 1)
     return 0

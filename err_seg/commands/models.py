@@ -1,12 +1,14 @@
-"""The model and the class names that options name; errors are those of ``err_seg.load`` and of vocabulary files."""
+"""What options name: models, data sets and class names; errors are those of what reads them."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from err_seg.commands.options import pinned
-from err_seg.config import get_cfg
+from err_seg.config import Config, get_cfg
 from err_seg.config.constants import DEFAULT_MODEL
-from err_seg.data import load_vocabulary
+from err_seg.data import SegmentationPairs, get_dataset, load_vocabulary
 from err_seg.jobs.label_set import split_names
 from err_seg.models import hub
 from err_seg.models.build import build_compiled
@@ -18,20 +20,25 @@ from err_seg.utils.device import own_device
 
 def load_model(arguments: argparse.Namespace) -> ERRSeg:
     """Load the model that the options name; with --config-file alone, the weights are those of the configuration."""
-    device = own_device(arguments.device)
     if arguments.config_file and not (arguments.weights or arguments.model):
         _check_nothing_pinned(arguments, "--model or --weights")
-        overrides = [*arguments.opts, "MODEL.DEVICE", device]
+        overrides = [*arguments.opts, "MODEL.DEVICE", own_device(arguments.device)]
         overrides += ["TEST.PRECISION", arguments.precision] if arguments.precision else []
         return build_compiled(get_cfg(arguments.config_file, overrides))
-    return hub.load(
-        arguments.weights or arguments.model or DEFAULT_MODEL,
-        config=arguments.config_file or (arguments.model if arguments.weights else None),
-        overrides=arguments.opts,
-        device=device,
-        precision=arguments.precision,
+    options = load_options(arguments)
+    options["config"] = options["config"] or (arguments.model if arguments.weights else None)
+    return hub.load(arguments.weights or arguments.model or DEFAULT_MODEL, **options)
+
+
+def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that qualify a model as arguments of ``err_seg.load``."""
+    return {
+        "config": arguments.config_file,
+        "overrides": arguments.opts,
+        "device": own_device(arguments.device),
+        "precision": arguments.precision,
         **pinned(arguments),
-    )
+    }
 
 
 def find_weights(arguments: argparse.Namespace) -> Path | None:
@@ -50,6 +57,11 @@ def find_weights(arguments: argparse.Namespace) -> Path | None:
 def _check_nothing_pinned(arguments: argparse.Namespace, options: str) -> None:
     if given := [f"--{name}" for name, value in pinned(arguments).items() if value is not None]:
         raise ValueError(f"{', '.join(given)}: say which weights, with {options}")
+
+
+def open_pairs(cfg: Config, names: Iterable[str]) -> list[SegmentationPairs]:
+    """Open registered data sets."""
+    return [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
 
 
 def read_names(arguments: argparse.Namespace) -> Vocabulary:

@@ -1,6 +1,10 @@
-"""Options that several commands share."""
+"""What several commands share: options, and how errors are reported."""
 
 import argparse
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
 
 from err_seg.config.constants import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
 
@@ -13,6 +17,28 @@ def command_parser(name: str, description: str | None) -> argparse.ArgumentParse
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def complain(message: object, status: int) -> int:
+    """Print an error and return the exit status."""
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+def reporting_errors(status: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Make a command's ``main`` report wrong input and failing files in one line, and return ``status`` for them."""
+
+    def decorate(main: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(main)
+        def reporting(*arguments: Any, **options: Any) -> int:
+            try:
+                return main(*arguments, **options)
+            except (ValueError, OSError) as error:
+                return complain(error, status)
+
+        return reporting
+
+    return decorate
 
 
 def positive(text: str) -> int:
@@ -70,8 +96,8 @@ def add_pinning_options(parser: argparse.ArgumentParser) -> None:
 
 
 def pinned(arguments: argparse.Namespace) -> dict[str, str | None]:
-    """Return the options of :func:`add_pinning_options` as arguments of ``err_seg.load``."""
-    return {name: getattr(arguments, name) for name in ("repository", "revision", "filename", "sha256")}
+    """Return the options of :func:`add_pinning_options`, where a command has them, as arguments of ``err_seg.load``."""
+    return {name: getattr(arguments, name, None) for name in ("repository", "revision", "filename", "sha256")}
 
 
 def add_words_options(parser: argparse.ArgumentParser) -> None:

@@ -12,18 +12,12 @@ nothing done; 3 results could not be written; 4 the device failed; 130 interrupt
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from err_seg.commands.options import add_model_options, add_words_options, command_parser, positive
+from err_seg.commands.options import add_model_options, add_words_options, command_parser, complain, positive
 from err_seg.config.constants import FORMATS
-
-if TYPE_CHECKING:
-    from err_seg.jobs import Item, Job, LabelSet, Problem, Report
-    from err_seg.jobs.inputs import Source
-    from err_seg.prediction.model import ERRSeg
 
 
 def format_names(text: str) -> tuple[str, ...]:
@@ -119,130 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
     try:
+        from err_seg.commands.prediction_job import predict
+
         return predict(arguments)
     except KeyboardInterrupt:
         return complain("interrupted; the same command continues from here", 130)
-
-
-def predict(arguments: argparse.Namespace) -> int:
-    """Predict this process's share of the images, and finish the job in the first process; returns the exit status."""
-    from err_seg.commands.models import load_model, read_names
-    from err_seg.jobs import Job, OutputError, Report, collect_sources, iterate_items, open_output, parse_label_set
-    from err_seg.jobs.job_outputs import FILES
-    from err_seg.prediction.attention import escf_with
-    from err_seg.utils.processes import launched_share
-
-    try:
-        rank, processes = launched_share()
-        label_set = parse_label_set(read_names(arguments), arguments.background)
-        sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
-        model = load_model(arguments)
-        model.embed_vocabulary(label_set.vocabulary)
-        if "attention" in arguments.format:
-            escf_with(model)
-    except (ValueError, OSError) as error:
-        return complain(error, 2)
-    output = open_output(
-        arguments.output,
-        settings_of(arguments, label_set, model),
-        source=model.source.facts() if model.source else None,
-        files=[FILES[kind] for kind in arguments.format if kind in FILES],
-        force=arguments.force,
-        rank=rank,
-        processes=processes,
-    )
-    whole_videos = bool(arguments.smooth)
-    items = iterate_items(sources, rank=rank, world_size=processes, every=arguments.every, whole_videos=whole_videos)
-    try:
-        with output as manifest:
-            job = Job(
-                model,
-                label_set,
-                manifest,
-                formats=arguments.format,
-                batch_size=arguments.batch_size,
-                num_kept=arguments.num_kept,
-                tile=arguments.tile,
-                refine=arguments.refine,
-                smooth=arguments.smooth or 0,
-                point=tuple(arguments.point) if arguments.point else None,
-                region_names=arguments.names,
-                report=Report(problems=problems if rank == 0 else []),
-            )
-            return run(job, items, count_items(sources, rank, processes))
-    except OutputError as error:
-        return complain(error, 3)
-
-
-def settings_of(arguments: argparse.Namespace, label_set: "LabelSet", model: "ERRSeg") -> dict:
-    """Collect all settings that results depend on."""
-    from err_seg.text.vocabulary import Vocabulary
-    from err_seg.utils.fingerprint import weights_digest
-
-    return {
-        "classes": label_set.classes,
-        "background": label_set.background,
-        "threshold": label_set.threshold,
-        "num_kept": arguments.num_kept or model.num_kept,
-        "format": arguments.format,
-        "point": arguments.point,
-        "weights": weights_digest(model),
-        "precision": model.precision,
-        # absent in folders of earlier versions
-        **{name: value for name in ("tile", "refine", "names", "smooth") if (value := getattr(arguments, name))},
-        **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
-        **({"colors": colors} if (colors := Vocabulary(label_set.classes).colors) else {}),
-        **model.settings,
-    }
-
-
-def count_items(sources: "list[Source]", rank: int, world_size: int) -> int | None:
-    """Return this process's number of images; ``None`` if videos make it unknown."""
-    from err_seg.jobs.video import is_video
-
-    if any(source.path and is_video(source.path) for source in sources):
-        return None
-    return len(range(rank, len(sources), world_size))
-
-
-def run(job: "Job", items: "Iterator[Item | Problem]", total: int | None) -> int:
-    """Run the job; in the first process, wait for the others and finish it. Returns the exit status."""
-    from err_seg.jobs import DeviceError, OutputError, gather_reports
-
-    try:
-        report = job.run(items, total)
-    except (OutputError, DeviceError) as error:
-        message = f"{error}; what was done before is complete, and the same command continues from there"
-        return complain(message, 3 if isinstance(error, OutputError) else 4)
-    whole = gather_reports(report)
-    return 0 if whole is None else finish(whole, job)
-
-
-def finish(report: "Report", job: "Job") -> int:
-    """Write the files of the whole job, print the table of areas and what failed; returns the exit status."""
-    from err_seg.commands.summary import summarize
-    from err_seg.jobs import GATHERED, gather_results
-    from err_seg.jobs.result_names import printable
-    from err_seg.utils.processes import are_apart
-
-    folder = job.manifest.folder
-    kinds = [kind for kind in job.formats if kind in GATHERED]
-    apart = bool(kinds) and are_apart()
-    joined, failed = gather_results(() if apart else kinds, job.label_set.classes, folder, report.finished)
-    summarize(report, folder)
-    for file in joined:
-        print(f"all results together: {printable(file)}")
-    if "video" in kinds and all(result.place.frame is None for result in report.finished):
-        print("no videos among the inputs: the overlays of images are in files that end in _frame.jpg")
-    if apart:
-        print(f"for {', '.join(kinds)} of the whole job, run this again in one process when all are done")
-    again = "the images' results are complete, and the same command tries this again"
-    for message in (*(problem.message for problem in report.problems), *(f"{reason}; {again}" for reason in failed)):
-        print(f"error: {message}", file=sys.stderr)
-    return 3 if failed else 1 if report.problems else 0
-
-
-def complain(message: object, status: int) -> int:
-    """Print an error and return the exit status."""
-    print(f"error: {message}", file=sys.stderr)
-    return status

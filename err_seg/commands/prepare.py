@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from err_seg.data.preparation import SplitCheck, SplitReport
 
-INTERRUPTED = 130
 SHOWN = 20
 """Classes, and label maps with errors, that --check shows of each split."""
 
@@ -75,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     break
     except KeyboardInterrupt:
         print("\ninterrupted; finished files are kept, rerun the same command to continue", file=sys.stderr)
-        return INTERRUPTED
+        return 130
     if failures:
         print("\nerrors:", *failures, sep="\n", file=sys.stderr)
     return 1 if failures else 0

@@ -12,12 +12,11 @@ Exit status: 0 done; 1 not uploaded; 2 the run cannot be used, nothing was writt
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from err_seg.commands.options import command_parser
+from err_seg.commands.options import command_parser, complain, reporting_errors
 
 if TYPE_CHECKING:
     from err_seg.models.card import TrainingRecord
@@ -45,6 +44,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@reporting_errors(2)
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the folder and upload it."""
     arguments = parse_arguments(argv)
@@ -55,15 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from err_seg.utils.disk import size_text
 
     folder = arguments.folder or arguments.run / "published"
-    try:
-        cfg, weights = hub.read(arguments.run / arguments.weights, device="cpu")
-        run = read_run(arguments.run, arguments.license, weights)
-        model = build_compiled(cfg, weights)
-        check_figures(run, model)
-        model.save_pretrained(folder, name=arguments.repository, run=run)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    cfg, weights = hub.read(arguments.run / arguments.weights, device="cpu")
+    run = read_run(arguments.run, arguments.license, weights)
+    model = build_compiled(cfg, weights)
+    check_figures(run, model)
+    model.save_pretrained(folder, name=arguments.repository, run=run)
     for file in (folder / name for name in FILES):
         print(f"{file}: {size_text(file.stat().st_size)}")
     if not run.results:
@@ -73,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         print(upload(folder, arguments.repository, private=arguments.private))
     except HubError as error:
-        print(f"error: {error}; the folder is complete: {folder}", file=sys.stderr)
-        return 1
+        return complain(f"{error}; the folder is complete: {folder}", 1)
     return 0
 
 

@@ -8,11 +8,10 @@ Nothing is trained here; err-seg sweep --mini does that. Sweeps that have not be
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from err_seg.commands.options import command_parser
+from err_seg.commands.options import command_parser, reporting_errors
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -24,16 +23,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@reporting_errors(1)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page."""
     options = parse_arguments(arguments)
     from err_seg.lab.sweeps.results_page import write_results
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        write_results(options.sweeps, options.page)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    write_results(options.sweeps, options.page)
     print(f"Written to {options.page}")
     return 0

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import add_pinning_options, command_parser, positive
+from err_seg.commands.options import add_pinning_options, command_parser, positive, reporting_errors
 from err_seg.config.constants import ENGINES
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+@reporting_errors(1)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing and write the tables."""
     arguments = parse_arguments(argv)
@@ -61,9 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(["err-seg", "sweep", *(sys.argv[1:] if argv is None else argv)])
     try:
         return do_sweeps(arguments, command)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
         return 130

@@ -17,11 +17,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import command_parser
+from err_seg.commands.options import command_parser, reporting_errors
+from err_seg.config import Config, ConfigError, get_cfg
 from err_seg.config.constants import ENGINES
 
 if TYPE_CHECKING:
-    from err_seg.config import Config
     from err_seg.evaluation import BenchmarkResult
 
 NO_CLIP_WEIGHTS = (
@@ -53,36 +53,57 @@ def parse_arguments(
     return parser.parse_args(argv)
 
 
+@reporting_errors(1)
 def main(argv: Sequence[str] | None = None, name: str = "train", description: str | None = __doc__) -> int:
     """Run ``err-seg train``, or ``err-seg evaluate``: train, evaluate, or both, in as many processes as asked for."""
     arguments = parse_arguments(argv, name, description)
-    from err_seg.commands.engines import choose_engine
-    from err_seg.config import get_cfg
     from err_seg.engine.launch import launch
 
+    cfg = get_cfg(arguments.config_file, arguments.opts)  # a mistake is reported once, not by every process
+    arguments.engine, arguments.engine_reason = choose_engine(
+        arguments.engine,
+        training=None if arguments.eval_only else cfg,
+        processes=int(os.environ.get("WORLD_SIZE", arguments.num_gpus * arguments.num_machines)),
+    )
+    return launch(
+        work,
+        arguments,
+        processes=arguments.num_gpus,
+        machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+    )
+
+
+def choose_engine(wanted: str, *, training: Config | None = None, processes: int = 1) -> tuple[str, str]:
+    """Choose "plain" or "detectron2"; returns it, and why, for the log. Both continue each other's runs.
+
+    "auto" is detectron2 where it can be imported and, for a run that trains, supports its configuration (``training``)
+    in so many ``processes``.
+
+    Raises:
+        ConfigError: detectron2 is wanted and not there.
+    """
+    if wanted == "plain":
+        return wanted, "as asked for"
     try:
-        cfg = get_cfg(arguments.config_file, arguments.opts)  # a mistake is reported once, not by every process
-        arguments.engine, arguments.engine_reason = choose_engine(
-            arguments.engine,
-            training=None if arguments.eval_only else cfg,
-            processes=int(os.environ.get("WORLD_SIZE", arguments.num_gpus * arguments.num_machines)),
-        )
-        return launch(
-            work,
-            arguments,
-            processes=arguments.num_gpus,
-            machines=arguments.num_machines,
-            machine_rank=arguments.machine_rank,
-            dist_url=arguments.dist_url,
-        )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        import_module("err_seg.d2")
+    except ImportError as error:
+        if wanted == "detectron2":
+            raise ConfigError(f"--engine detectron2: {error}") from error
+        return "plain", "since detectron2 is not installed"
+    if wanted == "detectron2":
+        return wanted, "as asked for"
+    if training is not None:
+        try:
+            import_module("err_seg.d2.config").check_detectron2_can(training, processes)
+        except ConfigError as error:
+            return "plain", f"since with detectron2: {error}"
+    return "detectron2", "which is installed"
 
 
 def work(arguments: argparse.Namespace) -> int:
     """Do one process's part: train unless only an evaluation is asked for, evaluate, and print the table."""
-    from err_seg.config import get_cfg
     from err_seg.data import register_entries
     from err_seg.engine import RunError, TrainingInterrupted, evaluate, train
     from err_seg.engine.launch import join_processes
@@ -128,7 +149,7 @@ def how_to_continue(arguments: argparse.Namespace) -> str:
     return evaluation if arguments.eval_only else f"{evaluation}; with --resume it continues the training"
 
 
-def what_is_kept(arguments: argparse.Namespace, cfg: "Config") -> str:
+def what_is_kept(arguments: argparse.Namespace, cfg: Config) -> str:
     """Say what an interrupted command has saved, and how to continue."""
     from err_seg.engine.checkpoints import Checkpoints
 
@@ -136,7 +157,7 @@ def what_is_kept(arguments: argparse.Namespace, cfg: "Config") -> str:
     return how_to_continue(arguments) if arguments.eval_only else f"{newest}; {how_to_continue(arguments)}"
 
 
-def check_benchmarks(cfg: "Config") -> None:
+def check_benchmarks(cfg: Config) -> None:
     """Check before the training that its results can be evaluated."""
     from err_seg.data import DatasetError
     from err_seg.engine import open_benchmarks

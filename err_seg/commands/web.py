@@ -12,13 +12,12 @@ import argparse
 import os
 import re
 import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from err_seg.commands.options import add_model_options, command_parser, positive
+from err_seg.commands.options import add_model_options, command_parser, complain, positive, reporting_errors
 
 WORDS = "person, cat, dog, car, building, road, tree, grass, sky, table, cup, wall, floor"
 MINI_SAMPLES = 4
@@ -64,12 +63,12 @@ def draw_samples(folder: Path) -> tuple[list[Path], str]:
     return files, ", ".join(VOCABULARY)
 
 
+@reporting_errors(2)
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the model and serve the page."""
     arguments = parse_arguments(argv)
     if find_spec("gradio") is None:
-        print("error: the web page needs Gradio: pip install 'err_seg[web]'", file=sys.stderr)
-        return 2
+        return complain("the web page needs Gradio: pip install 'err_seg[web]'", 2)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     with tempfile.TemporaryDirectory(prefix="err_seg_web_") as folder:
@@ -79,16 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from err_seg.jobs.inputs import collect_sources
         from err_seg.web import create_app, serve
 
-        try:
-            model = load_model(arguments)
-            samples, words = draw_samples(Path(folder)) if arguments.model == "mini" else ([], WORDS)
-            if arguments.samples:
-                found, _ = collect_sources([arguments.samples])
-                samples = [source.path for source in found if source.path]
-            app = create_app(model, arguments.classes or words, folder, samples, arguments.framed_by)
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        model = load_model(arguments)
+        samples, words = draw_samples(Path(folder)) if arguments.model == "mini" else ([], WORDS)
+        if arguments.samples:
+            found, _ = collect_sources([arguments.samples])
+            samples = [source.path for source in found if source.path]
+        app = create_app(model, arguments.classes or words, folder, samples, arguments.framed_by)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the folder with the uploads goes
         print(f"open http://{arguments.host}:{arguments.port}", flush=True)
         serve(app, arguments.host, arguments.port)

@@ -19,10 +19,8 @@ class CLIPBackbone(Backbone):
     """A CLIP whose image tower gives a map at every stage and an embedding for every pixel.
 
     Maps are named as in the paper: "f1" to "f4" of a ConvNeXt's stages, clamped to ±16; "e32", CLIP's embedding of
-    every pixel, and "e16", that of HSM's branch. A ViT gives "f4", its last tokens, and "e16", both at stride 16.
-
-    Args:
-        encoder: the CLIP; its text tower is part of it.
+    every pixel, and "e16", that of HSM's branch. A ViT gives "f4", its last tokens, and "e16", both at stride 16. The
+    text tower is a part of ``encoder``.
     """
 
     @configurable

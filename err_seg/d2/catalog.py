@@ -108,9 +108,7 @@ def spec_of(name: str) -> DatasetSpec:
 def records_of(name: str, root: str = "") -> list[dict[str, Any]]:
     """List the records of ``DatasetCatalog``, each with its ``dataset_name``.
 
-    Args:
-        name: a registered name, or one that is not listed since it says itself what it stands for (mini_world_test_24).
-        root: as ``DATASETS.ROOT``, for the latter.
+    A name that declares its data set by itself (mini_world_test_24) is registered first, under ``root``.
     """
     if name not in DatasetCatalog.data:
         _register(name, Records(get_dataset(name), root))
@@ -118,11 +116,7 @@ def records_of(name: str, root: str = "") -> list[dict[str, Any]]:
 
 
 class RecordedPairs(SegmentationPairs):
-    """Images and label maps that records name, in their order.
-
-    Args:
-        spec: the data set.
-        records: dictionaries with ``file_name`` and ``sem_seg_file_name``.
+    """Images and label maps that records name by ``file_name`` and ``sem_seg_file_name``, in their order.
 
     Raises:
         DatasetError: there is no record, or one lacks the label map.
@@ -141,11 +135,7 @@ class RecordedPairs(SegmentationPairs):
 
 
 def open_pairs(name: str, root: str | None = None) -> SegmentationPairs:
-    """Find the images and label maps of a data set.
-
-    Args:
-        name: a registered name.
-        root: as ``DATASETS.ROOT``; ``None``: that which the name was registered with.
+    """Find the images and label maps of a data set, by default under the root that it is registered with.
 
     Raises:
         DatasetError: the data set is unknown or not on disk.

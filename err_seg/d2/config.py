@@ -1,4 +1,4 @@
-"""The same configuration for detectron2: our keys in its tree, and back."""
+"""The same configuration for detectron2: our keys in its tree, and back; and what its trainer cannot do."""
 
 from typing import Any
 
@@ -10,6 +10,10 @@ from err_seg.d2.catalog import register_datasets
 from err_seg.d2.weights import checked_weights, readable_weights
 from err_seg.utils.device import resolve_device, resolve_precision
 
+PLAIN_ONLY = (
+    *("SOLVER.PARALLEL", "SOLVER.ACCUMULATION_STEPS", "SOLVER.COMPILE", "SOLVER.EMA.ENABLED"),
+    "MODEL.DISTILL.WEIGHTS",
+)
 NOTHING: tuple[tuple[str, Any], ...] = (("SEED", -1), ("DATASETS.TRAIN", ()), ("DATASETS.TRAIN", []))
 
 
@@ -39,6 +43,26 @@ def to_detectron2(cfg: Config) -> CfgNode:
 def is_fp16(cfg: Config) -> bool:
     """Whether detectron2's trainer must scale losses."""
     return resolve_precision(cfg.SOLVER.PRECISION, resolve_device(cfg.MODEL.DEVICE)).name == "fp16"
+
+
+def check_detectron2_can(cfg: Config, processes: int) -> None:
+    """Refuse settings of a training in so many processes that only the plain engine supports.
+
+    Raises:
+        ConfigError: there is such a setting; names its key.
+    """
+    settings, defaults = (dict(settings_of(tree)) for tree in (cfg, Config()))
+    for key in PLAIN_ONLY:
+        if (found := settings[key]) != (value := defaults[key]):
+            raise ConfigError(f"{key} must be {value!r} with detectron2, not {found!r}; --engine plain takes it")
+    device = resolve_device(cfg.MODEL.DEVICE).type if cfg.MODEL.DEVICE == "auto" else cfg.MODEL.DEVICE.split(":")[0]
+    if device != "cuda" and cfg.SOLVER.PRECISION == "fp16":
+        raise ConfigError('SOLVER.PRECISION "fp16" needs a GPU of CUDA; use "bf16" or "fp32"')
+    if device != "cuda" and processes > 1:
+        raise ConfigError(
+            f"--num-gpus: detectron2 trains in {processes} processes on GPUs of CUDA alone, and MODEL.DEVICE is "
+            f"{device}; use --engine plain"
+        )
 
 
 def opened(cfg: Config | CfgNode) -> Config:

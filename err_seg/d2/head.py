@@ -19,11 +19,7 @@ Entry = TypeVar("Entry")
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class ERRSegHead(nn.Module):
-    """The plain network's head on the maps of a backbone that names them as ``CLIPBackbone`` does.
-
-    Args:
-        head: the head.
-    """
+    """The plain network's head on the maps of a backbone that names them as ``CLIPBackbone`` does."""
 
     @configurable
     def __init__(self, *, head: Head):

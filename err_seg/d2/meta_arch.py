@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from detectron2.config import configurable
@@ -29,14 +29,6 @@ from err_seg.text.prompts import check_vocabulary
 from err_seg.utils.device import autocast, resolve_precision
 
 
-class Question(NamedTuple):
-    """What is asked of an image: the vocabulary, K (``None``: the model's own), and see ``CompactSemSeg``."""
-
-    vocabulary: tuple[str, ...]
-    num_kept: int | None
-    num_foreground: int | None
-
-
 @META_ARCH_REGISTRY.register()
 class ERRSeg(nn.Module):
     """ERR-Seg with detectron2's inputs and outputs.
@@ -58,12 +50,7 @@ class ERRSeg(nn.Module):
 
     @configurable
     def __init__(
-        self,
-        *,
-        network: prediction.ERRSeg,
-        own: Config,
-        train_dataset: DatasetSpec,
-        test_dataset: DatasetSpec,
+        self, *, network: prediction.ERRSeg, own: Config, train_dataset: DatasetSpec, test_dataset: DatasetSpec
     ):
         super().__init__()
         self.network, self.own = network, own
@@ -145,26 +132,23 @@ class ERRSeg(nn.Module):
         """Do :meth:`forward` in evaluation."""
         results, views = [], evaluation_views(self.own)
         with self.network.evaluating():
-            for question, group in itertools.groupby(batched_inputs, key=self._question):
+            for (vocabulary, num_kept, num_foreground), group in itertools.groupby(batched_inputs, self._question):
                 inputs = list(group)
                 images = [x["image"] for x in inputs]
                 sizes = [(x.get("height", x["image"].shape[1]), x.get("width", x["image"].shape[2])) for x in inputs]
-                text = self.network.embed_vocabulary(question.vocabulary)
+                text = self.network.embed_vocabulary(vocabulary)
                 results += [
-                    {"sem_seg": CompactSemSeg(found, question.num_foreground), "segmentation": found}
-                    for found in segment_views(
-                        self.network, images, text, question.num_kept, question.vocabulary, sizes, views
-                    )
+                    {"sem_seg": CompactSemSeg(found, num_foreground), "segmentation": found}
+                    for found in segment_views(self.network, images, text, num_kept, vocabulary, sizes, views)
                 ]
         return results
 
-    def _question(self, inputs: Mapping[str, Any]) -> Question:
+    def _question(self, inputs: Mapping[str, Any]) -> tuple[tuple[str, ...], int | None, int | None]:
+        """Return what is asked of an image: the vocabulary, K (``None``: the model's own), and ``num_foreground``."""
         if "vocabulary" in inputs:
-            return Question(check_vocabulary(inputs["vocabulary"]), inputs.get("num_kept"), None)
+            return check_vocabulary(inputs["vocabulary"]), inputs.get("num_kept"), None
         spec = spec_of(inputs["dataset_name"]) if "dataset_name" in inputs else self.test_dataset
-        return Question(
-            spec.vocabulary, inputs.get("num_kept", benchmark_num_kept(self.own, spec)), spec.num_foreground
-        )
+        return spec.vocabulary, inputs.get("num_kept", benchmark_num_kept(self.own, spec)), spec.num_foreground
 
 
 def pad(images: list[Tensor], values: Sequence[float]) -> Tensor:

@@ -19,8 +19,7 @@ from detectron2.utils.logger import setup_logger
 
 from err_seg.config import Config, ConfigError
 from err_seg.d2.catalog import open_pairs, records_of, spec_of
-from err_seg.d2.checks import check_detectron2_can
-from err_seg.d2.config import is_fp16, opened, to_detectron2
+from err_seg.d2.config import check_detectron2_can, is_fp16, opened, to_detectron2
 from err_seg.d2.evaluator import ERRSegEvaluator
 from err_seg.d2.hooks import Stopped, TrainerHook
 from err_seg.d2.mapper import ERRSegMapper, batches_of_records
@@ -67,10 +66,10 @@ class Trainer(DefaultTrainer):
         if not cfg.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN must be a list of one data set to train, not empty")
         if cfg.SOLVER.AMP.ENABLED and self.own.SOLVER.PRECISION in ("fp32", "bf16"):
-            found = (
-                f'SOLVER.AMP.ENABLED contradicts SOLVER.PRECISION "{self.own.SOLVER.PRECISION}", which has precedence'
+            raise ConfigError(
+                f'SOLVER.AMP.ENABLED contradicts SOLVER.PRECISION "{self.own.SOLVER.PRECISION}", which has precedence; '
+                'set SOLVER.PRECISION to "fp16"'
             )
-            raise ConfigError(f'{found}; set SOLVER.PRECISION to "fp16"')
         cfg.defrost()
         cfg.SOLVER.AMP.ENABLED = is_fp16(self.own)
         cfg.freeze()
@@ -119,7 +118,7 @@ class Trainer(DefaultTrainer):
         own = opened(cfg)
         return build_detection_test_loader(
             records_of(dataset_name, own.DATASETS.ROOT),
-            mapper=ERRSegMapper(own, is_train=False),
+            mapper=ERRSegMapper(**ERRSegMapper.from_config(own, is_train=False)),
             batch_size=own.TEST.BATCH_SIZE,
             num_workers=own.DATALOADER.NUM_WORKERS,
         )

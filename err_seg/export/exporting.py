@@ -62,14 +62,11 @@ def export_program(model: ERRSeg, file: Path) -> None:
 def export_onnx(model: ERRSeg, file: Path, precision: str = "fp32") -> None:
     """Write an ONNX file that contains all weights but the text tower's, complete or not at all.
 
-    Args:
-        model: in evaluation mode, on the CPU.
-        file: what to write.
-        precision: "fp32", or "fp16" (see :mod:`err_seg.export.half`).
+    The precision is "fp32", or "fp16" (see :mod:`err_seg.export.half`).
 
     Raises:
-        ExportError: ``onnx`` or ``onnxscript`` is not installed, the model is not on the CPU, or its weights are beyond
-            the range of the precision.
+        ExportError: ``onnx`` or ``onnxscript`` is not installed, the model is not on the CPU or not in evaluation mode,
+            or its weights are beyond the range of the precision.
     """
     _check_installed("onnx", "onnxscript")
     with _exporter():

@@ -28,7 +28,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except Exception as error:
         refusal = disk_error(error) or _silent_refusal(error, Path(path).parent)
-        if refusal is None or _names_a_file(refusal):
+        if refusal is None or (refusal.filename and not os.fspath(refusal.filename).endswith(".partial")):
             raise
         raise OSError(refusal.errno, os.strerror(refusal.errno or 0), os.fspath(path)) from error
 
@@ -84,7 +84,3 @@ def _silent_refusal(error: Exception, folder: Path) -> OSError | None:
         return None
     full = shutil.disk_usage(folder).free < _NEXT_TO_NOTHING
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else None
-
-
-def _names_a_file(error: OSError) -> bool:
-    return error.filename is not None and not os.fspath(error.filename).endswith(".partial")

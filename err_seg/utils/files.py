@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,9 @@ def remove_partial_files(folder: str | os.PathLike[str]) -> bool:
         if free is False:
             return False
         for path in found:
-            if free or _age(path) > _GIVEN_UP_AFTER:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process may be first
+                if free or time.time() - path.stat().st_mtime > _GIVEN_UP_AFTER:
+                    path.unlink()
     return True
 
 
@@ -149,14 +150,6 @@ def _opened(folder: str | os.PathLike[str]) -> Iterator[int | None]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _age(path: Path) -> float:
-    """Return the seconds since a file was written to; 0 where it is no longer there."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def hash_file(path: str | os.PathLike[str], digest: "hashlib._Hash | hashlib.blake2b") -> str:

@@ -61,12 +61,7 @@ def ordered_map(
 
 @dataclass
 class TimeShare:
-    """How much of a span of time one kind of work took.
-
-    Attributes:
-        work: its seconds.
-        whole: the span's seconds.
-    """
+    """How much of a span of time one kind of work took, both in seconds."""
 
     work: float = 0.0
     whole: float = 0.0

@@ -29,7 +29,7 @@ def process_share() -> tuple[int, int]:
 
 def is_main_process() -> bool:
     """Whether this is the process that writes files and logs."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    return process_share()[0] == 0
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
@@ -63,9 +63,8 @@ def check_shared_folder(folder: Path) -> None:
     rank, processes = process_share()
     if processes == 1:
         return
-    name = [f".shared-{os.urandom(8).hex()}"]  # new every time, so that a copy of the folder does not hold it
-    dist.broadcast_object_list(name)
-    probe = folder / name[0]
+    # new every time, so that a copy of the folder does not hold it
+    probe = folder / of_main_process(f".shared-{os.urandom(8).hex()}")
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()

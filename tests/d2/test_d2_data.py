@@ -1,6 +1,7 @@
 """Catalogs, mapper and evaluators of detectron2 on our data sets."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,15 +9,7 @@ import torch
 from PIL import Image
 
 import err_seg
-from err_seg.data import (
-    DatasetError,
-    SegmentationPairs,
-    TrainingDataset,
-    dataset_names,
-    get_dataset,
-    spec_from_dict,
-    unregister,
-)
+from err_seg.data import DatasetError, SegmentationPairs, TrainingDataset, dataset_names, get_dataset, spec_from_dict
 from err_seg.engine import evaluate
 from err_seg.engine.run_setup import training_transform
 from err_seg.evaluation.results import load_results
@@ -44,7 +37,6 @@ def catalogs():
     for catalog, entries in zip((DatasetCatalog, MetadataCatalog), before, strict=True):
         catalog.data.clear()
         catalog.data.update(entries)
-    register_datasets()
 
 
 def test_all_names_are_in_both_catalogs(catalogs):
@@ -68,17 +60,14 @@ def test_data_sets_of_your_own_and_another_root(catalogs, toy_world, tmp_path):
     entry = {**toy_world[1], "name": "d2_toy", "aliases": ("d2_toy_alias",)}
     entry.update(image_dir="toy_val/images", label_dir="toy_val/labels")
     root = toy_world[1]["image_dir"].removesuffix("/toy_val/images")
-    try:
-        register_datasets("", [entry])
-        with pytest.raises(DatasetError):
-            DatasetCatalog.get("d2_toy")
-        register_datasets(root, [entry])
-        records = DatasetCatalog.get("d2_toy_alias")
-        assert len(records) == 7
-        assert MetadataCatalog.get("d2_toy").image_root == f"{root}/toy_val/images"
-        assert records[0]["sem_seg_file_name"] == f"{root}/toy_val/labels/p0.png"
-    finally:
-        unregister("d2_toy")
+    register_datasets("", [entry])
+    with pytest.raises(DatasetError):
+        DatasetCatalog.get("d2_toy")
+    register_datasets(root, [entry])
+    records = DatasetCatalog.get("d2_toy_alias")
+    assert len(records) == 7
+    assert MetadataCatalog.get("d2_toy").image_root == f"{root}/toy_val/images"
+    assert records[0]["sem_seg_file_name"] == f"{root}/toy_val/labels/p0.png"
 
 
 def test_names_of_others_stay_theirs(catalogs):
@@ -119,12 +108,9 @@ def test_sixteen_bit_labels_stay_so(catalogs, run_cfg, tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "deep/images/a.png")
     entry = declaration(tmp_path, "deep", names, label_ext=".tif", ignore_label=65535)
     cfg = to_detectron2(run_cfg("DATASETS.CUSTOM", [entry], "DATASETS.TRAIN", ["deep"], "INPUT.FLIP_PROB", 0.0))
-    try:
-        found = next(iter(Trainer.build_train_loader(cfg)))[0]["sem_seg"]
-        assert set(found.unique().tolist()) <= {299, 65535}
-        assert (found == 299).any()
-    finally:
-        unregister("deep")
+    found = next(iter(Trainer.build_train_loader(cfg)))[0]["sem_seg"]
+    assert set(found.unique().tolist()) <= {299, 65535}
+    assert (found == 299).any()
 
 
 def evaluated(cfg):
@@ -145,27 +131,24 @@ def test_detectron2s_evaluator_gives_the_figures_of_ours(catalogs, run_cfg, toy_
         entry["label_dir"] = str(tmp_path / "labels")
         folder = tmp_path / "labels"
         folder.mkdir()
-        for file in sorted((tmp_path.__class__(toy_world[1]["label_dir"])).glob("*.png")):
+        for file in sorted(Path(toy_world[1]["label_dir"]).glob("*.png")):
             label = np.asarray(Image.open(file))
             Image.fromarray(np.where((label > 4) & (label != 255), 4, label).astype(np.uint8)).save(folder / file.name)
     cfg = run_cfg("DATASETS.CUSTOM", [entry], "DATASETS.TEST", [entry["name"]])
-    try:
-        plain, model, translated = evaluated(cfg)
-        expected = evaluate(cfg, plain)[0].metrics
-        assert 0 < expected["mIoU"] < 100
-        loader = Trainer.build_test_loader(translated, entry["name"])
-        theirs = inference_on_dataset(model, loader, SemSegEvaluator(entry["name"], distributed=False))["sem_seg"]
-        assert {key for key in expected if "-v0.6" not in key} <= theirs.keys()
-        for key in expected.keys() & theirs.keys():
-            assert theirs[key] == expected[key] or (np.isnan(theirs[key]) and np.isnan(expected[key])), key
-        own = ERRSegEvaluator("toy_alias", output_dir=tmp_path / "own")
-        found = inference_on_dataset(model, loader, own)["sem_seg"]
-        assert found == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
-        assert load_results(tmp_path / "own/results.json")[0].metrics["mIoU-v0.6"] == expected["mIoU-v0.6"]
-        for file in ("results.csv", f"inference/{entry['name']}/classes.csv"):
-            assert (tmp_path / "own" / file).read_text() == (tmp_path / "out" / file).read_text()
-    finally:
-        unregister(entry["name"])
+    plain, model, translated = evaluated(cfg)
+    expected = evaluate(cfg, plain)[0].metrics
+    assert 0 < expected["mIoU"] < 100
+    loader = Trainer.build_test_loader(translated, entry["name"])
+    theirs = inference_on_dataset(model, loader, SemSegEvaluator(entry["name"], distributed=False))["sem_seg"]
+    assert {key for key in expected if "-v0.6" not in key} <= theirs.keys()
+    for key in expected.keys() & theirs.keys():
+        assert theirs[key] == expected[key] or (np.isnan(theirs[key]) and np.isnan(expected[key])), key
+    own = ERRSegEvaluator("toy_alias", output_dir=tmp_path / "own")
+    found = inference_on_dataset(model, loader, own)["sem_seg"]
+    assert found == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
+    assert load_results(tmp_path / "own/results.json")[0].metrics["mIoU-v0.6"] == expected["mIoU-v0.6"]
+    for file in ("results.csv", f"inference/{entry['name']}/classes.csv"):
+        assert (tmp_path / "own" / file).read_text() == (tmp_path / "out" / file).read_text()
 
 
 def test_trainers_test_writes_all_benchmarks_together(catalogs, run_cfg, tmp_path):
@@ -207,15 +190,12 @@ def test_one_evaluator_and_the_registered_root(catalogs, run_cfg, toy_world, tmp
     entry = {**toy_world[1], "name": "d2_toy", "image_dir": "toy_val/images", "label_dir": "toy_val/labels"}
     root = toy_world[1]["image_dir"].removesuffix("/toy_val/images")
     own = ("DATASETS.CUSTOM", [entry], "DATASETS.ROOT", root, "DATASETS.TEST", ["d2_toy"])
-    try:
-        cfg = to_detectron2(run_cfg("DATASETS.TRAIN", ["d2_toy"], *own))
-        model = build_model(cfg)
-        evaluator = ERRSegEvaluator("d2_toy")
-        figures = Trainer.test(cfg, model, evaluator)
-        assert figures["sem_seg"]["mIoU"] == evaluator.result.metrics["mIoU"]
-        assert load_results(tmp_path / "out/results.json")[0].pictures == 7
-    finally:
-        unregister("d2_toy")
+    cfg = to_detectron2(run_cfg("DATASETS.TRAIN", ["d2_toy"], *own))
+    model = build_model(cfg)
+    evaluator = ERRSegEvaluator("d2_toy")
+    figures = Trainer.test(cfg, model, evaluator)
+    assert figures["sem_seg"]["mIoU"] == evaluator.result.metrics["mIoU"]
+    assert load_results(tmp_path / "out/results.json")[0].pictures == 7
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import err_seg
-from err_seg.commands.engines import choose_engine
+from err_seg.commands.train import choose_engine
 from err_seg.config import ConfigError
 from err_seg.models.checkpoint import save_weights
 from tests.helpers.processes import hide_detectron2

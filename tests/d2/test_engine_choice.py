@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from err_seg.commands.engines import choose_engine
+from err_seg.commands.train import choose_engine
 from err_seg.config import ConfigError
 from tests.helpers.processes import hide_detectron2
 from tests.helpers.toy import REPOSITORY
@@ -51,7 +51,7 @@ def test_auto_asks_whether_detectron2_can(monkeypatch, toy_cfg):
         raise ConfigError(f"not in {processes} processes")
 
     monkeypatch.setitem(sys.modules, "err_seg.d2", sys)  # as if it could be imported
-    monkeypatch.setitem(sys.modules, "err_seg.d2.checks", SimpleNamespace(check_detectron2_can=refuse))
+    monkeypatch.setitem(sys.modules, "err_seg.d2.config", SimpleNamespace(check_detectron2_can=refuse))
     reason = "since with detectron2: not in 3 processes"
     assert choose_engine("auto", training=toy_cfg(), processes=3) == ("plain", reason)
     assert choose_engine("auto") == ("detectron2", "which is installed")

@@ -7,8 +7,8 @@ import torch
 
 import err_seg
 from err_seg.engine.checkpoints import Checkpoints, TrainingState
-from err_seg.models.checkpoint import CheckpointError, open_checkpoint
-from tests.helpers.training import lines, metrics, run, stop_after, training_state
+from err_seg.models.checkpoint import CheckpointError
+from tests.helpers.training import assert_same_weights, lines, metrics, run, stop_after, training_state
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2
@@ -43,8 +43,7 @@ def assert_same_files(first, second):
     assert other.pop("teacher") == one.pop("teacher") == ""
     torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-9)
     for file in ("model_final.safetensors", "model_best.safetensors"):
-        weights = [open_checkpoint(folder / file).weights for folder in (first, second)]
-        torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=1e-7)
+        assert_same_weights(first / file, second / file, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("first", "second"), [("plain", "detectron2"), ("detectron2", "plain")])

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from err_seg.commands import predict
+from err_seg.commands import prediction_job
 from err_seg.jobs import job_outputs, video
 from tests.helpers.predicting import save
 
@@ -147,7 +147,7 @@ def test_an_interrupt_while_joining(run_predict, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     image = save(tmp_path / "a.png")
-    monkeypatch.setattr(predict, "finish", interrupt)
+    monkeypatch.setattr(prediction_job, "finish", interrupt)
     status, _, err = run_predict(image, "--format", "coco")
     assert (status, err.endswith("the same command continues from here\n")) == (130, True)
 

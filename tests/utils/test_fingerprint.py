@@ -11,13 +11,7 @@ from err_seg.models import checkpoint as digest_module
 from err_seg.models.checkpoint import CheckpointError, save_weights, weights_file_digest
 from err_seg.utils import fingerprint as fingerprint_module
 from err_seg.utils.files import file_signature
-from err_seg.utils.fingerprint import (
-    content_digest,
-    file_digest,
-    fingerprint,
-    is_settled,
-    weights_digest,
-)
+from err_seg.utils.fingerprint import content_digest, file_digest, fingerprint, is_settled, weights_digest
 
 
 def test_settings_are_told_apart_by_values_not_by_order(monkeypatch):
