@@ -72,7 +72,6 @@ def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Imag
     Args:
         batch: images and their label maps.
         predictions: (B, S, S) class indices of its first B images.
-        names: the class names.
     """
     count = len(predictions)
     images = batch.images[:count].permute(0, 2, 3, 1).numpy()  # B×S×S×3

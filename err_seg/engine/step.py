@@ -84,7 +84,6 @@ def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int) -> Te
 
     Args:
         labels: label maps of this process's parts, each (B, H, W) of any integer type.
-        model: the network.
         num_classes: T.
 
     Returns:
@@ -109,11 +108,9 @@ def training_loss(
 
     Args:
         network: the model, or its wrapper for several processes.
-        model: the model itself.
         batch: B images and label maps.
         text: see :func:`vocabulary_input`.
         spec: the data set, of T classes.
-        cfg: the configuration.
         num_pixels: see :func:`mean_pixels`; ``None`` if ignored pixels are negatives, or the batch stands alone.
         teacher: the network whose class maps are to be learned as well, with the weight ``MODEL.DISTILL.WEIGHT``.
 

@@ -44,7 +44,6 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
     batch has the same images and gives the same step. The global random state is set in every iteration.
 
     Args:
-        cfg: the configuration.
         model: the network, on its device; it is trained in place and left in evaluation mode. (With ``SOLVER.PARALLEL``
             "fsdp", each process is left with only a part of it: load ``model_final.safetensors`` into a new network.)
         resume: continue from the newest checkpoint in ``OUTPUT_DIR``, if there is one.
