@@ -13,12 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from err_seg.config import Config, ConfigError
 from err_seg.data import Batch
 from err_seg.engine import periodic_eval
-from err_seg.engine.checkpoints import (
-    Checkpoints,
-    TrainingState,
-    changed_settings,
-    load_legacy_checkpoint,
-)
+from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, load_legacy_checkpoint
 from err_seg.engine.loss_monitor import LossMonitor
 from err_seg.engine.optimizer import WeightAverage, gather_optimizer_state, restore_optimizer_state, whole
 from err_seg.engine.parallel import images_at_a_time

@@ -66,12 +66,7 @@ class TrainingState:
 
 
 class Checkpoints:
-    """The checkpoints of one run.
-
-    Args:
-        output: the run's ``OUTPUT_DIR``.
-        kept: how many of the newest are kept.
-    """
+    """The checkpoints of one run in its ``OUTPUT_DIR``; so many of the newest are ``kept``."""
 
     def __init__(self, output: Path, kept: int):
         self.folder = output / "checkpoints"

@@ -171,9 +171,7 @@ def build_schedule(
 class WeightAverage:
     """The exponential moving average of a model's trainable weights, divided over processes in the same way.
 
-    Args:
-        model: the average starts from its present weights.
-        decay: weight of the old average when a new one is computed after each iteration.
+    It starts from the present weights; each update gives the old average the weight ``decay``.
     """
 
     def __init__(self, model: nn.Module, decay: float):

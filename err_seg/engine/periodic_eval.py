@@ -69,9 +69,7 @@ def predict_batch(model: ERRSeg, network: nn.Module, batch: Batch, text: Tensor,
 def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Image.Image:
     """Lay out image | ground truth | prediction, one row per image, label maps over the image, with a legend.
 
-    Args:
-        batch: images and their label maps.
-        predictions: (B, S, S) class indices of its first B images.
+    ``predictions`` are the (B, S, S) class indices of the batch's first B images.
     """
     count = len(predictions)
     images = batch.images[:count].permute(0, 2, 3, 1).numpy()  # B×S×S×3

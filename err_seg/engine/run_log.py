@@ -170,10 +170,9 @@ def max_memory(device: torch.device) -> float:
 
 
 class SkippedSamples:
-    """``OUTPUT_DIR/damaged.txt``: one line for each skipped pair, saying what is wrong with it.
+    """``OUTPUT_DIR/damaged.txt``: one line for each pair that training skips with ``DATALOADER.SKIP_DAMAGED``.
 
-    Args:
-        output: ``OUTPUT_DIR``, which several processes of the run may share.
+    A line says what is wrong with the pair. Several processes of the run may share the file.
     """
 
     def __init__(self, output: Path):

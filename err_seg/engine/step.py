@@ -25,13 +25,8 @@ class Teacher:
     It normalises the student's training images by its own statistics, resizes them to its own size (``INPUT.SIZE`` of
     its configuration), and reads the class names with its own text tower.
 
-    Args:
-        weights: ``MODEL.DISTILL.WEIGHTS``.
-        vocabulary: T class names.
-        device: the student's device.
-
     Raises:
-        ConfigError: the network does not exist, or cannot read the names.
+        ConfigError: the network of ``MODEL.DISTILL.WEIGHTS`` does not exist, or cannot read the names.
 
     Attributes:
         digest: identifies its weights.
@@ -46,11 +41,7 @@ class Teacher:
         self.weights, self.digest = weights, weights_digest(self.model)
 
     def compare(self, digest: str) -> None:
-        """Warn if a checkpoint's run learned from weights other than these.
-
-        Args:
-            digest: the checkpoint's; "" where it had no teacher.
-        """
+        """Warn if a checkpoint's run learned from weights of another digest than these; "" where it had no teacher."""
         if digest not in ("", self.digest):
             logger.warning("the teacher's weights changed since the checkpoint: MODEL.DISTILL.WEIGHTS %s", self.weights)
 

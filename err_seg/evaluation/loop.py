@@ -11,7 +11,7 @@ from err_seg.config import Config
 from err_seg.data import EvaluationItem, EvaluationTransform, SegmentationPairs, evaluation_loader
 from err_seg.data.loader import ImageLoader
 from err_seg.evaluation import ConfusionMatrix
-from err_seg.evaluation.prediction_files import PredictionFiles
+from err_seg.evaluation.results import PredictionFiles
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import evaluation_views, segment_views
 from err_seg.prediction.model import ERRSeg

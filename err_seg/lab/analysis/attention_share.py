@@ -38,12 +38,7 @@ QUANTITIES = ("redundant", "itself", "spread", "lower", "upper")
 
 
 def redundant_share(logits: Tensor, present: Tensor) -> Tensor:
-    """Return the share of the attention that redundant classes take, (...) in 0..1.
-
-    Args:
-        logits: (..., T), the input of the softmax.
-        present: (T,) bool, the classes that are not redundant.
-    """
+    """Return the share of the softmax of logits (..., T) that all but the ``present`` classes, (T,) bool, take."""
     return logits.softmax(dim=-1)[..., ~present].sum(dim=-1)
 
 

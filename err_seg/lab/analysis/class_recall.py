@@ -80,9 +80,7 @@ def measure_class_recall(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -
 def class_ranks(model: ERRSeg, images: Tensor, text: Tensor) -> Tensor:
     """Rank the T classes of a vocabulary by CRM's scores: (B, T) int64; CRM keeps the classes of rank 0..K−1.
 
-    Args:
-        images: (B, 3, S, S) float, normalised.
-        text: (T, D) embeddings of the vocabulary.
+    Images are (B, 3, S, S) float, normalised; ``text`` (T, D) are the vocabulary's embeddings.
     """
     features = model.encoder(images)
     return model.head.crm.ranking(model.head.cost_maps.of_vocabulary(features, text)[0]).argsort(dim=1)

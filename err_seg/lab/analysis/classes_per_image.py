@@ -56,10 +56,7 @@ def count_classes(pairs: SegmentationPairs, workers: int = 1) -> ClassCounts:
     """Count the classes in every label map of a data set, with a progress bar.
 
     In a data set with a background class (PAS-20b) the background counts as one class, and T is the size of the
-    vocabulary that the model chooses from.
-
-    Args:
-        workers: processes that read label maps.
+    vocabulary that the model chooses from. ``workers`` processes read label maps.
 
     Raises:
         ImageReadError: a label map cannot be read.

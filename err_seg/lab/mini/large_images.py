@@ -82,12 +82,9 @@ def ways(side: int) -> list[Way]:
 
 
 def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[WindowResult]:
-    """Measure every way on every kind of scenes.
+    """Measure every way on every kind of scenes, so many of each split and seed.
 
-    Args:
-        model: a network for the miniature world.
-        scenes: how many of each split and seed.
-        seeds: of the test scenes; validation scenes have the first.
+    The seeds are those of the test scenes; validation scenes have the first.
     """
     rows = []
     for kind, zoom in KINDS.items():

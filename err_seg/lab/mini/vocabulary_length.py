@@ -130,10 +130,7 @@ def estimated_memory(rows: Sequence[VocabularyResult], num_kept: int) -> float:
 def measure_image(cfg: Config, benchmark: str, num_kept: int) -> tuple[float, float]:
     """Measure one image: peak memory above the loaded model, in bytes, and CPU milliseconds; in a process of its own.
 
-    Args:
-        cfg: the configuration; weights do not matter.
-        benchmark: whose vocabulary and first images are taken.
-        num_kept: K; 0 is the arg-max of C16 alone.
+    The benchmark's vocabulary and first images are taken; weights do not matter. A K of 0 is the arg-max of C16 alone.
     """
     model = build_model(cfg)
     pairs = SegmentationPairs(get_dataset(benchmark), cfg.DATASETS.ROOT)
@@ -172,10 +169,8 @@ def choosing_memory(cfg: Config, num_classes: int) -> float:
 
 def markdown(rows: Sequence[VocabularyResult]) -> str:
     """Write the table: mIoU in percent, CPU milliseconds and memory of one image."""
-    return (
-        "\n".join(["| T | | seen | unseen | all | ms | MB |\n|---:|---|---:|---:|---:|---:|---:|", *map(line, rows)])
-        + "\n"
-    )
+    head = "| T | | seen | unseen | all | ms | MB |\n|---:|---|---:|---:|---:|---:|---:|"
+    return "\n".join([head, *map(line, rows)]) + "\n"
 
 
 def line(row: VocabularyResult) -> str:

@@ -85,17 +85,10 @@ class Stop:
 def work_through(
     runs: Sequence[Run], workers: Workers, display: Display, finished: Callable[[], None], title: str = ""
 ) -> list[str]:
-    """Run the steps that are not done yet.
-
-    Args:
-        runs: what is wanted.
-        workers: how steps are run.
-        display: shows their progress.
-        finished: called after each finished run; if it fails, its error is one of the lines returned.
-        title: of the whole.
+    """Run the steps that are not done yet, and call ``finished`` after each finished run.
 
     Returns:
-        One line for each step that failed; all others are done.
+        One line for each step that failed; all others are done. If ``finished`` fails, its error is one of the lines.
 
     Raises:
         SweepError: there are fewer GPUs than the jobs need, or a folder holds results of other settings.

@@ -31,14 +31,7 @@ NEGLIGIBLE = 0.1
 
 @dataclass(frozen=True)
 class VariantResult:
-    """One variant's values.
-
-    Attributes:
-        name: the variant's.
-        values: column to one value for each seed, in the order of ``seeds``.
-        seeds: those that are done.
-        paper: column to the paper's value.
-    """
+    """One variant: in each column a value for each of the ``seeds`` that are done, in their order, and the paper's."""
 
     name: str
     seeds: list[int] = field(default_factory=list)

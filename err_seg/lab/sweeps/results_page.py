@@ -55,9 +55,7 @@ Three seeds are few: a difference of one standard deviation is a hint, not a pro
 def write_results(store: Path, page: Path) -> None:
     """Write the page with the results of the shipped sweeps; those without any are listed with their command.
 
-    Args:
-        store: the folder that ``err-seg sweep --mini`` wrote to.
-        page: a Markdown file; its plots go to a folder of the same name beside it.
+    ``err-seg sweep --mini`` wrote to ``store``. The page's plots go to a folder of the same name beside it.
 
     Raises:
         SweepError: nothing was measured.

@@ -14,13 +14,7 @@ from err_seg.utils.files import write_text
 
 @dataclass(frozen=True)
 class Workers:
-    """How steps are run.
-
-    Attributes:
-        jobs: how many at a time.
-        num_gpus: processes of each, as ``err-seg train --num-gpus``.
-        engine: as ``err-seg train --engine``.
-    """
+    """How steps are run: ``jobs`` at a time, each with the ``--num-gpus`` and ``--engine`` of ``err-seg train``."""
 
     jobs: int = 1
     num_gpus: int = 1
