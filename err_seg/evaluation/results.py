@@ -1,4 +1,4 @@
-"""What an evaluation writes: results as JSON, CSV, tables and detectron2's copypaste lines, and predictions as files."""
+"""What an evaluation writes: results as JSON, CSV, tables, detectron2's copypaste lines; predictions as files."""
 
 import csv
 import io
