@@ -124,21 +124,19 @@ def analyze_classes(options: argparse.Namespace, cfg: Config) -> None:
     from err_seg.commands.models import open_pairs
     from err_seg.data.preparation.parallel import default_workers
     from err_seg.lab.analysis import classes_per_image as analysis
-    from err_seg.lab.analysis.figures import draw_class_counts
     from err_seg.visualization.plots import save_figure
 
     pairs = open_pairs(cfg, options.datasets or analysis.PAPER)
     results = [analysis.count_classes(data, options.workers or default_workers()) for data in pairs]
     print(analysis.class_counts_table(results))
     analysis.save_class_counts(results, options.output / "classes_per_picture.json")
-    save_figure(draw_class_counts(results), options.output / "classes_per_picture.png")
+    save_figure(analysis.draw_class_counts(results), options.output / "classes_per_picture.png")
 
 
 def analyze_recall(options: argparse.Namespace, cfg: Config) -> None:
     """Recall of CRM."""
     from err_seg.commands.models import open_pairs
     from err_seg.lab.analysis import class_recall as analysis
-    from err_seg.lab.analysis.figures import draw_class_recall
     from err_seg.models.build import build_model
     from err_seg.visualization.plots import save_figure
 
@@ -147,7 +145,7 @@ def analyze_recall(options: argparse.Namespace, cfg: Config) -> None:
     print("Share of the classes present, and of the labelled pixels, that are among the K kept, in percent:")
     print(analysis.recall_table(results, options.num_kept or analysis.NUM_KEPT_COLUMNS))
     analysis.save_class_recall(results, options.output / "class_recall.json")
-    save_figure(draw_class_recall(results), options.output / "class_recall.png")
+    save_figure(analysis.draw_class_recall(results), options.output / "class_recall.png")
     _warn_of_random_weights(cfg)
 
 
@@ -169,7 +167,6 @@ def analyze_precision(options: argparse.Namespace, cfg: Config) -> None:
 def analyze_vocabularies(options: argparse.Namespace, cfg: Config) -> None:
     """Table IV."""
     from err_seg.lab.analysis import vocabulary_similarity as analysis
-    from err_seg.lab.analysis.figures import draw_similarities
     from err_seg.visualization.plots import save_figure
 
     vocabularies = list(options.vocabularies or analysis.PAPER)
@@ -179,7 +176,7 @@ def analyze_vocabularies(options: argparse.Namespace, cfg: Config) -> None:
     print(analysis.similarity_table(results, thresholds))
     print("(same: 1 up to rounding, an equal prompt; paper: 1 and two thresholds that are not known)")
     analysis.save_similarities(results, options.output / "vocabularies.json", options.output / "vocabularies.csv")
-    save_figure(draw_similarities(results, thresholds), options.output / "vocabularies.png")
+    save_figure(analysis.draw_similarities(results, thresholds), options.output / "vocabularies.png")
     _warn_of_random_weights(cfg, " but for the equal prompts (same)")
 
 

@@ -129,7 +129,7 @@ def about_machine(model: "ERRSeg") -> Iterator[str]:
 
     import torch
 
-    from err_seg.engine.environment import PACKAGES, version_of
+    from err_seg.engine.run_setup import PACKAGES, version_of
 
     is_cuda = model.device.type == "cuda"
     device = (

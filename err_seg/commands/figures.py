@@ -32,8 +32,7 @@ def draw_attention(options: argparse.Namespace) -> Path:
     """Fig. 2."""
     from err_seg.commands.models import load_model, read_names
     from err_seg.data.images import read_image, read_label
-    from err_seg.lab.analysis.attention_comparison import compare_attention
-    from err_seg.lab.analysis.redundancy_figure import redundancy_figure
+    from err_seg.lab.analysis.attention_comparison import compare_attention, redundancy_figure
     from err_seg.text.prompts import check_vocabulary
 
     image = read_image(options.image)
@@ -55,8 +54,7 @@ def measure_shares(options: argparse.Namespace) -> Path:
     from err_seg.commands.models import load_model, open_pairs
     from err_seg.config import get_cfg
     from err_seg.data import register_entries
-    from err_seg.lab.analysis.attention_share import measure_attention_share, save_attention_share, share_table
-    from err_seg.lab.analysis.figures import draw_attention_share
+    from err_seg.lab.analysis import attention_share as analysis
     from err_seg.mini.files import mini_world_name
     from err_seg.models import hub
     from err_seg.visualization.plots import save_figure
@@ -73,14 +71,14 @@ def measure_shares(options: argparse.Namespace) -> Path:
     for data in pairs:
         num_classes = len(data.spec.vocabulary)
         num_kept = options.num_kept or (model.num_kept or num_classes, num_classes)
-        results += measure_attention_share(model, data, num_kept)
+        results += analysis.measure_attention_share(model, data, num_kept)
     print("Attention that the classes in the image pay to others, by the number of classes kept, in percent:")
-    print(share_table(results))
+    print(analysis.share_table(results))
     print(
         "(present : redundant: how many times as much one gets as the other; bounds: what the logits' spread Δ allows)"
     )
-    save_attention_share(results, options.output / "attention_share.json")
-    save_figure(draw_attention_share(results), options.output / "attention_share.png")
+    analysis.save_attention_share(results, options.output / "attention_share.json")
+    save_figure(analysis.draw_attention_share(results), options.output / "attention_share.png")
     if not (options.model or options.weights or cfg.MODEL.WEIGHTS) and options.config_file:
         print(NO_WEIGHTS)
     return options.output

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     """Check all sweeps, then run one after the other."""
     from err_seg.commands.models import find_weights
-    from err_seg.lab.sweeps.checks import check_sweep, open_data
+    from err_seg.lab.sweeps.executor import check_sweep, open_data
     from err_seg.lab.sweeps.plan import plan_runs, select_runs
     from err_seg.lab.sweeps.tables import settings_text
     from err_seg.mini.files import SCENES

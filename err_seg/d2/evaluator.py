@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from err_seg.d2.catalog import open_pairs
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import new_counts, save_benchmarks
-from err_seg.evaluation.prediction_files import PredictionFiles
+from err_seg.evaluation.results import PredictionFiles
 from err_seg.utils import heartbeat
 from err_seg.utils.processes import is_main_process, wait_for_all
 

@@ -18,8 +18,7 @@ from err_seg.data.loader import seed_of
 from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.checkpoints import TrainingState
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
-from err_seg.engine.periodic_eval import evaluation_cfg
-from err_seg.engine.training_images import predict_batch
+from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.results import load_results
 from err_seg.utils.errors import TrainingInterrupted

@@ -11,8 +11,8 @@ from err_seg.d2.catalog import spec_of
 from err_seg.d2.config import from_detectron2
 from err_seg.data import Batch, DatasetSpec, EvaluationTransform, TrainingTransform, read_image
 from err_seg.data.dataset import read_sample
+from err_seg.engine.run_log import SkippedSamples
 from err_seg.engine.run_setup import training_transform
-from err_seg.engine.skipped_samples import SkippedSamples
 
 
 def batches_of_records(

@@ -26,10 +26,9 @@ from err_seg.d2.mapper import ERRSegMapper, batches_of_records
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
 from err_seg.engine.loss_monitor import broken_loss
-from err_seg.engine.optimizer import build_optimizer
+from err_seg.engine.optimizer import build_optimizer, build_schedule
+from err_seg.engine.run_log import SkippedSamples
 from err_seg.engine.run_setup import open_data, run_context
-from err_seg.engine.schedule import build_schedule
-from err_seg.engine.skipped_samples import SkippedSamples
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
 from err_seg.evaluation.results import load_results

@@ -1,7 +1,6 @@
 """Training and evaluation: optimizer and schedule, the training loop, benchmarks."""
 
-from err_seg.engine.optimizer import build_optimizer, parameter_groups
-from err_seg.engine.schedule import build_schedule
+from err_seg.engine.optimizer import build_optimizer, build_schedule, parameter_groups
 from err_seg.engine.trainer import train
 from err_seg.evaluation.benchmarks import evaluate, open_benchmarks
 from err_seg.utils.errors import EvaluationError, RunError, TrainingError, TrainingInterrupted

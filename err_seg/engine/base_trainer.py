@@ -13,17 +13,14 @@ from torch.distributed.fsdp import FSDPModule
 from err_seg.config import Config, ConfigError
 from err_seg.data import Batch
 from err_seg.engine import periodic_eval
-from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, check_output_folder
-from err_seg.engine.distillation import Teacher
-from err_seg.engine.ema import WeightAverage
-from err_seg.engine.environment import environment
-from err_seg.engine.legacy_checkpoint import load_legacy_checkpoint
+from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, load_legacy_checkpoint
 from err_seg.engine.loss_monitor import LossMonitor
-from err_seg.engine.optimizer import gather_optimizer_state, restore_optimizer_state, whole
+from err_seg.engine.optimizer import WeightAverage, gather_optimizer_state, restore_optimizer_state, whole
 from err_seg.engine.parallel import images_at_a_time
-from err_seg.engine.run_log import RunLog, check_trackers
-from err_seg.engine.skipped_samples import SkippedSamples
-from err_seg.engine.training_images import compare
+from err_seg.engine.periodic_eval import compare
+from err_seg.engine.run_log import RunLog, SkippedSamples, check_trackers
+from err_seg.engine.run_setup import check_output_folder, environment
+from err_seg.engine.step import Teacher
 from err_seg.evaluation import BenchmarkResult
 from err_seg.models.checkpoint import save_weights
 from err_seg.prediction.model import ERRSeg
@@ -76,17 +73,9 @@ class BaseTrainer:
         Raises:
             ConfigError, CheckpointError, TrainingError: as for :func:`err_seg.engine.train`.
         """
-        cfg, solver = self.cfg, self.cfg.SOLVER
+        cfg = self.cfg
         if self.is_main:
-            written = -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD)
-            check_output_folder(
-                self.output,
-                self.model,
-                checkpoints=min(solver.CHECKPOINTS_KEPT + 1, written),
-                averaged=solver.EMA.ENABLED,
-                best=cfg.TEST.EVAL_PERIOD > 0,
-                resume=resume,
-            )
+            check_output_folder(cfg, self.model, resume=resume)
         check_shared_folder(self.output)
         if self.is_main and not resume:
             self.checkpoints.set_aside()
@@ -95,7 +84,7 @@ class BaseTrainer:
         state = None
         if resume:
             state = self.checkpoints.load_newest(self.model)
-            state = state or load_legacy_checkpoint(self.output, self.model, solver.IMS_PER_BATCH)
+            state = state or load_legacy_checkpoint(self.output, self.model, cfg.SOLVER.IMS_PER_BATCH)
         state = state or TrainingState()
         wait_for_all()
         if self.is_main:

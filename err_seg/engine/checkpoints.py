@@ -20,11 +20,10 @@ import yaml
 from torch import Tensor, nn
 
 from err_seg.config import settings_of
-from err_seg.models.checkpoint import CheckpointError, load_weights, save_weights
+from err_seg.models.checkpoint import CheckpointError, load_weights, open_checkpoint, save_weights
 from err_seg.models.checkpoint_names import current_names
-from err_seg.utils.disk import size_text, writing
+from err_seg.utils.disk import writing
 from err_seg.utils.errors import TrainingError
-from err_seg.utils.files import atomic_write
 from err_seg.utils.fingerprint import file_digest
 
 logger = logging.getLogger(__name__)
@@ -67,12 +66,7 @@ class TrainingState:
 
 
 class Checkpoints:
-    """The checkpoints of one run.
-
-    Args:
-        output: the run's ``OUTPUT_DIR``.
-        kept: how many of the newest are kept.
-    """
+    """The checkpoints of one run in its ``OUTPUT_DIR``; so many of the newest are ``kept``."""
 
     def __init__(self, output: Path, kept: int):
         self.folder = output / "checkpoints"
@@ -202,49 +196,41 @@ def changed_settings(before: str, now: str) -> list[str]:
     return [f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
 
 
-def check_output_folder(
-    output: Path,
-    model: nn.Module,
-    *,
-    checkpoints: int,
-    averaged: bool = False,
-    best: bool = False,
-    resume: bool = False,
-) -> None:
-    """Check before a run that its files can be written.
+def load_legacy_checkpoint(output: Path, model: nn.Module, images: int) -> TrainingState | None:
+    """Load the newest checkpoint of a run that version 0.1 trained with detectron2; ``None`` if there is none.
 
-    Args:
-        output: ``OUTPUT_DIR``; it is made.
-        model: the network to train; AdamW adds two moments for each trainable number.
-        checkpoints: how many will be on disk at once at most, including the one being written.
-        averaged: whether they also hold the average of each trainable number.
-        best: whether the best weights are kept as well as the final ones.
-        resume: whether checkpoints that exist already count among them.
+    An iteration consumes ``images`` images.
 
     Raises:
-        TrainingError: the folder cannot be written to, or its disk has too little space.
+        CheckpointError: the file cannot be read, is not one of :class:`err_seg.d2.Trainer`'s, or does not fit.
     """
+    pointer = output / POINTER
+    if not pointer.is_file():
+        return None
+    file = output / pointer.read_text(encoding="utf-8").strip()
+    saved = open_checkpoint(file)
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with atomic_write(output / "writable") as probe:
-            probe.write_text("")
-        (output / "writable").unlink()
-    except OSError as error:
-        raise TrainingError(f"OUTPUT_DIR {output} cannot be written to: {error}; choose another") from error
-    weights = sum(4 * p.numel() for p in model.parameters())
-    moments = sum((12 if averaged else 8) * p.numel() for p in model.parameters() if p.requires_grad)
-    there = (output / "checkpoints").glob("iter_*/*") if resume else ()
-    present = sum(file.stat().st_size for file in there)
-    needed = checkpoints * (weights + moments) + (weights * 2 if best else weights) - present
-    free = shutil.disk_usage(output).free
-    if free < needed:
-        raise TrainingError(
-            f"OUTPUT_DIR {output} has {size_text(free)} free, the run needs {size_text(needed)}: {checkpoints} "
-            f"checkpoint{'s' * (checkpoints > 1)} of {size_text(weights + moments)} and the final {'and best ' * best}"
-            f"weights of {size_text(weights)}{' each' * best}"
-            f"{f', less {size_text(present)} that are there' if present else ''}. Free some "
-            "space, choose another OUTPUT_DIR, or keep fewer (SOLVER.CHECKPOINTS_KEPT)"
+        trainer = saved.others["trainer"]
+        hooks = trainer.get("hooks", {})
+        inner, iteration = trainer["_trainer"], trainer["iteration"] + 1
+        groups, moments = inner["optimizer"]["param_groups"], inner["optimizer"]["state"]
+        places = {name: place for group in groups for name, place in zip(group["names"], group["params"], strict=True)}
+        state = TrainingState(
+            iteration=iteration,
+            pictures=iteration * images,
+            optimizer=current_names({name: moments.get(place, {}) for name, place in places.items()}),
+            scaler=inner.get("grad_scaler", {}),
+            losses=hooks.get("WriteReport", {}).get("losses", []),
+            best=hooks.get("EvaluateAndKeepBest", {}).get("mean"),
         )
+    except (KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f"{file}, which {pointer} names, is not a checkpoint of err_seg.d2.Trainer ({error!r}); to start from its "
+            "weights, leave out --resume and set MODEL.WEIGHTS"
+        ) from error
+    load_weights(model, saved)
+    logger.info("resuming from %s", file)
+    return state
 
 
 def _iteration(path: Path) -> int:

@@ -1,5 +1,6 @@
-"""AdamW with the published parameter groups, gradient clipping where asked for, and its state by parameter name."""
+"""How weights change: AdamW with the published parameter groups, gradient clipping, learning rates, moving average."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from err_seg.config import Config
 from err_seg.config.defaults import ClipGradientsConfig
@@ -129,3 +131,68 @@ def restore_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, d
         if state.get(name)
     }
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def lr_factor(iteration: int, cfg: Config) -> float:
+    """Learning rate of an iteration (from 0), as a factor of the group's own.
+
+    ``SOLVER.LR_SCHEDULER_NAME`` names one of detectron2's curves, which fall from 1 to 0 at ``MAX_ITER`` after a linear
+    warm-up from ``WARMUP_FACTOR`` over ``WARMUP_ITERS`` iterations. "WarmupCosineLR" is half a cosine, which the
+    warm-up rises to. "WarmupPolyLR" is ``(1 - iteration / MAX_ITER) ** POLY_LR_POWER``; the warm-up is multiplied by
+    it, and after the warm-up it is at least ``POLY_LR_CONSTANT_ENDING``.
+    """
+    solver = cfg.SOLVER
+    warmup = min(solver.WARMUP_ITERS, solver.MAX_ITER)
+    is_warm = iteration >= warmup
+    share = 1.0 if is_warm else iteration / warmup
+    if solver.LR_SCHEDULER_NAME == "WarmupPolyLR":
+        poly = (1 - iteration / solver.MAX_ITER) ** solver.POLY_LR_POWER
+        rise = solver.WARMUP_FACTOR + (1 - solver.WARMUP_FACTOR) * share
+        return max(poly, solver.POLY_LR_CONSTANT_ENDING) if is_warm else rise * poly
+    cosine = 0.5 * (1 + math.cos(math.pi * max(iteration, warmup) / solver.MAX_ITER))
+    return cosine if is_warm else solver.WARMUP_FACTOR + (cosine - solver.WARMUP_FACTOR) * share
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, cfg: Config, iteration: int) -> float:
+    """Give each group its learning rate for an iteration (from 0), and return the highest."""
+    factor = lr_factor(iteration, cfg)
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return max(group["lr"] for group in optimizer.param_groups)
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, cfg: Config, *, start: int = 0
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Build the same curve as a torch scheduler, to be stepped once per iteration; ``start`` iterations are done."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda iteration: lr_factor(start + iteration, cfg))
+
+
+class WeightAverage:
+    """The exponential moving average of a model's trainable weights, divided over processes in the same way.
+
+    It starts from the present weights; each update gives the old average the weight ``decay``.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._averages = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self._update = get_ema_multi_avg_fn(decay)
+
+    def update(self) -> None:
+        """Update the average with the present weights."""
+        averages, parameters = (
+            [t.to_local() if isinstance(t, DTensor) else t for t in tensors.values()]
+            for tensors in (self._averages, self._parameters)
+        )
+        with torch.no_grad():
+            self._update(averages, parameters, 0)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return parameter name to average, whole and on the CPU; all processes must call this."""
+        return {name: whole(average).cpu() for name, average in self._averages.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from a value of :meth:`state`; from the present weights if it is empty."""
+        for name, value in state.items():
+            self._averages[name].copy_(shared_like(value, self._parameters[name]))

@@ -1,13 +1,24 @@
-"""The configuration and the metrics of evaluations while a run trains."""
+"""Looking at a network while it trains: settings and metrics of evaluations, images of predictions."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
 from err_seg.config import Config
+from err_seg.data import Batch
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.metrics import SUMMARY_METRICS
+from err_seg.modeling.layers import resize
+from err_seg.prediction.model import ERRSeg
+from err_seg.visualization.grid import sheet
+from err_seg.visualization.legend import add_legend
+from err_seg.visualization.overlay import legend_entries, overlay
 
 
 def evaluation_cfg(cfg: Config, iterations: int) -> Config:
@@ -36,3 +47,36 @@ def scalar_metrics(results: Sequence[BenchmarkResult]) -> dict[str, float]:
 def mean_metric(results: Sequence[BenchmarkResult], name: str) -> float:
     """Average one metric over benchmarks; NaN if a benchmark lacks it."""
     return statistics.fmean(result.metrics[name] for result in results)
+
+
+IMAGES = 4
+UNLABELLED = -1
+
+
+@torch.no_grad()
+def predict_batch(model: ERRSeg, network: nn.Module, batch: Batch, text: Tensor, cfg: Config) -> np.ndarray:
+    """Label the first images of a training batch as evaluation would, at the crop's size: (B, S, S) int64."""
+    images = model.preprocess(batch.images[:IMAGES], cfg.INPUT.CROP_SIZE)
+    network.eval()
+    try:
+        prediction = network(images, text)
+    finally:
+        network.train()
+    best = resize(prediction.logits.float(), batch.labels.shape[-2:]).argmax(dim=1)  # B×S×S, places in ``kept``
+    return prediction.kept.gather(1, best.flatten(1)).view_as(best).cpu().numpy()
+
+
+def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Image.Image:
+    """Lay out image | ground truth | prediction, one row per image, label maps over the image, with a legend.
+
+    ``predictions`` are the (B, S, S) class indices of the batch's first B images.
+    """
+    count = len(predictions)
+    images = batch.images[:count].permute(0, 2, 3, 1).numpy()  # B×S×S×3
+    labels = batch.labels[:count].long().numpy()
+    labels = np.where((labels >= 0) & (labels < len(names)), labels, UNLABELLED)
+    panels = []
+    for image, *maps in zip(images, labels, predictions, strict=True):
+        panels += [Image.fromarray(image), *(overlay(image, shown, names, legend=False) for shown in maps)]
+    entries = legend_entries(np.stack([labels, predictions]), names)
+    return add_legend(sheet(panels, 3, panels[0].size), entries)

@@ -1,4 +1,4 @@
-"""What a training run writes while it runs: the log, metrics.json, TensorBoard, Weights & Biases."""
+"""What a training run writes while it runs: the log, metrics.json, TensorBoard, Weights & Biases, damaged.txt."""
 
 import datetime
 import importlib
@@ -8,13 +8,14 @@ import logging
 import math
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+from filelock import FileLock
 
 from err_seg.config import Config, ConfigError
 from err_seg.utils.disk import writing
@@ -166,3 +167,32 @@ def max_memory(device: torch.device) -> float:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MEBIBYTE if sys.platform == "darwin" else peak / 1024
+
+
+class SkippedSamples:
+    """``OUTPUT_DIR/damaged.txt``: one line for each pair that training skips with ``DATALOADER.SKIP_DAMAGED``.
+
+    A line says what is wrong with the pair. Several processes of the run may share the file.
+    """
+
+    def __init__(self, output: Path):
+        self.file = output / "damaged.txt"
+
+    def add(self, problems: Sequence[str]) -> None:
+        """Add pairs to the list, and log the new ones."""
+        if not problems:
+            return
+        with FileLock(self.file.with_name(f".{self.file.name}.lock")):
+            listed = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+            lines = dict.fromkeys(" ".join(problem.splitlines()) for problem in problems)
+            new = [line for line in lines if line not in listed]
+            if not new:
+                return
+            write_text(self.file, "".join(f"{line}\n" for line in (*listed, *new)))
+        for line in new:
+            logger.warning("skipping a damaged pair, the next one takes its place: %s", line)
+        logger.warning("damaged pairs so far: %d, listed in %s", len(listed) + len(new), self.file)
+
+    def remove_list(self) -> None:
+        """Remove the list of an earlier run."""
+        self.file.unlink(missing_ok=True)

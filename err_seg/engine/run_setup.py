@@ -1,10 +1,17 @@
-"""How a training run computes, stops and reads its data, the same for both engines."""
+"""What precedes a training run, the same for both engines: its folder, how it computes and reads data, its facts."""
 
+import platform
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from err_seg.config import Config
@@ -12,10 +19,49 @@ from err_seg.data import SegmentationPairs, TrainingTransform, training_loader
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
 from err_seg.prediction.model import ERRSeg
-from err_seg.utils.device import deterministic, tf32
+from err_seg.utils.device import deterministic, resolve_precision, tf32
+from err_seg.utils.disk import size_text
 from err_seg.utils.errors import TrainingError, translate_errors
+from err_seg.utils.files import atomic_write
 from err_seg.utils.processes import process_share
 from err_seg.utils.signals import StopRequest, handling_stop_signals
+from err_seg.version import __version__
+
+
+def check_output_folder(cfg: Config, model: nn.Module, *, resume: bool = False) -> None:
+    """Make ``OUTPUT_DIR``, and check before a run that its files can be written.
+
+    AdamW adds two moments for each trainable number, ``SOLVER.EMA`` an average. With ``resume``, checkpoints that exist
+    already count among those that the run needs space for.
+
+    Raises:
+        TrainingError: the folder cannot be written to, or its disk has too little space.
+    """
+    output, solver = Path(cfg.OUTPUT_DIR), cfg.SOLVER
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with atomic_write(output / "writable") as probe:
+            probe.write_text("")
+        (output / "writable").unlink()
+    except OSError as error:
+        raise TrainingError(f"OUTPUT_DIR {output} cannot be written to: {error}; choose another") from error
+    # on disk at once at most, including the one being written
+    checkpoints = min(solver.CHECKPOINTS_KEPT + 1, -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD))
+    best = cfg.TEST.EVAL_PERIOD > 0
+    weights = sum(4 * p.numel() for p in model.parameters())
+    moments = sum((12 if solver.EMA.ENABLED else 8) * p.numel() for p in model.parameters() if p.requires_grad)
+    there = (output / "checkpoints").glob("iter_*/*") if resume else ()
+    present = sum(file.stat().st_size for file in there)
+    needed = checkpoints * (weights + moments) + (weights * 2 if best else weights) - present
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise TrainingError(
+            f"OUTPUT_DIR {output} has {size_text(free)} free, the run needs {size_text(needed)}: {checkpoints} "
+            f"checkpoint{'s' * (checkpoints > 1)} of {size_text(weights + moments)} and the final {'and best ' * best}"
+            f"weights of {size_text(weights)}{' each' * best}"
+            f"{f', less {size_text(present)} that are there' if present else ''}. Free some "
+            "space, choose another OUTPUT_DIR, or keep fewer (SOLVER.CHECKPOINTS_KEPT)"
+        )
 
 
 @contextmanager
@@ -65,3 +111,50 @@ def open_data(cfg: Config, pairs: SegmentationPairs, device: torch.device, start
         skip_damaged=cfg.DATALOADER.SKIP_DAMAGED,
         pinned=device.type == "cuda",
     )
+
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "accelerate", "numpy", "pillow", "safetensors")
+
+
+def environment(cfg: Config, device: torch.device, processes: int) -> dict[str, Any]:
+    """Return the facts for ``environment.json``; the state of the code is ``None`` outside a git repository."""
+    is_cuda = device.type == "cuda"
+    precision = resolve_precision(cfg.SOLVER.PRECISION, device)
+    return {
+        "err_seg": __version__,
+        "git": git_state(Path(__file__).parent),
+        "command": sys.argv,
+        "seed": cfg.SEED,
+        "processes": processes,
+        "device": torch.cuda.get_device_name(device) if is_cuda else str(device),
+        "precision": precision.name,
+        "precision_reason": precision.reason,
+        "tf32": cfg.SOLVER.TF32,
+        "deterministic": cfg.SOLVER.DETERMINISTIC,
+        "cuda": torch.version.cuda if is_cuda else None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version_of(name) for name in PACKAGES},
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return a folder's commit and the files that differ from it, or ``None`` without git or a repository."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD").strip()
+        return {"commit": commit, "changed": _git(folder, "status", "--porcelain").splitlines()}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, or ``None``."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,18 +1,64 @@
-"""From a batch to its loss, the same for both engines."""
+"""From a batch to its loss, the same for both engines, and the teacher that the loss may compare with."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from err_seg.config import Config
+from err_seg.config import Config, ConfigError
 from err_seg.data import Batch, DatasetSpec
-from err_seg.engine.distillation import Teacher
 from err_seg.modeling.loss import count_pixels, distillation_loss, segmentation_loss
+from err_seg.models.hub import load
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import upload
+from err_seg.utils.fingerprint import weights_digest
 from err_seg.utils.processes import process_share, sum_over_processes
+
+logger = logging.getLogger(__name__)
+
+
+class Teacher:
+    """A trained, frozen ERR-Seg that segments the classes that a student has kept.
+
+    It normalises the student's training images by its own statistics, resizes them to its own size (``INPUT.SIZE`` of
+    its configuration), and reads the class names with its own text tower.
+
+    Raises:
+        ConfigError: the network of ``MODEL.DISTILL.WEIGHTS`` does not exist, or cannot read the names.
+
+    Attributes:
+        digest: identifies its weights.
+    """
+
+    def __init__(self, weights: str, vocabulary: Sequence[str], device: torch.device):
+        try:
+            self.model = load(weights, device=str(device)).requires_grad_(False)
+            self.text = self.model.embed_vocabulary(vocabulary)
+        except ValueError as error:
+            raise ConfigError(f"MODEL.DISTILL.WEIGHTS: {error}") from error
+        self.weights, self.digest = weights, weights_digest(self.model)
+
+    def compare(self, digest: str) -> None:
+        """Warn if a checkpoint's run learned from weights of another digest than these; "" where it had no teacher."""
+        if digest not in ("", self.digest):
+            logger.warning("the teacher's weights changed since the checkpoint: MODEL.DISTILL.WEIGHTS %s", self.weights)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, kept: Tensor, *, has_padding: bool = False) -> Tensor:
+        """Segment chosen classes.
+
+        Args:
+            images: (B, 3, h, w), RGB in 0..255.
+            kept: (B, K) int64 indices of the classes; ``NOT_KEPT`` fills up the end of a row.
+            has_padding: whether rows may be filled up.
+
+        Returns:
+            (B, K, S/4, S/4) float32 probabilities, S being the teacher's own; 0 where a row is filled up.
+        """
+        features = self.model.encoder(self.model.preprocess(images))
+        return self.model.head.segment(features, self.text, kept, has_padding=has_padding).float().sigmoid()
 
 
 def vocabulary_input(model: ERRSeg, vocabulary: tuple[str, ...]) -> Tensor:
@@ -29,7 +75,6 @@ def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int) -> Te
 
     Args:
         labels: label maps of this process's parts, each (B, H, W) of any integer type.
-        model: the network.
         num_classes: T.
 
     Returns:
@@ -54,11 +99,9 @@ def training_loss(
 
     Args:
         network: the model, or its wrapper for several processes.
-        model: the model itself.
         batch: B images and label maps.
         text: see :func:`vocabulary_input`.
         spec: the data set, of T classes.
-        cfg: the configuration.
         num_pixels: see :func:`mean_pixels`; ``None`` if ignored pixels are negatives, or the batch stands alone.
         teacher: the network whose class maps are to be learned as well, with the weight ``MODEL.DISTILL.WEIGHT``.
 

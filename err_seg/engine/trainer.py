@@ -17,15 +17,12 @@ from err_seg.config import Config
 from err_seg.data import Batch, SegmentationPairs, get_dataset
 from err_seg.data.loader import seed_of
 from err_seg.engine.base_trainer import BaseTrainer
-from err_seg.engine.distillation import Teacher
-from err_seg.engine.ema import WeightAverage
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
+from err_seg.engine.optimizer import WeightAverage, set_learning_rates
 from err_seg.engine.parallel import build_accelerator, distribute, images_at_a_time, without_sync
-from err_seg.engine.periodic_eval import evaluation_cfg
+from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
 from err_seg.engine.run_setup import open_data, run_context
-from err_seg.engine.schedule import set_learning_rates
-from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
-from err_seg.engine.training_images import predict_batch
+from err_seg.engine.step import Teacher, mean_pixels, training_loss, vocabulary_input
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import evaluate, open_benchmarks
 from err_seg.prediction.model import ERRSeg
@@ -39,7 +36,7 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
 
     Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.run_log`), checkpoints every
     ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), images of predictions
-    every ``VIS_PERIOD`` (:mod:`err_seg.engine.training_images`), and ``model_final.safetensors``. Every
+    every ``VIS_PERIOD`` (:mod:`err_seg.engine.periodic_eval`), and ``model_final.safetensors``. Every
     ``TEST.EVAL_PERIOD`` and at the end it writes results on ``DATASETS.TEST``, in ``evaluations``, and the best weights
     so far, as ``model_best.safetensors``.
 
@@ -47,7 +44,6 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
     batch has the same images and gives the same step. The global random state is set in every iteration.
 
     Args:
-        cfg: the configuration.
         model: the network, on its device; it is trained in place and left in evaluation mode. (With ``SOLVER.PARALLEL``
             "fsdp", each process is left with only a part of it: load ``model_final.safetensors`` into a new network.)
         resume: continue from the newest checkpoint in ``OUTPUT_DIR``, if there is one.

@@ -19,7 +19,7 @@ from err_seg.evaluation import (
     save_summary_csv,
 )
 from err_seg.evaluation.loop import count_images
-from err_seg.evaluation.prediction_files import PredictionFiles
+from err_seg.evaluation.results import PredictionFiles
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import evaluation_views
 from err_seg.prediction.model import ERRSeg

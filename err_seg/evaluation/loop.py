@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -11,7 +11,7 @@ from err_seg.config import Config
 from err_seg.data import EvaluationItem, EvaluationTransform, SegmentationPairs, evaluation_loader
 from err_seg.data.loader import ImageLoader
 from err_seg.evaluation import ConfusionMatrix
-from err_seg.evaluation.prediction_files import PredictionFiles
+from err_seg.evaluation.results import PredictionFiles
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import evaluation_views, segment_views
 from err_seg.prediction.model import ERRSeg
@@ -21,7 +21,20 @@ from err_seg.utils.device import upload
 from err_seg.utils.ordered_map import TimeShare, ordered_map
 from err_seg.utils.processes import process_share
 
-Segmented = tuple[list[EvaluationItem], list[Segmentation]]
+Segmented = list[tuple[EvaluationItem, Segmentation]]
+
+
+def evaluation_batches(cfg: Config, pairs: SegmentationPairs, *, bar: bool = True) -> Iterator[list[EvaluationItem]]:
+    """Yield a data set's images and label maps in batches, at the sizes of evaluation, with a progress bar.
+
+    Of the configuration, ``INPUT.MIN_SIZE_TEST``, ``INPUT.MAX_SIZE_TEST``, ``TEST.BATCH_SIZE`` and
+    ``DATALOADER.NUM_WORKERS`` count.
+    """
+    loader = _open_loader(cfg, pairs)
+    with tqdm(total=len(pairs), desc=pairs.spec.name, unit="image", disable=not bar) as progress:
+        for items in loader:
+            yield items
+            progress.update(len(items))
 
 
 @torch.no_grad()
@@ -35,73 +48,49 @@ def count_images(
     files: PredictionFiles,
 ) -> TimeShare:
     """Segment and count this process's share of the images that are not done; return how much time the network took."""
+    spec, network, views = pairs.spec, TimeShare(), evaluation_views(cfg)
     rank, processes = process_share()
-    loader = evaluation_loader(
-        pairs,
-        EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
-        cfg.TEST.BATCH_SIZE,
-        cfg.DATALOADER.NUM_WORKERS,
-        rank=rank,
-        world_size=processes,
-        skip=progress.done,
-        pinned=model.device.type == "cuda",
-    )
+    options = {"rank": rank, "world_size": processes, "skip": progress.done, "pinned": model.device.type == "cuda"}
+    loader = _open_loader(cfg, pairs, **options)
     share = len(range(rank, len(pairs), processes))
-    of_all = f" (1 of {processes} shares)" if processes > 1 else ""
-    bar = tqdm(
-        total=share,
-        initial=share - sum(1 for _ in loader.sampler),
-        desc=pairs.spec.name + of_all,
-        unit="image",
-        disable=rank > 0,
-    )
-    network, count = TimeShare(), partial(_count, cfg, model, counts, progress, files)
-    with model.evaluating(), bar, progress.kept(counts), network.span():
-        segmented = _segment(cfg, model, pairs, num_kept, loader, network)
-        with closing(ordered_map(count, segmented, threads=1, ahead=1)) as counted:
-            for images in counted:
-                bar.update(images)
+    title = spec.name + (f" (1 of {processes} shares)" if processes > 1 else "")
+    left = sum(1 for _ in loader.sampler)
+
+    def segment() -> Iterator[Segmented]:
+        text = model.embed_vocabulary(spec.vocabulary)
+        for items in loader:
+            heartbeat.check()
+            images, sizes = [item.image for item in items], [item.size for item in items]
+            with network.working():
+                results = segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views)
+                for result in results:
+                    _ = result.labels  # kept: made here, since two threads that compute hinder each other
+                results[-1].kept.cpu()  # waits until the device is done
+            yield list(zip(items, results, strict=True))
+
+    def count(segmented: Segmented) -> int:
+        if cfg.TEST.SAVE:
+            for item, result in segmented:
+                files.save(item.index, item.image_path, result.labels.cpu().numpy())
+        with progress.counting({item.index: len(result.kept) for item, result in segmented}):
+            for item, result in segmented:
+                counts.update(result.labels, upload(item.label, model.device))
+        if progress.unsaved >= cfg.TEST.PROGRESS_PERIOD:
+            progress.save(counts)
+        return len(segmented)
+
+    with (
+        model.evaluating(),
+        tqdm(total=share, initial=share - left, desc=title, unit="image", disable=rank > 0) as bar,
+        progress.kept(counts),
+        network.span(),
+        closing(ordered_map(count, segment(), threads=1, ahead=1)) as counted,
+    ):
+        for images in counted:
+            bar.update(images)
     return network
 
 
-def _segment(
-    cfg: Config,
-    model: ERRSeg,
-    pairs: SegmentationPairs,
-    num_kept: int | None,
-    loader: ImageLoader,
-    network: TimeShare,
-) -> Iterator[Segmented]:
-    """Yield batches and what the network says about them."""
-    vocabulary, views = pairs.spec.vocabulary, evaluation_views(cfg)
-    text = model.embed_vocabulary(vocabulary)
-    for items in loader:
-        heartbeat.check()
-        images, sizes = [item.image for item in items], [item.size for item in items]
-        with network.working():
-            results = segment_views(model, images, text, num_kept, vocabulary, sizes, views)
-            for result in results:
-                _ = result.labels  # kept: made here, since two threads that compute hinder each other
-            results[-1].kept.cpu()  # waits until the device is done
-        yield items, results
-
-
-def _count(
-    cfg: Config,
-    model: ERRSeg,
-    counts: ConfusionMatrix,
-    progress: EvaluationProgress,
-    files: PredictionFiles,
-    segmented: Segmented,
-) -> int:
-    """Write the files of a batch's images, count their pixels, note them as done, and return how many they are."""
-    items, results = segmented
-    if cfg.TEST.SAVE:
-        for item, result in zip(items, results, strict=True):
-            files.save(item.index, item.image_path, result.labels.cpu().numpy())
-    with progress.counting({item.index: len(result.kept) for item, result in zip(items, results, strict=True)}):
-        for item, result in zip(items, results, strict=True):
-            counts.update(result.labels, upload(item.label, model.device))
-    if progress.unsaved >= cfg.TEST.PROGRESS_PERIOD:
-        progress.save(counts)
-    return len(items)
+def _open_loader(cfg: Config, pairs: SegmentationPairs, **options: Any) -> ImageLoader:
+    transform = EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    return evaluation_loader(pairs, transform, cfg.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS, **options)

@@ -24,10 +24,6 @@ logger = logging.getLogger(__name__)
 class EvaluationProgress:
     """The images of one benchmark that are done and their counts, over all processes.
 
-    Args:
-        folder: the benchmark's folder.
-        fingerprint: hash of everything that the counts depend on.
-
     Attributes:
         done: indices of the images that earlier processes did.
         saved: how many images this process's file holds.

@@ -56,10 +56,7 @@ class _Cell:
 def draw_legend(entries: Sequence[Entry], width: int, size: int) -> Image.Image:
     """Draw a legend by itself, in as few lines as a width allows; a longer name makes it wider.
 
-    Args:
-        entries: at least one.
-        width: in pixels.
-        size: of the text, in pixels.
+    There is at least one entry; the width and the text's size are in pixels.
     """
     columns = _columns([_Cell(entry, size) for entry in entries], width)
     own = max(width, sum(_widths(columns)))
@@ -72,12 +69,8 @@ def add_legend(image: Image.Image, entries: Sequence[Entry], last: Sequence[Entr
     """Append a legend below an image, in as few lines as the width allows; a narrow image gets white margins.
 
     The legend is no taller than the image, except that an image lower than a line of text gets one line. What does
-    not fit, and any name after the first 24, is summed up at the end: "… and 12 more".
-
-    Args:
-        image: what the legend goes below.
-        entries: the classes, largest first.
-        last: entries to come after "… and 12 more".
+    not fit, and any name after the first 24, is summed up at the end: "… and 12 more". ``entries`` are the classes,
+    largest first; those in ``last`` come after that sum.
     """
     if not entries and not last:
         return image

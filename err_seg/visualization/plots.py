@@ -25,13 +25,9 @@ LONGEST_NAME, TITLE = 24, 9
 
 
 def panel_grid(count: int, size: tuple[float, float], margin: float = 0, **sharing: Any) -> tuple[Figure, list[Axes]]:
-    """Make a figure of panels, at most three side by side.
+    """Make a figure of panels of (width, height) inches, at most three side by side, and a margin at the right.
 
-    Args:
-        count: of panels.
-        size: a panel's (width, height) in inches.
-        margin: what the figure is wider, in inches.
-        sharing: ``sharex``, ``sharey``: as for :meth:`matplotlib.figure.Figure.subplots`.
+    ``sharing`` is ``sharex`` and ``sharey`` of :meth:`matplotlib.figure.Figure.subplots`.
     """
     columns = min(COLUMNS, count)
     rows = -(-count // columns)

@@ -98,11 +98,8 @@ def _simplified(ring: Ring, distance: float) -> Ring:
 def to_geojson(regions: Iterable[Region], simplify: float = 1.0) -> dict[str, Any]:
     """Describe regions as a GeoJSON ``FeatureCollection``, in pixels: x to the right, y down.
 
-    A feature is a region, with the properties ``class``, ``label``, ``area`` (pixels) and ``score``.
-
-    Args:
-        regions: see :func:`find_regions`.
-        simplify: see :meth:`Region.outlines`.
+    A feature is a region, with the properties ``class``, ``label``, ``area`` (pixels) and ``score``; ``simplify`` is as
+    for :meth:`Region.outlines`.
     """
     features = []
     for region in regions:
@@ -118,14 +115,7 @@ def to_geojson(regions: Iterable[Region], simplify: float = 1.0) -> dict[str, An
 def coco_dataset(
     file_name: str, size: tuple[int, int], regions: Iterable[Region], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Describe the regions of an image as a COCO data set, which pycocotools and others load.
-
-    Args:
-        file_name: the image's.
-        size: (H, W) of the image.
-        regions: see :func:`find_regions`.
-        names: of the classes.
-    """
+    """Describe the regions of an image of a size (H, W) as a COCO data set, which pycocotools and others load."""
     image = {"id": 1, "file_name": file_name, "height": size[0], "width": size[1]}
     annotations = [
         {

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from err_seg.engine.skipped_samples import SkippedSamples
+from err_seg.engine.run_log import SkippedSamples
 from tests.helpers.training import assert_same_weights, metrics, run, stop_after
 
 

@@ -7,8 +7,7 @@ from torch.nn import functional as F
 import err_seg
 from err_seg.config import ConfigError
 from err_seg.data import Batch, get_dataset
-from err_seg.engine.distillation import Teacher
-from err_seg.engine.step import training_loss, vocabulary_input
+from err_seg.engine.step import Teacher, training_loss, vocabulary_input
 from err_seg.modeling.crm import NOT_KEPT
 from err_seg.modeling.loss import count_pixels, distillation_loss
 from tests.helpers.toy import TESTS, VOCABULARY, liven

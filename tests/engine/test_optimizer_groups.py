@@ -7,7 +7,7 @@ import torch
 
 import err_seg
 from err_seg.engine import build_optimizer, build_schedule, parameter_groups
-from err_seg.engine.schedule import lr_factor, set_learning_rates
+from err_seg.engine.optimizer import lr_factor, set_learning_rates
 from err_seg.models.checkpoint_names import current_name
 from tests.helpers.toy import GOLDEN
 

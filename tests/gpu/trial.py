@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from err_seg.config import Config, get_cfg, shipped_configs
-from err_seg.engine.environment import git_state
+from err_seg.engine.run_setup import git_state
 from err_seg.mini.files import mini_world_name
 
 ROOT = Path(__file__).resolve().parents[2]

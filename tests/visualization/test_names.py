@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from err_seg.visualization.overlay import overlay
-from err_seg.visualization.region_names import write_names
+from err_seg.visualization.overlay import overlay, write_names
 
 
 def written(labels, vocabulary, size=None):

@@ -6,9 +6,7 @@
 ``vocabulary_similarity.py``  how much of a vocabulary is in the training vocabulary (Table IV)
 ``attention_share.py``        how much of CFM's attention redundant classes take (Proposition 1)
 ``precision_error.py``        what bf16 and fp16 change in results
-``figures.py``                a figure of each, and mIoU over K beside CRM's recall (Table XIII)
-``attention_comparison.py``   an image with all classes kept and with K of them
-``redundancy_figure.py``      the attention of both (Fig. 2)
+``attention_comparison.py``   an image's attention with all classes kept and with K of them (Fig. 2)
 ``image_grid.py``             images beside what is predicted for lists of words (Fig. 8 to 10)
 ============================  =================================================================================
 """

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -24,23 +25,20 @@ from tqdm import tqdm
 from err_seg.data import SegmentationPairs
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.evaluation.results import text_table
+from err_seg.lab.table import finish_shares, images_text, label_num_kept
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.modeling.escf import CFM
 from err_seg.prediction.attention import AttentionLayer, escf_with, recording
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.files import write_json
+from err_seg.visualization.plots import COLUMNS, panel_grid
 
 # what is measured of a layer and an image, in this order
 QUANTITIES = ("redundant", "itself", "spread", "lower", "upper")
 
 
 def redundant_share(logits: Tensor, present: Tensor) -> Tensor:
-    """Return the share of the attention that redundant classes take, (...) in 0..1.
-
-    Args:
-        logits: (..., T), the input of the softmax.
-        present: (T,) bool, the classes that are not redundant.
-    """
+    """Return the share of the softmax of logits (..., T) that all but the ``present`` classes, (T,) bool, take."""
     return logits.softmax(dim=-1)[..., ~present].sum(dim=-1)
 
 
@@ -118,7 +116,6 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
 
     Args:
         model: with a CFM.
-        pairs: the data set.
         num_kept: each K; a K above T counts as T.
 
     Returns:
@@ -197,3 +194,24 @@ def save_attention_share(results: Sequence[AttentionShare], path: str | Path) ->
         for result in results
     ]
     write_json(path, entries, ensure_ascii=False)
+
+
+def draw_attention_share(results: Sequence[AttentionShare]) -> Figure:
+    """Draw the redundant classes' share over K, a panel per data set: measured in each CFM and at uniform attention."""
+    by_dataset: dict[str, list[AttentionShare]] = {}
+    for result in results:
+        by_dataset.setdefault(result.dataset, []).append(result)
+    figure, panels = panel_grid(len(by_dataset), (5.2, 3.8), margin=1, sharey=True)
+    for panel, (dataset, group) in zip(panels, by_dataset.items(), strict=True):
+        group = sorted(group, key=lambda result: result.num_kept)
+        num_kept = [result.num_kept for result in group]
+        panel.plot(num_kept, [r.uniform for r in group], "o--", color="grey", label="R / K, uniform attention")
+        shares = np.array([result.mean("redundant") for result in group])  # K×L
+        for layer, share in enumerate(shares.T):
+            panel.plot(num_kept, share, "o-", label=f"CFM {layer + 1}, measured")
+        panel.set_title(f"{dataset} ({images_text(len(group[0].present))})", fontsize="medium")
+        label_num_kept(panel, num_kept)
+        finish_shares(panel)
+    figure.supylabel("attention paid to redundant classes", fontsize="medium")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=COLUMNS, frameon=False)
+    return figure

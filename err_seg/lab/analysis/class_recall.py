@@ -1,21 +1,24 @@
 """Which of the classes in an image are among the K that CRM keeps, for every K at once (why Table XIII saturates)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from err_seg.config import Config
 from err_seg.data import SegmentationPairs
+from err_seg.evaluation.loop import evaluation_batches
 from err_seg.evaluation.results import text_table
-from err_seg.lab.loading import evaluation_batches
+from err_seg.lab.table import finish_shares, label_num_kept
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.files import write_json
+from err_seg.visualization.plots import COLUMNS
 
 # most of Table XIII's
 NUM_KEPT_COLUMNS = (4, 8, 16, 24, 32, 48, 64, 80)
@@ -77,10 +80,7 @@ def measure_class_recall(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -
 def class_ranks(model: ERRSeg, images: Tensor, text: Tensor) -> Tensor:
     """Rank the T classes of a vocabulary by CRM's scores: (B, T) int64; CRM keeps the classes of rank 0..K−1.
 
-    Args:
-        model: the network.
-        images: (B, 3, S, S) float, normalised.
-        text: (T, D) embeddings of the vocabulary.
+    Images are (B, 3, S, S) float, normalised; ``text`` (T, D) are the vocabulary's embeddings.
     """
     features = model.encoder(images)
     return model.head.crm.ranking(model.head.cost_maps.of_vocabulary(features, text)[0]).argsort(dim=1)
@@ -109,6 +109,71 @@ def save_class_recall(results: Sequence[ClassRecall], path: str | Path) -> None:
         for result in results
     }
     write_json(path, entries, ensure_ascii=False, indent=None)
+
+
+def draw_class_recall(results: Sequence[ClassRecall]) -> Figure:
+    """Draw the recall of classes (left) and of pixels (right) over K, one line per data set, a dot at its own K."""
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for result in results:
+        for panel, recall in ((left, result.class_recall), (right, result.pixel_recall)):
+            (line,) = panel.step(range(1, len(recall) + 1), recall, where="post", label=result.dataset)
+            if result.num_kept is not None and result.num_kept <= len(recall):
+                panel.plot(result.num_kept, recall[result.num_kept - 1], "o", color=line.get_color())
+    left.set_title("share of the classes present that are kept")
+    right.set_title("share of the labelled pixels whose class is kept")
+    for panel in (left, right):
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.set_xlabel("K, number of classes kept (dot: the benchmark's own)")
+        finish_shares(panel)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=COLUMNS, frameon=False)
+    return figure
+
+
+def draw_saturation(
+    num_kept: Sequence[int], miou: Mapping[str, Sequence[tuple[float, float]]], recall: Sequence[ClassRecall]
+) -> Figure:
+    """Draw mIoU over K (left axis), and which share of the classes present is kept at all (right axis; Table XIII).
+
+    Args:
+        num_kept: each K, rising.
+        miou: what was evaluated (a data set, or a group of its classes) to (mean, standard deviation) for each K, in
+            percent; a deviation of 0 draws no bar.
+        recall: of the data sets; one that ``miou`` names has its colour.
+
+    Raises:
+        ValueError: K that do not rise, or not one pair of figures for each K.
+    """
+    if not num_kept or list(num_kept) != sorted(set(num_kept)):
+        raise ValueError(f"num_kept must be rising numbers, got {list(num_kept)}")
+    for title, values in miou.items():
+        if len(values) != len(num_kept):
+            raise ValueError(f"{title}: {len(values)} figures of mIoU for {len(num_kept)} values of K")
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    left = figure.subplots()
+    right = left.twinx()
+    colors = {}
+    for title, values in miou.items():
+        means, deviations = zip(*values, strict=True)
+        bars = deviations if any(deviations) else None
+        (line, *_) = left.errorbar(num_kept, means, bars, fmt="o-", capsize=3, label=f"mIoU, {title}")
+        colors[title] = line.get_color()
+    for result in recall:
+        shown = np.arange(num_kept[0], min(num_kept[-1], len(result.class_recall)) + 1)
+        color = colors.get(result.dataset, "black")
+        label = f"recall of CRM, {result.dataset}"
+        right.plot(shown, 100 * result.class_recall[shown - 1], "--", color=color, label=label)
+    label_num_kept(left, num_kept)
+    left.set_ylabel("mIoU in % (solid)")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.set_ylabel("classes present that are kept, in % (dashed)")
+    left.grid(alpha=0.3)
+    left.margins(y=0.1)
+    right.margins(y=0.1)
+    (lines, titles), (dashed, further) = (axis.get_legend_handles_labels() for axis in (left, right))
+    figure.legend([*lines, *dashed], [*titles, *further], loc="outside lower center", ncols=2, frameon=False)
+    return figure
 
 
 def _cumulative_share(counts: NDArray[np.int64]) -> NDArray[np.float64]:

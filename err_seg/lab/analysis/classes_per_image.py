@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from err_seg.data import SegmentationPairs, read_label
 from err_seg.data.preparation.parallel import for_each
 from err_seg.evaluation.results import text_table
+from err_seg.lab.table import images_text
 from err_seg.utils.files import write_json
+from err_seg.visualization.plots import panel_grid
 
 # classes per image, Table I
 PAPER = {
@@ -52,11 +56,7 @@ def count_classes(pairs: SegmentationPairs, workers: int = 1) -> ClassCounts:
     """Count the classes in every label map of a data set, with a progress bar.
 
     In a data set with a background class (PAS-20b) the background counts as one class, and T is the size of the
-    vocabulary that the model chooses from.
-
-    Args:
-        pairs: the data set.
-        workers: processes that read label maps.
+    vocabulary that the model chooses from. ``workers`` processes read label maps.
 
     Raises:
         ImageReadError: a label map cannot be read.
@@ -111,6 +111,24 @@ def save_class_counts(results: Sequence[ClassCounts], path: str | Path) -> None:
         for result in results
     }
     write_json(path, entries, ensure_ascii=False)
+
+
+def draw_class_counts(results: Sequence[ClassCounts]) -> Figure:
+    """Draw a histogram of the number of classes per image, one panel for each data set, on one scale."""
+    figure, panels = panel_grid(len(results), (4.2, 2.9), sharex=True)
+    for panel, result in zip(panels, results, strict=True):
+        values, images = np.unique(result.classes, return_counts=True)
+        panel.bar(values, images / len(result.classes), width=1, color="tab:blue", edgecolor="white", linewidth=0.5)
+        panel.margins(y=0.3)  # room for the legend
+        panel.axvline(result.mean, color="tab:red", label=f"mean {result.mean:.1f} of {result.vocabulary_size}")
+        panel.set_title(f"{result.dataset} ({images_text(len(result.classes))})", fontsize="medium")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.yaxis.set_major_formatter(PercentFormatter(1))
+        panel.tick_params(labelbottom=True)
+        panel.legend(frameon=False)
+    figure.supxlabel("classes in an image")
+    figure.supylabel("share of the images")
+    return figure
 
 
 def _values(path: str) -> NDArray:

@@ -62,12 +62,7 @@ def predict_column(
 def image_grid(images: Sequence[np.ndarray], columns: Sequence[Column], cell: int = CELL) -> Image.Image:
     """Draw one row per image: the image, then each column's labels laid over it in gray, and below what they show.
 
-    A name has one colour in the whole grid.
-
-    Args:
-        images: (H, W, 3) uint8 RGB.
-        columns: with one label map per image.
-        cell: the columns' width in pixels.
+    A name has one colour in the whole grid. Images are (H, W, 3) uint8 RGB; ``cell`` is the columns' width in pixels.
 
     Raises:
         ValueError: no images, or a column with another number of label maps.

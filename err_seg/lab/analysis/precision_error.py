@@ -4,14 +4,16 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from err_seg.config import Config
 from err_seg.data import EvaluationItem, SegmentationPairs
+from err_seg.evaluation import ConfusionMatrix
 from err_seg.evaluation.benchmarks import benchmark_num_kept, new_counts
+from err_seg.evaluation.loop import evaluation_batches
 from err_seg.evaluation.results import text_table
-from err_seg.lab.loading import evaluation_batches
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.device import upload
@@ -50,16 +52,16 @@ def measure_precision_error(
     Args:
         cfg: K, sizes and batch size are as in evaluation.
         model: in evaluation mode; its own precision does not matter.
-        pairs: the data set.
         precisions: of "fp16" and "bf16".
     """
     spec, num_kept = pairs.spec, benchmark_num_kept(cfg, pairs.spec)
     models = {precision: copy.copy(model) for precision in dict.fromkeys(("fp32", *precisions))}  # weights are shared
-    counts, differences = {}, {}
+    counts: dict[str, ConfusionMatrix] = {}
+    differences: dict[str, list[Tensor]] = {}
     for precision, own in models.items():
         own.precision = precision
         counts[precision] = new_counts(spec, model.device, boundary_iou=False)
-        differences[precision] = _Differences()
+        differences[precision] = []
 
     def segment(own: ERRSeg, items: Sequence[EvaluationItem]) -> list[Segmentation]:
         with own.evaluating():
@@ -72,40 +74,30 @@ def measure_precision_error(
         for precision, results in found.items():
             for item, result, exact in zip(items, results, found["fp32"], strict=True):
                 counts[precision].update(result.labels, upload(item.label, model.device))
-                differences[precision].add(result, exact)
-    return [
-        PrecisionError(
-            spec.name,
-            precision,
-            len(pairs),
-            counts[precision].metrics(spec.evaluated_classes)["mIoU"],
-            *differences[precision].shares(),
-        )
-        for precision in models
-    ]
+                differences[precision].append(_difference(result, exact))
+    rows = []
+    for precision in models:
+        miou = counts[precision].metrics(spec.evaluated_classes)["mIoU"]
+        same_kept, same_labels, pixels, mean, largest = torch.stack(differences[precision]).T.numpy()
+        same = float(same_kept.mean()), float(same_labels.sum() / pixels.sum())
+        errors = float(mean[same_kept > 0].mean()) if same_kept.any() else float("nan"), float(np.fmax.reduce(largest))
+        rows.append(PrecisionError(spec.name, precision, len(pairs), miou, *same, *errors))
+    return rows
 
 
-class _Differences:
-    """Sums of what differs, image by image."""
+def _difference(result: Segmentation, exact: Segmentation) -> Tensor:
+    """Compare an image's results.
 
-    def __init__(self) -> None:
-        self.same_kept: list[bool] = []
-        self.same_labels = self.pixels = 0
-        self.errors: list[Tensor] = []
-
-    def add(self, result: Segmentation, exact: Segmentation) -> None:
-        self.same_kept.append(torch.equal(result.kept, exact.kept))
-        self.same_labels += int((result.labels == exact.labels).sum())
-        self.pixels += result.labels.numel()
-        if self.same_kept[-1]:
-            error = (result.probabilities - exact.probabilities).abs().double()
-            self.errors.append(torch.stack([error.mean(), error.max()]).cpu())
-
-    def shares(self) -> tuple[float, float, float, float]:
-        """Return same_kept, same_labels, mean_error and max_error."""
-        errors = torch.stack(self.errors) if self.errors else torch.full((1, 2), float("nan"))
-        mean, largest = errors[:, 0].mean().item(), errors[:, 1].max().item()
-        return sum(self.same_kept) / len(self.same_kept), self.same_labels / self.pixels, mean, largest
+    Returns:
+        (5,) float64: whether both keep the same classes, pixels with the same label, all pixels, and mean and largest
+        error, NaN where other classes are kept.
+    """
+    same_kept, same_labels = torch.equal(result.kept, exact.kept), int((result.labels == exact.labels).sum())
+    mean = largest = float("nan")
+    if same_kept:
+        error = (result.probabilities - exact.probabilities).abs().double()
+        mean, largest = error.mean().item(), error.max().item()
+    return torch.tensor([same_kept, same_labels, result.labels.numel(), mean, largest], dtype=torch.float64)
 
 
 def precision_table(results: Sequence[PrecisionError]) -> str:

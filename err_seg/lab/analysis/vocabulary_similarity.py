@@ -4,13 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
 from err_seg.config import Config
 from err_seg.data import DatasetError, dataset_names, get_dataset, load_vocabulary, vocabulary_names
 from err_seg.evaluation.results import text_table, write_csv
+from err_seg.lab.table import finish_shares
 from err_seg.modeling.clip import build_clip, load_clip_weights
 from err_seg.models.build import build_model, build_vocabulary_encoder
 from err_seg.text.cache import encode_in_batches
@@ -149,6 +152,25 @@ def save_similarities(results: Sequence[NearestClasses], json_path: str | Path, 
     ]
     write_json(json_path, [dict(zip(keys, row, strict=True)) for row in rows], ensure_ascii=False)
     write_csv(csv_path, keys, rows)
+
+
+def draw_similarities(results: Sequence[NearestClasses], thresholds: Sequence[float]) -> Figure:
+    """Draw, for each vocabulary, the share of classes over the least similarity to their nearest training class."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    panel = figure.subplots()
+    for result in results:
+        similarity = np.sort(result.similarity.numpy())[::-1]
+        share = np.arange(1, len(similarity) + 1) / len(similarity)
+        # from the right edge: at x, the share of classes with a similarity of at least x
+        panel.step([1, *similarity], [0, *share], where="post", label=f"{result.vocabulary} ({len(result.names)})")
+    for threshold in thresholds:
+        panel.axvline(threshold, color="grey", linestyle=":", linewidth=1)
+    panel.invert_xaxis()
+    panel.set_xlabel("cosine similarity to the nearest training class, at least")
+    panel.set_ylabel("share of the classes")
+    panel.legend(frameon=False)
+    finish_shares(panel)
+    return figure
 
 
 def _paper(names: tuple[str, ...]) -> str:

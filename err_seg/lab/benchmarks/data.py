@@ -43,13 +43,10 @@ TOP_COSTS = 3
 def benchmark_reading(
     dataset_name: str | None, root: str | None, *, images: int, crop_size: int, color_jitter: str
 ) -> None:
-    """Read so many training images of a registered data set, or of a few generated ones, and print a table.
+    """Read so many training images of a registered data set, and print a table.
 
-    Args:
-        dataset_name, root: of the data set; ``None`` for generated images, and for the default root.
-        images: how many to read.
-        crop_size: side in pixels.
-        color_jitter: "ssd" or "none".
+    A name of ``None`` stands for a few generated images, a root of ``None`` for the default. The crop size is a side in
+    pixels; the jitter is "ssd" or "none".
     """
     with tempfile.TemporaryDirectory() as folder, one_thread():
         spec = get_dataset(dataset_name) if dataset_name else generate(Path(folder))
@@ -105,9 +102,7 @@ def benchmark_preparation(count: int) -> None:
 def compare_decoders(folder: Path, most: int) -> None:
     """Decode JPEGs with Pillow and as the package does, by OpenCV, in turns; compare time and pixels.
 
-    Args:
-        folder: searched with all folders below.
-        most: largest number of images to take.
+    The first ``most`` in the folder and all folders below are taken.
 
     Raises:
         FileNotFoundError: there is no JPEG.

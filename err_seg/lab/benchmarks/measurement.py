@@ -1,7 +1,6 @@
 """Times cases in turns, and measures each case's memory and operations in a process of its own."""
 
 import logging
-import statistics
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +10,7 @@ from itertools import groupby
 from multiprocessing import get_context
 from typing import ParamSpec, TypeVar
 
+import numpy as np
 import psutil
 import torch
 import torch._dynamo
@@ -158,8 +158,6 @@ def measure_demands(case: Case, cfg: Config) -> tuple[float, list[tuple[int, int
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median and the 10th and 90th percentile, interpolated; of a single value itself."""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    deciles = statistics.quantiles(values, n=10, method="inclusive")
-    return statistics.median(values), deciles[0], deciles[-1]
+    """Return the median and the 10th and 90th percentile, interpolated."""
+    median, low, high = np.percentile(values, (50, 10, 90)).tolist()
+    return median, low, high

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from err_seg.evaluation.results import text_table, write_csv
@@ -62,21 +63,15 @@ def group_table(rows: Sequence[Measurement]) -> str:
 def cells(row: Measurement) -> list[Any]:
     """Return a row of the table."""
     median, low, high = percentiles(row.seconds)
+    macs = sum(row.macs.values()) or None
+    demands = ((row.memory, 1e-9), (macs, 1e-9), (row.arithmetic_share, 100), (row.roofline_share, 100))
     return [
         str(row.case),
         "-" if row.case.kind == "vocabulary" else f"{row.kept:.1f}",
         *(1e3 * value for value in (median, low, high)),
         (row.case.num_classes if row.case.kind == "vocabulary" else row.case.batch_size) / median,
         *percentiles(row.ratios),
-        *(
-            float("nan") if value is None else value * scale
-            for value, scale in (
-                (row.memory, 1e-9),
-                (sum(row.macs.values()) or None, 1e-9),
-                (row.arithmetic_share, 100),
-                (row.roofline_share, 100),
-            )
-        ),
+        *(float("nan") if value is None else value * scale for value, scale in demands),
     ]
 
 
@@ -119,17 +114,14 @@ def draw(rows: Sequence[Measurement], axes: Sequence[str]) -> Figure:
     """Draw the median time of an image over each axis; bars reach from the 10th to the 90th percentile."""
     figure, panels = panel_grid(len(axes), (5.2, 3.8))
     for panel, axis in zip(panels, axes, strict=True):
-        lines: dict[str, list[tuple[float, tuple[float, ...]]]] = {}
+        lines: dict[str, list[tuple[float, ...]]] = {}
         for row in rows:
-            where = place(row, axis)
-            if where is not None:
-                scaled = tuple(1e3 * value / row.case.batch_size for value in percentiles(row.seconds))
-                lines.setdefault(line_name(row, axis, axes), []).append((where, scaled))
+            if (where := place(row, axis)) is not None:
+                times = (1e3 * value / row.case.batch_size for value in percentiles(row.seconds))
+                lines.setdefault(line_name(row, axis, axes), []).append((where, *times))
         for name, points in lines.items():
-            points.sort()
-            medians = [values[0] for _, values in points]
-            bars = [[m - v[1] for m, (_, v) in zip(medians, points, strict=True)], [v[2] - v[0] for _, v in points]]
-            panel.errorbar([x for x, _ in points], medians, bars, marker="o", capsize=3, label=name)
+            x, median, low, high = np.array(sorted(points)).T
+            panel.errorbar(x, median, (median - low, high - median), marker="o", capsize=3, label=name)
         if axis == "num_classes":
             panel.set_xscale("log")
             vocabularies = sorted({row.case.num_classes for row in rows})

@@ -5,8 +5,7 @@
 ``pretraining_data.py``   captioned images for the tiny CLIPs, and the settings of pre-training
 ``pretraining.py``        contrastive pre-training
 ``evaluation.py``         mIoU of seen and unseen classes, the training-free baseline, times
-``summary.py``            table and result file, over one seed or several
-``result_grid.py``        scenes beside their truth and what was predicted
+``summary.py``            table and result file; scenes beside their truth and what was predicted
 ``drawing.py``            ``err-seg mini draw``: scenes as files, sheets of scenes and classes
 ``large_images.py``       ``err-seg mini tiles``: what windows gain on large images
 ``vocabulary_length.py``  ``err-seg mini vocabularies``: the same scenes with 100 to 10,000 names

@@ -15,9 +15,10 @@ from err_seg.config import Config, ConfigError
 from err_seg.data import DatasetSpec, SegmentationPairs, find_dataset, get_dataset
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.engine import evaluate
-from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
+from err_seg.evaluation import BenchmarkResult
+from err_seg.evaluation.benchmarks import new_counts
+from err_seg.evaluation.loop import evaluation_batches
 from err_seg.lab.benchmarks.machine import synchronize
-from err_seg.lab.loading import evaluation_batches
 from err_seg.mini.files import SCENES, mini_world_name
 from err_seg.mini.vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from err_seg.modeling.layers import resize
@@ -102,9 +103,7 @@ def cost_map_labels(model: ERRSeg, images: Sequence[Tensor], text: Tensor, sizes
 def evaluate_baseline(cfg: Config, model: ERRSeg, pairs: SegmentationPairs) -> BenchmarkResult:
     """Evaluate :func:`cost_map_labels` on a data set."""
     spec = pairs.spec
-    confusion = ConfusionMatrix(
-        spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=model.device
-    )
+    confusion = new_counts(spec, model.device, boundary_iou=False)
     with model.evaluating():
         text = model.embed_vocabulary(spec.vocabulary)
         for items in evaluation_batches(cfg, pairs, bar=False):

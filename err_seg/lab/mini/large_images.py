@@ -9,7 +9,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -83,12 +82,9 @@ def ways(side: int) -> list[Way]:
 
 
 def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[WindowResult]:
-    """Measure every way on every kind of scenes.
+    """Measure every way on every kind of scenes, so many of each split and seed.
 
-    Args:
-        model: a network for the miniature world.
-        scenes: how many of each split and seed.
-        seeds: of the test scenes; validation scenes have the first.
+    The seeds are those of the test scenes; validation scenes have the first.
     """
     rows = []
     for kind, zoom in KINDS.items():
@@ -154,13 +150,8 @@ def markdown(rows: Sequence[WindowResult]) -> str:
 def run(options: argparse.Namespace, command: str) -> None:
     """Measure the network of the package, write ``large_images.json`` and ``.md`` to a folder, and print the table."""
     rows = measure(hub.load("mini"), options.scenes, options.seeds)
-    save(rows, command, options.output)
-    print(markdown(rows), end="")
-
-
-def save(rows: Sequence[WindowResult], command: str, output: Path) -> None:
-    """Write ``large_images.json`` and ``large_images.md``."""
     settings = {"command": command, "threads": torch.get_num_threads()}
     document = {"rows": [asdict(row) for row in rows], "chosen": chosen(rows), "settings": settings}
-    write_json(output / "large_images.json", document)
-    write_text(output / "large_images.md", markdown(rows))
+    write_json(options.output / "large_images.json", document)
+    write_text(options.output / "large_images.md", markdown(rows))
+    print(markdown(rows), end="")

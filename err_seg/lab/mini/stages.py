@@ -13,8 +13,7 @@ from err_seg.config import Config, get_cfg
 from err_seg.engine import train
 from err_seg.lab.mini.evaluation import measure, open_test_scenes, set_scenes
 from err_seg.lab.mini.pretraining import SETTINGS, pretrain, zero_shot_accuracy
-from err_seg.lab.mini.result_grid import draw_grid
-from err_seg.lab.mini.summary import print_table, save_report
+from err_seg.lab.mini.summary import draw_grid, print_table, save_report
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS, NAME
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.files import SCENES

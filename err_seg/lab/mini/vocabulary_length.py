@@ -27,7 +27,6 @@ from err_seg.lab.table import markdown_row
 from err_seg.mini.vocabulary import NUM_SHOWN
 from err_seg.modeling.encoder import FeatureMap, Features
 from err_seg.models.build import build_model
-from err_seg.prediction.model import ERRSeg
 from err_seg.utils.files import write_json, write_text
 from err_seg.visualization.plots import panel_grid, save_figure
 
@@ -70,7 +69,10 @@ def run(options: argparse.Namespace, command: str) -> None:
     cfg.OUTPUT_DIR = str(output)
     most_memory, most_seconds = options.most_memory * 2**30, 60 * options.most_minutes
     rows = measure(cfg, most_memory=most_memory, most_seconds=most_seconds, trained=not options.no_training)
-    save(rows, cfg, command, output)
+    settings = {"command": command, "threads": torch.get_num_threads(), "config": cfg.dump()}
+    write_json(output / "vocabularies.json", {"rows": [asdict(row) for row in rows], "settings": settings})
+    write_text(output / "vocabularies.md", markdown(rows))
+    save_figure(draw(rows), output / "vocabularies.png")
     print(markdown(rows), end="")
 
 
@@ -98,18 +100,14 @@ def measure(cfg: Config, *, most_memory: float, most_seconds: float, trained: bo
                 memory, milliseconds = in_new_process(measure_image, cfg, name, num_kept)
                 row = VocabularyResult(total, method, num_kept, memory, milliseconds)
                 if milliseconds * len(pairs) <= most_seconds * 1e3:
-                    row = replace(row, miou=miou(cfg, model, pairs, num_kept))
+                    if method == FREE:
+                        result = evaluate_baseline(cfg, model, pairs)
+                    else:
+                        result = evaluate_with(cfg, model, name, num_kept, f"T{total}-K{num_kept}")
+                    row = replace(row, miou=shown_miou(result))
             rows.append(row)
             logger.info(line(row))
     return rows
-
-
-def miou(cfg: Config, model: ERRSeg, pairs: SegmentationPairs, num_kept: int) -> dict[str, float]:
-    """Evaluate a data set with K classes kept, or C16 alone where K is 0; see :func:`shown_miou`."""
-    if num_kept == 0:
-        return shown_miou(evaluate_baseline(cfg, model, pairs))
-    folder = f"T{len(pairs.spec.vocabulary)}-K{num_kept}"
-    return shown_miou(evaluate_with(cfg, model, pairs.spec.name, num_kept, folder))
 
 
 def shown_miou(result: BenchmarkResult) -> dict[str, float]:
@@ -132,10 +130,7 @@ def estimated_memory(rows: Sequence[VocabularyResult], num_kept: int) -> float:
 def measure_image(cfg: Config, benchmark: str, num_kept: int) -> tuple[float, float]:
     """Measure one image: peak memory above the loaded model, in bytes, and CPU milliseconds; in a process of its own.
 
-    Args:
-        cfg: the configuration; weights do not matter.
-        benchmark: whose vocabulary and first images are taken.
-        num_kept: K; 0 is the arg-max of C16 alone.
+    The benchmark's vocabulary and first images are taken; weights do not matter. A K of 0 is the arg-max of C16 alone.
     """
     model = build_model(cfg)
     pairs = SegmentationPairs(get_dataset(benchmark), cfg.DATASETS.ROOT)
@@ -174,10 +169,8 @@ def choosing_memory(cfg: Config, num_classes: int) -> float:
 
 def markdown(rows: Sequence[VocabularyResult]) -> str:
     """Write the table: mIoU in percent, CPU milliseconds and memory of one image."""
-    return (
-        "\n".join(["| T | | seen | unseen | all | ms | MB |\n|---:|---|---:|---:|---:|---:|---:|", *map(line, rows)])
-        + "\n"
-    )
+    head = "| T | | seen | unseen | all | ms | MB |\n|---:|---|---:|---:|---:|---:|---:|"
+    return "\n".join([head, *map(line, rows)]) + "\n"
 
 
 def line(row: VocabularyResult) -> str:
@@ -212,11 +205,3 @@ def draw(rows: Sequence[VocabularyResult]) -> Figure:
     panels[0].set_ylim(bottom=0)
     panels[0].legend()
     return figure
-
-
-def save(rows: Sequence[VocabularyResult], cfg: Config, command: str, output: Path) -> None:
-    """Write ``vocabularies.json``, ``.md`` and ``.png``."""
-    settings = {"command": command, "threads": torch.get_num_threads(), "config": cfg.dump()}
-    write_json(output / "vocabularies.json", {"rows": [asdict(row) for row in rows], "settings": settings})
-    write_text(output / "vocabularies.md", markdown(rows))
-    save_figure(draw(rows), output / "vocabularies.png")

@@ -1,4 +1,4 @@
-"""Running the missing steps.
+"""Checks of a sweep, so that it does not fail after hours for a reason known at its start, and its missing steps.
 
 A step is done if the file that it writes last is there and belongs to its settings. A killed step continues where it
 was: trainings are resumed, and evaluations skip the images that they have counted. A step locks its folder for as
@@ -16,14 +16,56 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
+from err_seg.data import SegmentationPairs, find_dataset
+from err_seg.lab.mini.evaluation import check_test_scenes, open_test_scenes
+from err_seg.lab.sweeps.definition import Sweep, SweepError
 from err_seg.lab.sweeps.display import Display
 from err_seg.lab.sweeps.plan import Run
 from err_seg.lab.sweeps.run_steps import Step, Workers
+from err_seg.lab.sweeps.tables import swept_values
 from err_seg.utils.files import try_lock
 from err_seg.utils.signals import handling_stop_signals
 
 SECONDS_BETWEEN_LOOKS = 1.0
 LINES_SHOWN = 4
+
+
+def check_sweep(sweep: Sweep, runs: Sequence[Run]) -> None:
+    """Check that a sweep's runs can be made, and that its table and its plot can be made from them.
+
+    Raises:
+        SweepError: a swept value is not a number, the data set of ``cost`` is unknown, a run of the miniature world is
+            evaluated on something else, or a folder belongs to other settings.
+    """
+    if sweep.plot is not None:
+        swept_values(sweep, sweep.plot)
+    for run in runs:
+        run.is_evaluated()
+        try:
+            if sweep.cost:
+                find_dataset(sweep.cost, run.cfg.DATASETS.CUSTOM)
+            if sweep.is_mini:
+                check_test_scenes(run.cfg)
+        except ValueError as error:
+            raise SweepError(f"{sweep.file}: variant {run.variant.name!r}: {error}") from error
+
+
+def open_data(sweep: Sweep, runs: Sequence[Run]) -> None:
+    """Open the data sets of the missing runs; the miniature world's are drawn, with a warning if scenes are too few.
+
+    Raises:
+        DatasetError: one is not on disk.
+    """
+    opened = set()
+    for run in runs:
+        data = run.cfg.DATASETS
+        if run.is_evaluated() or (key := (*data.TRAIN, *data.TEST, data.ROOT, str(data.CUSTOM))) in opened:
+            continue
+        opened.add(key)
+        for name in data.TEST if run.is_trained() else [*data.TRAIN, *data.TEST]:
+            SegmentationPairs(find_dataset(name, data.CUSTOM), data.ROOT)
+        if sweep.is_mini:
+            open_test_scenes(run.cfg)
 
 
 @dataclass
@@ -43,17 +85,10 @@ class Stop:
 def work_through(
     runs: Sequence[Run], workers: Workers, display: Display, finished: Callable[[], None], title: str = ""
 ) -> list[str]:
-    """Run the steps that are not done yet.
-
-    Args:
-        runs: what is wanted.
-        workers: how steps are run.
-        display: shows their progress.
-        finished: called after each finished run; if it fails, its error is one of the lines returned.
-        title: of the whole.
+    """Run the steps that are not done yet, and call ``finished`` after each finished run.
 
     Returns:
-        One line for each step that failed; all others are done.
+        One line for each step that failed; all others are done. If ``finished`` fails, its error is one of the lines.
 
     Raises:
         SweepError: there are fewer GPUs than the jobs need, or a folder holds results of other settings.

@@ -5,6 +5,7 @@ the full network of Tables V, VIII, IX, X and XI is trained once, and the rows o
 training. Each folder stores those settings; results of other settings in it are refused.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -153,7 +154,6 @@ def plan_runs(
     """List the runs of a sweep, seed by seed, so that an interrupted sweep has complete tables for the first seeds.
 
     Args:
-        sweep: the table.
         store: folder of all runs.
         overrides: ``[key, value, ...]`` for all variants, on top of their own settings.
         seeds: further ones than the sweep's.
@@ -167,12 +167,29 @@ def plan_runs(
     swept = {key for variant in sweep.variants for key in variant.settings}
     if both := sorted(swept.intersection(overrides[::2])):
         raise SweepError(f"{sweep.file} sweeps {', '.join(both)}, which cannot be overridden for all variants")
-    given, variants = None, sweep.variants
-    pairs = [(variant, seed) for seed in dict.fromkeys([*sweep.seeds, *seeds]) for variant in variants]
+    given, pairs = None, list(itertools.product(dict.fromkeys([*sweep.seeds, *seeds]), sweep.variants))
     if weights is not None:
         given = Task(store / f"weights-{weights_file_digest(weights)[:DIGITS]}", weights, {})
-        pairs = [(variant, sweep.seeds[0]) for variant in variants]
-    return [_plan_run(sweep, store, variant, seed, overrides, scenes or {}, given) for variant, seed in pairs]
+        pairs = [(sweep.seeds[0], variant) for variant in sweep.variants]
+    runs = []
+    for seed, variant in pairs:
+        own = [item for pair in {**sweep.settings, **variant.settings}.items() for item in pair]
+        try:
+            cfg = get_cfg(sweep.base, [*own, *overrides, "SEED", seed])
+            set_scenes(cfg, scenes or {})
+            facts = facts_of(cfg)
+        except (ConfigError, DatasetError) as error:
+            raise SweepError(f"{sweep.file}: variant {variant.name!r}: {error}") from error
+        training = given
+        if training is None:
+            of_training = {key: value for key, value in facts.items() if not _is_under(key, OF_EVALUATION)}
+            folder = store / fingerprint(of_training)[:DIGITS]
+            training = Task(folder, folder / "model_final.safetensors", of_training)
+        # given weights do not say which network they belong to
+        of_evaluation = {key: value for key, value in facts.items() if key not in training.facts}
+        folder = training.folder / "evaluations" / fingerprint(of_evaluation)[:DIGITS]
+        runs.append(Run(variant, seed, cfg, training, Task(folder, folder / "results.json", of_evaluation)))
+    return runs
 
 
 def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[int]) -> list[Run]:
@@ -186,33 +203,6 @@ def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[in
         if name not in names:
             raise SweepError(f"there is no variant {name!r}; there are {', '.join(map(repr, names))}")
     return [r for r in runs if (not variants or r.variant.name in variants) and (not seeds or r.seed in seeds)]
-
-
-def _plan_run(
-    sweep: Sweep,
-    store: Path,
-    variant: Variant,
-    seed: int,
-    overrides: Sequence[Any],
-    scenes: Mapping[str, int],
-    given: Task | None,
-) -> Run:
-    own = [item for pair in {**sweep.settings, **variant.settings}.items() for item in pair]
-    try:
-        cfg = get_cfg(sweep.base, [*own, *overrides, "SEED", seed])
-        set_scenes(cfg, scenes)
-        facts = facts_of(cfg)
-    except (ConfigError, DatasetError) as error:
-        raise SweepError(f"{sweep.file}: variant {variant.name!r}: {error}") from error
-    training = given
-    if training is None:
-        of_training = {key: value for key, value in facts.items() if not _is_under(key, OF_EVALUATION)}
-        folder = store / fingerprint(of_training)[:DIGITS]
-        training = Task(folder, folder / "model_final.safetensors", of_training)
-    # given weights do not say which network they belong to
-    of_evaluation = {key: value for key, value in facts.items() if key not in training.facts}
-    folder = training.folder / "evaluations" / fingerprint(of_evaluation)[:DIGITS]
-    return Run(variant, seed, cfg, training, Task(folder, folder / "results.json", of_evaluation))
 
 
 def facts_of(cfg: Config) -> dict[str, Any]:

@@ -31,14 +31,7 @@ NEGLIGIBLE = 0.1
 
 @dataclass(frozen=True)
 class VariantResult:
-    """One variant's values.
-
-    Attributes:
-        name: the variant's.
-        values: column to one value for each seed, in the order of ``seeds``.
-        seeds: those that are done.
-        paper: column to the paper's value.
-    """
+    """One variant: in each column a value for each of the ``seeds`` that are done, in their order, and the paper's."""
 
     name: str
     seeds: list[int] = field(default_factory=list)
@@ -92,7 +85,7 @@ def accuracies(sweep: Sweep, run: Run) -> dict[str, float]:
 def costs(run: Run, dataset: str) -> dict[str, float]:
     """Count a run's multiply-adds in ESCF, on one image with the vocabulary and K of a data set ("": count nothing).
 
-    If the run was trained on a GPU, add the memory that the training took.
+    If the run was trained on a GPU, add the peak memory of the training, in GiB.
     """
     if not dataset:
         return {}
@@ -100,17 +93,15 @@ def costs(run: Run, dataset: str) -> dict[str, float]:
     num_classes = len(spec.vocabulary)
     num_kept = benchmark_num_kept(run.cfg, spec) or num_classes
     cost = network_cost(run.cfg, num_classes=num_classes, num_kept=num_kept)
-    return {MACS: cost.macs.get("escf", 0) / 1e9, **training_memory(run)}
-
-
-def training_memory(run: Run) -> dict[str, float]:
-    """Read the peak memory of a training on a GPU, in GiB; nothing if it ran on no GPU, or elsewhere."""
+    values = {MACS: cost.macs.get("escf", 0) / 1e9}
     try:
         facts = json.loads((run.training.folder / "environment.json").read_text(encoding="utf-8"))
         lines = (run.training.folder / "metrics.json").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return {}
-    return {MEMORY: max(json.loads(line).get("max_mem", 0) for line in lines) / 1024} if facts["cuda"] and lines else {}
+    except FileNotFoundError:  # trained elsewhere
+        return values
+    if facts["cuda"] and lines:
+        values[MEMORY] = max(json.loads(line).get("max_mem", 0) for line in lines) / 1024
+    return values
 
 
 def verdict(row: VariantResult, reference: VariantResult, column: str) -> str:

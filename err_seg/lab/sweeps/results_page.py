@@ -6,13 +6,11 @@ from pathlib import Path
 
 from err_seg.config import shipped_configs
 from err_seg.data import SegmentationPairs, get_dataset, register_entries
-from err_seg.lab.analysis.class_recall import measure_class_recall
-from err_seg.lab.analysis.figures import draw_saturation
+from err_seg.lab.analysis.class_recall import draw_saturation, measure_class_recall
 from err_seg.lab.sweeps.definition import Sweep, SweepError, load_sweep
 from err_seg.lab.sweeps.plan import Run, plan_runs
-from err_seg.lab.sweeps.plots import draw_sweep
 from err_seg.lab.sweeps.results import MINI_COLUMNS, VariantResult, measured_rows
-from err_seg.lab.sweeps.tables import markdown_table
+from err_seg.lab.sweeps.tables import draw_sweep, markdown_table
 from err_seg.mini.files import SCENES
 from err_seg.models.build import build_model
 from err_seg.utils.files import write_text
@@ -57,9 +55,7 @@ Three seeds are few: a difference of one standard deviation is a hint, not a pro
 def write_results(store: Path, page: Path) -> None:
     """Write the page with the results of the shipped sweeps; those without any are listed with their command.
 
-    Args:
-        store: the folder that ``err-seg sweep --mini`` wrote to.
-        page: a Markdown file; its plots go to a folder of the same name beside it.
+    ``err-seg sweep --mini`` wrote to ``store``. The page's plots go to a folder of the same name beside it.
 
     Raises:
         SweepError: nothing was measured.

@@ -7,20 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from err_seg.lab.sweeps.definition import SweepError
-from err_seg.lab.sweeps.plan import Run, Task
+from err_seg.lab.sweeps.plan import Run
 from err_seg.models.checkpoint import weights_file_digest
 from err_seg.utils.files import write_text
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How steps are run.
-
-    Attributes:
-        jobs: how many at a time.
-        num_gpus: processes of each, as ``err-seg train --num-gpus``.
-        engine: as ``err-seg train --engine``.
-    """
+    """How steps are run: ``jobs`` at a time, each with the ``--num-gpus`` and ``--engine`` of ``err-seg train``."""
 
     jobs: int = 1
     num_gpus: int = 1
@@ -57,35 +51,22 @@ def visible_gpus() -> list[str]:
     return [name for name in visible.split(",") if name.strip()]
 
 
-@dataclass(frozen=True)
 class Step:
-    """One process: the training or the evaluation of a run."""
+    """One process: the training or the evaluation of a run.
 
-    run: Run
-    evaluates: bool
+    Attributes:
+        title: how messages name it.
+        task: the training or the evaluation.
+        iterations: those of a training; 0 for an evaluation.
+        is_done: whether the step is done; raises a SweepError if the folder belongs to other settings.
+    """
 
-    @property
-    def title(self) -> str:
-        """How messages name it."""
-        return f"{'evaluation' if self.evaluates else 'training'} of {self.run.title}"
-
-    @property
-    def task(self) -> Task:
-        """The training or the evaluation."""
-        return self.run.evaluation if self.evaluates else self.run.training
-
-    @property
-    def iterations(self) -> int:
-        """The iterations of a training; 0 for an evaluation."""
-        return 0 if self.evaluates else self.run.cfg.SOLVER.MAX_ITER
-
-    def is_done(self) -> bool:
-        """Whether the step is done.
-
-        Raises:
-            SweepError: the folder belongs to other settings.
-        """
-        return self.run.is_evaluated() if self.evaluates else self.run.is_trained()
+    def __init__(self, run: Run, *, evaluates: bool):
+        self.run, self.evaluates = run, evaluates
+        self.title = f"{'evaluation' if evaluates else 'training'} of {run.title}"
+        self.task = run.evaluation if evaluates else run.training
+        self.iterations = 0 if evaluates else run.cfg.SOLVER.MAX_ITER
+        self.is_done = run.is_evaluated if evaluates else run.is_trained
 
     def begin(self, workers: Workers) -> list[str]:
         """Write the facts and the configuration to the folder; return the command line of the process."""

@@ -12,6 +12,7 @@ from PIL import Image
 from err_seg.commands.figures import main
 from err_seg.lab.analysis.attention_share import (
     AttentionShare,
+    draw_attention_share,
     layer_quantities,
     measure_attention_share,
     redundant_share,
@@ -19,8 +20,7 @@ from err_seg.lab.analysis.attention_share import (
     share_bounds,
     share_table,
 )
-from err_seg.lab.analysis.class_recall import ClassRecall
-from err_seg.lab.analysis.figures import draw_attention_share, draw_saturation
+from err_seg.lab.analysis.class_recall import ClassRecall, draw_saturation
 from err_seg.prediction.attention import AttentionLayer
 from err_seg.visualization.plots import save_figure
 from tests.helpers.toy import TOY

@@ -8,11 +8,11 @@ from PIL import Image
 from err_seg.lab.analysis.class_recall import (
     ClassRecall,
     class_ranks,
+    draw_class_recall,
     measure_class_recall,
     recall_table,
     save_class_recall,
 )
-from err_seg.lab.analysis.figures import draw_class_recall
 from err_seg.visualization.plots import save_figure
 
 CLASSES = ("cat", "grass", "sky", "tree", "dog", "sofa, couch", "traffic light", "bus", "sea")

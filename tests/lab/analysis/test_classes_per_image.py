@@ -5,8 +5,12 @@ import pytest
 from PIL import Image
 
 from err_seg.data import DatasetError, ImageReadError
-from err_seg.lab.analysis.classes_per_image import class_counts_table, count_classes, save_class_counts
-from err_seg.lab.analysis.figures import draw_class_counts
+from err_seg.lab.analysis.classes_per_image import (
+    class_counts_table,
+    count_classes,
+    draw_class_counts,
+    save_class_counts,
+)
 from err_seg.visualization.plots import save_figure
 
 CLASSES = ("road", "sky", "car", "person", "dog")

@@ -7,8 +7,7 @@ from PIL import Image
 
 import err_seg
 from err_seg.commands.figures import main
-from err_seg.lab.analysis.attention_comparison import compare_attention, find_class
-from err_seg.lab.analysis.redundancy_figure import redundancy_figure
+from err_seg.lab.analysis.attention_comparison import compare_attention, find_class, redundancy_figure
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import VOCABULARY as MINI_WORDS
 from err_seg.prediction.attention import record_attention

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from err_seg.data import load_vocabulary
-from err_seg.lab.analysis.figures import draw_similarities
 from err_seg.lab.analysis.vocabulary_similarity import (
     build_embedder,
+    draw_similarities,
     nearest_classes,
     resolve_vocabulary,
     save_similarities,

@@ -8,9 +8,8 @@ import torch
 from err_seg.evaluation import BenchmarkResult, ConfusionMatrix, save_results
 from err_seg.lab.sweeps.definition import SweepError, load_sweep
 from err_seg.lab.sweeps.plan import plan_runs
-from err_seg.lab.sweeps.plots import draw_sweep
 from err_seg.lab.sweeps.results import MACS, MEMORY, VariantResult, measured_rows, paper_difference, verdict
-from err_seg.lab.sweeps.tables import markdown_table, save_tables
+from err_seg.lab.sweeps.tables import draw_sweep, markdown_table, save_tables
 from err_seg.mini.vocabulary import SEEN, UNSEEN, VOCABULARY
 from tests.helpers.toy import REPOSITORY
 
