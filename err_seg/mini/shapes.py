@@ -56,19 +56,6 @@ def ramp(distance: Array) -> Array:
     return np.clip(0.5 - distance, 0, 1)
 
 
-def _circle(x: Array, y: Array) -> Array:
-    return np.hypot(x, y) - 0.94
-
-
-def _square(x: Array, y: Array) -> Array:
-    return np.maximum(np.abs(x), np.abs(y)) - 0.8
-
-
-def _triangle(x: Array, y: Array) -> Array:
-    """Equilateral, tip up, its corners on the unit circle."""
-    return np.maximum(y, 0.8660254 * np.abs(x) - 0.5 * y) - 0.5
-
-
 def _star(x: Array, y: Array, inner: float = 0.36) -> Array:
     """Five points, one of them up; ``inner`` is the radius of the notches."""
     tenth = math.pi / 5
@@ -78,31 +65,15 @@ def _star(x: Array, y: Array, inner: float = 0.36) -> Array:
     return np.hypot(x, y) * (notch[1] * np.cos(folded) + (1 - notch[0]) * np.sin(folded)) / edge - notch[1] / edge
 
 
-def _cross(x: Array, y: Array, arm: float = 0.33) -> Array:
-    x, y = np.abs(x), np.abs(y)
-    return np.maximum(np.maximum(x, y) - 0.96, np.minimum(x, y) - arm)
-
-
-def _ring(x: Array, y: Array) -> Array:
-    return np.abs(np.hypot(x, y) - 0.73) - 0.24
-
-
 SHAPES: dict[str, Callable[[Array, Array], Array]] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
+    "circle": lambda x, y: np.hypot(x, y) - 0.94,
+    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) - 0.8,
+    # equilateral, tip up, its corners on the unit circle
+    "triangle": lambda x, y: np.maximum(y, 0.8660254 * np.abs(x) - 0.5 * y) - 0.5,
     "star": _star,
-    "cross": _cross,
-    "ring": _ring,
+    "cross": lambda x, y: np.maximum(np.maximum(np.abs(x), np.abs(y)) - 0.96, np.minimum(np.abs(x), np.abs(y)) - 0.33),
+    "ring": lambda x, y: np.abs(np.hypot(x, y) - 0.73) - 0.24,
 }
-
-
-def _diamond(x: Array, y: Array) -> Array:
-    return (1.5 * np.abs(x) + np.abs(y) - 0.96) / math.hypot(1.5, 1)
-
-
-def _crescent(x: Array, y: Array) -> Array:
-    return np.maximum(np.hypot(x, y) - 0.94, 0.75 - np.hypot(x - 0.45, y))
 
 
 def _arrow(x: Array, y: Array) -> Array:
@@ -111,28 +82,23 @@ def _arrow(x: Array, y: Array) -> Array:
     return np.minimum(tip, np.maximum(np.abs(x) - 0.26, np.abs(y - 0.4) - 0.5))
 
 
-def _hourglass(x: Array, y: Array) -> Array:
-    return np.maximum(np.abs(y) - 0.85, (np.abs(x) - 0.85 * np.abs(y) - 0.06) / math.hypot(1, 0.85))
-
-
-def _bar(x: Array, y: Array) -> Array:
-    """A level bar."""
-    return np.maximum(np.abs(x) - 0.94, np.abs(y) - 0.34)
-
-
 MORE_SHAPES: dict[str, Callable[[Array, Array], Array]] = {
-    "diamond": _diamond,
-    "crescent": _crescent,
+    "diamond": lambda x, y: (1.5 * np.abs(x) + np.abs(y) - 0.96) / math.hypot(1.5, 1),
+    "crescent": lambda x, y: np.maximum(np.hypot(x, y) - 0.94, 0.75 - np.hypot(x - 0.45, y)),
     "arrow": _arrow,
-    "hourglass": _hourglass,
-    "bar": _bar,
+    "hourglass": lambda x, y: np.maximum(np.abs(y) - 0.85, (np.abs(x) - 0.85 * np.abs(y) - 0.06) / math.hypot(1, 0.85)),
+    "bar": lambda x, y: np.maximum(np.abs(x) - 0.94, np.abs(y) - 0.34),
 }
 """Further shapes of the long vocabularies."""
 
 
-def _striped(u: Array, v: Array, period: float) -> Array:
-    """Upright stripes, half of each tone."""
-    return ramp(_wave(u, period) - period / 4) + 0 * v  # the zero gives the pattern its height
+def _stripes(ratio: float) -> Callable[[Array, Array, float], Array]:
+    """Upright stripes; the period over half their width is ``ratio``."""
+    return lambda u, v, period: ramp(_wave(u, period) - period / ratio) + 0 * v  # the zero gives the pattern its height
+
+
+def _dotted(u: Array, v: Array, period: float) -> Array:
+    return ramp(np.hypot(_wave(u, period), _wave(v, period)) - 0.32 * period)
 
 
 def _checkered(u: Array, v: Array, period: float) -> Array:
@@ -148,35 +114,19 @@ def _brick(u: Array, v: Array, period: float) -> Array:
     return ramp(joints - mortar)
 
 
-def _dotted(u: Array, v: Array, period: float) -> Array:
-    return ramp(np.hypot(_wave(u, period), _wave(v, period)) - 0.32 * period)
-
-
 TEXTURES: dict[str, Callable[[Array, Array, float], Array]] = {
-    "striped": _striped,
+    "striped": _stripes(4),  # half of each tone
     "checkered": _checkered,
     "brick": _brick,
     "dotted": _dotted,
 }
 
 
-def _thin_stripes(u: Array, v: Array, period: float) -> Array:
-    return ramp(_wave(u, period) - period / 6) + 0 * v
-
-
-def _thin_bands(u: Array, v: Array, period: float) -> Array:
-    return _thin_stripes(v, u, period)
-
-
-def _grid(u: Array, v: Array, period: float) -> Array:
-    return ramp(np.minimum(_wave(u, period), _wave(v, period)) - period / 10)
-
-
 PATTERNS: dict[str, Callable[[Array, Array, float], Array]] = {
-    "stripes": _thin_stripes,
-    "bands": _thin_bands,
+    "stripes": _stripes(6),
+    "bands": lambda u, v, period: _stripes(6)(v, u, period),
     "dots": _dotted,
-    "grid": _grid,
+    "grid": lambda u, v, period: ramp(np.minimum(_wave(u, period), _wave(v, period)) - period / 10),
 }
 """Patterns of the long vocabularies, one colour on another; they cover about a third, so that the two differ."""
 
