@@ -70,6 +70,8 @@ class RunLog:
             self._trackers.append(TensorBoardTracker("tensorboard", str(output), purge_step=start))
         if cfg.LOG.WANDB_PROJECT:
             self._trackers.append(WandBTracker(cfg.LOG.WANDB_PROJECT, dir=str(output), config=asdict(cfg)))
+        for tracker in self._trackers:
+            tracker.start()
 
     def iteration(
         self,
