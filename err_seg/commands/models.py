@@ -14,7 +14,7 @@ from err_seg.models import hub
 from err_seg.models.build import build_compiled
 from err_seg.models.checkpoint import checked_sha256
 from err_seg.prediction.model import ERRSeg
-from err_seg.text.vocabulary import Vocabulary
+from err_seg.text.prompts import Vocabulary
 from err_seg.utils.device import own_device
 
 

@@ -32,7 +32,7 @@ from err_seg.jobs.result_names import printable
 from err_seg.jobs.video import is_video
 from err_seg.prediction.attention import escf_with
 from err_seg.prediction.model import ERRSeg
-from err_seg.text.vocabulary import Vocabulary
+from err_seg.text.prompts import Vocabulary
 from err_seg.utils.fingerprint import weights_digest
 from err_seg.utils.processes import are_apart, launched_share
 from err_seg.visualization.text import first_synonym

@@ -61,7 +61,7 @@ def count_images(
         for items in loader:
             heartbeat.check()
             images, sizes = [item.image for item in items], [item.size for item in items]
-            with network.working():
+            with network.timing("work"):
                 results = segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views)
                 for result in results:
                     _ = result.labels  # kept: made here, since two threads that compute hinder each other
@@ -83,7 +83,7 @@ def count_images(
         model.evaluating(),
         tqdm(total=share, initial=share - left, desc=title, unit="image", disable=rank > 0) as bar,
         progress.kept(counts),
-        network.span(),
+        network.timing("whole"),
         closing(ordered_map(count, segment(), threads=1, ahead=1)) as counted,
     ):
         for images in counted:

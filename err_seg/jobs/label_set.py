@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 from err_seg.prediction.segmentation import Segmentation
-from err_seg.text.prompts import VocabularyError, check_vocabulary
+from err_seg.text.prompts import Vocabulary, VocabularyError, check_vocabulary
 from err_seg.text.vocabularies import VocabularySource, expand_names
-from err_seg.text.vocabulary import Vocabulary
 
 UNLABELED = -1
 

@@ -87,7 +87,7 @@ class Job:
         """
         self.model.embed_vocabulary(self.label_set.vocabulary)  # unusable names are found before anything is read
         reader = ItemReader(self.manifest, self.formats, self.point)
-        with self.report.network.span(), tqdm(total=total, unit="image", disable=None) as progress:
+        with self.report.network.timing("whole"), tqdm(total=total, unit="image", disable=None) as progress:
             loaded = ordered_map(reader.read, items, threads=READERS, ahead=2 * self.batch_size)
             predictions = self._predict_all(reader.with_neighbours(loaded, self.smooth), progress)
             results = self._smoothed(predictions) if self.smooth else predictions
@@ -103,7 +103,7 @@ class Job:
     def _predict_all(self, loaded: Iterator[LoadedItem | Problem], progress: tqdm) -> Iterator[_Prediction]:
         due = self._due(loaded, progress)
         while batch := list(itertools.islice(due, self.batch_size)):
-            with self.report.network.working():
+            with self.report.network.timing("work"):
                 predictions = self._predict(batch)
             yield from predictions
             progress.update(len(batch))
@@ -180,7 +180,7 @@ class Job:
             name = one.loaded.item.name
             frames = [other.segmentation if other and other.loaded.item.name == name else None for other in window]
             try:
-                with self.report.network.working():
+                with self.report.network.timing("work"):
                     segmentation = _ready(averaged(frames))
             except Exception as error:  # of any device
                 self.report.problems.append(self._problem_of(one.loaded, error))

@@ -7,8 +7,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from err_seg.modeling.clip import OpenCLIP
 from err_seg.text.cache import TextEmbeddings
-from err_seg.text.prompts import PromptStyle, VocabularyError, check_vocabulary
-from err_seg.text.vocabulary import Vocabulary
+from err_seg.text.prompts import PromptStyle, Vocabulary, VocabularyError, check_vocabulary
 
 
 class VocabularyEncoder:

@@ -6,10 +6,31 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from err_seg.config.constants import DEFAULT_TEMPLATE
-from err_seg.text.vocabulary import Vocabulary
 
 SYNONYM_SEPARATOR = ", "
 T = TypeVar("T")
+Color = tuple[int, int, int]
+
+
+class Vocabulary(tuple[str, ...]):
+    """The tuple of T class names, and equal to it.
+
+    Attributes:
+        colors: sRGB in 0..255 of the names that were given a colour, by their :func:`name_key`.
+    """
+
+    colors: Mapping[str, Color]
+
+    def __new__(cls, names: Iterable[str] = (), colors: Mapping[str, Color] | None = None) -> "Vocabulary":
+        """Make one of names; without ``colors``, with those of ``names``."""
+        vocabulary = super().__new__(cls, names)
+        vocabulary.colors = dict(getattr(names, "colors", {}) if colors is None else colors)
+        return vocabulary
+
+
+def name_key(name: str) -> str:
+    """Return what names of one colour have in common: neither case nor surrounding spaces count."""
+    return name.strip().casefold()
 
 
 class VocabularyError(ValueError):

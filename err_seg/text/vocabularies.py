@@ -13,8 +13,15 @@ from typing import Any
 
 import yaml
 
-from err_seg.text.prompts import SYNONYM_SEPARATOR, VocabularyError, as_texts, check_vocabulary
-from err_seg.text.vocabulary import Color, Vocabulary, name_key
+from err_seg.text.prompts import (
+    SYNONYM_SEPARATOR,
+    Color,
+    Vocabulary,
+    VocabularyError,
+    as_texts,
+    check_vocabulary,
+    name_key,
+)
 from err_seg.utils.messages import did_you_mean
 
 _TABLES = {

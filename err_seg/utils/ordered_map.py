@@ -67,22 +67,13 @@ class TimeShare:
     whole: float = 0.0
 
     @contextmanager
-    def span(self) -> Iterator[None]:
-        """Add the block's time to the span."""
+    def timing(self, name: str) -> Iterator[None]:
+        """Add the block's time to ``work`` or ``whole``."""
         began = time.perf_counter()
         try:
             yield
         finally:
-            self.whole += time.perf_counter() - began
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Add the block's time to the work."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.work += time.perf_counter() - began
+            setattr(self, name, getattr(self, name) + time.perf_counter() - began)
 
     def add(self, other: "TimeShare") -> None:
         """Add another process's times."""

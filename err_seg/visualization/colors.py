@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from err_seg.text.vocabulary import Color, Vocabulary, name_key
+from err_seg.text.prompts import Color, Vocabulary, name_key
 
 # 24 colours, saturated and neither black nor white, so that they read on photographs, spread as far as possible in
 # OKLab (any two at least 0.13 apart) and, so that colour-blind readers can use them, also as seen with protanopia and
@@ -45,7 +45,7 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
        OKLab) from all colours given so far. From the 1,000th colour on none is far from all others, and a name takes
        the first of its own.
 
-    Names to which a :class:`~err_seg.text.vocabulary.Vocabulary` gives colours have these.
+    Names to which a :class:`~err_seg.text.prompts.Vocabulary` gives colours have these.
 
     Args:
         names: N class names.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from err_seg.text.vocabulary import Color
+from err_seg.text.prompts import Color
 from err_seg.visualization.text import drawable, shortened
 
 BACKGROUND, INK, FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)

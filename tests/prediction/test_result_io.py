@@ -12,7 +12,7 @@ from PIL import Image
 
 from err_seg import ArgumentError, ImageReadError, Segmentation
 from err_seg.evaluation import load_label_png
-from err_seg.text.vocabulary import Vocabulary
+from err_seg.text.prompts import Vocabulary
 from err_seg.visualization.overlay import overlay
 
 VOCABULARY = ["cat", "grass", "sky, heaven", "tree"]

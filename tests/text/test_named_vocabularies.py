@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 import err_seg
-from err_seg.text.prompts import VocabularyError
+from err_seg.text.prompts import Vocabulary, VocabularyError
 from err_seg.text.vocabularies import load_vocabulary, read_vocabulary
-from err_seg.text.vocabulary import Vocabulary
 from err_seg.visualization.colors import BASE_COLORS, class_colors
 
 YAML = """

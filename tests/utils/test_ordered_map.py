@@ -100,8 +100,8 @@ def test_the_end_waits_for_calls_that_run_and_begins_no_other(way):
 
 def test_shares_of_time_add_up():
     share, other = TimeShare(), TimeShare(work=3.0, whole=4.0)
-    with share.span():
-        with share.working():
+    with share.timing("whole"):
+        with share.timing("work"):
             time.sleep(0.02)
         time.sleep(0.02)
     assert 0.02 <= share.work < share.whole

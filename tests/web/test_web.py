@@ -18,8 +18,7 @@ gradio = pytest.importorskip("gradio")
 from err_seg.data import ImageReadError
 from err_seg.jobs import UNLABELED, LabelSetError
 from err_seg.mini.shapes import OBJECT_COLOURS
-from err_seg.text.prompts import VocabularyError
-from err_seg.text.vocabulary import Vocabulary
+from err_seg.text.prompts import Vocabulary, VocabularyError
 from err_seg.visualization.colors import class_colors
 from err_seg.web import create_app, labelling
 from err_seg.web.downloads import Downloads

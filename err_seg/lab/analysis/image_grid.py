@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from err_seg.prediction.model import ERRSeg
-from err_seg.text.vocabulary import Color, Vocabulary, name_key
+from err_seg.text.prompts import Color, Vocabulary, name_key
 from err_seg.visualization.colors import class_colors
 from err_seg.visualization.grid import CELL, HEADING_TEXT, GridRow, fitting_size, lay_out
 from err_seg.visualization.legend import FAINT, Entry
