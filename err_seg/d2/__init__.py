@@ -12,13 +12,12 @@ except ImportError as error:
     )
     raise ImportError(f"err_seg.d2 needs detectron2 ({error}): {install}") from error
 
-from err_seg.d2.backbone import CLIPBackbone
 from err_seg.d2.catalog import register_datasets
 from err_seg.d2.config import add_err_seg_config, from_detectron2, to_detectron2
 from err_seg.d2.evaluator import ERRSegEvaluator
-from err_seg.d2.head import ERRSegHead
 from err_seg.d2.mapper import ERRSegMapper
 from err_seg.d2.meta_arch import ERRSeg
+from err_seg.d2.parts import CLIPBackbone, ERRSegHead
 from err_seg.d2.sem_seg import CompactSemSeg
 from err_seg.d2.trainer import Trainer
 

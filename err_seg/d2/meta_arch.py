@@ -12,10 +12,9 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from err_seg.config import Config, ConfigError
-from err_seg.d2.backbone import CLIPBackbone
 from err_seg.d2.catalog import spec_of
 from err_seg.d2.config import opened
-from err_seg.d2.head import ERRSegHead
+from err_seg.d2.parts import CLIPBackbone, ERRSegHead
 from err_seg.d2.sem_seg import CompactSemSeg
 from err_seg.data import Batch, DatasetSpec
 from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input

@@ -44,11 +44,6 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.resize(image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
 
 
-def _resize_label(label: Tensor, size: tuple[int, int]) -> Tensor:
-    # "exact" samples at pixel centres, as the image's bilinear does; plain nearest would shift by half a pixel
-    return F.resize(label[None], list(size), interpolation=InterpolationMode.NEAREST_EXACT)[0]
-
-
 def _to_tensor(image: np.ndarray) -> Tensor:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected an image of shape (H, W, 3) and dtype uint8, found {image.shape} {image.dtype}")
@@ -137,7 +132,9 @@ class TrainingTransform:
         height, width = label.shape
         size = shortest_edge_size(height, width, min_size, self.max_size)
         pixels = _resize(_to_tensor(image), size)
-        target = _resize_label(torch.from_numpy(label.astype(np.int64, copy=False)), size)
+        target = torch.from_numpy(label.astype(np.int64, copy=False))[None]
+        # "exact" samples at pixel centres, as the image's bilinear does; plain nearest would shift by half a pixel
+        target = F.resize(target, list(size), interpolation=InterpolationMode.NEAREST_EXACT)[0]
         top, left = self._draw_crop(target, generator)
         window = (..., slice(top, top + self.crop_size), slice(left, left + self.crop_size))
         pixels, target = pixels[window], target[window]

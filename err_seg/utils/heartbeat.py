@@ -42,19 +42,8 @@ class LostProcessError(RuntimeError):
     """Another process is lost, and this one cannot continue without it; the message says which."""
 
 
-class Heartbeat:
-    """The connections of this process to the others. All processes must create theirs at the same time.
-
-    Args:
-        on_loss: called with a sentence when another process is lost; only one process of each machine calls it, and
-            then ends.
-
-    Attributes:
-        loss: which process is lost, and how; "" while none is.
-
-    Raises:
-        OSError: a process cannot reach process 0; raised in all processes.
-    """
+class _Heartbeat:
+    """The connections of this process to the others; ``loss`` says which process is lost, and how ("": none)."""
 
     def __init__(self, on_loss: Callable[[str], None]):
         self.rank, self.processes = dist.get_rank(), dist.get_world_size()
@@ -69,11 +58,6 @@ class Heartbeat:
         threading.Thread(target=self._listen, name="peers", daemon=True).start()
 
     def meet(self) -> None:
-        """Wait until every process has called this.
-
-        Raises:
-            LostProcessError: one is lost.
-        """
         if self.rank == 0:
             self._arrive(0)
         else:
@@ -83,7 +67,6 @@ class Heartbeat:
             raise LostProcessError(answer.decode())
 
     def explains(self, error: RuntimeError) -> bool:
-        """Whether the loss of another process caused an error; waits a while for the message about it."""
         if isinstance(error, LostProcessError):
             return True
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
@@ -101,7 +84,6 @@ class Heartbeat:
             self._on_loss(self.loss)
 
     def stop(self, *, failed: bool) -> None:
-        """Tell the others that this process ends."""
         self._stopped.set()
         self._send(FAILED if failed else LEFT)
 
@@ -224,14 +206,17 @@ class Heartbeat:
 
 
 # the peers of the default group of processes, of which a process has one
-_peers: Heartbeat | None = None
+_peers: _Heartbeat | None = None
 
 
 def start(on_loss: Callable[[str], None]) -> None:
-    """Start peer monitoring in the default group of processes (see :class:`Heartbeat`); all must call this."""
+    """Start peer monitoring in the default group of processes; all must call this at the same time.
+
+    ``on_loss`` is called with a sentence when another process is lost; one process of each machine calls it and ends.
+    """
     global _peers
     try:
-        _peers = Heartbeat(on_loss)
+        _peers = _Heartbeat(on_loss)
     except OSError as error:
         logger.warning("peer monitoring is off; lost processes are noticed only at the collective timeout: %s", error)
 
@@ -259,7 +244,7 @@ def check() -> None:
 
 
 def explains(error: RuntimeError) -> bool:
-    """Whether the loss of another process caused an error; if so, the loss has been reported."""
+    """Whether the loss of another process caused an error, which may take a while to tell; reports the loss."""
     if _peers is None or not _peers.explains(error):
         return False
     _peers.report()

@@ -179,7 +179,7 @@ def test_silent_process_is_lost_but_not_after_a_silence_of_all(capfd, monkeypatc
 
 def test_strangers_on_the_port_neither_join_nor_stop_the_others(monkeypatch):
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.2)
-    met, key = heartbeat.Heartbeat.__new__(heartbeat.Heartbeat), b"0123456789abcdef"
+    met, key = heartbeat._Heartbeat.__new__(heartbeat._Heartbeat), b"0123456789abcdef"
     met.processes, found = 2, {}
     with Listener(("127.0.0.1", 0)) as listener:
         accepting = threading.Thread(target=met._accept, args=(listener, key, found), daemon=True)

@@ -94,13 +94,8 @@ def save(rows: Sequence[Measurement], machine: Machine, command: str, output: Pa
     parts = [f"`{command}`", machine_text(machine), *tables, EXPLANATION, PAPER.strip()]
     write_text(output / "table.md", "\n\n".join(parts) + "\n")
     (output / "plot.png").unlink(missing_ok=True)  # an earlier benchmark's
-    if axes := varied(rows):
+    if axes := [axis for axis in AXES if len({place(row, axis) for row in rows} - {None}) > 1]:
         save_figure(draw(rows, axes), output / "plot.png")
-
-
-def varied(rows: Sequence[Measurement]) -> list[str]:
-    """List the axes with several numbers."""
-    return [axis for axis in AXES if len({value for row in rows if (value := place(row, axis)) is not None}) > 1]
 
 
 def place(row: Measurement, axis: str) -> float | None:

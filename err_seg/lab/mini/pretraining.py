@@ -60,7 +60,11 @@ def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         clip = build_clip(name)
-        init_weights(clip)
+        for (
+            module
+        ) in clip.visual.modules():  # variance is preserved: the libraries' own are too small for a short training
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
     encoder = dense_encoder(clip.train())
     optimizers = build_optimizers(clip, config)
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _lr_factor(step, config)) for o in optimizers]
@@ -88,14 +92,6 @@ def dense_encoder(clip: OpenCLIP) -> CLIPEncoder:
     assert kind is not None
     options = {"hsm": False} if kind.is_hierarchical else {}
     return kind(clip, **options)
-
-
-def init_weights(clip: OpenCLIP) -> None:
-    """Start the image tower with variance-preserving weights; the libraries' own are too small for a short training."""
-    for module in clip.visual.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            fan_in = module.weight[0].numel()
-            nn.init.trunc_normal_(module.weight, std=fan_in**-0.5)
 
 
 def build_optimizers(clip: OpenCLIP, config: PretrainingConfig) -> list[torch.optim.Optimizer]:

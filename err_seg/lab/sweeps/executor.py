@@ -114,7 +114,10 @@ def work_through(
                 if not failure and not stop.signum:
                     with one_at_a_time:
                         advance()
-                        failure = _outcome(finished)
+                        try:
+                            finished()
+                        except (OSError, ValueError) as error:
+                            failure = str(error)
                 if failure:
                     failed.append(failure)
                 if failure and not run.weights.is_file():  # which the others need, too
@@ -135,14 +138,6 @@ def work_through(
     return list(dict.fromkeys(failures))
 
 
-def _outcome(finished: Callable[[], None]) -> str:
-    try:
-        finished()
-    except (OSError, ValueError) as error:
-        return str(error)
-    return ""
-
-
 def _finish_run(run: Run, workers: Workers, slot: int, stop: Stop, display: Display) -> str:
     """Train and evaluate a run; return what went wrong, or nothing."""
     for step in (Step(run, evaluates=False), Step(run, evaluates=True)):
@@ -151,7 +146,9 @@ def _finish_run(run: Run, workers: Workers, slot: int, stop: Stop, display: Disp
             return ""
         if status:
             output = step.task.folder / "output.txt"
-            return f"{step.title} failed with status {status}; {output} ends with\n{_tail(output)}"
+            printed = output.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
+            tail = "\n".join(f"    {line}" for line in [line for line in printed if line.strip()][-LINES_SHOWN:])
+            return f"{step.title} failed with status {status}; {output} ends with\n{tail}"
     return ""
 
 
@@ -213,8 +210,3 @@ def _claim(folder: Path) -> Iterator[int | None]:
         yield None if try_lock(descriptor) is False else descriptor
     finally:
         os.close(descriptor)
-
-
-def _tail(output: Path) -> str:
-    lines = output.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
-    return "\n".join(f"    {line}" for line in [line for line in lines if line.strip()][-LINES_SHOWN:])

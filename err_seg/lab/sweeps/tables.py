@@ -70,7 +70,9 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
     header = ["", *columns, "seeds"]
     table: list[list[Any]] = []
     for row in rows:
-        cells = [_measured(row, column) for column in columns]
+        specs = [".2f" if column in (MACS, MEMORY) else ".1f" for column in columns]
+        measured = [row.values.get(column) for column in columns]
+        cells = [mean_text(values, spec) if values else "–" for values, spec in zip(measured, specs, strict=True)]
         if not sweep.is_mini:
             known = [f" ({row.paper[column]:.1f})" if column in row.paper else "" for column in columns]
             cells = [cell + paper for cell, paper in zip(cells, known, strict=True)]
@@ -86,11 +88,6 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
             if published:
                 line += [_published(row, names), *_comparison(row, reference)]
     return text_table(header, table)
-
-
-def _measured(row: VariantResult, column: str) -> str:
-    values = row.values.get(column)
-    return mean_text(values, ".2f" if column in (MACS, MEMORY) else ".1f") if values else "–"
 
 
 def _difference(row: VariantResult, reference: VariantResult) -> str:
