@@ -1,5 +1,7 @@
 """VocabularyEncoder: how a model reads class names, from text to embeddings."""
 
+import functools
+import logging
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -8,7 +10,11 @@ from torch.nn.utils.rnn import pad_sequence
 from err_seg.modeling.clip import OpenCLIP
 from err_seg.text.cache import TextEmbeddings
 from err_seg.text.prompts import PromptStyle, VocabularyError, check_vocabulary
+from err_seg.text.vocabularies import load_vocabulary, vocabulary_names
 from err_seg.text.vocabulary import Vocabulary
+from err_seg.utils.messages import listed
+
+logger = logging.getLogger(__name__)
 
 
 class VocabularyEncoder:
@@ -44,7 +50,8 @@ class VocabularyEncoder:
 
         Raises:
             VocabularyError: see :func:`err_seg.text.prompts.check_vocabulary`; also a prompt of more than
-                ``context_length`` tokens.
+                ``context_length`` tokens, and classes with the same prompts, as the tower reads them. Classes of a
+                vocabulary in the package that have the same prompts are reported as a warning.
         """
         key = check_vocabulary(vocabulary), style or self.style
         tokens = self._latest.get(key)
@@ -64,9 +71,45 @@ class VocabularyEncoder:
                 f"{len(too_long)} class name(s) exceed the {self.context_length} tokens that CLIP reads: {shown}; "
                 "shorten them"
             )
+        _check_differ(names, groups)
         length = int(tokens.argmax(dim=1).max()) + 1
         return pad_sequence([group[:, :length] for group in groups], batch_first=True)
 
     def embed(self, clip: OpenCLIP, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
         """Embed T class names to (T, D) unit vectors, without gradient; cached until the CLIP's weights change."""
         return self.embeddings(clip, self.tokenize(vocabulary, style))
+
+
+def _check_differ(names: Vocabulary, tokens: Sequence[Tensor]) -> None:
+    """Refuse classes that CLIP cannot tell apart: with equal embeddings, only the first one would ever get a pixel.
+
+    Published numbers depend on a few such classes of the vocabularies in the package, of which only a warning is given.
+
+    Args:
+        names: T class names.
+        tokens: (prompts, L) tokens of each.
+
+    Raises:
+        VocabularyError: other classes have equal tokens.
+    """
+    alike: dict[tuple[bytes, ...], list[str]] = {}
+    for name, prompts in zip(names, tokens, strict=True):
+        alike.setdefault(tuple(sorted(row.tobytes() for row in prompts.numpy())), []).append(name)
+    groups = [group for group in alike.values() if len(group) > 1]
+    if not groups:
+        return
+    packaged = [set(load_vocabulary(name)) for name in vocabulary_names()]
+    own = [group for group in groups if not any(table.issuperset(group) for table in packaged)]
+    shown = listed((" = ".join(map(repr, group)) for group in own or groups), 9)
+    message = f"CLIP cannot tell these class names apart, so that only the first of each gets pixels: {shown}"
+    if own:
+        raise VocabularyError(
+            f"{message}. Case, repeated spaces, how accents are encoded and, with synonyms='first', what follows the "
+            "first comma do not count; keep one name of each, or make the words before the comma differ"
+        )
+    _warn_once(message)
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from err_seg.config.constants import DEFAULT_TEMPLATE
-from err_seg.text.vocabulary import Vocabulary
+from err_seg.text.vocabulary import Vocabulary, synonyms_of
 
-SYNONYM_SEPARATOR = ", "
 T = TypeVar("T")
 
 
@@ -22,7 +21,7 @@ class PromptStyle:
 
     Attributes:
         templates: each with one ``{}`` for the name; several are averaged.
-        synonyms: ``"first"`` uses the part of a name before the first ", " (as every published number does);
+        synonyms: ``"first"`` uses the part of a name before the first comma (as every published number does);
             ``"average"`` averages over all of them.
 
     Raises:
@@ -50,7 +49,7 @@ class PromptStyle:
 
     def prompts(self, name: str) -> list[str]:
         """Return the prompts of one class."""
-        synonyms = [synonym for synonym in name.split(SYNONYM_SEPARATOR) if synonym.strip()]
+        synonyms = synonyms_of(name)
         if self.synonyms == "first":
             synonyms = synonyms[:1]
         return [template.replace("{}", synonym) for synonym in synonyms for template in self.templates]
@@ -85,7 +84,7 @@ def check_vocabulary(vocabulary: Iterable[str], source: str = "") -> Vocabulary:
     if not names:
         raise VocabularyError(f"{prefix}no class names; a vocabulary has at least one")
     for index, name in enumerate(names):
-        if not isinstance(name, str) or not name.split(SYNONYM_SEPARATOR)[0].strip():
+        if not isinstance(name, str) or not name.split(",")[0].strip():
             raise VocabularyError(f"{prefix}class {index} is {name!r}; expected a name (a string that is not blank)")
         if not name.isascii() and name != name.encode(errors="ignore").decode():
             raise VocabularyError(f"{prefix}class {index} is {name!r}, which holds characters that no text may hold")

@@ -1,5 +1,6 @@
 """A vocabulary: class names in label order, and the colours that some of them were given."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 Color = tuple[int, int, int]
@@ -19,6 +20,11 @@ class Vocabulary(tuple[str, ...]):
         vocabulary = super().__new__(cls, names)
         vocabulary.colors = dict(getattr(names, "colors", {}) if colors is None else colors)
         return vocabulary
+
+
+def synonyms_of(name: str) -> list[str]:
+    """Split a class name at its commas, which join synonyms with or without a space; blank ones do not count."""
+    return [synonym for synonym in re.split(r",\s*", name) if synonym.strip()]
 
 
 def name_key(name: str) -> str:

@@ -46,6 +46,10 @@ class RunError(RuntimeError):
     alone = False
 
 
+class NonFiniteError(RunError):
+    """What a network computed holds NaN or infinity; its weights are damaged, or a precision is too low for them."""
+
+
 class TrainingError(RunError):
     """Training that cannot start or continue."""
 
