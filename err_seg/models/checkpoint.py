@@ -1,8 +1,10 @@
 """Weights on disk: saving our own, and strict, never-unpickling loading of our own and of released checkpoints."""
 
+import hashlib
 import json
 import os
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,16 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from err_seg.models.checkpoint_names import current_name, current_names
-from err_seg.utils.files import atomic_write, cache_dir, file_sha256, file_signature, write_text
+from err_seg.models.fitting import CheckpointError, fitting_state
+from err_seg.utils.files import atomic_write, cache_dir, file_sha256, file_signature, is_safetensors, write_text
 from err_seg.utils.fingerprint import WeightsSource, fingerprint, is_settled, weights_digest
 from err_seg.version import __version__
 
-DIFFERENCES_SHOWN = 8
+INDEX = ".index.json"  # how a file ends that names the parts of a checkpoint
+PART = re.compile(r"[\w.-]+-\d+-of-\d+\.(safetensors|bin|pt|pth)")
 POINTER = b"version https://git-lfs.github.com/"  # how a file begins that Git LFS puts in place of a large one
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit; the message names the file and the differences."""
 
 
 class HubError(ValueError):
@@ -69,7 +69,14 @@ def save_weights(
     """
     facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
     entries = model if isinstance(model, Mapping) else model.state_dict()
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in entries.items()}
+    state: dict[str, Tensor] = {}
+    storages = set[int]()
+    for name, tensor in entries.items():
+        kept = tensor.detach().cpu().contiguous()
+        storage = kept.untyped_storage().data_ptr()
+        # safetensors has no tied weights: each name gets its own copy
+        state[name] = kept.clone() if storage in storages else kept
+        storages.add(storage)
     with atomic_write(file) as temporary:
         save_file(state, temporary, metadata=facts)
 
@@ -98,31 +105,6 @@ def load_weights(model: nn.Module, source: str | Path | Checkpoint | Mapping[str
     vars(model)["source"] = checkpoint.source if isinstance(checkpoint, Checkpoint) else None
 
 
-def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a state dictionary, under names of any kind (:func:`current_name`), as one that fits the model.
-
-    Raises:
-        CheckpointError: it does not fit; lists the differences, with ``name`` saying where the entries come from.
-    """
-    state = current_names(state)
-    expected = model.state_dict()
-    differences = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected.keys() - state.keys()]
-    differences += [f"not in the model: {key}" for key in state.keys() - expected.keys()]
-    for key in expected.keys() & state.keys():
-        found = state[key]
-        if not isinstance(found, Tensor) or found.shape != expected[key].shape:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            differences.append(f"{key}: the model has {tuple(expected[key].shape)}, the checkpoint {shape}")
-    if differences:
-        shown = "\n  ".join(sorted(differences)[:DIFFERENCES_SHOWN])
-        more = f"\n  and {len(differences) - DIFFERENCES_SHOWN} more" if len(differences) > DIFFERENCES_SHOWN else ""
-        raise CheckpointError(
-            f"{name} does not fit the model; nothing was loaded. {len(differences)} differences:\n  {shown}{more}\n"
-            "Is it a checkpoint of another size (MODEL.CLIP.NAME), or of other MODEL settings?"
-        )
-    return state
-
-
 def _entries(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the weights among the content of a torch file, which may hold other things beside its ``model``."""
     return content["model"] if isinstance(content.get("model"), Mapping) else content
@@ -132,7 +114,7 @@ def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
     """Read all that a safetensors or torch file holds, without executing anything in it.
 
     Args:
-        file: of weights.
+        file: of weights, or the index of a checkpoint in parts ("model.safetensors.index.json").
         sha256: the expected checksum in hexadecimal digits.
 
     Raises:
@@ -141,34 +123,57 @@ def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
         ChecksumError: it has another checksum.
     """
     metadata: dict[str, str] = {}
+    content: dict[str, Any] = {}
     with _errors_named(file):
-        signature = file_signature(file)
+        signature = _signature(file)
         source = WeightsSource(str(file), checked_sha256(file, sha256))
-        content: Any
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as weights:
-                # copied, since what it gives is read when it is used, and the file may be another by then
-                content = {name: weights.get_tensor(name).clone() for name in list(weights.keys())}
-                metadata = weights.metadata() or {}
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        if file_signature(file) != signature:
+        for part in parts_of(file):
+            if is_safetensors(part):
+                with safe_open(part, framework="pt") as weights:
+                    # copied, since what it gives is read when it is used, and the file may be another by then
+                    content |= {name: weights.get_tensor(name).clone() for name in list(weights.keys())}
+                    metadata |= weights.metadata() or {}
+                continue
+            loaded = torch.load(part, map_location="cpu", weights_only=True)
+            if not isinstance(loaded, Mapping):
+                raise CheckpointError(f"{part} holds a {type(loaded).__name__}, not a dictionary of tensors")
+            content |= loaded
+        if _signature(file) != signature:
             raise CheckpointError(f"{file} changed while it was read; read it again")
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{file} holds a {type(content).__name__}, not a dictionary of tensors")
     entries = _entries(content)
     others = {} if entries is content else {name: value for name, value in content.items() if name != "model"}
     return Checkpoint(entries, others, metadata, source)
 
 
+def parts_of(file: Path) -> list[Path]:
+    """Return the files that hold a checkpoint's tensors: the file itself, or the parts that it, an index, names.
+
+    Raises:
+        CheckpointError: it is itself a part, or an index of anything but parts beside it.
+    """
+    if PART.fullmatch(file.name):
+        raise CheckpointError(f"{file} is one of several parts; give their index, which ends in {INDEX}, or the folder")
+    if not file.name.endswith(INDEX):
+        return [file]
+    names = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
+    if wrong := [name for name in names if not PART.fullmatch(name)]:
+        raise CheckpointError(f"{file} names {wrong[0]!r}, which is no part of a checkpoint beside it")
+    return [file.with_name(name) for name in names]
+
+
+def _signature(file: Path) -> list[int]:
+    return [number for part in dict.fromkeys([file, *parts_of(file)]) for number in file_signature(part)]
+
+
 def checked_sha256(file: Path, expected: str | None) -> str:
-    """Return a file's checksum in hexadecimal digits.
+    """Return a file's checksum in hexadecimal digits; of an index, that of the lines of its parts' checksums.
 
     Raises:
         ChecksumError: another one was expected.
         OSError: it cannot be read.
     """
-    found = file_sha256(file)
+    sums = [file_sha256(part) for part in parts_of(file)]
+    found = sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
     if expected is not None and found != expected.strip().lower():
         raise ChecksumError(
             f"{file} has the SHA-256 {found}, expected {expected}; it was not read. It may be damaged or another file: "
@@ -187,14 +192,14 @@ def weights_file_digest(file: str | os.PathLike[str]) -> str:
     """
     path = Path(file).resolve()
     with _errors_named(path):
-        signature = file_signature(path)
+        signature = _signature(Path(file))
     known = cache_dir() / "digests" / fingerprint({"path": str(path), "signature": signature})
-    try:
-        return known.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        # by the name that was given, which tells the format; a link's target may not
-        digest = weights_digest(open_checkpoint(Path(file)).weights)
-    if is_settled(signature) and file_signature(path) == signature:
+    with suppress(OSError, ValueError):
+        if re.fullmatch("[0-9a-f]{32}", digest := known.read_text(encoding="ascii")):
+            return digest
+    # by the name that was given, which tells the format; a link's target may not
+    digest = weights_digest(open_checkpoint(Path(file)).weights)
+    if is_settled(signature) and _signature(Path(file)) == signature:
         with suppress(OSError):  # without this the digest is only computed again
             write_text(known, digest)
     return digest
@@ -206,11 +211,17 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         CheckpointError: as for :func:`open_checkpoint`.
     """
-    if file.suffix == ".safetensors":
-        with _errors_named(file), safe_open(file, framework="pt") as weights:
-            return {current_name(key): tuple(weights.get_slice(key).get_shape()) for key in list(weights.keys())}
+    with _errors_named(file):
+        parts, shapes = parts_of(file), dict[str, tuple[int, ...]]()
+        if all(map(is_safetensors, parts)):
+            for part in parts:
+                with safe_open(part, framework="pt") as weights:
+                    shapes |= {
+                        current_name(key): tuple(weights.get_slice(key).get_shape()) for key in list(weights.keys())
+                    }
+            return shapes
     content: Any = None
-    with suppress(Exception):  # damaged, or in torch's format before version 1.6, which cannot be mapped
+    with suppress(Exception):  # damaged, an index, or in torch's format before 1.6, which cannot be mapped
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     entries = _entries(content) if isinstance(content, Mapping) else open_checkpoint(file).entries
     return {name: tuple(value.shape) for name, value in current_names(entries).items() if isinstance(value, Tensor)}
