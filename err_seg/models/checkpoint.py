@@ -1,10 +1,10 @@
 """Weights on disk: saving our own, and strict, never-unpickling loading of our own and of released checkpoints."""
 
-import hashlib
 import json
 import os
 import pickle
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,8 +22,7 @@ from err_seg.utils.files import atomic_write, cache_dir, file_sha256, file_signa
 from err_seg.utils.fingerprint import WeightsSource, fingerprint, is_settled, weights_digest
 from err_seg.version import __version__
 
-INDEX = ".index.json"  # how a file ends that names the parts of a checkpoint
-PART = re.compile(r"[\w.-]+-\d+-of-\d+\.(safetensors|bin|pt|pth)")
+PART = re.compile(r".*-\d+-of-\d+\.\w+|.*\.index\.json")  # names in a checkpoint that was split into several files
 POINTER = b"version https://git-lfs.github.com/"  # how a file begins that Git LFS puts in place of a large one
 
 
@@ -69,14 +68,11 @@ def save_weights(
     """
     facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
     entries = model if isinstance(model, Mapping) else model.state_dict()
-    state: dict[str, Tensor] = {}
-    storages = set[int]()
-    for name, tensor in entries.items():
-        kept = tensor.detach().cpu().contiguous()
-        storage = kept.untyped_storage().data_ptr()
-        # safetensors has no tied weights: each name gets its own copy
-        state[name] = kept.clone() if storage in storages else kept
-        storages.add(storage)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in entries.items()}
+    storages = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
+    for name, tensor in state.items():
+        if storages[tensor.untyped_storage().data_ptr()] > 1:  # tied weights, which safetensors refuses
+            state[name] = tensor.clone()
     with atomic_write(file) as temporary:
         save_file(state, temporary, metadata=facts)
 
@@ -114,7 +110,7 @@ def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
     """Read all that a safetensors or torch file holds, without executing anything in it.
 
     Args:
-        file: of weights, or the index of a checkpoint in parts ("model.safetensors.index.json").
+        file: of weights.
         sha256: the expected checksum in hexadecimal digits.
 
     Raises:
@@ -123,57 +119,34 @@ def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
         ChecksumError: it has another checksum.
     """
     metadata: dict[str, str] = {}
-    content: dict[str, Any] = {}
     with _errors_named(file):
-        signature = _signature(file)
+        signature = file_signature(file)
         source = WeightsSource(str(file), checked_sha256(file, sha256))
-        for part in parts_of(file):
-            if is_safetensors(part):
-                with safe_open(part, framework="pt") as weights:
-                    # copied, since what it gives is read when it is used, and the file may be another by then
-                    content |= {name: weights.get_tensor(name).clone() for name in list(weights.keys())}
-                    metadata |= weights.metadata() or {}
-                continue
-            loaded = torch.load(part, map_location="cpu", weights_only=True)
-            if not isinstance(loaded, Mapping):
-                raise CheckpointError(f"{part} holds a {type(loaded).__name__}, not a dictionary of tensors")
-            content |= loaded
-        if _signature(file) != signature:
+        content: Any
+        if is_safetensors(file):
+            with safe_open(file, framework="pt") as weights:
+                # copied, since what it gives is read when it is used, and the file may be another by then
+                content = {name: weights.get_tensor(name).clone() for name in list(weights.keys())}
+                metadata = weights.metadata() or {}
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        if file_signature(file) != signature:
             raise CheckpointError(f"{file} changed while it was read; read it again")
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file} holds a {type(content).__name__}, not a dictionary of tensors")
     entries = _entries(content)
     others = {} if entries is content else {name: value for name, value in content.items() if name != "model"}
     return Checkpoint(entries, others, metadata, source)
 
 
-def parts_of(file: Path) -> list[Path]:
-    """Return the files that hold a checkpoint's tensors: the file itself, or the parts that it, an index, names.
-
-    Raises:
-        CheckpointError: it is itself a part, or an index of anything but parts beside it.
-    """
-    if PART.fullmatch(file.name):
-        raise CheckpointError(f"{file} is one of several parts; give their index, which ends in {INDEX}, or the folder")
-    if not file.name.endswith(INDEX):
-        return [file]
-    names = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
-    if wrong := [name for name in names if not PART.fullmatch(name)]:
-        raise CheckpointError(f"{file} names {wrong[0]!r}, which is no part of a checkpoint beside it")
-    return [file.with_name(name) for name in names]
-
-
-def _signature(file: Path) -> list[int]:
-    return [number for part in dict.fromkeys([file, *parts_of(file)]) for number in file_signature(part)]
-
-
 def checked_sha256(file: Path, expected: str | None) -> str:
-    """Return a file's checksum in hexadecimal digits; of an index, that of the lines of its parts' checksums.
+    """Return a file's checksum in hexadecimal digits.
 
     Raises:
         ChecksumError: another one was expected.
         OSError: it cannot be read.
     """
-    sums = [file_sha256(part) for part in parts_of(file)]
-    found = sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
+    found = file_sha256(file)
     if expected is not None and found != expected.strip().lower():
         raise ChecksumError(
             f"{file} has the SHA-256 {found}, expected {expected}; it was not read. It may be damaged or another file: "
@@ -192,14 +165,14 @@ def weights_file_digest(file: str | os.PathLike[str]) -> str:
     """
     path = Path(file).resolve()
     with _errors_named(path):
-        signature = _signature(Path(file))
+        signature = file_signature(path)
     known = cache_dir() / "digests" / fingerprint({"path": str(path), "signature": signature})
     with suppress(OSError, ValueError):
         if re.fullmatch("[0-9a-f]{32}", digest := known.read_text(encoding="ascii")):
             return digest
     # by the name that was given, which tells the format; a link's target may not
     digest = weights_digest(open_checkpoint(Path(file)).weights)
-    if is_settled(signature) and _signature(Path(file)) == signature:
+    if is_settled(signature) and file_signature(path) == signature:
         with suppress(OSError):  # without this the digest is only computed again
             write_text(known, digest)
     return digest
@@ -212,16 +185,11 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         CheckpointError: as for :func:`open_checkpoint`.
     """
     with _errors_named(file):
-        parts, shapes = parts_of(file), dict[str, tuple[int, ...]]()
-        if all(map(is_safetensors, parts)):
-            for part in parts:
-                with safe_open(part, framework="pt") as weights:
-                    shapes |= {
-                        current_name(key): tuple(weights.get_slice(key).get_shape()) for key in list(weights.keys())
-                    }
-            return shapes
+        if is_safetensors(file):
+            with safe_open(file, framework="pt") as weights:
+                return {current_name(key): tuple(weights.get_slice(key).get_shape()) for key in list(weights.keys())}
     content: Any = None
-    with suppress(Exception):  # damaged, an index, or in torch's format before 1.6, which cannot be mapped
+    with suppress(Exception):  # damaged, or in torch's format before version 1.6, which cannot be mapped
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     entries = _entries(content) if isinstance(content, Mapping) else open_checkpoint(file).entries
     return {name: tuple(value.shape) for name, value in current_names(entries).items() if isinstance(value, Tensor)}
@@ -232,6 +200,11 @@ def _errors_named(file: Path) -> Iterator[None]:
     """Turn the errors of a ``with`` block that reads a file into :class:`CheckpointError`."""
     if not file.is_file():
         raise CheckpointError(f"no checkpoint {file}{': it is a folder; name a file in it' if file.is_dir() else ''}")
+    if PART.fullmatch(file.name):
+        raise CheckpointError(
+            f"{file} belongs to a checkpoint in several files, expected a single one; read them with the program that "
+            "wrote them, and save their tensors to one file with err_seg.save_weights"
+        )
     try:
         with open(file, "rb") as stream:
             if stream.read(len(POINTER)) == POINTER:

@@ -1,12 +1,13 @@
 """Whether the entries of a checkpoint fit a model, and what to say where they do not."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from typing import Any
 
 from torch import Tensor, nn
 
 from err_seg.models.checkpoint_names import current_names
+from err_seg.utils.device import all_finite
 from err_seg.utils.messages import listed
 
 DIFFERENCES_SHOWN = 4  # of each kind
@@ -20,58 +21,40 @@ def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict
     """Return a state dictionary, under names of any kind (:func:`current_name`), as one that fits the model.
 
     Raises:
-        CheckpointError: it does not fit, or holds NaN or infinity; lists the differences or the entries, with ``name``
-            saying where they come from.
+        CheckpointError: it does not fit, or holds NaN or infinity; lists where, with ``name`` saying what was read.
     """
     state = current_names(state)
     check_shapes(model, state, name)
-    if wrong := [key for key, value in state.items() if not value.isfinite().all()]:
+    if wrong := [key for key, value in state.items() if not all_finite(value)]:
         raise CheckpointError(
-            f"{name} holds NaN or infinity, with which every result would be wrong; nothing was loaded. Of "
-            f"{len(state)} entries these {len(wrong)} are damaged: {listed(wrong)}. Use an earlier checkpoint"
+            f"{name} holds NaN or infinity in {len(wrong)} of {len(state)} entries, which would make every result "
+            f"wrong; nothing was loaded. Use an earlier checkpoint. The entries: {listed(wrong)}"
         )
     return state
 
 
 def check_shapes(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
-    """Check that entries, by today's name, are those of a model, which may be on the device "meta".
-
-    Raises:
-        CheckpointError: see :func:`fitting_state`.
-    """
-    expected = model.state_dict()
-    missing = {key: f"{key} {tuple(expected[key].shape)}" for key in expected.keys() - state.keys()}
-    others = {key: key for key in state.keys() - expected.keys()}
-    unequal = {}
-    for key in expected.keys() & state.keys():
-        found = state[key]
-        if not isinstance(found, Tensor) or found.shape != expected[key].shape:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            unequal[key] = f"{key}: the model has {tuple(expected[key].shape)}, the checkpoint {shape}"
-    if not (missing or others or unequal):
-        return
-    lines = [*_some(unequal, ""), *_some(missing, "missing: "), *_some(others, "not in the model: ")]
-    prefix = _common_prefix(others)
-    if prefix and (known := sum(key.removeprefix(prefix) in missing for key in others)):
-        lines.append(f"without {prefix!r}, with which all of these begin, {known} would be in the model: rename them")
-    raise CheckpointError(
-        f"{name} does not fit the model; nothing was loaded. {len(missing) + len(others) + len(unequal)} differences:"
-        + "".join(f"\n  {line}" for line in lines)
-        + "\nIs it a checkpoint of another size (MODEL.CLIP.NAME), or of other MODEL settings?"
-    )
+    """Compare entries, by today's name, with those of a model, also one on the device "meta"; errors are as above."""
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    found = {key: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for key, v in state.items()}
+    unequal = (key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    differences = {
+        "of another shape": {k: f": the model has {expected[k]}, the checkpoint {found[k]}" for k in unequal},
+        "missing": {key: f" {expected[key]}" for key in expected.keys() - found.keys()},
+        "not in the model": {key: f" {found[key]}" for key in found.keys() - expected.keys()},
+    }
+    if number := sum(map(len, differences.values())):
+        lines = [line for kind, entries in differences.items() for line in _some(kind, entries)]
+        raise CheckpointError(
+            "\n  ".join([f"{name} does not fit the model; nothing was loaded. {number} differences:", *lines])
+            + "\nIs it a checkpoint of another size (MODEL.CLIP.NAME), or of other MODEL settings?"
+        )
 
 
-def _some(differences: Mapping[str, str], kind: str) -> list[str]:
-    """Say the first differences of a kind, and how many more there are."""
-    lines = [f"{kind}{differences[key]}" for key in sorted(differences)]
-    if len(lines) <= DIFFERENCES_SHOWN:
-        return lines
-    prefix = _common_prefix(differences)
-    more = f"{kind}{len(lines) - DIFFERENCES_SHOWN} more{f'; all begin with {prefix!r}' if prefix else ''}"
-    return [*lines[:DIFFERENCES_SHOWN], more]
-
-
-def _common_prefix(names: Iterable[str]) -> str:
-    """Return the modules that all names begin with, and the dot behind them."""
-    modules = zip(*(name.split(".")[:-1] for name in names), strict=False)
-    return "".join(f"{words[0]}." for words in takewhile(lambda words: len(set(words)) == 1, modules))
+def _some(kind: str, entries: Mapping[str, str]) -> Iterator[str]:
+    """Yield the first differences of a kind, how many more there are, and the modules that all of them begin with."""
+    yield from (f"{kind}: {key}{entries[key]}" for key in sorted(entries)[:DIFFERENCES_SHOWN])
+    if len(entries) > DIFFERENCES_SHOWN:
+        modules = zip(*(key.split(".")[:-1] for key in entries), strict=False)
+        prefix = "".join(f"{names[0]}." for names in takewhile(lambda names: len(set(names)) == 1, modules))
+        yield f"{kind}: {len(entries) - DIFFERENCES_SHOWN} more" + (f"; all begin with {prefix!r}" if prefix else "")

@@ -4,22 +4,29 @@ A named model is a shipped configuration, and a place to get its weights from.
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 import yaml
 
-from err_seg.config import Config, get_cfg, override_pairs, settings_of
+from err_seg.config import Config, get_cfg, network_settings, override_pairs, settings_of
+from err_seg.modeling.clip import CUSTOM_CLIPS
 from err_seg.models.build import build_compiled
-from err_seg.models.checkpoint import Checkpoint, CheckpointError, HubError, open_checkpoint
+from err_seg.models.checkpoint import Checkpoint, CheckpointError, HubError, open_checkpoint, reason_of
 from err_seg.models.hub_files import MODELS, find_weights, kind_of
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.fingerprint import WeightsSource
+from err_seg.utils.messages import listed
 from err_seg.utils.validation import ArgumentError, check_text
+
+logger = logging.getLogger(__name__)
 
 
 def load(
@@ -83,6 +90,7 @@ def read(
     weights = open_checkpoint(found.file, sha256)
     if cfg is None:
         base, stored = settings_in(weights)
+        _compare_settings(found.file, base, stored)
         cfg = get_cfg(base, [*stored, *settings])
     if found.filename:
         place = WeightsSource(found.filename, weights.source.sha256, found.repository, found.revision)
@@ -102,7 +110,7 @@ def settings_in(weights: Checkpoint) -> tuple[str | None, list[Any]]:
         A shipped configuration to start from, if any, and KEY VALUE pairs that override it.
 
     Raises:
-        CheckpointError: the configuration cannot be read.
+        CheckpointError: the configuration cannot be read, or names a CLIP that would be fetched from elsewhere.
         HubError: neither way finds one.
     """
     text, file = weights.metadata.get("config"), weights.source.file
@@ -116,9 +124,36 @@ def settings_in(weights: Checkpoint) -> tuple[str | None, list[Any]]:
         return MODELS[kind].config, []
     try:
         config = yaml.safe_load(json.loads(text))
+        clip = str(config["MODEL"]["CLIP"]["NAME"])
         pairs = list(settings_of({name: config[name] for name in ("MODEL", "INPUT")}))  # not those of training
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file}: the configuration stored in it cannot be read; give one: {error}") from error
+    # nor may a file from elsewhere decide what is fetched or read; a description in JSON is sizes, and of this machine
+    if clip not in (*CUSTOM_CLIPS, *open_clip.list_models()) and not re.fullmatch(r"(?!//|\\)[^:]*\.json", clip):
+        raise CheckpointError(
+            f"{file}: the configuration stored in it names the CLIP {clip!r} (MODEL.CLIP.NAME), which did not come "
+            "with err_seg or open_clip. If you trust it, give a configuration with that name (config=, --config-file)"
+        )
     # a file from elsewhere may decide whether there is a cache, but not where this machine writes it
     kept = (pair for pair in pairs if pair[0] != "MODEL.TEXT.CACHE_DIR" or pair[1] == "none")
     return None, [part for pair in kept for part in pair]
+
+
+def _compare_settings(file: Path, base: str | None, stored: Sequence[Any]) -> None:
+    """Warn if the ``config.json`` beside a file of weights says something else than what is stored in it."""
+    beside = file.with_name("config.json")
+    if not beside.is_file():
+        return
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8"))
+        written = [part for pair in settings_of({key: config[key] for key in ("MODEL", "INPUT")}) for part in pair]
+        found, counts = (network_settings(get_cfg(base, pairs)) for pairs in (written, stored))
+        differing = [f"{key} {value} (counts: {counts[key]})" for key, value in found.items() if value != counts[key]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        differing = [reason_of(error)]
+    if differing:
+        logger.warning(
+            "%s is not what the configuration in %s says, which alone counts: %s; to change a setting, give it as an "
+            "override (overrides=, --opts)",
+            *(beside, file.name, listed(differing)),
+        )

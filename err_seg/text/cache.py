@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from err_seg.modeling.clip import OpenCLIP, embed_prompts, text_tower
-from err_seg.utils.device import autocast, tf32
-from err_seg.utils.errors import NonFiniteError
+from err_seg.utils.device import autocast, check_finite, tf32
 from err_seg.utils.files import atomic_write, cache_dir
 from err_seg.utils.fingerprint import content_digest, weights_digest
 
@@ -140,11 +139,7 @@ class TextEmbeddings:
 
 
 def encode_in_batches(clip: OpenCLIP, tokens: Tensor) -> Tensor:
-    """Embed (T, P, L) tokens, one batch of classes at a time, to (T, D), with a progress bar for long vocabularies.
-
-    Raises:
-        NonFiniteError: an embedding holds NaN or infinity.
-    """
+    """Embed (T, P, L) tokens, one batch of classes at a time, to (T, D), with a progress bar for long vocabularies."""
     device = text_tower(clip).positional_embedding.device
     batches = tokens.split(max(1, CLASSES_AT_A_TIME // tokens.shape[1]))
     is_short = tokens.shape[0] * tokens.shape[1] < PROGRESS_FROM
@@ -154,9 +149,4 @@ def encode_in_batches(clip: OpenCLIP, tokens: Tensor) -> Tensor:
         for batch in batches:
             embeddings.append(embed_prompts(clip, batch.to(device)).float())
             progress.update(len(batch))
-    whole = torch.cat(embeddings)
-    if not whole.isfinite().all():
-        raise NonFiniteError(
-            "the text embeddings hold NaN or infinity, so the weights of the text tower are damaged; load others"
-        )
-    return whole
+    return check_finite(torch.cat(embeddings), "the text embeddings hold")

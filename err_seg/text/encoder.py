@@ -81,35 +81,24 @@ class VocabularyEncoder:
 
 
 def _check_differ(names: Vocabulary, tokens: Sequence[Tensor]) -> None:
-    """Refuse classes that CLIP cannot tell apart: with equal embeddings, only the first one would ever get a pixel.
+    """Refuse classes with equal tokens (prompts, L): only the first of them would ever get a pixel.
 
-    Published numbers depend on a few such classes of the vocabularies in the package, of which only a warning is given.
-
-    Args:
-        names: T class names.
-        tokens: (prompts, L) tokens of each.
-
-    Raises:
-        VocabularyError: other classes have equal tokens.
+    A few such classes of the vocabularies in the package count in published numbers; they are only reported.
     """
     alike: dict[tuple[bytes, ...], list[str]] = {}
     for name, prompts in zip(names, tokens, strict=True):
         alike.setdefault(tuple(sorted(row.tobytes() for row in prompts.numpy())), []).append(name)
-    groups = [group for group in alike.values() if len(group) > 1]
-    if not groups:
-        return
-    packaged = [set(load_vocabulary(name)) for name in vocabulary_names()]
-    own = [group for group in groups if not any(table.issuperset(group) for table in packaged)]
-    shown = listed((" = ".join(map(repr, group)) for group in own or groups), 9)
-    message = f"CLIP cannot tell these class names apart, so that only the first of each gets pixels: {shown}"
-    if own:
-        raise VocabularyError(
-            f"{message}. Case, repeated spaces, how accents are encoded and, with synonyms='first', what follows the "
-            "first comma do not count; keep one name of each, or make the words before the comma differ"
-        )
-    _warn_once(message)
+    if groups := [group for group in alike.values() if len(group) > 1]:
+        packaged = [set(load_vocabulary(name)) for name in vocabulary_names()]
+        own = [group for group in groups if not any(table.issuperset(group) for table in packaged)]
+        shown = listed((" = ".join(map(repr, group)) for group in own or groups), 9)
+        message = f"CLIP cannot tell these class names apart, so that only the first of each gets pixels: {shown}"
+        if own:
+            raise VocabularyError(
+                f"{message}. Case, repeated spaces, how accents are encoded and, with synonyms='first', what follows "
+                "the first comma do not count; keep one name of each, or make the words before the comma differ"
+            )
+        _warn_once(message)
 
 
-@functools.cache
-def _warn_once(message: str) -> None:
-    logger.warning("%s", message)
+_warn_once = functools.cache(logger.warning)

@@ -47,7 +47,7 @@ class RunError(RuntimeError):
 
 
 class NonFiniteError(RunError):
-    """What a network computed holds NaN or infinity; its weights are damaged, or a precision is too low for them."""
+    """What a network computed holds NaN or infinity."""
 
 
 class TrainingError(RunError):
