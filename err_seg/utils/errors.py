@@ -46,7 +46,7 @@ class RunError(RuntimeError):
     alone = False
 
 
-class NonFiniteError(RunError):
+class NonFiniteError(RunError, ValueError):
     """What a network computed holds NaN or infinity."""
 
 
