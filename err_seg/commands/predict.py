@@ -130,6 +130,7 @@ def predict(arguments: argparse.Namespace) -> int:
     from err_seg.jobs import Job, OutputError, Report, collect_sources, iterate_items, open_output, parse_label_set
     from err_seg.jobs.job_outputs import FILES
     from err_seg.prediction.attention import escf_with
+    from err_seg.prediction.tiles import check_tile
     from err_seg.utils.processes import launched_share
 
     try:
@@ -138,6 +139,7 @@ def predict(arguments: argparse.Namespace) -> int:
         sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
         model = load_model(arguments)
         model.embed_vocabulary(label_set.vocabulary)
+        check_tile(arguments.tile, model.size)
         if "attention" in arguments.format:
             escf_with(model)
     except (ValueError, OSError) as error:

@@ -16,7 +16,6 @@ from err_seg.utils.device import all_finite
 from err_seg.utils.files import is_safetensors
 from err_seg.utils.messages import listed
 
-LONGEST_LINE = 300  # of an error's message
 # open_clip's CLIP module, which has no type annotations
 OpenCLIP = Any
 
@@ -147,7 +146,7 @@ def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
         if wrong := [key for key, value in clip.state_dict().items() if not all_finite(value)]:
             raise ValueError(f"NaN or infinity in {listed(wrong)}")
     except Exception as error:  # open_clip, safetensors and torch each raise their own kinds
-        reason = "\n".join(line[:LONGEST_LINE] for line in str(error).splitlines())  # torch lists all names in a line
+        reason = "\n".join(line[:300] for line in str(error).splitlines())  # torch lists all names in a line
         raise CLIPConfigError(f"MODEL.CLIP.PRETRAINED: {path} holds no weights of {name}: {reason}") from error
 
 

@@ -3,7 +3,6 @@
 ======================  ================================================================
 ``build.py``            configuration to network; the only place that reads ``cfg.MODEL``
 ``checkpoint.py``       files of weights: saving, strict loading without unpickling, digests
-``fitting.py``          whether the entries of a checkpoint fit a model
 ``checkpoint_names.py`` the names that weights had in other versions and programs
 ``hub_files.py``        which file of which repository holds a model
 ``hub.py``              ``err_seg.load``: models by name, file, folder or repository

@@ -20,8 +20,7 @@ from err_seg.modeling.gud import GUD, UpsamplingStage
 from err_seg.modeling.head import Head
 from err_seg.modeling.hsm import CostEmbedding
 from err_seg.modeling.vit import ViTEncoder
-from err_seg.models.checkpoint import Checkpoint, load_weights, open_checkpoint, reason_of
-from err_seg.models.fitting import CheckpointError, check_shapes
+from err_seg.models.checkpoint import Checkpoint, CheckpointError, check_shapes, load_weights, open_checkpoint
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.cache import TextEmbeddings, default_cache_dir
 from err_seg.text.encoder import VocabularyEncoder
@@ -66,11 +65,7 @@ def build_model(cfg: Config, weights: Checkpoint | None = None) -> ERRSeg:
 
 
 def _check_sizes(cfg: Config, weights: Checkpoint) -> None:
-    """Compare the sizes in a configuration with the tensors of its checkpoint, before memory and time go into them.
-
-    Raises:
-        CheckpointError: they differ; lists the differences.
-    """
+    """Raise :class:`CheckpointError` if weights do not fit the configured sizes, before a network takes its memory."""
     layers = {name.split(".")[3] for name in weights.weights if name.startswith("head.escf.layers.")}
     if cfg.MODEL.ESCF.ENABLED and len(layers) < cfg.MODEL.ESCF.NUM_LAYERS:
         raise CheckpointError(
@@ -82,7 +77,7 @@ def _check_sizes(cfg: Config, weights: Checkpoint) -> None:
             encoder = build_encoder(cfg)
             outline = ERRSegNetwork(encoder=encoder, head=build_head(cfg, encoder.maps))
     except (RuntimeError, TypeError, OverflowError) as error:  # of sizes that no tensor can have
-        raise CheckpointError(f"the sizes under MODEL do not make a network: {reason_of(error)}") from error
+        raise CheckpointError(f"the sizes under MODEL do not make a network: {error}") from error
     check_shapes(outline, weights.weights, weights.source.file)
 
 

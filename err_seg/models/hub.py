@@ -16,7 +16,7 @@ import open_clip
 import torch
 import yaml
 
-from err_seg.config import Config, get_cfg, network_settings, override_pairs, settings_of
+from err_seg.config import Config, get_cfg, override_pairs, settings_of
 from err_seg.modeling.clip import CUSTOM_CLIPS
 from err_seg.models.build import build_compiled
 from err_seg.models.checkpoint import Checkpoint, CheckpointError, HubError, open_checkpoint, reason_of
@@ -90,7 +90,8 @@ def read(
     weights = open_checkpoint(found.file, sha256)
     if cfg is None:
         base, stored = settings_in(weights)
-        _compare_settings(found.file, base, stored)
+        if base is None:
+            _compare_settings(found.file, stored)
         cfg = get_cfg(base, [*stored, *settings])
     if found.filename:
         place = WeightsSource(found.filename, weights.source.sha256, found.repository, found.revision)
@@ -124,12 +125,12 @@ def settings_in(weights: Checkpoint) -> tuple[str | None, list[Any]]:
         return MODELS[kind].config, []
     try:
         config = yaml.safe_load(json.loads(text))
-        clip = str(config["MODEL"]["CLIP"]["NAME"])
         pairs = list(settings_of({name: config[name] for name in ("MODEL", "INPUT")}))  # not those of training
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file}: the configuration stored in it cannot be read; give one: {error}") from error
-    # nor may a file from elsewhere decide what is fetched or read; a description in JSON is sizes, and of this machine
-    if clip not in (*CUSTOM_CLIPS, *open_clip.list_models()) and not re.fullmatch(r"(?!//|\\)[^:]*\.json", clip):
+    clip = str(dict(pairs).get("MODEL.CLIP.NAME", "mini"))
+    # a file from elsewhere may name a JSON file of this machine, which holds sizes, but nothing that is fetched
+    if clip not in (*CUSTOM_CLIPS, *open_clip.list_models()) and not re.fullmatch(r"(?!//|\\)(\w:)?[^:]*\.json", clip):
         raise CheckpointError(
             f"{file}: the configuration stored in it names the CLIP {clip!r} (MODEL.CLIP.NAME), which did not come "
             "with err_seg or open_clip. If you trust it, give a configuration with that name (config=, --config-file)"
@@ -139,21 +140,19 @@ def settings_in(weights: Checkpoint) -> tuple[str | None, list[Any]]:
     return None, [part for pair in kept for part in pair]
 
 
-def _compare_settings(file: Path, base: str | None, stored: Sequence[Any]) -> None:
-    """Warn if the ``config.json`` beside a file of weights says something else than what is stored in it."""
-    beside = file.with_name("config.json")
-    if not beside.is_file():
-        return
+def _compare_settings(file: Path, stored: Sequence[Any]) -> None:
+    """Warn if the ``config.json`` beside a file of weights differs from the configuration that is stored in it."""
+    beside, counts = file.with_name("config.json"), dict(zip(stored[::2], stored[1::2], strict=True))
     try:
-        config = json.loads(beside.read_text(encoding="utf-8"))
-        written = [part for pair in settings_of({key: config[key] for key in ("MODEL", "INPUT")}) for part in pair]
-        found, counts = (network_settings(get_cfg(base, pairs)) for pairs in (written, stored))
-        differing = [f"{key} {value} (counts: {counts[key]})" for key, value in found.items() if value != counts[key]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        written = settings_of(json.loads(beside.read_text(encoding="utf-8")))
+        differing = [f"{key} {value} (counts: {counts.get(key)})" for key, value in written if value != counts.get(key)]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, AttributeError) as error:
         differing = [reason_of(error)]
     if differing:
         logger.warning(
-            "%s is not what the configuration in %s says, which alone counts: %s; to change a setting, give it as an "
-            "override (overrides=, --opts)",
+            "%s differs from the configuration in %s, which alone counts: %s; to change a setting, override it "
+            "(overrides=, --opts)",
             *(beside, file.name, listed(differing)),
         )

@@ -58,10 +58,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
     """Whether a file is one of safetensors, by its name or by its beginning: the length of a header, and the header."""
-    if Path(path).suffix == ".safetensors":
-        return True
     with open(path, "rb") as file:
-        return file.read(9)[8:] == b"{"
+        return Path(path).suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -286,16 +286,16 @@ def test_a_changed_config_json_is_reported(toy_model, tmp_path, caplog):
     file.write_text(json.dumps(settings))
     assert err_seg.load(tmp_path / "toy", device="cpu").num_kept == 4
     (record,) = (record.getMessage() for record in caplog.records if "config.json" in record.getMessage())
-    assert record.startswith(f"{file} is not what the configuration in model.safetensors says, which alone counts")
+    assert record.startswith(f"{file} differs from the configuration in model.safetensors, which alone counts: ")
     assert "MODEL.CRM.NUM_KEPT 2 (counts: 4)" in record
     caplog.clear()
     overridden = err_seg.load(tmp_path / "toy", device="cpu", overrides=["MODEL.CRM.NUM_KEPT", 3])
     assert overridden.num_kept == 3
-    for rubbish in ("{", "[]", '{"MODEL": {}}', '{"MODEL": {"UNHEARD": 1}, "INPUT": {}}'):
+    for rubbish in ("{", "[]", '{"MODEL": {"UNHEARD": 1}, "INPUT": {}}'):
         file.write_text(rubbish)
         caplog.clear()
         assert err_seg.load(tmp_path / "toy", device="cpu").num_kept == 4
-        assert f"{file} is not what" in caplog.text
+        assert f"{file} differs from" in caplog.text
     file.unlink()
     caplog.clear()
     err_seg.load(tmp_path / "toy", device="cpu")
