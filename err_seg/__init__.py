@@ -1,7 +1,8 @@
 """ERR-Seg: segment any image with any list of class names.
 
 Errors that name what is wrong with what was given: :class:`ArgumentError`, :class:`VocabularyError`,
-:class:`ImageError` and :class:`ImageReadError` (a file) of ``predict``, :class:`TooLargeError` of its results,
+:class:`ImageError` and :class:`ImageReadError` (a file) of ``predict``, :class:`TooLargeError` and
+:class:`NonFiniteError` (damaged weights) of its results,
 :class:`ConfigError`, :class:`CheckpointError` and :class:`HubError` (a model by name) of what builds and loads models.
 
 What stands here, and every sub-package, is imported when it is first used: ``import err_seg`` takes no time.
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # an import "as" the same name is public for type checkers
     from err_seg.prediction.smoothing import smoothed as smoothed
     from err_seg.text.prompts import VocabularyError as VocabularyError
     from err_seg.text.vocabularies import vocabularies as vocabularies
+    from err_seg.utils.errors import NonFiniteError as NonFiniteError
     from err_seg.utils.validation import ArgumentError as ArgumentError
 
 HOMES = {
@@ -41,6 +43,7 @@ HOMES = {
     "HubError": "models.hub",
     "ImageReadError": "data.images",
     "ImageError": "data.images",
+    "NonFiniteError": "utils.errors",
     "Segmentation": "prediction.segmentation",
     "TooLargeError": "prediction.class_maps",
     "VocabularyError": "text.prompts",

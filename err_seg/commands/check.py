@@ -74,7 +74,6 @@ def about_file(model: "ERRSeg", weights: "Checkpoint") -> Iterator[str]:
     """Say which file it is, and under which names its entries were taken."""
     from err_seg.models.check import renaming_rules
     from err_seg.models.checkpoint_names import current_name
-    from err_seg.utils.messages import listed
 
     source = weights.source
     yield f"file        {source.file}"
@@ -87,8 +86,6 @@ def about_file(model: "ERRSeg", weights: "Checkpoint") -> Iterator[str]:
         yield f"  {number:5} {before}.*" + ("" if before == after else f" -> {after}.*")
     if weights.others:
         yield f"not used    {', '.join(sorted(weights.others))}"
-    if broken := [name for name, value in model.state_dict().items() if not value.isfinite().all()]:
-        yield f"{PROBLEM}not all finite numbers: {listed(broken, 3)}"
 
 
 def about_network(model: "ERRSeg", photo: "Photo | None", overlay: Path) -> Iterator[str]:
@@ -98,10 +95,14 @@ def about_network(model: "ERRSeg", photo: "Photo | None", overlay: Path) -> Iter
     from err_seg.visualization.overlay import overlay as draw
 
     yield f"fingerprints on the synthetic image, {model.precision} (root mean square, mean; the last digit may differ)"
+    is_finite = True
     for part, text in check.fingerprints(model).items():
         yield f"  {part:18} {text}"
         if "nan" in text or "inf" in text:
+            is_finite = False
             yield f"{PROBLEM}{part} is not finite"
+    if not is_finite:
+        return
     doubt = ", or the photo does not show what --classes says" if photo else ""
     photo = photo or check.packaged_photo(model)
     if photo is None:

@@ -32,6 +32,7 @@ from err_seg.jobs.result_names import printable
 from err_seg.jobs.video import is_video
 from err_seg.prediction.attention import escf_with
 from err_seg.prediction.model import ERRSeg
+from err_seg.prediction.tiles import check_tile
 from err_seg.text.prompts import Vocabulary
 from err_seg.utils.fingerprint import weights_digest
 from err_seg.utils.processes import are_apart, launched_share
@@ -48,6 +49,7 @@ def predict(arguments: argparse.Namespace) -> int:
         sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
         model = models.load_model(arguments)
         model.embed_vocabulary(label_set.vocabulary)
+        check_tile(arguments.tile, model.size)
         if "attention" in arguments.format:
             escf_with(model)
     except (ValueError, OSError) as error:

@@ -12,6 +12,10 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from err_seg.utils.device import all_finite
+from err_seg.utils.files import is_safetensors
+from err_seg.utils.messages import listed
+
 # open_clip's CLIP module, which has no type annotations
 OpenCLIP = Any
 
@@ -116,7 +120,8 @@ def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
             weights that come with the package ("mini" and similar models), or the path of a weights file.
 
     Raises:
-        CLIPConfigError: unknown tag, no file, no network, or weights of another model; says which file to put where.
+        CLIPConfigError: unknown tag, no file, no network, weights of another model (also of one that reads texts of
+            another length), or NaN or infinity among them; says which file to put where.
     """
     if not pretrained:
         return
@@ -131,9 +136,18 @@ def load_clip_weights(clip: OpenCLIP, name: str, pretrained: str) -> None:
             f'"" for random weights, or a tag: {", ".join(tags) or "there is none"}'
         )
     try:
+        if is_safetensors(path) and not path.endswith(".safetensors"):
+            raise ValueError("it is a safetensors file; rename it so that it ends in .safetensors")
+        state = open_clip.factory.load_state_dict(path, weights_only=True)
+        positions = state.get("positional_embedding", state.get("text.positional_embedding"))
+        if positions is not None and len(positions) != text_tower(clip).context_length:  # open_clip would interpolate
+            raise ValueError(f"it reads {len(positions)} tokens of a text, the model {text_tower(clip).context_length}")
         open_clip.load_checkpoint(clip, path, strict=True, weights_only=True)
+        if wrong := [key for key, value in clip.state_dict().items() if not all_finite(value)]:
+            raise ValueError(f"NaN or infinity in {listed(wrong)}")
     except Exception as error:  # open_clip, safetensors and torch each raise their own kinds
-        raise CLIPConfigError(f"MODEL.CLIP.PRETRAINED: {path} holds no weights of {name}: {error}") from error
+        reason = "\n".join(line[:300] for line in str(error).splitlines())  # torch lists all names in a line
+        raise CLIPConfigError(f"MODEL.CLIP.PRETRAINED: {path} holds no weights of {name}: {reason}") from error
 
 
 def _download(name: str, tag: str) -> str:

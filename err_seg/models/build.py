@@ -13,13 +13,14 @@ from err_seg.modeling.clip import OpenCLIP, build_clip, build_tokenizer, load_cl
 from err_seg.modeling.convnext import ConvNeXtEncoder
 from err_seg.modeling.crm import CRM
 from err_seg.modeling.encoder import CLIPEncoder, FeatureMaps
+from err_seg.modeling.err_seg import ERRSegNetwork
 from err_seg.modeling.escf import CFM, ESCF, SFM, ESCFLayer, ImageGuidance, TextGuidance
 from err_seg.modeling.fastvit import FastViTEncoder
 from err_seg.modeling.gud import GUD, UpsamplingStage
 from err_seg.modeling.head import Head
 from err_seg.modeling.hsm import CostEmbedding
 from err_seg.modeling.vit import ViTEncoder
-from err_seg.models.checkpoint import Checkpoint, load_weights
+from err_seg.models.checkpoint import Checkpoint, CheckpointError, check_shapes, load_weights, open_checkpoint
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.cache import TextEmbeddings, default_cache_dir
 from err_seg.text.encoder import VocabularyEncoder
@@ -45,12 +46,15 @@ def build_model(cfg: Config, weights: Checkpoint | None = None) -> ERRSeg:
         ConfigError: settings contradict each other or the CLIP; the message names the key.
     """
     validate(cfg)
+    if cfg.MODEL.WEIGHTS:
+        weights = weights or open_checkpoint(Path(cfg.MODEL.WEIGHTS))
+        _check_sizes(cfg, weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.SEED)
         encoder = build_encoder(cfg)
         model = build_network(cfg, encoder, build_head(cfg, encoder.maps))
-    if cfg.MODEL.WEIGHTS:
-        load_weights(model, weights or cfg.MODEL.WEIGHTS)
+    if weights:
+        load_weights(model, weights)
         logger.info("weights: %s", model.source)
     elif not cfg.MODEL.CLIP.PRETRAINED and cfg.MODEL.DEVICE != "meta":  # "meta" serves only for counting
         logger.warning(
@@ -58,6 +62,23 @@ def build_model(cfg: Config, weights: Checkpoint | None = None) -> ERRSeg:
         )
     model.settings = network_settings(cfg)
     return model.to(resolve_device(cfg.MODEL.DEVICE)).eval()
+
+
+def _check_sizes(cfg: Config, weights: Checkpoint) -> None:
+    """Raise :class:`CheckpointError` if weights do not fit the configured sizes, before a network takes its memory."""
+    layers = {name.split(".")[3] for name in weights.weights if name.startswith("head.escf.layers.")}
+    if cfg.MODEL.ESCF.ENABLED and len(layers) < cfg.MODEL.ESCF.NUM_LAYERS:
+        raise CheckpointError(
+            f"{weights.source.file} holds {len(layers)} layers of ESCF, but MODEL.ESCF.NUM_LAYERS is "
+            f"{cfg.MODEL.ESCF.NUM_LAYERS}; give the configuration that it was trained with"
+        )
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            encoder = build_encoder(cfg)
+            outline = ERRSegNetwork(encoder=encoder, head=build_head(cfg, encoder.maps))
+    except (RuntimeError, TypeError, OverflowError) as error:  # of sizes that no tensor can have
+        raise CheckpointError(f"the sizes under MODEL do not make a network: {error}") from error
+    check_shapes(outline, weights.weights, weights.source.file)
 
 
 def build_compiled(cfg: Config, weights: Checkpoint | None = None) -> ERRSeg:

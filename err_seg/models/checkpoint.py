@@ -3,9 +3,12 @@
 import json
 import os
 import pickle
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from err_seg.models.checkpoint_names import current_name, current_names
-from err_seg.utils.files import atomic_write, cache_dir, file_sha256, file_signature, write_text
+from err_seg.utils.device import all_finite
+from err_seg.utils.files import atomic_write, cache_dir, file_sha256, file_signature, is_safetensors, write_text
 from err_seg.utils.fingerprint import WeightsSource, fingerprint, is_settled, weights_digest
+from err_seg.utils.messages import listed
 from err_seg.version import __version__
 
-DIFFERENCES_SHOWN = 8
+PART = re.compile(r".*-\d+-of-\d+\.\w+|.*\.index\.json")  # names in a checkpoint that was split into several files
+DIFFERENCES_SHOWN = 4  # of each kind
 POINTER = b"version https://git-lfs.github.com/"  # how a file begins that Git LFS puts in place of a large one
 
 
@@ -70,6 +76,10 @@ def save_weights(
     facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
     entries = model if isinstance(model, Mapping) else model.state_dict()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in entries.items()}
+    storages = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
+    for name, tensor in state.items():
+        if storages[tensor.untyped_storage().data_ptr()] > 1:  # tied weights, which safetensors refuses
+            state[name] = tensor.clone()
     with atomic_write(file) as temporary:
         save_file(state, temporary, metadata=facts)
 
@@ -102,25 +112,43 @@ def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict
     """Return a state dictionary, under names of any kind (:func:`current_name`), as one that fits the model.
 
     Raises:
-        CheckpointError: it does not fit; lists the differences, with ``name`` saying where the entries come from.
+        CheckpointError: it does not fit, or holds NaN or infinity; lists where, with ``name`` saying what was read.
     """
     state = current_names(state)
-    expected = model.state_dict()
-    differences = [f"missing: {key} {tuple(expected[key].shape)}" for key in expected.keys() - state.keys()]
-    differences += [f"not in the model: {key}" for key in state.keys() - expected.keys()]
-    for key in expected.keys() & state.keys():
-        found = state[key]
-        if not isinstance(found, Tensor) or found.shape != expected[key].shape:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            differences.append(f"{key}: the model has {tuple(expected[key].shape)}, the checkpoint {shape}")
-    if differences:
-        shown = "\n  ".join(sorted(differences)[:DIFFERENCES_SHOWN])
-        more = f"\n  and {len(differences) - DIFFERENCES_SHOWN} more" if len(differences) > DIFFERENCES_SHOWN else ""
+    check_shapes(model, state, name)
+    if wrong := [key for key, value in state.items() if not all_finite(value)]:
         raise CheckpointError(
-            f"{name} does not fit the model; nothing was loaded. {len(differences)} differences:\n  {shown}{more}\n"
-            "Is it a checkpoint of another size (MODEL.CLIP.NAME), or of other MODEL settings?"
+            f"{name} holds NaN or infinity in {len(wrong)} of {len(state)} entries, which would make every result "
+            f"wrong; nothing was loaded. Use an earlier checkpoint. The entries: {listed(wrong)}"
         )
     return state
+
+
+def check_shapes(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
+    """Compare entries, by today's name, with those of a model, also one on the device "meta"; errors are as above."""
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    found = {key: tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for key, v in state.items()}
+    unequal = (key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    differences = {
+        "of another shape": {k: f": the model has {expected[k]}, the checkpoint {found[k]}" for k in unequal},
+        "missing": {key: f" {expected[key]}" for key in expected.keys() - found.keys()},
+        "not in the model": {key: f" {found[key]}" for key in found.keys() - expected.keys()},
+    }
+    if number := sum(map(len, differences.values())):
+        lines = [line for kind, entries in differences.items() for line in _some(kind, entries)]
+        raise CheckpointError(
+            "\n  ".join([f"{name} does not fit the model; nothing was loaded. {number} differences:", *lines])
+            + "\nIs it a checkpoint of another size (MODEL.CLIP.NAME), or of other MODEL settings?"
+        )
+
+
+def _some(kind: str, entries: Mapping[str, str]) -> Iterator[str]:
+    """Yield the first differences of a kind, how many more there are, and the modules that all of them begin with."""
+    yield from (f"{kind}: {key}{entries[key]}" for key in sorted(entries)[:DIFFERENCES_SHOWN])
+    if len(entries) > DIFFERENCES_SHOWN:
+        modules = zip(*(key.split(".")[:-1] for key in entries), strict=False)
+        prefix = "".join(f"{names[0]}." for names in takewhile(lambda names: len(set(names)) == 1, modules))
+        yield f"{kind}: {len(entries) - DIFFERENCES_SHOWN} more" + (f"; all begin with {prefix!r}" if prefix else "")
 
 
 def _entries(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -145,7 +173,7 @@ def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
         signature = file_signature(file)
         source = WeightsSource(str(file), checked_sha256(file, sha256))
         content: Any
-        if file.suffix == ".safetensors":
+        if is_safetensors(file):
             with safe_open(file, framework="pt") as weights:
                 # copied, since what it gives is read when it is used, and the file may be another by then
                 content = {name: weights.get_tensor(name).clone() for name in list(weights.keys())}
@@ -189,11 +217,11 @@ def weights_file_digest(file: str | os.PathLike[str]) -> str:
     with _errors_named(path):
         signature = file_signature(path)
     known = cache_dir() / "digests" / fingerprint({"path": str(path), "signature": signature})
-    try:
-        return known.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        # by the name that was given, which tells the format; a link's target may not
-        digest = weights_digest(open_checkpoint(Path(file)).weights)
+    with suppress(OSError, ValueError):
+        if re.fullmatch("[0-9a-f]{32}", digest := known.read_text(encoding="ascii")):
+            return digest
+    # by the name that was given, which tells the format; a link's target may not
+    digest = weights_digest(open_checkpoint(Path(file)).weights)
     if is_settled(signature) and file_signature(path) == signature:
         with suppress(OSError):  # without this the digest is only computed again
             write_text(known, digest)
@@ -206,9 +234,10 @@ def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         CheckpointError: as for :func:`open_checkpoint`.
     """
-    if file.suffix == ".safetensors":
-        with _errors_named(file), safe_open(file, framework="pt") as weights:
-            return {current_name(key): tuple(weights.get_slice(key).get_shape()) for key in list(weights.keys())}
+    with _errors_named(file):
+        if is_safetensors(file):
+            with safe_open(file, framework="pt") as weights:
+                return {current_name(key): tuple(weights.get_slice(key).get_shape()) for key in list(weights.keys())}
     content: Any = None
     with suppress(Exception):  # damaged, or in torch's format before version 1.6, which cannot be mapped
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -221,6 +250,11 @@ def _errors_named(file: Path) -> Iterator[None]:
     """Turn the errors of a ``with`` block that reads a file into :class:`CheckpointError`."""
     if not file.is_file():
         raise CheckpointError(f"no checkpoint {file}{': it is a folder; name a file in it' if file.is_dir() else ''}")
+    if PART.fullmatch(file.name):
+        raise CheckpointError(
+            f"{file} belongs to a checkpoint in several files, expected a single one; read them with the program that "
+            "wrote them, and save their tensors to one file with err_seg.save_weights"
+        )
     try:
         with open(file, "rb") as stream:
             if stream.read(len(POINTER)) == POINTER:

@@ -6,6 +6,7 @@ from typing import Any
 
 RELEASED_PREFIX = "sem_seg_head."
 DETECTRON2_PREFIX = "network."  # what comes before our names in checkpoints that err_seg.d2 writes
+WRAPPERS = re.compile(r"^module\.|(?<![^.])_orig_mod\.")  # of DistributedDataParallel, and of torch.compile anywhere
 HEADLESS = ("cost_embedding.", "escf.", "gud.")  # how these names began before the head was a module of its own
 
 # released name → ours, first match wins; F4's and C16's projections are number 0 in both
@@ -56,8 +57,10 @@ def rename_released(name: str) -> str:
 def current_name(name: str) -> str:
     """Translate the name of an entry, from any checkpoint that can be read, into today's name.
 
-    Readable are released checkpoints, detectron2's (``network.``), and those of version 0.1, whose head had no name.
+    Readable are released checkpoints, detectron2's (``network.``), and those of version 0.1, whose head had no name;
+    also if the network was wrapped for several processes (``module.``) or compiled (``_orig_mod.``) when it was saved.
     """
+    name = WRAPPERS.sub("", WRAPPERS.sub("", name))
     name = rename_released(name) if name.startswith(RELEASED_PREFIX) else name.removeprefix(DETECTRON2_PREFIX)
     return f"head.{name}" if name.startswith(HEADLESS) else name
 

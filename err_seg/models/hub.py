@@ -4,22 +4,29 @@ A named model is a shipped configuration, and a place to get its weights from.
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 import yaml
 
 from err_seg.config import Config, get_cfg, override_pairs, settings_of
+from err_seg.modeling.clip import CUSTOM_CLIPS
 from err_seg.models.build import build_compiled
-from err_seg.models.checkpoint import Checkpoint, CheckpointError, HubError, open_checkpoint
+from err_seg.models.checkpoint import Checkpoint, CheckpointError, HubError, open_checkpoint, reason_of
 from err_seg.models.hub_files import MODELS, find_weights, kind_of
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.fingerprint import WeightsSource
+from err_seg.utils.messages import listed
 from err_seg.utils.validation import ArgumentError, check_text
+
+logger = logging.getLogger(__name__)
 
 
 def load(
@@ -83,6 +90,8 @@ def read(
     weights = open_checkpoint(found.file, sha256)
     if cfg is None:
         base, stored = settings_in(weights)
+        if base is None:
+            _compare_settings(found.file, stored)
         cfg = get_cfg(base, [*stored, *settings])
     if found.filename:
         place = WeightsSource(found.filename, weights.source.sha256, found.repository, found.revision)
@@ -102,7 +111,7 @@ def settings_in(weights: Checkpoint) -> tuple[str | None, list[Any]]:
         A shipped configuration to start from, if any, and KEY VALUE pairs that override it.
 
     Raises:
-        CheckpointError: the configuration cannot be read.
+        CheckpointError: the configuration cannot be read, or names a CLIP that would be fetched from elsewhere.
         HubError: neither way finds one.
     """
     text, file = weights.metadata.get("config"), weights.source.file
@@ -119,6 +128,31 @@ def settings_in(weights: Checkpoint) -> tuple[str | None, list[Any]]:
         pairs = list(settings_of({name: config[name] for name in ("MODEL", "INPUT")}))  # not those of training
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file}: the configuration stored in it cannot be read; give one: {error}") from error
+    clip = str(dict(pairs).get("MODEL.CLIP.NAME", "mini"))
+    # a file from elsewhere may name a JSON file of this machine, which holds sizes, but nothing that is fetched
+    if clip not in (*CUSTOM_CLIPS, *open_clip.list_models()) and not re.fullmatch(r"(?!//|\\)(\w:)?[^:]*\.json", clip):
+        raise CheckpointError(
+            f"{file}: the configuration stored in it names the CLIP {clip!r} (MODEL.CLIP.NAME), which did not come "
+            "with err_seg or open_clip. If you trust it, give a configuration with that name (config=, --config-file)"
+        )
     # a file from elsewhere may decide whether there is a cache, but not where this machine writes it
     kept = (pair for pair in pairs if pair[0] != "MODEL.TEXT.CACHE_DIR" or pair[1] == "none")
     return None, [part for pair in kept for part in pair]
+
+
+def _compare_settings(file: Path, stored: Sequence[Any]) -> None:
+    """Warn if the ``config.json`` beside a file of weights differs from the configuration that is stored in it."""
+    beside, counts = file.with_name("config.json"), dict(zip(stored[::2], stored[1::2], strict=True))
+    try:
+        written = settings_of(json.loads(beside.read_text(encoding="utf-8")))
+        differing = [f"{key} {value} (counts: {counts.get(key)})" for key, value in written if value != counts.get(key)]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, AttributeError) as error:
+        differing = [reason_of(error)]
+    if differing:
+        logger.warning(
+            "%s differs from the configuration in %s, which alone counts: %s; to change a setting, override it "
+            "(overrides=, --opts)",
+            *(beside, file.name, listed(differing)),
+        )

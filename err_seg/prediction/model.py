@@ -200,6 +200,7 @@ class ERRSeg(ERRSegNetwork):
                 duplicate or over-long name.
             ImageError: an input is not an image; says its number, from 0. Raised after all results before it.
             ImageReadError: a file or PIL image cannot be read, an address not fetched; names it and its number.
+            NonFiniteError: the network computed NaN or infinity.
             TooLargeError: ``tile`` is so small that the maps would take most of the memory.
         """
         names = read_vocabulary(vocabulary)

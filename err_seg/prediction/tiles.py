@@ -13,7 +13,7 @@ from err_seg.modeling.encoder import Features
 from err_seg.modeling.head import Head
 from err_seg.modeling.layers import resized_part
 from err_seg.prediction.class_maps import check_room
-from err_seg.utils.validation import check_count
+from err_seg.utils.validation import ArgumentError, check_count
 
 STEP = 32
 """Windows begin at multiples of this, the network's largest stride, so that all see the image on one grid."""
@@ -54,7 +54,10 @@ def check_tile(tile: Any, side: int) -> int | None:
         return None
     if isinstance(tile, str) and tile == "auto":
         return side
-    return check_count("tile", tile, '"auto" or a whole number of pixels, at least 1')
+    tile = check_count("tile", tile, '"auto" or a whole number of pixels, at least 1')
+    if tile * STEP < side:  # no cell of the deepest map would see more than one pixel, and windows would be countless
+        raise ArgumentError(f"tile must be at least {-(-side // STEP)} pixels, 1/{STEP} of S = {side}, not {tile}")
+    return tile
 
 
 def plan_windows(size: Sequence[int], tile: int, side: int) -> Windows:

@@ -1,5 +1,7 @@
 """VocabularyEncoder: how a model reads class names, from text to embeddings."""
 
+import functools
+import logging
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -8,6 +10,10 @@ from torch.nn.utils.rnn import pad_sequence
 from err_seg.modeling.clip import OpenCLIP
 from err_seg.text.cache import TextEmbeddings
 from err_seg.text.prompts import PromptStyle, Vocabulary, VocabularyError, check_vocabulary
+from err_seg.text.vocabularies import load_vocabulary, vocabulary_names
+from err_seg.utils.messages import listed
+
+logger = logging.getLogger(__name__)
 
 
 class VocabularyEncoder:
@@ -43,7 +49,8 @@ class VocabularyEncoder:
 
         Raises:
             VocabularyError: see :func:`err_seg.text.prompts.check_vocabulary`; also a prompt of more than
-                ``context_length`` tokens.
+                ``context_length`` tokens, and classes with the same prompts, as the tower reads them. Classes of a
+                vocabulary in the package that have the same prompts are reported as a warning.
         """
         key = check_vocabulary(vocabulary), style or self.style
         tokens = self._latest.get(key)
@@ -63,9 +70,34 @@ class VocabularyEncoder:
                 f"{len(too_long)} class name(s) exceed the {self.context_length} tokens that CLIP reads: {shown}; "
                 "shorten them"
             )
+        _check_differ(names, groups)
         length = int(tokens.argmax(dim=1).max()) + 1
         return pad_sequence([group[:, :length] for group in groups], batch_first=True)
 
     def embed(self, clip: OpenCLIP, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
         """Embed T class names to (T, D) unit vectors, without gradient; cached until the CLIP's weights change."""
         return self.embeddings(clip, self.tokenize(vocabulary, style))
+
+
+def _check_differ(names: Vocabulary, tokens: Sequence[Tensor]) -> None:
+    """Refuse classes with equal tokens (prompts, L): only the first of them would ever get a pixel.
+
+    A few such classes of the vocabularies in the package count in published numbers; they are only reported.
+    """
+    alike: dict[tuple[bytes, ...], list[str]] = {}
+    for name, prompts in zip(names, tokens, strict=True):
+        alike.setdefault(tuple(sorted(row.tobytes() for row in prompts.numpy())), []).append(name)
+    if groups := [group for group in alike.values() if len(group) > 1]:
+        packaged = [set(load_vocabulary(name)) for name in vocabulary_names()]
+        own = [group for group in groups if not any(table.issuperset(group) for table in packaged)]
+        shown = listed((" = ".join(map(repr, group)) for group in own or groups), 9)
+        message = f"CLIP cannot tell these class names apart, so that only the first of each gets pixels: {shown}"
+        if own:
+            raise VocabularyError(
+                f"{message}. Case, repeated spaces, how accents are encoded and, with synonyms='first', what follows "
+                "the first comma do not count; keep one name of each, or make the words before the comma differ"
+            )
+        _warn_once(message)
+
+
+_warn_once = functools.cache(logger.warning)

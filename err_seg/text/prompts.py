@@ -1,5 +1,6 @@
 """From class names to the prompts that CLIP's text tower reads."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from typing import TypeVar
 
 from err_seg.config.constants import DEFAULT_TEMPLATE
 
-SYNONYM_SEPARATOR = ", "
 T = TypeVar("T")
 Color = tuple[int, int, int]
 
@@ -33,6 +33,11 @@ def name_key(name: str) -> str:
     return name.strip().casefold()
 
 
+def synonyms_of(name: str) -> list[str]:
+    """Split a class name at its commas, which join synonyms with or without a space; blank ones do not count."""
+    return [synonym for synonym in re.split(r",\s*", name) if synonym.strip()]
+
+
 class VocabularyError(ValueError):
     """A vocabulary that cannot be used; the message names the offending names and what to do."""
 
@@ -43,7 +48,7 @@ class PromptStyle:
 
     Attributes:
         templates: each with one ``{}`` for the name; several are averaged.
-        synonyms: ``"first"`` uses the part of a name before the first ", " (as every published number does);
+        synonyms: ``"first"`` uses the part of a name before the first comma (as every published number does);
             ``"average"`` averages over all of them.
 
     Raises:
@@ -71,7 +76,7 @@ class PromptStyle:
 
     def prompts(self, name: str) -> list[str]:
         """Return the prompts of one class."""
-        synonyms = [synonym for synonym in name.split(SYNONYM_SEPARATOR) if synonym.strip()]
+        synonyms = synonyms_of(name)
         if self.synonyms == "first":
             synonyms = synonyms[:1]
         return [template.replace("{}", synonym) for synonym in synonyms for template in self.templates]
@@ -106,7 +111,7 @@ def check_vocabulary(vocabulary: Iterable[str], source: str = "") -> Vocabulary:
     if not names:
         raise VocabularyError(f"{prefix}no class names; a vocabulary has at least one")
     for index, name in enumerate(names):
-        if not isinstance(name, str) or not name.split(SYNONYM_SEPARATOR)[0].strip():
+        if not isinstance(name, str) or not name.split(",")[0].strip():
             raise VocabularyError(f"{prefix}class {index} is {name!r}; expected a name (a string that is not blank)")
         if not name.isascii() and name != name.encode(errors="ignore").decode():
             raise VocabularyError(f"{prefix}class {index} is {name!r}, which holds characters that no text may hold")

@@ -1,6 +1,6 @@
 """Vocabularies by name, from files, and from lists that mix names of vocabularies with words.
 
-A name may hold synonyms, separated by ", " ("building, edifice"); they stay together here, as one class.
+A name may hold synonyms, separated by commas ("building, edifice"); they stay together here, as one class.
 """
 
 import json
@@ -13,15 +13,7 @@ from typing import Any
 
 import yaml
 
-from err_seg.text.prompts import (
-    SYNONYM_SEPARATOR,
-    Color,
-    Vocabulary,
-    VocabularyError,
-    as_texts,
-    check_vocabulary,
-    name_key,
-)
+from err_seg.text.prompts import Color, Vocabulary, VocabularyError, as_texts, check_vocabulary, name_key
 from err_seg.utils.messages import did_you_mean
 
 _TABLES = {
@@ -131,9 +123,10 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
     ending = path.suffix.lower()
     if ending not in _ENDINGS:
         hint = did_you_mean(name, _KNOWN, f"known names: {', '.join(_KNOWN)};")
+        several = f" for one class, {[word.strip() for word in name.split(',')]} for several" if "," in name else ""
         raise VocabularyError(
-            f"unknown vocabulary {name!r}; {hint} Own classes come as a list, not one string, [{name!r}], or in a "
-            f"file: {', '.join(_ENDINGS)}"
+            f"unknown vocabulary {name!r}; {hint} Own classes come as a list, not one string, [{name!r}]{several}, or "
+            f"in a file: {', '.join(_ENDINGS)}"
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -156,7 +149,7 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
 
 
 def _first_synonym(name: str) -> str:
-    return name_key(name.split(SYNONYM_SEPARATOR)[0])
+    return name_key(name.split(",")[0])
 
 
 def _from_data(data: Any, file: str) -> Vocabulary:
@@ -184,7 +177,7 @@ def _from_data(data: Any, file: str) -> Vocabulary:
                 f"{where}: name and synonyms must be texts that are not blank, in quotes if they look like something "
                 f"else, found {words!r}"
             )
-        names.append(SYNONYM_SEPARATOR.join(words))
+        names.append(", ".join(words))
         if "color" in entry:
             colors[name_key(names[-1])] = _color(entry["color"], where)
     return check_vocabulary(Vocabulary(names, colors), file)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from err_seg.utils.errors import ConfigError
+from err_seg.utils.errors import ConfigError, NonFiniteError
 
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 NATIVE_BF16_SINCE = (8, 0)  # compute capability
@@ -76,6 +76,21 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
         return tensor.to(device)
     pinned = tensor if tensor.is_pinned() else torch.empty_like(tensor, pin_memory=True).copy_(tensor)
     return pinned.to(device, non_blocking=True)
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether none of the values is NaN or infinity; in one pass that takes no memory, unlike ``isfinite``."""
+    return not values.numel() or bool(torch.stack(torch.aminmax(values)).isfinite().all())
+
+
+def check_finite(values: Tensor, what: str) -> Tensor:
+    """Return what a network computed, in about -1..1, or raise :class:`NonFiniteError` if it holds NaN or infinity."""
+    if not values.sum().isfinite():
+        raise NonFiniteError(
+            f"{what} NaN or infinity: the weights are damaged, or too large for this precision. Use other weights, or "
+            "the precision fp32 (precision=, --precision)"
+        )
+    return values
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:

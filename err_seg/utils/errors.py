@@ -46,6 +46,10 @@ class RunError(RuntimeError):
     alone = False
 
 
+class NonFiniteError(RunError, ValueError):
+    """What a network computed holds NaN or infinity."""
+
+
 class TrainingError(RunError):
     """Training that cannot start or continue."""
 

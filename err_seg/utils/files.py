@@ -56,6 +56,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise
 
 
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is one of safetensors, by its name or by its beginning: the length of a header, and the header."""
+    with open(path, "rb") as file:
+        return Path(path).suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text in UTF-8, complete or not at all, see :func:`atomic_write`."""
     write_pieces(path, [text])

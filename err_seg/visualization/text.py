@@ -8,14 +8,12 @@ from matplotlib.font_manager import findSystemFonts
 from matplotlib.ft2font import FT2Font
 from PIL import ImageFont
 
-from err_seg.text.prompts import SYNONYM_SEPARATOR
-
 LONGEST_NAME = 32
 
 
 def first_synonym(name: str) -> str:
-    """Return what comes before the first ", " of a class name."""
-    return name.split(SYNONYM_SEPARATOR)[0].strip()
+    """Return what comes before the first comma of a class name."""
+    return name.split(",")[0].strip()
 
 
 def shortened(name: str, longest: int = LONGEST_NAME) -> str:

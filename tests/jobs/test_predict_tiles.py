@@ -46,6 +46,7 @@ def test_refined_borders(toy, run_predict, tmp_path):
     [
         (["--tile", "0"], "'0' is not a number of at least 1"),
         (["--tile", "big"], "'big' is not a number of at least 1"),
+        (["--tile", "1"], "tile must be at least 2 pixels, 1/32 of S = 64, not 1"),
         (["--tile", "auto", "--format", "overlay,attention"], "attention is shown for the image as a whole"),
         (["--names", "--format", "labels,html"], "it needs --format overlay or video"),
     ],

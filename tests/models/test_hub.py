@@ -1,6 +1,7 @@
 """Models by name and from files: configurations, cache, choice of file, checksums, and errors that help."""
 
 import hashlib
+import json
 import os
 import pickle
 import shutil
@@ -17,6 +18,7 @@ from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.models import checkpoint, hub, hub_files
 from err_seg.models.checkpoint import CheckpointError, open_checkpoint
 from err_seg.utils import files
+from err_seg.utils.fingerprint import WeightsSource
 from err_seg.utils.validation import ArgumentError
 from tests.helpers.toy import REPOSITORY, TOY
 
@@ -242,3 +244,59 @@ def test_every_argument_is_mistaken_once():
 
 def test_a_device_of_torch_is_one():
     assert err_seg.load("mini", device=torch.device("cpu")).device == torch.device("cpu")
+
+
+FOREIGN = ["hf-hub:someone/evil", "local-dir:/somewhere", "no-such-clip", "//server/share/clip.json", "hf-hub:a/b.json"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_file_cannot_name_a_clip_from_elsewhere(toy_model, tmp_path, monkeypatch, name):
+    import open_clip
+
+    def refuse(*arguments, **options):
+        raise AssertionError("fetched or read")
+
+    for reader in ("get_model_config", "get_tokenizer"):
+        monkeypatch.setattr(open_clip, reader, refuse)
+    model = toy_model()
+    monkeypatch.setattr(model, "settings", {**model.settings, "MODEL.CLIP.NAME": name})
+    model.save_pretrained(tmp_path / "evil")
+    with pytest.raises(CheckpointError, match=rf"names the CLIP '{name}' \(MODEL\.CLIP\.NAME\).*give a configuration"):
+        err_seg.load(tmp_path / "evil", device="cpu")
+    loaded = err_seg.load(tmp_path / "evil", device="cpu", config="mini", overrides=TOY)
+    assert loaded.settings["MODEL.CLIP.NAME"] == TOY[TOY.index("MODEL.CLIP.NAME") + 1]
+
+
+def test_every_shipped_configuration_names_a_clip_that_files_may_name(tmp_path):
+    for file in (REPOSITORY / "configs").rglob("*.yaml"):
+        if file.parent.name == "ablations":
+            continue
+        stored = {"config": json.dumps(err_seg.get_cfg(file).dump())}
+        _, pairs = hub.settings_in(checkpoint.Checkpoint({}, {}, stored, WeightsSource("file", "")))
+        assert "MODEL.CLIP.NAME" in pairs
+
+
+def test_a_changed_config_json_is_reported(toy_model, tmp_path, caplog):
+    toy_model().save_pretrained(tmp_path / "toy")
+    file = tmp_path / "toy/config.json"
+    assert err_seg.load(tmp_path / "toy", device="cpu").num_kept == 4
+    assert "config.json" not in caplog.text
+    settings = json.loads(file.read_text())
+    settings["MODEL"]["CRM"]["NUM_KEPT"] = 2
+    file.write_text(json.dumps(settings))
+    assert err_seg.load(tmp_path / "toy", device="cpu").num_kept == 4
+    (record,) = (record.getMessage() for record in caplog.records if "config.json" in record.getMessage())
+    assert record.startswith(f"{file} differs from the configuration in model.safetensors, which alone counts: ")
+    assert "MODEL.CRM.NUM_KEPT 2 (counts: 4)" in record
+    caplog.clear()
+    overridden = err_seg.load(tmp_path / "toy", device="cpu", overrides=["MODEL.CRM.NUM_KEPT", 3])
+    assert overridden.num_kept == 3
+    for rubbish in ("{", "[]", '{"MODEL": {"UNHEARD": 1}, "INPUT": {}}'):
+        file.write_text(rubbish)
+        caplog.clear()
+        assert err_seg.load(tmp_path / "toy", device="cpu").num_kept == 4
+        assert f"{file} differs from" in caplog.text
+    file.unlink()
+    caplog.clear()
+    err_seg.load(tmp_path / "toy", device="cpu")
+    assert "config.json" not in caplog.text

@@ -80,11 +80,19 @@ def test_numbers_that_are_not_finite_are_found(run_check, tmp_path):
     def break_one(state):
         state["head.gud.head.bias"][:] = torch.nan
 
+    def enlarge_one(state):
+        state["head.gud.head.weight"] *= 1e38
+
     changed(err_seg.load("mini", device="cpu"), tmp_path / "broken.safetensors", break_one)
-    status, page, _ = run_check("broken.safetensors", "--config-file", "mini")
+    status, _, error = run_check("broken.safetensors", "--config-file", "mini")
+    assert status == 2
+    assert "broken.safetensors holds NaN or infinity in 1 of 245 entries" in error
+    assert "head.gud.head.bias" in error
+    changed(err_seg.load("mini", device="cpu"), tmp_path / "huge.safetensors", enlarge_one)
+    status, page, _ = run_check("huge.safetensors", "--config-file", "mini")
     assert status == 1
-    assert "PROBLEM: not all finite numbers: head.gud.head.bias" in page
     assert "PROBLEM: logits of GUD is not finite" in page
+    assert page.endswith("1 problem\n")
 
 
 def test_a_model_without_a_photo_of_its_words_says_what_was_left_out(run_check, toy_model, tmp_path):

@@ -94,6 +94,7 @@ MISTAKES = [
     ({"size": (5.0, 5.0)}, ArgumentError, r"not \(5\.0, 5\.0\)"),
     ({"size": "55"}, ArgumentError, "not '55'"),
     ({"tile": 0}, ArgumentError, 'tile must be "auto" or a whole number of pixels, at least 1, not 0'),
+    ({"tile": 1}, ArgumentError, "tile must be at least 2 pixels, 1/32 of S = 64, not 1"),
     ({"tile": "large"}, ArgumentError, "not 'large'"),
     ({"tile": 1.5}, ArgumentError, r"not 1\.5"),
     ({"tile": True}, ArgumentError, "not True"),

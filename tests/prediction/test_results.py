@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from err_seg import Segmentation, TooLargeError
+from err_seg import NonFiniteError, Segmentation, TooLargeError
 from err_seg.evaluation import load_label_png, rle_segments, save_label_png
 from err_seg.jobs import parse_label_set
 from err_seg.prediction import class_maps
 from tests.helpers.results import a_result
+from tests.helpers.toy import VOCABULARY
 
 TWELVE_MEGAPIXELS = (3000, 4000)
 
@@ -111,3 +112,14 @@ def test_what_takes_most_of_the_memory_is_refused_by_its_size(monkeypatch):
 def test_free_memory_of_this_machine():
     with pytest.raises(TooLargeError, match=r"\d+\.\d GB"):
         a_result(num_classes=10**6, size=TWELVE_MEGAPIXELS).dense()  # 48 TB
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": 40}, {"batch_size": 2}])
+@pytest.mark.parametrize("entry", ["head.gud.head.bias", "head.cost_embedding.fuse.weight", "encoder.hsm.conv.weight"])
+def test_what_is_not_finite_is_no_result(toy_model, images, entry, options):
+    """It was class 0 everywhere, with a score of -1."""
+    model = toy_model()
+    model.predict(images, VOCABULARY, **options)
+    model.state_dict()[entry].view(-1)[0] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"output holds NaN or infinity: .*precision fp32"):
+        model.predict(images, VOCABULARY, **options)

@@ -4,14 +4,22 @@ import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
 from torch.nn import functional as F
 
+from err_seg.jobs import split_names
 from err_seg.modeling.clip import encode_tokens
-from err_seg.text import cache
+from err_seg.text import cache, encoder
 from err_seg.text.cache import TextEmbeddings
 from err_seg.text.prompts import PromptStyle, VocabularyError, check_vocabulary
+from err_seg.text.vocabularies import load_vocabulary, read_vocabulary, vocabulary_names
+from err_seg.utils.errors import NonFiniteError
+from err_seg.visualization.text import first_synonym
 from tests.helpers.toy import VOCABULARY
 
 
@@ -232,3 +240,153 @@ def test_an_interrupted_long_vocabulary_goes_on_where_it_was(model, tmp_path, en
     model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path)  # as in another process
     model.embed_vocabulary(LONG)
     assert len(encodings) == 3
+
+
+def stored(folder):
+    (file,) = folder.glob("*.safetensors")
+    with safe_open(file, "pt") as opened:
+        return file, opened.get_tensor("text"), opened.metadata()
+
+
+TAMPERED = {
+    "permuted": lambda text: text.flip(0),
+    "zeroed": torch.zeros_like,
+    "not a number": lambda text: text.index_fill(0, torch.tensor([2]), torch.nan),
+    "fewer rows": lambda text: text[:-1],
+    "narrower": lambda text: text[:, :-1],
+    "of another type": torch.Tensor.double,
+}
+
+
+@pytest.mark.parametrize("with_digest", [True, False])
+@pytest.mark.parametrize("change", TAMPERED.values(), ids=TAMPERED)
+def test_what_is_in_the_cache_is_not_believed(model, encodings, tmp_path, change, with_digest):
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path)
+    first = model.embed_vocabulary(VOCABULARY)
+    file, text, metadata = stored(tmp_path)
+    save_file({"text": change(text).contiguous()}, file, metadata if with_digest else None)
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path)
+    assert torch.equal(model.embed_vocabulary(VOCABULARY), first)
+    assert len(encodings) == 2
+    assert torch.equal(stored(tmp_path)[1], first), "and it is as it was"
+
+
+def test_embeddings_of_other_words_under_this_name_are_not_believed(model, encodings, tmp_path):
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path)
+    first = model.embed_vocabulary(["cat", "dog"])
+    file, _, _ = stored(tmp_path)
+    model.embed_vocabulary(["dog", "cat"])
+    (other,) = set(tmp_path.iterdir()) - {file}
+    other.replace(file)
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path)
+    assert torch.equal(model.embed_vocabulary(["cat", "dog"]), first)
+    assert len(encodings) == 3
+
+
+def swap_rows(weight):
+    weight[[3, 5]] = weight[[5, 3]]
+
+
+def swap_columns(weight):
+    weight[:, [3, 5]] = weight[:, [5, 3]]
+
+
+def swap_corners(weight):
+    """Permute such that the sums of all rows and of all columns stay."""
+    weight[3, 4], weight[5, 6], weight[3, 6], weight[5, 4] = 1, 1, 2, 2
+
+
+@pytest.mark.parametrize(
+    "permute", [swap_rows, swap_columns, swap_corners, lambda weight: weight.copy_(weight.flip(0))]
+)
+def test_permuted_weights_are_other_weights(model, encodings, permute):
+    """Their sum is the same."""
+    weight = model.encoder.clip.transformer.resblocks[0].mlp.c_fc.weight.data
+    weight[3, 4], weight[5, 6], weight[3, 6], weight[5, 4] = 2, 2, 1, 1
+    first = model.embed_vocabulary(VOCABULARY)
+    permute(weight)
+    assert not torch.equal(model.embed_vocabulary(VOCABULARY), first)
+    assert len(encodings) == 2
+
+
+def test_the_identity_of_weights_depends_on_every_place():
+    """Of any length, alignment and type, also where blocks begin."""
+    whole = torch.zeros(3 * 2**17 + 7)
+    for length, first in ((1, 0), (3, 0), (2**17, 1), (2**17 + 1, 3), (len(whole), 0)):
+        for kind in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+            clip = nn.Module()
+            clip.weight = nn.Parameter(whole.to(kind)[first : first + length])
+            seen = {cache.weights_checksum(clip)}
+            places = sorted({0, length // 2, length - 1, *(place for place in (2**15, 2**17) if place < length)})
+            for place in places:
+                clip.weight.data[place] = 1
+                seen.add(cache.weights_checksum(clip))
+                clip.weight.data[place] = 0
+            assert len(seen) == 1 + len(places)
+
+
+def test_damaged_weights_give_no_embeddings(model, tmp_path):
+    model.vocabulary_encoder.embeddings = TextEmbeddings(tmp_path)
+    model.encoder.clip.ln_final.bias.data[0] = torch.nan
+    with pytest.raises(NonFiniteError, match="text embeddings hold NaN or infinity"):
+        model.embed_vocabulary(VOCABULARY)
+    assert not list(tmp_path.iterdir())
+
+
+ALIKE = [
+    ["Cat", "cat"],
+    ["a, b", "a, c"],
+    ["x", "x,"],
+    ["caf\u00e9", "cafe\u0301"],
+    ["traffic light", "traffic  light"],
+    ["sofa,couch", "sofa"],
+]
+
+
+@pytest.mark.parametrize("names", ALIKE)
+def test_names_that_clip_cannot_tell_apart_are_named(model, names):
+    with pytest.raises(VocabularyError, match="cannot tell these class names apart") as caught:
+        model.predict(np.zeros((8, 8, 3), dtype=np.uint8), ["dog", *names, "grass"])
+    assert f"{names[0]!r} = {names[1]!r}." in str(caught.value)
+
+
+def test_averaged_synonyms_tell_names_apart_unless_all_are_the_same(model):
+    average = PromptStyle(synonyms="average")
+    assert len(model.embed_vocabulary(["a, b", "a, c"], average)) == 2
+    with pytest.raises(VocabularyError, match="'a, b' = 'b, a'"):
+        model.embed_vocabulary(["a, b", "b, a"], average)
+
+
+def test_packaged_vocabularies_keep_their_classes_with_one_warning(model, caplog):
+    encoder._warn_once.cache_clear()
+    names = load_vocabulary("ade847")
+    for vocabulary in (names, names[:400], names, read_vocabulary(["coco", "ade847"])):
+        assert len(model.vocabulary_encoder.tokenize(vocabulary)) == len(vocabulary)
+    whole = [record.getMessage() for record in caplog.records if "cannot tell" in record.getMessage()]
+    assert len(whole) == len(set(whole)) == 2, "one of all classes, and one of the first 400, which have fewer"
+    assert "'patio' = 'patio, terrace'" in whole[0]
+    assert whole[0].count(" = ") == 10, "nine groups, one of three"
+    for name in set(vocabulary_names()) - {"ade20k_847"}:
+        caplog.clear()
+        model.vocabulary_encoder.tokenize(load_vocabulary(name))
+        assert "cannot tell" not in caplog.text
+
+
+def test_a_comma_joins_synonyms_with_and_without_a_space(model):
+    """In a list, in a file, and among classes that a semicolon separates on the command line."""
+    average = PromptStyle(("a {}",), "average")
+    assert average.prompts("sofa,couch") == average.prompts("sofa, couch") == ["a sofa", "a couch"]
+    assert PromptStyle(("a {}",)).prompts("sofa,couch") == ["a sofa"]
+    assert torch.equal(model.embed_vocabulary(["cat", "sofa,couch"]), model.embed_vocabulary(["cat", "sofa"]))
+    assert split_names("cat; sofa,couch") == read_vocabulary(["cat", "sofa,couch"]) == ("cat", "sofa,couch")
+    assert first_synonym("sofa,couch") == "sofa"
+    with pytest.raises(VocabularyError, match=r"\['sofa,couch'\] for one class, \['sofa', 'couch'\] for several"):
+        read_vocabulary("sofa,couch")
+
+
+def test_prompts_of_the_packaged_vocabularies_are_as_published():
+    for style in (PromptStyle(), PromptStyle(synonyms="average")):
+        for name in (name for table in vocabulary_names() for name in load_vocabulary(table)):
+            parts = [part for part in name.split(", ") if part.strip()]
+            expected = parts[:1] if style.synonyms == "first" else parts
+            assert style.prompts(name) == [f"A photo of a {part} in the scene" for part in expected]
