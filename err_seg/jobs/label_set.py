@@ -8,7 +8,7 @@ import torch
 
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.text.prompts import VocabularyError, check_vocabulary
-from err_seg.text.vocabularies import VocabularySource, expand_names
+from err_seg.text.vocabularies import VocabularySource, expand_names, plain_names
 from err_seg.text.vocabulary import Vocabulary
 
 UNLABELED = -1
@@ -53,8 +53,13 @@ class LabelSet:
 def split_names(text: str) -> Vocabulary:
     """Split "cat, dog, grass" at commas; or at ";" and line breaks, if there are any: commas then join synonyms.
 
-    A name of a vocabulary ("ade150") stands for its names.
+    A name of a vocabulary ("ade150") stands for its names. Lines are names alone, as in a file.
+
+    Raises:
+        VocabularyError: a line is something else.
     """
+    if "\n" in text.strip():
+        plain_names(text, "the list of classes")
     separators = "\n;" if "\n" in text or ";" in text else ","
     for separator in separators:
         text = text.replace(separator, "\n")
