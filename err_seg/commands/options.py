@@ -1,13 +1,27 @@
 """Options that several commands share."""
 
 import argparse
+import re
+import sys
+from os.path import expanduser
+from typing import Any
 
 from err_seg.config.constants import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes a value that begins with "~" as a shell does, which leaves ``--output=~/results`` as it is."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments, by default those of the process."""
+        given = sys.argv[1:] if args is None else args
+        at_home = [re.sub("^(--[a-z-]+=)?(~.*)", lambda part: (part[1] or "") + expanduser(part[2]), a) for a in given]
+        return super().parse_known_args(at_home, namespace)
+
+
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """Make the parser of ``err-seg NAME``, described by its module's docstring."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"err-seg {name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -114,7 +114,7 @@ def _expand(text: str, problems: list[Problem]) -> list[Source]:
         return [Source(None, Path("stdin"), STDIN)]
     if is_url(text):
         return [Source(None, Path((_address_parts(text) or ("image",))[-1]), text)]
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.is_dir():
         return [Source(file, file.relative_to(path)) for file in sorted(_images_below(path, problems))]
     if path.exists() or path.is_symlink():

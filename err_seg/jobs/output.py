@@ -40,7 +40,7 @@ def open_output(
         OutputError: the folder holds results of other settings (names one) or of another version, or files of
             something else, another job is writing to it, or it cannot be written.
     """
-    settings = json.loads(json.dumps(settings))
+    folder, settings = Path(os.path.expanduser(folder)), json.loads(json.dumps(settings))
     own = folder / (f"manifest-{rank}.jsonl" if rank else "manifest.jsonl")
     try:
         folder.mkdir(parents=True, exist_ok=True)

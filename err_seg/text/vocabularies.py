@@ -111,9 +111,9 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
 
     Args:
         name_or_path: a key of :func:`vocabularies`, one of :func:`vocabulary_names`, or a file in UTF-8. A ``.txt``
-            file has a class on each line and nothing else; blank lines do not count. A ``.json``, ``.yaml`` or ``.yml`` file has a
-            list of names; instead of a name, a mapping with the keys ``name``, ``synonyms`` (a list) and ``color``
-            ("#70a0ff" or three numbers in 0..255), of which the last two may be missing.
+            file has a class on each line and nothing else; blank lines do not count. A ``.json``, ``.yaml`` or ``.yml``
+            file has a list of names; instead of a name, a mapping with the keys ``name``, ``synonyms`` (a list) and
+            ``color`` ("#70a0ff" or three numbers in 0..255), of which the last two may be missing.
 
     Returns:
         One string per class, at least one; synonyms stay within their string.
@@ -125,7 +125,7 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
     if name in _KNOWN:
         table = resources.files(__package__) / "tables" / _KNOWN[name]
         return _from_data(json.loads(table.read_text(encoding="utf-8")), name)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     ending = path.suffix.lower()
     if ending not in _ENDINGS:
         hint = did_you_mean(name, _KNOWN, f"known names: {', '.join(_KNOWN)};")

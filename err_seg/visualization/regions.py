@@ -101,7 +101,7 @@ def _rings(mask: NDArray[np.bool_]) -> list[Ring]:
     down = np.lexsort((comes_first_below, y, x))
     above_or_below = np.empty_like(down)
     above_or_below[down] = down[np.arange(len(down)) ^ 1]
-    rings, seen = [], np.zeros(len(x), dtype=bool)
+    rings, seen = list[Ring](), np.zeros(len(x), dtype=bool)
     for first in range(len(x)):
         corners: list[int] = []
         here = first
