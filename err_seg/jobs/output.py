@@ -138,9 +138,10 @@ def _settings_in(line: bytes) -> dict[str, Any] | None:
     """Read a manifest's first line; ``None`` if a kill came before it was written."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and {"err_seg_results", "settings"} <= found.keys() else None
+    is_ours = isinstance(found, dict) and "err_seg_results" in found and isinstance(found.get("settings"), dict)
+    return found if is_ours else None
 
 
 def _is_earlier(file: Path) -> bool:

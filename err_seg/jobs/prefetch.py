@@ -9,6 +9,7 @@ from err_seg.data import ImageReadError
 from err_seg.jobs.failures import Problem, problem_of
 from err_seg.jobs.formats import result_paths
 from err_seg.jobs.inputs import Item
+from err_seg.jobs.job_outputs import own_files
 from err_seg.jobs.job_report import Finished
 from err_seg.jobs.manifest import Manifest, OutputError, Place
 from err_seg.jobs.result_names import printable
@@ -57,7 +58,9 @@ class ItemReader:
             return item
         try:
             place = self._place(item)
-            is_done = self.manifest.is_done(place, result_paths(place.files, self.formats, self.manifest.folder))
+            name, folder = place.files, self.manifest.folder
+            is_there = all(file.is_file() for file in result_paths(name, self.formats, folder))
+            is_done = is_there and self.manifest.is_done(place, own_files(name, self.formats, folder))
             if is_done and not even_if_done:
                 return LoadedItem(item, place, None, is_done)
             pixels = item.read()
