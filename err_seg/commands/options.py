@@ -1,8 +1,6 @@
 """Options that several commands share."""
 
 import argparse
-import re
-import sys
 from os.path import expanduser
 from typing import Any
 
@@ -10,13 +8,10 @@ from err_seg.config.constants import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes a value that begins with "~" as a shell does, which leaves ``--output=~/results`` as it is."""
+    """Takes values that begin with "~" as a shell does, which leaves ``--output=~/results`` as it is."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse arguments, by default those of the process."""
-        given = sys.argv[1:] if args is None else args
-        at_home = [re.sub("^(--[a-z-]+=)?(~.*)", lambda part: (part[1] or "") + expanduser(part[2]), a) for a in given]
-        return super().parse_known_args(at_home, namespace)
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        return super()._get_values(action, [expanduser(text) for text in arg_strings])
 
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:

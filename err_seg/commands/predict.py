@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from err_seg.prediction.model import ERRSeg
 
 
+SINCE_FIRST = ("tile", "refine", "names", "smooth", "bands", "value_range")
+
+
 def format_names(text: str) -> tuple[str, ...]:
     """Read the value of --format."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
@@ -44,6 +47,19 @@ def coordinate(text: str) -> int:
 def tile_size(text: str) -> int | str:
     """Read the value of --tile."""
     return text if text == "auto" else positive(text)
+
+
+def band_numbers(text: str) -> tuple[int, ...]:
+    """Read the value of --bands."""
+    return tuple(positive(number.strip()) for number in text.split(","))
+
+
+def value_range(text: str) -> tuple[float, float] | str:
+    """Read the value of --value-range."""
+    low, _, high = text.partition(",")
+    if text != "file" and not float(low) < float(high):
+        raise ValueError
+    return text if text == "file" else (float(low), float(high))
 
 
 def names_or_threshold(text: str) -> str:
@@ -88,6 +104,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="label large images in windows, each of so many pixels a side; auto: the input size of the network",
     )
     parser.add_argument("--refine", action="store_true", help="let the borders follow the edges of the image")
+    parser.add_argument("--bands", type=band_numbers, metavar="R,G,B", help="of TIFFs, such as 3,2,1; or one, as grey")
+    range_help = "values of TIFFs that are black and white, such as 0,3000; file: the extremes of each"
+    parser.add_argument("--value-range", type=value_range, metavar="B,W", help=range_help)
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images, or windows, at a time (1)")
     parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
     parser.add_argument(
@@ -151,8 +170,8 @@ def predict(arguments: argparse.Namespace) -> int:
         rank=rank,
         processes=processes,
     )
-    whole_videos = bool(arguments.smooth)
-    items = iterate_items(sources, rank=rank, world_size=processes, every=arguments.every, whole_videos=whole_videos)
+    reading = {name: getattr(arguments, name) for name in ("every", "bands", "value_range")}
+    items = iterate_items(sources, rank=rank, world_size=processes, whole_videos=bool(arguments.smooth), **reading)
     try:
         with output as manifest:
             job = Job(
@@ -189,7 +208,8 @@ def settings_of(arguments: argparse.Namespace, label_set: "LabelSet", model: "ER
         "weights": weights_digest(model),
         "precision": model.precision,
         # absent in folders of earlier versions
-        **{name: value for name in ("tile", "refine", "names", "smooth") if (value := getattr(arguments, name))},
+        **{name: value for name in SINCE_FIRST if (value := getattr(arguments, name))},
+        **({"outlines": "exact"} if "polygons" in arguments.format else {}),
         **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
         **({"colors": colors} if (colors := Vocabulary(label_set.classes).colors) else {}),
         **model.settings,

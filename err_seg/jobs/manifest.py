@@ -10,10 +10,12 @@ image, a digest is added at the end. An image that replaces another at the same 
 """
 
 import errno
+import io
 import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,15 +168,13 @@ def _signatures(files: Iterable[Path]) -> dict[str, list[int]]:
 
 def is_readable_result(file: Path) -> bool:
     """Whether a file can be read as what its ending says: an image, else JSON."""
-    try:
+    with suppress(Exception):  # of any decoder
         if "json" in file.suffix:
             json.loads(file.read_bytes())
         else:
-            with Image.open(file) as image:
-                image.load()
-    except Exception:  # of any decoder
-        return False
-    return True
+            Image.open(io.BytesIO(file.read_bytes())).load()
+        return True
+    return False
 
 
 def write_line(descriptor: int, line: Mapping[str, Any]) -> None:

@@ -201,6 +201,7 @@ class Job:
                 name=place.files,
                 source=item.source,
                 image=pixels,
+                empty=prediction.loaded.empty,
                 segmentation=prediction.segmentation,
                 label_set=self.label_set,
                 attention=prediction.attention,

@@ -323,9 +323,9 @@ def test_a_image_that_changes_while_it_is_read_is_a_problem(run_predict, tmp_pat
     def change(path):
         if path == image:
             save(image, size=(41, 30))
-        return err_seg.data.read_image(path)
+        return err_seg.data.read_masked_image(path)
 
-    monkeypatch.setattr(inputs, "read_image", change)
+    monkeypatch.setattr(inputs, "read_masked_image", lambda path, **options: change(path))
     status, out, err = run_predict(image, other)
     assert (status, "a.png: changed while it was read" in err, "1 done" in out) == (1, True, True)
 
