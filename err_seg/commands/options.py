@@ -4,14 +4,22 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable
+from os.path import expanduser
 from typing import Any
 
 from err_seg.config.constants import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes values that begin with "~" as a shell does, which leaves ``--output=~/results`` as it is."""
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        return super()._get_values(action, [expanduser(text) for text in arg_strings])
+
+
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """Make the parser of ``err-seg NAME``, described by its module's docstring."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"err-seg {name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

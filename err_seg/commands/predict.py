@@ -40,6 +40,19 @@ def tile_size(text: str) -> int | str:
     return text if text == "auto" else positive(text)
 
 
+def band_numbers(text: str) -> tuple[int, ...]:
+    """Read the value of --bands."""
+    return tuple(positive(number.strip()) for number in text.split(","))
+
+
+def value_range(text: str) -> tuple[float, float] | str:
+    """Read the value of --value-range."""
+    low, _, high = text.partition(",")
+    if text != "file" and not float(low) < float(high):
+        raise ValueError
+    return text if text == "file" else (float(low), float(high))
+
+
 def names_or_threshold(text: str) -> str:
     """Read a value of --background."""
     if not text.strip(" \t,;"):
@@ -82,6 +95,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="label large images in windows, each of so many pixels a side; auto: the input size of the network",
     )
     parser.add_argument("--refine", action="store_true", help="let the borders follow the edges of the image")
+    parser.add_argument("--bands", type=band_numbers, metavar="R,G,B", help="of TIFFs, such as 3,2,1; or one, as grey")
+    range_help = "values of TIFFs that are black and white, such as 0,3000; file: the extremes of each"
+    parser.add_argument("--value-range", type=value_range, metavar="B,W", help=range_help)
     parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images, or windows, at a time (1)")
     parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
     parser.add_argument(

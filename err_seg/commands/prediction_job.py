@@ -39,6 +39,7 @@ from err_seg.utils.processes import are_apart, launched_share
 from err_seg.visualization.text import first_synonym
 
 ROWS = 30
+SINCE_FIRST = ("tile", "refine", "names", "smooth", "bands", "value_range")
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -63,8 +64,8 @@ def predict(arguments: argparse.Namespace) -> int:
         rank=rank,
         processes=processes,
     )
-    whole_videos = bool(arguments.smooth)
-    items = iterate_items(sources, rank=rank, world_size=processes, every=arguments.every, whole_videos=whole_videos)
+    reading = {name: getattr(arguments, name) for name in ("every", "bands", "value_range")}
+    items = iterate_items(sources, rank=rank, world_size=processes, whole_videos=bool(arguments.smooth), **reading)
     has_videos = any(source.path and is_video(source.path) for source in sources)  # of an unknown number of frames
     try:
         with output as manifest:
@@ -99,7 +100,8 @@ def settings_of(arguments: argparse.Namespace, label_set: LabelSet, model: ERRSe
         "weights": weights_digest(model),
         "precision": model.precision,
         # absent in folders of earlier versions
-        **{name: value for name in ("tile", "refine", "names", "smooth") if (value := getattr(arguments, name))},
+        **{name: value for name in SINCE_FIRST if (value := getattr(arguments, name))},
+        **({"outlines": "exact"} if "polygons" in arguments.format else {}),
         **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
         **({"colors": colors} if (colors := Vocabulary(label_set.classes).colors) else {}),
         **model.settings,

@@ -1,6 +1,7 @@
 """Ranges of configuration values: what a key takes, in words and as a test."""
 
 from collections.abc import Callable, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def _is_compiler(value: str) -> bool:
 
 
 def _is_folder(value: str) -> bool:
-    path = Path(value).expanduser()
+    path = Path(expanduser(value))
     nearest = next((place for place in (path, *path.absolute().parents) if place.exists()), None)
     return bool(value) and (nearest is None or nearest.is_dir())
 

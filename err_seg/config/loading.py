@@ -9,6 +9,7 @@ import difflib
 from ast import literal_eval
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()
     """
     settings = [(key, value, "override") for key, value in override_pairs(overrides)]
     if config_file is not None:
-        settings = _load_yaml(Path(config_file)) + settings
+        settings = _load_yaml(Path(expanduser(config_file))) + settings
     cfg = Config()
     for key, value, source in settings:
         _set(cfg, key, value, source)
@@ -113,7 +114,7 @@ def _read_yaml(file: Path) -> Iterator[tuple[str, Any, str]]:
         raise TypeError(f"{file} must hold keys with values, not {tree!r}")
     bases = tree.pop("_BASE_", [])
     for base in bases if isinstance(bases, list) else [bases]:
-        yield from _read_yaml(file.parent / Path(base).expanduser())
+        yield from _read_yaml(file.parent / expanduser(base))
     yield from ((key, value, str(file)) for key, value in settings_of(tree))
 
 

@@ -1,6 +1,7 @@
 """A section of the configuration: named settings with defaults and ranges."""
 
 import copy
+import os
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,6 +45,8 @@ class Section:
                 raise AttributeError(f"{type(self).__name__} has no key {name}; {hint}")
             if type(value) not in SIMPLE_TYPES and not isinstance(value, Section):
                 raise TypeError(f"{name} must be a text, number, list, True, False or None, not {value!r}")
+            if isinstance(value, str) and value.startswith("~"):  # only paths do
+                value = os.path.expanduser(value)
             super().__setattr__(name, value)
 
     def items(self) -> list[tuple[str, Any]]:

@@ -60,7 +60,7 @@ class ERRSegMapper:
             evaluation), and in training ``sem_seg``, (h, w) int64, class indices and the ignore label.
         """
         if isinstance(self.transform, EvaluationTransform):
-            pixels = read_image(record["file_name"])
+            pixels = read_image(record["file_name"], as_stored=True)
             height, width = pixels.shape[:2]
             return {**record, "image": self.transform(pixels), "height": height, "width": width}
         spec = spec_of(record["dataset_name"]) if "dataset_name" in record else self.train_dataset

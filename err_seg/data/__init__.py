@@ -11,7 +11,7 @@ from err_seg.data.catalog import (
     unregister,
 )
 from err_seg.data.dataset import Sample, SegmentationPairs
-from err_seg.data.images import ImageReadError, read_image, read_label
+from err_seg.data.images import ImageReadError, read_image, read_label, read_masked_image
 from err_seg.data.loader import (
     Batch,
     EvaluationItem,
@@ -50,6 +50,7 @@ __all__ = [
     "load_vocabulary",
     "read_image",
     "read_label",
+    "read_masked_image",
     "read_vocabulary",
     "register",
     "register_entries",

@@ -107,7 +107,7 @@ def read_sample(spec: DatasetSpec, image_path: str, label_path: str, advice: str
         ImageReadError: a file cannot be read.
         PairError: the two differ in size, or the label map holds a value that is neither class nor ignore label.
     """
-    image, label = read_image(image_path), read_checked_label(spec, label_path, advice)
+    image, label = read_image(image_path, as_stored=True), read_checked_label(spec, label_path, advice)
     if image.shape[:2] != label.shape:
         turned = image.shape[1::-1] == label.shape
         raise PairError(
@@ -128,7 +128,7 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
         ImageReadError: the file cannot be read.
         PairError: it holds another value.
     """
-    label = read_label(path)
+    label = read_label(path, no_data=spec.ignore_label)
     strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
     if label.dtype.kind == "i":
         strange |= (label < 0) & (label != spec.ignore_label)

@@ -148,7 +148,7 @@ class _File:
 
     def __init__(self, name: str):
         self.name = name
-        self.path = os.path.abspath(name)  # the working folder may be another one at the next time
+        self.path = os.path.abspath(os.path.expanduser(name))  # the working folder may be another one at the next time
         self.checksum: int | None = None
 
     def __call__(self) -> Tensor:

@@ -1,21 +1,24 @@
 """Reading images and label maps from files.
 
-Images are what a viewer shows: upright, in RGB, eight bits. Label maps are what the file stores: class indices,
+Images are what a viewer shows: upright, in sRGB, eight bits. Label maps are what the file stores: class indices,
 never colours, never rescaled.
 """
 
 import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from err_seg.utils.errors import DamagedFileError
+from err_seg.data import tiff
+from err_seg.data.srgb import transform_to_srgb, with_srgb_colors
+from err_seg.utils.errors import ImageReadError
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,43 +37,64 @@ LONGEST_NAME = 500
 """Of a longer name errors show the beginning."""
 
 
-class ImageReadError(DamagedFileError):
-    """An image or label map that cannot be read; the message names the file and what is wrong with it."""
-
-
 class ImageError(ValueError):
     """Something that is not an image; the message says what was found and what was expected."""
 
 
-def read_image(source: str | os.PathLike[str] | bytes | Image.Image, name: str = "") -> np.ndarray:
-    """Read an image as upright RGB.
+def read_image(source: str | os.PathLike[str] | bytes | Image.Image, name: str = "", **options: Any) -> np.ndarray:
+    """Read an image as upright RGB, (H, W, 3) uint8; see :func:`read_masked_image`."""
+    return read_masked_image(source, name, **options)[0]
+
+
+def read_masked_image(
+    source: str | os.PathLike[str] | bytes | Image.Image,
+    name: str = "",
+    *,
+    bands: Sequence[int] | None = None,
+    value_range: tuple[float, float] | str | None = None,
+    as_stored: bool = False,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read an image as upright RGB, and which of its pixels hold no data.
 
     The EXIF orientation is applied. Grey, 1-bit, palette, CMYK and 16-bit grey images are converted (16 bit are
-    scaled to 8). Transparent pixels are composited on white: what lies beneath them is arbitrary and no viewer shows
-    it. Of an animation the first frame is read.
+    scaled to 8), and colours of other profiles than sRGB. Transparent pixels are composited on white: what lies
+    beneath them is arbitrary and no viewer shows it. So are pixels of a TIFF that hold no data by GDAL's tag, a mask or
+    a fourth band that is alpha. Of an animation the first frame is read.
 
     Args:
         source: a file, the bytes of one, or an image that Pillow has opened (left unchanged).
         name: what errors call it, where it is no path.
+        bands: of a TIFF, the numbers of red, green and blue, or of grey, from 1; needs rasterio, as the next does.
+        value_range: of a TIFF, the values that are black and white, as are those beyond; or "file", its extremes.
+        as_stored: leave colours as they are, whatever the profile; published numbers are of such values.
 
     Returns:
-        (H, W, 3) uint8, RGB.
+        (H, W, 3) uint8, RGB; and (H, W) bool, ``True`` where a TIFF holds no data, or ``None`` if it does everywhere.
 
     Raises:
         ImageReadError: the file is missing, empty, not an image, damaged or cut short; the image has no pixels, or
-            grey values without a defined range (floating point, or integers beyond 16 bits).
+            values without a defined range (floating point, signed, or integers beyond 16 bits).
     """
     if isinstance(source, Image.Image):
         name = name or getattr(source, "filename", "") or "the given image"
         with _naming(name):
-            return _to_rgb(source, name)
+            return _to_rgb(source, name, as_stored)
     if isinstance(source, bytes):
         name, content = name or "the given bytes", source
     else:
         name, content = name or os.fsdecode(source), read_file(source, name)
-    with _naming(name), _opened(content, name) as image:
-        pixels = _decode_plain_jpeg(image, content)
-        return _to_rgb(image, name) if pixels is None else pixels
+    with _naming(name):
+        try:
+            image = None if bands or value_range else _opened(content, name)
+        except UnidentifiedImageError:
+            if not tiff.is_tiff(content):
+                raise
+            image = None
+        if image is None:
+            return tiff.read_bands(content, name, bands, value_range)
+        with image:
+            pixels = _decode_plain_jpeg(image, content, as_stored)
+            return _to_rgb(image, name, as_stored) if pixels is None else (pixels, None)
 
 
 def read_file(path: str | bytes | os.PathLike[str], name: str = "") -> bytes:
@@ -87,22 +111,28 @@ def read_file(path: str | bytes | os.PathLike[str], name: str = "") -> bytes:
         return Path(os.fsdecode(path)).read_bytes()
 
 
-def read_label(path: str | os.PathLike[str]) -> np.ndarray:
+def read_label(path: str | os.PathLike[str], no_data: int | None = None) -> np.ndarray:
     """Read a label map with exactly the values that the file stores.
 
     A palette file gives its indices, not its colours; 16-bit PNG and TIFF keep 16 bits; an EXIF orientation is not
     applied.
 
+    Args:
+        path: the file.
+        no_data: what pixels become that hold no data by GDAL's tag in a TIFF; ``None`` leaves them.
+
     Returns:
         (H, W), uint8 (up to 8 bits a pixel), uint16 or int32.
 
     Raises:
-        ImageReadError: as :func:`read_image`; also for a file of colours, of floating-point values, or of a lossy
-            format (JPEG), none of which hold class indices.
+        ImageReadError: as :func:`read_image`; also for a file of colours, of several bands, of floating-point values,
+            or of lossy compression (JPEG), none of which hold class indices.
     """
     name = os.fspath(path)
     with _naming(name), _opened(Path(path).read_bytes(), name) as image:
-        return _to_indices(image, name)
+        label = _to_indices(image, name)
+        empty = tiff.without_data(image) if no_data is not None and image.format == "TIFF" else None
+        return label if empty is None or not empty.any() else np.where(empty, np.int32(no_data or 0), label)
 
 
 @contextmanager
@@ -142,13 +172,15 @@ def _complaint(name: str, error: Exception) -> str:
     return f"cannot be decoded, it may be damaged or cut short ({type(error).__name__}: {error})"
 
 
-def _decode_plain_jpeg(image: Image.Image, content: bytes) -> np.ndarray | None:
-    """Decode an upright RGB JPEG with OpenCV, in two thirds of Pillow's time: both call libjpeg-turbo, to the same end.
+def _decode_plain_jpeg(image: Image.Image, content: bytes, as_stored: bool) -> np.ndarray | None:
+    """Decode an upright sRGB JPEG with OpenCV, in two thirds of Pillow's time: both call libjpeg-turbo, to one end.
 
     Returns:
         (H, W, 3) uint8, RGB; None for any other image, and where OpenCV cannot: Pillow then says what is wrong.
     """
     if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) != 1:
+        return None
+    if not as_stored and transform_to_srgb(image.info.get("icc_profile"), "RGB"):
         return None
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -163,51 +195,66 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def _to_rgb(image: Image.Image, name: str, as_stored: bool) -> tuple[np.ndarray, np.ndarray | None]:
     if 0 in image.size:
         raise ImageReadError(f"{name}: has no pixels ({image.width}x{image.height})")
     image.load()  # some formats are made upright by this
+    tiff.check_range(image, name)
+    image, empty = tiff.without_false_alpha(image) if image.format == "TIFF" else (image, None)
     # ImageOps.exif_transpose does the same, but it also writes the EXIF data again, and fails if some are damaged
     if (turn := _UPRIGHT.get(_orientation(image))) is not None:
         image = image.transpose(turn)
-    if image.mode == "F":
-        raise ImageReadError(f"{name}: holds floating-point values, which have no defined white; save it with 8 bits")
     if image.mode.startswith("I"):
-        return _sixteen_bit_grey_to_rgb(np.asarray(image), image.info.get("transparency"), name)
+        image = _eight_bit_grey(image, name)
+    if not as_stored:
+        image = with_srgb_colors(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+    pixels = np.array(image.convert("RGB"))
+    if empty is not None:
+        pixels[empty] = 255
+    return pixels, empty
 
 
-def _sixteen_bit_grey_to_rgb(grey: np.ndarray, transparent: int | None, name: str) -> np.ndarray:
-    low, high = int(grey.min()), int(grey.max())
-    if low < 0 or high > 65535:
+def _eight_bit_grey(image: Any, name: str) -> Image.Image:
+    """Scale grey values of up to 16 bits to 8; the transparent one becomes alpha."""
+    grey, transparent = np.asarray(image), image.info.get("transparency")
+    low, high, white = int(grey.min()), int(grey.max()), 65535
+    if low < 0 or high > white:
         raise ImageReadError(f"{name}: grey values from {low} to {high} do not fit 16 bits; save it with 8 or 16 bits")
-    eight_bit = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    eight_bit[grey == transparent] = 255
-    return np.repeat(eight_bit[:, :, None], 3, axis=2)
+    if image.format == "TIFF":
+        white = 2 ** image.tag_v2.get(tiff.BITS, (16,))[0] - 1
+        grey = white - grey if tiff.is_white_zero(image) else grey  # which Pillow does for fewer bits only
+    scaled = Image.fromarray(((grey.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8))
+    if transparent is not None:
+        scaled.putalpha(Image.fromarray((grey != transparent).astype(np.uint8) * 255))
+    scaled.info = {key: value for key, value in image.info.items() if key != "transparency"}
+    return scaled
 
 
 def _to_indices(image: Image.Image, name: str) -> np.ndarray:
-    if image.format in ("JPEG", "MPO"):
+    is_tiff, raw_mode = image.format == "TIFF", _raw_mode(image)
+    if image.format in ("JPEG", "MPO") or (is_tiff and "jpeg" in image.info.get("compression", "")):
         raise ImageReadError(f"{name}: a label map may not be a JPEG, whose compression alters values; save it as PNG")
-    if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+    if (image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16")) or raw_mode == "LX":
         raise ImageReadError(
             f"{name}: a label map has one channel of class indices (grey or palette, 8 or 16 bits), but this file has "
-            f"the channels {'+'.join(image.getbands())} (mode {image.mode}); convert its colours to indices first"
+            f"the channels {'+'.join(image.getbands())}{'+another' * (raw_mode == 'LX')} (mode {image.mode}); convert "
+            "its colours to indices first"
         )
-    raw_mode = _raw_mode(image)
-    if raw_mode[:1] in ("1", "L") and raw_mode.endswith("I"):
+    if (raw_mode[:1] in ("1", "L") and raw_mode.endswith("I")) or (is_tiff and tiff.is_white_zero(image)):
         raise ImageReadError(f"{name}: is stored white-is-zero, which leaves its values ambiguous; save it as PNG")
     label = np.array(image)
     if 0 in label.shape:
         raise ImageReadError(f"{name}: has no pixels ({image.width}x{image.height})")
-    if label.dtype == bool:
-        return label.astype(np.uint8)
     if raw_mode in _GREY_STEP:
-        return label // np.uint8(_GREY_STEP[raw_mode])
-    return label.astype(label.dtype.newbyteorder("="), copy=False)
+        label = label // np.uint8(_GREY_STEP[raw_mode])
+    if is_tiff and label.dtype == np.uint8 and tiff.is_signed(image):
+        return label.view(np.int8).astype(np.int32)
+    if raw_mode.startswith("I;32N") and label.min() < 0:  # unsigned in the file
+        raise ImageReadError(f"{name}: holds values beyond {np.iinfo(np.int32).max}; class indices are smaller")
+    return label.astype(np.uint8 if label.dtype == bool else label.dtype.newbyteorder("="), copy=False)
 
 
 def _raw_mode(image: Image.Image) -> str:

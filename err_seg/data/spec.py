@@ -24,7 +24,7 @@ class PairError(DatasetError, DamagedFileError):
 
 def datasets_root(root: str | os.PathLike[str] | None = None) -> Path:
     """What relative folders lie under: ``root`` if not empty, else ``$DETECTRON2_DATASETS``, else ``./datasets``."""
-    return Path(root or os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
+    return Path(os.path.expanduser(root or os.environ.get("DETECTRON2_DATASETS") or "datasets"))
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ class DatasetSpec:
 
     def image_folder(self, root: str | os.PathLike[str] | None = None) -> Path:
         """Folder of the images, with the data sets' root before it if it is relative."""
-        return datasets_root(root) / Path(self.image_dir).expanduser()
+        return datasets_root(root) / os.path.expanduser(self.image_dir)
 
     def label_folder(self, root: str | os.PathLike[str] | None = None) -> Path:
         """Folder of the label maps, with the data sets' root before it if it is relative."""
-        return datasets_root(root) / Path(self.label_dir).expanduser()
+        return datasets_root(root) / os.path.expanduser(self.label_dir)
 
     def make_available(self, root: str | os.PathLike[str] | None = None) -> None:
         """Create the files, if that needs nothing else; does nothing for most data sets."""

@@ -38,6 +38,7 @@ class Result:
         image: (H, W, 3) uint8 RGB.
         segmentation: the network's result.
         label_set: the classes.
+        empty: (H, W) bool, which pixels hold no data and so belong to no class; ``None`` if all do.
         attention: what ESCF attends to, where it was recorded.
         point: (x, y), the pixel that the attention is shown for; ``None`` is the middle.
         region_names: whether the overlay has names on its regions.
@@ -49,6 +50,7 @@ class Result:
     image: np.ndarray
     segmentation: Segmentation
     label_set: LabelSet
+    empty: np.ndarray | None = None
     attention: Attention | None = None
     point: tuple[int, int] | None = None
     region_names: bool = False
@@ -57,7 +59,7 @@ class Result:
     @cached_property
     def labels(self) -> np.ndarray:
         """(H, W) integers: classes of ``label_set``, or ``UNLABELED``."""
-        return self.label_set.labels(self.segmentation)
+        return self.label_set.labels(self.segmentation, self.empty)
 
     @cached_property
     def areas(self) -> dict[int, int]:

@@ -10,10 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from err_seg.data import read_image
+from err_seg.data import read_masked_image
 from err_seg.data.download import fetch, is_url, shown_url
 from err_seg.jobs.failures import Problem
 from err_seg.jobs.input_digest import BytesContent, Content, FileContent
@@ -25,6 +26,9 @@ from err_seg.utils.fingerprint import content_digest
 STDIN = "-"
 # with ".json" behind it, this is a file of another image or of the whole job
 _ENDS_AS_FILES_DO = re.compile(r"(_rle|_coco|_page|^_annotations\.coco)$", re.IGNORECASE)
+
+
+Pixels = tuple[np.ndarray, np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,15 @@ class Item:
         frame: number of the frame, if the file is a video.
         source: its name in messages.
         content: what identifies the file.
-        read: returns (H, W, 3) uint8 RGB; raises ``ImageReadError``.
+        read: returns (H, W, 3) uint8 RGB, and (H, W) bool, which pixels hold no data, or ``None``; raises
+            ``ImageReadError``.
     """
 
     name: str
     frame: int | None
     source: str
     content: Content
-    read: Callable[[], np.ndarray]
+    read: Callable[[], Pixels]
 
 
 def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple[list[Source], list[Problem]]:
@@ -114,7 +119,7 @@ def _expand(text: str, problems: list[Problem]) -> list[Source]:
         return [Source(None, Path("stdin"), STDIN)]
     if is_url(text):
         return [Source(None, Path((_address_parts(text) or ("image",))[-1]), text)]
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.is_dir():
         return [Source(file, file.relative_to(path)) for file in sorted(_images_below(path, problems))]
     if path.exists() or path.is_symlink():
@@ -167,29 +172,30 @@ def _distinct(name: str) -> str:
 
 
 def iterate_items(
-    sources: Sequence[Source], *, rank: int = 0, world_size: int = 1, every: int = 1, whole_videos: bool = False
+    sources: Sequence[Source], *, rank: int = 0, world_size: int = 1, whole_videos: bool = False, **reading: Any
 ) -> Iterator[Item | Problem]:
     """Yield the items of one process: number ``rank``, ``rank + world_size``, ... of all, in the sources' order.
 
     Args:
         sources: see :func:`collect_sources`.
         rank, world_size: this process and the number of all.
-        every: take each n-th frame of a video.
         whole_videos: leave all frames of a video to one process.
+        reading: ``every``, to take each n-th frame of a video, and options of
+            :func:`err_seg.data.read_masked_image`.
 
     Yields:
         Items, and problems with videos.
     """
     number = 0
     for source, name in zip(sources, name_sources(sources), strict=True):
-        for item in _items_of(source, name, every):
+        for item in _items_of(source, name, **reading):
             if number % world_size == rank:
                 yield item
             number += not whole_videos
         number += whole_videos
 
 
-def _items_of(source: Source, name: str, every: int) -> Iterator[Item | Problem]:
+def _items_of(source: Source, name: str, every: int = 1, **reading: Any) -> Iterator[Item | Problem]:
     if source.path is None:
         if source.text == STDIN:
             title, data = "standard input", BytesContent(STDIN, sys.stdin.buffer.read)
@@ -198,20 +204,26 @@ def _items_of(source: Source, name: str, every: int) -> Iterator[Item | Problem]
             # addresses may differ only in what is not shown, such as a key
             hidden = "" if title == source.text else f"#{content_digest(os.fsencode(source.text))}"
             data = BytesContent(title + hidden, partial(fetch, source.text))
-        yield Item(name, None, title, data, lambda: read_image(data.data, title))
+        yield Item(name, None, title, data, lambda: read_masked_image(data.data, title, **reading))
         return
     content, title = FileContent(source.path), printable(source.path)
     if not is_video(source.path):
-        yield Item(name, None, title, content, partial(content.read, partial(read_image, source.path)))
+        read = partial(read_masked_image, source.path, **reading)
+        yield Item(name, None, title, content, partial(content.read, read))
         return
     with suppress(OSError):
         _ = content.signature  # taken before the file is opened
     try:
         for number, decode in enumerate(video_frames(source.path)):
             if number % every == 0:
-                yield Item(name, number, f"{title}, frame {number}", content, partial(content.read, decode))
+                read = partial(content.read, partial(_unmasked, decode))
+                yield Item(name, number, f"{title}, frame {number}", content, read)
     except VideoError as error:
         yield Problem(title, str(error))
+
+
+def _unmasked(decode: Callable[[], np.ndarray]) -> Pixels:
+    return decode(), None
 
 
 def _address_parts(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -115,6 +116,15 @@ GATHERED: dict[str, Callable[[Path, Sequence[str], Sequence[Finished]], Joined]]
     "video": _videos,
 }
 """Name of a format to the function that joins the job's files from the images' parts."""
+
+
+def own_files(name: str, formats: Iterable[str], folder: Path) -> list[Path]:
+    """Return an image's result files, each mask among them, but no part of a file of the job: joining checks those."""
+    files = result_paths(name, (kind for kind in formats if kind not in GATHERED), folder)
+    for listing in (file for file in files if file.name == "masks.json"):
+        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            files += [listing.parent / row["file"] for row in json.loads(listing.read_bytes())]
+    return files
 
 
 def _parts(

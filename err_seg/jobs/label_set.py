@@ -8,7 +8,7 @@ import torch
 
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.text.prompts import Vocabulary, VocabularyError, check_vocabulary
-from err_seg.text.vocabularies import VocabularySource, expand_names
+from err_seg.text.vocabularies import VocabularySource, expand_names, plain_names
 
 UNLABELED = -1
 
@@ -36,24 +36,28 @@ class LabelSet:
         """All names that the network chooses from: classes, then background."""
         return Vocabulary((*self.classes, *self.background), Vocabulary(self.classes).colors)
 
-    def labels(self, result: Segmentation) -> np.ndarray:
+    def labels(self, result: Segmentation, empty: np.ndarray | None = None) -> np.ndarray:
         """Return (H, W) int16, int32 beyond 32,767 names: for every pixel its class, or :data:`UNLABELED`.
 
         Args:
             result: a prediction with :attr:`vocabulary`.
+            empty: (H, W) bool, pixels that hold no data.
         """
         labels = result.labels.to(torch.promote_types(result.labels.dtype, torch.int8))  # UNLABELED is negative
         unlabeled = labels >= len(self.classes)
         if self.threshold > 0:
             unlabeled |= result.scores < self.threshold
-        return labels.masked_fill(unlabeled, UNLABELED).cpu().numpy()
+        found = labels.masked_fill(unlabeled, UNLABELED).cpu().numpy()
+        return found if empty is None else np.where(empty, found.dtype.type(UNLABELED), found)
 
 
 def split_names(text: str) -> Vocabulary:
     """Split "cat, dog, grass" at commas; or at ";" and line breaks, if there are any: commas then join synonyms.
 
-    A name of a vocabulary ("ade150") stands for its names.
+    A name of a vocabulary ("ade150") stands for its names. Lines are names alone, see :func:`plain_names`.
     """
+    if "\n" in text.strip():
+        plain_names(text, "the list of classes")
     separators = "\n;" if "\n" in text or ";" in text else ","
     for separator in separators:
         text = text.replace(separator, "\n")

@@ -1,21 +1,26 @@
 """A record of the results in a folder, which stays correct after kills and with several processes.
 
 Each process has its own manifest: ``manifest.jsonl`` for the first or only one, ``manifest-<rank>.jsonl`` for the
-others. It is a line of settings, then one line for each result, written when all files of the result are complete.
-Lines are only added. A kill therefore costs at most the line being written, and no process waits for another.
+others. It is a line of settings, then one line for each result, written when all files of the result are complete; the
+sizes and times in it tell files that were written to since. Lines are only added. A kill therefore costs at most the
+line being written, and no process waits for another.
 
 The name of a result belongs to one image, known by its content. If the name already belongs to another
 image, a digest is added at the end. An image that replaces another at the same path takes over its name.
 """
 
 import errno
+import io
 import json
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from err_seg.jobs.input_digest import Content
 from err_seg.jobs.result_names import DIGITS, fitting_name, name_key
@@ -57,7 +62,7 @@ class _Owner:
     source: str
     digest: str | None
     version: int
-    frames: set[int | None] = field(default_factory=set)
+    frames: dict[int | None, Any] = field(default_factory=dict)  # to the sizes and times of the files
 
 
 class Manifest:
@@ -105,46 +110,71 @@ class Manifest:
             return Place(name, frame, content.path, digest, signature, owner.version)
 
     def is_done(self, place: Place, files: Iterable[Path]) -> bool:
-        """Whether the results are recorded as done, and these files of them are all there."""
+        """Whether the results are recorded as done, and these files of them are all there and can be read.
+
+        A file is read only if it was written to since; one that somebody has edited stays.
+        """
+        files = list(files)
         with self._lock:
-            recorded = place.frame in self._owners[name_key(place.name)].frames
-        if not recorded or not all(file.is_file() for file in files):
+            frames = self._owners[name_key(place.name)].frames
+            is_recorded, recorded = place.frame in frames, frames.get(place.frame)
+        if not is_recorded or not all(file.is_file() for file in files):
             return False
-        if place.signature and (place.source, *place.signature) not in self._digests:
-            self.add(place)  # next time the digest is not needed
+        is_same = recorded == _signatures(files)
+        if not is_same and not all(map(is_readable_result, files)):
+            return False
+        if not is_same or (place.signature and (place.source, *place.signature) not in self._digests):
+            self.add(place, files)  # next time neither is needed
         return True
 
-    def add(self, place: Place) -> None:
-        """Record that the results of an image are complete.
+    def add(self, place: Place, files: Iterable[Path] = ()) -> None:
+        """Record that the results of an image are complete: these files.
 
         Raises:
             OutputError: the manifest cannot be written.
         """
+        signatures = _signatures(files)
         with self._lock:
-            write_line(self._descriptor, asdict(place))
-            self._note(place)
+            write_line(self._descriptor, {**asdict(place), "files": signatures})
+            self._note(place, signatures)
 
     def read(self, lines: Iterable[bytes]) -> None:
         """Read the lines of a manifest."""
         for line in lines:
             try:
                 facts = dict(json.loads(line))
-                done = facts.pop("done", True)
-                self._note(Place(**facts), done)
-            except (ValueError, TypeError):
+                signatures, done = facts.pop("files", None), facts.pop("done", True)
+                self._note(Place(**facts), signatures, done)
+            except (ValueError, TypeError, RecursionError):
                 continue  # cut short by a kill
 
-    def _note(self, place: Place, done: bool = True) -> None:
+    def _note(self, place: Place, signatures: Any, done: bool = True) -> None:
         """Take in a line; which of two lines about a name counts does not depend on their order."""
         owner = self._owners.get(name_key(place.name))
         if owner is None or owner.version < place.version:
             owner = self._owners[name_key(place.name)] = _Owner(place.source, place.digest, place.version)
         if owner.version == place.version and owner.digest != place.digest:  # by jobs that ran at the same time
-            owner.digest, owner.frames = None, set()
+            owner.digest, owner.frames = None, {}
         elif owner.version == place.version and done:
-            owner.frames.add(place.frame)
+            owner.frames[place.frame] = signatures
         if place.signature:
             self._digests[(place.source, *place.signature)] = place.digest
+
+
+def _signatures(files: Iterable[Path]) -> dict[str, list[int]]:
+    """Return the size and the time of last write (ns) of each file; copies may keep both."""
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+
+
+def is_readable_result(file: Path) -> bool:
+    """Whether a file can be read as what its ending says: an image, else JSON."""
+    with suppress(Exception):  # of any decoder
+        if "json" in file.suffix:
+            json.loads(file.read_bytes())
+        else:
+            Image.open(io.BytesIO(file.read_bytes())).load()
+        return True
+    return False
 
 
 def write_line(descriptor: int, line: Mapping[str, Any]) -> None:

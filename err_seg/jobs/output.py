@@ -40,7 +40,7 @@ def open_output(
         OutputError: the folder holds results of other settings (names one) or of another version, or files of
             something else, another job is writing to it, or it cannot be written.
     """
-    settings = json.loads(json.dumps(settings))
+    folder, settings = Path(os.path.expanduser(folder)), json.loads(json.dumps(settings))
     own = folder / (f"manifest-{rank}.jsonl" if rank else "manifest.jsonl")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,9 +138,10 @@ def _settings_in(line: bytes) -> dict[str, Any] | None:
     """Read a manifest's first line; ``None`` if a kill came before it was written."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and {"err_seg_results", "settings"} <= found.keys() else None
+    is_ours = isinstance(found, dict) and "err_seg_results" in found and isinstance(found.get("settings"), dict)
+    return found if is_ours else None
 
 
 def _is_earlier(file: Path) -> bool:

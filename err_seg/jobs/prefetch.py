@@ -9,6 +9,7 @@ from err_seg.data import ImageReadError
 from err_seg.jobs.failures import Problem, problem_of
 from err_seg.jobs.formats import result_paths
 from err_seg.jobs.inputs import Item
+from err_seg.jobs.job_outputs import own_files
 from err_seg.jobs.job_report import Finished
 from err_seg.jobs.manifest import Manifest, OutputError, Place
 from err_seg.jobs.result_names import printable
@@ -23,12 +24,14 @@ class LoadedItem:
         item: the input.
         place: of its results.
         pixels: (H, W, 3) uint8 RGB; ``None`` if nothing needs them.
+        empty: (H, W) bool, which of them hold no data; ``None`` if all do.
         is_done: whether its results are there.
     """
 
     item: Item
     place: Place
     pixels: np.ndarray | None
+    empty: np.ndarray | None
     is_done: bool
 
     @property
@@ -57,14 +60,16 @@ class ItemReader:
             return item
         try:
             place = self._place(item)
-            is_done = self.manifest.is_done(place, result_paths(place.files, self.formats, self.manifest.folder))
+            name, folder = place.files, self.manifest.folder
+            is_there = all(file.is_file() for file in result_paths(name, self.formats, folder))
+            is_done = is_there and self.manifest.is_done(place, own_files(name, self.formats, folder))
             if is_done and not even_if_done:
-                return LoadedItem(item, place, None, is_done)
-            pixels = item.read()
+                return LoadedItem(item, place, None, None, is_done)
+            pixels, empty = item.read()
             if self.point and not (0 <= self.point[0] < pixels.shape[1] and 0 <= self.point[1] < pixels.shape[0]):
                 size = f"{pixels.shape[1]}x{pixels.shape[0]}"
                 raise ImageReadError(f"{item.source}: the point {self.point} lies outside of this image of {size}")
-            return LoadedItem(item, place, pixels, is_done)
+            return LoadedItem(item, place, pixels, empty, is_done)
         except OutputError:
             raise
         except ImageReadError as error:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from err_seg.jobs.failures import Problem, check_device, is_out_of_memory, problem_of
 from err_seg.jobs.formats import Result, write_result
 from err_seg.jobs.inputs import Item
+from err_seg.jobs.job_outputs import own_files
 from err_seg.jobs.job_report import Finished, Report
 from err_seg.jobs.label_set import LabelSet
 from err_seg.jobs.manifest import Manifest, OutputError
@@ -200,6 +201,7 @@ class Job:
                 name=place.files,
                 source=item.source,
                 image=pixels,
+                empty=prediction.loaded.empty,
                 segmentation=prediction.segmentation,
                 label_set=self.label_set,
                 attention=prediction.attention,
@@ -208,7 +210,7 @@ class Job:
                 weights=self.model.source.facts() if self.model.source else None,
             )
             write_result(result, self.formats, self.manifest.folder)
-            self.manifest.add(place)
+            self.manifest.add(place, own_files(place.files, self.formats, self.manifest.folder))
             _ = result.areas  # kept: counted here, not while the network waits
             return prediction.loaded.finished, result
         except OSError as error:

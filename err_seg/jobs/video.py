@@ -23,6 +23,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 USUAL_RATE = 25.0
+# how much of a video may be missing: a share of it, yet no more than some seconds; sound may go on longer than pictures
+MISSING_SHARE, MISSING_SECONDS = 0.05, 10.0
 
 # decodes a frame to (H, W, 3) uint8 RGB when it is called
 Frame = Callable[[], np.ndarray]
@@ -41,7 +43,8 @@ def video_frames(path: Path) -> Iterator[Frame]:
     """Yield the frames of a video in order; each is converted to RGB only when it is called.
 
     Raises:
-        VideoError: no such file, not a video, or damaged (after the frames before the damage).
+        VideoError: no such file, or not a video; or, after all frames that can be read: damaged, or shorter than the
+            file says, as when a download was cut.
     """
     if not path.is_file():
         raise VideoError(f"{printable(path)}: no such file")
@@ -126,17 +129,46 @@ def _write_by_opencv(frames: Iterable[np.ndarray], size: tuple[int, int], path: 
 def _frames_by_pyav(path: Path) -> Iterator[Frame]:
     import av
 
-    count = 0
+    count, damaged = 0, list[int]()
     try:
         # the library takes names in UTF-8 only, but any open file
         with open(path, "rb") as stream, av.open(stream) as container:
-            for frame in container.decode(video=0):
-                yield partial(_upright, frame)
-                count += 1
-    except (av.error.FFmpegError, IndexError, OSError) as error:
+            if not container.streams.video:
+                sound = ", only sound" if container.streams.audio else ""
+                raise VideoError(f"{printable(path)}: holds no pictures{sound}")
+            video: Any = container.streams.video[0]
+            rate, times = float(video.average_rate or USUAL_RATE), list[float]()
+            for packet in container.demux(video):
+                for frame in packet.decode():
+                    yield partial(_upright, frame)
+                    damaged += [count] * (frame.is_corrupt or packet.is_corrupt)
+                    times = [*times[:1], frame.time or 0.0]
+                    count += 1
+            lengths = [container.duration / av.time_base if container.duration else 0.0]
+            lengths += [float(video.duration * video.time_base)] if video.duration else []
+    except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"{printable(path)}: cannot be read as a video after {count} frames ({error})") from error
+    if damaged:
+        raise VideoError(
+            f"{printable(path)}: frames are damaged ({len(damaged)} of {count}, the first is number {damaged[0]}), so "
+            "what they show may be wrong; fetch or copy it again"
+        )
     if count == 0:
         raise VideoError(f"{printable(path)}: holds no frames")
+    _check_length(path, count, max(times[-1] - times[0] + 1 / rate, count / rate), min(lengths))
+
+
+def _check_length(path: Path, count: int, seconds: float, announced: float) -> None:
+    """Check that the frames of a video last about as long as the file says, if it does.
+
+    Raises:
+        VideoError: they do not.
+    """
+    if announced - seconds > min(MISSING_SHARE * announced + seconds / count, MISSING_SECONDS):
+        raise VideoError(
+            f"{printable(path)}: its {count} frames last {seconds:.1f} s, but the file announces {announced:.1f} s; it "
+            "may be cut short, so fetch or copy it again"
+        )
 
 
 def _upright(frame: Any) -> np.ndarray:
@@ -149,15 +181,21 @@ def _frames_by_opencv(path: Path) -> Iterator[Frame]:
     if printable(path) != str(path):
         raise VideoError(f"{printable(path)}: OpenCV takes names in UTF-8 only; rename it, or pip install av")
     capture: Any = cv2.VideoCapture(str(path))
-    count = 0
+    count, last = 0, 0.0
     try:
         while True:
             found, frame = capture.read()
             if not found:
                 break
             yield partial(np.ascontiguousarray, frame[:, :, ::-1])
-            count += 1
+            count, last = count + 1, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        rate = capture.get(cv2.CAP_PROP_FPS) or USUAL_RATE
+        announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) / rate
     finally:
         capture.release()
     if count == 0:
-        raise VideoError(f"{printable(path)}: OpenCV cannot read this as a video; PyAV may: pip install av")
+        raise VideoError(
+            f"{printable(path)}: OpenCV cannot read this as a video; if it holds pictures and not only sound, PyAV "
+            "may: pip install av"
+        )
+    _check_length(path, count, max(last + 1 / rate, count / rate), announced)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -91,7 +92,7 @@ def find_weights(
 
     A named model is looked for in the package, in :func:`weights_dir`, in the hub's cache, and on the hub.
     """
-    path = Path(name).expanduser()
+    path = Path(expanduser(name))
     is_pinned = repository is not None or revision is not None
     if name in MODELS:
         if (packaged := MODELS[name].packaged) is not None:

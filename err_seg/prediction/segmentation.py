@@ -113,7 +113,7 @@ class Segmentation(ClassMaps):
         labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
         return regions.find_regions(labels, self.vocabulary, scores, min_area=min_area)
 
-    def polygons(self, simplify: float = 1.0, min_area: float = 1) -> dict[str, Any]:
+    def polygons(self, simplify: float = 0.0, min_area: float = 1) -> dict[str, Any]:
         """Return the outlines of the :meth:`regions` as a GeoJSON ``FeatureCollection`` in pixels (x, y down).
 
         Args:

@@ -36,6 +36,11 @@ _SHORT = {
 _KNOWN = {name: _TABLES[_SHORT.get(name, name)] for name in (*_SHORT, *_TABLES)}
 _ENDINGS = (".txt", ".json", ".yaml", ".yml")
 _KEYS = ("name", "synonyms", "color")
+# lines of other programs' lists: headers, tables, "0: cat", "1. cat", "cat,0", "road:128,64,128::", "road 128 64 128"
+_FOREIGN = re.compile(
+    r"""["'#\[{]|-\s|__\w+__$|\d+\s*[:;=,)|]|\d+\.\s|.*(\t|[:;,=]\s*\d+\s*([:;,]|$)|(\s\d{1,3}){3}$)"""
+)
+_NUMBERED = re.compile(r"\d+\s+\S|\S.*\s\d+$")  # of every line, "0 cat" or "cat 0"
 
 VocabularySource = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -105,9 +110,9 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
 
     Args:
         name_or_path: a key of :func:`vocabularies`, one of :func:`vocabulary_names`, or a file in UTF-8. A ``.txt``
-            file has a class on each line; blank lines do not count. A ``.json``, ``.yaml`` or ``.yml`` file has a
-            list of names; instead of a name, a mapping with the keys ``name``, ``synonyms`` (a list) and ``color``
-            ("#70a0ff" or three numbers in 0..255), of which the last two may be missing.
+            file has a class on each line and nothing else; blank lines do not count. A ``.json``, ``.yaml`` or ``.yml``
+            file has a list of names; instead of a name, a mapping with the keys ``name``, ``synonyms`` (a list) and
+            ``color`` ("#70a0ff" or three numbers in 0..255), of which the last two may be missing.
 
     Returns:
         One string per class, at least one; synonyms stay within their string.
@@ -119,7 +124,7 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
     if name in _KNOWN:
         table = resources.files(__package__) / "tables" / _KNOWN[name]
         return _from_data(json.loads(table.read_text(encoding="utf-8")), name)
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     ending = path.suffix.lower()
     if ending not in _ENDINGS:
         hint = did_you_mean(name, _KNOWN, f"known names: {', '.join(_KNOWN)};")
@@ -137,7 +142,7 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
     except UnicodeDecodeError as error:
         raise VocabularyError(f"{path}: expected UTF-8 text ({error})") from error
     if ending == ".txt":
-        return check_vocabulary([line for line in text.splitlines() if line.strip()], str(path))
+        return check_vocabulary(plain_names(text, str(path)), str(path))
     kind, parse = ("JSON", json.loads) if ending == ".json" else ("YAML", yaml.safe_load)
     try:
         data = parse(text)
@@ -146,6 +151,24 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
             f"{path}: expected a {kind} list of class names, but it is not {kind} ({error})"
         ) from error
     return _from_data(data, str(path))
+
+
+def plain_names(text: str, source: str) -> list[str]:
+    """Return the lines of a list of names that are not blank.
+
+    Raises:
+        VocabularyError: a line has more than a name, as in lists of other programs, which would shift the indices.
+    """
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    is_numbered = len(lines) > 1 and all(_NUMBERED.match(line.strip()) for _, line in lines)
+    for number, line in lines:
+        if is_numbered or _FOREIGN.match(line.strip()):
+            raise VocabularyError(
+                f"{source}, line {number}: {line!r} is not a class name alone; expected one name on each line, in "
+                "label order, without numbers, colours, comments and headers (a name that looks like this may stand "
+                "in a .json or .yaml file, which also take colours)"
+            )
+    return [line for _, line in lines]
 
 
 def _first_synonym(name: str) -> str:

@@ -30,6 +30,10 @@ class DamagedFileError(ValueError):
     """An image or label map that cannot be used; the message names the file and what is wrong with it."""
 
 
+class ImageReadError(DamagedFileError):
+    """An image or label map that cannot be read; the message names the file and what is wrong with it."""
+
+
 class WorkerError(ChildProcessError):
     """A loader process that failed; the message says why, and what to do about it."""
 

@@ -33,12 +33,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             image.save(partial, format="PNG")
 
     Args:
-        path: the file to write.
+        path: the file to write; it may begin with "~".
 
     Raises:
         OSError: the file cannot be written, or the block wrote none.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent not in _tidied and remove_partial_files(path.parent):
         _tidied.add(path.parent)
@@ -186,4 +186,4 @@ def file_signature(path: str | os.PathLike[str]) -> list[int]:
 
 def cache_dir() -> Path:
     """Return the folder of what is kept between runs: ``$ERR_SEG_CACHE``, else ``~/.cache/err_seg``."""
-    return Path(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg")
+    return Path(os.path.expanduser(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg"))

@@ -1,12 +1,10 @@
 """The connected parts of a label map: areas, boxes, outlines, and the formats that other programs read them in."""
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import contourpy
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -38,23 +36,19 @@ class Region:
     mask: NDArray[np.bool_]
 
     def outlines(self, simplify: float = 0.0) -> list[list[Ring]]:
-        """Trace it: polygons, each its outer ring and then its holes.
+        """Trace it: polygons, here always one, each its outer ring and then its holes.
 
-        A ring is (N, 2), x and y, the last point equal to the first. The image's upper left corner is (0, 0), and a
-        pixel is 1 wide; an outline runs along the pixels' sides, and cuts corners by half a pixel at most.
+        A ring is (N, 2), x and y, the last point equal to the first; outer rings have a positive signed area, holes a
+        negative one. The image's upper left corner is (0, 0), and a pixel is 1 wide. Outlines run along the pixels'
+        sides, so the regions of a label map cover it without gaps and overlaps. No ring crosses or touches itself.
 
         Args:
-            simplify: how far an outline may move, in pixels, to have fewer points. One that would have fewer than
-                three stays as it is. From about 1 on, outlines of very thin or jagged parts may cross themselves.
+            simplify: how far an outline may move, in pixels, to have fewer points: neighbours then no longer fit
+                exactly. One that would have fewer than three stays as it is. From about 1 on, outlines of very thin or
+                jagged parts may cross themselves.
         """
-        inside = np.pad(self.mask, 1).astype(np.float32)
-        generator = contourpy.contour_generator(z=inside, fill_type=contourpy.FillType.OuterOffset)
-        corner = np.array([self.box[0] - 0.5, self.box[1] - 0.5])  # the padding less half a pixel
-        polygons = []
-        for points, offsets in zip(*generator.filled(0.5, 2.0), strict=True):
-            rings = [points[start:end] + corner for start, end in itertools.pairwise(offsets)]
-            polygons.append([_simplified(ring, simplify) for ring in rings])
-        return polygons
+        corner = np.array(self.box[:2], dtype=np.float64)
+        return [[_simplified(ring + corner, simplify) for ring in _rings(self.mask)]]
 
 
 def find_regions(
@@ -87,6 +81,40 @@ def _parts(labels: Labels, label: int, name: str, scores: NDArray[np.float32] | 
         yield Region(label, name, area, (left + x, top + y, w, h), score, numbers[y : y + h, x : x + w] == number)
 
 
+def _rings(mask: NDArray[np.bool_]) -> list[Ring]:
+    """Trace the pixels' sides between a connected mask and its surroundings, the outer ring first.
+
+    In each row of corners every two neighbours bound a side, and in each column likewise. Where two pixels of the mask
+    touch by a corner only, there are two corners, each of which belongs to one of the two pixels that are not in it:
+    those are apart, so that a ring passes there once.
+    """
+    padded = np.pad(mask, 1).astype(np.int8)
+    upper_left, upper_right, lower_left = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1]
+    around = upper_left + upper_right + lower_left + padded[1:, 1:]
+    crossing = (around == 2) & (upper_left != upper_right) & (upper_left != lower_left)
+    number = np.where(crossing, 2, around % 2)
+    y, x = (np.repeat(place, number[number > 0]) for place in np.nonzero(number))
+    # of the two corners in one place, the one of the side to the right comes second here
+    beside = np.arange(len(x)) ^ 1
+    is_second = np.r_[False, (x[1:] == x[:-1]) & (y[1:] == y[:-1])]
+    comes_first_below = np.where(crossing & (upper_left == 1), 1, 0)[y, x] ^ is_second
+    down = np.lexsort((comes_first_below, y, x))
+    above_or_below = np.empty_like(down)
+    above_or_below[down] = down[np.arange(len(down)) ^ 1]
+    rings, seen = list[Ring](), np.zeros(len(x), dtype=bool)
+    for first in range(len(x)):
+        corners: list[int] = []
+        here = first
+        while not seen[here]:
+            corners += [here, beside[here]]
+            seen[corners[-2:]] = True
+            here = above_or_below[corners[-1]]
+        if corners:
+            ring = np.stack([x[[*corners, first]], y[[*corners, first]]], axis=1).astype(np.float64)
+            rings.append(ring[::-1] if rings else ring)  # each begins at its upper left, and goes to the right
+    return rings
+
+
 def _simplified(ring: Ring, distance: float) -> Ring:
     """Remove points of a closed ring; what remains lies within so many pixels of it."""
     if distance <= 0:
@@ -95,7 +123,7 @@ def _simplified(ring: Ring, distance: float) -> Ring:
     return ring if len(kept) < 3 else np.concatenate([kept, kept[:1]])
 
 
-def to_geojson(regions: Iterable[Region], simplify: float = 1.0) -> dict[str, Any]:
+def to_geojson(regions: Iterable[Region], simplify: float = 0.0) -> dict[str, Any]:
     """Describe regions as a GeoJSON ``FeatureCollection``, in pixels: x to the right, y down.
 
     A feature is a region, with the properties ``class``, ``label``, ``area`` (pixels) and ``score``; ``simplify`` is as
@@ -103,11 +131,9 @@ def to_geojson(regions: Iterable[Region], simplify: float = 1.0) -> dict[str, An
     """
     features = []
     for region in regions:
-        polygons = [[ring.tolist() for ring in polygon] for polygon in region.outlines(simplify)]
+        (polygon,) = region.outlines(simplify)
         properties = {"class": region.name, "label": region.label, "area": region.area, **_score(region)}
-        geometry: dict[str, Any] = {"type": "MultiPolygon", "coordinates": polygons}
-        if len(polygons) == 1:
-            geometry = {"type": "Polygon", "coordinates": polygons[0]}
+        geometry = {"type": "Polygon", "coordinates": [ring.tolist() for ring in polygon]}
         features.append({"type": "Feature", "properties": properties, "geometry": geometry})
     return {"type": "FeatureCollection", "features": features}
 

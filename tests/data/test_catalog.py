@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import textwrap
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from err_seg.data import catalog
 from err_seg.data.catalog import CATALOG, Catalog, dataset_names, get_dataset, register, unregister
 from err_seg.data.preparation import CONVERSIONS
 from err_seg.data.spec import DatasetError, DatasetSpec, datasets_root, spec_from_dict
+from err_seg.jobs import split_names
+from err_seg.text.prompts import VocabularyError
 from err_seg.text.vocabularies import load_vocabulary, vocabulary_names
 
 OWN = {"name": "own", "image_dir": "own/images", "label_dir": "own/labels", "vocabulary": ["road", "sky, heaven"]}
@@ -205,3 +208,55 @@ def test_vocabulary_files_that_hold_something_else(tmp_path, file, content, comp
     (tmp_path / file).write_bytes(content)
     with pytest.raises(ValueError, match=complaint):
         load_vocabulary(tmp_path / file)
+
+
+@pytest.mark.parametrize(
+    ("lines", "number"),
+    [
+        (["0:unlabeled", "1:person", "2:bicycle"], 1),
+        (["0: unlabeled", "1: person"], 1),
+        (["0 person", "1 car"], 1),
+        (["person 0", "traffic light 1"], 1),
+        (["1. person", "2. car"], 1),
+        (["# label:color_rgb:parts:actions", "road:128,64,128::"], 1),
+        (["road", "# the next is rare", "tram"], 2),
+        (["Idx\tRatio\tName", "1\t0.1\twall"], 1),
+        (["id,name", "0,road"], 2),
+        (["name;r;g;b", "road;128;64;128"], 2),
+        (["road 128 64 128", "sky 70 130 180"], 1),
+        (["road, 128, 64, 128"], 1),
+        (["cat,0", "dog,1"], 1),
+        (["__ignore__", "_background_", "cat"], 1),
+        (["- cat", "- dog"], 1),
+        (['["cat", "dog"]'], 1),
+        (['"cat",', '"dog"'], 1),
+    ],
+)
+def test_class_lists_of_other_programs_are_not_taken_for_names(tmp_path, lines, number):
+    """Each line became a class as it was: a header shifted all indices, and "0:unlabeled" was a name."""
+    (tmp_path / "a.txt").write_text("\n".join(["", *lines]), encoding="utf-8")
+    told = rf"a\.txt, line {number + 1}: {re.escape(repr(lines[number - 1]))} is not a class name alone; expected one"
+    with pytest.raises(VocabularyError, match=told):
+        load_vocabulary(tmp_path / "a.txt")
+    if len(lines) > 1:
+        with pytest.raises(VocabularyError, match="the list of classes, line"):
+            split_names("\n".join(lines))
+
+
+def test_names_with_numbers_are_names(tmp_path):
+    names = (
+        "3D printer",
+        "boeing 747",
+        "route 66",
+        "2-seater sofa, couch",
+        "7 up",
+        "no. 5",
+        "C# book",
+        "a: b",
+        "24/7 shop",
+    )
+    (tmp_path / "a.txt").write_text("\n".join(names), encoding="utf-8")
+    assert load_vocabulary(tmp_path / "a.txt") == names
+    for vocabulary in vocabulary_names():
+        (tmp_path / "a.txt").write_text("\n".join(load_vocabulary(vocabulary)), encoding="utf-8")
+        assert load_vocabulary(tmp_path / "a.txt") == load_vocabulary(vocabulary)

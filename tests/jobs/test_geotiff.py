@@ -1,5 +1,7 @@
 """Label maps that say where they lie on the earth."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,52 @@ def test_without_rasterio(run_predict, tmp_path, monkeypatch):
     status, _, errors = run_predict(tmp_path / "photo.png", "--format", "geotiff")
     assert status == 2
     assert 'pip install "err_seg[geo]"' in errors
+
+
+def test_pixels_without_data_belong_to_no_class(run_predict, rasterio, tmp_path):
+    """They became whatever class black looks like, in every format."""
+    pixels = np.random.default_rng(0).integers(1, 256, (3, 30, 40), dtype=np.uint8)
+    pixels[:, :10] = 0
+    profile = {"driver": "GTiff", "height": 30, "width": 40, "count": 3, "dtype": "uint8", "nodata": 0}
+    place = rasterio.transform.from_origin(500_000, 5_400_000, 0.5, 0.5)
+    with rasterio.open(tmp_path / "map.tif", "w", crs="EPSG:32632", transform=place, **profile) as file:
+        file.write(pixels)
+    formats = "geotiff,labels,json,coco,polygons,rle,overlay,masks"
+    status, out, _ = run_predict(tmp_path / "map.tif", "--format", formats)
+    assert status == 0
+    assert "33.3%" in out or "33.33" in out
+    for labels in (load_label_png(tmp_path / "out/map_labels.png"), read(rasterio, tmp_path / "out/map_labels.tif")):
+        assert (labels[:10] == 255).all()
+        assert (labels[10:] != 255).all()
+    facts = json.loads((tmp_path / "out/map.json").read_text())
+    assert facts["nothing"]["pixels"] == 400
+    assert sum(row["pixels"] for row in facts["classes"]) == 800
+    features = json.loads((tmp_path / "out/map.geojson").read_text())["features"]
+    assert sum(feature["properties"]["area"] for feature in features) == 800
+    assert min(y for f in features for ring in f["geometry"]["coordinates"] for _, y in ring) == 10
+
+
+def test_bands_and_values_are_chosen_and_are_settings(run_predict, rasterio, tmp_path, toy):
+    bands = np.random.default_rng(0).integers(0, 3000, (6, 30, 40)).astype(np.uint16)
+    profile = {"driver": "GTiff", "height": 30, "width": 40, "count": 6, "dtype": "uint16"}
+    place = rasterio.transform.from_origin(0, 0, 1, 1)
+    with rasterio.open(tmp_path / "map.tif", "w", transform=place, **profile) as file:
+        file.write(bands)
+    status, _, err = run_predict(tmp_path / "map.tif", "--format", "labels")
+    assert (status, "has 6 bands; say which" in err) == (1, True)
+    chosen = ("--bands", "4,3,2", "--value-range", "0,3000", "--format", "labels")
+    assert run_predict(tmp_path / "map.tif", *chosen, output=tmp_path / "rgb")[0] == 0
+    image = np.round(bands[[3, 2, 1]] * (255 / 3000)).astype(np.uint8).transpose(1, 2, 0)
+    expected = toy.predict(image, ["cat", "dog", "grass"]).labels.numpy()
+    assert np.mean(load_label_png(tmp_path / "rgb/map_labels.png") == expected) > 0.99
+    assert run_predict(tmp_path / "map.tif", *chosen, output=tmp_path / "rgb")[1].count("1 were done before") == 1
+    status, _, err = run_predict(tmp_path / "map.tif", *chosen[:2], "--format", "labels", output=tmp_path / "rgb")
+    assert (status, "value_range is null now and was [0.0, 3000.0]" in err) == (3, True)
+    assert run_predict(tmp_path / "map.tif", *chosen[:2], "--value-range", "file", output=tmp_path / "file")[0] == 0
+    for wrong in (("--bands", "0,1,2"), ("--bands", "a"), ("--value-range", "3,3"), ("--value-range", "all")):
+        assert run_predict(tmp_path / "map.tif", *wrong)[0] == 2
+
+
+def read(rasterio, path):
+    with rasterio.open(path) as file:
+        return file.read(1)

@@ -12,13 +12,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import err_seg
 from err_seg.commands import models
 from err_seg.data import ImageReadError
 from err_seg.evaluation import load_label_png
 from err_seg.jobs import OutputError, input_digest, inputs, open_output
+from err_seg.jobs import manifest as manifest_module
 from err_seg.jobs.input_digest import FileContent
+from err_seg.jobs.manifest import is_readable_result
 from err_seg.utils.files import file_sha256
 from err_seg.utils.fingerprint import RESULT_FORMAT, file_digest
 from tests.helpers.predicting import files, save
@@ -320,9 +323,9 @@ def test_a_image_that_changes_while_it_is_read_is_a_problem(run_predict, tmp_pat
     def change(path):
         if path == image:
             save(image, size=(41, 30))
-        return err_seg.data.read_image(path)
+        return err_seg.data.read_masked_image(path)
 
-    monkeypatch.setattr(inputs, "read_image", change)
+    monkeypatch.setattr(inputs, "read_masked_image", lambda path, **options: change(path))
     status, out, err = run_predict(image, other)
     assert (status, "a.png: changed while it was read" in err, "1 done" in out) == (1, True, True)
 
@@ -370,3 +373,67 @@ def test_kills_at_any_moment_cost_nothing_but_time(toy_weights, tmp_path):
     assert files(tmp_path / "killed") == results
     for name in results:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["overlay", "labels", "json", "rle", "polygons", "kept", "masks"])
+@pytest.mark.parametrize("content", ["a half", "zeros", "text", "nothing"])
+def test_a_result_that_was_overwritten_is_made_again(run_predict, tmp_path, kind, content):
+    """It was kept as done, since it was there."""
+    for seed in range(2):
+        save(tmp_path / f"in/{seed}.png", seed=seed)
+    assert run_predict(tmp_path / "in", "--format", kind)[0] == 0
+    for name in (name for name in files(tmp_path / "out") if name.startswith("1")):
+        path = tmp_path / "out" / name
+        written = path.read_bytes()
+        rubbish = {"a half": written[: len(written) // 2], "zeros": bytes(len(written)), "text": b"rubbish"}
+        path.write_bytes(rubbish.get(content, b""))
+        assert "1 done, 1 were done before, 0 failed" in run_predict(tmp_path / "in", "--format", kind)[1], name
+        assert path.read_bytes() == written
+        assert "0 done, 2 were done before, 0 failed" in run_predict(tmp_path / "in", "--format", kind)[1]
+
+
+def test_a_result_that_somebody_edited_stays(run_predict, tmp_path):
+    image = save(tmp_path / "a.png")
+    assert run_predict(image, "--format", "labels,json")[0] == 0
+    with Image.open(tmp_path / "out/a_labels.png") as labels:
+        labels.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "out/a_labels.png")
+    edited = (tmp_path / "out/a_labels.png").read_bytes()
+    assert "0 done, 1 were done before" in run_predict(image, "--format", "labels,json")[1]
+    assert (tmp_path / "out/a_labels.png").read_bytes() == edited
+
+
+def test_a_moved_folder_of_results_and_one_of_an_earlier_version_go_on(run_predict, tmp_path, monkeypatch):
+    """Results are read then, once; after that their times are known."""
+    read = []
+    monkeypatch.setattr(
+        manifest_module, "is_readable_result", lambda file, check=is_readable_result: read.append(file) or check(file)
+    )
+    image = save(tmp_path / "a.png")
+    assert run_predict(image, "--format", "labels,json")[0] == 0
+    assert "0 done, 1 were" in run_predict(image, "--format", "labels,json")[1]
+    assert read == []
+    shutil.copytree(tmp_path / "out", tmp_path / "copy", copy_function=shutil.copyfile)
+    for _ in range(2):
+        assert "0 done, 1 were" in run_predict(image, "--format", "labels,json", output=tmp_path / "copy")[1]
+        assert [file.name for file in read] == ["a_labels.png", "a.json"]
+    manifest = tmp_path / "out/manifest.jsonl"
+    settings, line, *_ = map(json.loads, manifest.read_text().splitlines())
+    assert line.pop("files").keys() == {"a_labels.png", "a.json"}
+    manifest.write_text(f"{json.dumps(settings)}\n{json.dumps(line)}\n")
+    assert "0 done, 1 were" in run_predict(image, "--format", "labels,json")[1]
+    (tmp_path / "out/a.json").write_text("rubbish")
+    assert "1 done, 0 were" in run_predict(image, "--format", "labels,json")[1]
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"\x00\xff\n", b"[]\n", b'{"err_seg_results": 1, "settings": []}\n', b"[" * 99_999]
+)
+def test_a_manifest_that_was_overwritten_counts_for_nothing(run_predict, tmp_path, rubbish):
+    image = save(tmp_path / "a.png")
+    assert run_predict(image)[0] == 0
+    manifest = tmp_path / "out/manifest.jsonl"
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    manifest.write_bytes(rubbish)
+    assert "1 done, 0 were" in run_predict(image)[1]
+    manifest.write_bytes(lines[0] + rubbish + b"\n" + lines[1])
+    assert "0 done, 1 were" in run_predict(image)[1]
