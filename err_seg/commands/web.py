@@ -38,6 +38,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="ORIGIN",
         help="a site whose pages may show this one in a frame, such as https://huggingface.co; several times: several",
     )
+    help = "a further name of this server, such as that of a proxy in front of it; several times: several"
+    parser.add_argument("--allowed-host", type=str.lower, action="append", default=[], metavar="NAME", help=help)
     add_model_options(parser)
     return parser.parse_args(argv)
 
@@ -83,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.samples:
             found, _ = collect_sources([arguments.samples])
             samples = [source.path for source in found if source.path]
-        app = create_app(model, arguments.classes or words, folder, samples, arguments.framed_by)
+        sites = arguments.framed_by, arguments.allowed_host
+        app = create_app(model, arguments.classes or words, folder, samples, *sites)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the folder with the uploads goes
         print(f"open http://{arguments.host}:{arguments.port}", flush=True)
         serve(app, arguments.host, arguments.port)

@@ -7,6 +7,7 @@ never colours, never rescaled.
 import errno
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,11 @@ _UPRIGHT = {
 """How an image is turned upright, by its EXIF orientation."""
 # Pillow stretches shallow grey to 0..255, which is right for an image and wrong for class indices.
 _GREY_STEP = {"L;2": 85, "L;4": 17}
+
+MOST_SCANS = 100
+"""Of a progressive JPEG. Usual ones have about ten; each takes as long as the decoding of a whole image."""
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+_SCAN, _END = b"\xda", b"\xd9"
 
 LONGEST_NAME = 500
 """Of a longer name errors show the beginning."""
@@ -150,7 +156,20 @@ def _naming(name: str) -> Iterator[None]:
 def _opened(content: bytes, name: str) -> Image.Image:
     if not content:
         raise ImageReadError(f"{name}: is empty (0 bytes); fetch or write it again")
-    return Image.open(io.BytesIO(content))
+    image = Image.open(io.BytesIO(content))
+    if image.format in ("JPEG", "MPO") and (scans := _count_scans(content)) > MOST_SCANS:
+        raise ImageReadError(f"{name}: is a JPEG of {scans} scans; up to {MOST_SCANS} are read: save the image again")
+    return image
+
+
+def _count_scans(jpeg: bytes) -> int:
+    """Count the scans of a JPEG's first image, from marker to marker as decoders do; 0 if there are few."""
+    scans = position = 0
+    if jpeg.count(b"\xff" + _SCAN) > MOST_SCANS:  # which is fast
+        while (marker := _MARKER.search(jpeg, position)) and marker[1] != _END:
+            scans += marker[1] == _SCAN
+            position = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
+    return scans
 
 
 def _complaint(name: str, error: Exception) -> str:

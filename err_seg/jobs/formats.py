@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from err_seg.prediction.kept_classes import kept_figure
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.files import write_json
 from err_seg.utils.images import save_image
-from err_seg.visualization.overlay import overlay
+from err_seg.visualization.overlay import OPACITY, overlay
 from err_seg.visualization.regions import Region, coco_dataset, find_regions, to_geojson
 from err_seg.visualization.text import first_synonym
 
@@ -42,6 +42,7 @@ class Result:
         attention: what ESCF attends to, where it was recorded.
         point: (x, y), the pixel that the attention is shown for; ``None`` is the middle.
         region_names: whether the overlay has names on its regions.
+        opacity: of the overlay's colours, in 0..1.
         weights: where the model's were read from, ``None`` if not known.
     """
 
@@ -54,6 +55,7 @@ class Result:
     attention: Attention | None = None
     point: tuple[int, int] | None = None
     region_names: bool = False
+    opacity: float = OPACITY
     weights: Mapping[str, Any] | None = None
 
     @cached_property
@@ -94,9 +96,14 @@ class Result:
         ]
         return sorted(rows, key=lambda row: (-row["pixels"], row["label"]))
 
+    def resized(self, size: tuple[int, int]) -> "Result":
+        """Return this result at another size (H, W)."""
+        image = np.asarray(Image.fromarray(self.image).resize(size[::-1]))
+        return replace(self, image=image, segmentation=self.segmentation.resized(size))
+
     def overlay(self, **options: Any) -> Image.Image:
         """Draw the labels over the image; ``options`` are those of :func:`~err_seg.visualization.overlay.overlay`."""
-        return overlay(self.image, self.labels, self.label_set.classes, **options)
+        return overlay(self.image, self.labels, self.label_set.classes, opacity=self.opacity, **options)
 
 
 def _overlay(result: Result, path: Path) -> None:

@@ -9,8 +9,10 @@ import torch
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.text.prompts import Vocabulary, VocabularyError, check_vocabulary
 from err_seg.text.vocabularies import VocabularySource, expand_names, plain_names
+from err_seg.visualization.colors import spread_colors
 
 UNLABELED = -1
+FEW = 12  # so many classes have colours far apart; of more, many would be no farther from each other than they are
 
 
 class LabelSetError(ValueError):
@@ -66,7 +68,7 @@ def split_names(text: str) -> Vocabulary:
 
 
 def parse_label_set(classes: VocabularySource, background: Iterable[str] = ()) -> LabelSet:
-    """Combine classes and the values of ``--background``.
+    """Combine classes and the values of ``--background``; up to a dozen classes get colours that are far apart.
 
     Args:
         classes: class names, or what stands for them, see :func:`err_seg.data.read_vocabulary`; names that are also
@@ -95,4 +97,4 @@ def parse_label_set(classes: VocabularySource, background: Iterable[str] = ()) -
         raise LabelSetError(str(error)) from error
     if not inside:
         raise LabelSetError("no class names besides the background; name at least one class to look for")
-    return LabelSet(inside, outside, threshold)
+    return LabelSet(spread_colors(inside, inside) if len(inside) <= FEW else inside, outside, threshold)

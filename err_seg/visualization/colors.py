@@ -30,6 +30,8 @@ _KEPT_APART = 1000
 _NEAR = 0.06
 """A base colour that is nearer (in OKLab) to one that a vocabulary gives is not used beside it."""
 
+_FAR = 0.25  # which only some of the base colours can be from each other
+
 
 def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
     """Choose a colour for every class.
@@ -56,6 +58,23 @@ def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
     """
     own = tuple(names.colors.items()) if isinstance(names, Vocabulary) else ()
     return _class_colors(tuple(map(name_key, names)), own)
+
+
+def spread_colors(names: Sequence[str], shown: Sequence[str]) -> Vocabulary:
+    """Give names that are shown together base colours far apart: each its own, or the most similar one that is far.
+
+    Args:
+        names: all class names; colours that a :class:`~err_seg.text.vocabulary.Vocabulary` gives stay.
+        shown: some of these, the most important first.
+    """
+    colors, base = dict(Vocabulary(names).colors), oklab(BASE_COLORS)
+    for key in [key for key in dict.fromkeys(map(name_key, shown)) if key not in colors][: len(base)]:
+        taken = oklab(np.array([*colors.values()], dtype=np.uint8).reshape(-1, 3))
+        nearest = np.linalg.norm(base[:, None] - taken, axis=2).min(axis=1, initial=np.inf)
+        unlike = np.linalg.norm(base - base[_base_slot(key)], axis=1)
+        red, green, blue = BASE_COLORS[np.where(nearest >= min(_FAR, nearest.max()), unlike, np.inf).argmin()].tolist()
+        colors[key] = red, green, blue
+    return Vocabulary(names, colors)
 
 
 @lru_cache(maxsize=8)

@@ -36,6 +36,7 @@ def overlay(
     legend: bool = True,
     unlabeled_name: str | None = None,
     names: bool = False,
+    opacity: float = OPACITY,
 ) -> Image.Image:
     """Lay labels over an image.
 
@@ -46,6 +47,7 @@ def overlay(
         legend: add a legend below, largest area first, no taller than the image.
         unlabeled_name: the legend's entry for unpainted pixels; ``None`` leaves them out of it.
         names: also write the names on the regions.
+        opacity: of the colours, in 0..1.
 
     Returns:
         An RGB image, W wide and H high, plus the legend.
@@ -59,7 +61,7 @@ def overlay(
     painted = (labels >= 0) & (labels < len(vocabulary))
     photograph = Image.fromarray(image)
     paint = Image.fromarray(colors[np.where(painted, labels, 0)])
-    drawn = Image.composite(Image.blend(photograph, paint, OPACITY), photograph, Image.fromarray(painted))
+    drawn = Image.composite(Image.blend(photograph, paint, opacity), photograph, Image.fromarray(painted))
     _draw_contours(drawn, labels)
     if names:
         write_names(drawn, labels, vocabulary)

@@ -1,7 +1,7 @@
 """From an upload and the page's settings to what the page shows: images, tables and files."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 import gradio as gr
 import numpy as np
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from err_seg.data import ImageReadError, read_image
+from err_seg.data import ImageReadError
 from err_seg.jobs.formats import UNLABELED_NAME, Result, kept_by_score
 from err_seg.jobs.label_set import UNLABELED, LabelSetError, parse_label_set, split_names
 from err_seg.prediction.model import ERRSeg
-from err_seg.prediction.segmentation import ROOM_FOR_NAMES, Segmentation
-from err_seg.visualization.colors import class_colors, hex_color
-from err_seg.visualization.grid import fitting_size
+from err_seg.prediction.segmentation import Segmentation
+from err_seg.visualization.colors import class_colors, hex_color, spread_colors
 from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR, area_shares
 from err_seg.visualization.text import first_synonym
-from err_seg.web.downloads import Downloads, FileKind, StoredResult
+from err_seg.web.downloads import PERCENT, Downloads, FileKind, read_upload, shown_size
 
 # Pillow reads many more, some of them, such as EPS, by programs that are not safe with files of strangers
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 40_000_000
 MAX_CLASSES = 1000
-SHOWN_SIDE = 1400
+LABELLING_SECONDS = 120
 FILE_NAMES: dict[FileKind, str] = {"labels": "labels (PNG)", "overlay": "overlay (PNG)", "coco": "regions (COCO JSON)"}
 Rows = list[list[str]]
 
@@ -73,7 +73,7 @@ def label_upload(
 
     Raises:
         ImageReadError: no image, a damaged one, or one of too many pixels.
-        LabelSetError, VocabularyError: class names that cannot be used.
+        LabelSetError, VocabularyError: class names that cannot be used, or that take too long.
     """
     if path is None:
         raise ImageReadError("Choose an image first.")
@@ -83,24 +83,28 @@ def label_upload(
         raise LabelSetError(f"{num_names} classes; this page takes up to {MAX_CLASSES}")
     check_image(path)
     start = time.perf_counter()
-    image = read_image(path)
-    whole = model.predict([image], label_set.vocabulary, num_kept=int(num_kept))[0]
+    image = read_upload(path)
+    with register_module_forward_pre_hook(deadline(LABELLING_SECONDS)):  # one image is labelled at a time
+        whole = model.predict([image], label_set.vocabulary, num_kept=int(num_kept))[0]
     seconds = time.perf_counter() - start
     note = f"{seconds:.2f} s on {model.device.type}; {len(whole.kept)} of {num_names} classes kept."
 
     whole = replace(whole, source=None).cpu()  # nothing of the image's own size stays in memory
-    height, width = shown_size(whole.size)
-    plain = Image.fromarray(image).resize((width, height))
-    shown = Result(
+    result = Result(
         name=path.stem,
         source=path.name,
-        image=np.asarray(plain),
-        segmentation=whole.resized((height, width)),
+        image=image,
+        segmentation=whole,
         label_set=label_set,
+        region_names=region_names,
     )
+    size = shown_size(whole.size)
+    classes = spread_colors(classes, [row["name"] for row in result.resized(size).table])
+    result = replace(result, label_set=replace(label_set, classes=classes))
+    shown, key = result.resized(size), downloads.keep(result, path)
+    plain = Image.fromarray(shown.image)
     masks, color_map = annotations(shown.labels, classes)
-    key = downloads.keep(StoredResult(path, whole, label_set, region_names))
-    links = (f'<a download href="results/{key}/{kind}">{name}</a>' for kind, name in FILE_NAMES.items())
+    links = (f'<a download href="results/{key}/{kind}/{PERCENT}">{name}</a>' for kind, name in FILE_NAMES.items())
     return Answer(
         note,
         (plain, shown.overlay(legend=False, names=region_names)),
@@ -109,6 +113,17 @@ def label_upload(
         kept_rows(whole),
         f"Download at the image's own size: {' '.join(links)}",
     )
+
+
+def deadline(seconds: float) -> Callable[..., None]:
+    """Return a hook that ends a network at the first layer after so many seconds, with an error."""
+    end = time.monotonic() + seconds
+
+    def check(*_: Any) -> None:
+        if time.monotonic() > end:
+            raise LabelSetError(f"labelling was stopped after {seconds} s; give fewer or shorter class names")
+
+    return check
 
 
 def check_image(path: Path) -> None:
@@ -128,12 +143,6 @@ def check_image(path: Path) -> None:
         raise ImageReadError(
             f"{path}: has {width}×{height} pixels; this page takes up to {MAX_PIXELS // 10**6} million"
         )
-
-
-def shown_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size (H, W) at which an image is shown: large enough for names, and no larger than needed."""
-    longer = max(size)
-    return fitting_size(size, min(SHOWN_SIDE, longer) * max(1, -(-ROOM_FOR_NAMES // longer)))
 
 
 def annotations(labels: np.ndarray, classes: Sequence[str]) -> tuple[list[tuple[np.ndarray, str]], dict[str, str]]:

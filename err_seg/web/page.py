@@ -13,7 +13,8 @@ from err_seg.jobs.label_set import LabelSetError
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import VocabularyError
 from err_seg.text.vocabularies import vocabularies
-from err_seg.web.downloads import Downloads
+from err_seg.web.browser import CHOOSE, KEEP, REDRAW, RESTORE, RESULT, SAMPLES, SHOW
+from err_seg.web.downloads import PERCENT, Downloads
 from err_seg.web.drawing_widget import drawing_widget
 from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, UploadedImage
 from err_seg.web.labelling import Answer, label_upload
@@ -48,15 +49,16 @@ def build_page(
                 upload = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Image", height=300)
                 upload.preprocess = uploaded_path
                 if samples:
-                    gr.Examples([[str(path)] for path in samples], [upload], label="Samples", cache_examples=False)
+                    paths = [[str(path)] for path in samples]
+                    gr.Examples(paths, [upload], label="Samples", cache_examples=False, elem_id=SAMPLES)
                 with gr.Accordion("Draw an image", open=False):
                     drawing_widget(upload)
                 names = class_names(classes)
                 button = gr.Button("Label the image", variant="primary")
                 with gr.Accordion("Settings", open=False):
                     inputs = [upload, names, *settings(model.num_kept or MOST_KEPT)]
-            with gr.Column(scale=3, min_width=320):
-                outputs = results()
+            with gr.Column(scale=3, min_width=320, elem_id=RESULT):
+                strength, *outputs = results()
 
         def label_image(path: str | None, *values: Any) -> Answer:
             try:
@@ -66,7 +68,16 @@ def build_page(
                 hint = HINT if isinstance(error, VocabularyError) else ""
                 return Answer(f'<p role="alert">⚠ {escape(message)}</p>{hint}')
 
-        button.click(label_image, inputs, outputs, concurrency_limit=1, api_name=LABEL)
+        note, pair, *_, links = outputs
+        answered = button.click(
+            label_image, inputs, outputs, js=SHOW, show_progress_on=note, concurrency_limit=1, api_name=LABEL
+        )
+        parts, again = [*inputs, strength, *outputs], {"trigger_mode": "always_last", "api_visibility": "private"}
+        redraw = {"fn": None, "inputs": [pair, links, strength], "outputs": [pair, links], "js": REDRAW, **again}
+        answered.then(**redraw).then(None, js=SHOW, api_visibility="private")
+        strength.change(**redraw)
+        gr.on([part.change for part in parts], None, parts, None, js=KEEP, **again)
+        page.load(None, parts, parts, js=RESTORE, api_visibility="private")
     return page.queue(max_size=WAITING, default_concurrency_limit=1)
 
 
@@ -81,7 +92,7 @@ def class_names(classes: str) -> gr.Textbox:
         label="Vocabularies",
         info="choose one in the place of these names",
     )
-    known.input(None, known, [names, known], js="name => [name, null]", api_visibility="private")
+    known.input(None, [known, names], [names, known], js=CHOOSE, api_visibility="private")
     return names
 
 
@@ -95,16 +106,17 @@ def settings(num_kept: int) -> list[gr.components.Component]:
 
 
 def results() -> list[gr.components.Component]:
-    """Lay out what :class:`~err_seg.web.labelling.Answer` fills."""
-    note = gr.HTML()
+    """Lay out a slider for the overlay, and what :class:`~err_seg.web.labelling.Answer` fills."""
+    note = gr.HTML("The labels will appear here.")
     with gr.Tab("Image and labels"):
         pair = gr.ImageSlider(label="Move the line", interactive=False, buttons=["fullscreen"], slider_position=25)
     with gr.Tab("Class by class"):
         parts = gr.AnnotatedImage(label="Point at a class to see it alone", buttons=["fullscreen"])
+    strength = gr.Slider(0, 100, PERCENT, step=5, label="Strength of the colours (%)")
     links = gr.HTML()
     areas = gr.Dataframe(headers=["class", "share", "prob."], label="Areas and mean probabilities", interactive=False)
     kept = gr.Dataframe(headers=["class", "CRM score"], label="Kept classes", interactive=False)
-    return [note, pair, parts, areas, kept, links]
+    return [strength, note, pair, parts, areas, kept, links]
 
 
 def event_kinds(page: gr.Blocks, num_samples: int) -> dict[str, Kind]:

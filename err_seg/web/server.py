@@ -1,24 +1,51 @@
 """The server of the page: only for this machine by default, and without contacting other servers."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import uvicorn
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Response, UploadFile
 from fastapi.responses import FileResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from err_seg.data import ImageReadError
 from err_seg.prediction.model import ERRSeg
-from err_seg.web.downloads import Downloads, FileKind
+from err_seg.web.browser import STYLE
+from err_seg.web.downloads import PERCENT, PROCESSES, Downloads, FileKind
 from err_seg.web.guard import MAX_UPLOAD, PROGRESS, UPLOAD, Guard
 from err_seg.web.page import WAITING, build_page, event_kinds
 from err_seg.web.uploads import NoSuchUpload, Uploads, media_type
 
 LEAST_FREE = 500 * 2**20  # bytes of the disk that uploads leave free
+PATIENCE = 20  # seconds for the head of a request, and for reading a part of an answer
+
+
+class Connection(H11Protocol):
+    """A connection, which ends when its client neither completes a request nor reads an answer."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin to watch the connection."""
+        super().connection_made(transport)
+        self.watch()
+
+    def watch(self, before: object = None) -> None:
+        """Look what is waited for, and end the connection if it is the same as before."""
+        unread = self.transport.get_write_buffer_size()
+        now, is_idle = (self.cycle, unread), self.cycle is None or self.cycle.response_complete
+        if now == before and (unread or is_idle):
+            self.transport.abort()
+        elif self in self.connections:
+            self.loop.call_later(PATIENCE, self.watch, now)
+
+
+SERVING: dict[str, Any] = {"log_level": "warning", "http": Connection, "ws": "none", "limit_concurrency": 200}
 
 
 def create_app(
@@ -27,6 +54,7 @@ def create_app(
     folder: str | Path,
     samples: Sequence[str | Path] = (),
     framed_by: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
 ) -> FastAPI:
     """Make the web application.
 
@@ -38,7 +66,9 @@ def create_app(
             everything in it can be downloaded. ``GRADIO_TEMP_DIR`` is set to it, so that Gradio uses it.
         samples: images to try.
         framed_by: origins, such as https://huggingface.co, whose pages may show this one in a frame.
+        allowed_hosts: names under which browsers may reach the server, besides localhost and its addresses.
     """
+    PROCESSES.Pool(1).terminate()  # the first is slow
     uploads = Uploads(folder)
     downloads, one_at_a_time = Downloads(uploads, model.source), CapacityLimiter(1)
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
@@ -46,12 +76,16 @@ def create_app(
     for sample in map(Path, samples):
         with sample.open("rb") as content:
             copies.append(uploads.store(sample.name, content))
+
+    def check_disk() -> None:
+        if shutil.disk_usage(uploads.folder).free < LEAST_FREE:
+            raise HTTPException(HTTPStatus.INSUFFICIENT_STORAGE, "The server's disk is full; try again in an hour.")
+
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.post(UPLOAD)
     def upload(files: UploadFile) -> list[str]:
-        if shutil.disk_usage(uploads.folder).free < LEAST_FREE:
-            raise HTTPException(HTTPStatus.INSUFFICIENT_STORAGE, "The server's disk is full; try again in an hour.")
+        check_disk()
         path = uploads.store(files.filename or "", files.file)
         page.upload_file_set.add(str(path))  # from which Gradio removes old ones
         return [str(path)]
@@ -75,24 +109,27 @@ def create_app(
         )
 
     @app.api_route("/results/{key}/{kind}", methods=["GET", "HEAD"])
-    async def result(key: str, kind: FileKind) -> FileResponse:
+    @app.api_route("/results/{key}/{kind}/{percent}", methods=["GET", "HEAD"])
+    async def result(key: str, kind: FileKind, percent: int = PERCENT) -> FileResponse:
+        check_disk()
         if one_at_a_time.statistics().tasks_waiting >= WAITING:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "Many files are asked for; try again in a minute.")
         try:
-            path = await to_thread.run_sync(downloads.write, key, kind, limiter=one_at_a_time)
-        except NoSuchUpload as error:
+            path = await to_thread.run_sync(downloads.write, key, kind, percent, limiter=one_at_a_time)
+        except (NoSuchUpload, ImageReadError) as error:
             raise HTTPException(HTTPStatus.FORBIDDEN, "The result is gone; label the image again.") from error
         page.upload_file_set.add(str(path))
         return FileResponse(path, filename=path.name)
 
     page = build_page(model, classes, uploads, downloads, copies)
     gr.mount_gradio_app(
-        app, page, path="/", show_error=False, max_file_size=MAX_UPLOAD, footer_links=[], ssr_mode=False
+        app, page, path="/", css=STYLE, show_error=False, max_file_size=MAX_UPLOAD, footer_links=[], ssr_mode=False
     )
-    app.add_middleware(Guard, uploads=uploads, kinds=event_kinds(page, len(copies)), framed_by=framed_by)
+    kinds = event_kinds(page, len(copies))
+    app.add_middleware(Guard, uploads=uploads, kinds=kinds, framed_by=framed_by, hosts=allowed_hosts)
     return app
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:
     """Serve until interrupted."""
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    uvicorn.run(app, host=host, port=port, **SERVING)

@@ -64,7 +64,9 @@ def free_port():
 def serving(app):
     """Serve an application in a ``with`` block."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    from err_seg.web.server import SERVING  # which needs Gradio
+
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, **SERVING))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

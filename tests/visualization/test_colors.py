@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from err_seg.visualization.colors import BASE_COLORS, class_colors, oklab
+from err_seg.text.prompts import Vocabulary
+from err_seg.visualization.colors import BASE_COLORS, class_colors, oklab, spread_colors
 
 words = st.text("abcdefgh", min_size=1, max_size=4)
 
@@ -52,6 +53,27 @@ def test_colours_are_the_same_everywhere():
     colors = class_colors(["sky", "grass", "water", "earth", "person"])
     assert colors.tolist() == class_colors([" Sky", "GRASS", "water ", "earth", "person"]).tolist()
     assert colors.tobytes().hex(" ", 3) == "78ffff 69ff96 0000ff b47800 ffa596"
+
+
+@settings(deadline=None)
+@given(st.lists(words, min_size=1, max_size=30, unique=True))
+def test_colours_of_names_that_are_shown_together_are_far_apart(shown):
+    names = [f"other {index}" for index in range(40)] + shown
+    colors = class_colors(spread_colors(names, shown))
+    least = {1: 0.25, 2: 0.25, 3: 0.25, 4: 0.23, 5: 0.2, 6: 0.17, 7: 0.17, 8: 0.16}.get(len(shown), 0.13)
+    assert nearest_distance(colors[40:][:24]) > least
+    assert tuple(colors[40]) == tuple(class_colors(shown[:1])[0]), "the first has its own"
+    assert len(np.unique(colors, axis=0)) == len(names)
+    np.testing.assert_array_equal(colors, class_colors(spread_colors(names, shown)))
+
+
+def test_given_colours_stay_beside_those_that_are_chosen():
+    names = Vocabulary(["cat", "dog", "cow"], {"dog": (0, 0, 255)})
+    spread = spread_colors(names, ["Dog", "cat"])
+    assert spread == names
+    assert tuple(class_colors(spread)[1]) == (0, 0, 255)
+    assert spread.colors.keys() == {"dog", "cat"}
+    assert nearest_distance(class_colors(spread)[:2]) > 0.25
 
 
 def test_equal_names_share_a_colour_and_do_not_take_others():

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import socket
+import time
+from contextlib import suppress
 
 import pytest
 from PIL import Image
@@ -166,7 +168,7 @@ def test_no_other_route_of_gradio_is_reached(model, folder):
 
 
 BAD_FIELDS = [
-    *((0, value) for value in (None, 5, True, "text", [], {}, {"path": None}, {"path": 5}, {"path": ["x"]})),
+    *((0, value) for value in (5, True, "text", [], {}, {"path": None}, {"path": 5}, {"path": ["x"]})),
     *((0, {"url": value, "meta": META}) for value in ("http://127.0.0.1:1/x.png", "file:///etc/passwd")),
     *((place, value) for place in (1, 2) for value in (None, 5, True, [], {}, ["cat"])),
     *((3, value) for value in (None, "0", True, [], -0.1, 1.1, 1e308, 10**400)),
@@ -190,7 +192,7 @@ def test_wrong_fields_are_told(site, photo, capfd):
             site.post(JOIN, {"data": data, "fn_index": LABEL_EVENT, "session_hash": "me"}),
         ):
             assert answer.status == 422, (place, value, answer)
-            assert value is None or f"data.{place}" in json.loads(answer.body)["detail"]
+            assert f"data.{place}" in json.loads(answer.body)["detail"]
     for body in BAD_BODIES:
         for target in (CALL, JOIN, RUN):
             assert site.post(target, body).status == 422, (target, body[:40])
@@ -210,6 +212,136 @@ def test_wrong_fields_are_told(site, photo, capfd):
         assert b"Not Found" in site.ask("GET", target).body
     assert site.post(CALL, {"data": [image(path), "cat\0, dog", "\0", 0, 2, True]}).status == 200
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_no_image_is_told_where_the_result_appears(site):
+    """A refused request puts a red badge over every part of the page."""
+    event = json.loads(site.post(CALL, {"data": [None, *FIELDS]}).body)["event_id"]
+    assert wait_for_answer(site, event)[0] == '<p role="alert">⚠ Choose an image first.</p>'
+
+
+OTHER_SITES = [
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"origin": "http://127.0.0.1:1"},  # another program of this machine
+    {"origin": "http://127.0.0.1.evil.example"},
+    {"sec_fetch_site": "cross-site"},
+    {"sec_fetch_site": "same-site", "sec_fetch_mode": "cors"},
+    {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "origin": "https://evil.example"},
+]
+
+
+@pytest.mark.parametrize("headers", OTHER_SITES)
+def test_other_sites_can_not_send_requests(site, folder, photo, headers):
+    path, before = site.upload(photo), {*folder.rglob("*")}
+    own = {"origin": f"http://127.0.0.1:{site.port}", "sec_fetch_site": "same-origin", "sec_fetch_mode": "cors"}
+    form = {"content_type": "multipart/form-data; boundary=x"}
+    upload = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\na\r\n--x--\r\n'
+    event = json.dumps({"data": [image(path), *FIELDS]}).encode()
+    for method, target, body, more in [
+        ("POST", UPLOAD, upload, form),
+        ("POST", CALL, event, {"content_type": "application/json"}),
+        ("GET", f"/gradio_api/file={path}", None, {}),
+    ]:
+        refused = site.ask(method, target, body, **more, **headers)
+        assert refused.status == 403, target
+        assert "comes from another site; behind a proxy" in refused.body.decode()
+        assert {*folder.rglob("*")} == before
+        assert site.ask(method, target, body, **more, **own).status == 200, target
+        before = {*folder.rglob("*")}
+
+
+def test_links_from_other_sites_open_the_page(site):
+    link = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    assert site.ask("GET", "/", **link).status == 200
+    assert site.ask("POST", CALL, b"{}", **link).status == 403
+
+
+def test_names_of_the_server(model, folder):
+    """Any site can give its name this machine's address; addresses and localhost are not names that it can take."""
+    with serving(create_app(model, "cat, dog", folder, allowed_hosts=["my.site"])) as site:
+        for host in (
+            "localhost",
+            "LOCALHOST:80",
+            "127.0.0.1:7860",
+            "192.168.0.2",
+            "[::1]:7860",
+            "my.site",
+            "My.Site:443",
+        ):
+            assert site.ask("GET", "/", host=host).status == 200, host
+        for host in (
+            "evil.example",
+            "evil.example:7860",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "",
+            "a@b",
+        ):
+            assert site.ask("GET", "/", host=host).status == 421, host
+        refused = site.ask("GET", "/", host="evil.example:80").body.decode()
+        assert "Host: unknown name 'evil.example'; " in refused
+        assert "start it with --allowed-host evil.example" in refused
+        proxied = {"host": f"127.0.0.1:{site.port}", "sec_fetch_site": "same-origin"}
+        assert site.ask("POST", CALL, b"{}", origin="https://my.site", **proxied).status == 422, "it has gone through"
+        assert site.ask("POST", CALL, b"{}", origin="https://my.site.evil.example", **proxied).status == 403
+
+
+def closed_after(site, request, most=10):
+    """Send the beginning of a request and wait for its end; return the answer and the seconds that it took."""
+    with socket.create_connection(("127.0.0.1", site.port), timeout=most) as client:
+        client.sendall(request)
+        began, answer = time.monotonic(), b""
+        while part := client.recv(2**16):
+            answer += part
+        return answer, time.monotonic() - began
+
+
+HEAD = b"Host: localhost\r\nContent-Type: application/json\r\n"
+HALF_BODY = b"POST " + CALL.encode() + b" HTTP/1.1\r\n" + HEAD + b"Content-Length: 1000\r\n\r\n{"
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", b"GET / HTTP/1.1\r\n" + HEAD])
+def test_half_heads_have_a_deadline(site, begun, monkeypatch):
+    monkeypatch.setattr("err_seg.web.server.PATIENCE", 0.5)
+    whole = b"GET /robots.txt HTTP/1.1\r\n" + HEAD + b"\r\n"
+    assert closed_after(site, begun)[1] < 3
+    answer, seconds = closed_after(site, whole + begun)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert seconds < 3
+
+
+def test_half_bodies_have_a_deadline_and_a_total(site, photo, monkeypatch):
+    monkeypatch.setattr("err_seg.web.guard.BODY_SECONDS", 1)
+    answer, seconds = closed_after(site, HALF_BODY)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"the request took more than 1 s" in answer
+    assert seconds < 9, "it is kept for another request for 5 s"
+    monkeypatch.setattr("err_seg.web.guard.MAX_HELD", 1500)
+    half = HALF_BODY.replace(b"1000", b"100000") + b" " * 1000
+    with socket.create_connection(("127.0.0.1", site.port)) as first:
+        first.sendall(half)
+        time.sleep(0.3)
+        assert b"many uploads; try again" in closed_after(site, half)[0]
+    monkeypatch.undo()
+    assert site.upload(photo), "what was read has been forgotten"
+
+
+def test_who_reads_no_answer_is_left(site, folder, monkeypatch):
+    (folder / "large.png").write_bytes(bytes(2**24))
+    monkeypatch.setattr("err_seg.web.server.PATIENCE", 0.5)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**12)
+        client.connect(("127.0.0.1", site.port))
+        client.settimeout(10)
+        client.sendall(f"GET /gradio_api/file={folder}/large.png HTTP/1.1\r\n".encode() + HEAD + b"\r\n")
+        time.sleep(3)
+        got = b""
+        with suppress(ConnectionResetError):
+            while part := client.recv(2**16):
+                got += part
+    assert got.startswith(b"HTTP/1.1 200")
+    assert len(got) < 2**23, "nothing comes after a while"
 
 
 def test_wrong_uploads_are_told(site, tmp_path, capfd):

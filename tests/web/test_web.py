@@ -19,11 +19,12 @@ from err_seg.data import ImageReadError
 from err_seg.jobs import UNLABELED, LabelSetError
 from err_seg.mini.shapes import OBJECT_COLOURS
 from err_seg.text.prompts import Vocabulary, VocabularyError
-from err_seg.visualization.colors import class_colors
-from err_seg.web import create_app, labelling
+from err_seg.text.vocabularies import load_vocabulary
+from err_seg.visualization.colors import class_colors, hex_color, oklab
+from err_seg.web import create_app, downloads, labelling
 from err_seg.web.downloads import Downloads
 from err_seg.web.drawing_widget import SIDE
-from err_seg.web.uploads import Uploads
+from err_seg.web.uploads import NoSuchUpload, Uploads
 from tests.helpers.serving import CALL, FIELDS, free_port, image, serving, wait_for_answer
 from tests.helpers.toy import REPOSITORY
 
@@ -77,7 +78,7 @@ def test_areas(model, photo, folder):
     [((3000, 2000), (1400, 933)), ((700, 1000), (700, 1000)), ((60, 90), (360, 540)), ((1, 5000), (1, 1400))],
 )
 def test_shown_size(size, shown):
-    assert labelling.shown_size(size) == shown
+    assert downloads.shown_size(size) == shown
 
 
 def test_masks_cover_every_pixel_once():
@@ -111,6 +112,69 @@ def test_wrong_input(model, photo, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(labelling, "MAX_PIXELS", 1000)
     with pytest.raises(ImageReadError, match="90×60 pixels"):
         label(model, folder, photo)
+
+
+def test_a_long_name_is_refused_at_once(model, photo, folder):
+    """CLIP's tokenizer took 31 s for it, and hours for a longer one."""
+    began = time.process_time()
+    with pytest.raises(LabelSetError, match=r"class 1 is 'aaaaa+'…, of 30000 characters; .* at most 500"):
+        label(model, folder, photo, "cat, " + "a" * 30_000)
+    assert time.process_time() - began < 1
+
+
+def test_decoding_ends_in_time(model, photo, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "DECODING_SECONDS", 1)
+    os.mkfifo(tmp_path / "endless.png")
+    with pytest.raises(ImageReadError, match=r"endless.png: is not decoded within 1 s; save it as PNG"):
+        downloads.read_upload(tmp_path / "endless.png")
+    monkeypatch.undo()
+    np.testing.assert_array_equal(downloads.read_upload(photo), np.asarray(Image.open(photo)))
+    with pytest.raises(ImageReadError, match="no such file"):
+        downloads.read_upload(tmp_path / "absent.png")
+
+
+def test_labelling_ends_in_time(model, photo, folder, monkeypatch):
+    monkeypatch.setattr(labelling, "LABELLING_SECONDS", 0)
+    with pytest.raises(LabelSetError, match="labelling was stopped after 0 s; give fewer or shorter class names"):
+        label(model, folder, photo, "a word, another")
+    monkeypatch.undo()
+    assert label(model, folder, photo, "a word, another").note.endswith("2 of 2 classes kept.")
+
+
+def test_colours_of_the_classes_shown_are_far_apart_in_all_files(model, photo, folder):
+    """Three of four were blue."""
+    vocabulary = load_vocabulary("ade150")
+    store = Downloads(Uploads(folder))
+    answer = labelling.label_upload(model, store, photo, "ade150", "", 0.0, 12, True)
+    rows, styles = answer.areas["data"], answer.areas["metadata"]["styling"]
+    shown = {row[0]: style[0][-7:] for row, style in zip(rows, styles, strict=True)}
+    lab = oklab(np.array([[*bytes.fromhex(color[1:])] for color in shown.values()], dtype=np.uint8))
+    apart = np.linalg.norm(lab[:, None] - lab, axis=2) + np.eye(len(lab))
+    assert len(shown) >= 3
+    assert apart.min() > 0.16
+    (result,) = store.results.values()
+    colors = class_colors(result.label_set.classes)
+    assert {name: hex_color(colors[vocabulary.index(name)]) for name in shown} == shown
+    entries = answer.parts.constructor_args["color_map"]
+    assert {entry.rpartition(" ")[0]: color for entry, color in entries.items()} == shown
+
+
+def test_the_overlay_in_any_strength(model, photo, folder):
+    store = Downloads(Uploads(folder))
+    with photo.open("rb") as content:
+        path = store.uploads.store("photo.png", content)
+    answer = labelling.label_upload(model, store, path, "cat, dog", "", 0.0, 2, False)
+    (key,) = store.results
+    plain, drawn = (np.asarray(image).astype(int) for image in answer.pair)
+    shown = {
+        percent: np.asarray(Image.open(store.write(key, "video", percent))).astype(int) for percent in (0, 55, 100)
+    }
+    assert shown[55].shape == drawn.shape
+    assert abs(shown[55] - drawn).mean() < 2, "a JPEG of the same"
+    assert abs(shown[0] - plain).mean() < abs(shown[55] - plain).mean() < abs(shown[100] - plain).mean()
+    assert Image.open(store.write(key, "overlay", 100)).width >= 90
+    with pytest.raises(NoSuchUpload):
+        store.write("0" * 32, "video", 55)
 
 
 def test_words_that_the_model_does_not_know(site, photo, monkeypatch):
