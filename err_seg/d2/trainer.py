@@ -26,6 +26,7 @@ from err_seg.d2.hooks import Stopped, TrainerHook
 from err_seg.d2.mapper import ERRSegMapper, batches_of_records
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
+from err_seg.data import EvaluationTransform
 from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer
 from err_seg.engine.run_setup import open_data, run_context
@@ -119,7 +120,7 @@ class Trainer(DefaultTrainer):
         own = opened(cfg)
         return build_detection_test_loader(
             records_of(dataset_name, own.DATASETS.ROOT),
-            mapper=ERRSegMapper(own, is_train=False),
+            mapper=ERRSegMapper(EvaluationTransform(own.INPUT.MIN_SIZE_TEST, own.INPUT.MAX_SIZE_TEST)),
             batch_size=own.TEST.BATCH_SIZE,
             num_workers=own.DATALOADER.NUM_WORKERS,
         )
