@@ -41,6 +41,7 @@ from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.messages import listed
 from err_seg.utils.processes import check_shared_folder, process_share, wait_for_all
 from err_seg.utils.signals import StopRequest
+from err_seg.utils.writer import one_writer
 
 
 class Trainer(DefaultTrainer):
@@ -161,8 +162,9 @@ class Trainer(DefaultTrainer):
         bare = getattr(model, "module", model)
         for evaluator in of_ours:
             evaluator.settings |= source_of(bare.network) if isinstance(bare, ERRSeg) else {}
-        metrics = super().test(cfg, model, evaluators)
-        save_benchmarks([e.result for e in of_ours if e.result is not None], Path(cfg.OUTPUT_DIR))
+        with one_writer(Path(cfg.OUTPUT_DIR), EvaluationError):
+            metrics = super().test(cfg, model, evaluators)
+            save_benchmarks([e.result for e in of_ours if e.result is not None], Path(cfg.OUTPUT_DIR))
         return metrics
 
     def build_hooks(self) -> list[HookBase | None]:
