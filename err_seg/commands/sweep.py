@@ -15,7 +15,8 @@ import argparse
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,10 +91,32 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
     if not arguments.dry_run:
         for sweep, _, wanted, _ in plans:
             open_data(sweep, wanted)
-    failures = [line for plan in plans for line in do_sweep(*plan, arguments, command)]
+    failures = []
+    for sweep, runs, wanted, folder in plans:
+        with writing_tables(folder, runs):
+            failures += do_sweep(sweep, runs, wanted, folder, arguments, command)
     for line in failures:
         print(f"error: {line}", file=sys.stderr)
     return 1 if failures else 0
+
+
+@contextmanager
+def writing_tables(folder: Path, runs: "list[Run]") -> Iterator[None]:
+    """During a ``with`` block, let no sweep over other runs write its tables to a folder.
+
+    Raises:
+        SweepError: one is doing so.
+    """
+    from err_seg.lab.sweeps.definition import SweepError
+    from err_seg.utils.fingerprint import fingerprint
+    from err_seg.utils.writer import locked
+
+    lock, own = folder.with_name(f".{folder.name}.lock"), fingerprint({"runs": [str(r.results) for r in runs]})
+    with locked(lock, own) as held:
+        if held is None and lock.read_text(encoding="utf-8") != own:
+            problem = f"another sweep is writing the table of other settings or seeds to {folder} at this moment"
+            raise SweepError(f"{problem}; wait for it, or choose another --output")
+        yield
 
 
 def do_sweep(

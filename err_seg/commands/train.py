@@ -12,7 +12,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,13 +110,15 @@ def work(arguments: argparse.Namespace) -> int:
     from err_seg.engine.launch import join_processes
     from err_seg.models.build import build_compiled, build_model
     from err_seg.utils.processes import process_share
+    from err_seg.utils.writer import one_writer
 
-    rank = 0
+    rank, whole = 0, ExitStack()
     try:
         cfg = get_cfg(arguments.config_file, arguments.opts)
         join_processes(cfg, on_loss=lambda loss: report(f"error: {loss}; {what_is_kept(arguments, cfg)}"))
         rank, _ = process_share()
-        start_logging(Path(cfg.OUTPUT_DIR), rank)
+        whole.enter_context(one_writer(Path(cfg.OUTPUT_DIR)))
+        whole.enter_context(logging_to(Path(cfg.OUTPUT_DIR), rank))
         logger.info("engine: %s, %s", arguments.engine, arguments.engine_reason)
         register_entries(cfg.DATASETS.CUSTOM)
         is_random = not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
@@ -138,6 +141,8 @@ def work(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         report(f"interrupted; {how_to_continue(arguments)}")
         return 130
+    finally:
+        whole.close()
     if rank == 0:
         print_results(results, Path(cfg.OUTPUT_DIR), is_random)
     return 0
@@ -168,15 +173,30 @@ def check_benchmarks(cfg: Config) -> None:
         raise DatasetError(f'{error} (To evaluate on nothing: DATASETS.TEST "[]")') from error
 
 
-def start_logging(output: Path, rank: int) -> None:
-    """Log to the terminal and to OUTPUT_DIR/log.txt; of several processes, all but the first log only warnings."""
+@contextmanager
+def logging_to(output: Path, rank: int) -> Iterator[None]:
+    """During a ``with`` block, log to OUTPUT_DIR/log.txt, and to the terminal unless the program has a log of its own.
+
+    Of several processes, all but the first log only warnings, and write no file.
+    """
     from err_seg.utils.disk import LogFile
 
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    root = logging.getLogger()
+    before = root.level
+    handlers: list[logging.Handler] = [] if root.handlers else [logging.StreamHandler()]
     if rank == 0:
-        output.mkdir(parents=True, exist_ok=True)
         handlers.append(LogFile(output / "log.txt", encoding="utf-8"))
-    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format=LOG_FORMAT, handlers=handlers)
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+        root.addHandler(handler)
+    root.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+        for handler in handlers:
+            root.removeHandler(handler)
+            handler.close()
 
 
 def report(message: str) -> None:

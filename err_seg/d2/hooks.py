@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from err_seg.engine.loss_monitor import DeferredScalars, Iteration
 from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.results import load_results
-from err_seg.utils.errors import TrainingInterrupted
+from err_seg.utils.errors import TrainingError, TrainingInterrupted
 from err_seg.utils.processes import wait_for_all
+from err_seg.utils.writer import one_writer
 
 
 class Stopped(BaseException):
@@ -46,9 +48,12 @@ class TrainerHook(BaseTrainer, HookBase):
         self.state: TrainingState | None = None
 
     def begin(self, *, resume: bool) -> TrainingState:
-        """Find the state to start from, and restore all of it but the place in the data."""
-        self.state = self.prepare(resume=resume)
-        self.restore(self.state, self.trainer.optimizer, getattr(self.trainer._trainer, "grad_scaler", None))
+        """Find the state to start from, and restore all of it but the place in the data; be the one writer from now."""
+        with ExitStack() as writing:
+            writing.enter_context(one_writer(self.output, TrainingError))
+            self.state = self.prepare(resume=resume)
+            self.restore(self.state, self.trainer.optimizer, getattr(self.trainer._trainer, "grad_scaler", None))
+            self._writing = writing.pop_all()
         self.state.optimizer = {}
         return self.state
 
@@ -85,7 +90,8 @@ class TrainerHook(BaseTrainer, HookBase):
 
     def after_train(self) -> None:
         """Close the files."""
-        self.close()
+        with self._writing:
+            self.close()
 
     def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
         """Label the first images of the last batch."""

@@ -25,6 +25,7 @@ from err_seg.d2.hooks import Stopped, TrainerHook
 from err_seg.d2.mapper import ERRSegMapper, batches_of_records
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
+from err_seg.data import EvaluationTransform
 from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer, build_schedule
 from err_seg.engine.run_log import SkippedSamples
@@ -38,6 +39,7 @@ from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.messages import listed
 from err_seg.utils.processes import check_shared_folder, process_share, wait_for_all
 from err_seg.utils.signals import StopRequest
+from err_seg.utils.writer import one_writer
 
 
 class Trainer(DefaultTrainer):
@@ -117,7 +119,7 @@ class Trainer(DefaultTrainer):
         own = opened(cfg)
         return build_detection_test_loader(
             records_of(dataset_name, own.DATASETS.ROOT),
-            mapper=ERRSegMapper(**ERRSegMapper.from_config(own, is_train=False)),
+            mapper=ERRSegMapper(EvaluationTransform(own.INPUT.MIN_SIZE_TEST, own.INPUT.MAX_SIZE_TEST)),
             batch_size=own.TEST.BATCH_SIZE,
             num_workers=own.DATALOADER.NUM_WORKERS,
         )
@@ -158,8 +160,9 @@ class Trainer(DefaultTrainer):
         bare = getattr(model, "module", model)
         for evaluator in of_ours:
             evaluator.settings |= source_of(bare.network) if isinstance(bare, ERRSeg) else {}
-        metrics = super().test(cfg, model, evaluators)
-        save_benchmarks([e.result for e in of_ours if e.result is not None], Path(cfg.OUTPUT_DIR))
+        with one_writer(Path(cfg.OUTPUT_DIR), EvaluationError):
+            metrics = super().test(cfg, model, evaluators)
+            save_benchmarks([e.result for e in of_ours if e.result is not None], Path(cfg.OUTPUT_DIR))
         return metrics
 
     def build_hooks(self) -> list[HookBase | None]:

@@ -25,6 +25,7 @@ from err_seg.utils.errors import TrainingError, translate_errors
 from err_seg.utils.files import atomic_write
 from err_seg.utils.processes import process_share
 from err_seg.utils.signals import StopRequest, handling_stop_signals
+from err_seg.utils.writer import one_writer
 from err_seg.version import __version__
 
 
@@ -66,15 +67,18 @@ def check_output_folder(cfg: Config, model: nn.Module, *, resume: bool = False) 
 
 @contextmanager
 def run_context(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
-    """During a ``with`` block, compute as configured, turn signals into a ``StopRequest``, and translate errors.
+    """During a ``with`` block, be the one writer of ``OUTPUT_DIR``, compute as configured, turn signals into a
+    ``StopRequest``, and translate errors.
 
     Raises:
-        TrainingError: a file could not be written, a pair could not be read, or a loader process was killed.
+        TrainingError: another run writes to ``OUTPUT_DIR``, a file could not be written, a pair could not be read, or a
+            loader process was killed.
     """
     solver, stop = cfg.SOLVER, StopRequest()
     kept = Checkpoints(Path(cfg.OUTPUT_DIR), solver.CHECKPOINTS_KEPT).newest_text
     with (
         translate_errors(TrainingError, kept, "rerun with --resume"),
+        one_writer(Path(cfg.OUTPUT_DIR), TrainingError),
         handling_stop_signals(stop),
         tf32(solver.TF32),
         deterministic(solver.DETERMINISTIC),

@@ -28,6 +28,7 @@ from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.files import file_signature
 from err_seg.utils.fingerprint import fingerprint, weights_digest
 from err_seg.utils.processes import check_shared_folder, is_main_process, of_main_process, wait_for_all
+from err_seg.utils.writer import one_writer
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +48,20 @@ def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:
         ArgumentError: the model is in training mode.
         ConfigError, DatasetError: as for :func:`open_benchmarks`.
         ConfigError: processes on several machines do not share one ``OUTPUT_DIR``.
-        EvaluationError: an image cannot be read, a file cannot be written, or a loader process was killed; says for
-            how many images results are kept.
+        EvaluationError: another run writes to ``OUTPUT_DIR``; or an image cannot be read, a file cannot be written, or
+            a loader process was killed: says for how many images results are kept.
     """
     benchmarks = open_benchmarks(cfg)
     output, weights = Path(cfg.OUTPUT_DIR), weights_digest(model)
-    check_shared_folder(output)
-    done = [evaluate_benchmark(cfg, model, pairs, weights) for pairs in benchmarks]
-    results = [result for result, _ in done]
-    with translate_errors(EvaluationError, lambda: "all images are done and kept", GO_ON):
-        save_benchmarks(results, output)
-    wait_for_all()
-    for _, progress in done:
-        progress.remove()
+    with one_writer(output, EvaluationError):
+        check_shared_folder(output)
+        done = [evaluate_benchmark(cfg, model, pairs, weights) for pairs in benchmarks]
+        results = [result for result, _ in done]
+        with translate_errors(EvaluationError, lambda: "all images are done and kept", GO_ON):
+            save_benchmarks(results, output)
+        wait_for_all()
+        for _, progress in done:
+            progress.remove()
     return results
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from contextvars import Context
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from err_seg.engine import build_optimizer, build_schedule, step
 from err_seg.engine.run_log import RunLog
 from err_seg.utils.errors import EvaluationError, TrainingError
 from tests.helpers.processes import kill_a_loader_process
-from tests.helpers.training import assert_same_weights, command, environment, lines, metrics
+from tests.helpers.training import another_run, assert_same_weights, command, environment, lines, metrics
 from tests.helpers.training import run as plain_train
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
@@ -349,3 +350,19 @@ def test_weights_that_cannot_be_read_are_one_line_and_nothing_is_executed(train_
         assert last.startswith("error: ")
         assert file.name in last
     assert not (tmp_path / "unpickled").exists()
+
+
+def test_one_run_at_a_time_writes_to_a_folder(run_cfg, tmp_path):
+    cfg = run_cfg("SOLVER.MAX_ITER", 1)
+    trainer = d2.Trainer(cfg)
+    with another_run(tmp_path / "out"):
+        for begin in (trainer.resume_or_load, trainer.train):
+            with pytest.raises(TrainingError, match="another run"):
+                begin()
+        with pytest.raises(EvaluationError, match="another run"):
+            d2_trainer.evaluate(cfg)
+    trainer.resume_or_load(resume=False)
+    with pytest.raises(TrainingError, match="another run"):
+        Context().run(plain_train, cfg)  # from the moment on that says where the run starts
+    trainer.train()
+    Context().run(plain_train, cfg)

@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from err_seg.data import register, spec_from_dict, unregister
 from err_seg.engine import train
 from err_seg.engine.trainer import PlainTrainer
 from err_seg.models.checkpoint import open_checkpoint
+from err_seg.utils.writer import one_writer
 from tests.helpers.toy import REPOSITORY, VOCABULARY
 
 SHORT = [
@@ -214,3 +217,21 @@ def wait_for(path, process, seconds=120):
         if process.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"no {path}, exit status {process.poll()}")
         time.sleep(0.01)
+
+
+@contextmanager
+def another_run(folder):
+    """Let another thread write to a folder, as another run would."""
+    started, over = threading.Event(), threading.Event()
+
+    def write():
+        with one_writer(folder):
+            started.set()
+            over.wait()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    started.wait()
+    yield
+    over.set()
+    thread.join()

@@ -21,6 +21,7 @@ from err_seg.models.build import build_model
 from err_seg.models.checkpoint import save_weights
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.messages import listed
+from err_seg.utils.writer import one_writer
 
 GRID_SCENES = 6
 
@@ -30,7 +31,13 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     cfg = get_cfg(arguments.config_file or "mini/err_seg", arguments.opts)
     output = arguments.output or Path(cfg.OUTPUT_DIR)
     cfg.OUTPUT_DIR = str(output)
-    clip_file = output / "clip.safetensors"
+    with one_writer(output):
+        run_steps(cfg, arguments, command)
+
+
+def run_steps(cfg: Config, arguments: argparse.Namespace, command: str) -> None:
+    """Take the steps asked for, in the configuration's ``OUTPUT_DIR``."""
+    clip_file = Path(cfg.OUTPUT_DIR) / "clip.safetensors"
     if arguments.package and arguments.step != "pretrain" and cfg.MODEL.CLIP.NAME != NAME:
         raise ValueError(f"--package: of {cfg.MODEL.CLIP.NAME} the package brings CLIP alone, which pretrain makes")
     if arguments.step == "pretrain" or (arguments.step == "all" and arguments.from_scratch):

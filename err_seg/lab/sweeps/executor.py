@@ -9,9 +9,8 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,8 +22,8 @@ from err_seg.lab.sweeps.display import Display
 from err_seg.lab.sweeps.plan import Run
 from err_seg.lab.sweeps.run_steps import Step, Workers
 from err_seg.lab.sweeps.tables import swept_values
-from err_seg.utils.files import try_lock
 from err_seg.utils.signals import handling_stop_signals
+from err_seg.utils.writer import locked
 
 SECONDS_BETWEEN_LOOKS = 1.0
 LINES_SHOWN = 4
@@ -156,7 +155,7 @@ def _do(step: Step, workers: Workers, slot: int, stop: Stop, display: Display) -
     """Run a step unless it is done, or wait for another process that runs it; return its exit status."""
     waiting = False
     while not stop.signum and not step.is_done():
-        with _claim(step.task.folder) as lock:
+        with locked(step.task.folder / ".lock") as lock:
             if lock is None:
                 if not waiting:
                     display.tell(f"{step.title}: another process runs it, waiting")
@@ -199,14 +198,3 @@ def _run(step: Step, workers: Workers, slot: int, lock: int, stop: Stop, display
         minutes, seconds = divmod(round(time.monotonic() - start), 60)
         display.tell(f"{step.title}: done in {minutes} min {seconds:02d} s")
     return status
-
-
-@contextmanager
-def _claim(folder: Path) -> Iterator[int | None]:
-    """Lock a folder; yields a descriptor that holds the lock while it is open, ``None`` if another holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        yield None if try_lock(descriptor) is False else descriptor
-    finally:
-        os.close(descriptor)

@@ -24,6 +24,7 @@ from err_seg.lab.sweeps.executor import work_through
 from err_seg.lab.sweeps.plan import plan_runs
 from err_seg.lab.sweeps.run_steps import Workers
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
+from err_seg.utils.writer import locked
 from tests.helpers.toy import REPOSITORY
 from tests.helpers.training import environment, run, wait_for
 
@@ -154,6 +155,22 @@ def test_dry_run_lists_what_is_missing(sweep_file, tmp_path, capsys):
     assert output.count("missing: ") == 3
     assert "| no star" in output
     assert not (tmp_path / "out/runs").exists()
+
+
+def test_two_sweeps_over_other_runs_do_not_write_one_table(sweep_file, tmp_path, capsys):
+    """The table was that of the sweep that ended last; sweeps over the same runs share the work."""
+    arguments = [str(sweep_file), "--dry-run", "--output", str(tmp_path / "out")]
+    assert sweep.main([*arguments, "SOLVER.MAX_ITER", "9"]) == 0
+    (lock,) = (tmp_path / "out").glob(".sweep.lock")
+    with locked(lock, lock.read_text()):
+        assert sweep.main([*arguments, "SOLVER.MAX_ITER", "9"]) == 0
+        table = (tmp_path / "out/sweep/table.md").read_text()
+        capsys.readouterr()
+        assert sweep.main(arguments) == 1
+        assert "another sweep is writing the table of other settings or seeds" in capsys.readouterr().err
+        assert sweep.main([*arguments, "--seeds", "5"]) == 1
+    assert (tmp_path / "out/sweep/table.md").read_text() == table
+    assert sweep.main(arguments) == 0
 
 
 def test_the_miniature_world_is_declared_to_every_run(tmp_path, capsys):
