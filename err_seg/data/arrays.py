@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from err_seg.data.images import ImageError, read_image
-from err_seg.utils.validation import ArgumentError, check_choice, is_finite
+from err_seg.utils.validation import ArgumentError, is_finite
 
 CHANNEL_ORDERS = ("rgb", "bgr")
 CHANNELS = (3, 4, 1)
@@ -44,7 +44,9 @@ class ArrayFormat:
             raise ArgumentError(
                 f"value_range must be (black, white), two finite numbers, the lower first, as in (0, 1); not {given!r}"
             )
-        check_choice("channel_order", self.channel_order, CHANNEL_ORDERS)
+        if not isinstance(self.channel_order, str) or self.channel_order not in CHANNEL_ORDERS:
+            known = " or ".join(map(repr, CHANNEL_ORDERS))
+            raise ArgumentError(f"channel_order must be {known}, not {self.channel_order!r}")
 
     def to_tensor(self, image: np.ndarray | Tensor, name: str = "the image") -> Tensor:
         """Copy an image to a (3, H, W) uint8 RGB tensor, on the device where it is.

@@ -5,7 +5,6 @@ Each check returns the argument, in its plain type, or raises :class:`ArgumentEr
 
 import math
 import os
-from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -24,13 +23,6 @@ def check_text(name: str, value: Any) -> str:
     if max(map(len, text.split("/"))) > LONGEST_NAME:
         raise ArgumentError(f"{name} must be a name or path, not a text as long as {text[:60]!r}...")
     return text
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """Check that a text is one of a few."""
-    if not isinstance(value, str) or value not in choices:
-        raise ArgumentError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
-    return value
 
 
 def check_flag(name: str, value: Any) -> bool:

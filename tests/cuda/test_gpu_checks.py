@@ -22,9 +22,7 @@ def run_checks(*arguments):
     return run_script(
         REPOSITORY / "scripts/gpu_checks.sh",
         *arguments,
-        **environment(),
-        PYTHON=sys.executable,
-        ERR_SEG_VENV=sys.prefix,
+        **environment() | {"PYTHON": sys.executable, "ERR_SEG_VENV": sys.prefix},
     )
 
 
