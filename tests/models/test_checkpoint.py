@@ -233,9 +233,12 @@ def test_tied_parameters_are_written_and_read(toy_model, tmp_path, name):
 )
 def test_entries_of_wrapped_networks_are_recognised(toy_model, toy_cfg, tmp_path, prefix):
     model = toy_model()
+    other = err_seg.build_model(toy_cfg("SEED", 9))
     for entries in (model.state_dict(), *([] if "network" in prefix else [released_state(model)])):
+        torch.save({"model": {f"{prefix}{name}": value + 1 for name, value in entries.items()}}, tmp_path / "other.pth")
         torch.save({"model": {f"{prefix}{name}": value for name, value in entries.items()}}, tmp_path / "wrapped.pth")
-        other = err_seg.build_model(toy_cfg("SEED", 9, "MODEL.WEIGHTS", str(tmp_path / "wrapped.pth")))
+        err_seg.load_weights(other, tmp_path / "other.pth")
+        err_seg.load_weights(other, tmp_path / "wrapped.pth")
         assert all(torch.equal(other.state_dict()[name], value) for name, value in model.state_dict().items())
 
 
