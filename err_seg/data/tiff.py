@@ -81,8 +81,8 @@ def read_bands(
     with rasterio.MemoryFile(content) as file, file.open(driver="GTiff") as data:
         colors = {color.name: number for number, color in reversed([*enumerate(data.colorinterp, start=1)])}
         usual = [1, 2, 3] if data.count in (3, 4) else [1] if data.count < 3 else []
-        numbers = list(bands or [colors[c] for c in ("red", "green", "blue") if {"red", "green", "blue"} <= {*colors}])
-        numbers = numbers or usual
+        rgb = [colors[color] for color in ("red", "green", "blue") if color in colors]
+        numbers = list(bands or (rgb if len(rgb) == 3 else usual))
         if len(numbers) not in (1, 3) or not {*numbers} <= {*range(1, data.count + 1)}:
             raise ImageReadError(
                 f"{name}: has {data.count} bands; say which are red, green and blue, or which one is grey, as in "
