@@ -15,7 +15,7 @@ import ray
 
 from err_seg.data import ImageReadError, read_masked_image
 from err_seg.evaluation import rle_segments
-from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set
+from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set, without_empty
 from err_seg.models import hub
 
 __all__ = ["Predictor", "predict_rows"]
@@ -52,9 +52,9 @@ class Predictor:
     def _row(self, path: str, data: bytes) -> Row:
         (height, width), segments, problem = (0, 0), list[Row](), ""
         try:
-            image, empty = read_masked_image(data, path)
+            image = read_masked_image(data, path)
             result = self.model.predict(image, self.label_set.vocabulary, num_kept=self.num_kept)
-            (height, width), labels = result.size, self.label_set.labels(result, empty)
+            (height, width), labels = result.size, without_empty(self.label_set.labels(result), image)
             segments = rle_segments(labels, path, self.label_set.classes, ignore_label=UNLABELED)
         except ImageReadError as error:
             problem = str(error)

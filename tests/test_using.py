@@ -19,7 +19,7 @@ from tests.helpers.documents import blocks, commands
 from tests.helpers.toy import REPOSITORY
 
 USING = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
-EXTRAS = {"fiftyone": "fiftyone", "ray": "ray", "err-seg export": "onnxscript"}
+EXTRAS = {"fiftyone": "fiftyone", "ray": "ray", "err-seg export": "onnxscript", "bands": "rasterio"}
 """What a block names, and the library without which it is left out."""
 NOT_RUN = (
     "pip ",
@@ -51,6 +51,12 @@ def folder(tmp_path, monkeypatch, toy, toy_weights):
     for _ in range(2):
         video.write(random.integers(0, 256, (40, 60, 3), dtype=np.uint8))
     video.release()
+    if find_spec("rasterio"):
+        import rasterio
+
+        profile = {"driver": "GTiff", "width": 60, "height": 40, "count": 4, "dtype": "uint16"}
+        with rasterio.open(tmp_path / "map.tif", "w", transform=rasterio.Affine(1, 0, 9, 0, -1, 9), **profile) as file:
+            file.write(random.integers(0, 3000, (4, 40, 60)).astype(np.uint16))
     (tmp_path / "words.txt").write_text("cat\nsofa, couch\nwall\n")
     (tmp_path / "words.yaml").write_text(next(iter(blocks(USING, "yaml"))))
     monkeypatch.chdir(tmp_path)

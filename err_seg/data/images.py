@@ -48,8 +48,8 @@ class ImageError(ValueError):
 
 
 def read_image(source: str | os.PathLike[str] | bytes | Image.Image, name: str = "", **options: Any) -> np.ndarray:
-    """Read an image as upright RGB, (H, W, 3) uint8; see :func:`read_masked_image`."""
-    return read_masked_image(source, name, **options)[0]
+    """Read an image as upright RGB, (H, W, 3) uint8; see :func:`read_masked_image`, for its arguments as well."""
+    return np.asarray(read_masked_image(source, name, **options))
 
 
 def read_masked_image(
@@ -59,8 +59,8 @@ def read_masked_image(
     bands: Sequence[int] | None = None,
     value_range: tuple[float, float] | str | None = None,
     as_stored: bool = False,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read an image as upright RGB, and which of its pixels hold no data.
+) -> np.ndarray:
+    """Read an image as upright RGB; pixels of a TIFF that hold no data are masked.
 
     The EXIF orientation is applied. Grey, 1-bit, palette, CMYK and 16-bit grey images are converted (16 bit are
     scaled to 8), and colours of other profiles than sRGB. Transparent pixels are composited on white: what lies
@@ -75,7 +75,7 @@ def read_masked_image(
         as_stored: leave colours as they are, whatever the profile; published numbers are of such values.
 
     Returns:
-        (H, W, 3) uint8, RGB; and (H, W) bool, ``True`` where a TIFF holds no data, or ``None`` if it does everywhere.
+        (H, W, 3) uint8, RGB; a masked array (:mod:`numpy.ma`) if there are pixels without data.
 
     Raises:
         ImageReadError: the file is missing, empty, not an image, damaged or cut short; the image has no pixels, or
@@ -91,16 +91,15 @@ def read_masked_image(
         name, content = name or os.fsdecode(source), read_file(source, name)
     with _naming(name):
         try:
-            image = None if bands or value_range else _opened(content, name)
+            if bands or value_range:
+                return tiff.read_bands(content, name, bands, value_range)
+            with _opened(content, name) as image:
+                pixels = _decode_plain_jpeg(image, content, as_stored)
+                return _to_rgb(image, name, as_stored) if pixels is None else pixels
         except UnidentifiedImageError:
-            if not tiff.is_tiff(content):
+            if not content.startswith(tiff.BEGINNINGS):
                 raise
-            image = None
-        if image is None:
-            return tiff.read_bands(content, name, bands, value_range)
-        with image:
-            pixels = _decode_plain_jpeg(image, content, as_stored)
-            return _to_rgb(image, name, as_stored) if pixels is None else (pixels, None)
+            return tiff.read_bands(content, name, None, None)
 
 
 def read_file(path: str | bytes | os.PathLike[str], name: str = "") -> bytes:
@@ -137,7 +136,7 @@ def read_label(path: str | os.PathLike[str], no_data: int | None = None) -> np.n
     name = os.fspath(path)
     with _naming(name), _opened(Path(path).read_bytes(), name) as image:
         label = _to_indices(image, name)
-        empty = tiff.without_data(image) if no_data is not None and image.format == "TIFF" else None
+        empty = None if no_data is None else tiff.without_data(image, label)
         return label if empty is None or not empty.any() else np.where(empty, np.int32(no_data or 0), label)
 
 
@@ -214,12 +213,12 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image, name: str, as_stored: bool) -> tuple[np.ndarray, np.ndarray | None]:
+def _to_rgb(image: Image.Image, name: str, as_stored: bool) -> np.ndarray:
     if 0 in image.size:
         raise ImageReadError(f"{name}: has no pixels ({image.width}x{image.height})")
     image.load()  # some formats are made upright by this
     tiff.check_range(image, name)
-    image, empty = tiff.without_false_alpha(image) if image.format == "TIFF" else (image, None)
+    image, empty = tiff.without_false_alpha(image)
     # ImageOps.exif_transpose does the same, but it also writes the EXIF data again, and fails if some are damaged
     if (turn := _UPRIGHT.get(_orientation(image))) is not None:
         image = image.transpose(turn)
@@ -231,9 +230,7 @@ def _to_rgb(image: Image.Image, name: str, as_stored: bool) -> tuple[np.ndarray,
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     pixels = np.array(image.convert("RGB"))
-    if empty is not None:
-        pixels[empty] = 255
-    return pixels, empty
+    return pixels if empty is None else tiff.masked(pixels, empty)
 
 
 def _eight_bit_grey(image: Any, name: str) -> Image.Image:

@@ -11,11 +11,7 @@ from err_seg.utils.errors import ImageReadError
 
 BITS, PHOTOMETRIC, EXTRA, SAMPLE_FORMAT, NO_DATA = 258, 262, 338, 339, 42113  # numbers of tags
 WHITE_IS_ZERO, SIGNED, ALPHA = 0, 2, 2  # and values of theirs
-
-
-def is_tiff(content: bytes) -> bool:
-    """Whether a file begins as a TIFF does, or one beyond 4 GB."""
-    return content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of files, the last two of those beyond 4 GB
 
 
 def check_range(image: Any, name: str) -> None:
@@ -38,17 +34,19 @@ def is_white_zero(image: Any) -> bool:
     return image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
-def without_data(image: Any) -> np.ndarray | None:
-    """Return (H, W) bool, which pixels of a loaded TIFF hold no data by GDAL's value for that; ``None`` without one."""
-    with suppress(KeyError, ValueError):
-        empty = np.asarray(image) == float(image.tag_v2[NO_DATA].rstrip("\0"))
+def without_data(image: Any, values: np.ndarray) -> np.ndarray | None:
+    """Return (H, W) bool, where values of an image hold no data by GDAL's tag in a TIFF; ``None`` without one."""
+    with suppress(AttributeError, KeyError, ValueError):
+        empty = values == float(image.tag_v2[NO_DATA].rstrip("\0"))
         return empty if empty.ndim == 2 else empty[:, :, :3].all(axis=2)
     return None
 
 
 def without_false_alpha(image: Any) -> tuple[Image.Image, np.ndarray | None]:
-    """Leave out a fourth band that is no transparency; return the image and :func:`without_data`, alpha 0 among it."""
-    empty = without_data(image)
+    """Leave out a TIFF's fourth band if it is no alpha; return the image and :func:`without_data`, with alpha 0."""
+    if image.format != "TIFF":
+        return image, None
+    empty = without_data(image, np.asarray(image))
     if image.mode != "RGBA":
         return image, empty
     alpha = np.asarray(image.getchannel("A"))
@@ -73,7 +71,7 @@ def _no_range(values: np.ndarray, name: str) -> ImageReadError:
 
 def read_bands(
     content: bytes, name: str, bands: Sequence[int] | None, value_range: tuple[float, float] | str | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> np.ndarray:
     """Read any bands of a TIFF by rasterio; see :func:`err_seg.data.images.read_masked_image`."""
     try:
         import rasterio
@@ -83,8 +81,8 @@ def read_bands(
     with rasterio.MemoryFile(content) as file, file.open(driver="GTiff") as data:
         colors = {color.name: number for number, color in reversed([*enumerate(data.colorinterp, start=1)])}
         usual = [1, 2, 3] if data.count in (3, 4) else [1] if data.count < 3 else []
-        numbers = list(bands or [colors[c] for c in ("red", "green", "blue") if {"red", "green", "blue"} <= {*colors}])
-        numbers = numbers or usual
+        rgb = [colors[color] for color in ("red", "green", "blue") if color in colors]
+        numbers = list(bands or (rgb if len(rgb) == 3 else usual))
         if len(numbers) not in (1, 3) or not {*numbers} <= {*range(1, data.count + 1)}:
             raise ImageReadError(
                 f"{name}: has {data.count} bands; say which are red, green and blue, or which one is grey, as in "
@@ -105,6 +103,12 @@ def read_bands(
     wide = values.astype(np.float32 if bits <= 16 else np.float64)
     wide[:, ~seen] = low
     scaled = ((wide - low) * (255 / ((high - low) or 1))).round().clip(0, 255).astype(np.uint8)
-    scaled[:, ~seen] = 255  # as what is transparent
-    pixels = np.ascontiguousarray(np.broadcast_to(scaled, (3, *seen.shape)).transpose(1, 2, 0))
-    return pixels, None if seen.all() else ~seen
+    return masked(np.ascontiguousarray(np.broadcast_to(scaled, (3, *seen.shape)).transpose(1, 2, 0)), ~seen)
+
+
+def masked(pixels: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """Make pixels (H, W, 3) without data, (H, W), white, as transparent ones are, and mask them, if there are any."""
+    if not empty.any():
+        return pixels
+    pixels[empty] = 255
+    return np.ma.array(pixels, mask=np.broadcast_to(empty[:, :, None], pixels.shape))

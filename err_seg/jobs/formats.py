@@ -13,7 +13,7 @@ from PIL import Image
 
 from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.jobs.geotiff import write_geotiff
-from err_seg.jobs.label_set import UNLABELED, LabelSet
+from err_seg.jobs.label_set import UNLABELED, LabelSet, without_empty
 from err_seg.jobs.result_names import file_name
 from err_seg.prediction.attention import Attention, attention_figure
 from err_seg.prediction.kept_classes import kept_figure
@@ -35,10 +35,9 @@ class Result:
     Attributes:
         name: of its files, a relative path without ending.
         source: where it came from.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB; masked pixels, which hold no data, belong to no class.
         segmentation: the network's result.
         label_set: the classes.
-        empty: (H, W) bool, which pixels hold no data and so belong to no class; ``None`` if all do.
         attention: what ESCF attends to, where it was recorded.
         point: (x, y), the pixel that the attention is shown for; ``None`` is the middle.
         region_names: whether the overlay has names on its regions.
@@ -51,7 +50,6 @@ class Result:
     image: np.ndarray
     segmentation: Segmentation
     label_set: LabelSet
-    empty: np.ndarray | None = None
     attention: Attention | None = None
     point: tuple[int, int] | None = None
     region_names: bool = False
@@ -61,7 +59,7 @@ class Result:
     @cached_property
     def labels(self) -> np.ndarray:
         """(H, W) integers: classes of ``label_set``, or ``UNLABELED``."""
-        return self.label_set.labels(self.segmentation, self.empty)
+        return without_empty(self.label_set.labels(self.segmentation), self.image)
 
     @cached_property
     def areas(self) -> dict[int, int]:
@@ -103,7 +101,7 @@ class Result:
 
     def overlay(self, **options: Any) -> Image.Image:
         """Draw the labels over the image; ``options`` are those of :func:`~err_seg.visualization.overlay.overlay`."""
-        return overlay(self.image, self.labels, self.label_set.classes, opacity=self.opacity, **options)
+        return overlay(np.asarray(self.image), self.labels, self.label_set.classes, opacity=self.opacity, **options)
 
 
 def _overlay(result: Result, path: Path) -> None:
@@ -183,12 +181,12 @@ def _video(result: Result, path: Path) -> None:
 
 
 def _kept(result: Result, path: Path) -> None:
-    save_image(kept_figure(result.image, result.segmentation), path)
+    save_image(kept_figure(np.asarray(result.image), result.segmentation), path)
 
 
 def _attention(result: Result, path: Path) -> None:
     assert result.attention is not None
-    save_image(attention_figure(result.image, result.segmentation, result.attention, result.point), path)
+    save_image(attention_figure(np.asarray(result.image), result.segmentation, result.attention, result.point), path)
 
 
 FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
+
+import numpy as np
 
 from err_seg.data import ImageReadError
 from err_seg.jobs.result_names import printable
 from err_seg.utils.files import file_signature
 from err_seg.utils.fingerprint import content_digest, file_digest, is_settled
-
-T = TypeVar("T")
 
 
 class FileContent:
@@ -33,7 +33,7 @@ class FileContent:
         """The digest of the file's content."""
         return file_digest(self.path)
 
-    def read(self, decode: Callable[[], T]) -> T:
+    def read(self, decode: Callable[[], np.ndarray]) -> np.ndarray:
         """Decode the file, and check that it has not changed since it was first looked at.
 
         Raises:

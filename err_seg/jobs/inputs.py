@@ -28,9 +28,6 @@ STDIN = "-"
 _ENDS_AS_FILES_DO = re.compile(r"(_rle|_coco|_page|^_annotations\.coco)$", re.IGNORECASE)
 
 
-Pixels = tuple[np.ndarray, np.ndarray | None]
-
-
 @dataclass(frozen=True)
 class Source:
     """An image or video.
@@ -72,15 +69,14 @@ class Item:
         frame: number of the frame, if the file is a video.
         source: its name in messages.
         content: what identifies the file.
-        read: returns (H, W, 3) uint8 RGB, and (H, W) bool, which pixels hold no data, or ``None``; raises
-            ``ImageReadError``.
+        read: returns (H, W, 3) uint8 RGB, masked where there is no data; raises ``ImageReadError``.
     """
 
     name: str
     frame: int | None
     source: str
     content: Content
-    read: Callable[[], Pixels]
+    read: Callable[[], np.ndarray]
 
 
 def collect_sources(inputs: Iterable[str], exclude: Path | None = None) -> tuple[list[Source], list[Problem]]:
@@ -216,14 +212,9 @@ def _items_of(source: Source, name: str, every: int = 1, **reading: Any) -> Iter
     try:
         for number, decode in enumerate(video_frames(source.path)):
             if number % every == 0:
-                read = partial(content.read, partial(_unmasked, decode))
-                yield Item(name, number, f"{title}, frame {number}", content, read)
+                yield Item(name, number, f"{title}, frame {number}", content, partial(content.read, decode))
     except VideoError as error:
         yield Problem(title, str(error))
-
-
-def _unmasked(decode: Callable[[], np.ndarray]) -> Pixels:
-    return decode(), None
 
 
 def _address_parts(text: str) -> tuple[str, ...]:

@@ -38,19 +38,22 @@ class LabelSet:
         """All names that the network chooses from: classes, then background."""
         return Vocabulary((*self.classes, *self.background), Vocabulary(self.classes).colors)
 
-    def labels(self, result: Segmentation, empty: np.ndarray | None = None) -> np.ndarray:
+    def labels(self, result: Segmentation) -> np.ndarray:
         """Return (H, W) int16, int32 beyond 32,767 names: for every pixel its class, or :data:`UNLABELED`.
 
         Args:
             result: a prediction with :attr:`vocabulary`.
-            empty: (H, W) bool, pixels that hold no data.
         """
         labels = result.labels.to(torch.promote_types(result.labels.dtype, torch.int8))  # UNLABELED is negative
         unlabeled = labels >= len(self.classes)
         if self.threshold > 0:
             unlabeled |= result.scores < self.threshold
-        found = labels.masked_fill(unlabeled, UNLABELED).cpu().numpy()
-        return found if empty is None else np.where(empty, found.dtype.type(UNLABELED), found)
+        return labels.masked_fill(unlabeled, UNLABELED).cpu().numpy()
+
+
+def without_empty(labels: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Return labels (H, W) that are :data:`UNLABELED` where an image (H, W, 3) is masked, since it holds no data."""
+    return np.where(np.ma.getmaskarray(image)[:, :, 0], labels.dtype.type(UNLABELED), labels)
 
 
 def split_names(text: str) -> Vocabulary:

@@ -23,15 +23,13 @@ class LoadedItem:
     Attributes:
         item: the input.
         place: of its results.
-        pixels: (H, W, 3) uint8 RGB; ``None`` if nothing needs them.
-        empty: (H, W) bool, which of them hold no data; ``None`` if all do.
+        pixels: (H, W, 3) uint8 RGB, masked where there is no data; ``None`` if nothing needs them.
         is_done: whether its results are there.
     """
 
     item: Item
     place: Place
     pixels: np.ndarray | None
-    empty: np.ndarray | None
     is_done: bool
 
     @property
@@ -64,12 +62,12 @@ class ItemReader:
             is_there = all(file.is_file() for file in result_paths(name, self.formats, folder))
             is_done = is_there and self.manifest.is_done(place, own_files(name, self.formats, folder))
             if is_done and not even_if_done:
-                return LoadedItem(item, place, None, None, is_done)
-            pixels, empty = item.read()
+                return LoadedItem(item, place, None, is_done)
+            pixels = item.read()
             if self.point and not (0 <= self.point[0] < pixels.shape[1] and 0 <= self.point[1] < pixels.shape[0]):
                 size = f"{pixels.shape[1]}x{pixels.shape[0]}"
                 raise ImageReadError(f"{item.source}: the point {self.point} lies outside of this image of {size}")
-            return LoadedItem(item, place, pixels, empty, is_done)
+            return LoadedItem(item, place, pixels, is_done)
         except OutputError:
             raise
         except ImageReadError as error:

@@ -201,7 +201,6 @@ class Job:
                 name=place.files,
                 source=item.source,
                 image=pixels,
-                empty=prediction.loaded.empty,
                 segmentation=prediction.segmentation,
                 label_set=self.label_set,
                 attention=prediction.attention,

@@ -144,8 +144,8 @@ def _frames_by_pyav(path: Path) -> Iterator[Frame]:
                     damaged += [count] * (frame.is_corrupt or packet.is_corrupt)
                     times = [*times[:1], frame.time or 0.0]
                     count += 1
-            lengths = [container.duration / av.time_base if container.duration else 0.0]
-            lengths += [float(video.duration * video.time_base)] if video.duration else []
+            units = ((container.duration, 1 / av.time_base), (video.duration, video.time_base))
+            announced = min((float(length * unit) for length, unit in units if length), default=0.0)
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"{printable(path)}: cannot be read as a video after {count} frames ({error})") from error
     if damaged:
@@ -155,7 +155,7 @@ def _frames_by_pyav(path: Path) -> Iterator[Frame]:
         )
     if count == 0:
         raise VideoError(f"{printable(path)}: holds no frames")
-    _check_length(path, count, max(times[-1] - times[0] + 1 / rate, count / rate), min(lengths))
+    _check_length(path, count, max(times[-1] - times[0] + 1 / rate, count / rate), announced)
 
 
 def _check_length(path: Path, count: int, seconds: float, announced: float) -> None:

@@ -6,13 +6,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from err_seg.data import ImageReadError, read_image, read_label, read_masked_image
+from err_seg import data
+from err_seg.data import ImageReadError, read_image, read_label
 from err_seg.data.dataset import read_checked_label
 from err_seg.data.spec import DatasetSpec
 
 RANDOM = np.random.default_rng(0)
 COLORS = RANDOM.integers(1, 255, (6, 7, 3), dtype=np.uint8)
 NO_DATA, PHOTOMETRIC, SAMPLE_FORMAT, BITS, EXTRA = 42113, 262, 339, 258, 338
+
+
+def read_masked_image(*arguments, **options):
+    """The pixels, and (H, W) bool, which of them hold no data, or None."""
+    image = data.read_masked_image(*arguments, **options)
+    assert np.array_equal(image, read_image(*arguments, **options))
+    assert type(read_image(*arguments, **options)) is np.ndarray
+    return np.asarray(image), np.ma.getmask(image)[:, :, 0] if np.ma.is_masked(image) else None
 
 
 @pytest.fixture
