@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # an import "as" the same name is public for type checkers
     from err_seg.config import get_cfg as get_cfg
     from err_seg.data.images import ImageError as ImageError
     from err_seg.data.images import ImageReadError as ImageReadError
+    from err_seg.models import build as build
     from err_seg.models.build import build_model as build_model
     from err_seg.models.checkpoint import CheckpointError as CheckpointError
     from err_seg.models.checkpoint import load_weights as load_weights
@@ -43,6 +44,7 @@ HOMES = {
     "Segmentation": "prediction.segmentation",
     "TooLargeError": "prediction.class_maps",
     "VocabularyError": "text.prompts",
+    "build": "models",
     "build_model": "models.build",
     "get_cfg": "config",
     "load": "models.hub",
