@@ -110,6 +110,8 @@ def test_wrong_input(model, photo, folder, tmp_path, monkeypatch):
         label(model, folder, photo, " ")
     with pytest.raises(LabelSetError, match="up to 1000"):
         label(model, folder, photo, ",".join(map(str, range(1001))))
+    with pytest.raises(LabelSetError, match="class names of 100002 characters in all; this page takes up to 100000"):
+        label(model, folder, photo, "cat", "a " * 49_999 + "b")
     monkeypatch.setattr(labelling, "MAX_PIXELS", 1000)
     with pytest.raises(ImageReadError, match="90×60 pixels"):
         label(model, folder, photo)
@@ -291,6 +293,9 @@ def test_the_result_comes_into_sight_and_survives_a_reload(tab, folder, width):
     strength.focus()
     tab.keyboard.press("End")
     tab.locator("#result img[src$='/video/100']").wait_for()
+    for typed, shown in (("33.3", 33), ("-5", 0), ("1e9", 100)):
+        tab.locator("#result input[type=number]").fill(typed)
+        tab.locator(f"#result img[src$='/video/{shown}']").wait_for()
     assert tab.get_by_text("overlay (PNG)").get_attribute("href").endswith("/overlay/100")
     tab.reload()
     tab.locator("#result img[src$='/video/100']").wait_for()
