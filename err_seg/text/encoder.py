@@ -15,6 +15,8 @@ from err_seg.utils.messages import listed
 
 logger = logging.getLogger(__name__)
 
+LONGEST_WORD = 300  # characters; the time of CLIP's tokenizer grows with the square: 31 s for 30,000
+
 
 class VocabularyEncoder:
     """CLIP's tokenizer, the prompts for class names, and the cache of their embeddings. Threads may share one object.
@@ -48,9 +50,9 @@ class VocabularyEncoder:
             (T, P, L) int64 tokens; P is the largest number of prompts of a class, rows of zeros fill up the others.
 
         Raises:
-            VocabularyError: see :func:`err_seg.text.prompts.check_vocabulary`; also a prompt of more than
-                ``context_length`` tokens, and classes with the same prompts, as the tower reads them. Classes of a
-                vocabulary in the package that have the same prompts are reported as a warning.
+            VocabularyError: see :func:`err_seg.text.prompts.check_vocabulary`; also an endless word, a prompt of more
+                than ``context_length`` tokens, and classes with the same prompts, as the tower reads them. Classes of
+                a vocabulary in the package that have the same prompts are reported as a warning.
         """
         key = check_vocabulary(vocabulary), style or self.style
         tokens = self._latest.get(key)
@@ -61,6 +63,12 @@ class VocabularyEncoder:
 
     def _tokenize(self, names: Vocabulary, style: PromptStyle) -> Tensor:
         prompts = [style.prompts(name) for name in names]
+        word = max((word for group in prompts for text in group for word in text.split()), key=len)
+        if len(word) > LONGEST_WORD:
+            raise VocabularyError(
+                f"the word {word[:40]!r}… has {len(word)} characters, more than {LONGEST_WORD}; shorten it, or "
+                "separate the names"
+            )
         # one position more than the tower reads shows which prompts do not fit
         tokens = self.tokenizer([text for group in prompts for text in group], context_length=self.context_length + 1)
         groups = tokens.split([len(group) for group in prompts])

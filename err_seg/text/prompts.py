@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from err_seg.config.constants import DEFAULT_TEMPLATE
 
-LONGEST_TEXT = 500  # characters, several times what CLIP reads; its tokenizer takes 31 s for a word of 30,000
 T = TypeVar("T")
 Color = tuple[int, int, int]
 
@@ -61,11 +60,9 @@ class PromptStyle:
 
     def __post_init__(self) -> None:
         wrong = [text for text in self.templates if not isinstance(text, str) or text.count("{}") != 1]
-        wrong += [f"{text[:40]}…" for text in self.templates if isinstance(text, str) and len(text) > LONGEST_TEXT]
         if wrong or not self.templates:
             raise VocabularyError(
-                f"each template needs one {{}} for the class name, as in {DEFAULT_TEMPLATE!r}, and at most "
-                f"{LONGEST_TEXT} characters; got {wrong or 'none'}"
+                f"each template needs one {{}} for the class name, as in {DEFAULT_TEMPLATE!r}; got {wrong or 'none'}"
             )
         if not isinstance(self.synonyms, str) or self.synonyms not in ("first", "average"):
             raise VocabularyError(f"synonyms must be 'first' or 'average', not {self.synonyms!r}")
@@ -107,18 +104,13 @@ def check_vocabulary(vocabulary: Iterable[str], source: str = "") -> Vocabulary:
         source: what errors begin with, such as the file that they are from.
 
     Raises:
-        VocabularyError: no list, no names, something that is not text, an empty or endless name, or the same one twice.
+        VocabularyError: no list, no names, something that is not text, an empty name, or the same name twice.
     """
     prefix = f"{source}: " if source else ""
     names = Vocabulary(as_texts(f"{prefix}a vocabulary", vocabulary), getattr(vocabulary, "colors", None))
     if not names:
         raise VocabularyError(f"{prefix}no class names; a vocabulary has at least one")
     for index, name in enumerate(names):
-        if isinstance(name, str) and (length := max(map(len, name.split(",")))) > LONGEST_TEXT:
-            raise VocabularyError(
-                f"{prefix}class {index} is {name[:40]!r}…, of {length} characters; a name or synonym has at most "
-                f"{LONGEST_TEXT}, which is more than CLIP reads: shorten it, or separate the names"
-            )
         if not isinstance(name, str) or not name.split(",")[0].strip():
             raise VocabularyError(f"{prefix}class {index} is {name!r}; expected a name (a string that is not blank)")
         if not name.isascii() and name != name.encode(errors="ignore").decode():

@@ -7,6 +7,7 @@ STYLE = f"#{RESULT}:not(:has(a[download])) > :not(:first-child) {{ display: none
 CHOOSE = "(name, names) => [name ?? names, null]"
 SHOW = f"""(...values) => {{
   const result = document.querySelector("#{RESULT}");
+  if (values.length) [values[3], values[4]] = [values[3] ?? 0, Math.round(values[4]) || 1]; // numbers as typed
   (result.querySelector("img") ?? result).scrollIntoView({{ behavior: "smooth", block: "nearest" }});
   return values;
 }}"""
@@ -14,6 +15,7 @@ SHOW = f"""(...values) => {{
 REDRAW = """async (pair, links, percent) => {
   await new Promise(done => setTimeout(done, 200));
   const [, key, now] = links?.match(/(results\\/\\w+)\\/overlay\\/(\\d+)/) ?? [];
+  percent = Math.min(100, Math.max(0, Math.round(percent ?? now)));
   if (!key || now == percent) return [pair, links];
   const drawn = { path: "overlay.jpg", url: `${key}/video/${percent}`, meta: { _type: "gradio.FileData" } };
   return [[pair[0], drawn], links.replace(`overlay/${now}`, `overlay/${percent}`)];

@@ -24,7 +24,7 @@ from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MAX_UPLOAD = 20 * 2**20
 MAX_FRAME = 2**16  # for what surrounds an upload in its request
-MAX_EVENT = 2**18
+MAX_EVENT = 2**20
 MAX_HELD = 8 * MAX_UPLOAD  # of all bodies that are being read
 BODY_SECONDS = 180
 LABEL, SAMPLE = "label", "load_example"

@@ -25,6 +25,7 @@ from err_seg.web.downloads import PERCENT, Downloads, FileKind, read_upload, sho
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 40_000_000
 MAX_CLASSES = 1000
+MAX_TEXT = 100_000
 LABELLING_SECONDS = 120
 FILE_NAMES: dict[FileKind, str] = {"labels": "labels (PNG)", "overlay": "overlay (PNG)", "coco": "regions (COCO JSON)"}
 Rows = list[list[str]]
@@ -77,6 +78,8 @@ def label_upload(
     """
     if path is None:
         raise ImageReadError("Choose an image first.")
+    if (length := len(names) + len(background)) > MAX_TEXT:
+        raise LabelSetError(f"class names of {length} characters in all; this page takes up to {MAX_TEXT}")
     label_set = parse_label_set(split_names(names), [background, str(threshold)])
     num_names, classes = len(label_set.vocabulary), label_set.classes
     if num_names > MAX_CLASSES:

@@ -58,7 +58,8 @@ def create_app(
 ) -> FastAPI:
     """Make the web application.
 
-    It serves only uploads of at most 20 MB, their results and the samples, and no other file of the machine.
+    It serves only uploads of at most 20 MB, their results and the samples, and no other file of the machine. It decodes
+    images in other processes, so a script that calls this needs ``if __name__ == "__main__":``.
 
     Args:
         model, classes: see :func:`build_page`.

@@ -17,6 +17,7 @@ from err_seg.evaluation import labels_from_rle, load_label_png, load_rle_json
 from err_seg.jobs import formats as formats_module
 from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set
 from err_seg.utils.files import atomic_write
+from err_seg.visualization.colors import hex_color, oklab
 from tests.helpers.predicting import files, save
 from tests.helpers.toy import REPOSITORY, VOCABULARY
 
@@ -58,6 +59,21 @@ def test_vocabularies_by_name_and_colours_of_their_own(run_predict, tmp_path):
     (line, *_) = (tmp_path / "voc/manifest.jsonl").read_text().splitlines()
     assert status == 0
     assert json.loads(line)["settings"]["classes"] == ["robot", *load_vocabulary("voc20")]
+
+
+def test_few_words_have_colours_far_apart_in_all_files_of_a_job(run_predict, tmp_path):
+    """Three of these four were blue. The list alone decides, so that each image and process has the same."""
+    words = ["pillow", "river", "apple", "tree"]
+    for number in range(2):
+        save(tmp_path / f"in/{number}.png")
+    assert run_predict(tmp_path / "in", "--format", "labels,html", classes=", ".join(words))[0] == 0
+    palettes = [Image.open(tmp_path / f"out/{number}_labels.png").getpalette()[:12] for number in range(2)]
+    colors = np.array(palettes[0], dtype=np.uint8).reshape(4, 3)
+    distances = np.linalg.norm(oklab(colors)[:, None] - oklab(colors), axis=2) + np.eye(4)
+    assert distances.min() > 0.22
+    assert palettes[0] == palettes[1]
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert json.dumps({word: hex_color(color) for word, color in zip(words, colors, strict=True)}) in page
 
 
 def test_folders_globs_stdin_and_equal_names(run_predict, tmp_path, monkeypatch):

@@ -89,18 +89,26 @@ def test_unusable_vocabularies(model, vocabulary, complaint):
         model.embed_vocabulary(vocabulary)
 
 
-@pytest.mark.parametrize("name", ["a" * 30_000, "cat, " + "a b" * 10_000, " " * 501])
-def test_endless_names_do_not_reach_the_tokenizer(model, name, monkeypatch):
-    """Its time grows with the square of a word's length: 31 s for this one."""
-    monkeypatch.setattr(model.vocabulary_encoder, "tokenizer", None)
+@pytest.mark.parametrize(
+    ("name", "style"),
+    [
+        ("a" * 30_000, PromptStyle()),
+        ("a cat" + "!" * 301, PromptStyle()),
+        ("cat, " + "b" * 301, PromptStyle(synonyms="average")),
+        ("cat", PromptStyle(("a photo of {} " + "c" * 301,))),
+    ],
+)
+def test_endless_words_do_not_reach_the_tokenizer(model, name, style, monkeypatch):
+    """Its time grows with the square of a word's length: 31 s for the first."""
+    encoder = model.vocabulary_encoder
+    with pytest.raises(VocabularyError, match="exceed the 77 tokens"):
+        encoder.tokenize(["dog", "b" * 300])
+    monkeypatch.setattr(encoder, "tokenizer", None)
     with pytest.raises(
-        VocabularyError, match=r"class 1 is .{40,50}…, of \d+ characters; .* at most 500, .*shorten it"
+        VocabularyError, match=r"the word .{42}… has 30\d+ characters, more than 300; shorten it"
     ) as told:
-        model.embed_vocabulary(["dog", name])
-    assert len(str(told.value)) < 250
-    with pytest.raises(VocabularyError, match="at most 500 characters"):
-        PromptStyle(("a photo of {}" + "a" * 500,))
-    check_vocabulary(["a" * 500, ", ".join(["a" * 500] * 9)])
+        encoder.tokenize(["dog", name], style)
+    assert len(str(told.value)) < 150
 
 
 def test_strange_but_usable_names(model):

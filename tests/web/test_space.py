@@ -36,10 +36,13 @@ def test_app(monkeypatch):
     def serve(app, host, port):
         with serving(app) as site:
             seen.append((host, port, site.ask("GET", "/")))
+            assert site.ask("GET", "/", host="me-err-seg.hf.space").status == 200
+            assert site.ask("GET", "/", host="me-err-seg.hf.space.evil.example").status == 421
 
     for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
         monkeypatch.setenv(name, "")  # put back afterwards, whatever the command sets
     monkeypatch.setenv("ERR_SEG_MODEL", "mini")
+    monkeypatch.setenv("SPACE_HOST", "me-err-seg.hf.space")
     monkeypatch.setattr("err_seg.web.serve", serve)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(SystemExit) as end:
