@@ -198,7 +198,7 @@ class Trainer(DefaultTrainer):
         Raises:
             TrainingError: the loss or a weight is no longer a finite number, a file cannot be written, a pair cannot be
                 read, or a loader process was killed.
-            TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
+            TrainingInterrupted: a signal of ``SOLVER.STOP_SIGNALS`` came; a checkpoint was written.
         """
         if self.course.state is None:
             self.course.begin(resume=False)

@@ -33,7 +33,7 @@ def run_context(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
     with (
         translate_errors(TrainingError, kept, "rerun with --resume"),
         one_writer(Path(cfg.OUTPUT_DIR), TrainingError),
-        handling_stop_signals(stop),
+        handling_stop_signals(stop, solver.STOP_SIGNALS),
         tf32(solver.TF32),
         deterministic(solver.DETERMINISTIC),
         activation_checkpointing(model, cfg),

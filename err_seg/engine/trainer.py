@@ -56,7 +56,7 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
         ConfigError: the settings do not allow training; names the key.
         TrainingError: the output folder cannot be used, the loss or the weights are no longer finite numbers, a file
             cannot be written, a pair cannot be read, or a loader process was killed; says what to resume from.
-        TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
+        TrainingInterrupted: a signal of ``SOLVER.STOP_SIGNALS`` came; a checkpoint was written.
     """
     with run_context(cfg, model) as stop, closing(PlainTrainer(cfg, model, resume=resume)) as trainer:
         if trainer.iteration >= cfg.SOLVER.MAX_ITER:  # an earlier run may have ended before its weights were written

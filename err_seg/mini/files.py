@@ -48,6 +48,8 @@ class MiniWorldSpec(DatasetSpec):
         drawing: version of how.
     """
 
+    is_drawn = True
+
     scenes: MiniScenes = field(kw_only=True)
     drawing: int = field(default_factory=lambda: DRAWING, kw_only=True)
 
