@@ -27,6 +27,7 @@ from err_seg.d2.mapper import ERRSegMapper, batches_of_records
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
 from err_seg.data import EvaluationTransform
+from err_seg.data.ground_truth import check_ground_truth
 from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer
 from err_seg.engine.run_setup import open_data, run_context
@@ -113,6 +114,8 @@ class Trainer(DefaultTrainer):
         own = opened(cfg)
         name = own.DATASETS.TRAIN[0]
         pairs, device = open_pairs(name, own.DATASETS.ROOT), resolve_device(own.MODEL.DEVICE)
+        if not start:
+            check_ground_truth(pairs, trains=True)
         return batches_of_records(open_data(own, pairs, device, start), name, SkippedSamples(Path(own.OUTPUT_DIR)))
 
     @classmethod

@@ -109,8 +109,8 @@ def digest_of_files(spec: DatasetSpec, root: str | os.PathLike[str] | None = Non
         pairs = SegmentationPairs(spec, root)
     except DatasetError:
         return None
-    files = [(name, *map(os.stat, pairs.paths(index))) for index, name in enumerate(pairs.names)]
-    facts = [(name, *((file.st_size, int(file.st_mtime)) for file in pair)) for name, *pair in files]
+    files = [(name, [os.stat(path) for path in pairs.paths(index)]) for index, name in enumerate(pairs.names)]
+    facts = [(name, [(file.st_size, int(file.st_mtime)) for file in pair]) for name, pair in files]
     return fingerprint({"files": facts})
 
 

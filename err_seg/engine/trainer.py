@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from err_seg.config import Config
 from err_seg.data import Batch, SegmentationPairs, get_dataset
+from err_seg.data.ground_truth import check_ground_truth
 from err_seg.data.loader import seed_of
 from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.distillation import Teacher
@@ -74,6 +75,7 @@ class PlainTrainer(BaseTrainer):
         self.processes = self.accelerator.num_processes
         self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
+        check_ground_truth(pairs, trains=True)
         if cfg.TEST.EVAL_PERIOD:
             open_benchmarks(cfg)
             self.evaluated = copy.deepcopy(model).cpu().requires_grad_(False)

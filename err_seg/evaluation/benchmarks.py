@@ -10,6 +10,7 @@ import torch
 
 from err_seg.config import Config, ConfigError, network_settings
 from err_seg.data import DatasetSpec, SegmentationPairs, get_dataset
+from err_seg.data.ground_truth import check_ground_truth
 from err_seg.evaluation import (
     BenchmarkResult,
     BoundaryConfusion,
@@ -76,14 +77,16 @@ def save_benchmarks(results: Sequence[BenchmarkResult], output: Path) -> None:
 
 
 def open_benchmarks(cfg: Config) -> list[SegmentationPairs]:
-    """Find the images of ``DATASETS.TEST``.
+    """Find the images of ``DATASETS.TEST``, and look at their label maps.
 
     Raises:
         ConfigError: a benchmark is named twice.
-        DatasetError: a benchmark is unknown or not on disk.
+        DatasetError: a benchmark is unknown or not on disk, or its label maps hold nothing that can be measured.
     """
     benchmarks = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in cfg.DATASETS.TEST]
     check_once([pairs.spec for pairs in benchmarks])
+    for pairs in benchmarks:
+        check_ground_truth(pairs)
     return benchmarks
 
 

@@ -30,7 +30,7 @@ class StopRequest:
 
 @contextmanager
 def handling_stop_signals(
-    handler: Callable[[int, object], None], names: Sequence[str] = STOP_SIGNALS
+    handler: Callable[[int, object], None] | signal.Handlers, names: Sequence[str] = STOP_SIGNALS
 ) -> Iterator[None]:
     """During a ``with`` block, handle the signals of some names by ``handler(signum, frame)``.
 
