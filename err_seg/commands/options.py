@@ -1,12 +1,20 @@
 """Options that several commands share."""
 
 import argparse
+import os
+import sys
 
 from err_seg.config.constants import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
 
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Make the parser of ``err-seg NAME``, described by its module's docstring."""
+    """Make the parser of ``err-seg NAME``, described by its module's docstring; every command begins with this.
+
+    Standard streams that are missing, as under pythonw and in services, lead nowhere from then on.
+    """
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, mode))  # noqa: SIM115  # stays open
     return argparse.ArgumentParser(
         prog=f"err-seg {name}",
         description=description,

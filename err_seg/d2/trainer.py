@@ -40,9 +40,8 @@ from err_seg.models.build import compile_network, default_num_kept
 from err_seg.utils.device import resolve_device, resolve_precision
 from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.messages import listed
-from err_seg.utils.processes import check_shared_folder, process_share, wait_for_all
+from err_seg.utils.processes import check_shared_folder, one_writer, process_share, wait_for_all
 from err_seg.utils.signals import StopRequest
-from err_seg.utils.writer import one_writer
 
 
 class Trainer(DefaultTrainer):

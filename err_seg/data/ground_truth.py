@@ -1,4 +1,4 @@
-"""A look at some label maps before any work, since ground truth that holds next to nothing gives numbers all the same."""
+"""A look at some label maps before any work: numbers come also from ground truth that holds next to nothing."""
 
 import logging
 
@@ -36,19 +36,17 @@ def check_ground_truth(pairs: SegmentationPairs, *, trains: bool = False) -> Non
             continue
         pixels += np.bincount(label[label != spec.ignore_label], minlength=len(classes))
         maps += 1
-    found = [name for name, count in zip(classes, pixels, strict=True) if count]
-    absent = [name for name in classes if name not in found]
-    alone = f"the only class in its {maps} label maps is {found[0]!r}" if len(found) == 1 else ""
-    if maps and len(found) < needed:
-        problem = alone or f"its {maps} label maps hold nothing but the ignore label"
+    present, absent = ([classes[index] for index in np.flatnonzero(which)] for which in (pixels, pixels == 0))
+    if not maps or not absent:
+        return
+    found = f"no pixel of {len(absent)} of {len(classes)} classes, such as {listed(absent, 5)}"
+    if len(present) < 2:
+        found = f"no class but {present[0]!r}" if present else "nothing but ignored pixels"
+    found = f"data set {spec.name!r}: {maps} of {len(pairs)} label maps hold {found}"
+    if len(present) < needed:
         raise DatasetError(
-            f"data set {spec.name!r}: {problem}, so nothing can be {'learnt' if trains else 'measured'}. Pixels of "
-            f"{spec.ignore_label} are ignored: masks of 0 and 255 must be stored as 0 and 1"
-            + f", or the vocabulary be {found[0]!r} alone" * bool(found)
+            f"{found}; nothing can be {'learnt' if trains else 'measured'}. Store masks of two classes as 0 and 1, "
+            "not 0 and 255, and declare only classes that have pixels"
         )
-    if absent and maps and is_main_process():
-        logger.log(
-            logging.WARNING if alone or maps == len(pairs) else logging.INFO,
-            "data set %r: %d of %d classes have no pixel in %d of %d label maps, such as %s%s",
-            *(spec.name, len(absent), len(classes), maps, len(pairs), listed(absent, 5), "; " * bool(alone) + alone),
-        )
+    if is_main_process():
+        logger.log(logging.WARNING if len(present) < 2 or maps == len(pairs) else logging.INFO, found)

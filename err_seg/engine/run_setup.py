@@ -14,9 +14,8 @@ from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import deterministic, tf32
 from err_seg.utils.errors import TrainingError, translate_errors
-from err_seg.utils.processes import process_share
+from err_seg.utils.processes import one_writer, process_share
 from err_seg.utils.signals import StopRequest, handling_stop_signals
-from err_seg.utils.writer import one_writer
 
 
 @contextmanager

@@ -28,8 +28,7 @@ from err_seg.utils.device import Precision, resolve_precision
 from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.files import file_signature
 from err_seg.utils.fingerprint import fingerprint, weights_digest
-from err_seg.utils.processes import check_shared_folder, is_main_process, of_main_process, wait_for_all
-from err_seg.utils.writer import one_writer
+from err_seg.utils.processes import check_shared_folder, is_main_process, of_main_process, one_writer, wait_for_all
 
 logger = logging.getLogger(__name__)
 

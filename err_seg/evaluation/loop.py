@@ -5,7 +5,6 @@ from contextlib import closing
 from functools import partial
 
 import torch
-from tqdm import tqdm
 
 from err_seg.config import Config
 from err_seg.data import EvaluationItem, EvaluationTransform, SegmentationPairs, evaluation_loader
@@ -20,6 +19,7 @@ from err_seg.utils import heartbeat
 from err_seg.utils.device import upload
 from err_seg.utils.ordered_map import TimeShare, ordered_map
 from err_seg.utils.processes import process_share
+from err_seg.utils.progress import ProgressBar
 
 Segmented = tuple[list[EvaluationItem], list[Segmentation]]
 
@@ -48,7 +48,7 @@ def count_images(
     )
     share = len(range(rank, len(pairs), processes))
     of_all = f" (1 of {processes} shares)" if processes > 1 else ""
-    bar = tqdm(
+    bar = ProgressBar(
         total=share,
         initial=share - sum(1 for _ in loader.sampler),
         desc=pairs.spec.name + of_all,

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from tqdm import tqdm
-
 from err_seg.config import Config
 from err_seg.data import EvaluationItem, EvaluationTransform, SegmentationPairs, evaluation_loader
+from err_seg.utils.progress import ProgressBar
 
 
 def evaluation_batches(cfg: Config, pairs: SegmentationPairs, *, bar: bool = True) -> Iterator[list[EvaluationItem]]:
@@ -16,7 +15,7 @@ def evaluation_batches(cfg: Config, pairs: SegmentationPairs, *, bar: bool = Tru
     """
     transform = EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
     loader = evaluation_loader(pairs, transform, cfg.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS)
-    with tqdm(total=len(pairs), desc=pairs.spec.name, unit="image", disable=not bar) as progress:
+    with ProgressBar(total=len(pairs), desc=pairs.spec.name, unit="image", disable=not bar) as progress:
         for items in loader:
             yield items
             progress.update(len(items))

@@ -1,19 +1,19 @@
 """Text embeddings of vocabularies, encoded once and never stale."""
 
 import logging
-import threading
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from err_seg.modeling.clip import OpenCLIP, embed_prompts, text_tower
 from err_seg.utils.device import autocast, tf32
 from err_seg.utils.files import atomic_write, cache_dir
 from err_seg.utils.fingerprint import content_digest, weights_digest
+from err_seg.utils.locks import ForkSafeLock
+from err_seg.utils.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class TextEmbeddings:
     def __init__(self, cache_dir: Path | None):
         self.cache_dir = cache_dir
         self._memory: dict[tuple[str, str], Tensor] = {}  # in order of use, the latest last
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def __reduce__(self) -> tuple[type["TextEmbeddings"], tuple[Path | None]]:
         """Copy and pickle as a new cache with the same folder."""
@@ -122,7 +122,7 @@ def encode_in_batches(clip: OpenCLIP, tokens: Tensor) -> Tensor:
     device = text_tower(clip).positional_embedding.device
     batches = tokens.split(max(1, CLASSES_AT_A_TIME // tokens.shape[1]))
     is_short = tokens.shape[0] * tokens.shape[1] < PROGRESS_FROM
-    progress = tqdm(total=len(tokens), desc="text embeddings", unit="class", leave=False, disable=is_short)
+    progress = ProgressBar(total=len(tokens), desc="text embeddings", unit="class", leave=False, disable=is_short)
     embeddings = []
     with tf32(False), autocast(device, None), progress:
         for batch in batches:
