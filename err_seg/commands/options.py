@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Callable
 from os.path import expanduser
@@ -18,7 +19,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Make the parser of ``err-seg NAME``, described by its module's docstring."""
+    """Make the parser of ``err-seg NAME``, described by its module's docstring; every command begins with this.
+
+    Standard streams that are missing, as under pythonw and in services, lead nowhere from then on.
+    """
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, mode))  # noqa: SIM115  # stays open
     return _Parser(
         prog=f"err-seg {name}",
         description=description,

@@ -127,7 +127,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict, write the results, print the table of areas and what failed; returns the exit status."""
     arguments = parse_arguments(argv)
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names of files may be any bytes
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     try:
         from err_seg.commands.prediction_job import predict
 

@@ -109,7 +109,7 @@ def writing_tables(folder: Path, runs: "list[Run]") -> Iterator[None]:
     """
     from err_seg.lab.sweeps.definition import SweepError
     from err_seg.utils.fingerprint import fingerprint
-    from err_seg.utils.writer import locked
+    from err_seg.utils.locks import locked
 
     lock, own = folder.with_name(f".{folder.name}.lock"), fingerprint({"runs": [str(r.results) for r in runs]})
     with locked(lock, own) as held:

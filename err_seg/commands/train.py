@@ -111,8 +111,7 @@ def work(arguments: argparse.Namespace) -> int:
     from err_seg.engine import RunError, TrainingInterrupted, evaluate, train
     from err_seg.engine.launch import join_processes
     from err_seg.models.build import build_compiled, build_model
-    from err_seg.utils.processes import process_share
-    from err_seg.utils.writer import one_writer
+    from err_seg.utils.processes import one_writer, process_share
 
     rank, whole = 0, ExitStack()
     try:

@@ -30,6 +30,7 @@ from err_seg.config.constraints import (
     one_of,
 )
 from err_seg.config.section import Section, key
+from err_seg.utils.signals import STOP_SIGNALS
 
 TUNINGS = ("none", "weight", "full")
 TEST_SETS = ["ade20k_847_val", "pascal_context_459_val", "ade20k_150_val", "pascal_context_59_val", "pascal_voc_20_val"]
@@ -270,6 +271,8 @@ class SolverConfig(Section):
     # iterations between checkpoints, and how many of them are kept
     CHECKPOINT_PERIOD: int = key(5000, POSITIVE)
     CHECKPOINTS_KEPT: int = key(2, POSITIVE)
+    # signals after which a checkpoint is saved and the run ends, with status 128 + the signal's number
+    STOP_SIGNALS: list[str] = key([*STOP_SIGNALS], any_of(*STOP_SIGNALS))
 
 
 class LogConfig(Section):

@@ -7,7 +7,7 @@ pairs come last.
 import contextlib
 import difflib
 from ast import literal_eval
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from os.path import expanduser
 from pathlib import Path
@@ -87,6 +87,15 @@ def network_settings(cfg: Config) -> dict[str, Any]:
     """Return the settings that predictions depend on besides weights: dotted key to value, JSON-able."""
     of_network = ((key, value) for key, value in settings_of(cfg) if key.startswith("MODEL.") or key == "INPUT.SIZE")
     return {key: value for key, value in of_network if key not in NOT_OF_THE_NETWORK}
+
+
+def completed(recorded: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Add those of some keys that recorded settings lack, at their defaults.
+
+    An earlier version recorded them, and did what is the default of a key that it did not have.
+    """
+    defaults = dict(settings_of(Config()))
+    return {**{key: defaults[key] for key in keys if key in defaults}, **recorded}
 
 
 def _load_yaml(file: Path) -> list[tuple[str, Any, str]]:

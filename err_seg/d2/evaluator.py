@@ -11,6 +11,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from err_seg.d2.catalog import open_pairs
+from err_seg.data.ground_truth import check_ground_truth
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import new_counts, save_benchmarks
 from err_seg.evaluation.results import PredictionFiles
@@ -38,7 +39,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         result: the result of the last :meth:`evaluate`.
 
     Raises:
-        DatasetError: the data set is unknown or not on disk.
+        DatasetError: the data set is unknown or not on disk, or holds nothing that can be measured.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         write_results: bool = True,
     ):
         self.pairs = open_pairs(dataset_name, root)
+        check_ground_truth(self.pairs)
         self.spec, self.settings = self.pairs.spec, dict(settings or {})
         self.output = None if output_dir is None else Path(output_dir)
         self.distributed, self.write_results, self._boundary_iou = distributed, write_results, boundary_iou

@@ -23,8 +23,7 @@ from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.results import load_results
 from err_seg.utils.errors import TrainingError, TrainingInterrupted
-from err_seg.utils.processes import wait_for_all
-from err_seg.utils.writer import one_writer
+from err_seg.utils.processes import one_writer, wait_for_all
 
 
 class Stopped(BaseException):

@@ -26,6 +26,7 @@ from err_seg.d2.mapper import ERRSegMapper, batches_of_records
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
 from err_seg.data import EvaluationTransform
+from err_seg.data.ground_truth import check_ground_truth
 from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer, build_schedule
 from err_seg.engine.run_log import SkippedSamples
@@ -37,9 +38,8 @@ from err_seg.models.build import compile_network, default_num_kept
 from err_seg.utils.device import resolve_device, resolve_precision
 from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.messages import listed
-from err_seg.utils.processes import check_shared_folder, process_share, wait_for_all
+from err_seg.utils.processes import check_shared_folder, one_writer, process_share, wait_for_all
 from err_seg.utils.signals import StopRequest
-from err_seg.utils.writer import one_writer
 
 
 class Trainer(DefaultTrainer):
@@ -111,6 +111,8 @@ class Trainer(DefaultTrainer):
         own = opened(cfg)
         name = own.DATASETS.TRAIN[0]
         pairs, device = open_pairs(name, own.DATASETS.ROOT), resolve_device(own.MODEL.DEVICE)
+        if not start:
+            check_ground_truth(pairs, trains=True)
         return batches_of_records(open_data(own, pairs, device, start), name, SkippedSamples(Path(own.OUTPUT_DIR)))
 
     @classmethod
@@ -196,7 +198,7 @@ class Trainer(DefaultTrainer):
         Raises:
             TrainingError: the loss or a weight is no longer a finite number, a file cannot be written, a pair cannot be
                 read, or a loader process was killed.
-            TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
+            TrainingInterrupted: a signal of ``SOLVER.STOP_SIGNALS`` came; a checkpoint was written.
         """
         if self.course.state is None:
             self.course.begin(resume=False)

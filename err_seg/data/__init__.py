@@ -10,7 +10,7 @@ from err_seg.data.catalog import (
     register_entries,
     unregister,
 )
-from err_seg.data.dataset import Sample, SegmentationPairs
+from err_seg.data.dataset import Sample, SegmentationPairs, digest_of_files
 from err_seg.data.images import ImageReadError, read_image, read_label, read_masked_image
 from err_seg.data.loader import (
     Batch,
@@ -44,6 +44,7 @@ __all__ = [
     "WorkerError",
     "dataset_names",
     "datasets_root",
+    "digest_of_files",
     "evaluation_loader",
     "find_dataset",
     "get_dataset",

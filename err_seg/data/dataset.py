@@ -10,6 +10,7 @@ import numpy as np
 
 from err_seg.data.images import read_image, read_label
 from err_seg.data.spec import DatasetError, DatasetSpec, PairError, datasets_root
+from err_seg.utils.fingerprint import fingerprint
 from err_seg.utils.messages import listed
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,24 @@ class SegmentationPairs:
             logger.warning("data set %r: %d pairs, expected %d; %s", self.spec.name, len(self), expected, left_out)
         elif expected is None and (unlabelled or imageless):
             logger.warning("data set %r: %d pairs; %s", self.spec.name, len(self), left_out)
+
+
+def digest_of_files(spec: DatasetSpec, root: str | os.PathLike[str] | None = None) -> str | None:
+    """Hash names, sizes and times of writing, in whole seconds, of the files of a data set; their content is not read.
+
+    Returns:
+        32 hexadecimal digits; ``None`` if the data set is drawn, so that its declaration identifies it, or is not on
+        disk.
+    """
+    if spec.is_drawn:
+        return None
+    try:
+        pairs = SegmentationPairs(spec, root)
+    except DatasetError:
+        return None
+    files = [(name, [os.stat(path) for path in pairs.paths(index)]) for index, name in enumerate(pairs.names)]
+    facts = [(name, [(file.st_size, int(file.st_mtime)) for file in pair]) for name, pair in files]
+    return fingerprint({"files": facts})
 
 
 def read_sample(spec: DatasetSpec, image_path: str, label_path: str, advice: str = "") -> Sample:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from err_seg.text.prompts import check_vocabulary
 from err_seg.text.vocabularies import load_vocabulary
@@ -49,6 +49,8 @@ class DatasetSpec:
         preparation: what ``datasets/prepare.py`` calls it; None = nothing to prepare.
         aliases: further names, such as other projects' names for it.
     """
+
+    is_drawn: ClassVar[bool] = False  # whether ``make_available`` makes the files, from the declaration alone
 
     name: str
     image_dir: str

@@ -19,7 +19,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from err_seg.config import settings_of
+from err_seg.config import completed, settings_of
 from err_seg.models.checkpoint import CheckpointError, load_weights, open_checkpoint, save_weights
 from err_seg.models.checkpoint_names import current_names
 from err_seg.utils.disk import writing
@@ -193,6 +193,7 @@ def read_checkpoint_folder(path: Path) -> TrainingState:
 def changed_settings(before: str, now: str) -> list[str]:
     """List the settings that differ between two configurations in YAML, as "KEY: before → now"."""
     old, new = (dict(settings_of(yaml.safe_load(text))) for text in (before, now))
+    old = completed(old, new)
     return [f"{key}: {old.get(key)!r} → {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
 
 

@@ -1,12 +1,14 @@
 """Starting a program in several processes, with the options of detectron2's command line."""
 
 import os
+import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -108,6 +110,10 @@ def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) ->
 
 def _spawn(program: Callable[[Any], int], argument: Any, processes: int, first: int, common: dict[str, str]) -> int:
     """Run a program in processes of ranks from ``first`` on; return the first exit status that is not 0, else 0."""
+    with handling_stop_signals(
+        signal.SIG_IGN
+    ):  # which this helper of Python's inherits; it ignores only some by itself
+        resource_tracker.ensure_running()
     context = start_processes(_run, (program, argument, first, common), processes, join=False, start_method="spawn")
 
     def pass_on(signum: int, frame: object) -> None:

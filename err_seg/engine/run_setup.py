@@ -23,9 +23,8 @@ from err_seg.utils.device import deterministic, resolve_precision, tf32
 from err_seg.utils.disk import size_text
 from err_seg.utils.errors import TrainingError, translate_errors
 from err_seg.utils.files import atomic_write
-from err_seg.utils.processes import process_share
+from err_seg.utils.processes import one_writer, process_share
 from err_seg.utils.signals import StopRequest, handling_stop_signals
-from err_seg.utils.writer import one_writer
 from err_seg.version import __version__
 
 
@@ -79,7 +78,7 @@ def run_context(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
     with (
         translate_errors(TrainingError, kept, "rerun with --resume"),
         one_writer(Path(cfg.OUTPUT_DIR), TrainingError),
-        handling_stop_signals(stop),
+        handling_stop_signals(stop, solver.STOP_SIGNALS),
         tf32(solver.TF32),
         deterministic(solver.DETERMINISTIC),
         activation_checkpointing(model, cfg),

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from err_seg.config import Config
 from err_seg.data import Batch, SegmentationPairs, get_dataset
+from err_seg.data.ground_truth import check_ground_truth
 from err_seg.data.loader import seed_of
 from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
@@ -52,7 +53,7 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
         ConfigError: the settings do not allow training; names the key.
         TrainingError: the output folder cannot be used, the loss or the weights are no longer finite numbers, a file
             cannot be written, a pair cannot be read, or a loader process was killed; says what to resume from.
-        TrainingInterrupted: SIGTERM or Ctrl-C came; a checkpoint was written.
+        TrainingInterrupted: a signal of ``SOLVER.STOP_SIGNALS`` came; a checkpoint was written.
     """
     with run_context(cfg, model) as stop, closing(PlainTrainer(cfg, model, resume=resume)) as trainer:
         if trainer.iteration >= cfg.SOLVER.MAX_ITER:  # an earlier run may have ended before its weights were written
@@ -70,6 +71,7 @@ class PlainTrainer(BaseTrainer):
         self.processes = self.accelerator.num_processes
         self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
+        check_ground_truth(pairs, trains=True)
         if cfg.TEST.EVAL_PERIOD:
             open_benchmarks(cfg)
             self.evaluated = copy.deepcopy(model).cpu().requires_grad_(False)

@@ -10,6 +10,7 @@ import torch
 
 from err_seg.config import Config, ConfigError, network_settings
 from err_seg.data import DatasetSpec, SegmentationPairs, get_dataset
+from err_seg.data.ground_truth import check_ground_truth
 from err_seg.evaluation import (
     BenchmarkResult,
     BoundaryConfusion,
@@ -27,8 +28,7 @@ from err_seg.utils.device import Precision, resolve_precision
 from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.files import file_signature
 from err_seg.utils.fingerprint import fingerprint, weights_digest
-from err_seg.utils.processes import check_shared_folder, is_main_process, of_main_process, wait_for_all
-from err_seg.utils.writer import one_writer
+from err_seg.utils.processes import check_shared_folder, is_main_process, of_main_process, one_writer, wait_for_all
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +76,16 @@ def save_benchmarks(results: Sequence[BenchmarkResult], output: Path) -> None:
 
 
 def open_benchmarks(cfg: Config) -> list[SegmentationPairs]:
-    """Find the images of ``DATASETS.TEST``.
+    """Find the images of ``DATASETS.TEST``, and look at their label maps.
 
     Raises:
         ConfigError: a benchmark is named twice.
-        DatasetError: a benchmark is unknown or not on disk.
+        DatasetError: a benchmark is unknown or not on disk, or its label maps hold nothing that can be measured.
     """
     benchmarks = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in cfg.DATASETS.TEST]
     check_once([pairs.spec for pairs in benchmarks])
+    for pairs in benchmarks:
+        check_ground_truth(pairs)
     return benchmarks
 
 

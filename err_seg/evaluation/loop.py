@@ -5,7 +5,6 @@ from contextlib import closing
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from err_seg.config import Config
 from err_seg.data import EvaluationItem, EvaluationTransform, SegmentationPairs, evaluation_loader
@@ -20,6 +19,7 @@ from err_seg.utils import heartbeat
 from err_seg.utils.device import upload
 from err_seg.utils.ordered_map import TimeShare, ordered_map
 from err_seg.utils.processes import process_share
+from err_seg.utils.progress import ProgressBar
 
 Segmented = list[tuple[EvaluationItem, Segmentation]]
 
@@ -31,7 +31,7 @@ def evaluation_batches(cfg: Config, pairs: SegmentationPairs, *, bar: bool = Tru
     ``DATALOADER.NUM_WORKERS`` count.
     """
     loader = _open_loader(cfg, pairs)
-    with tqdm(total=len(pairs), desc=pairs.spec.name, unit="image", disable=not bar) as progress:
+    with ProgressBar(total=len(pairs), desc=pairs.spec.name, unit="image", disable=not bar) as progress:
         for items in loader:
             yield items
             progress.update(len(items))
@@ -81,7 +81,7 @@ def count_images(
 
     with (
         model.evaluating(),
-        tqdm(total=share, initial=share - left, desc=title, unit="image", disable=rank > 0) as bar,
+        ProgressBar(total=share, initial=share - left, desc=title, unit="image", disable=rank > 0) as bar,
         progress.kept(counts),
         network.timing("whole"),
         closing(ordered_map(count, segment(), threads=1, ahead=1)) as counted,

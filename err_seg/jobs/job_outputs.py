@@ -13,8 +13,6 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from err_seg.data import read_image
 from err_seg.jobs.failures import reason_of
 from err_seg.jobs.formats import result_paths
@@ -23,6 +21,7 @@ from err_seg.jobs.manifest import OutputError
 from err_seg.jobs.result_names import printable
 from err_seg.jobs.video import frame_rate, write_video
 from err_seg.utils.files import write_pieces
+from err_seg.utils.progress import ProgressBar
 from err_seg.visualization.colors import class_colors, hex_color
 from err_seg.visualization.regions import join_coco
 from err_seg.visualization.text import first_synonym
@@ -106,7 +105,7 @@ def _write_video(folder: Path, path: Path, source: Path, results: Sequence[Finis
     numbers = [result.place.frame or 0 for result in results]
     step = statistics.median_low([b - a for a, b in pairwise(numbers)] or [1])
     files = [file for result in results for file in result_paths(result.place.files, ["video"], folder)]
-    shown = tqdm(files, desc=printable(path), unit="frame", disable=None)
+    shown = ProgressBar(files, desc=printable(path), unit="frame", disable=None)
     write_video((read_image(file) for file in shown), path, frame_rate(source) / step)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from err_seg.config import completed
 from err_seg.jobs.manifest import Manifest, OutputError, write_line
 from err_seg.utils.files import remove_partial_files, try_lock
 from err_seg.utils.fingerprint import RESULT_FORMAT
@@ -116,8 +117,9 @@ def _take_up(manifest: Manifest, settings: Mapping[str, Any]) -> None:
                     f"{folder} holds results in format {present['err_seg_results']}, this version writes "
                     f"{RESULT_FORMAT}; {remedy}"
                 )
-            if present["settings"] != settings:
-                difference = _first_difference(present["settings"], settings)
+            recorded = completed(present["settings"], settings)
+            if recorded != settings:
+                difference = _first_difference(recorded, settings)
                 raise OutputError(f"{folder} holds results of other settings ({difference}); {remedy}")
             manifest.read(lines)
 

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import torch
-from tqdm import tqdm
 
 from err_seg.jobs.failures import Problem, check_device, is_out_of_memory, problem_of
 from err_seg.jobs.formats import Result, write_result
@@ -24,6 +23,7 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.prediction.smoothing import averaged, windows
 from err_seg.utils.ordered_map import ordered_map
+from err_seg.utils.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Job:
         """
         self.model.embed_vocabulary(self.label_set.vocabulary)  # unusable names are found before anything is read
         reader = ItemReader(self.manifest, self.formats, self.point)
-        with self.report.network.timing("whole"), tqdm(total=total, unit="image", disable=None) as progress:
+        with self.report.network.timing("whole"), ProgressBar(total=total, unit="image", disable=None) as progress:
             loaded = ordered_map(reader.read, items, threads=READERS, ahead=2 * self.batch_size)
             predictions = self._predict_all(reader.with_neighbours(loaded, self.smooth), progress)
             results = self._smoothed(predictions) if self.smooth else predictions
@@ -101,7 +101,7 @@ class Job:
                         self.report.add(*outcome)
         return self.report
 
-    def _predict_all(self, loaded: Iterator[LoadedItem | Problem], progress: tqdm) -> Iterator[_Prediction]:
+    def _predict_all(self, loaded: Iterator[LoadedItem | Problem], progress: ProgressBar) -> Iterator[_Prediction]:
         due = self._due(loaded, progress)
         while batch := list(itertools.islice(due, self.batch_size)):
             with self.report.network.timing("work"):
@@ -109,7 +109,7 @@ class Job:
             yield from predictions
             progress.update(len(batch))
 
-    def _due(self, loaded: Iterator[LoadedItem | Problem], progress: tqdm) -> Iterator[LoadedItem]:
+    def _due(self, loaded: Iterator[LoadedItem | Problem], progress: ProgressBar) -> Iterator[LoadedItem]:
         """Yield the images to predict; count those that are done or cannot be read."""
         for one in loaded:
             if isinstance(one, LoadedItem) and one.pixels is not None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 from PIL import Image
-from tqdm import tqdm
 
 from err_seg.data.spec import DatasetSpec
 from err_seg.mini.sampling import SPLITS
@@ -25,6 +24,7 @@ from err_seg.mini.vocabulary import MOST_NAMES, NUM_SHOWN, SIXTY
 from err_seg.utils.files import remove_partial_files, write_json
 from err_seg.utils.images import save_image
 from err_seg.utils.ordered_map import ordered_map
+from err_seg.utils.progress import ProgressBar
 
 SCENES = {"train": 2400, "val": 240, "test": 320}
 """Scenes of each split, where a data set's name does not say how many."""
@@ -47,6 +47,8 @@ class MiniWorldSpec(DatasetSpec):
         scenes: what is drawn.
         drawing: version of how.
     """
+
+    is_drawn = True
 
     scenes: MiniScenes = field(kw_only=True)
     drawing: int = field(default_factory=lambda: DRAWING, kw_only=True)
@@ -97,7 +99,7 @@ class MiniWorldSpec(DatasetSpec):
                 save_image(Image.fromarray(pixels), folder / kind / f"{index:05d}.png", compress_level=1)
 
         drawn = ordered_map(write, range(len(self.scenes)), threads=workers, ahead=2 * workers)
-        for _ in tqdm(drawn, f"drawing {self.name} to {folder}", len(self.scenes), unit="scene"):
+        for _ in ProgressBar(drawn, f"drawing {self.name} to {folder}", len(self.scenes), unit="scene"):
             pass
         for name, document in (("vocabulary", self.vocabulary), ("scenes", self._facts())):
             write_json(folder / f"{name}.json", document)

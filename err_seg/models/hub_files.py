@@ -5,6 +5,7 @@ released models apart. Names only say where to look first.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,12 +21,16 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import disable_progress_bars
 
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 from err_seg.models.checkpoint import CheckpointError, HubError, read_shapes, reason_of
 from err_seg.models.checkpoint_names import current_name
 from err_seg.utils.files import cache_dir
 from err_seg.utils.messages import did_you_mean
+
+if sys.stderr is None:  # under pythonw and in services; the hub's bars would fail
+    disable_progress_bars()
 
 Shapes = Mapping[str, tuple[int, ...]]
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")

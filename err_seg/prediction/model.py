@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NamedTuple, overload
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from err_seg.data.arrays import ArrayFormat
 from err_seg.data.image_sources import ImageSource, are_read, is_single, open_images
@@ -25,6 +24,7 @@ from err_seg.text.prompts import PromptStyle
 from err_seg.text.vocabularies import VocabularySource, read_vocabulary
 from err_seg.utils.device import PRECISIONS, autocast, tf32, upload
 from err_seg.utils.fingerprint import WeightsSource
+from err_seg.utils.progress import ProgressBar
 from err_seg.utils.validation import ArgumentError, check_count, check_flag, check_size
 
 
@@ -142,7 +142,7 @@ class ERRSeg(ERRSegNetwork):
         check_flag("progress", progress)
         results = self.predict_stream(images, vocabulary, **options)
         total = 1 if is_single(images) else len(images) if isinstance(images, Sized) else None
-        with closing(results), tqdm(results, total=total, desc="images", disable=not progress) as shown:
+        with closing(results), ProgressBar(results, total=total, desc="images", disable=not progress) as shown:
             found = list(shown)
         return found[0] if is_single(images) else found
 

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,12 +10,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from err_seg.modeling.clip import OpenCLIP, embed_prompts, text_tower
 from err_seg.utils.device import autocast, check_finite, tf32
 from err_seg.utils.files import atomic_write, cache_dir
 from err_seg.utils.fingerprint import content_digest, weights_digest
+from err_seg.utils.locks import ForkSafeLock
+from err_seg.utils.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class TextEmbeddings:
     def __init__(self, cache_dir: Path | None):
         self.cache_dir = cache_dir
         self._memory: dict[tuple[str, str], Tensor] = {}  # in order of use, the latest last
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def __reduce__(self) -> tuple[type["TextEmbeddings"], tuple[Path | None]]:
         """Copy and pickle as a new cache with the same folder."""
@@ -143,7 +143,7 @@ def encode_in_batches(clip: OpenCLIP, tokens: Tensor) -> Tensor:
     device = text_tower(clip).positional_embedding.device
     batches = tokens.split(max(1, CLASSES_AT_A_TIME // tokens.shape[1]))
     is_short = tokens.shape[0] * tokens.shape[1] < PROGRESS_FROM
-    progress = tqdm(total=len(tokens), desc="text embeddings", unit="class", leave=False, disable=is_short)
+    progress = ProgressBar(total=len(tokens), desc="text embeddings", unit="class", leave=False, disable=is_short)
     embeddings = []
     with tf32(False), autocast(device, None), progress:
         for batch in batches:

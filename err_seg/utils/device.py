@@ -1,7 +1,6 @@
 """Where the network computes and how exactly: device, precision, TF32 and deterministic algorithms."""
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from err_seg.utils.errors import ConfigError, NonFiniteError
+from err_seg.utils.locks import ForkSafeLock
 
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 NATIVE_BF16_SINCE = (8, 0)  # compute capability
@@ -108,7 +108,7 @@ _matmul: Any = torch.backends.cuda.matmul
 _cudnn: Any = torch.backends.cudnn
 # since torch 2.9 every operation has its own setting, and once one of these is set, the older two cannot be read
 _HAS_FP32_PRECISION = hasattr(_matmul, "fp32_precision")
-_tf32_lock = threading.Lock()
+_tf32_lock = ForkSafeLock()
 _tf32_asked: dict[object, tuple[Any, Any]] = {}
 
 

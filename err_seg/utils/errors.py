@@ -1,5 +1,7 @@
 """The errors that end a run, and their causes outside of it, each reported in one sentence."""
 
+import multiprocessing
+import os
 import re
 import shutil
 import signal
@@ -12,6 +14,7 @@ from traceback import walk_tb
 from types import TracebackType
 
 from err_seg.utils.disk import disk_error, is_disk_full, size_text
+from err_seg.utils.signals import STOP_SIGNALS
 
 SHARED_MEMORY = "/dev/shm"
 SIGNAL_SECONDS = 3.0  # the time within which torch reports by a signal that a loader process was killed
@@ -66,7 +69,7 @@ class TrainingInterrupted(TrainingError):
     """Training that stopped because it was asked to, after a checkpoint was written.
 
     Attributes:
-        status: 143 for SIGTERM, 130 for Ctrl-C.
+        status: 128 + the signal's number: 143 for SIGTERM, 130 for Ctrl-C.
     """
 
     def __init__(self, message: str, signum: int):
@@ -163,8 +166,10 @@ def worker_failures() -> Iterator[None]:
 def start_worker(worker: int) -> None:
     """Prepare a loader process; give it as ``worker_init_fn``.
 
-    When another process is killed, the one that trains may end in the middle of taking over a batch. The thread that
-    hands batches over would print a stack trace of that; what is reported is the killed process.
+    Signals to the whole job, as of Slurm, must not end it, since the process that trains needs it to stop in good
+    order; of SIGTERM, only that process's own counts. When another process is killed, the one that trains may end in
+    the middle of taking over a batch. The thread that hands batches over would print a stack trace of that; what is
+    reported is the killed process.
     """
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -172,6 +177,18 @@ def start_worker(worker: int) -> None:
             sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = report
+    for name in STOP_SIGNALS:
+        if hasattr(signal, name) and name != "SIGTERM":
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if (parent := multiprocessing.parent_process()) and hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_at_sigterm_of, args=(parent.pid,), daemon=True).start()
+
+
+def _end_at_sigterm_of(parent: int | None) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _worker_problem(report: str) -> str | None:

@@ -192,8 +192,8 @@ class _Heartbeat:
     def _end(self) -> None:
         if not self._stopped.is_set():
             self.report()
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
             os._exit(1)
 
     def _send(self, message: bytes) -> None:

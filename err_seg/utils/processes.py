@@ -6,6 +6,10 @@ of a prediction exchange nothing before they are done. Until then, the environme
 """
 
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -14,9 +18,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from err_seg.utils import heartbeat
-from err_seg.utils.errors import ConfigError
+from err_seg.utils.errors import ConfigError, RunError
+from err_seg.utils.locks import locked
 
 T = TypeVar("T")
+
+WRITER = ".writer.lock"
+_folders: ContextVar[frozenset[Path]] = ContextVar("folders", default=frozenset())  # that this run writes to
 
 # a process that is done waits for all others, however long they take
 PATIENCE = timedelta(days=30)
@@ -79,6 +87,37 @@ def check_shared_folder(folder: Path) -> None:
             f"OUTPUT_DIR {folder} is not one folder for all: process {blind} does not see what process 0 writes to it. "
             "Give all machines the same folder, on a disk that they share"
         )
+
+
+@contextmanager
+def one_writer(folder: Path, kind: type[RunError] = RunError) -> Iterator[None]:
+    """Let no other run write to ``OUTPUT_DIR`` during a ``with`` block, which may hold another for the same folder.
+
+    All processes of a run must call this; the main one holds the lock.
+
+    Raises:
+        RunError: of class ``kind``, in all processes: another run writes there, or nothing can be written there.
+    """
+    place, problem = folder.resolve(), ""
+    if place in _folders.get():
+        yield
+        return
+    with ExitStack() as stack:
+        if is_main_process():
+            try:
+                note = f"process {os.getpid()} on {socket.gethostname()}"
+                if stack.enter_context(locked(place / WRITER, note)) is None:
+                    note = (place / WRITER).read_text(encoding="utf-8", errors="replace")
+                    problem = f"another run ({note}) is writing to OUTPUT_DIR {folder}; wait for it, or choose another"
+            except OSError as error:
+                problem = f"OUTPUT_DIR {folder} cannot be written to: {error}; choose another"
+        if problem := of_main_process(problem):
+            raise kind(problem)
+        _folders.set(_folders.get() | {place})
+        try:
+            yield
+        finally:
+            _folders.set(_folders.get() - {place})
 
 
 def launched_share() -> tuple[int, int]:

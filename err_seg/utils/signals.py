@@ -1,10 +1,13 @@
-"""SIGTERM and Ctrl-C, handled for the duration of a ``with`` block."""
+"""Signals that ask a process to stop, handled for the duration of a ``with`` block."""
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+# of all systems and Ctrl-C; of Slurm before a time limit, and of a terminal that is closed
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 
 
 class StopRequest:
@@ -26,15 +29,21 @@ class StopRequest:
 
 
 @contextmanager
-def handling_stop_signals(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """During a ``with`` block, handle SIGTERM and Ctrl-C by ``handler(signum, frame)``.
+def handling_stop_signals(
+    handler: Callable[[int, object], None] | signal.Handlers, names: Sequence[str] = STOP_SIGNALS
+) -> Iterator[None]:
+    """During a ``with`` block, handle the signals of some names by ``handler(signum, frame)``.
 
+    Besides SIGTERM and Ctrl-C, those stay as they are that the program ignores, as under nohup, or handles itself.
     Outside the main thread Python allows no handlers; signals then keep their usual effect.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, handler) for signum in (signal.SIGTERM, signal.SIGINT)}
+    before = {}
+    for signum in (getattr(signal, name) for name in names if hasattr(signal, name)):  # Windows lacks some
+        if signum in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(signum) == signal.SIG_DFL:
+            before[signum] = signal.signal(signum, handler)
     try:
         yield
     finally:

@@ -10,7 +10,8 @@ import pytest
 
 import err_seg
 from err_seg.engine import EvaluationError, RunError, TrainingError, evaluate, train
-from err_seg.utils.writer import LOCK, locked, one_writer
+from err_seg.utils.locks import locked
+from err_seg.utils.processes import WRITER, one_writer
 from tests.helpers.training import another_run, command, environment, metrics, run, wait_for
 
 LONG = ("SOLVER.MAX_ITER", 100_000, "DATALOADER.NUM_WORKERS", 2)
@@ -63,14 +64,14 @@ def test_functions_are_refused_with_their_own_errors(run_cfg, tmp_path, is_api):
             train(cfg, model)
         with pytest.raises(EvaluationError, match="another run"):
             evaluate(cfg, model)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {LOCK}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {WRITER}
     train(cfg, model)
     evaluate(cfg, model)
 
 
 def test_a_run_may_claim_its_folder_again(tmp_path):
     with one_writer(tmp_path), one_writer(tmp_path / "further"), one_writer(tmp_path):
-        assert "process" in (tmp_path / LOCK).read_text()
+        assert "process" in (tmp_path / WRITER).read_text()
     with another_run(tmp_path), pytest.raises(RunError), one_writer(tmp_path):
         pass
     with one_writer(tmp_path):

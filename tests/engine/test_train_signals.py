@@ -7,6 +7,7 @@ import time
 import pytest
 
 import err_seg
+from err_seg.config import ConfigError
 from err_seg.engine import TrainingInterrupted
 from err_seg.engine.checkpoints import read_checkpoint_folder
 from err_seg.engine.trainer import PlainTrainer
@@ -64,6 +65,55 @@ def test_sigterm_ends_the_command_with_its_own_status(run_cfg, tmp_path):
     assert "Traceback" not in errors
     newest = max((tmp_path / "out/checkpoints").iterdir())
     assert read_checkpoint_folder(newest).iteration == len(metrics(tmp_path / "out", "iteration"))
+
+
+@pytest.mark.parametrize(
+    ("signum", "status", "more"),
+    [
+        (signal.SIGTERM, 143, ()),
+        (signal.SIGTERM, 143, ("--num-gpus", "2")),
+        (signal.SIGUSR1, 138, ("--num-gpus", "2")),
+        (signal.SIGHUP, 129, ()),
+    ],
+)
+def test_signal_to_the_whole_job_saves_a_checkpoint(run_cfg, tmp_path, signum, status, more):
+    """As Slurm and Docker do: the loader processes ended, and memory was blamed, without a checkpoint."""
+    cfg = run_cfg(*LONG, "SOLVER.MAX_ITER", 100_000, "SOLVER.CHECKPOINT_PERIOD", 3, "DATALOADER.NUM_WORKERS", 1)
+    arguments = command(cfg, tmp_path / "run.yaml", *more)
+    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(tmp_path / "out/checkpoints/iter_0000003", process)
+    os.killpg(process.pid, signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert errors.count(f"{signal.Signals(signum).name}: stopped after") == 1, errors
+    assert "memory" not in errors
+    assert "Traceback" not in errors
+    newest = max((tmp_path / "out/checkpoints").iterdir())
+    assert read_checkpoint_folder(newest).iteration == len(metrics(tmp_path / "out", "iteration"))
+
+
+def test_which_signals_stop_a_training_is_configurable_and_ignored_ones_stay_ignored(run_cfg, tmp_path, monkeypatch):
+    step, seen = PlainTrainer.step, []
+
+    def looking(run, *arguments):
+        seen.append([signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)])
+        return step(run, *arguments)
+
+    monkeypatch.setattr(PlainTrainer, "step", looking)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        run(run_cfg("SOLVER.MAX_ITER", 1))
+        run(run_cfg("SOLVER.MAX_ITER", 1, "SOLVER.STOP_SIGNALS", ["SIGTERM"]))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    first, second = seen
+    assert isinstance(first[0], StopRequest)
+    assert first[1] is first[0]
+    assert first[2] == signal.SIG_IGN
+    assert isinstance(second[0], StopRequest)
+    assert second[1:] == [signal.SIG_DFL, signal.SIG_IGN]
+    with pytest.raises(ConfigError, match=r"SOLVER\.STOP_SIGNALS must be a list of any of 'SIGTERM'"):
+        run_cfg("SOLVER.STOP_SIGNALS", ["SIGKILL"])
 
 
 def kill_at_random(arguments, output, chance):

@@ -20,7 +20,7 @@ from err_seg.data import register, spec_from_dict, unregister
 from err_seg.engine import train
 from err_seg.engine.trainer import PlainTrainer
 from err_seg.models.checkpoint import open_checkpoint
-from err_seg.utils.writer import one_writer
+from err_seg.utils.processes import one_writer
 from tests.helpers.toy import REPOSITORY, VOCABULARY
 
 SHORT = [

@@ -1,6 +1,8 @@
 """Several threads predict with one model: each gets what it would get alone, and the model stays as it was."""
 
 import itertools
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +12,8 @@ import torch
 
 import err_seg
 from err_seg.prediction.attention import record_attention
+from err_seg.text import cache
+from err_seg.utils import device
 from err_seg.utils.device import autocast
 from err_seg.utils.validation import ArgumentError
 from tests.helpers.toy import VOCABULARY
@@ -55,6 +59,40 @@ def test_a_call_that_ends_within_another_leaves_it_alone(toy_model, images):
     with ThreadPoolExecutor(2) as pool:
         assert all(torch.equal(found, expected) for found in pool.map(predict, range(2)))
     assert not model.training
+
+
+@pytest.mark.parametrize("lock", ["words", "TF32"])
+def test_a_process_forked_while_another_thread_computes_does_not_wait_for_that_thread(toy_model, monkeypatch, lock):
+    """The lock was held in the child as well, by a thread that is not there."""
+    model, started, over = toy_model(), threading.Event(), threading.Event()
+    expected = model.embed_vocabulary(("dog", "cat"))
+    encode = cache.encode_in_batches
+
+    def wait():
+        started.set()
+        over.wait()
+
+    def hold():
+        if lock == "words":
+            monkeypatch.setattr(cache, "encode_in_batches", lambda *arguments: wait() or encode(*arguments))
+            model.embed_vocabulary(("sky", "tree"))
+        else:
+            with device._tf32_lock:
+                wait()
+
+    model.vocabulary_encoder.embeddings._memory.clear()
+    thread = threading.Thread(target=hold)
+    thread.start()
+    started.wait()
+    monkeypatch.setattr(cache, "encode_in_batches", encode)
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        os._exit(0 if torch.equal(model.embed_vocabulary(("dog", "cat")), expected) else 1)
+    over.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_model_in_training_mode_is_refused_and_left_alone(toy_model, images):

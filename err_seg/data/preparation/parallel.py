@@ -10,9 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from err_seg.data.preparation.sources import PreparationError
+from err_seg.utils.progress import ProgressBar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,7 +57,7 @@ def for_each(
                 stack.callback(executor.shutdown, cancel_futures=True)
                 with _interrupts_ignored():
                     results = executor.map(function, items, chunksize=max(1, min(16, len(items) // (workers * 32))))
-            with tqdm(results, title, len(items), unit="file", mininterval=0.5, disable=None) as progress:
+            with ProgressBar(results, title, len(items), unit="file", mininterval=0.5, disable=None) as progress:
                 for result in progress:
                     consume(result)
         except BrokenProcessPool as error:

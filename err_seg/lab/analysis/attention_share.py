@@ -20,7 +20,6 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from err_seg.data import SegmentationPairs
 from err_seg.data.image_sources import image_to_tensor
@@ -31,6 +30,7 @@ from err_seg.modeling.escf import CFM
 from err_seg.prediction.attention import AttentionLayer, escf_with, recording
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.files import write_json
+from err_seg.utils.progress import ProgressBar
 from err_seg.visualization.plots import COLUMNS, panel_grid
 
 # what is measured of a layer and an image, in this order
@@ -138,7 +138,7 @@ def measure_attention_share(model: ERRSeg, pairs: SegmentationPairs, num_kept: S
     measured: dict[int, list[tuple[int, list[list[float]]]]] = {k: [] for k in kept_numbers}
     text = model.embed_vocabulary(spec.vocabulary)
     with model.evaluating():
-        for index in tqdm(range(len(pairs)), desc=spec.name, unit="image"):
+        for index in ProgressBar(range(len(pairs)), desc=spec.name, unit="image"):
             sample = pairs[index]
             pixels = count_class_pixels(torch.from_numpy(sample.label).unsqueeze(0), num_classes)[0]
             features = model.encoder(model.preprocess([image_to_tensor(sample.image)]))

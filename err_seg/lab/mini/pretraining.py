@@ -9,7 +9,6 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from err_seg.lab.mini.pretraining_data import PretrainingConfig, batches
 from err_seg.mini import clip as mini
@@ -18,6 +17,7 @@ from err_seg.mini.vocabulary import MOST_NAMES, PROMPTS, SIXTY, mini_vocabulary
 from err_seg.modeling.clip import OpenCLIP, build_clip
 from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.models.build import encoder_of
+from err_seg.utils.progress import ProgressBar
 
 
 class PretrainingError(ValueError):
@@ -70,7 +70,7 @@ def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _lr_factor(step, config)) for o in optimizers]
     vocabulary, tokenize = mini_vocabulary(config.names).names, mini.tokenizer(name)
     captions = torch.stack([tokenize([prompt.format(words) for words in vocabulary]) for prompt in PROMPTS])
-    progress = tqdm(batches(config), "pre-train CLIP", config.steps, unit="step")
+    progress = ProgressBar(batches(config), "pre-train CLIP", config.steps, unit="step")
     for batch in progress:
         text = captions[batch.prompts, batch.classes]
         loss = contrastive_loss(encoder, (batch.images - pixel_mean) / pixel_std, batch.shares, text)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import PROMPTS, SIXTY, mini_vocabulary
 from err_seg.modeling.layers import resize
+from err_seg.utils.progress import ProgressBar
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def as_shares(captions: Tensor, classes: Tensor) -> Tensor:
 def draw_crops(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
     """Draw images of single classes: (N, 3, h, w) uint8, and their classes (N, 1)."""
     crops = MiniCrops("train", config.crops, config.seed, config.crop_size, names=config.names, classes=config.classes)
-    items = [crops[i][:2] for i in tqdm(range(len(crops)), "draw crops", unit="crop")]
+    items = [crops[i][:2] for i in ProgressBar(range(len(crops)), "draw crops", unit="crop")]
     images = torch.from_numpy(np.stack([image for image, _ in items])).permute(0, 3, 1, 2)
     return images, torch.tensor([[index] for _, index in items])
 
@@ -126,7 +126,7 @@ def draw_scenes(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
     )
     images: list[Tensor] = []
     captions: list[Tensor] = []
-    for i in tqdm(range(len(scenes)), "draw scenes", unit="scene"):
+    for i in ProgressBar(range(len(scenes)), "draw scenes", unit="scene"):
         plan = scenes.plan(i)
         images.append(torch.from_numpy(scenes[i].image).permute(2, 0, 1))
         captions.append(torch.tensor([*plan.walls, *(thing.class_index for thing in plan.things)]))

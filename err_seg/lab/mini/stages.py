@@ -21,7 +21,7 @@ from err_seg.models.build import build_model
 from err_seg.models.checkpoint import save_weights
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.messages import listed
-from err_seg.utils.writer import one_writer
+from err_seg.utils.processes import one_writer
 
 GRID_SCENES = 6
 

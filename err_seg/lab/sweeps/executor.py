@@ -22,8 +22,8 @@ from err_seg.lab.sweeps.display import Display
 from err_seg.lab.sweeps.plan import Run
 from err_seg.lab.sweeps.run_steps import Step, Workers
 from err_seg.lab.sweeps.tables import swept_values
+from err_seg.utils.locks import locked
 from err_seg.utils.signals import handling_stop_signals
-from err_seg.utils.writer import locked
 
 SECONDS_BETWEEN_LOOKS = 1.0
 LINES_SHOWN = 4

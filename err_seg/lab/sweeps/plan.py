@@ -1,19 +1,25 @@
 """From variant and seed to a configuration, and to the folders of its training and its evaluation.
 
-A folder's name is a hash of all settings that matter and of the version of the results. Sweeps thus share trainings:
-the full network of Tables V, VIII, IX, X and XI is trained once, and the rows of Table XIII are evaluations of one
-training. Each folder stores those settings; results of other settings in it are refused.
+A folder's name is a hash of all settings that matter, of the data and of the version of the results. Sweeps thus share
+trainings: the full network of Tables V, VIII, IX, X and XI is trained once, and the rows of Table XIII are evaluations
+of one training. Each folder stores those settings; results of other settings in it are refused.
+
+A record of an earlier version may lack keys: they count as at their defaults. If it does not say which files the data
+sets had, or they are not on disk now, they count as the same; the record is then completed.
 """
 
+import functools
 import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from err_seg.config import Config, ConfigError, get_cfg, settings_of
-from err_seg.data import DatasetError, find_dataset
+from err_seg.config import Config, ConfigError, completed, get_cfg, settings_of
+from err_seg.data import DatasetError, DatasetSpec, digest_of_files, find_dataset
 from err_seg.lab.mini.evaluation import set_scenes
 from err_seg.lab.sweeps.definition import Sweep, SweepError, Variant
 from err_seg.mini.clip import CLIPS
@@ -23,6 +29,8 @@ from err_seg.utils.files import write_json
 from err_seg.utils.fingerprint import RESULT_FORMAT, file_digest, fingerprint
 from err_seg.utils.messages import listed
 
+logger = logging.getLogger(__name__)
+
 # settings that change neither weights nor metrics, except by rounding: places, speed, logging; and declared data sets,
 # of which those in use count by their declaration
 INDIFFERENT = (
@@ -30,8 +38,8 @@ INDIFFERENT = (
     *("MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR"),
     *("SOLVER.PARALLEL", "SOLVER.COMPILE", "SOLVER.ACCUMULATION_STEPS"),
     *("SOLVER.ACTIVATION_CHECKPOINTING", "SOLVER.RECOMPUTED"),
-    *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_KEPT", "TEST.PROGRESS_PERIOD", "TEST.SAVE", "TEST.BATCH_SIZE"),
-    "TEST.COMPILE",
+    *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_KEPT", "SOLVER.STOP_SIGNALS"),
+    *("TEST.PROGRESS_PERIOD", "TEST.SAVE", "TEST.BATCH_SIZE", "TEST.COMPILE"),
     *("TEST.EVAL_PERIOD", "TEST.BEST_METRIC"),  # the weights after the last iteration are what is measured
 )
 # settings that a training does not read
@@ -46,6 +54,7 @@ PACKAGED: dict[str, dict[str, Path]] = {
     "MODEL.DISTILL.WEIGHTS": {name: model.packaged for name, model in MODELS.items() if model.packaged},
 }
 RECORD = "identity.json"
+FILES = ".files."  # before the number of a data set
 DIGITS = 12  # of a folder's name
 
 
@@ -76,21 +85,19 @@ class Task:
         """
         if not self.folder.is_dir() or self.product.parent != self.folder:  # the product was not made by a sweep
             return None
-        try:
-            document = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
-            facts, found = {**document["facts"], "format": document["format"]}, str(document["weights"])
-        except (OSError, ValueError, KeyError, TypeError):
-            if not any(self.folder.glob("[!.]*")):
-                return None
-            facts, found = {}, ""
-        wanted = {**self.facts, "format": RESULT_FORMAT}
-        if facts != wanted:
-            differing = sorted(key for key in facts.keys() | wanted.keys() if facts.get(key) != wanted.get(key))
+        facts, weights = read_record(self.folder)
+        if not facts and not any(self.folder.glob("[!.]*")):
+            return None
+        if differing := differing_keys(facts, self.facts):
             raise SweepError(
                 f"{self.folder} holds results of other settings ({listed(differing, 5)}): move it away, or choose "
                 "another --output"
             )
-        return found
+        if lacking := sorted(self.facts.keys() - facts.keys()):
+            logger.warning("%s does not say %s, which is taken to be as now", self.folder / RECORD, listed(lacking, 5))
+            with suppress(OSError):
+                replace(self, facts={**facts, **self.facts}).begin(weights)
+        return weights
 
 
 @dataclass(frozen=True)
@@ -171,25 +178,8 @@ def plan_runs(
     if weights is not None:
         given = Task(store / f"weights-{weights_file_digest(weights)[:DIGITS]}", weights, {})
         pairs = [(sweep.seeds[0], variant) for variant in sweep.variants]
-    runs = []
-    for seed, variant in pairs:
-        own = [item for pair in {**sweep.settings, **variant.settings}.items() for item in pair]
-        try:
-            cfg = get_cfg(sweep.base, [*own, *overrides, "SEED", seed])
-            set_scenes(cfg, scenes or {})
-            facts = facts_of(cfg)
-        except (ConfigError, DatasetError) as error:
-            raise SweepError(f"{sweep.file}: variant {variant.name!r}: {error}") from error
-        training = given
-        if training is None:
-            of_training = {key: value for key, value in facts.items() if not _is_under(key, OF_EVALUATION)}
-            folder = store / fingerprint(of_training)[:DIGITS]
-            training = Task(folder, folder / "model_final.safetensors", of_training)
-        # given weights do not say which network they belong to
-        of_evaluation = {key: value for key, value in facts.items() if key not in training.facts}
-        folder = training.folder / "evaluations" / fingerprint(of_evaluation)[:DIGITS]
-        runs.append(Run(variant, seed, cfg, training, Task(folder, folder / "results.json", of_evaluation)))
-    return runs
+    files_of = functools.cache(digest_of_files)
+    return [_plan_run(sweep, store, variant, seed, overrides, scenes or {}, given, files_of) for seed, variant in pairs]
 
 
 def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[int]) -> list[Run]:
@@ -205,8 +195,66 @@ def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[in
     return [r for r in runs if (not variants or r.variant.name in variants) and (not seeds or r.seed in seeds)]
 
 
-def facts_of(cfg: Config) -> dict[str, Any]:
+def _plan_run(
+    sweep: Sweep,
+    store: Path,
+    variant: Variant,
+    seed: int,
+    overrides: Sequence[Any],
+    scenes: Mapping[str, int],
+    given: Task | None,
+    files_of: Callable[[DatasetSpec, str], str | None],
+) -> Run:
+    own = [item for pair in {**sweep.settings, **variant.settings}.items() for item in pair]
+    try:
+        cfg = get_cfg(sweep.base, [*own, *overrides, "SEED", seed])
+        set_scenes(cfg, scenes)
+        facts = facts_of(cfg, files_of)
+    except (ConfigError, DatasetError) as error:
+        raise SweepError(f"{sweep.file}: variant {variant.name!r}: {error}") from error
+    training = given
+    if training is None:
+        of_training = {key: value for key, value in facts.items() if not _is_under(key, OF_EVALUATION)}
+        folder = folder_of(store, of_training)
+        training = Task(folder, folder / "model_final.safetensors", of_training)
+    # given weights do not say which network they belong to
+    of_evaluation = {
+        key: value for key, value in facts.items() if key not in training.facts and key != f"DATASETS.TRAIN{FILES}0"
+    }
+    folder = folder_of(training.folder / "evaluations", of_evaluation)
+    return Run(variant, seed, cfg, training, Task(folder, folder / "results.json", of_evaluation))
+
+
+def differing_keys(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """List the keys that differ between recorded facts and those of a run, which may be of a later version."""
+    found = completed(found, wanted)
+    compared = {key for key in found.keys() | wanted.keys() if FILES not in key or (key in found and key in wanted)}
+    return sorted(key for key in compared if found.get(key) != wanted.get(key))
+
+
+def folder_of(parent: Path, facts: Mapping[str, Any]) -> Path:
+    """Return the folder named after some facts; unless it exists, the only other one whose record agrees with them."""
+    own = parent / fingerprint(facts)[:DIGITS]
+    if own.is_dir():
+        return own
+    agreeing = [folder for folder in parent.glob("*") if not differing_keys(read_record(folder)[0], facts)]
+    return agreeing[0] if len(agreeing) == 1 else own
+
+
+def read_record(folder: Path) -> tuple[dict[str, Any], str]:
+    """Read the facts that :meth:`Task.begin` has written, and the digest of the weights; empty if there are none."""
+    try:
+        document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        other = {} if document["format"] == RESULT_FORMAT else {"format": document["format"]}
+        return {**document["facts"], **other}, str(document["weights"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}, ""
+
+
+def facts_of(cfg: Config, files_of: Callable[[DatasetSpec, str], str | None]) -> dict[str, Any]:
     """List all settings that can change a metric, key to JSON-able value: data sets as declared, files by content.
+
+    Where data sets are on disk, what ``files_of`` (:func:`~err_seg.data.digest_of_files`) says of them is added.
 
     Raises:
         DatasetError: an unknown data set.
@@ -214,7 +262,10 @@ def facts_of(cfg: Config) -> dict[str, Any]:
     """
     facts = {key: value for key, value in settings_of(cfg) if not _is_under(key, INDIFFERENT)}
     for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
-        facts[key] = [asdict(find_dataset(name, cfg.DATASETS.CUSTOM)) for name in facts[key]]
+        specs = [find_dataset(name, cfg.DATASETS.CUSTOM) for name in facts[key]]
+        facts[key] = [asdict(spec) for spec in specs]
+        files = ((f"{key}{FILES}{number}", files_of(spec, cfg.DATASETS.ROOT)) for number, spec in enumerate(specs))
+        facts |= {name: digest for name, digest in files if digest}
     for key, packaged in PACKAGED.items():
         file = Path(facts[key])
         if not file.is_file():

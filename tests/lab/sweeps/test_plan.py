@@ -1,4 +1,7 @@
 import json
+import os
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +12,8 @@ from err_seg.lab.sweeps.definition import SweepError, load_sweep
 from err_seg.lab.sweeps.plan import plan_runs
 from err_seg.models.checkpoint import CheckpointError, weights_file_digest
 from err_seg.utils import fingerprint
-from tests.helpers.toy import REPOSITORY
+from tests.helpers.toy import REPOSITORY, VOCABULARY
+from tests.helpers.training import write_images
 
 TEXT = """
 title: T
@@ -81,6 +85,107 @@ def test_files_and_data_sets_count_by_what_they_hold(sweep, tmp_path):
     assert seen[1][1] != seen[2][1]
     with pytest.raises(SweepError, match="variant 'full': unknown data set 'owm'"):
         plan_runs(sweep, tmp_path, ["DATASETS.TEST", ["owm"]])
+
+
+@pytest.fixture
+def any_root(sweep, tmp_path):
+    """The sweep without the variant that lies elsewhere."""
+    sweep.file.write_text(TEXT.replace(" DATASETS.ROOT: /data,", ""))
+    return load_sweep(sweep.file)
+
+
+OWN = {"name": "own", "image_dir": "val/images", "label_dir": "val/labels", "vocabulary": list(VOCABULARY)}
+ON_OWN = ["DATASETS.CUSTOM", [{**OWN, "image_ext": ".png"}], "DATASETS.TRAIN", ["own"], "DATASETS.TEST", ["own"]]
+
+
+def finish(run):
+    """Leave what a finished run does."""
+    run.training.begin()
+    save_file({"weight": torch.ones(1)}, run.weights)
+    run.evaluation.begin(weights_file_digest(run.weights))
+    run.results.write_text("{}")
+    assert run.is_evaluated()
+
+
+def test_another_data_set_of_the_same_name_is_another_run(any_root, tmp_path, monkeypatch):
+    """The results of the first were shown for the second, as done before."""
+    for seed, name in enumerate(("first", "second")):
+        write_images(tmp_path / name, "val", 3, len(VOCABULARY), seed)
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")  # with the times of the files
+
+    def planned(root):
+        return plan_runs(any_root, tmp_path / "runs", [*ON_OWN, "DATASETS.ROOT", str(root) if root else ""])[0]
+
+    finish(planned(tmp_path / "first"))
+    assert not planned(tmp_path / "second").is_trained()
+    finish(planned(tmp_path / "second"))
+    assert planned(tmp_path / "first").results != planned(tmp_path / "second").results
+    assert planned(tmp_path / "copy") == replace(planned(tmp_path / "first"), cfg=planned(tmp_path / "copy").cfg)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "second"))
+    assert planned("").results == planned(tmp_path / "second").results
+    label = tmp_path / "copy/val/labels/p1.png"
+    for change in (lambda: os.utime(label, (1, 1)), lambda: label.write_bytes(label.read_bytes() + b" "), label.unlink):
+        change()
+        assert not planned(tmp_path / "copy").is_trained()
+    assert not planned(tmp_path / "none").is_evaluated(), "it could be either"
+
+
+def test_given_weights_do_not_depend_on_training_images(any_root, tmp_path):
+    write_images(tmp_path, "val", 3, len(VOCABULARY))
+    save_file({"weight": torch.ones(1)}, tmp_path / "given.safetensors")
+    custom = [{**OWN, "name": name, "image_dir": f"{name}/images", "image_ext": ".png"} for name in ("own", "val")]
+    own = [
+        "DATASETS.CUSTOM",
+        custom,
+        "DATASETS.TRAIN",
+        ["own"],
+        "DATASETS.TEST",
+        ["val"],
+        "DATASETS.ROOT",
+        str(tmp_path),
+    ]
+    before = plan_runs(any_root, tmp_path, own, weights=tmp_path / "given.safetensors")[0].results
+    write_images(tmp_path, "own", 3, len(VOCABULARY))
+    assert plan_runs(any_root, tmp_path, own, weights=tmp_path / "given.safetensors")[0].results == before
+
+
+def of_an_earlier_version(task, *lacking):
+    """Give a finished task the record and the folder of a version without some keys; return the folder."""
+    record = json.loads((task.folder / "identity.json").read_text())
+    for key in lacking:
+        del record["facts"][key]
+    (task.folder / "identity.json").write_text(json.dumps(record))
+    return task.folder.rename(task.folder.with_name("0123456789ab"))
+
+
+def test_a_new_key_at_its_default_leaves_earlier_runs_as_they_are(sweep, tmp_path):
+    """All of them would be missing, and the table be written anew, as not run."""
+    finish(plan_runs(sweep, tmp_path)[0])
+    of_an_earlier_version(plan_runs(sweep, tmp_path)[0].evaluation, "TEST.BOUNDARY_IOU")
+    of_an_earlier_version(plan_runs(sweep, tmp_path)[0].training, "MODEL.CRM.MIN_KEPT", "SOLVER.EMA.DECAY")
+    (kept, *_) = plan_runs(sweep, tmp_path, ["MODEL.CRM.MIN_KEPT", 2])
+    assert not kept.is_trained()
+    (other, *_) = plan_runs(sweep, tmp_path, ["TEST.BOUNDARY_IOU", True])
+    assert (other.is_trained(), other.is_evaluated()) == (True, False)
+    (run, *_) = plan_runs(sweep, tmp_path)
+    assert run.is_evaluated()
+    assert run.evaluation.folder == tmp_path / "0123456789ab/evaluations/0123456789ab"
+
+
+def test_a_run_that_does_not_say_its_data_is_of_those_that_are_there_first(any_root, tmp_path, caplog):
+    for seed, name in enumerate(("first", "second")):
+        write_images(tmp_path / name, "val", 3, len(VOCABULARY), seed)
+    first, second = (
+        lambda root=root: plan_runs(any_root, tmp_path / "runs", [*ON_OWN, "DATASETS.ROOT", str(tmp_path / root)])[0]
+        for root in ("first", "second")
+    )
+    finish(first())
+    of_an_earlier_version(first().evaluation, "DATASETS.TEST.files.0")
+    folder = of_an_earlier_version(first().training, "DATASETS.TRAIN.files.0")
+    assert first().is_evaluated()
+    assert f"{folder}/identity.json does not say DATASETS.TRAIN.files.0, which is taken to be as now" in caplog.text
+    assert not second().is_trained()
+    assert first().training.folder == folder
 
 
 def test_a_folder_of_other_settings_is_refused(sweep, tmp_path):

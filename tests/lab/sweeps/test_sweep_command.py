@@ -24,7 +24,7 @@ from err_seg.lab.sweeps.executor import work_through
 from err_seg.lab.sweeps.plan import plan_runs
 from err_seg.lab.sweeps.run_steps import Workers
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
-from err_seg.utils.writer import locked
+from err_seg.utils.locks import locked
 from tests.helpers.toy import REPOSITORY
 from tests.helpers.training import environment, run, wait_for
 
