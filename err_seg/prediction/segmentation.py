@@ -13,7 +13,6 @@ from err_seg.data.image_sources import image_to_tensor
 from err_seg.data.images import ImageReadError
 from err_seg.modeling.crm import NOT_KEPT
 from err_seg.prediction.class_maps import ClassMaps
-from err_seg.utils.device import check_finite
 from err_seg.utils.files import write_json
 from err_seg.utils.images import save_image
 from err_seg.utils.validation import ArgumentError, check_number, check_text
@@ -179,11 +178,7 @@ def split_results(
 
     With ``is_adaptive``, rows of ``kept`` may be filled up (see :class:`err_seg.modeling.CRM`); filled places are left
     out.
-
-    Raises:
-        NonFiniteError: the network computed NaN or infinity.
     """
-    check_finite(probabilities, "the network's output holds")
     numbers = (kept != NOT_KEPT).sum(dim=1).tolist() if is_adaptive else [kept.shape[1]] * len(kept)
     rows = zip(numbers, probabilities, kept, class_scores, sizes, strict=True)
     return [

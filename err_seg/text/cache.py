@@ -111,20 +111,20 @@ class TextEmbeddings:
         return embeddings
 
     def _load_or_encode(self, clip: OpenCLIP, tokens: Tensor, prompts: str) -> Tensor:
-        if self.cache_dir is None:
-            return encode_in_batches(clip, tokens)
-        file = self.cache_dir / f"{prompts}-{weights_digest(text_parameters(clip))}.safetensors"
+        file = self.cache_dir and self.cache_dir / f"{prompts}-{weights_digest(text_parameters(clip))}.safetensors"
         # where it is missing, damaged, changed, or another vocabulary's: encode, and write it (again)
-        with suppress(OSError, SafetensorError), safe_open(file, framework="pt") as stored:
-            embeddings = stored.get_tensor("text").clone()
-            if (stored.metadata() or {}).get("digest") == weights_digest({file.stem: embeddings}):
-                return embeddings
-        embeddings = encode_in_batches(clip, tokens)
-        try:
-            self._write(file, embeddings.cpu())
-        except (OSError, SafetensorError) as error:
-            logger.warning("text embeddings are not cached on disk: %s", error)
-            self.cache_dir = None
+        if file:
+            with suppress(OSError, SafetensorError), safe_open(file, framework="pt") as stored:
+                embeddings = stored.get_tensor("text").clone()
+                if (stored.metadata() or {}).get("digest") == weights_digest({file.stem: embeddings}):
+                    return embeddings
+        embeddings = check_finite(encode_in_batches(clip, tokens), "the text embeddings hold")
+        if file:
+            try:
+                self._write(file, embeddings.cpu())
+            except (OSError, SafetensorError) as error:
+                logger.warning("text embeddings are not cached on disk: %s", error)
+                self.cache_dir = None
         return embeddings
 
     @staticmethod
@@ -149,4 +149,4 @@ def encode_in_batches(clip: OpenCLIP, tokens: Tensor) -> Tensor:
         for batch in batches:
             embeddings.append(embed_prompts(clip, batch.to(device)).float())
             progress.update(len(batch))
-    return check_finite(torch.cat(embeddings), "the text embeddings hold")
+    return torch.cat(embeddings)
