@@ -127,7 +127,7 @@ def read_label(path: str | os.PathLike[str], no_data: int | None = None) -> np.n
         no_data: what pixels become that hold no data by GDAL's tag in a TIFF; ``None`` leaves them.
 
     Returns:
-        (H, W), uint8 (up to 8 bits a pixel), uint16 or int32.
+        (H, W), uint8 (up to 8 bits a pixel), uint16 or int32; int32 with ``no_data``.
 
     Raises:
         ImageReadError: as :func:`read_image`; also for a file of colours, of several bands, of floating-point values,
@@ -136,8 +136,7 @@ def read_label(path: str | os.PathLike[str], no_data: int | None = None) -> np.n
     name = os.fspath(path)
     with _naming(name), _opened(Path(path).read_bytes(), name) as image:
         label = _to_indices(image, name)
-        empty = None if no_data is None else tiff.without_data(image, label)
-        return label if empty is None or not empty.any() else np.where(empty, np.int32(no_data or 0), label)
+        return label if no_data is None else np.where(tiff.without_data(image, label), np.int32(no_data), label)
 
 
 @contextmanager
@@ -217,8 +216,7 @@ def _to_rgb(image: Image.Image, name: str, as_stored: bool) -> np.ndarray:
     if 0 in image.size:
         raise ImageReadError(f"{name}: has no pixels ({image.width}x{image.height})")
     image.load()  # some formats are made upright by this
-    tiff.check_range(image, name)
-    image, empty = tiff.without_false_alpha(image)
+    image, empty = tiff.with_true_alpha(image, name)
     # ImageOps.exif_transpose does the same, but it also writes the EXIF data again, and fails if some are damaged
     if (turn := _UPRIGHT.get(_orientation(image))) is not None:
         image = image.transpose(turn)
@@ -229,8 +227,7 @@ def _to_rgb(image: Image.Image, name: str, as_stored: bool) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    pixels = np.array(image.convert("RGB"))
-    return pixels if empty is None else tiff.masked(pixels, empty)
+    return tiff.masked(np.array(image.convert("RGB")), empty)
 
 
 def _eight_bit_grey(image: Any, name: str) -> Image.Image:

@@ -87,7 +87,8 @@ def _rings(mask: NDArray[np.bool_]) -> list[Ring]:
     """Trace the pixels' sides between a connected mask and its surroundings, the outer ring first."""
     generator = contourpy.contour_generator(z=np.pad(mask, 1), fill_type=contourpy.FillType.OuterOffset)
     # a contour crosses each of those sides once; below 0.5, pixels that touch by a corner only are within one contour
-    (points,), (offsets,) = generator.filled(0.4, 2.0)
+    contours: Any = generator.filled(0.4, 2.0)
+    (points,), (offsets,) = contours
     rings = []
     for start, end in itertools.pairwise(offsets):
         here, following = points[start : end - 1], points[start + 1 : end]
