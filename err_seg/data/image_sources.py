@@ -77,7 +77,7 @@ def open_image(image: Any, name: str = "the image", arrays: ArrayFormat = _AS_TH
         case bytes() | bytearray() | memoryview():
             return partial(_decode, bytes(image), "the given bytes")
         case Image.Image():
-            pixels = _as_tensor(read_image(image))
+            pixels = _decode(image)
         case np.ndarray() | Tensor():
             pixels = arrays.to_tensor(image, name)
         case _ if hasattr(image, "read"):
@@ -176,9 +176,5 @@ class _Address:
         return _decode(self.content, shown_url(self.url))
 
 
-def _decode(content: bytes, title: str) -> Tensor:
-    return _as_tensor(read_image(content, title))
-
-
-def _as_tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+def _decode(content: bytes | Image.Image, title: str = "") -> Tensor:
+    return torch.from_numpy(read_image(content, title)).permute(2, 0, 1)
