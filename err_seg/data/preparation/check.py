@@ -34,15 +34,11 @@ class SplitCheck:
     folder: Path
     class_names: tuple[str, ...]
     expected: int
+    pixels: np.ndarray
+    images: np.ndarray
     labels: int = 0
-    pixels: np.ndarray = field(init=False)
-    images: np.ndarray = field(init=False)
     ignored: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.pixels = np.zeros(len(self.class_names), dtype=np.int64)
-        self.images = np.zeros(len(self.class_names), dtype=np.int64)
 
     @property
     def found(self) -> int:
@@ -78,7 +74,8 @@ def check(name: str, root: Path, *, workers: int = 1) -> list[SplitCheck]:
     results = []
     for split in CONVERSIONS[name].splits:
         spec = split.spec
-        result = SplitCheck(split.name, spec.label_folder(root), spec.evaluated_classes, split.expected)
+        counts = np.zeros((2, spec.num_evaluated_classes), dtype=np.int64)
+        result = SplitCheck(split.name, spec.label_folder(root), spec.evaluated_classes, split.expected, *counts)
         if files := split.list_converted(root):
             title = f"check {name} {split.name}"
             for_each(partial(count_label, spec), files, result.add, workers=workers, title=title)
