@@ -9,7 +9,6 @@ import numpy as np
 from err_seg.data.images import read_label
 from err_seg.data.preparation.conversions import CONVERSIONS
 from err_seg.data.preparation.images import DamagedFileError, check_size, image_size, naming
-from err_seg.data.preparation.labels import IGNORE_8_BIT
 from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.sources import PreparationError
 from err_seg.data.spec import DatasetSpec
@@ -93,7 +92,7 @@ def count_label(spec: DatasetSpec, files: tuple[Path, Path]) -> tuple[str, np.nd
         Its file stem, and (classes + 1,) int64, how many pixels have each class and, last, the ignore label; or what is
         wrong with it.
     """
-    dtype = np.dtype(np.uint8 if spec.ignore_label == IGNORE_8_BIT else np.uint16)
+    dtype = np.min_scalar_type(spec.ignore_label)
     image, path = files
     classes = spec.num_evaluated_classes
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from err_seg.data.catalog import get_dataset
 from err_seg.data.preparation import sources
-from err_seg.data.preparation.labels import IGNORE_16_BIT, LabelRule, counted_from_one, ids_in_table
+from err_seg.data.preparation.labels import LabelRule, counted_from_one, ids_in_table
 from err_seg.data.preparation.sources import Listing, Split
 
 
@@ -77,7 +77,7 @@ _ALL = (
         pages=("ADE20K_2021_17_01: https://groups.csail.mit.edu/vision/datasets/ADE20K",),
         splits=(Split("validation", get_dataset("ade20k_847_val"), *_ADE_FULL),),
         list_pairs=sources.list_ade20k_full,
-        convert=LabelRule(ids_in_table("ade847.json"), range(26 * 256), IGNORE_16_BIT),  # 847 frequent ones of all ids
+        convert=LabelRule(ids_in_table("ade847.json"), ignored=range(26 * 256), ignore_label=65535),
         shorter_side=512,
     ),
     Conversion(
@@ -92,7 +92,7 @@ _ALL = (
         pages=_CONTEXT_PAGES,
         splits=(Split("val", get_dataset("pascal_context_459_val"), *_CONTEXT),),
         list_pairs=sources.list_context_459,
-        convert=LabelRule(counted_from_one(459), ignored=[0], ignore_label=IGNORE_16_BIT),
+        convert=LabelRule(counted_from_one(459), ignored=[0], ignore_label=65535),
     ),
     Conversion(
         name="voc20",

@@ -7,10 +7,6 @@ from importlib import resources
 
 import numpy as np
 
-IGNORE_8_BIT = 255
-IGNORE_16_BIT = 65535
-"""Ignore labels of the converted files, uint8 (up to 255 classes) and uint16."""
-
 _UNDEFINED = -1
 
 
@@ -21,12 +17,12 @@ class LabelRule:
     Attributes:
         classes: raw value to class index.
         ignored: the other raw values that the data set defines.
-        ignore_label: what these become.
+        ignore_label: what these become, that of the catalog's declaration.
     """
 
     classes: Mapping[int, int]
     ignored: Collection[int]
-    ignore_label: int = IGNORE_8_BIT
+    ignore_label: int = 255
 
     def __call__(self, label: np.ndarray) -> np.ndarray:
         """Convert a raw label map.
