@@ -195,7 +195,7 @@ def _decode_plain_jpeg(image: Image.Image, content: bytes, as_stored: bool) -> n
     Returns:
         (H, W, 3) uint8, RGB; None for any other image, and where OpenCV cannot: Pillow then says what is wrong.
     """
-    if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) != 1:
+    if image.format != "JPEG" or image.mode != "RGB" or exif_orientation(image) != 1:
         return None
     if not as_stored and transform_to_srgb(image.info.get("icc_profile"), "RGB"):
         return None
@@ -205,7 +205,8 @@ def _decode_plain_jpeg(image: Image.Image, content: bytes, as_stored: bool) -> n
         return None
 
 
-def _orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
+    """Return 1 for an image that is stored upright, 5 to 8 for one stored with height and width swapped."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF data; viewers show such an image as it is stored
@@ -218,7 +219,7 @@ def _to_rgb(image: Image.Image, name: str, as_stored: bool) -> np.ndarray:
     image.load()  # some formats are made upright by this
     image, empty = tiff.with_true_alpha(image, name)
     # ImageOps.exif_transpose does the same, but it also writes the EXIF data again, and fails if some are damaged
-    if (turn := _UPRIGHT.get(_orientation(image))) is not None:
+    if (turn := _UPRIGHT.get(exif_orientation(image))) is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I"):
         image = _eight_bit_grey(image, name)
