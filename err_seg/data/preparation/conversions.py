@@ -37,10 +37,7 @@ class Conversion:
 
 
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
-_CONTEXT_PAGES = (
-    "label maps: https://cs.stanford.edu/~roozbeh/pascal-context",
-    f"images of VOC 2010: {_VOC}",
-)
+_CONTEXT_PAGES = ("label maps: https://cs.stanford.edu/~roozbeh/pascal-context", f"images of VOC 2010: {_VOC}")
 _COCO_STUFF = ("coco-stuff/images", "coco-stuff/annotations")
 _ADE150 = ("ADEChallengeData2016/images/validation", "ADEChallengeData2016/annotations/validation")
 _ADE_FULL = ("ADE20K_2021_17_01/images/ADE/validation",) * 2  # label maps lie beside the images
