@@ -156,12 +156,12 @@ class _File:
         return _decode(content, self.name)
 
 
+@dataclass(eq=False)
 class _Address:
     """Reads the image at an address, which is fetched once: it may show another image later, or expire."""
 
-    def __init__(self, url: str):
-        self.url = url
-        self.content: bytes | None = None
+    url: str
+    content: bytes | None = None
 
     def __call__(self) -> Tensor:
         if self.content is None:

@@ -213,12 +213,9 @@ def _read_regions(path: Path, ids: frozenset[str]) -> dict[str, Regions]:
 
 
 def _paint(regions: Regions) -> np.ndarray:
-    label: np.ndarray | None = None
-    for class_id, mask in regions:
-        inside = run_length_masks.decode(mask).astype(bool)
-        if label is None:
-            label = np.zeros(inside.shape, dtype=np.uint16)
-        label[inside] = class_id
-    if label is None:
+    if not regions:
         raise ValueError("holds no mask at all")
+    label = np.zeros(regions[0][1]["size"], dtype=np.uint16)
+    for class_id, mask in regions:
+        label[run_length_masks.decode(mask).astype(bool)] = class_id
     return label
