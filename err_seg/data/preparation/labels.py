@@ -16,8 +16,8 @@ class LabelRule:
 
     Attributes:
         classes: raw value to class index.
-        ignored: the other raw values that the data set defines.
-        ignore_label: what these become, that of the catalog's declaration.
+        ignored: all further raw values that the data set defines; what has a class counts as that.
+        ignore_label: what the others become, as the catalog declares it.
     """
 
     classes: Mapping[int, int]
