@@ -1,5 +1,6 @@
 """Evaluation of semantic segmentation: confusion matrix → metrics → result files; predictions → files."""
 
+from err_seg.data.images import read_label as load_label_png
 from err_seg.evaluation.boundary import BoundaryConfusion
 from err_seg.evaluation.confusion import ConfusionMatrix
 from err_seg.evaluation.metrics import SUMMARY_METRICS, class_pixels, segmentation_metrics, unique_names
@@ -15,7 +16,6 @@ from err_seg.evaluation.results import (
 )
 from err_seg.visualization.label_files import (
     labels_from_rle,
-    load_label_png,
     load_rle_json,
     rle_segments,
     save_label_png,

@@ -93,8 +93,7 @@ class Manifest:
             OutputError: the manifest cannot be written.
         """
         signature = content.signature
-        digest = self._digests.get((content.path, *(signature or ()))) if signature else None
-        digest = digest or content.digest
+        digest = (self._digests.get((content.path, *signature)) if signature else None) or content.digest
         with self._lock:
             for ending in ("", f"-{digest[:DIGITS]}", f"-{digest}"):
                 name = fitting_name(wanted, ending)
