@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from err_seg.web.downloads import FILE_KINDS
-from err_seg.web.uploads import NoSuchUpload, Uploads
+from err_seg.web.uploads import Uploads
 
 MAX_UPLOAD = 20 * 2**20
 MAX_FRAME = 2**16  # for what surrounds an upload in its request
@@ -32,7 +32,7 @@ CALL, UPLOAD, PROGRESS = f"/gradio_api/call/{LABEL}", "/gradio_api/upload", "/gr
 EVENTS = {"/gradio_api/queue/join": (LABEL, SAMPLE), "/gradio_api/run/predict": (SAMPLE,), CALL: (LABEL,)}
 PARTS = re.compile(r"/((theme\.css|favicon\.ico|manifest\.json|robots\.txt)?|(assets|static)(/\w[\w.@+-]*)+)", re.ASCII)
 FILES = re.compile(r"/gradio_api/file=.+", re.DOTALL)
-RESULTS = re.compile(rf"/results/[0-9a-f]{{32}}/({'|'.join(FILE_KINDS)})(/(\d\d?|100))?", re.ASCII)
+RESULTS = re.compile(rf"/results/[0-9a-f]{{32}}/({'|'.join(FILE_KINDS)})/(\d\d?|100)", re.ASCII)
 STREAMS = re.compile(rf"/gradio_api/queue/data|{PROGRESS}|{CALL}/\w+", re.ASCII)
 ADDRESS = re.compile(r"(localhost|\d+(\.\d+){3}|\[[\da-f:]+\])(:\d+)?", re.ASCII | re.IGNORECASE)
 # the page's own files and nothing from anywhere else: no fonts, scripts or counters of third parties
@@ -163,14 +163,13 @@ class Guard:
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
             place = ".".join(map(str, problem["loc"])) or "the request"
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{place}: {problem['msg']}") from error
-        data = [self._file(value) if isinstance(value, UploadedImage) else value for value in event.data]
+        data = [
+            {"path": str(self.uploads.find(value.path)), "meta": {"_type": "gradio.FileData"}}
+            if isinstance(value, UploadedImage)
+            else value
+            for value in event.data
+        ]
         return json.dumps({**event.model_dump(exclude_none=True), "data": data}).encode()
-
-    def _file(self, image: UploadedImage) -> dict[str, Any]:
-        try:
-            return {"path": str(self.uploads.find(image.path)), "meta": {"_type": "gradio.FileData"}}
-        except NoSuchUpload as error:
-            raise HTTPException(HTTPStatus.FORBIDDEN, str(error)) from error
 
     async def _read(self, scope: Scope, receive: Receive, most: int) -> bytes:
         """Read a request's body.

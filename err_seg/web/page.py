@@ -47,7 +47,7 @@ def build_page(
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 upload = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Image", height=300)
-                upload.preprocess = uploaded_path
+                upload.preprocess = lambda sent: sent and sent.path  # Gradio would decode it, with its own errors
                 if samples:
                     paths = [[str(path)] for path in samples]
                     gr.Examples(paths, [upload], label="Samples", cache_examples=False, elem_id=SAMPLES)
@@ -126,8 +126,3 @@ def event_kinds(page: gr.Blocks, num_samples: int) -> dict[str, Kind]:
     if num_samples:
         fields[SAMPLE] = tuple[Annotated[StrictInt, Field(ge=0, lt=num_samples)]]
     return {name: Kind(numbers[name], create_model(name, __base__=Event, data=kinds)) for name, kinds in fields.items()}
-
-
-def uploaded_path(payload: Any) -> str | None:
-    """Pass on the path of an upload, which Gradio would otherwise decode itself, with its own errors."""
-    return None if payload is None else payload.path

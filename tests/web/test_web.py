@@ -17,6 +17,8 @@ gradio = pytest.importorskip("gradio")
 
 from err_seg.data import ImageReadError
 from err_seg.jobs import UNLABELED, LabelSetError
+from err_seg.jobs.formats import Result
+from err_seg.jobs.label_set import LabelSet
 from err_seg.mini.shapes import OBJECT_COLOURS
 from err_seg.text.prompts import Vocabulary, VocabularyError
 from err_seg.text.vocabularies import load_vocabulary
@@ -25,6 +27,7 @@ from err_seg.web import create_app, downloads, labelling
 from err_seg.web.downloads import Downloads
 from err_seg.web.drawing_widget import SIDE
 from err_seg.web.uploads import NoSuchUpload, Uploads
+from tests.helpers.results import a_result
 from tests.helpers.serving import CALL, FIELDS, free_port, image, serving, wait_for_answer
 from tests.helpers.toy import REPOSITORY
 
@@ -81,9 +84,19 @@ def test_shown_size(size, shown):
     assert downloads.shown_size(size) == shown
 
 
+def seen(labels, classes):
+    """Return the masks and colours of a result with these labels."""
+    image = np.zeros((*labels.shape, 3), dtype=np.uint8)
+    segmentation = a_result(len(classes), 1, size=labels.shape)
+    result = Result(name="", source="", image=image, segmentation=segmentation, label_set=LabelSet(classes))
+    vars(result)["labels"] = labels
+    parts, _ = labelling.classes_seen(result)
+    return parts.constructor_args["value"][1], parts.constructor_args["color_map"]
+
+
 def test_masks_cover_every_pixel_once():
     labels = np.array([[0, 0, 1, UNLABELED], [0, 0, 1, 1]])
-    masks, color_map = labelling.annotations(labels, ("cat", "sofa, couch"))
+    masks, color_map = seen(labels, ("cat", "sofa, couch"))
     assert [entry for _, entry in masks] == ["cat 50.0%", "sofa 37.5%", "none of these 12.5%"]
     assert color_map.keys() == {entry for _, entry in masks}
     for (mask, _), index in zip(masks, (0, 1), strict=False):
@@ -92,7 +105,7 @@ def test_masks_cover_every_pixel_once():
 
 def test_a_vocabulary_s_own_colours_are_shown():
     classes = Vocabulary(["cat", "dog"], {"dog": (1, 2, 3)})
-    _, color_map = labelling.annotations(np.array([[0, 1]]), classes)
+    _, color_map = seen(np.array([[0, 1]]), classes)
     assert color_map["dog 50.0%"] == "#010203"
 
 
