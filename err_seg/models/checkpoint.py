@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -75,11 +74,8 @@ def save_weights(
     """
     facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
     entries = model if isinstance(model, Mapping) else model.state_dict()
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in entries.items()}
-    storages = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
-    for name, tensor in state.items():
-        if storages[tensor.untyped_storage().data_ptr()] > 1:  # tied weights, which safetensors refuses
-            state[name] = tensor.clone()
+    # copies, since safetensors refuses tied weights
+    state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in entries.items()}
     with atomic_write(file) as temporary:
         save_file(state, temporary, metadata=facts)
 
