@@ -132,10 +132,8 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise VocabularyError(f"no vocabulary file at {path.absolute()}") from error
-    except OSError as error:
-        raise VocabularyError(f"{path}: cannot be read ({error})") from error
-    except UnicodeDecodeError as error:
-        raise VocabularyError(f"{path}: expected UTF-8 text ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise VocabularyError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     if ending == ".txt":
         return check_vocabulary(plain_names(text, str(path)), str(path))
     kind, parse = ("JSON", json.loads) if ending == ".json" else ("YAML", yaml.safe_load)

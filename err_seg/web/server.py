@@ -1,6 +1,7 @@
 """The server of the page: only for this machine by default, and without contacting other servers."""
 
 import asyncio
+import io
 import os
 import shutil
 from collections.abc import Sequence
@@ -75,10 +76,7 @@ def create_app(
     uploads = Uploads(folder)
     downloads, one_at_a_time = Downloads(uploads, model.source), CapacityLimiter(1)
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
-    copies = []
-    for sample in map(Path, samples):
-        with sample.open("rb") as content:
-            copies.append(uploads.store(sample.name, content))
+    copies = [uploads.store(sample.name, io.BytesIO(sample.read_bytes())) for sample in map(Path, samples)]
 
     def check_disk() -> None:
         if shutil.disk_usage(uploads.folder).free < LEAST_FREE:
