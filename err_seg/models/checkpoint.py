@@ -94,14 +94,13 @@ def load_weights(model: nn.Module, source: str | Path | Checkpoint | Mapping[str
     Raises:
         CheckpointError: the file cannot be read, or entries differ from the model's; lists the differences.
     """
-    checkpoint = open_checkpoint(Path(source)) if isinstance(source, str | Path) else source
-    if isinstance(checkpoint, Checkpoint):
-        state, name = checkpoint.entries, checkpoint.source.file
+    if isinstance(source, Mapping):
+        state, origin = _entries(source), None
     else:
-        state, name = _entries(checkpoint), "the state dictionary"
-    model.load_state_dict(fitting_state(model, state, name), strict=True)
-    # torch declares that modules hold nothing but tensors and modules
-    vars(model)["source"] = checkpoint.source if isinstance(checkpoint, Checkpoint) else None
+        checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
+        state, origin = checkpoint.entries, checkpoint.source
+    model.load_state_dict(fitting_state(model, state, origin.file if origin else "the state dictionary"), strict=True)
+    vars(model)["source"] = origin  # torch declares that modules hold nothing but tensors and modules
 
 
 def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict[str, Any]:

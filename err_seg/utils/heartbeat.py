@@ -57,7 +57,7 @@ class _Heartbeat:
         self._connections = self._connect()
         threading.Thread(target=self._listen, name="peers", daemon=True).start()
 
-    def arrive(self) -> None:
+    def announce(self) -> None:
         if self.rank == 0:
             self._arrive(0)
         else:
@@ -215,7 +215,7 @@ def wait_for_all() -> None:
         LostProcessError: one is lost.
     """
     if _peers is not None:
-        _peers.arrive()
+        _peers.announce()
         if (answer := _peers.answers.get()) != GO:
             raise LostProcessError(answer.decode())
     elif dist.is_initialized():

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from anyio import fail_after
 from fastapi import HTTPException
@@ -55,11 +55,7 @@ class Event(BaseModel):
     session_hash: Annotated[StrictStr, Field(pattern=r"^[0-9A-Za-z_]{1,64}$")] | None = None
 
 
-class Kind(NamedTuple):
-    """A kind of event: Gradio's number for it, and the :class:`Event` whose data is a tuple of its fields' types."""
-
-    number: int
-    event: type[Event]
+EventKinds = Mapping[str, tuple[int | None, type[Event]]]
 
 
 class Guard:
@@ -68,12 +64,13 @@ class Guard:
     Args:
         app: what it guards.
         uploads: the files that may be named.
-        kinds: the events ``LABEL`` and, if there are samples, ``SAMPLE``.
+        kinds: of the events ``LABEL`` and, if there are samples, ``SAMPLE``, Gradio's number and the :class:`Event`
+            whose data is a tuple of its fields' types.
         framed_by, hosts: see :func:`~err_seg.web.server.create_app` (``allowed_hosts``).
     """
 
     def __init__(
-        self, app: ASGIApp, uploads: Uploads, kinds: Mapping[str, Kind], framed_by: Sequence[str], hosts: Sequence[str]
+        self, app: ASGIApp, uploads: Uploads, kinds: EventKinds, framed_by: Sequence[str], hosts: Sequence[str]
     ):
         self.app, self.uploads, self.kinds, self.hosts = app, uploads, kinds, hosts
         self.held = 0  # bytes of the bodies that are being read
@@ -154,11 +151,11 @@ class Guard:
         """
         try:
             number = Event.model_validate_json(body).fn_index
-            kinds = [self.kinds[name] for name in EVENTS[path] if name in self.kinds]
-            kind = next((kind for kind in kinds if path == CALL or kind.number == number), None)
+            kinds = dict(self.kinds[name] for name in EVENTS[path] if name in self.kinds)
+            kind = self.kinds[LABEL][1] if path == CALL else kinds.get(number)
             if kind is None:
                 raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "fn_index: there is no such event here")
-            event = kind.event.model_validate_json(body)
+            event = kind.model_validate_json(body)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
             place = ".".join(map(str, problem["loc"])) or "the request"
