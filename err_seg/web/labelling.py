@@ -79,7 +79,7 @@ def label_upload(
     if (length := len(names) + len(background)) > MAX_TEXT:
         raise LabelSetError(f"class names of {length} characters in all; this page takes up to {MAX_TEXT}")
     label_set = parse_label_set(split_names(names), [background, str(threshold)])
-    num_names, classes = len(label_set.vocabulary), label_set.classes
+    num_names = len(label_set.vocabulary)
     if num_names > MAX_CLASSES:
         raise LabelSetError(f"{num_names} classes; this page takes up to {MAX_CLASSES}")
     check_image(path)
@@ -99,10 +99,9 @@ def label_upload(
         label_set=label_set,
         region_names=region_names,
     )
-    size = shown_size(whole.size)
-    classes = spread_colors(classes, [row["name"] for row in result.resized(size).table])
-    result = replace(result, label_set=replace(label_set, classes=classes))
-    shown, key = result.resized(size), downloads.keep(result, path)
+    shown = result.resized(shown_size(whole.size))
+    label_set = replace(label_set, classes=spread_colors(label_set.classes, [row["name"] for row in shown.table]))
+    shown, key = replace(shown, label_set=label_set), downloads.keep(replace(result, label_set=label_set), path)
     parts, areas = classes_seen(shown)
     links = (f'<a download href="results/{key}/{kind}/{PERCENT}">{name}</a>' for kind, name in FILE_NAMES.items())
     return Answer(
