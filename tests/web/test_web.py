@@ -247,6 +247,13 @@ def tab(model, photo, folder):
         browser.close()
 
 
+def reload(tab):
+    """Reload the page, and wait until it shows what it showed before, in whose place a new image would get lost."""
+    tab.reload()
+    tab.wait_for_function("window.isRestored")
+    tab.wait_for_timeout(500)
+
+
 def in_sight(tab, selector):
     """Whether an element lies within the window as it is scrolled."""
     tab.wait_for_timeout(1500)
@@ -361,8 +368,7 @@ def test_in_a_browser(model, photo, folder, tmp_path, monkeypatch):
         with tab.expect_download() as download:
             tab.get_by_text("regions (COCO JSON)").click()
         assert json.loads(Path(download.value.path()).read_text())["images"][0]["file_name"] == "photo.png"
-        tab.reload()
-        button.wait_for()
+        reload(tab)
         tab.get_by_text("of 20 classes kept").wait_for()
         tab.get_by_label("Classes").first.fill("cat, dog")
         tab.get_by_text("Draw an image").click()
@@ -382,14 +388,12 @@ def test_in_a_browser(model, photo, folder, tmp_path, monkeypatch):
         assert pixels.shape[:2] == (SIDE, SIDE)
         assert tuple(pixels[SIDE // 2, SIDE // 2, :3]) == OBJECT_COLOURS["blue"], "outlines are filled"
         assert tuple(pixels[2, 2, :3]) == (255, 255, 255)
-        tab.reload()
-        button.wait_for()
+        reload(tab)
         tab.locator(".gallery-item").first.click()
         tab.locator("[data-testid=image] img, .image-container img").first.wait_for()
         button.click()
         tab.get_by_text("2 of 2 classes kept").wait_for()
-        tab.reload()
-        button.wait_for()
+        reload(tab)
         tab.set_input_files("input[type=file]", tmp_path / "bad.jpg")
         tab.locator("img[src*='bad']").first.wait_for(state="attached")
         button.click()
