@@ -1,7 +1,4 @@
-"""Models by name or from a file: ``err_seg.load("err-seg-b")``, ``err_seg.load("model_final.safetensors")``.
-
-A named model is a shipped configuration, and a place to get its weights from.
-"""
+"""Models by name or from a file: ``err_seg.load("err-seg-b")``, ``err_seg.load("model_final.safetensors")``."""
 
 import json
 import logging
