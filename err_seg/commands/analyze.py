@@ -39,7 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     shared.add_argument(
         "--config-file", metavar="FILE", help="a YAML file of configs/ (default: err_seg/config/defaults.py)"
     )
-    shared.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
+    shared.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides, last")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--datasets", nargs="+", metavar="NAME", help="registered data sets (the paper's)")
     data.add_argument("--root", metavar="DIR", help="the data sets' root (DATASETS.ROOT)")

@@ -50,8 +50,8 @@ def parse_arguments(
     add("--num-machines", type=int, default=1, metavar="M", help="machines that run this same command")
     add("--machine-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
     add("--dist-url", default="auto", metavar="URL", help="tcp://<address>:<port> of the first machine")
-    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
-    return parser.parse_args(argv)
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None, name: str = "train", description: str | None = __doc__) -> int:

@@ -59,6 +59,8 @@ def override_pairs(overrides: Any) -> list[tuple[str, Any]]:
     """
     if not isinstance(overrides, Sequence) or isinstance(overrides, str):
         raise ConfigError(f"overrides must be a list, [key, value, key, value, ...], not {overrides!r}")
+    if options := [key for key in overrides[::2] if str(key).startswith("--")]:
+        raise ConfigError(f"overrides are KEY VALUE pairs; the option {options[0]} must stand before them")
     if len(overrides) % 2:
         raise ConfigError(f"overrides are KEY VALUE pairs; {overrides[-1]!r} has no value")
     if wrong := [key for key in overrides[0::2] if not isinstance(key, str)]:

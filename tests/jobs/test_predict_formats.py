@@ -1,6 +1,7 @@
 """Result files that other programs read, and those of a whole job."""
 
 import base64
+import csv
 import io
 import json
 import re
@@ -58,6 +59,45 @@ def test_names_that_are_no_names_of_files(run_predict, images, tmp_path):
     assert listed
     assert all((folder / entry["file"]).is_file() for entry in listed)
     assert not {"/", "\\", ":", "?"} & set("".join(entry["file"] for entry in listed))
+
+
+def rows_of(file):
+    """Return the rows of a CSV file, each by the names of its columns."""
+    with file.open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
+
+
+def test_tables(run_predict, images, tmp_path):
+    """One for each image, one for the job, with the numbers of the JSON files."""
+    words = 'cat; sofa, "couch"; grass'
+    status, printed, _ = run_predict(images, "--format", "csv,json", "--background", "grass", classes=words)
+    assert (status, "classes.csv" in printed) == (0, True)
+    together = []
+    for name in "abc":
+        facts = json.loads((tmp_path / f"out/{name}.json").read_text())
+        rows = rows_of(tmp_path / f"out/{name}_classes.csv")
+        assert list(rows[0]) == ["class", "label", "pixels", "share", "mean_score"]
+        assert [list(row.values()) for row in rows] == [[str(v) for v in entry.values()] for entry in facts["classes"]]
+        assert {row["class"] for row in rows} <= {"cat", 'sofa, "couch"'}
+        together += [{"image": str(images / f"{name}.png"), **row} for row in rows]
+    assert rows_of(tmp_path / "out/classes.csv") == together
+    (images / "b.png").unlink()
+    assert run_predict(images, "--format", "csv,json", "--background", "grass", classes=words)[0] == 0
+    expected = [row for row in together if not row["image"].endswith("b.png")]
+    assert rows_of(tmp_path / "out/classes.csv") == expected, "of the last command's images, done before or now"
+
+
+@pytest.mark.parametrize("content", ["", "a;b\n", "class,label\ncat,0\n"])
+def test_a_damaged_table_is_named_and_made_again(run_predict, images, tmp_path, content):
+    assert run_predict(images, "--format", "csv")[0] == 0
+    before = rows_of(tmp_path / "out/classes.csv")
+    part = tmp_path / "out/b_classes.csv"
+    part.write_text(content)
+    status, _, errors = run_predict(images, "--format", "csv")
+    assert (status, f"{part} is damaged" in errors) == (3, True)
+    part.unlink()
+    assert run_predict(images, "--format", "csv")[0] == 0
+    assert rows_of(tmp_path / "out/classes.csv") == before
 
 
 def test_one_coco_data_set_for_the_job(run_predict, images, tmp_path, toy):
