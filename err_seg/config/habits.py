@@ -10,19 +10,12 @@ R = TypeVar("R")
 
 
 class _Habit(NamedTuple):
-    """What takes the place of other libraries' names.
+    """What takes the place of other libraries' names."""
 
-    Attributes:
-        names: keywords elsewhere; as options, ``save_dir`` is ``--save-dir``.
-        python: what to use in Python.
-        option: what to use on the command line, the option first; "" if there is none.
-        key: the configuration key, for commands that take ``KEY VALUE`` pairs instead of the option.
-    """
-
-    names: str
-    python: str
-    option: str = ""
-    key: str = ""
+    names: str  # keywords elsewhere; as options, save_dir is --save-dir
+    python: str  # what to use in Python
+    option: str = ""  # what to use on the command line, the option first
+    key: str = ""  # the configuration key, for commands that have no such option and take KEY VALUE pairs
 
 
 _HABITS = (
@@ -77,12 +70,9 @@ def explaining_habits(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def option_hint(option: str, known: Container[str], takes_pairs: bool) -> str:
-    """Say what a command has instead of another program's option, such as ``--conf``; "" if that is not known.
+    """Say what a command has instead of another program's option, such as ``--conf``; "" if it is not in the table.
 
-    Args:
-        option: as it was given, without its value.
-        known: the command's options.
-        takes_pairs: whether the command takes ``KEY VALUE`` pairs.
+    Of the command, ``known`` are its options, and ``takes_pairs`` is whether it takes ``KEY VALUE`` pairs.
     """
     habit = HABITS.get(option.removeprefix("--").replace("-", "_"))
     if habit is None or option in known or not option.startswith("--"):

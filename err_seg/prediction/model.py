@@ -255,8 +255,8 @@ class ERRSeg(ERRSegNetwork):
         """
         if self.pixel_mean.dtype != torch.float32:
             raise ArgumentError(
-                f"the weights were converted to {self.pixel_mean.dtype} and must stay float32; load the model anew, for "
-                'computation at another precision by err_seg.load(..., precision="fp16") or "bf16"'
+                f"the weights must be float32, not {self.pixel_mean.dtype}; load the model anew. For lower precision: "
+                'err_seg.load(..., precision="fp16") or "bf16"'
             )
         if any(module.training for module in self.modules()):
             raise ArgumentError(

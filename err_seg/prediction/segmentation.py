@@ -173,16 +173,16 @@ def count_labels(labels: np.ndarray) -> dict[int, int]:
 def class_table(
     labels: np.ndarray, areas: Mapping[int, int], scores: np.ndarray, classes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """List the classes that occur, the largest first.
+    """List the classes that occur: name, label, pixels, share of all pixels, mean probability; the largest first.
 
     Args:
         labels: (H, W) integers; negative ones are no classes.
-        areas: the number of pixels of each label.
+        areas: the labels' numbers of pixels.
         scores: (H, W), the probability of each pixel's label.
         classes: the names.
 
     Returns:
-        Rows of ``name``, ``label``, ``pixels``, ``share`` of all pixels, and ``score``, the mean probability.
+        Rows with the keys ``name``, ``label``, ``pixels``, ``share`` (in 0..1) and ``score`` (in 0..1).
     """
     rows = [
         {

@@ -90,7 +90,7 @@ def test_options_of_other_programs_elsewhere(capsys):
     assert "use OUTPUT_DIR VALUE" in refusal("train", ["--config-file", "x", "--save-dir", "x"], capsys)
     assert "use --output DIR" in refusal("mini", ["all", "--save-dir", "x"], capsys)
     assert "use --output DIR" in refusal("figures", ["attention", "a.png", "--save-dir", "x"], capsys)
-    assert "unrecognized arguments: --conf 3" in refusal("train", ["--config-file", "x", "--conf", "3"], capsys)
+    assert "unrecognized arguments: --conf" in refusal("train", ["--config-file", "x", "--conf", "3"], capsys)
 
 
 def test_every_option_of_a_hint_exists(capsys):
