@@ -11,6 +11,7 @@ from os.path import expanduser
 from typing import Any
 
 from err_seg.config.constants import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
+from err_seg.config.defaults import KEYS
 from err_seg.config.habits import option_hint
 
 
@@ -32,12 +33,14 @@ class _Parser(argparse.ArgumentParser):
         """Exit with an error at an option of another program, and at names that should have been one argument."""
         if self._subparsers:  # its commands have the options
             return
-        known, takes_pairs = self._option_string_actions, any(action.dest == "opts" for action in self._actions)
+        actions = self._option_string_actions
+        known = {*actions, *(str(action.metavar) for action in self._actions)}
+        known |= KEYS.keys() if "KEY VALUE" in known else set()
         args = [part for text in args for part in (text.split("=", 1) if text.startswith("--") else [text])]
         for place, option in enumerate(args, start=1):
-            if hint := option_hint(option, known, takes_pairs):
+            if option.startswith("--") and option not in known and (hint := option_hint(option, known)):
                 self.error(f"there is no {option}; use {hint}")
-            if option in known and str(known[option].metavar).startswith("NAMES"):
+            if option in actions and str(actions[option].metavar).startswith("NAMES"):
                 names = [*args[place : place + 1], *takewhile(_is_word, args[place + 1 :])]
                 if len(names) > 1:
                     joined = ", ".join(names)
@@ -93,18 +96,6 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
-
-
-def add_config_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """Add ``--config-file`` and the overrides that end a command line."""
-    default = "" if required else " (default: err_seg/config/defaults.py)"
-    parser.add_argument(
-        "--config-file",
-        required=required,
-        metavar="FILE",
-        help=f"a YAML file, or a shipped name such as err_seg_convnext_b{default}",
-    )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False, positional: bool = False) -> None:

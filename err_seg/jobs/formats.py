@@ -18,14 +18,13 @@ from err_seg.jobs.label_set import UNLABELED, LabelSet, without_empty
 from err_seg.jobs.result_names import file_name
 from err_seg.prediction.attention import Attention, attention_figure
 from err_seg.prediction.kept_classes import kept_figure
-from err_seg.prediction.segmentation import Segmentation, class_table, count_labels
+from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.files import write_json
 from err_seg.utils.images import save_image
 from err_seg.visualization.overlay import OPACITY, overlay
 from err_seg.visualization.regions import Region, coco_dataset, find_regions, to_geojson
 from err_seg.visualization.text import first_synonym
 
-CSV_HEADER = ["class", "label", "pixels", "share", "mean_score"]
 UNLABELED_NAME = "none of these"
 THUMBNAIL, THUMBNAIL_QUALITY = 320, 80  # pixels of the longer side, and JPEG's quality
 
@@ -66,7 +65,8 @@ class Result:
     @cached_property
     def areas(self) -> dict[int, int]:
         """The number of pixels of every label that occurs, ``UNLABELED`` among them."""
-        return count_labels(self.labels)
+        labels, pixels = np.unique(self.labels, return_counts=True)
+        return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
 
     @property
     def unlabeled(self) -> int:
@@ -80,8 +80,8 @@ class Result:
 
     @cached_property
     def table(self) -> list[dict[str, Any]]:
-        """The classes that occur, largest first, see :func:`~err_seg.prediction.segmentation.class_table`."""
-        return class_table(self.labels, self.areas, self.segmentation.scores.cpu().numpy(), self.label_set.classes)
+        """The classes that occur, largest first: name, label, pixels, share of all pixels, mean probability."""
+        return self.segmentation.summary(self.labels)
 
     def resized(self, size: tuple[int, int]) -> "Result":
         """Return this result at another size (H, W)."""
@@ -131,7 +131,8 @@ def _json(result: Result, path: Path) -> None:
 
 
 def _csv(result: Result, path: Path) -> None:
-    write_csv(path, CSV_HEADER, [list(row.values()) for row in result.table])
+    rows = [list(row.values()) for row in result.table]
+    write_csv(path, ["class", "label", "pixels", "share", "mean_score"], rows)
 
 
 def kept_by_score(segmentation: Segmentation) -> list[tuple[str, float]]:
@@ -188,7 +189,7 @@ FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "geotiff": ("_labels.tif", _geotiff),
     "masks": ("_masks/masks.json", _masks),
     "json": (".json", _json),
-    "csv": ("_classes.csv", _csv),
+    "csv": (".csv", _csv),
     "rle": ("_rle.json", _rle),
     "coco": ("_coco.json", _coco),
     "polygons": (".geojson", _polygons),

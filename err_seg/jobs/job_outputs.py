@@ -3,8 +3,6 @@
 Parts are results like any other, so that an interrupted job goes on, and several processes share one.
 """
 
-import csv
-import io
 import json
 import re
 import statistics
@@ -13,12 +11,11 @@ from contextlib import suppress
 from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from err_seg.data import read_image
-from err_seg.evaluation.results import write_csv
 from err_seg.jobs.failures import reason_of
-from err_seg.jobs.formats import CSV_HEADER, result_paths
+from err_seg.jobs.formats import result_paths
 from err_seg.jobs.job_report import Finished
 from err_seg.jobs.manifest import OutputError
 from err_seg.jobs.result_names import printable
@@ -29,9 +26,8 @@ from err_seg.visualization.colors import class_colors, hex_color
 from err_seg.visualization.regions import join_coco
 from err_seg.visualization.text import first_synonym
 
-P = TypeVar("P")
 TEMPLATE = Path(__file__).with_name("page.html")
-FILES = {"coco": "_annotations.coco.json", "csv": "classes.csv", "html": "index.html"}
+FILES = {"coco": "_annotations.coco.json", "html": "index.html"}
 """Name of a format to that of its only file."""
 
 Joined = Iterator[tuple[Path, Callable[[], None]]]
@@ -71,23 +67,16 @@ def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> 
     path = folder / FILES["coco"]
     parts = (
         {**part, "images": [{**image, "file_name": result.source} for image in part["images"]]}
-        for result, part in _parts(folder, results, "coco", partial(_read_json, {"images", "annotations"}))
+        for result, part in _parts(folder, results, "coco", {"images", "annotations"})
     )
     yield path, lambda: write_pieces(path, join_coco(parts, classes))
-
-
-def _table(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
-    """One table of the classes of all images."""
-    path, parts = folder / FILES["csv"], _parts(folder, results, "csv", _read_rows)
-    rows = ([result.source, *row] for result, part in parts for row in part)
-    yield path, lambda: write_csv(path, ["image", *CSV_HEADER], rows)
 
 
 def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
     """A page that needs nothing else: thumbnails, and the classes to filter them by."""
     path, names = folder / FILES["html"], [first_synonym(name) for name in classes]
     colors = {name: hex_color(color) for name, color in zip(names, class_colors(classes), strict=True)}
-    parts = _parts(folder, results, "html", partial(_read_json, {"thumbnail", "classes", "nothing"}))
+    parts = _parts(folder, results, "html", {"thumbnail", "classes", "nothing"})
     yield path, lambda: write_pieces(path, _page_pieces(parts, colors))
 
 
@@ -122,7 +111,6 @@ def _write_video(folder: Path, path: Path, source: Path, results: Sequence[Finis
 
 GATHERED: dict[str, Callable[[Path, Sequence[str], Sequence[Finished]], Joined]] = {
     "coco": _coco,
-    "csv": _table,
     "html": _page,
     "video": _videos,
 }
@@ -138,27 +126,15 @@ def own_files(name: str, formats: Iterable[str], folder: Path) -> list[Path]:
     return files
 
 
-def _read_json(keys: set[str], text: str) -> dict[str, Any]:
-    part = json.loads(text)
-    if missing := keys.difference(part if isinstance(part, dict) else ()):
-        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    return part
-
-
-def _read_rows(text: str) -> list[list[str]]:
-    header, *rows = [*csv.reader(io.StringIO(text))] or [[]]
-    if header != CSV_HEADER:
-        raise ValueError(f"it does not begin with {','.join(CSV_HEADER)}")
-    return rows
-
-
 def _parts(
-    folder: Path, results: Iterable[Finished], kind: str, read: Callable[[str], P]
-) -> Iterator[tuple[Finished, P]]:
+    folder: Path, results: Iterable[Finished], kind: str, keys: set[str]
+) -> Iterator[tuple[Finished, dict[str, Any]]]:
     for result in results:
         (path,) = result_paths(result.place.files, [kind], folder)
         try:
-            part = read(path.read_text(encoding="utf-8"))
+            part = json.loads(path.read_text(encoding="utf-8"))
+            if missing := keys.difference(part if isinstance(part, dict) else ()):
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         except ValueError as error:
             raise OutputError(f"{path} is damaged ({error}); delete it, so that its image is labelled again") from error
         yield result, part

@@ -1,7 +1,7 @@
 """The result of an image: the numbers, and how they become pictures, files, regions, and what other programs read."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,10 +113,25 @@ class Segmentation(ClassMaps):
         labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
         return regions.find_regions(labels, self.vocabulary, scores, min_area=min_area)
 
-    def summary(self) -> list[dict[str, Any]]:
-        """List the classes that occur, the largest first; :func:`class_table` describes a row."""
-        labels = self.labels.cpu().numpy()
-        return class_table(labels, count_labels(labels), self.scores.cpu().numpy(), self.vocabulary)
+    def summary(self, labels: np.ndarray | None = None) -> list[dict[str, Any]]:
+        """List the classes that occur, largest first: name, label, pixels, share of all pixels, mean :attr:`scores`.
+
+        Args:
+            labels: (H, W) integers, instead of the result's own; negative ones are no classes.
+        """
+        labels, scores = self.labels.cpu().numpy() if labels is None else labels, self.scores.cpu().numpy()
+        pixels = np.bincount(labels[labels >= 0])
+        return [
+            {
+                "name": self.vocabulary[label],
+                "label": label,
+                "pixels": int(pixels[label]),
+                "share": round(int(pixels[label]) / labels.size, 6),
+                "score": round(float(scores[labels == label].mean()), 4),
+            }
+            for label in (-pixels).argsort(kind="stable").tolist()
+            if pixels[label]
+        ]
 
     def polygons(self, simplify: float = 0.0, min_area: float = 1) -> dict[str, Any]:
         """Return the outlines of the :meth:`regions` as a GeoJSON ``FeatureCollection`` in pixels (x, y down).
@@ -162,40 +177,6 @@ class Segmentation(ClassMaps):
             return None
         plot.save(file := io.BytesIO(), format="JPEG", quality=NOTEBOOK_QUALITY)
         return file.getvalue()
-
-
-def count_labels(labels: np.ndarray) -> dict[int, int]:
-    """Count the pixels of each label that occurs."""
-    found, pixels = np.unique(labels, return_counts=True)
-    return dict(zip(found.tolist(), pixels.tolist(), strict=True))
-
-
-def class_table(
-    labels: np.ndarray, areas: Mapping[int, int], scores: np.ndarray, classes: Sequence[str]
-) -> list[dict[str, Any]]:
-    """List the classes that occur: name, label, pixels, share of all pixels, mean probability; the largest first.
-
-    Args:
-        labels: (H, W) integers; negative ones are no classes.
-        areas: the labels' numbers of pixels.
-        scores: (H, W), the probability of each pixel's label.
-        classes: the names.
-
-    Returns:
-        Rows with the keys ``name``, ``label``, ``pixels``, ``share`` (in 0..1) and ``score`` (in 0..1).
-    """
-    rows = [
-        {
-            "name": classes[label],
-            "label": label,
-            "pixels": pixels,
-            "share": round(pixels / labels.size, 6),
-            "score": round(float(scores[labels == label].mean()), 4),
-        }
-        for label, pixels in areas.items()
-        if label >= 0
-    ]
-    return sorted(rows, key=lambda row: (-row["pixels"], row["label"]))
 
 
 def fitted(image: Tensor, size: tuple[int, int]) -> np.ndarray:

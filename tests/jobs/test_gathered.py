@@ -152,16 +152,16 @@ def test_an_interrupt_while_joining(run_predict, tmp_path, monkeypatch):
     assert (status, err.endswith("the same command continues from here\n")) == (130, True)
 
 
-@pytest.mark.parametrize("name", ["_annotations.coco.json", "index.html", "classes.csv"])
+@pytest.mark.parametrize("name", ["_annotations.coco.json", "index.html"])
 def test_a_data_set_or_a_site_that_is_there_is_not_replaced(run_predict, tmp_path, name):
     """A data set's own annotations have this name."""
     image, theirs = save(tmp_path / "a.png"), tmp_path / "out" / name
     theirs.parent.mkdir()
     theirs.write_text("theirs")
-    status, _, err = run_predict(image, "--format", "coco,html,csv")
+    status, _, err = run_predict(image, "--format", "coco,html")
     assert (status, f"holds {name}" in err, theirs.read_text()) == (3, True, "theirs")
     assert [file.name for file in theirs.parent.iterdir()] == [name]
     assert run_predict(image, "--format", "labels")[0] == 0
-    assert run_predict(image, "--format", "coco,html,csv", "--force")[0] == 0
-    assert run_predict(image, "--format", "coco,html,csv")[0] == 0
+    assert run_predict(image, "--format", "coco,html", "--force")[0] == 0
+    assert run_predict(image, "--format", "coco,html")[0] == 0
     assert theirs.read_text() != "theirs"

@@ -77,15 +77,13 @@ KEYWORDS = [
     ("conf", r"scores"),
     ("threshold", "scores"),
     ("box_threshold", "scores"),
-    ("imgsz", "tile=.*size=.*INPUT.SIZE"),
+    ("imgsz", "tile=.*size="),
     ("stream", "predict_stream"),
     ("save", r"out\.save"),
     ("project", r"out\.save"),
     ("verbose", "progress="),
     ("device", r"err_seg\.load\(\.\.\., device="),
     ("half", r"err_seg\.load\(\.\.\., precision="),
-    ("top_k", "num_kept="),
-    ("batch", "batch_size="),
 ]
 
 
