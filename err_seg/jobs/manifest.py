@@ -166,8 +166,10 @@ def _signatures(files: Iterable[Path]) -> dict[str, list[int]]:
 
 
 def is_readable_result(file: Path) -> bool:
-    """Whether a file can be read as what its ending says: an image, else JSON."""
+    """Whether a file can be read as what its ending says: an image, a table, else JSON."""
     with suppress(Exception):  # of any decoder
+        if file.suffix == ".csv":
+            return b"class" in file.read_bytes()[:9]  # also behind what Excel puts before it
         if "json" in file.suffix:
             json.loads(file.read_bytes())
         else:

@@ -112,6 +112,26 @@ class Segmentation(ClassMaps):
         labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
         return regions.find_regions(labels, self.vocabulary, scores, min_area=min_area)
 
+    def summary(self, labels: np.ndarray | None = None) -> list[dict[str, Any]]:
+        """List the classes that occur, largest first: name, label, pixels, share of all pixels, mean :attr:`scores`.
+
+        Args:
+            labels: (H, W) integers, instead of the result's own; negative ones are no classes.
+        """
+        labels, scores = self.labels.cpu().numpy() if labels is None else labels, self.scores.cpu().numpy()
+        pixels = np.bincount(labels[labels >= 0])
+        return [
+            {
+                "name": self.vocabulary[label],
+                "label": label,
+                "pixels": int(pixels[label]),
+                "share": round(int(pixels[label]) / labels.size, 6),
+                "score": round(float(scores[labels == label].mean()), 4),
+            }
+            for label in (-pixels).argsort(kind="stable").tolist()
+            if pixels[label]
+        ]
+
     def polygons(self, simplify: float = 0.0, min_area: float = 1) -> dict[str, Any]:
         """Return the outlines of the :meth:`regions` as a GeoJSON ``FeatureCollection`` in pixels (x, y down).
 
