@@ -15,8 +15,6 @@ from err_seg.evaluation.results import (
     summary_table,
 )
 from err_seg.visualization.label_files import (
-    labels_from_rle,
-    load_rle_json,
     rle_segments,
     save_label_png,
     save_rle_json,
@@ -30,10 +28,8 @@ __all__ = [
     "class_pixels",
     "class_table",
     "copypaste_lines",
-    "labels_from_rle",
     "load_label_png",
     "load_results",
-    "load_rle_json",
     "rle_segments",
     "save_class_csv",
     "save_label_png",

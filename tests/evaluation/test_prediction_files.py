@@ -9,14 +9,13 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from err_seg.evaluation import (
-    labels_from_rle,
     load_label_png,
-    load_rle_json,
     rle_segments,
     save_label_png,
     save_rle_json,
 )
 from err_seg.visualization.colors import class_colors
+from tests.helpers.rle import labels_from_rle, load_rle_json
 
 NAMES = ["sky", "tree", "bed "]
 
