@@ -23,14 +23,6 @@ def images_text(count: int) -> str:
     return "1 image" if count == 1 else f"{count:,} images"
 
 
-def label_num_kept(panel: Axes, num_kept: Sequence[int]) -> None:
-    """Label a logarithmic axis of K with the values measured."""
-    panel.set_xscale("log", base=2)
-    panel.set_xticks(num_kept, map(str, num_kept))
-    panel.minorticks_off()
-    panel.set_xlabel("K, number of classes kept")
-
-
 def finish_shares(panel: Axes) -> None:
     """Let an axis of shares, 0..1, show percentages and a grid."""
     panel.set_ylim(0, 1.02)
