@@ -117,7 +117,7 @@ def mini_vocabulary(names: int = SIXTY) -> MiniVocabulary:
         return MiniVocabulary(VOCABULARY, tuple(_look(*pair) for pair in ATTRIBUTES), SEEN, tuple(range(SIXTY)))
     if not NUM_SHOWN <= names <= MOST_NAMES:
         raise ValueError(f"miniature world: names must be {SIXTY}, or {NUM_SHOWN} to {MOST_NAMES}; found {names!r}")
-    texts, looks = zip(*(_COMBINATIONS[i] for i in _order()[:names]), strict=True)
+    texts, looks = zip(*_COMBINATIONS[:names], strict=True)
     return MiniVocabulary(texts, looks, tuple(range(0, names, 2)), tuple(range(NUM_SHOWN)))
 
 
@@ -129,6 +129,7 @@ def _look(colour: str, kind: str) -> Look:
 
 
 def _combinations() -> list[tuple[str, Look]]:
+    """List all names of the long vocabularies and what they look like, in their shuffled order."""
     found = []
     for colour, ground in COLOURS.items():
         for shape in (*SHAPES, *MORE_SHAPES, "wall"):
@@ -139,17 +140,13 @@ def _combinations() -> list[tuple[str, Look]]:
                 if other != colour
                 for pattern in PATTERNS
             ]
-    return found
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(found))
+    return [found[i] for i in order]
 
 
 _COMBINATIONS = _combinations()
 MOST_NAMES = len(_COMBINATIONS)
 """How many names there are: 11,712."""
-
-
-@cache
-def _order() -> list[int]:
-    return np.random.Generator(np.random.PCG64(0)).permutation(MOST_NAMES).tolist()
 
 
 def words(names: int = SIXTY) -> tuple[str, ...]:

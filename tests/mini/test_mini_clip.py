@@ -13,8 +13,8 @@ from err_seg.commands import main
 from err_seg.lab.mini import pretraining
 from err_seg.lab.mini.pretraining import PretrainingConfig, PretrainingError, contrastive_loss, zero_shot_accuracy
 from err_seg.mini import clip as mini
+from err_seg.mini.clip import WordTokenizer
 from err_seg.mini.crops import MiniCrops
-from err_seg.mini.tokenizer import WordTokenizer
 from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
 from err_seg.modeling.encoder import Features

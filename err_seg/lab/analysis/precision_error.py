@@ -10,7 +10,6 @@ from torch import Tensor
 
 from err_seg.config import Config
 from err_seg.data import EvaluationItem, SegmentationPairs
-from err_seg.evaluation import ConfusionMatrix
 from err_seg.evaluation.benchmarks import benchmark_num_kept, new_counts
 from err_seg.evaluation.loop import evaluation_batches
 from err_seg.evaluation.results import text_table
@@ -56,12 +55,10 @@ def measure_precision_error(
     """
     spec, num_kept = pairs.spec, benchmark_num_kept(cfg, pairs.spec)
     models = {precision: copy.copy(model) for precision in dict.fromkeys(("fp32", *precisions))}  # weights are shared
-    counts: dict[str, ConfusionMatrix] = {}
-    differences: dict[str, list[Tensor]] = {}
     for precision, own in models.items():
         own.precision = precision
-        counts[precision] = new_counts(spec, model.device, boundary_iou=False)
-        differences[precision] = []
+    counts = {precision: new_counts(spec, model.device, boundary_iou=False) for precision in models}
+    differences: dict[str, list[Tensor]] = {precision: [] for precision in models}
 
     def segment(own: ERRSeg, items: Sequence[EvaluationItem]) -> list[Segmentation]:
         with own.evaluating():

@@ -30,32 +30,26 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     """Pre-train, train and evaluate, as far as asked for."""
     cfg = get_cfg(arguments.config_file or "mini/err_seg", arguments.opts)
     output = arguments.output or Path(cfg.OUTPUT_DIR)
-    cfg.OUTPUT_DIR = str(output)
+    cfg.OUTPUT_DIR, clip_file = str(output), output / "clip.safetensors"
     with one_writer(output):
-        run_steps(cfg, arguments, command)
-
-
-def run_steps(cfg: Config, arguments: argparse.Namespace, command: str) -> None:
-    """Take the steps asked for, in the configuration's ``OUTPUT_DIR``."""
-    clip_file = Path(cfg.OUTPUT_DIR) / "clip.safetensors"
-    if arguments.package and arguments.step != "pretrain" and cfg.MODEL.CLIP.NAME != NAME:
-        raise ValueError(f"--package: of {cfg.MODEL.CLIP.NAME} the package brings CLIP alone, which pretrain makes")
-    if arguments.step == "pretrain" or (arguments.step == "all" and arguments.from_scratch):
-        pretrain_clip(cfg, None if arguments.package else clip_file, command)
-    if arguments.step == "pretrain":
-        return
-    if arguments.from_scratch and not arguments.package:
-        cfg.MODEL.CLIP.PRETRAINED = str(clip_file)
-    set_scenes(cfg, dict(zip(SCENES, arguments.scenes or SCENES.values(), strict=True)))
-    if arguments.step != "train":
-        open_test_scenes(cfg)  # a mistake is reported before the training
-    network_of = load_network if arguments.step == "evaluate" else train_network
-    models = {seed: network_of(for_seed(cfg, seed)) for seed in arguments.seeds}
-    if arguments.package:
-        facts = {"command": command, "config": cfg.dump()}
-        save_half(models[arguments.seeds[0]].state_dict(), ERR_SEG_WEIGHTS, facts)
-    if arguments.step != "train":
-        show(cfg, models, command)
+        if arguments.package and arguments.step != "pretrain" and cfg.MODEL.CLIP.NAME != NAME:
+            raise ValueError(f"--package: of {cfg.MODEL.CLIP.NAME} the package brings CLIP alone, which pretrain makes")
+        if arguments.step == "pretrain" or (arguments.step == "all" and arguments.from_scratch):
+            pretrain_clip(cfg, None if arguments.package else clip_file, command)
+        if arguments.step == "pretrain":
+            return
+        if arguments.from_scratch and not arguments.package:
+            cfg.MODEL.CLIP.PRETRAINED = str(clip_file)
+        set_scenes(cfg, dict(zip(SCENES, arguments.scenes or SCENES.values(), strict=True)))
+        if arguments.step != "train":
+            open_test_scenes(cfg)  # a mistake is reported before the training
+        network_of = load_network if arguments.step == "evaluate" else train_network
+        models = {seed: network_of(for_seed(cfg, seed)) for seed in arguments.seeds}
+        if arguments.package:
+            facts = {"command": command, "config": cfg.dump()}
+            save_half(models[arguments.seeds[0]].state_dict(), ERR_SEG_WEIGHTS, facts)
+        if arguments.step != "train":
+            show(cfg, models, command)
 
 
 def pretrain_clip(cfg: Config, file: Path | None, command: str) -> None:
@@ -68,13 +62,8 @@ def pretrain_clip(cfg: Config, file: Path | None, command: str) -> None:
     clip = pretrain(name, settings, mean, std)
     crops = MiniCrops("test", 600, settings.seed, size=clip.visual.image_size[0], names=settings.names)
     accuracy = zero_shot_accuracy(clip, crops, mean, std, name)
-    facts = {
-        "command": command,
-        "pretraining": repr(settings),
-        "accuracy": accuracy,
-        "names": settings.names,
-        "captions": settings.captions,
-    }
+    facts: dict[str, object] = {"command": command, "pretraining": repr(settings), "accuracy": accuracy}
+    facts |= {"names": settings.names, "captions": settings.captions}
     save_half(clip.state_dict(), file or CLIPS[name].weights, facts)
     shares = ", ".join(f"{kind} {share:.2f}" for kind, share in accuracy.items())
     print(f"Pre-trained CLIP in {_minutes(start)}; zero-shot accuracy among {settings.names} names: {shares}")

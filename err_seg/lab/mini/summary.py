@@ -37,14 +37,14 @@ NOTE = "(new): a class that training never showed. Gray: predicted, but not in t
 
 def summarize(runs: Sequence[Rows]) -> dict[str, dict[str, dict[str, float]]]:
     """Average each metric over the seeds: row to metric to "mean" and "stdev", the latter 0 for one seed."""
-    summary: dict[str, dict[str, dict[str, float]]] = {}
-    for row, metrics in runs[0].items():
-        summary[row] = {}
-        for metric in metrics:
-            values = [run[row][metric] for run in runs]
-            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-            summary[row][metric] = {"mean": statistics.mean(values), "stdev": deviation}
-    return summary
+
+    def spread(values: Sequence[float]) -> dict[str, float]:
+        return {"mean": statistics.mean(values), "stdev": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+    return {
+        row: {metric: spread([run[row][metric] for run in runs]) for metric in metrics}
+        for row, metrics in runs[0].items()
+    }
 
 
 def print_table(runs: Sequence[Rows], seeds: Sequence[int]) -> None:

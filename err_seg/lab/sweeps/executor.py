@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -156,15 +157,12 @@ def _do(step: Step, workers: Workers, slot: int, stop: Stop, display: Display) -
     waiting = False
     while not stop.signum and not step.is_done():
         with locked(step.task.folder / ".lock") as lock:
-            if lock is None:
-                if not waiting:
-                    display.tell(f"{step.title}: another process runs it, waiting")
-                waiting = True
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-                continue
-            if step.is_done():
-                break
-            return _run(step, workers, slot, lock, stop, display)
+            if lock is not None:
+                return 0 if step.is_done() else _run(step, workers, slot, lock, stop, display)
+        if not waiting:
+            display.tell(f"{step.title}: another process runs it, waiting")
+        waiting = True
+        time.sleep(SECONDS_BETWEEN_LOOKS)
     return 0
 
 
@@ -187,14 +185,12 @@ def _run(step: Step, workers: Workers, slot: int, lock: int, stop: Stop, display
         stop.processes.add(process)
         if stop.signum:
             process.send_signal(stop.signum)
-        while True:
-            try:
-                status = process.wait(SECONDS_BETWEEN_LOOKS)
-                break
-            except subprocess.TimeoutExpired:
-                look()
+        while process.returncode is None:
+            look()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_BETWEEN_LOOKS)
         stop.processes.discard(process)
-    if status == 0:
+    if process.returncode == 0:
         minutes, seconds = divmod(round(time.monotonic() - start), 60)
         display.tell(f"{step.title}: done in {minutes} min {seconds:02d} s")
-    return status
+    return process.returncode

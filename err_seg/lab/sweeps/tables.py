@@ -84,16 +84,13 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
             names = [name for name in BENCHMARKS.values() if any(name in row.paper for row in rows)]
             header += ["paper: " + ", ".join(names), "difference (mean)", "direction"]
         for line, row in zip(table, rows, strict=True):
-            line.append(_difference(row, reference))
+            differences = [] if row is reference else seed_differences(row, reference, DECIDING)
+            line.append(mean_text(differences, "+.1f") if differences else "")
             if published:
-                line += [_published(row, names), *_comparison(row, reference)]
+                paper = paper_difference(row, reference)
+                rounded = "" if paper is None else f"{round(paper, 1) + 0.0:+.1f}"  # twice: no "-0.0"
+                line += [_published(row, names), rounded, verdict(row, reference, DECIDING)]
     return text_table(header, table)
-
-
-def _difference(row: VariantResult, reference: VariantResult) -> str:
-    """The mean of the differences between runs of the same seed, and their standard deviation."""
-    differences = [] if row is reference else seed_differences(row, reference, DECIDING)
-    return mean_text(differences, "+.1f") if differences else ""
 
 
 def _published(row: VariantResult, names: Sequence[str]) -> str:
@@ -101,12 +98,6 @@ def _published(row: VariantResult, names: Sequence[str]) -> str:
     values = [f"{row.paper[name]:.1f}" if name in row.paper else "–" for name in names]
     further = [f"{row.paper[name]:g} {name.split()[-1]}" for name in (MACS, MEMORY) if name in row.paper]
     return ", ".join([" ".join(values), *further]) if row.paper else "–"
-
-
-def _comparison(row: VariantResult, reference: VariantResult) -> list[str]:
-    paper = paper_difference(row, reference)
-    # rounded first: no "-0.0"
-    return ["" if paper is None else f"{round(paper, 1) + 0.0:+.1f}", verdict(row, reference, DECIDING)]
 
 
 def save_tables(sweep: Sweep, rows: Sequence[VariantResult], folder: Path, command: str) -> None:
