@@ -131,30 +131,23 @@ def draw_sweep(sweep: Sweep, rows: Sequence[VariantResult]) -> Figure:
     if sweep.plot is None:
         raise SweepError(f"{sweep.file} has no entry 'plot'")
     places = swept_values(sweep, sweep.plot)
-    order = sorted(range(len(rows)), key=places.__getitem__)
+    placed = sorted(zip(places, rows, strict=True), key=lambda pair: pair[0])
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     panel = figure.subplots()
     columns = columns_of(sweep, rows)
     for column in (column for column in columns if column not in (MACS, MEMORY) and not column.startswith(KEPT)):
-        done = [i for i in order if rows[i].mean(column) is not None]
-        published = [i for i in order if column in rows[i].paper]
+        done = [(x, row.mean(column), row.deviation(column) or 0.0) for x, row in placed if row.values.get(column)]
+        published = [(x, row.paper[column]) for x, row in placed if column in row.paper]
         if not done and not published:
             continue
         (line,) = panel.plot([], [], label=column)
         if done:
-            panel.errorbar(
-                [places[i] for i in done],
-                [rows[i].mean(column) or 0.0 for i in done],
-                [rows[i].deviation(column) or 0.0 for i in done],
-                color=line.get_color(),
-                marker="o",
-                capsize=3,
-            )
+            x, means, deviations = zip(*done, strict=True)
+            panel.errorbar(x, means, deviations, color=line.get_color(), marker="o", capsize=3)
         if published:
-            values = [rows[i].paper[column] for i in published]
-            panel.plot([places[i] for i in published], values, "--", color=line.get_color(), alpha=0.5)
+            panel.plot(*zip(*published, strict=True), "--", color=line.get_color(), alpha=0.5)
     if kept := [column for column in columns if column.startswith(KEPT)]:
-        draw_classes_kept(panel.twinx(), rows, places, kept)
+        draw_classes_kept(panel.twinx(), placed, kept)
     if sweep.plot.log:
         nonzero = [place for place in places if place]
         if len(nonzero) == len(places):
@@ -173,17 +166,11 @@ def draw_sweep(sweep: Sweep, rows: Sequence[VariantResult]) -> Figure:
     return figure
 
 
-def draw_classes_kept(
-    panel: Axes, rows: Sequence[VariantResult], places: Sequence[float], columns: Sequence[str]
-) -> None:
+def draw_classes_kept(panel: Axes, placed: Sequence[tuple[float, VariantResult]], columns: Sequence[str]) -> None:
     """Draw on an axis of its own, dotted, how many classes are kept per image; of several benchmarks, the mean."""
-    means = [[row.mean(column) for column in columns] for row in rows]
-    points = sorted(
-        (place, statistics.fmean(known))
-        for place, values in zip(places, means, strict=True)
-        if (known := [value for value in values if value is not None])
-    )
-    panel.plot([x for x, _ in points], [y for _, y in points], "k:", marker=".", alpha=0.6)
+    measured = [(x, [row.mean(column) or 0.0 for column in columns if row.values.get(column)]) for x, row in placed]
+    points = [(x, statistics.fmean(means)) for x, means in measured if means]
+    panel.plot(*zip(*points, strict=True), "k:", marker=".", alpha=0.6)
     panel.set_ylabel("classes kept (dotted)")
     panel.set_ylim(bottom=0)
 

@@ -18,7 +18,7 @@ from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
 from err_seg.lab.mini import evaluation, stages
 from err_seg.lab.mini.evaluation import BASELINE, GROUPS, evaluate_baseline, group_miou, seconds_per_image
 from err_seg.lab.mini.pretraining import PretrainingConfig
-from err_seg.lab.mini.summary import prediction_grid, print_table, save_report, summarize
+from err_seg.lab.mini.stages import prediction_grid, print_table, save_report, summarize
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS
 from err_seg.mini.vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WORDS, VOCABULARY
 from tests.helpers.toy import REPOSITORY
