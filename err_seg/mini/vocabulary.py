@@ -114,18 +114,13 @@ def mini_vocabulary(names: int = SIXTY) -> MiniVocabulary:
         ValueError: there is none with so many.
     """
     if names == SIXTY:
-        return MiniVocabulary(VOCABULARY, tuple(_look(*pair) for pair in ATTRIBUTES), SEEN, tuple(range(SIXTY)))
+        objects = [Look(shape, OBJECT_COLOURS[colour]) for colour, shape in _OBJECTS]
+        walls = [Look("wall", ground, texture, tone) for ground, tone in WALL_COLOURS.values() for texture in TEXTURES]
+        return MiniVocabulary(VOCABULARY, (*objects, *walls), SEEN, tuple(range(SIXTY)))
     if not NUM_SHOWN <= names <= MOST_NAMES:
         raise ValueError(f"miniature world: names must be {SIXTY}, or {NUM_SHOWN} to {MOST_NAMES}; found {names!r}")
     texts, looks = zip(*_COMBINATIONS[:names], strict=True)
     return MiniVocabulary(texts, looks, tuple(range(0, names, 2)), tuple(range(NUM_SHOWN)))
-
-
-def _look(colour: str, kind: str) -> Look:
-    if kind in SHAPES:
-        return Look(kind, OBJECT_COLOURS[colour])
-    ground, tone = WALL_COLOURS[colour]
-    return Look("wall", ground, kind, tone)
 
 
 def _combinations() -> list[tuple[str, Look]]:
@@ -153,7 +148,3 @@ def words(names: int = SIXTY) -> tuple[str, ...]:
     """List every word of so many names and of the captions, lower case, sorted."""
     texts = (*PROMPTS, *mini_vocabulary(names).names)
     return tuple(sorted({word.lower() for text in texts for word in text.split()} - {"{}"}))
-
-
-WORDS: tuple[str, ...] = words()
-"""Those of the sixty classes."""

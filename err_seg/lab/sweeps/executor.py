@@ -59,10 +59,11 @@ def open_data(sweep: Sweep, runs: Sequence[Run]) -> None:
     opened = set()
     for run in runs:
         data = run.cfg.DATASETS
-        if run.is_evaluated() or (key := (*data.TRAIN, *data.TEST, data.ROOT, str(data.CUSTOM))) in opened:
+        names = data.TEST if run.is_trained() else [*data.TRAIN, *data.TEST]
+        if run.is_evaluated() or (key := (*names, data.ROOT, str(data.CUSTOM))) in opened:
             continue
         opened.add(key)
-        for name in data.TEST if run.is_trained() else [*data.TRAIN, *data.TEST]:
+        for name in names:
             SegmentationPairs(find_dataset(name, data.CUSTOM), data.ROOT)
         if sweep.is_mini:
             open_test_scenes(run.cfg)

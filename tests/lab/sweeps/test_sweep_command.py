@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import save_file
 
 from err_seg.commands import sweep
+from err_seg.data import DatasetError
 from err_seg.engine import evaluate
 from err_seg.lab.sweeps import display as display_module
 from err_seg.lab.sweeps.definition import SweepError, load_sweep
 from err_seg.lab.sweeps.display import Display
-from err_seg.lab.sweeps.executor import work_through
+from err_seg.lab.sweeps.executor import open_data, work_through
 from err_seg.lab.sweeps.plan import plan_runs
 from err_seg.lab.sweeps.run_steps import Workers
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
@@ -126,6 +127,18 @@ def test_a_failed_training_is_not_repeated_for_each_of_its_rows(sweep_file, tmp_
         planned.cfg.SOLVER.PRECISION = "fp16"
     assert len(work_through(runs, Workers(engine="plain"), Display(), list)) == 1
     assert capsys.readouterr().out.count("…") == 1
+
+
+def test_data_that_a_later_run_trains_on_is_opened_before_any_runs(sweep_file, tmp_path):
+    """It was not, if an earlier run on the same data was trained already."""
+    first, _, second = plan_runs(load_sweep(sweep_file), tmp_path / "runs")
+    first.training.begin()
+    save_file({"weight": torch.ones(1)}, first.weights)
+    for run_ in (first, second):
+        run_.cfg.DATASETS.TRAIN = ["coco_stuff_train"]
+    open_data(load_sweep(sweep_file), [first])
+    with pytest.raises(DatasetError, match="coco_stuff_train"):
+        open_data(load_sweep(sweep_file), [first, second])
 
 
 def test_jobs_share_cores_and_gpus(monkeypatch):
