@@ -67,16 +67,15 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
     its tables show the paper's values of the same row in a column, and compare the differences to the first row.
     """
     columns, reference = columns_of(sweep, rows), rows[0]
+
+    def cell(row: VariantResult, column: str) -> str:
+        spec, paper = ".2f" if column in (MACS, MEMORY) else ".1f", ""
+        if column in row.paper and not sweep.is_mini:
+            paper = f" ({row.paper[column]:.1f})"
+        return (mean_text(row.values[column], spec) if row.values.get(column) else "–") + paper
+
     header = ["", *columns, "seeds"]
-    table: list[list[Any]] = []
-    for row in rows:
-        specs = [".2f" if column in (MACS, MEMORY) else ".1f" for column in columns]
-        measured = [row.values.get(column) for column in columns]
-        cells = [mean_text(values, spec) if values else "–" for values, spec in zip(measured, specs, strict=True)]
-        if not sweep.is_mini:
-            known = [f" ({row.paper[column]:.1f})" if column in row.paper else "" for column in columns]
-            cells = [cell + paper for cell, paper in zip(cells, known, strict=True)]
-        table.append([row.name, *cells, str(len(row.seeds) or "not run")])
+    table = [[row.name, *(cell(row, column) for column in columns), str(len(row.seeds) or "not run")] for row in rows]
     if sweep.is_mini:
         header.append(f"difference ({DECIDING})")
         published = any(row.paper for row in rows)
