@@ -18,9 +18,10 @@ from torch import Tensor
 
 from err_seg.config import Config, get_cfg
 from err_seg.data import SegmentationPairs, get_dataset
+from err_seg.data.ground_truth import check_ground_truth
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.engine import train
-from err_seg.lab.mini.evaluation import cost_map_labels, measure, open_test_scenes, set_scenes
+from err_seg.lab.mini.evaluation import check_test_scenes, cost_map_labels, measure, set_scenes
 from err_seg.lab.mini.pretraining import SETTINGS, pretrain, zero_shot_accuracy
 from err_seg.lab.table import mean_text
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS, NAME
@@ -65,7 +66,8 @@ def run(arguments: argparse.Namespace, command: str) -> None:
             cfg.MODEL.CLIP.PRETRAINED = str(clip_file)
         set_scenes(cfg, dict(zip(SCENES, arguments.scenes or SCENES.values(), strict=True)))
         if arguments.step != "train":
-            open_test_scenes(cfg)  # a mistake is reported before the training
+            # a mistake is reported before the training
+            check_ground_truth(SegmentationPairs(check_test_scenes(cfg), cfg.DATASETS.ROOT))
         network_of = load_network if arguments.step == "evaluate" else train_network
         models = {seed: network_of(for_seed(cfg, seed)) for seed in arguments.seeds}
         if arguments.package:

@@ -17,7 +17,8 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from err_seg.data import SegmentationPairs, find_dataset
-from err_seg.lab.mini.evaluation import check_test_scenes, open_test_scenes
+from err_seg.data.ground_truth import check_ground_truth
+from err_seg.lab.mini.evaluation import check_test_scenes
 from err_seg.lab.sweeps.definition import Sweep, SweepError
 from err_seg.lab.sweeps.display import Display
 from err_seg.lab.sweeps.plan import Run
@@ -50,11 +51,11 @@ def check_sweep(sweep: Sweep, runs: Sequence[Run]) -> None:
             raise SweepError(f"{sweep.file}: variant {run.variant.name!r}: {error}") from error
 
 
-def open_data(sweep: Sweep, runs: Sequence[Run]) -> None:
-    """Open the data sets of the missing runs; the miniature world's are drawn, with a warning if scenes are too few.
+def open_data(runs: Sequence[Run]) -> None:
+    """Open the data sets of the missing runs, which draws the miniature world's, and look at their label maps.
 
     Raises:
-        DatasetError: one is not on disk.
+        DatasetError: one is not on disk, or holds nothing that can be learnt or measured.
     """
     opened = set()
     for run in runs:
@@ -64,9 +65,8 @@ def open_data(sweep: Sweep, runs: Sequence[Run]) -> None:
             continue
         opened.add(key)
         for name in names:
-            SegmentationPairs(find_dataset(name, data.CUSTOM), data.ROOT)
-        if sweep.is_mini:
-            open_test_scenes(run.cfg)
+            pairs = SegmentationPairs(find_dataset(name, data.CUSTOM), data.ROOT)
+            check_ground_truth(pairs, trains=name in data.TRAIN)
 
 
 @dataclass
