@@ -20,7 +20,7 @@ from err_seg.data import SegmentationPairs, find_dataset
 from err_seg.data.ground_truth import check_ground_truth
 from err_seg.lab.mini.evaluation import check_test_scenes
 from err_seg.lab.sweeps.definition import Sweep, SweepError
-from err_seg.lab.sweeps.display import Display
+from err_seg.lab.sweeps.display import Display, last_lines
 from err_seg.lab.sweeps.plan import Run
 from err_seg.lab.sweeps.run_steps import Step, Workers
 from err_seg.lab.sweeps.tables import swept_values
@@ -147,8 +147,7 @@ def _finish_run(run: Run, workers: Workers, slot: int, stop: Stop, display: Disp
             return ""
         if status:
             output = step.task.folder / "output.txt"
-            printed = output.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
-            tail = "\n".join(f"    {line}" for line in [line for line in printed if line.strip()][-LINES_SHOWN:])
+            tail = "\n".join(f"    {line}" for line in last_lines(output, LINES_SHOWN))
             return f"{step.title} failed with status {status}; {output} ends with\n{tail}"
     return ""
 
