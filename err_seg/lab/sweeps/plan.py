@@ -215,10 +215,9 @@ def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[in
 def differing_keys(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """List the keys that differ between recorded facts and those of a run, which may be of a later version."""
     found = completed(found, wanted)
-    compared = {
-        key for key in found.keys() | wanted.keys() if f".{FILES}." not in key or key in found.keys() & wanted.keys()
-    }
-    return sorted(key for key in compared if found.get(key) != wanted.get(key))
+    unknown = {key for key in found.keys() ^ wanted.keys() if f".{FILES}." in key}
+    keys = (found.keys() | wanted.keys()) - unknown
+    return sorted(key for key in keys if found.get(key) != wanted.get(key))
 
 
 def folder_of(parent: Path, facts: Mapping[str, Any]) -> Path:

@@ -87,7 +87,7 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
             line.append(mean_text(differences, "+.1f") if differences else "")
             if published:
                 paper = paper_difference(row, reference)
-                rounded = "" if paper is None else f"{round(paper, 1) + 0.0:+.1f}"  # twice: no "-0.0"
+                rounded = "" if paper is None else f"{round(paper, 1) + 0.0:+.1f}"  # never "-0.0"
                 line += [_published(row, names), rounded, verdict(row, reference, DECIDING)]
     return text_table(header, table)
 
