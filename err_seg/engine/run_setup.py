@@ -22,29 +22,22 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import deterministic, resolve_precision, tf32
 from err_seg.utils.disk import size_text
 from err_seg.utils.errors import TrainingError, translate_errors
-from err_seg.utils.files import atomic_write
 from err_seg.utils.processes import one_writer, process_share
 from err_seg.utils.signals import StopRequest, handling_stop_signals
 from err_seg.version import __version__
 
 
-def check_output_folder(cfg: Config, model: nn.Module, *, resume: bool = False) -> None:
-    """Make ``OUTPUT_DIR``, and check before a run that its files can be written.
+def check_disk_space(cfg: Config, model: nn.Module, *, resume: bool = False) -> None:
+    """Make ``OUTPUT_DIR``, and check before a run that its files fit on that disk.
 
     AdamW adds two moments for each trainable number, ``SOLVER.EMA`` an average. With ``resume``, checkpoints that exist
     already count among those that the run needs space for.
 
     Raises:
-        TrainingError: the folder cannot be written to, or its disk has too little space.
+        TrainingError: the disk has too little space.
     """
     output, solver = Path(cfg.OUTPUT_DIR), cfg.SOLVER
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with atomic_write(output / "writable") as probe:
-            probe.write_text("")
-        (output / "writable").unlink()
-    except OSError as error:
-        raise TrainingError(f"OUTPUT_DIR {output} cannot be written to: {error}; choose another") from error
+    output.mkdir(parents=True, exist_ok=True)
     # on disk at once at most, including the one being written
     checkpoints = min(solver.CHECKPOINTS_KEPT + 1, -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD))
     best = cfg.TEST.EVAL_PERIOD > 0

@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -20,8 +20,9 @@ from err_seg.data.loader import seed_of
 from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
 from err_seg.engine.optimizer import WeightAverage, set_learning_rates
-from err_seg.engine.parallel import build_accelerator, distribute, images_at_a_time, without_sync
+from err_seg.engine.parallel import build_accelerator, distribute, gradient_sync, images_at_a_time
 from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
+from err_seg.engine.run_log import check_trackers
 from err_seg.engine.run_setup import open_data, run_context
 from err_seg.engine.step import Teacher, mean_pixels, training_loss, vocabulary_input
 from err_seg.evaluation import BenchmarkResult
@@ -55,6 +56,7 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
             cannot be written, a pair cannot be read, or a loader process was killed; says what to resume from.
         TrainingInterrupted: a signal of ``SOLVER.STOP_SIGNALS`` came; a checkpoint was written.
     """
+    check_trackers(cfg)
     with run_context(cfg, model) as stop, closing(PlainTrainer(cfg, model, resume=resume)) as trainer:
         if trainer.iteration >= cfg.SOLVER.MAX_ITER:  # an earlier run may have ended before its weights were written
             trainer.finish()
@@ -123,7 +125,7 @@ class PlainTrainer(BaseTrainer):
             num_pixels = mean_pixels([batch.labels for batch in batches], self.model, len(self.spec.vocabulary))
         for number, batch in enumerate(batches, start=1):
             is_last = number == len(batches)
-            with nullcontext() if is_last else without_sync(self.accelerator, self.model, self.network):
+            with gradient_sync(self.accelerator, self.model, self.network, is_last=is_last):
                 with self.accelerator.autocast():
                     loss = training_loss(
                         *(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels, self.teacher)
