@@ -108,9 +108,8 @@ class LossMonitor:
                 raise broken_loss(problem, self.checkpoints)
             logger.warning("%s; its step is skipped (%d in a row, of at most %d)", problem, self.broken, LOSSES_SKIPPED)
         if self.log is not None:
-            self.log.iteration(
-                *(iteration.number, loss, iteration.lr, iteration.seconds, iteration.data_seconds), scaling
-            )
+            seconds, data_seconds = iteration.seconds, iteration.data_seconds
+            self.log.iteration(iteration.number, loss, iteration.lr, seconds, data_seconds, **scaling)
 
 
 def broken_loss(problem: str, checkpoints: Checkpoints) -> TrainingError:

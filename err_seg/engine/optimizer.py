@@ -177,8 +177,7 @@ class WeightAverage:
             [t.to_local() if isinstance(t, DTensor) else t for t in tensors.values()]
             for tensors in (self._averages, self._parameters)
         )
-        with torch.no_grad():
-            self._update(averages, parameters, 0)
+        self._update(averages, parameters, 0)  # without gradient
 
     def state(self) -> dict[str, Tensor]:
         """Return parameter name to average, whole and on the CPU; all processes must call this."""

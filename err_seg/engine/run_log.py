@@ -74,13 +74,7 @@ class RunLog:
             tracker.start()
 
     def iteration(
-        self,
-        iteration: int,
-        loss: float,
-        lr: float,
-        seconds: float,
-        data_seconds: float,
-        further: Mapping[str, float] | None = None,
+        self, iteration: int, loss: float, lr: float, seconds: float, data_seconds: float, **further: float
     ) -> None:
         """Record an iteration (from 0); every ``LOG.PERIOD`` iterations, and after the last, write a line."""
         if math.isfinite(loss):
@@ -99,7 +93,7 @@ class RunLog:
             "max_mem": max_memory(self.device),
             "time": time,
             "total_loss": total_loss,
-            **(further or {}),
+            **further,
         }
         self.losses, self._times = [], []
         self._write(line)
@@ -107,7 +101,7 @@ class RunLog:
             "eta: %s  iter: %d/%d  total_loss: %.4f  time: %.4f  data_time: %.4f  lr: %.4g  max_mem: %.0fM%s",
             datetime.timedelta(seconds=round(line["eta_seconds"])),
             *(done, self.last, math.nan if total_loss is None else total_loss, time, data_time, lr, line["max_mem"]),
-            "".join(f"  {name}: {value:g}" for name, value in (further or {}).items()),
+            "".join(f"  {name}: {value:g}" for name, value in further.items()),
         )
 
     def evaluation(self, iteration: int, metrics: Mapping[str, float]) -> None:

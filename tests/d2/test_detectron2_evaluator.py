@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from err_seg.evaluation import BoundaryConfusion, labels_from_rle, rle_segments, segmentation_metrics
+from err_seg.evaluation import BoundaryConfusion, segmentation_metrics
+from err_seg.visualization.label_files import labels_from_rle, rle_segments
 
 pytestmark = pytest.mark.d2
 

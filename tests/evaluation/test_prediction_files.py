@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from err_seg.evaluation import (
+from err_seg.visualization.colors import class_colors
+from err_seg.visualization.label_files import (
     labels_from_rle,
     load_label_png,
     load_rle_json,
@@ -16,7 +17,6 @@ from err_seg.evaluation import (
     save_label_png,
     save_rle_json,
 )
-from err_seg.visualization.colors import class_colors
 
 NAMES = ["sky", "tree", "bed "]
 
