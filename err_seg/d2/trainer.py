@@ -29,8 +29,8 @@ from err_seg.data import EvaluationTransform
 from err_seg.data.ground_truth import check_ground_truth
 from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer, build_schedule
-from err_seg.engine.run_log import SkippedSamples, check_trackers
-from err_seg.engine.run_setup import open_data, run_context
+from err_seg.engine.run_log import SkippedSamples
+from err_seg.engine.run_setup import check_settings, open_data, run_context
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
 from err_seg.evaluation.results import load_results
@@ -57,14 +57,14 @@ class Trainer(DefaultTrainer):
         course: the hook that saves and logs the run.
 
     Raises:
-        ConfigError: the configuration asks for what detectron2's trainer cannot do, or for a tool to log to that is not
-            installed; names the key.
+        ConfigError: the configuration asks for what detectron2's trainer cannot do, or see
+            :func:`err_seg.engine.run_setup.check_settings`; names the key.
     """
 
     def __init__(self, cfg: CfgNode | Config):
         self.own, self.stopping = opened(cfg), StopRequest()
         check_detectron2_can(self.own, comm.get_world_size())
-        check_trackers(self.own)
+        check_settings(self.own)
         cfg = cfg.clone() if isinstance(cfg, CfgNode) else to_detectron2(cfg)
         if not cfg.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN must be a list of one data set to train, not empty")

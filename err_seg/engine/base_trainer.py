@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from err_seg.config import Config, ConfigError
+from err_seg.config import Config
 from err_seg.data import Batch
 from err_seg.engine import periodic_eval
 from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, load_legacy_checkpoint
 from err_seg.engine.loss_monitor import LossMonitor
 from err_seg.engine.optimizer import WeightAverage, gather_optimizer_state, restore_optimizer_state, whole
-from err_seg.engine.parallel import images_at_a_time
 from err_seg.engine.run_log import RunLog, SkippedSamples
 from err_seg.engine.run_setup import check_disk_space, environment
 from err_seg.engine.step import Teacher
@@ -37,9 +36,6 @@ class BaseTrainer:
     Because of it both engines write the same files, so that a run begun with one can be resumed with the other. The
     order of calls: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`after_iteration` after each iteration.
 
-    Raises:
-        ConfigError: images cannot be shared out evenly, or there is nothing to evaluate on.
-
     Attributes:
         iteration: iterations done.
         pictures: images consumed by all processes together.
@@ -56,9 +52,6 @@ class BaseTrainer:
     teacher: Teacher | None = None
 
     def __init__(self, cfg: Config, model: ERRSeg):
-        images_at_a_time(cfg, process_share()[1])
-        if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
-            raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
         self.cfg, self.model, self.is_main = cfg, model, is_main_process()
         self.output = Path(cfg.OUTPUT_DIR)
         self.checkpoints = Checkpoints(self.output, cfg.SOLVER.CHECKPOINTS_KEPT)

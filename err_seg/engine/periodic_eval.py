@@ -71,7 +71,7 @@ def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Imag
     ``predictions`` are the (B, S, S) class indices of the batch's first B images.
     """
     count = len(predictions)
-    images = batch.images[:count].permute(0, 2, 3, 1).numpy()  # B×S×S×3
+    images = batch.images[:count].byte().permute(0, 2, 3, 1).numpy()  # B×S×S×3
     labels = batch.labels[:count].long().numpy()
     panels = []
     for image, *maps in zip(images, labels, predictions, strict=True):

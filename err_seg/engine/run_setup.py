@@ -1,5 +1,6 @@
 """What precedes a training run, the same for both engines: its folder, how it computes and reads data, its facts."""
 
+import importlib.util
 import platform
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from err_seg.config import Config
+from err_seg.config import Config, ConfigError
 from err_seg.data import SegmentationPairs, TrainingTransform, training_loader
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
@@ -25,6 +26,25 @@ from err_seg.utils.errors import TrainingError, translate_errors
 from err_seg.utils.processes import one_writer, process_share
 from err_seg.utils.signals import StopRequest, handling_stop_signals
 from err_seg.version import __version__
+
+
+def check_settings(cfg: Config) -> None:
+    """Check the settings of a run before it writes anything.
+
+    Raises:
+        ConfigError: images cannot be shared out evenly, there is nothing to evaluate on, or a tool that the run is to
+            be logged to is not installed; names the key.
+    """
+    images_at_a_time(cfg, process_share()[1])
+    if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
+        raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
+    tools = {
+        "tensorboard": ("LOG.TENSORBOARD", cfg.LOG.TENSORBOARD),
+        "wandb": ("LOG.WANDB_PROJECT", cfg.LOG.WANDB_PROJECT),
+    }
+    for package, (key, value) in tools.items():
+        if value and importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{key} = {value!r} needs the package {package}: pip install {package}, or switch it off")
 
 
 def check_disk_space(cfg: Config, model: nn.Module, *, resume: bool = False) -> None:
@@ -59,8 +79,7 @@ def check_disk_space(cfg: Config, model: nn.Module, *, resume: bool = False) -> 
 
 @contextmanager
 def run_context(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
-    """During a ``with`` block, be the one writer of ``OUTPUT_DIR``, compute as configured, turn signals into a
-    ``StopRequest``, and translate errors.
+    """During a ``with`` block, be the one writer of ``OUTPUT_DIR``, compute as configured, and record stop signals.
 
     Raises:
         TrainingError: another run writes to ``OUTPUT_DIR``, a file could not be written, a pair could not be read, or a

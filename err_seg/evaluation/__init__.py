@@ -1,4 +1,4 @@
-"""Evaluation of semantic segmentation: confusion matrix → metrics → result files."""
+"""Evaluation of semantic segmentation: confusion matrix → metrics → result files; predictions → files."""
 
 from err_seg.evaluation.boundary import BoundaryConfusion
 from err_seg.evaluation.confusion import ConfusionMatrix
