@@ -114,6 +114,5 @@ def activation_checkpointing(model: ERRSeg, cfg: Config) -> Iterator[None]:
 
 def _keep_products(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
     """Say whether a selective checkpoint keeps an operation's result."""
-    name = operation.name()
-    keep = any(word in name for word in PRODUCTS)
+    keep = any(word in operation.name() for word in PRODUCTS)
     return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE

@@ -92,9 +92,7 @@ def check_once(benchmarks: Sequence[DatasetSpec]) -> None:
 
 def benchmark_num_kept(cfg: Config, spec: DatasetSpec) -> int | None:
     """Return K for a benchmark: ``MODEL.CRM.NUM_KEPT`` if set, else the benchmark's own; ``None``: the model's."""
-    if not cfg.MODEL.CRM.ENABLED:
-        return None
-    return cfg.MODEL.CRM.NUM_KEPT or spec.num_kept
+    return (cfg.MODEL.CRM.NUM_KEPT or spec.num_kept) if cfg.MODEL.CRM.ENABLED else None
 
 
 def evaluate_benchmark(
