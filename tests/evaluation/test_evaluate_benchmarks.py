@@ -11,11 +11,12 @@ import torch
 
 from err_seg.config import ConfigError
 from err_seg.data import SegmentationPairs, get_dataset, read_image, register, spec_from_dict, unregister
+from err_seg.data.images import read_label as load_label_png
 from err_seg.engine import evaluate
 from err_seg.evaluation import ConfusionMatrix, load_results
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import View, evaluation_views, segment_views
-from err_seg.visualization.label_files import load_label_png, load_rle_json
+from err_seg.visualization.label_files import load_rle_json
 from tests.helpers.toy import VOCABULARY
 from tests.helpers.training import declaration, write_images
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
+from err_seg.data.images import read_label as load_label_png
 from err_seg.visualization.colors import class_colors
 from err_seg.visualization.label_files import (
     labels_from_rle,
-    load_label_png,
     load_rle_json,
     rle_segments,
     save_label_png,

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from err_seg.data import load_vocabulary
+from err_seg.data.images import read_label as load_label_png
 from err_seg.jobs import formats as formats_module
 from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set
 from err_seg.utils.files import atomic_write
 from err_seg.visualization.colors import hex_color, oklab
-from err_seg.visualization.label_files import labels_from_rle, load_label_png, load_rle_json
+from err_seg.visualization.label_files import labels_from_rle, load_rle_json
 from tests.helpers.predicting import files, save
 from tests.helpers.toy import REPOSITORY, VOCABULARY
 

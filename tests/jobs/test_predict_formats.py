@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from err_seg.data.images import read_label as load_label_png
 from err_seg.jobs import video
-from err_seg.visualization.label_files import load_label_png
 from tests.helpers.predicting import save
 
 CLASSES = ["cat", "dog", "grass"]

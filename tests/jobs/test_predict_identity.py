@@ -17,13 +17,13 @@ from PIL import Image
 import err_seg
 from err_seg.commands import models
 from err_seg.data import ImageReadError
+from err_seg.data.images import read_label as load_label_png
 from err_seg.jobs import OutputError, input_digest, inputs, open_output
 from err_seg.jobs import manifest as manifest_module
 from err_seg.jobs.input_digest import FileContent
 from err_seg.jobs.manifest import is_readable_result
 from err_seg.utils.files import file_sha256
 from err_seg.utils.fingerprint import RESULT_FORMAT, file_digest
-from err_seg.visualization.label_files import load_label_png
 from tests.helpers.predicting import files, save
 from tests.helpers.toy import REPOSITORY
 

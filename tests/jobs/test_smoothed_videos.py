@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import err_seg
+from err_seg.data.images import read_label as load_label_png
 from err_seg.jobs import video
-from err_seg.visualization.label_files import load_label_png
 from tests.helpers.predicting import files, save
 
 WORDS = ["cat", "dog", "grass"]

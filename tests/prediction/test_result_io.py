@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from err_seg import ArgumentError, ImageReadError, Segmentation
+from err_seg.data.images import read_label as load_label_png
 from err_seg.text.prompts import Vocabulary
-from err_seg.visualization.label_files import load_label_png
 from err_seg.visualization.overlay import overlay
 
 VOCABULARY = ["cat", "grass", "sky, heaven", "tree"]
