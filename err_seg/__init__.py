@@ -35,27 +35,22 @@ if TYPE_CHECKING:  # an import "as" the same name is public for type checkers
     from err_seg.utils.errors import NonFiniteError as NonFiniteError
     from err_seg.utils.validation import ArgumentError as ArgumentError
 
-HOMES = {
-    "ArgumentError": "utils.validation",
-    "CheckpointError": "models.checkpoint",
-    "ConfigError": "config",
-    "ERRSeg": "models.hub",
-    "HubError": "models.hub",
-    "ImageReadError": "data.images",
-    "ImageError": "data.images",
-    "NonFiniteError": "utils.errors",
-    "Segmentation": "prediction.segmentation",
-    "TooLargeError": "prediction.class_maps",
-    "VocabularyError": "text.prompts",
-    "build": "models",
-    "build_model": "models.build",
-    "get_cfg": "config",
-    "load": "models.hub",
-    "load_weights": "models.checkpoint",
-    "save_weights": "models.checkpoint",
-    "smoothed": "prediction.smoothing",
-    "vocabularies": "text.vocabularies",
+_NAMES = {
+    "config": ("ConfigError", "get_cfg"),
+    "data.images": ("ImageError", "ImageReadError"),
+    "models": ("build",),
+    "models.build": ("build_model",),
+    "models.checkpoint": ("CheckpointError", "load_weights", "save_weights"),
+    "models.hub": ("ERRSeg", "HubError", "load"),
+    "prediction.class_maps": ("TooLargeError",),
+    "prediction.segmentation": ("Segmentation",),
+    "prediction.smoothing": ("smoothed",),
+    "text.prompts": ("VocabularyError",),
+    "text.vocabularies": ("vocabularies",),
+    "utils.errors": ("NonFiniteError",),
+    "utils.validation": ("ArgumentError",),
 }
+HOMES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *HOMES]
 
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from err_seg.commands.options import add_config_options, command_parser, complain, positive
+from err_seg.commands.options import command_parser, complain, positive
 from err_seg.config import Config, get_cfg
 
 NO_CLIP_WEIGHTS = (
@@ -39,7 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     shared.add_argument(
         "--config-file", metavar="FILE", help="a YAML file of configs/ (default: err_seg/config/defaults.py)"
     )
-    shared.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
+    shared.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides, last")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--datasets", nargs="+", metavar="NAME", help="registered data sets (the paper's)")
     data.add_argument("--root", metavar="DIR", help="the data sets' root (DATASETS.ROOT)")
@@ -48,7 +48,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     model.set_defaults(run=analyze_model, root=None, output=None)
     model.add_argument("--num-classes", type=positive, default=150, metavar="T", help="size of the vocabulary (150)")
     model.add_argument("--num-kept", type=positive, metavar="K", help="classes kept (the configuration's)")
-    add_config_options(model, required=True)
+    model.add_argument("--config-file", required=True, metavar="FILE", help="a YAML file, or a shipped name")
+    model.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
 
     classes = kinds.add_parser("classes", parents=[data, shared], allow_abbrev=False)
     classes.set_defaults(run=analyze_classes)

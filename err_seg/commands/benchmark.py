@@ -65,7 +65,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         add("--no-reference", action="store_true", help="compare with the first case instead")
         add("--no-demands", action="store_true", help="measure neither memory nor operations, which takes longer")
         add("--output", type=Path, metavar="DIR", help="write results.json, table.md, table.csv and plot.png there")
-        add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
+        add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides, last")
 
     data = kinds.add_parser("data", allow_abbrev=False)
     data.set_defaults(run=data_costs)

@@ -3,19 +3,54 @@
 import argparse
 import functools
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from os.path import expanduser
 from typing import Any
 
 from err_seg.config.constants import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
+from err_seg.config.defaults import KEYS
+from err_seg.config.habits import option_hint
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes values that begin with "~" as a shell does, which leaves ``--output=~/results`` as it is."""
+    """Takes values that begin with "~" as a shell does, and explains what is written as for other programs."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._explain_habits(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._explain_habits(sys.argv[1:] if args is None else args)
+        return super().parse_known_intermixed_args(args, namespace)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         return super()._get_values(action, [expanduser(text) for text in arg_strings])
+
+    def _explain_habits(self, args: Sequence[str]) -> None:
+        """Exit with an error at an option of another program, and at names that should have been one argument."""
+        if self._subparsers:  # its commands have the options
+            return
+        actions = self._option_string_actions
+        known = {*actions, *(str(action.metavar) for action in self._actions)}
+        known |= KEYS.keys() if "KEY VALUE" in known else set()
+        args = [part for text in args for part in (text.split("=", 1) if text.startswith("--") else [text])]
+        for place, option in enumerate(args, start=1):
+            if option.startswith("--") and option not in known and (hint := option_hint(option, known)):
+                self.error(f"there is no {option}; use {hint}")
+            if option in actions and str(actions[option].metavar).startswith("NAMES"):
+                names = [*args[place : place + 1], *takewhile(_is_word, args[place + 1 :])]
+                if len(names) > 1:
+                    joined = ", ".join(names)
+                    self.error(f'no file {names[1]!r}; names are one text, separated by commas: {option} "{joined}"')
+
+
+def _is_word(text: str) -> bool:
+    """Whether an argument is rather a class name than an option, a file, a pattern, an address or a model."""
+    is_place = re.search(r"^[-~]|[/\\*?\[]|\.\w{1,5}$", text) or text in MODEL_NAMES
+    return not is_place and not os.path.lexists(text)
 
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -63,18 +98,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def add_config_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """Add ``--config-file`` and the overrides that end a command line."""
-    default = "" if required else " (default: err_seg/config/defaults.py)"
-    parser.add_argument(
-        "--config-file",
-        required=required,
-        metavar="FILE",
-        help=f"a YAML file, or a shipped name such as err_seg_convnext_b{default}",
-    )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
-
-
 def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False, positional: bool = False) -> None:
     """Add the options that say which model, or with ``several`` which models, and where it runs.
 
@@ -96,7 +119,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False,
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
     group.add_argument("--precision", choices=PRECISIONS, help="default: the configuration's, usually fp32")
-    group.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="overrides, last")
+    group.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides, last")
     if not several:
         add_pinning_options(parser)
 

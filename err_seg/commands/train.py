@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import command_parser, complain
+from err_seg.commands.options import command_parser, reporting_errors
 from err_seg.config import Config, ConfigError, get_cfg
 from err_seg.config.constants import ENGINES
 
@@ -50,32 +50,30 @@ def parse_arguments(
     add("--num-machines", type=int, default=1, metavar="M", help="machines that run this same command")
     add("--machine-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
     add("--dist-url", default="auto", metavar="URL", help="tcp://<address>:<port> of the first machine")
-    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides of the configuration")
-    return parser.parse_args(argv)
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
+    return parser.parse_intermixed_args(argv)
 
 
+@reporting_errors(1)
 def main(argv: Sequence[str] | None = None, name: str = "train", description: str | None = __doc__) -> int:
     """Run ``err-seg train``, or ``err-seg evaluate``: train, evaluate, or both, in as many processes as asked for."""
     arguments = parse_arguments(argv, name, description)
     from err_seg.engine.launch import launch
 
-    try:
-        cfg = get_cfg(arguments.config_file, arguments.opts)  # a mistake is reported once, not by every process
-        arguments.engine, arguments.engine_reason = choose_engine(
-            arguments.engine,
-            training=None if arguments.eval_only else cfg,
-            processes=int(os.environ.get("WORLD_SIZE", arguments.num_gpus * arguments.num_machines)),
-        )
-        return launch(
-            work,
-            arguments,
-            processes=arguments.num_gpus,
-            machines=arguments.num_machines,
-            machine_rank=arguments.machine_rank,
-            dist_url=arguments.dist_url,
-        )
-    except (ValueError, OSError) as error:
-        return complain(error, 1)
+    cfg = get_cfg(arguments.config_file, arguments.opts)  # a mistake is reported once, not by every process
+    arguments.engine, arguments.engine_reason = choose_engine(
+        arguments.engine,
+        training=None if arguments.eval_only else cfg,
+        processes=int(os.environ.get("WORLD_SIZE", arguments.num_gpus * arguments.num_machines)),
+    )
+    return launch(
+        work,
+        arguments,
+        processes=arguments.num_gpus,
+        machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+    )
 
 
 def choose_engine(wanted: str, *, training: Config | None = None, processes: int = 1) -> tuple[str, str]:
@@ -183,21 +181,18 @@ def logging_to(output: Path, rank: int) -> Iterator[None]:
     from err_seg.utils.disk import LogFile
 
     root = logging.getLogger()
-    before = root.level
     handlers: list[logging.Handler] = [] if root.handlers else [logging.StreamHandler()]
     if rank == 0:
         handlers.append(LogFile(output / "log.txt", encoding="utf-8"))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter(LOG_FORMAT))
-        root.addHandler(handler)
-    root.setLevel(logging.INFO if rank == 0 else logging.WARNING)
-    try:
-        yield
-    finally:
-        root.setLevel(before)
+    with ExitStack() as undoing:
+        undoing.callback(root.setLevel, root.level)
         for handler in handlers:
-            root.removeHandler(handler)
-            handler.close()
+            handler.setFormatter(logging.Formatter(LOG_FORMAT))
+            undoing.callback(handler.close)
+            undoing.callback(root.removeHandler, handler)
+            root.addHandler(handler)
+        root.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+        yield
 
 
 def report(message: str) -> None:

@@ -18,6 +18,7 @@ FORMATS = (
     "geotiff",
     "masks",
     "json",
+    "csv",
     "rle",
     "coco",
     "polygons",

@@ -59,10 +59,10 @@ def override_pairs(overrides: Any) -> list[tuple[str, Any]]:
     """
     if not isinstance(overrides, Sequence) or isinstance(overrides, str):
         raise ConfigError(f"overrides must be a list, [key, value, key, value, ...], not {overrides!r}")
+    if wrong := [key for key in overrides[0::2] if not isinstance(key, str) or key.startswith("--")]:
+        raise ConfigError(f"overrides are KEY VALUE pairs, behind all options; {wrong[0]!r} is no key")
     if len(overrides) % 2:
         raise ConfigError(f"overrides are KEY VALUE pairs; {overrides[-1]!r} has no value")
-    if wrong := [key for key in overrides[0::2] if not isinstance(key, str)]:
-        raise ConfigError(f"overrides are KEY VALUE pairs; {wrong[0]!r} is no key")
     return list(zip(overrides[0::2], overrides[1::2], strict=True))
 
 

@@ -61,16 +61,13 @@ class Section:
         """Return the settings as YAML, sorted by name."""
         return yaml.safe_dump(asdict(self))
 
-    def freeze(self) -> None:
+    def freeze(self, frozen: bool = True) -> None:
         """Refuse assignments from now on, here and in the sections within."""
-        self._set_frozen(True)
-
-    def defrost(self) -> None:
-        """Allow assignments again."""
-        self._set_frozen(False)
-
-    def _set_frozen(self, frozen: bool) -> None:
         vars(self)["_frozen"] = frozen
         for _, value in self.items():
             if isinstance(value, Section):
-                value._set_frozen(frozen)
+                value.freeze(frozen)
+
+    def defrost(self) -> None:
+        """Allow assignments again."""
+        self.freeze(False)

@@ -137,7 +137,7 @@ class ERRSeg(nn.Module):
                 sizes = [(x.get("height", x["image"].shape[1]), x.get("width", x["image"].shape[2])) for x in inputs]
                 text = self.network.embed_vocabulary(vocabulary)
                 results += [
-                    {"sem_seg": CompactSemSeg(found, num_foreground), "segmentation": found}
+                    {"sem_seg": CompactSemSeg(found.checked(), num_foreground), "segmentation": found}
                     for found in segment_views(self.network, images, text, num_kept, vocabulary, sizes, views)
                 ]
         return results

@@ -59,8 +59,7 @@ class ArrayFormat:
         Raises:
             ImageError: the shape or type is another, or values are out of range, without a range, or not finite.
         """
-        tensor = _channels_last(image, name)
-        tensor = self._eight_bit(tensor, name)
+        tensor = self._eight_bit(_channels_last(image, name), name)
         if self.channel_order == "bgr" and tensor.shape[2] > 1:
             tensor = tensor[:, :, [2, 1, 0, *range(3, tensor.shape[2])]]
         if tensor.shape[2] != 3:

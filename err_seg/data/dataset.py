@@ -109,9 +109,8 @@ def digest_of_files(spec: DatasetSpec, root: str | os.PathLike[str] | None = Non
         pairs = SegmentationPairs(spec, root)
     except DatasetError:
         return None
-    files = [(name, [os.stat(path) for path in pairs.paths(index)]) for index, name in enumerate(pairs.names)]
-    facts = [(name, [(file.st_size, int(file.st_mtime)) for file in pair]) for name, pair in files]
-    return fingerprint({"files": facts})
+    files = [os.stat(path) for index in range(len(pairs)) for path in pairs.paths(index)]
+    return fingerprint({"names": pairs.names, "files": [(file.st_size, int(file.st_mtime)) for file in files]})
 
 
 def read_sample(spec: DatasetSpec, image_path: str, label_path: str, advice: str = "") -> Sample:
@@ -162,18 +161,14 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
 
 def _files_by_name(folder: Path, endings: tuple[str, ...], spec: DatasetSpec) -> dict[str, str]:
     """Files below a folder that have one of the endings, by their path inside it without the ending."""
-    endings = tuple(ending.lower() for ending in endings)
     found: dict[str, str] = {}
     for parent, _, files in os.walk(folder):
-        inside = os.path.relpath(parent, folder)
         for file in files:
-            lower = file.lower()
-            if file.startswith(".") or not lower.endswith(endings):  # hidden files are left behind by other programs
+            ending = next((ending for ending in endings if file.lower().endswith(ending.lower())), None)
+            if ending is None or file.startswith("."):  # hidden files are left behind by other programs
                 continue
-            ending = next(ending for ending in endings if lower.endswith(ending))
-            stem = file[: len(file) - len(ending)]
-            name = stem if inside == "." else f"{inside}/{stem}".replace(os.sep, "/")
             path = os.path.join(parent, file)
+            name = path[len(os.path.join(folder, "")) : -len(ending)].replace(os.sep, "/")
             if name in found:
                 raise DatasetError(f"data set {spec.name!r}: two files for one name: {found[name]} and {path}")
             found[name] = path

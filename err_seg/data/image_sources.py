@@ -3,10 +3,9 @@
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from err_seg.data.download import fetch, is_url, shown_url
 from err_seg.data.images import ImageError, ImageReadError, read_file, read_image
 from err_seg.utils.validation import ArgumentError
 
+T = TypeVar("T")
 ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray | Tensor
 _AS_THEY_ARE = ArrayFormat()
 
@@ -77,7 +77,7 @@ def open_image(image: Any, name: str = "the image", arrays: ArrayFormat = _AS_TH
         case bytes() | bytearray() | memoryview():
             return partial(_decode, bytes(image), "the given bytes")
         case Image.Image():
-            pixels = _as_tensor(read_image(image))
+            pixels = _decode(image)
         case np.ndarray() | Tensor():
             pixels = arrays.to_tensor(image, name)
         case _ if hasattr(image, "read"):
@@ -96,20 +96,13 @@ def open_image(image: Any, name: str = "the image", arrays: ArrayFormat = _AS_TH
 
 
 def _open_numbered(image: Any, name: str, arrays: ArrayFormat) -> Callable[[], Tensor]:
-    with _naming(name):
-        read = open_image(image, name, arrays)
-    return read if isinstance(read, _Pixels) else partial(_read_named, read, name)
+    read = _named(name, partial(open_image, image, name, arrays))
+    return read if isinstance(read, _Pixels) else partial(_named, name, read)
 
 
-def _read_named(read: Callable[[], Tensor], name: str) -> Tensor:
-    with _naming(name):
-        return read()
-
-
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
+def _named(name: str, read: Callable[[], T]) -> T:
     try:
-        yield
+        return read()
     except ImageReadError as error:
         raise ImageReadError(f"{name}: {error}") from error
 
@@ -163,12 +156,12 @@ class _File:
         return _decode(content, self.name)
 
 
+@dataclass(eq=False)
 class _Address:
     """Reads the image at an address, which is fetched once: it may show another image later, or expire."""
 
-    def __init__(self, url: str):
-        self.url = url
-        self.content: bytes | None = None
+    url: str
+    content: bytes | None = None
 
     def __call__(self) -> Tensor:
         if self.content is None:
@@ -176,9 +169,5 @@ class _Address:
         return _decode(self.content, shown_url(self.url))
 
 
-def _decode(content: bytes, title: str) -> Tensor:
-    return _as_tensor(read_image(content, title))
-
-
-def _as_tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+def _decode(content: bytes | Image.Image, title: str = "") -> Tensor:
+    return torch.from_numpy(read_image(content, title)).permute(2, 0, 1)

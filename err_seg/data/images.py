@@ -127,7 +127,7 @@ def read_label(path: str | os.PathLike[str], no_data: int | None = None) -> np.n
         no_data: what pixels become that hold no data by GDAL's tag in a TIFF; ``None`` leaves them.
 
     Returns:
-        (H, W), uint8 (up to 8 bits a pixel), uint16 or int32.
+        (H, W), uint8 (up to 8 bits a pixel), uint16 or int32; int32 with ``no_data``.
 
     Raises:
         ImageReadError: as :func:`read_image`; also for a file of colours, of several bands, of floating-point values,
@@ -136,8 +136,7 @@ def read_label(path: str | os.PathLike[str], no_data: int | None = None) -> np.n
     name = os.fspath(path)
     with _naming(name), _opened(Path(path).read_bytes(), name) as image:
         label = _to_indices(image, name)
-        empty = None if no_data is None else tiff.without_data(image, label)
-        return label if empty is None or not empty.any() else np.where(empty, np.int32(no_data or 0), label)
+        return label if no_data is None else np.where(tiff.without_data(image, label), np.int32(no_data), label)
 
 
 @contextmanager
@@ -196,7 +195,7 @@ def _decode_plain_jpeg(image: Image.Image, content: bytes, as_stored: bool) -> n
     Returns:
         (H, W, 3) uint8, RGB; None for any other image, and where OpenCV cannot: Pillow then says what is wrong.
     """
-    if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) != 1:
+    if image.format != "JPEG" or image.mode != "RGB" or exif_orientation(image) != 1:
         return None
     if not as_stored and transform_to_srgb(image.info.get("icc_profile"), "RGB"):
         return None
@@ -206,7 +205,8 @@ def _decode_plain_jpeg(image: Image.Image, content: bytes, as_stored: bool) -> n
         return None
 
 
-def _orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
+    """Return 1 for an image that is stored upright, 5 to 8 for one stored with height and width swapped."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF data; viewers show such an image as it is stored
@@ -217,10 +217,9 @@ def _to_rgb(image: Image.Image, name: str, as_stored: bool) -> np.ndarray:
     if 0 in image.size:
         raise ImageReadError(f"{name}: has no pixels ({image.width}x{image.height})")
     image.load()  # some formats are made upright by this
-    tiff.check_range(image, name)
-    image, empty = tiff.without_false_alpha(image)
+    image, empty = tiff.with_true_alpha(image, name)
     # ImageOps.exif_transpose does the same, but it also writes the EXIF data again, and fails if some are damaged
-    if (turn := _UPRIGHT.get(_orientation(image))) is not None:
+    if (turn := _UPRIGHT.get(exif_orientation(image))) is not None:
         image = image.transpose(turn)
     if image.mode.startswith("I"):
         image = _eight_bit_grey(image, name)
@@ -229,8 +228,7 @@ def _to_rgb(image: Image.Image, name: str, as_stored: bool) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    pixels = np.array(image.convert("RGB"))
-    return pixels if empty is None else tiff.masked(pixels, empty)
+    return tiff.masked(np.array(image.convert("RGB")), empty)
 
 
 def _eight_bit_grey(image: Any, name: str) -> Image.Image:

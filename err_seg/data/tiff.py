@@ -14,45 +14,46 @@ WHITE_IS_ZERO, SIGNED, ALPHA = 0, 2, 2  # and values of theirs
 BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of files, the last two of those beyond 4 GB
 
 
-def check_range(image: Any, name: str) -> None:
-    """Check that the values of a loaded TIFF, if it is one, are unsigned and of 16 bits at most.
-
-    Raises:
-        ImageReadError: they have no standard black and white.
-    """
-    if image.mode == "F" or (image.format == "TIFF" and (image.mode == "I" or is_signed(image))):
-        raise _no_range(np.asarray(image).view("i1") if image.mode == "L" else np.asarray(image), name)
-
-
 def is_signed(image: Any) -> bool:
-    """Whether values are signed; Pillow takes those of 8 bits for unsigned."""
+    """Whether a TIFF's values are signed; Pillow takes those of 8 bits for unsigned."""
     return image.tag_v2.get(SAMPLE_FORMAT, (1,))[0] == SIGNED
 
 
 def is_white_zero(image: Any) -> bool:
-    """Whether 0 is white."""
+    """Whether 0 is white in a TIFF."""
     return image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
-def without_data(image: Any, values: np.ndarray) -> np.ndarray | None:
-    """Return (H, W) bool, where values of an image hold no data by GDAL's tag in a TIFF; ``None`` without one."""
+def without_data(image: Any, values: np.ndarray) -> np.ndarray:
+    """Return (H, W) bool, where values (H, W) or (H, W, C) of an image hold no data by GDAL's tag in a TIFF."""
+    empty = np.zeros(values.shape[:2], dtype=bool)
     with suppress(AttributeError, KeyError, ValueError):
-        empty = values == float(image.tag_v2[NO_DATA].rstrip("\0"))
-        return empty if empty.ndim == 2 else empty[:, :, :3].all(axis=2)
-    return None
+        no_data = float(image.tag_v2[NO_DATA].rstrip("\0"))
+        empty |= (values == no_data).reshape(*empty.shape, -1)[:, :, :3].all(axis=2)
+    return empty
 
 
-def without_false_alpha(image: Any) -> tuple[Image.Image, np.ndarray | None]:
-    """Leave out a TIFF's fourth band if it is no alpha; return the image and :func:`without_data`, with alpha 0."""
-    if image.format != "TIFF":
-        return image, None
-    empty = without_data(image, np.asarray(image))
-    if image.mode != "RGBA":
-        return image, empty
-    alpha = np.asarray(image.getchannel("A"))
-    if image.tag_v2.get(EXTRA) == (ALPHA,) and not _is_transparency(alpha):
-        return image.convert("RGB"), empty
-    return image, alpha == 0 if empty is None else empty | (alpha == 0)
+def with_true_alpha(image: Any, name: str) -> tuple[Image.Image, np.ndarray]:
+    """Check a loaded image of any format, and leave out a TIFF's fourth band if it is no alpha.
+
+    Returns:
+        The image, and (H, W) bool: :func:`without_data`, and in a TIFF also where alpha is 0.
+
+    Raises:
+        ImageReadError: values are floating-point or, in a TIFF, signed or of more than 16 bits.
+    """
+    if image.format != "TIFF" and image.mode != "F":
+        return image, np.zeros(image.size[::-1], dtype=bool)
+    values = np.asarray(image)
+    if image.mode in ("F", "I") or is_signed(image):
+        raise _no_range(values.view("i1") if image.mode == "L" else values, name)
+    empty = without_data(image, values)
+    if image.mode == "RGBA":
+        alpha = values[:, :, 3]
+        if image.tag_v2.get(EXTRA) == (ALPHA,) and not _is_transparency(alpha):
+            return image.convert("RGB"), empty
+        empty |= alpha == 0
+    return image, empty
 
 
 def _is_transparency(alpha: np.ndarray) -> bool:
@@ -79,10 +80,10 @@ def read_bands(
         what = "is a TIFF of bands or values that Pillow does not read; rasterio may"
         raise ImageReadError(f'{name}: {what}: pip install "err_seg[geo]"') from error
     with rasterio.MemoryFile(content) as file, file.open(driver="GTiff") as data:
-        colors = {color.name: number for number, color in reversed([*enumerate(data.colorinterp, start=1)])}
-        usual = [1, 2, 3] if data.count in (3, 4) else [1] if data.count < 3 else []
-        rgb = [colors[color] for color in ("red", "green", "blue") if color in colors]
-        numbers = list(bands or (rgb if len(rgb) == 3 else usual))
+        colors = [color.name for color in data.colorinterp]
+        if bands is None and {"red", "green", "blue"} <= {*colors}:
+            bands = [colors.index(color) + 1 for color in ("red", "green", "blue")]
+        numbers = list(bands or {1: (1,), 2: (1,), 3: (1, 2, 3), 4: (1, 2, 3)}.get(data.count, ()))
         if len(numbers) not in (1, 3) or not {*numbers} <= {*range(1, data.count + 1)}:
             raise ImageReadError(
                 f"{name}: has {data.count} bands; say which are red, green and blue, or which one is grey, as in "
@@ -97,9 +98,9 @@ def read_bands(
     known = values[:, seen] if seen.any() else np.zeros((1, 1), values.dtype)
     if value_range is None and (values.dtype.kind != "u" or bits > 16):
         raise _no_range(known, name)
-    low, high = (0.0, 2.0**bits - 1) if value_range is None else (float(known.min()), float(known.max()))
-    if isinstance(value_range, tuple):
-        low, high = value_range
+    low, high = 0.0, 2.0**bits - 1
+    if value_range:
+        low, high = map(float, (known.min(), known.max()) if value_range == "file" else value_range)
     wide = values.astype(np.float32 if bits <= 16 else np.float64)
     wide[:, ~seen] = low
     scaled = ((wide - low) * (255 / ((high - low) or 1))).round().clip(0, 255).astype(np.uint8)

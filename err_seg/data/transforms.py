@@ -96,12 +96,8 @@ class TrainingTransform:
     ignore_label: int = 255
 
     def __post_init__(self) -> None:
-        sizes = [
-            ("crop_size", self.crop_size),
-            ("max_size", self.max_size),
-            *(("min_sizes", s) for s in self.min_sizes),
-        ]
-        for name, size in sizes:
+        sizes = {"crop_size": [self.crop_size], "max_size": [self.max_size], "min_sizes": self.min_sizes}
+        for name, size in ((name, size) for name, given in sizes.items() for size in given):
             if size < 1:
                 raise ValueError(f"{name}: {size} is not a length in pixels, expected 1 or more")
         if not self.min_sizes:
@@ -180,7 +176,7 @@ class SSDColorJitter:
         contrast_first = _toss(generator)
 
         pixels = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        first = _clamp(levels + brightness)
+        first = np.clip(levels + brightness, 0, 255)
         pixels = pixels.point(_table(first * contrast if contrast_first else first) * 3)
         if saturation != 1 or hue != 0:
             turned = (levels + round(hue * 256)) % 256
@@ -191,13 +187,9 @@ class SSDColorJitter:
         return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
 
 
-def _clamp(levels: np.ndarray) -> np.ndarray:
-    return np.clip(levels, 0, 255)
-
-
 def _table(levels: np.ndarray) -> list[int]:
     """What each of the 256 levels of one channel becomes, as Pillow takes it."""
-    return np.rint(_clamp(levels)).astype(int).tolist()
+    return np.rint(np.clip(levels, 0, 255)).astype(int).tolist()
 
 
 def _draw(generator: torch.Generator) -> float:

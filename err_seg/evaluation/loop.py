@@ -65,8 +65,8 @@ def count_images(
                 results = segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views)
                 for result in results:
                     _ = result.labels  # kept: made here, since two threads that compute hinder each other
-                results[-1].kept.cpu()  # waits until the device is done
-            yield list(zip(items, results, strict=True))
+                checked = [result.checked() for result in results]  # waits until the device is done
+            yield list(zip(items, checked, strict=True))
 
     def count(segmented: Segmented) -> int:
         if cfg.TEST.SAVE:

@@ -34,8 +34,8 @@ class ExportError(RuntimeError):
 
 def trace(model: ERRSeg) -> ExportedProgram:
     """Turn the network into a graph that takes any image size, T and K (see the inputs of ``ExportableERRSeg``)."""
-    if model.training or model.device.type != "cpu":
-        raise ExportError("export needs the model on the CPU and in evaluation mode; the file runs anywhere")
+    if model.training or model.device.type != "cpu" or model.pixel_mean.dtype != torch.float32:
+        raise ExportError("export needs the model on the CPU, in float32 and evaluation mode; the file runs anywhere")
     network = ExportableERRSeg(model).eval()
     batch = {} if model.head.crm.is_adaptive else {0: Dim("batch", min=1, max=LARGEST_BATCH)}
     shapes: dict[str, Any] = {

@@ -11,11 +11,15 @@ dataset.apply_model(model, label_field="err_seg", batch_size=4)
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import fiftyone
 import numpy as np
-from fiftyone.core.models import Model
 
 from err_seg.text.vocabularies import VocabularySource, read_vocabulary
+
+try:
+    import fiftyone
+    from fiftyone.core.models import Model
+except ImportError as error:
+    raise ImportError(f'this needs FiftyOne ({error}): pip install "err_seg[fiftyone]"') from error
 
 
 def segmentation(result: Any) -> fiftyone.Segmentation:

@@ -3,7 +3,11 @@
 from typing import Any
 
 import numpy as np
-import supervision
+
+try:
+    import supervision
+except ImportError as error:
+    raise ImportError(f'this needs supervision ({error}): pip install "err_seg[supervision]"') from error
 
 
 def detections(result: Any) -> supervision.Detections:

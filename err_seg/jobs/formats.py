@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from err_seg.evaluation.results import write_csv
 from err_seg.jobs.geotiff import write_geotiff
 from err_seg.jobs.label_set import UNLABELED, LabelSet, without_empty
 from err_seg.jobs.result_names import file_name
@@ -80,19 +81,7 @@ class Result:
     @cached_property
     def table(self) -> list[dict[str, Any]]:
         """The classes that occur, largest first: name, label, pixels, share of all pixels, mean probability."""
-        scores = self.segmentation.scores.cpu().numpy()
-        rows = [
-            {
-                "name": self.label_set.classes[label],
-                "label": label,
-                "pixels": pixels,
-                "share": round(pixels / self.labels.size, 6),
-                "score": round(float(scores[self.labels == label].mean()), 4),
-            }
-            for label, pixels in self.areas.items()
-            if label != UNLABELED
-        ]
-        return sorted(rows, key=lambda row: (-row["pixels"], row["label"]))
+        return self.segmentation.summary(self.labels)
 
     def resized(self, size: tuple[int, int]) -> "Result":
         """Return this result at another size (H, W)."""
@@ -139,6 +128,11 @@ def _json(result: Result, path: Path) -> None:
         "weights": result.weights,
     }
     write_json(path, facts, ensure_ascii=False)
+
+
+def _csv(result: Result, path: Path) -> None:
+    rows = [list(row.values()) for row in result.table]
+    write_csv(path, ["class", "label", "pixels", "share", "mean_score"], rows)
 
 
 def kept_by_score(segmentation: Segmentation) -> list[tuple[str, float]]:
@@ -195,6 +189,7 @@ FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "geotiff": ("_labels.tif", _geotiff),
     "masks": ("_masks/masks.json", _masks),
     "json": (".json", _json),
+    "csv": (".csv", _csv),
     "rle": ("_rle.json", _rle),
     "coco": ("_coco.json", _coco),
     "polygons": (".geojson", _polygons),

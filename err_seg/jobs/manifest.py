@@ -93,8 +93,7 @@ class Manifest:
             OutputError: the manifest cannot be written.
         """
         signature = content.signature
-        digest = self._digests.get((content.path, *(signature or ()))) if signature else None
-        digest = digest or content.digest
+        digest = (self._digests.get((content.path, *signature)) if signature else None) or content.digest
         with self._lock:
             for ending in ("", f"-{digest[:DIGITS]}", f"-{digest}"):
                 name = fitting_name(wanted, ending)
@@ -167,8 +166,10 @@ def _signatures(files: Iterable[Path]) -> dict[str, list[int]]:
 
 
 def is_readable_result(file: Path) -> bool:
-    """Whether a file can be read as what its ending says: an image, else JSON."""
+    """Whether a file can be read as what its ending says: an image, a table, else JSON."""
     with suppress(Exception):  # of any decoder
+        if file.suffix == ".csv":
+            return b"class" in file.read_bytes()[:9]  # also behind what Excel puts before it
         if "json" in file.suffix:
             json.loads(file.read_bytes())
         else:

@@ -92,12 +92,8 @@ class ItemReader:
             reach: a number of frames of the same video; 0 changes nothing.
         """
         for window in windows(loaded, reach):
-            one = window[reach]
+            one, due = window[reach], [near for near in window if isinstance(near, LoadedItem) and not near.is_done]
             assert one
-            if isinstance(one, LoadedItem) and one.is_done and any(_is_due(other, one.item.name) for other in window):
+            if isinstance(one, LoadedItem) and one.is_done and one.item.name in {near.item.name for near in due}:
                 one = self.read(one.item, even_if_done=True)
             yield one
-
-
-def _is_due(loaded: LoadedItem | Problem | None, name: str) -> bool:
-    return isinstance(loaded, LoadedItem) and loaded.item.name == name and not loaded.is_done

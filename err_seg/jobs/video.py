@@ -1,6 +1,6 @@
 """Videos, read and written by PyAV if it is installed, else by OpenCV."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
@@ -28,6 +28,8 @@ MISSING_SHARE, MISSING_SECONDS = 0.05, 10.0
 
 # decodes a frame to (H, W, 3) uint8 RGB when it is called
 Frame = Callable[[], np.ndarray]
+# at last: the number of frames, how long they last, and how long the video is as the file says (0: nothing), in seconds
+Frames = Generator[Frame, None, tuple[int, float, float]]
 
 
 class VideoError(ValueError):
@@ -48,7 +50,12 @@ def video_frames(path: Path) -> Iterator[Frame]:
     """
     if not path.is_file():
         raise VideoError(f"{printable(path)}: no such file")
-    yield from _frames_by_pyav(path) if find_spec("av") else _frames_by_opencv(path)
+    count, seconds, announced = yield from _frames_by_pyav(path) if find_spec("av") else _frames_by_opencv(path)
+    if announced - seconds > min(MISSING_SHARE * announced + seconds / count, MISSING_SECONDS):
+        raise VideoError(
+            f"{printable(path)}: its {count} frames last {seconds:.1f} s, but the file announces {announced:.1f} s; it "
+            "may be cut short, so fetch or copy it again"
+        )
 
 
 def frame_rate(path: Path) -> float:
@@ -126,10 +133,11 @@ def _write_by_opencv(frames: Iterable[np.ndarray], size: tuple[int, int], path: 
         named.unlink(missing_ok=True)
 
 
-def _frames_by_pyav(path: Path) -> Iterator[Frame]:
+def _frames_by_pyav(path: Path) -> Frames:
     import av
 
-    count, damaged = 0, list[int]()
+    damaged: list[int] = []
+    times: list[float] = []
     try:
         # the library takes names in UTF-8 only, but any open file
         with open(path, "rb") as stream, av.open(stream) as container:
@@ -137,38 +145,24 @@ def _frames_by_pyav(path: Path) -> Iterator[Frame]:
                 sound = ", only sound" if container.streams.audio else ""
                 raise VideoError(f"{printable(path)}: holds no pictures{sound}")
             video: Any = container.streams.video[0]
-            rate, times = float(video.average_rate or USUAL_RATE), list[float]()
+            rate = float(video.average_rate or USUAL_RATE)
             for packet in container.demux(video):
                 for frame in packet.decode():
                     yield partial(_upright, frame)
-                    damaged += [count] * (frame.is_corrupt or packet.is_corrupt)
-                    times = [*times[:1], frame.time or 0.0]
-                    count += 1
+                    damaged += [len(times)] * (frame.is_corrupt or packet.is_corrupt)
+                    times.append(frame.time or 0.0)
             units = ((container.duration, 1 / av.time_base), (video.duration, video.time_base))
             announced = min((float(length * unit) for length, unit in units if length), default=0.0)
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(f"{printable(path)}: cannot be read as a video after {count} frames ({error})") from error
+        raise VideoError(f"{printable(path)}: cannot be read as a video after {len(times)} frames ({error})") from error
     if damaged:
         raise VideoError(
-            f"{printable(path)}: frames are damaged ({len(damaged)} of {count}, the first is number {damaged[0]}), so "
-            "what they show may be wrong; fetch or copy it again"
+            f"{printable(path)}: frames are damaged ({len(damaged)} of {len(times)}, the first is number {damaged[0]})"
+            ", so what they show may be wrong; fetch or copy it again"
         )
-    if count == 0:
+    if not times:
         raise VideoError(f"{printable(path)}: holds no frames")
-    _check_length(path, count, max(times[-1] - times[0] + 1 / rate, count / rate), announced)
-
-
-def _check_length(path: Path, count: int, seconds: float, announced: float) -> None:
-    """Check that the frames of a video last about as long as the file says, if it does.
-
-    Raises:
-        VideoError: they do not.
-    """
-    if announced - seconds > min(MISSING_SHARE * announced + seconds / count, MISSING_SECONDS):
-        raise VideoError(
-            f"{printable(path)}: its {count} frames last {seconds:.1f} s, but the file announces {announced:.1f} s; it "
-            "may be cut short, so fetch or copy it again"
-        )
+    return len(times), max(times[-1] - times[0] + 1 / rate, len(times) / rate), announced
 
 
 def _upright(frame: Any) -> np.ndarray:
@@ -177,7 +171,7 @@ def _upright(frame: Any) -> np.ndarray:
     return np.ascontiguousarray(turned)
 
 
-def _frames_by_opencv(path: Path) -> Iterator[Frame]:
+def _frames_by_opencv(path: Path) -> Frames:
     if printable(path) != str(path):
         raise VideoError(f"{printable(path)}: OpenCV takes names in UTF-8 only; rename it, or pip install av")
     capture: Any = cv2.VideoCapture(str(path))
@@ -198,4 +192,4 @@ def _frames_by_opencv(path: Path) -> Iterator[Frame]:
             f"{printable(path)}: OpenCV cannot read this as a video; if it holds pictures and not only sound, PyAV "
             "may: pip install av"
         )
-    _check_length(path, count, max(last + 1 / rate, count / rate), announced)
+    return count, max(last + 1 / rate, count / rate), announced

@@ -22,10 +22,11 @@ from err_seg.modeling.hsm import CostEmbedding
 from err_seg.modeling.vit import ViTEncoder
 from err_seg.models.checkpoint import Checkpoint, CheckpointError, check_shapes, load_weights, open_checkpoint
 from err_seg.prediction.model import ERRSeg
-from err_seg.text.cache import TextEmbeddings, default_cache_dir
+from err_seg.text.cache import TextEmbeddings
 from err_seg.text.encoder import VocabularyEncoder
 from err_seg.text.prompts import PromptStyle
 from err_seg.utils.device import resolve_device, resolve_precision
+from err_seg.utils.files import cache_dir
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def build_vocabulary_encoder(cfg: Config, clip: OpenCLIP) -> VocabularyEncoder:
         build_tokenizer(cfg.MODEL.CLIP.NAME),
         text_tower(clip).context_length,
         PromptStyle(tuple(text.TEMPLATES), text.SYNONYMS),
-        TextEmbeddings(None if cache == "none" else Path(cache) if cache else default_cache_dir()),
+        TextEmbeddings(None if cache == "none" else Path(cache or cache_dir() / "text_embeddings")),
     )
 
 

@@ -58,25 +58,21 @@ def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> s
     )
     clip, size = settings.get("MODEL.CLIP.NAME"), settings.get("INPUT.SIZE")
     training = "\n".join(f"* {name}: {value}" for name, value in run.training.items())
+    how = [f"{result.benchmark}: {', '.join(_how(result.settings)) or 'as is'}" for result in run.results]
+    results = [summary_table(run.results), FORMULAS, *how] if run.results else ["None were measured."]
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n\n# {name}",
         f"An [ERR-Seg]({PAPER}) network, which segments any image with any list of class names. "
         f"Its CLIP is {clip}, and it sees images at {size}×{size} pixels.",
         f'## How to use it\n\n```python\nimport err_seg\n\nmodel = err_seg.load("{name}")\n'
         'out = model.predict("photo.jpg", vocabulary=["cat", "sofa, couch", "wall"])\nout.labels  # (H, W)\n```',
-        f"## Results\n\n{_results(run.results)}",
+        "## Results",
+        *results,
         f"## Training\n\n{training or 'Not recorded.'}",
         f"## Licence\n\n{run.licence or UNLICENSED}",
         f"Written by err_seg {__version__}.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _results(results: Sequence[BenchmarkResult]) -> str:
-    if not results:
-        return "None were measured."
-    how = [f"{result.benchmark}: {', '.join(_how(result.settings)) or 'as is'}" for result in results]
-    return "\n\n".join([summary_table(results), FORMULAS, *how])
 
 
 def _how(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import VOCABULARY
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
+from err_seg.text.prompts import name_key, synonyms_of
 
 WORDS = 16  # of the fingerprints
 KEPT = 6
@@ -95,10 +96,6 @@ def _digits(values: Tensor) -> str:
     return f"{values.square().mean().sqrt():.2e} {values.mean():+.2e}"
 
 
-def _synonyms(name: str) -> set[str]:
-    return {part.strip().lower() for part in name.split(",")}
-
-
 @torch.no_grad()
 def own_words_rank(model: ERRSeg, photo: Photo) -> float:
     """Measure whether text and image tower belong together, by the scores that CRM chooses classes with.
@@ -107,8 +104,8 @@ def own_words_rank(model: ERRSeg, photo: Photo) -> float:
         The share of pairs of a class on the photo and a random word in which the former's score is higher; an equal
         score counts half. Towers that have nothing to do with each other give about 0.5.
     """
-    taken = {name for entry in photo.classes for name in _synonyms(entry)}
-    others = [word for word in trained_words(model) if not taken & _synonyms(word)]
+    taken = {name_key(name) for entry in photo.classes for name in synonyms_of(entry)}
+    others = [word for word in trained_words(model) if taken.isdisjoint(map(name_key, synonyms_of(word)))]
     drawn = np.random.default_rng(0).permutation(len(others))[:DISTRACTORS]
     image = torch.from_numpy(np.ascontiguousarray(photo.image)).permute(2, 0, 1)
     with model.evaluating():

@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -75,11 +74,8 @@ def save_weights(
     """
     facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
     entries = model if isinstance(model, Mapping) else model.state_dict()
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in entries.items()}
-    storages = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
-    for name, tensor in state.items():
-        if storages[tensor.untyped_storage().data_ptr()] > 1:  # tied weights, which safetensors refuses
-            state[name] = tensor.clone()
+    # copies, since safetensors refuses tied weights
+    state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in entries.items()}
     with atomic_write(file) as temporary:
         save_file(state, temporary, metadata=facts)
 
@@ -98,14 +94,13 @@ def load_weights(model: nn.Module, source: str | Path | Checkpoint | Mapping[str
     Raises:
         CheckpointError: the file cannot be read, or entries differ from the model's; lists the differences.
     """
-    checkpoint = open_checkpoint(Path(source)) if isinstance(source, str | Path) else source
-    if isinstance(checkpoint, Checkpoint):
-        state, name = checkpoint.entries, checkpoint.source.file
+    if isinstance(source, Mapping):
+        state, origin = _entries(source), None
     else:
-        state, name = _entries(checkpoint), "the state dictionary"
-    model.load_state_dict(fitting_state(model, state, name), strict=True)
-    # torch declares that modules hold nothing but tensors and modules
-    vars(model)["source"] = checkpoint.source if isinstance(checkpoint, Checkpoint) else None
+        checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
+        state, origin = checkpoint.entries, checkpoint.source
+    model.load_state_dict(fitting_state(model, state, origin.file if origin else "the state dictionary"), strict=True)
+    vars(model)["source"] = origin  # torch declares that modules hold nothing but tensors and modules
 
 
 def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -9,49 +9,41 @@ DETECTRON2_PREFIX = "network."  # what comes before our names in checkpoints tha
 WRAPPERS = re.compile(r"^module\.|(?<![^.])_orig_mod\.")  # of DistributedDataParallel, and of torch.compile anywhere
 HEADLESS = ("cost_embedding.", "escf.", "gud.")  # how these names began before the head was a module of its own
 
-# released name → ours, first match wins; F4's and C16's projections are number 0 in both
+# from a released name to ours: every pattern that matches is replaced, in this order
 RELEASED_NAMES = (
-    (r"clip_model\.visual\.modify_downsample\.0\.", "encoder.hsm.norm."),
-    (r"clip_model\.visual\.modify_downsample\.2\.", "encoder.hsm.conv."),
-    (r"clip_model\.", "encoder.clip."),
-    (r"decoder\.corr_proj_convs\.(\d)\.0\.", r"head.cost_embedding.convs.\1."),
-    (r"decoder\.low_corr_fusion\.", "head.cost_embedding.fuse."),
-    (r"decoder\.img_guidance_projection_agg\.(\d)\.0\.", r"head.escf.image_guidance.projections.\1.0."),
-    (r"decoder\.low_img_fusion\.", "head.escf.image_guidance.fuse."),
-    (r"decoder\.text_guidance_projection\.0\.", "head.escf.text_guidance.project."),
-    (r"decoder\.img_guidance_projection_dec\.(\d)\.0\.", r"head.gud.stages.\1.guidance.0."),
-    (r"decoder\.head\.", "head.gud.head."),
+    (r"^clip_model\.visual\.modify_downsample\.0\.", "encoder.hsm.norm."),
+    (r"^clip_model\.visual\.modify_downsample\.2\.", "encoder.hsm.conv."),
+    (r"^clip_model\.", "encoder.clip."),
+    # F4's and C16's projections are number 0 in both
+    (r"^decoder\.corr_proj_convs\.(\d)\.0\.", r"head.cost_embedding.convs.\1."),
+    (r"^decoder\.low_corr_fusion\.", "head.cost_embedding.fuse."),
+    (r"^decoder\.img_guidance_projection_agg\.(\d)\.0\.", r"head.escf.image_guidance.projections.\1.0."),
+    (r"^decoder\.low_img_fusion\.", "head.escf.image_guidance.fuse."),
+    (r"^decoder\.text_guidance_projection\.0\.", "head.escf.text_guidance.project."),
+    (r"^decoder\.aggregator_layers\.(\d+)\.spatial_fusion\.sa\.", r"head.escf.layers.\1.sfm."),
+    (r"^decoder\.aggregator_layers\.(\d+)\.class_fusion\.sa\.", r"head.escf.layers.\1.cfm."),
+    (r"^(head\.escf\.layers\..+)\.attention\.sr_([kv])\.", r"\1.attention.ssr.conv_\2."),
+    (r"^(head\.escf\.layers\..+)\.attention\.norm_([kv])\.", r"\1.attention.ssr.norm_\2."),
+    (r"^(head\.escf\.layers\..+)\.mlp\.dwconv\.dwconv\.", r"\1.dwconv."),
+    (r"^decoder\.img_guidance_projection_dec\.(\d)\.0\.", r"head.gud.stages.\1.guidance.0."),
+    (r"^decoder\.up_decoder1\.", "head.gud.stages.0."),
+    (r"^decoder\.up_decoder2\.", "head.gud.stages.1."),
+    (r"^decoder\.up_decoder3\.", "head.gud.stages.2."),
+    (r"^(head\.gud\.stages\.\d)\.up_conv\.", r"\1.up."),
+    (r"^(head\.gud\.stages\.\d)\.textual_fusion\.0\.", r"\1.conv1."),
+    (r"^(head\.gud\.stages\.\d)\.textual_fusion\.1\.", r"\1.norm1."),
+    (r"^(head\.gud\.stages\.\d)\.textual_fusion\.3\.", r"\1.conv2."),
+    (r"^(head\.gud\.stages\.\d)\.textual_fusion\.4\.", r"\1.norm2."),
+    (r"^decoder\.head\.", "head.gud.head."),
 )
-RELEASED_FUSION_NAMES = (
-    (r"attention\.sr_([kv])\.", r"attention.ssr.conv_\1."),
-    (r"attention\.norm_([kv])\.", r"attention.ssr.norm_\1."),
-    (r"mlp\.dwconv\.dwconv\.", "dwconv."),
-)
-RELEASED_STAGE_NAMES = {
-    "up_conv": "up",
-    "textual_fusion.0": "conv1",
-    "textual_fusion.1": "norm1",
-    "textual_fusion.3": "conv2",
-    "textual_fusion.4": "norm2",
-}
 
 
 def rename_released(name: str) -> str:
     """Translate the name of a released checkpoint's entry into ours; return a name without a counterpart as it is."""
-    rest = name.removeprefix(RELEASED_PREFIX)
-    if layer := re.fullmatch(r"decoder\.aggregator_layers\.(\d+)\.(spatial|class)_fusion\.sa\.(.+)", rest):
-        entry = layer[3]
-        for pattern, ours in RELEASED_FUSION_NAMES:
-            entry = re.sub("^" + pattern, ours, entry)
-        return f"head.escf.layers.{layer[1]}.{'sfm' if layer[2] == 'spatial' else 'cfm'}.{entry}"
-    stage = re.fullmatch(r"decoder\.up_decoder(\d)\.(up_conv|textual_fusion\.\d)\.(\w+)", rest)
-    if stage and stage[2] in RELEASED_STAGE_NAMES:
-        return f"head.gud.stages.{int(stage[1]) - 1}.{RELEASED_STAGE_NAMES[stage[2]]}.{stage[3]}"
+    renamed = name.removeprefix(RELEASED_PREFIX)
     for pattern, ours in RELEASED_NAMES:
-        renamed, count = re.subn("^" + pattern, ours, rest)
-        if count:
-            return renamed
-    return name
+        renamed = re.sub(pattern, ours, renamed)
+    return renamed if renamed.startswith(("encoder.", "head.")) else name
 
 
 def current_name(name: str) -> str:

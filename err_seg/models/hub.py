@@ -1,7 +1,4 @@
-"""Models by name or from a file: ``err_seg.load("err-seg-b")``, ``err_seg.load("model_final.safetensors")``.
-
-A named model is a shipped configuration, and a place to get its weights from.
-"""
+"""Models by name or from a file: ``err_seg.load("err-seg-b")``, ``err_seg.load("model_final.safetensors")``."""
 
 import json
 import logging
@@ -17,6 +14,7 @@ import torch
 import yaml
 
 from err_seg.config import Config, get_cfg, override_pairs, settings_of
+from err_seg.config.habits import explaining_habits
 from err_seg.modeling.clip import CUSTOM_CLIPS
 from err_seg.models.build import build_compiled
 from err_seg.models.checkpoint import Checkpoint, CheckpointError, HubError, open_checkpoint, reason_of
@@ -29,6 +27,7 @@ from err_seg.utils.validation import ArgumentError, check_text
 logger = logging.getLogger(__name__)
 
 
+@explaining_habits
 def load(
     model: str | os.PathLike[str],
     *,

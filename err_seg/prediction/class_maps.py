@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from err_seg.modeling.layers import resize, resized_part
+from err_seg.utils.device import check_finite
 from err_seg.utils.messages import listed
 from err_seg.utils.validation import check_size
 
@@ -122,6 +123,15 @@ class ClassMaps:
         if "labels" in vars(self):
             vars(moved)["labels"] = self.labels.to(device)
         return moved
+
+    def checked(self: M) -> M:
+        """Return this result once its device has computed it.
+
+        Raises:
+            NonFiniteError: the network computed NaN or infinity.
+        """
+        check_finite(self.probabilities, "the network's output holds")
+        return self
 
     def cpu(self: M) -> M:
         """Return the same result on the CPU."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, overload
 import torch
 from torch import Tensor
 
+from err_seg.config.habits import explaining_habits
 from err_seg.data.arrays import ArrayFormat
 from err_seg.data.image_sources import ImageSource, are_read, is_single, open_images
 from err_seg.modeling.encoder import CLIPEncoder, Features
@@ -77,6 +78,11 @@ class ERRSeg(ERRSegNetwork):
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Run the network, see :meth:`forward`, on a text that is a tensor; else label images, see :meth:`predict`."""
+        text = args[1] if len(args) > 1 else options.get("text")
+        return super().__call__(*args, **options) if isinstance(text, Tensor) else self.predict(*args, **options)
+
     @property
     def device(self) -> torch.device:
         """The device that the model is on."""
@@ -121,6 +127,7 @@ class ERRSeg(ERRSegNetwork):
     @overload
     def predict(self, images: Iterable[Any], vocabulary: VocabularySource, **options: Any) -> list[Segmentation]: ...
 
+    @explaining_habits
     def predict(
         self, images: Any, vocabulary: VocabularySource, *, progress: bool = False, **options: Any
     ) -> Segmentation | list[Segmentation]:
@@ -146,6 +153,7 @@ class ERRSeg(ERRSegNetwork):
             found = list(shown)
         return found[0] if is_single(images) else found
 
+    @explaining_habits
     def predict_stream(
         self,
         images: Any,
@@ -243,8 +251,13 @@ class ERRSeg(ERRSegNetwork):
         The model's mode is not changed, since other threads may be using the model.
 
         Raises:
-            ArgumentError: the model or a part of it is in training mode.
+            ArgumentError: the model or a part of it is in training mode, or its weights are not float32.
         """
+        if self.pixel_mean.dtype != torch.float32:
+            raise ArgumentError(
+                f"the weights must be float32, not {self.pixel_mean.dtype}; load the model anew. For lower precision: "
+                'err_seg.load(..., precision="fp16") or "bf16"'
+            )
         if any(module.training for module in self.modules()):
             raise ArgumentError(
                 "the model is in training mode, in which dropout makes results random; call model.eval() first, and "

@@ -13,7 +13,6 @@ from err_seg.data.image_sources import image_to_tensor
 from err_seg.data.images import ImageReadError
 from err_seg.modeling.crm import NOT_KEPT
 from err_seg.prediction.class_maps import ClassMaps
-from err_seg.utils.device import check_finite
 from err_seg.utils.files import write_json
 from err_seg.utils.images import save_image
 from err_seg.utils.validation import ArgumentError, check_number, check_text
@@ -114,6 +113,26 @@ class Segmentation(ClassMaps):
         labels, scores = self.labels.cpu().numpy(), self.scores.cpu().numpy()
         return regions.find_regions(labels, self.vocabulary, scores, min_area=min_area)
 
+    def summary(self, labels: np.ndarray | None = None) -> list[dict[str, Any]]:
+        """List the classes that occur, largest first: name, label, pixels, share of all pixels, mean :attr:`scores`.
+
+        Args:
+            labels: (H, W) integers, instead of the result's own; negative ones are no classes.
+        """
+        labels, scores = self.labels.cpu().numpy() if labels is None else labels, self.scores.cpu().numpy()
+        pixels = np.bincount(labels[labels >= 0])
+        return [
+            {
+                "name": self.vocabulary[label],
+                "label": label,
+                "pixels": int(pixels[label]),
+                "share": round(int(pixels[label]) / labels.size, 6),
+                "score": round(float(scores[labels == label].mean()), 4),
+            }
+            for label in (-pixels).argsort(kind="stable").tolist()
+            if pixels[label]
+        ]
+
     def polygons(self, simplify: float = 0.0, min_area: float = 1) -> dict[str, Any]:
         """Return the outlines of the :meth:`regions` as a GeoJSON ``FeatureCollection`` in pixels (x, y down).
 
@@ -180,11 +199,7 @@ def split_results(
 
     With ``is_adaptive``, rows of ``kept`` may be filled up (see :class:`err_seg.modeling.CRM`); filled places are left
     out.
-
-    Raises:
-        NonFiniteError: the network computed NaN or infinity.
     """
-    check_finite(probabilities, "the network's output holds")
     numbers = (kept != NOT_KEPT).sum(dim=1).tolist() if is_adaptive else [kept.shape[1]] * len(kept)
     rows = zip(numbers, probabilities, kept, class_scores, sizes, strict=True)
     return [

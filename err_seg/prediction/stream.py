@@ -34,6 +34,7 @@ def stream_results(
 
     Raises:
         Exception: what readers raise, after the results of all images before.
+        NonFiniteError: the network computed NaN or infinity.
     """
     opened = (
         ordered_map(lambda read: (read, read()), readers, threads=READERS, ahead=2 * batch_size)
@@ -44,7 +45,7 @@ def stream_results(
         for batch in batches(opened, batch_size):
             results = segment([image for _, image in batch])
             for (source, image), result in zip(batch, results, strict=True):
-                found = replace(result, source=source)
+                found = replace(result.checked(), source=source)
                 yield refined(found, image) if refine else found
 
 

@@ -13,23 +13,20 @@ from torch.nn import functional as F
 
 from err_seg.modeling.clip import OpenCLIP, embed_prompts, text_tower
 from err_seg.utils.device import autocast, check_finite, tf32
-from err_seg.utils.files import atomic_write, cache_dir
+from err_seg.utils.files import atomic_write
 from err_seg.utils.fingerprint import content_digest, weights_digest
-from err_seg.utils.locks import ForkSafeLock
+from err_seg.utils.locks import fork_safe_lock
 from err_seg.utils.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
+
+EMBEDDINGS = "the text embeddings hold"
 
 CLASSES_AT_A_TIME = 64
 PROGRESS_FROM = 256
 CLASSES_IN_A_PART = 1000
 FILES_KEPT = 64
 MEMORY_BYTES = 64 * 2**20
-
-
-def default_cache_dir() -> Path:
-    """Return ``$ERR_SEG_CACHE``, else ``~/.cache/err_seg``, with ``text_embeddings`` appended."""
-    return cache_dir() / "text_embeddings"
 
 
 def text_parameters(clip: OpenCLIP) -> dict[str, Tensor]:
@@ -75,7 +72,7 @@ class TextEmbeddings:
     def __init__(self, cache_dir: Path | None):
         self.cache_dir = cache_dir
         self._memory: dict[tuple[str, str], Tensor] = {}  # in order of use, the latest last
-        self._lock = ForkSafeLock()
+        self._lock = fork_safe_lock()
 
     def __reduce__(self) -> tuple[type["TextEmbeddings"], tuple[Path | None]]:
         """Copy and pickle as a new cache with the same folder."""
@@ -112,30 +109,25 @@ class TextEmbeddings:
 
     def _load_or_encode(self, clip: OpenCLIP, tokens: Tensor, prompts: str) -> Tensor:
         if self.cache_dir is None:
-            return encode_in_batches(clip, tokens)
+            return check_finite(encode_in_batches(clip, tokens), EMBEDDINGS)
         file = self.cache_dir / f"{prompts}-{weights_digest(text_parameters(clip))}.safetensors"
         # where it is missing, damaged, changed, or another vocabulary's: encode, and write it (again)
         with suppress(OSError, SafetensorError), safe_open(file, framework="pt") as stored:
             embeddings = stored.get_tensor("text").clone()
             if (stored.metadata() or {}).get("digest") == weights_digest({file.stem: embeddings}):
                 return embeddings
-        embeddings = encode_in_batches(clip, tokens)
+        embeddings = check_finite(encode_in_batches(clip, tokens), EMBEDDINGS)
         try:
-            self._write(file, embeddings.cpu())
+            with atomic_write(file) as temporary:
+                kept = embeddings.cpu()
+                save_file({"text": kept}, temporary, metadata={"digest": weights_digest({file.stem: kept})})
+            files = sorted(self.cache_dir.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+            for old in files[:-FILES_KEPT]:
+                old.unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:
             logger.warning("text embeddings are not cached on disk: %s", error)
             self.cache_dir = None
         return embeddings
-
-    @staticmethod
-    def _write(file: Path, embeddings: Tensor) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as temporary:
-            digest = weights_digest({file.stem: embeddings})
-            save_file({"text": embeddings.contiguous()}, temporary, metadata={"digest": digest})
-        newest_first = sorted(file.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in newest_first[FILES_KEPT:]:
-            old.unlink(missing_ok=True)
 
 
 def encode_in_batches(clip: OpenCLIP, tokens: Tensor) -> Tensor:
@@ -149,4 +141,4 @@ def encode_in_batches(clip: OpenCLIP, tokens: Tensor) -> Tensor:
         for batch in batches:
             embeddings.append(embed_prompts(clip, batch.to(device)).float())
             progress.update(len(batch))
-    return check_finite(torch.cat(embeddings), "the text embeddings hold")
+    return torch.cat(embeddings)

@@ -16,15 +16,10 @@ import yaml
 from err_seg.text.prompts import Color, Vocabulary, VocabularyError, as_texts, check_vocabulary, name_key
 from err_seg.utils.messages import did_you_mean
 
-_TABLES = {
-    "coco_stuff": "vocabulary_coco.json",
-    "ade20k_847": "vocabulary_ade847.json",
-    "ade20k_150": "vocabulary_ade150.json",
-    "pascal_context_459": "vocabulary_pc459.json",
-    "pascal_context_59": "vocabulary_pc59.json",
-    "pascal_voc_20": "vocabulary_voc20.json",
-    "pascal_voc_20b": "vocabulary_voc20b.json",
-}
+_TABLES = (
+    *("coco_stuff", "ade20k_847", "ade20k_150", "pascal_context_459", "pascal_context_59"),
+    *("pascal_voc_20", "pascal_voc_20b"),
+)
 _SHORT = {
     "ade150": "ade20k_150",
     "ade847": "ade20k_847",
@@ -33,7 +28,7 @@ _SHORT = {
     "pc459": "pascal_context_459",
     "voc20": "pascal_voc_20",
 }
-_KNOWN = {name: _TABLES[_SHORT.get(name, name)] for name in (*_SHORT, *_TABLES)}
+_KNOWN = {**_SHORT, **{name: name for name in _TABLES}}
 _ENDINGS = (".txt", ".json", ".yaml", ".yml")
 _KEYS = ("name", "synonyms", "color")
 # lines of other programs' lists: headers, tables, "0: cat", "1. cat", "cat,0", "road:128,64,128::", "road 128 64 128"
@@ -47,7 +42,7 @@ VocabularySource = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 def vocabulary_names() -> tuple[str, ...]:
     """Names of the vocabularies that come with the package, as data sets have them."""
-    return tuple(_TABLES)
+    return _TABLES
 
 
 def vocabularies() -> dict[str, int]:
@@ -122,7 +117,7 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
     """
     name = os.fsdecode(name_or_path)
     if name in _KNOWN:
-        table = resources.files(__package__) / "tables" / _KNOWN[name]
+        table = resources.files(__package__) / "tables" / f"{_KNOWN[name]}.json"
         return _from_data(json.loads(table.read_text(encoding="utf-8")), name)
     path = Path(os.path.expanduser(name))
     ending = path.suffix.lower()
@@ -137,10 +132,8 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise VocabularyError(f"no vocabulary file at {path.absolute()}") from error
-    except OSError as error:
-        raise VocabularyError(f"{path}: cannot be read ({error})") from error
-    except UnicodeDecodeError as error:
-        raise VocabularyError(f"{path}: expected UTF-8 text ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise VocabularyError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     if ending == ".txt":
         return check_vocabulary(plain_names(text, str(path)), str(path))
     kind, parse = ("JSON", json.loads) if ending == ".json" else ("YAML", yaml.safe_load)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from err_seg.utils.errors import ConfigError, NonFiniteError
-from err_seg.utils.locks import ForkSafeLock
+from err_seg.utils.locks import fork_safe_lock
 
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 NATIVE_BF16_SINCE = (8, 0)  # compute capability
@@ -108,7 +108,7 @@ _matmul: Any = torch.backends.cuda.matmul
 _cudnn: Any = torch.backends.cudnn
 # since torch 2.9 every operation has its own setting, and once one of these is set, the older two cannot be read
 _HAS_FP32_PRECISION = hasattr(_matmul, "fp32_precision")
-_tf32_lock = ForkSafeLock()
+_tf32_lock = fork_safe_lock()
 _tf32_asked: dict[object, tuple[Any, Any]] = {}
 
 

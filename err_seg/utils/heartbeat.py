@@ -1,8 +1,8 @@
 """Peer monitoring: processes that work together notice when one of them is lost, and none waits for it.
 
 Every process has a connection to process 0, which passes messages on. When a process ends, its connection closes; when
-a machine goes down, its heartbeats stop. :func:`meet` waits, even for days, as long as all other processes are alive,
-and no longer.
+a machine goes down, its heartbeats stop. :func:`wait_for_all` waits, even for days, as long as all other processes are
+alive, and no longer.
 """
 
 import logging
@@ -51,30 +51,17 @@ class _Heartbeat:
         self.loss, self._lost = "", -1
         self._reported = threading.Lock()
         self._stopped = threading.Event()
-        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._here: set[int] = set()
         self._lock = threading.RLock()  # for what several threads send or count
         self._connections = self._connect()
         threading.Thread(target=self._listen, name="peers", daemon=True).start()
 
-    def meet(self) -> None:
+    def announce(self) -> None:
         if self.rank == 0:
             self._arrive(0)
         else:
             self._send(HERE)
-        answer = self._answers.get()
-        if answer != GO:
-            raise LostProcessError(answer.decode())
-
-    def explains(self, error: RuntimeError) -> bool:
-        if isinstance(error, LostProcessError):
-            return True
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
-            return False
-        try:
-            return self._answers.get(timeout=REPORT_SECONDS) != GO
-        except queue.Empty:
-            return False
 
     def report(self) -> None:
         """Call ``on_loss``, once, in one process of each machine."""
@@ -157,7 +144,7 @@ class _Heartbeat:
         if message == HERE:
             self._arrive(rank)
         elif message == GO:
-            self._answers.put(GO)
+            self.answers.put(GO)
         elif message in ENDS:
             del self._connections[rank]
             self._lose(rank, ENDS[message])
@@ -170,7 +157,7 @@ class _Heartbeat:
             self._here.add(rank)
             if len(self._here) == self.processes:
                 self._here.clear()
-                self._answers.put(GO)
+                self.answers.put(GO)
                 self._send(GO)
 
     def _lose(self, rank: int, how: str) -> None:
@@ -178,7 +165,7 @@ class _Heartbeat:
         if self.loss or self._stopped.is_set():
             return
         self._lost, self.loss = rank, f"process {rank} {how}"
-        self._answers.put(self.loss.encode())
+        self.answers.put(self.loss.encode())
         if how == ENDS[LEFT]:  # normal, unless this process still has to meet it
             return
         if self.rank == 0:
@@ -221,14 +208,16 @@ def start(on_loss: Callable[[str], None]) -> None:
         logger.warning("peer monitoring is off; lost processes are noticed only at the collective timeout: %s", error)
 
 
-def meet() -> None:
+def wait_for_all() -> None:
     """Wait until every process has called this, as long as all others are alive.
 
     Raises:
         LostProcessError: one is lost.
     """
     if _peers is not None:
-        _peers.meet()
+        _peers.announce()
+        if (answer := _peers.answers.get()) != GO:
+            raise LostProcessError(answer.decode())
     elif dist.is_initialized():
         dist.barrier()
 
@@ -245,8 +234,16 @@ def check() -> None:
 
 def explains(error: RuntimeError) -> bool:
     """Whether the loss of another process caused an error, which may take a while to tell; reports the loss."""
-    if _peers is None or not _peers.explains(error):
+    if _peers is None:
         return False
+    if not isinstance(error, LostProcessError):
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            return False
+        try:
+            if _peers.answers.get(timeout=REPORT_SECONDS) == GO:
+                return False
+        except queue.Empty:
+            return False
     _peers.report()
     return True
 

@@ -10,21 +10,14 @@ from weakref import WeakSet
 from err_seg.utils.files import try_lock
 
 _files: set[int] = set()  # descriptors of those that this process has locked
-_locks: "WeakSet[ForkSafeLock]" = WeakSet()
+_locks = WeakSet[threading.Lock]()
 
 
-class ForkSafeLock:
-    """A lock for ``with`` blocks; free in a forked process, which lacks the thread that may have held it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        _locks.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.release()
+def fork_safe_lock() -> threading.Lock:
+    """Return a lock that is free in a forked process, which lacks the thread that may have held it."""
+    lock = threading.Lock()
+    _locks.add(lock)
+    return lock
 
 
 @contextmanager
@@ -54,8 +47,8 @@ def locked(file: Path, note: str = "") -> Iterator[int | None]:
 
 
 def _have_none() -> None:
-    for lock in _locks:
-        lock._lock = threading.Lock()
+    for lock in (lock for lock in _locks if lock.locked()):
+        lock.release()
     while _files:
         os.close(_files.pop())
 

@@ -17,8 +17,8 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
-from err_seg.utils import heartbeat
 from err_seg.utils.errors import ConfigError, RunError
+from err_seg.utils.heartbeat import wait_for_all
 from err_seg.utils.locks import locked
 
 T = TypeVar("T")
@@ -53,11 +53,6 @@ def of_main_process(text: str) -> str:
     if dist.is_initialized():
         dist.broadcast_object_list(texts)
     return texts[0]
-
-
-def wait_for_all() -> None:
-    """Wait until every process has called this, as long as all are alive (:mod:`err_seg.utils.heartbeat`)."""
-    heartbeat.meet()
 
 
 def check_shared_folder(folder: Path) -> None:

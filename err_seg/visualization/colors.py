@@ -80,23 +80,21 @@ def spread_colors(names: Sequence[str], shown: Sequence[str]) -> Vocabulary:
 @lru_cache(maxsize=8)
 def _class_colors(keys: tuple[str, ...], own: tuple[tuple[str, Color], ...]) -> NDArray[np.uint8]:
     colors = {key: np.array(color, dtype=np.uint8) for key, color in own}
-    waiting: list[str] = []
     free = set(range(len(BASE_COLORS)))
     for color in colors.values():
         free -= set(np.flatnonzero(np.linalg.norm(oklab(BASE_COLORS) - oklab(color), axis=1) < _NEAR).tolist())
-    for key in (key for key in dict.fromkeys(keys) if key not in colors):
+    others = [key for key in dict.fromkeys(keys) if key not in colors]
+    for key in others:
         slot = _base_slot(key)
         if slot in free:
             free.remove(slot)
             colors[key] = BASE_COLORS[slot]
-        else:
-            waiting.append(key)
-    for key in waiting[: len(free)]:
+    for key in [key for key in others if key not in colors][: len(free)]:
         own_slot = _base_slot(key)
         slot = min(free, key=lambda slot: (slot - own_slot) % len(BASE_COLORS))
         free.remove(slot)
         colors[key] = BASE_COLORS[slot]
-    _add_hashed_colors(colors, [key for key in waiting if key not in colors])
+    _add_hashed_colors(colors, [key for key in others if key not in colors])
     chosen = np.array([colors[key] for key in keys], dtype=np.uint8).reshape(-1, 3)
     chosen.flags.writeable = False
     return chosen
@@ -134,9 +132,7 @@ def _base_slot(key: str) -> int:
 
 def _add_hashed_colors(colors: dict[str, NDArray[np.uint8]], keys: list[str]) -> None:
     """Give each key the one of its hashed candidate colours that is farthest from the first colours, in place."""
-    if not keys:
-        return
-    taken = oklab(np.stack(list(colors.values())))
+    taken = oklab(np.array([*colors.values()]).reshape(-1, 3))
     for key in keys:
         digest = hashlib.shake_128(key.encode()).digest(3 * _CANDIDATES)
         candidates = np.frombuffer(digest, dtype=np.uint8).reshape(-1, 3)

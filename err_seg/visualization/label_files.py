@@ -50,21 +50,6 @@ def save_label_png(
     save_image(image, path, "PNG")
 
 
-def load_label_png(path: str | Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Read a label map that :func:`save_label_png` wrote.
-
-    Returns:
-        (H, W) uint8 (no class: 255) or uint16 (no class: 65535).
-
-    Raises:
-        ValueError: the file holds colours instead of indices.
-    """
-    with Image.open(path) as image:
-        if image.mode not in ("P", "L", "I;16"):
-            raise ValueError(f"{path} has mode {image.mode}; a label map is 8-bit (P, L) or 16-bit (I;16)")
-        return np.array(image)
-
-
 def rle_segments(
     labels: Labels,
     file_name: str,

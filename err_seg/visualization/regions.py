@@ -1,10 +1,12 @@
 """The connected parts of a label map: areas, boxes, outlines, and the formats that other programs read them in."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import contourpy
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -82,36 +84,18 @@ def _parts(labels: Labels, label: int, name: str, scores: NDArray[np.float32] | 
 
 
 def _rings(mask: NDArray[np.bool_]) -> list[Ring]:
-    """Trace the pixels' sides between a connected mask and its surroundings, the outer ring first.
-
-    In each row of corners every two neighbours bound a side, and in each column likewise. Where two pixels of the mask
-    touch by a corner only, there are two corners, each of which belongs to one of the two pixels that are not in it:
-    those are apart, so that a ring passes there once.
-    """
-    padded = np.pad(mask, 1).astype(np.int8)
-    upper_left, upper_right, lower_left = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1]
-    around = upper_left + upper_right + lower_left + padded[1:, 1:]
-    crossing = (around == 2) & (upper_left != upper_right) & (upper_left != lower_left)
-    number = np.where(crossing, 2, around % 2)
-    y, x = (np.repeat(place, number[number > 0]) for place in np.nonzero(number))
-    # of the two corners in one place, the one of the side to the right comes second here
-    beside = np.arange(len(x)) ^ 1
-    is_second = np.r_[False, (x[1:] == x[:-1]) & (y[1:] == y[:-1])]
-    comes_first_below = np.where(crossing & (upper_left == 1), 1, 0)[y, x] ^ is_second
-    down = np.lexsort((comes_first_below, y, x))
-    above_or_below = np.empty_like(down)
-    above_or_below[down] = down[np.arange(len(down)) ^ 1]
-    rings, seen = list[Ring](), np.zeros(len(x), dtype=bool)
-    for first in range(len(x)):
-        corners: list[int] = []
-        here = first
-        while not seen[here]:
-            corners += [here, beside[here]]
-            seen[corners[-2:]] = True
-            here = above_or_below[corners[-1]]
-        if corners:
-            ring = np.stack([x[[*corners, first]], y[[*corners, first]]], axis=1).astype(np.float64)
-            rings.append(ring[::-1] if rings else ring)  # each begins at its upper left, and goes to the right
+    """Trace the pixels' sides between a connected mask and its surroundings, the outer ring first."""
+    generator = contourpy.contour_generator(z=np.pad(mask, 1), fill_type=contourpy.FillType.OuterOffset)
+    # a contour crosses each of those sides once; below 0.5, pixels that touch by a corner only are within one contour
+    contours: Any = generator.filled(0.4, 2.0)
+    (points,), (offsets,) = contours
+    rings = []
+    for start, end in itertools.pairwise(offsets):
+        here, following = points[start : end - 1], points[start + 1 : end]
+        crosses = here % 1 > 0  # in x the left or right side of a pixel, in y its upper or lower one
+        turns = crosses[:, 0] != np.roll(crosses[:, 0], -1)
+        corners = np.floor(np.where(crosses, here, following))[turns]
+        rings.append(np.concatenate([corners, corners[:1]]))
     return rings
 
 

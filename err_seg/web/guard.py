@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from anyio import fail_after
 from fastapi import HTTPException
@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from err_seg.web.downloads import FILE_KINDS
-from err_seg.web.uploads import NoSuchUpload, Uploads
+from err_seg.web.uploads import Uploads
 
 MAX_UPLOAD = 20 * 2**20
 MAX_FRAME = 2**16  # for what surrounds an upload in its request
@@ -32,7 +32,7 @@ CALL, UPLOAD, PROGRESS = f"/gradio_api/call/{LABEL}", "/gradio_api/upload", "/gr
 EVENTS = {"/gradio_api/queue/join": (LABEL, SAMPLE), "/gradio_api/run/predict": (SAMPLE,), CALL: (LABEL,)}
 PARTS = re.compile(r"/((theme\.css|favicon\.ico|manifest\.json|robots\.txt)?|(assets|static)(/\w[\w.@+-]*)+)", re.ASCII)
 FILES = re.compile(r"/gradio_api/file=.+", re.DOTALL)
-RESULTS = re.compile(rf"/results/[0-9a-f]{{32}}/({'|'.join(FILE_KINDS)})(/(\d\d?|100))?", re.ASCII)
+RESULTS = re.compile(rf"/results/[0-9a-f]{{32}}/({'|'.join(FILE_KINDS)})/(\d\d?|100)", re.ASCII)
 STREAMS = re.compile(rf"/gradio_api/queue/data|{PROGRESS}|{CALL}/\w+", re.ASCII)
 ADDRESS = re.compile(r"(localhost|\d+(\.\d+){3}|\[[\da-f:]+\])(:\d+)?", re.ASCII | re.IGNORECASE)
 # the page's own files and nothing from anywhere else: no fonts, scripts or counters of third parties
@@ -55,11 +55,7 @@ class Event(BaseModel):
     session_hash: Annotated[StrictStr, Field(pattern=r"^[0-9A-Za-z_]{1,64}$")] | None = None
 
 
-class Kind(NamedTuple):
-    """A kind of event: Gradio's number for it, and the :class:`Event` whose data is a tuple of its fields' types."""
-
-    number: int
-    event: type[Event]
+EventKinds = Mapping[str, tuple[int | None, type[Event]]]
 
 
 class Guard:
@@ -68,12 +64,13 @@ class Guard:
     Args:
         app: what it guards.
         uploads: the files that may be named.
-        kinds: the events ``LABEL`` and, if there are samples, ``SAMPLE``.
+        kinds: of the events ``LABEL`` and, if there are samples, ``SAMPLE``, Gradio's number and the :class:`Event`
+            whose data is a tuple of its fields' types.
         framed_by, hosts: see :func:`~err_seg.web.server.create_app` (``allowed_hosts``).
     """
 
     def __init__(
-        self, app: ASGIApp, uploads: Uploads, kinds: Mapping[str, Kind], framed_by: Sequence[str], hosts: Sequence[str]
+        self, app: ASGIApp, uploads: Uploads, kinds: EventKinds, framed_by: Sequence[str], hosts: Sequence[str]
     ):
         self.app, self.uploads, self.kinds, self.hosts = app, uploads, kinds, hosts
         self.held = 0  # bytes of the bodies that are being read
@@ -154,23 +151,22 @@ class Guard:
         """
         try:
             number = Event.model_validate_json(body).fn_index
-            kinds = [self.kinds[name] for name in EVENTS[path] if name in self.kinds]
-            kind = next((kind for kind in kinds if path == CALL or kind.number == number), None)
+            kinds = dict(self.kinds[name] for name in EVENTS[path] if name in self.kinds)
+            kind = self.kinds[LABEL][1] if path == CALL else kinds.get(number)
             if kind is None:
                 raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, "fn_index: there is no such event here")
-            event = kind.event.model_validate_json(body)
+            event = kind.model_validate_json(body)
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
             place = ".".join(map(str, problem["loc"])) or "the request"
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, f"{place}: {problem['msg']}") from error
-        data = [self._file(value) if isinstance(value, UploadedImage) else value for value in event.data]
+        data = [
+            {"path": str(self.uploads.find(value.path)), "meta": {"_type": "gradio.FileData"}}
+            if isinstance(value, UploadedImage)
+            else value
+            for value in event.data
+        ]
         return json.dumps({**event.model_dump(exclude_none=True), "data": data}).encode()
-
-    def _file(self, image: UploadedImage) -> dict[str, Any]:
-        try:
-            return {"path": str(self.uploads.find(image.path)), "meta": {"_type": "gradio.FileData"}}
-        except NoSuchUpload as error:
-            raise HTTPException(HTTPStatus.FORBIDDEN, str(error)) from error
 
     async def _read(self, scope: Scope, receive: Receive, most: int) -> bytes:
         """Read a request's body.

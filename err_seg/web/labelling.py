@@ -1,7 +1,7 @@
 """From an upload and the page's settings to what the page shows: images, tables and files."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +15,8 @@ from err_seg.data import ImageReadError
 from err_seg.jobs.formats import UNLABELED_NAME, Result, kept_by_score
 from err_seg.jobs.label_set import UNLABELED, LabelSetError, parse_label_set, split_names
 from err_seg.prediction.model import ERRSeg
-from err_seg.prediction.segmentation import Segmentation
 from err_seg.visualization.colors import class_colors, hex_color, spread_colors
-from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR, area_shares
+from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR
 from err_seg.visualization.text import first_synonym
 from err_seg.web.downloads import PERCENT, Downloads, FileKind, read_upload, shown_size
 
@@ -28,7 +27,6 @@ MAX_CLASSES = 1000
 MAX_TEXT = 100_000
 LABELLING_SECONDS = 120
 FILE_NAMES: dict[FileKind, str] = {"labels": "labels (PNG)", "overlay": "overlay (PNG)", "coco": "regions (COCO JSON)"}
-Rows = list[list[str]]
 
 
 class Answer(NamedTuple):
@@ -38,8 +36,8 @@ class Answer(NamedTuple):
         note: a line in HTML.
         pair: the image and its overlay, both RGB and of one size.
         parts: the image with a mask for each class.
-        areas: the classes seen, see :func:`area_table`.
-        kept: the classes that CRM kept, see :func:`kept_rows`.
+        areas: the classes seen, see :func:`classes_seen`.
+        kept: the classes that CRM kept and their scores, the highest first.
         links: where the files are, in HTML.
     """
 
@@ -47,7 +45,7 @@ class Answer(NamedTuple):
     pair: tuple[Image.Image, Image.Image] | None = None
     parts: gr.AnnotatedImage | None = None
     areas: dict[str, Any] | None = None
-    kept: Rows | None = None
+    kept: list[list[str]] | None = None
     links: str | None = None
 
 
@@ -81,7 +79,7 @@ def label_upload(
     if (length := len(names) + len(background)) > MAX_TEXT:
         raise LabelSetError(f"class names of {length} characters in all; this page takes up to {MAX_TEXT}")
     label_set = parse_label_set(split_names(names), [background, str(threshold)])
-    num_names, classes = len(label_set.vocabulary), label_set.classes
+    num_names = len(label_set.vocabulary)
     if num_names > MAX_CLASSES:
         raise LabelSetError(f"{num_names} classes; this page takes up to {MAX_CLASSES}")
     check_image(path)
@@ -101,19 +99,17 @@ def label_upload(
         label_set=label_set,
         region_names=region_names,
     )
-    size = shown_size(whole.size)
-    classes = spread_colors(classes, [row["name"] for row in result.resized(size).table])
-    result = replace(result, label_set=replace(label_set, classes=classes))
-    shown, key = result.resized(size), downloads.keep(result, path)
-    plain = Image.fromarray(shown.image)
-    masks, color_map = annotations(shown.labels, classes)
+    shown = result.resized(shown_size(whole.size))
+    label_set = replace(label_set, classes=spread_colors(label_set.classes, [row["name"] for row in shown.table]))
+    shown, key = replace(shown, label_set=label_set), downloads.keep(replace(result, label_set=label_set), path)
+    parts, areas = classes_seen(shown)
     links = (f'<a download href="results/{key}/{kind}/{PERCENT}">{name}</a>' for kind, name in FILE_NAMES.items())
     return Answer(
         note,
-        (plain, shown.overlay(legend=False, names=region_names)),
-        gr.AnnotatedImage((plain, masks), color_map=color_map),
-        area_table(shown),
-        kept_rows(whole),
+        (Image.fromarray(shown.image), shown.overlay(legend=False, names=region_names)),
+        parts,
+        areas,
+        [[first_synonym(name), f"{score:.1f}"] for name, score in kept_by_score(whole)],
         f"Download at the image's own size: {' '.join(links)}",
     )
 
@@ -148,37 +144,23 @@ def check_image(path: Path) -> None:
         )
 
 
-def annotations(labels: np.ndarray, classes: Sequence[str]) -> tuple[list[tuple[np.ndarray, str]], dict[str, str]]:
-    """Turn labels (h, w) into each class's mask (h, w) and legend entry, largest first, and the entries' colours."""
-    colors = class_colors(classes)
-    masks, color_map = [], {}
-    for index, share in area_shares(labels, len(classes)):
-        entry = f"{first_synonym(classes[index])} {share:.1%}"
-        masks.append(((labels == index).astype(np.float32) * OPACITY, entry))
-        color_map[entry] = hex_color(colors[index])
-    unlabeled = float((labels == UNLABELED).mean())
-    if unlabeled > 0:
-        entry = f"{UNLABELED_NAME} {unlabeled:.1%}"
-        masks.append((np.zeros(labels.shape, dtype=np.float32), entry))
-        color_map[entry] = hex_color(UNLABELED_COLOR)
-    return masks, color_map
+def classes_seen(result: Result) -> tuple[gr.AnnotatedImage, dict[str, Any]]:
+    """Show the classes seen, the largest first, and the pixels of none of them, which stay unpainted.
 
-
-def area_table(result: Result) -> dict[str, Any]:
-    """List the classes seen, the largest first: name, share of the pixels and mean probability, in a Dataframe's form.
-
-    The edge of a name has the colour of its class.
+    Returns:
+        The image with a mask for each, and a table in a Dataframe's form: name, share of the pixels and mean
+        probability. The edge of a name has the colour of its class.
     """
-    colors = class_colors(result.label_set.classes)
-    rows = [(first_synonym(row["name"]), row["share"], row["score"], colors[row["label"]]) for row in result.table]
-    if result.unlabeled:
-        rows.append((UNLABELED_NAME, result.unlabeled / result.labels.size, None, UNLABELED_COLOR))
-    shown = [[name, f"{share:.1%}", "" if score is None else f"{score:.2f}"] for name, share, score, _ in rows]
-    styles = [[f"border-left: 1em solid {hex_color(color)}", "", ""] for *_, color in rows]
-    # the numbers are what the table is sorted by
-    return {"data": [[*row[:3]] for row in rows], "metadata": {"display_value": shown, "styling": styles}}
-
-
-def kept_rows(result: Segmentation) -> Rows:
-    """List the kept classes and their CRM scores, the highest first."""
-    return [[first_synonym(name), f"{score:.1f}"] for name, score in kept_by_score(result)]
+    colors = [*map(hex_color, class_colors(result.label_set.classes)), hex_color(UNLABELED_COLOR)]  # UNLABELED is -1
+    none = {"name": UNLABELED_NAME, "label": UNLABELED, "share": result.unlabeled / result.labels.size, "score": None}
+    masks, legend, data, shown, styles = [], {}, [], [], []
+    for row in [*result.table, *([none] if result.unlabeled else [])]:
+        name, label, share, score = first_synonym(row["name"]), row["label"], row["share"], row["score"]
+        entry = f"{name} {share:.1%}"
+        legend[entry] = colors[label]
+        masks.append(((result.labels == label) * np.float32(0 if label == UNLABELED else OPACITY), entry))
+        data.append([name, share, score])  # numbers, by which the table is sorted
+        shown.append([name, f"{share:.1%}", "" if score is None else f"{score:.2f}"])
+        styles.append([f"border-left: 1em solid {colors[label]}", "", ""])
+    annotated = gr.AnnotatedImage((Image.fromarray(result.image), masks), color_map=legend)
+    return annotated, {"data": data, "metadata": {"display_value": shown, "styling": styles}}

@@ -16,7 +16,7 @@ from err_seg.text.vocabularies import vocabularies
 from err_seg.web.browser import CHOOSE, KEEP, REDRAW, RESTORE, RESULT, SAMPLES, SHOW
 from err_seg.web.downloads import PERCENT, Downloads
 from err_seg.web.drawing_widget import drawing_widget
-from err_seg.web.guard import LABEL, SAMPLE, Event, Kind, UploadedImage
+from err_seg.web.guard import LABEL, SAMPLE, Event, EventKinds, UploadedImage
 from err_seg.web.labelling import Answer, label_upload
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
@@ -47,7 +47,7 @@ def build_page(
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 upload = gr.Image(type="filepath", sources=["upload", "clipboard"], label="Image", height=300)
-                upload.preprocess = uploaded_path
+                upload.preprocess = lambda sent: sent and sent.path  # Gradio would decode it, with its own errors
                 if samples:
                     paths = [[str(path)] for path in samples]
                     gr.Examples(paths, [upload], label="Samples", cache_examples=False, elem_id=SAMPLES)
@@ -119,15 +119,10 @@ def results() -> list[gr.components.Component]:
     return [strength, note, pair, parts, areas, kept, links]
 
 
-def event_kinds(page: gr.Blocks, num_samples: int) -> dict[str, Kind]:
-    """Return the page's events: the types and ranges of their fields, as laid out above."""
+def event_kinds(page: gr.Blocks, num_samples: int) -> EventKinds:
+    """Return the page's events: their numbers, and the types and ranges of their fields, as laid out above."""
     numbers = {event["api_name"]: event["id"] for event in page.config["dependencies"]}
     fields: dict[str, Any] = {LABEL: tuple[UploadedImage | None, StrictStr, StrictStr, Share, NumKept, StrictBool]}
     if num_samples:
         fields[SAMPLE] = tuple[Annotated[StrictInt, Field(ge=0, lt=num_samples)]]
-    return {name: Kind(numbers[name], create_model(name, __base__=Event, data=kinds)) for name, kinds in fields.items()}
-
-
-def uploaded_path(payload: Any) -> str | None:
-    """Pass on the path of an upload, which Gradio would otherwise decode itself, with its own errors."""
-    return None if payload is None else payload.path
+    return {name: (numbers[name], create_model(name, __base__=Event, data=data)) for name, data in fields.items()}

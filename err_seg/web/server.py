@@ -1,6 +1,7 @@
 """The server of the page: only for this machine by default, and without contacting other servers."""
 
 import asyncio
+import io
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,13 +19,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from err_seg.data import ImageReadError
 from err_seg.prediction.model import ERRSeg
 from err_seg.web.browser import STYLE
-from err_seg.web.downloads import PERCENT, PROCESSES, Downloads, FileKind
+from err_seg.web.downloads import PROCESSES, Downloads, FileKind
 from err_seg.web.guard import MAX_UPLOAD, PROGRESS, UPLOAD, Guard
 from err_seg.web.page import WAITING, build_page, event_kinds
-from err_seg.web.uploads import NoSuchUpload, Uploads, media_type
+from err_seg.web.uploads import NoSuchUpload, Uploads
 
 LEAST_FREE = 500 * 2**20  # bytes of the disk that uploads leave free
 PATIENCE = 20  # seconds for the head of a request, and for reading a part of an answer
+# what a browser may show; anything else, such as a page with scripts, is only offered as a download
+SHOWN = {"image/avif", "image/bmp", "image/gif", "image/jpeg", "image/png", "image/tiff", "image/webp"}
 
 
 class Connection(H11Protocol):
@@ -73,10 +76,7 @@ def create_app(
     uploads = Uploads(folder)
     downloads, one_at_a_time = Downloads(uploads, model.source), CapacityLimiter(1)
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.folder)
-    copies = []
-    for sample in map(Path, samples):
-        with sample.open("rb") as content:
-            copies.append(uploads.store(sample.name, content))
+    copies = [uploads.store(sample.name, io.BytesIO(sample.read_bytes())) for sample in map(Path, samples)]
 
     def check_disk() -> None:
         if shutil.disk_usage(uploads.folder).free < LEAST_FREE:
@@ -97,21 +97,14 @@ def create_app(
 
     @app.api_route("/gradio_api/file={path:path}", methods=["GET", "HEAD"])
     def file(path: str) -> FileResponse:
-        try:
-            found = uploads.find(path)
-        except NoSuchUpload as error:
-            raise HTTPException(HTTPStatus.FORBIDDEN, str(error)) from error
-        kind = media_type(found)
-        return FileResponse(
-            found,
-            media_type=kind or "application/octet-stream",
-            filename=found.name,
-            content_disposition_type="inline" if kind else "attachment",
-        )
+        found = uploads.find(path)
+        answer = FileResponse(found, filename=found.name, content_disposition_type="inline")
+        if answer.media_type in SHOWN:
+            return answer
+        return FileResponse(found, filename=found.name, media_type="application/octet-stream")
 
-    @app.api_route("/results/{key}/{kind}", methods=["GET", "HEAD"])
     @app.api_route("/results/{key}/{kind}/{percent}", methods=["GET", "HEAD"])
-    async def result(key: str, kind: FileKind, percent: int = PERCENT) -> FileResponse:
+    async def result(key: str, kind: FileKind, percent: int) -> FileResponse:
         check_disk()
         if one_at_a_time.statistics().tasks_waiting >= WAITING:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "Many files are asked for; try again in a minute.")

@@ -1,23 +1,26 @@
 """The one folder whose files the page serves and labels: uploads, samples and results."""
 
-import mimetypes
 import os
 import re
 import secrets
 import shutil
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
+from fastapi import HTTPException
+
 LONGEST_NAME = 60
-# what a browser may show; anything else, such as a page with scripts, is only offered as a download
-SHOWN = {"image/avif", "image/bmp", "image/gif", "image/jpeg", "image/png", "image/tiff", "image/webp"}
 
 
-class NoSuchUpload(LookupError):
-    """A path that is not allowed: outside the folder, or absent. The message does not say which."""
+class NoSuchUpload(HTTPException):
+    """A path that is not allowed: outside the folder, or absent. The answer does not say which."""
 
     def __init__(self) -> None:
-        super().__init__("There is no such upload; choose the image again.")
+        super().__init__(HTTPStatus.FORBIDDEN, "There is no such upload; choose the image again.")
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class Uploads:
@@ -56,9 +59,3 @@ class Uploads:
         with path.open("wb") as file:
             shutil.copyfileobj(content, file)
         return path
-
-
-def media_type(path: Path) -> str | None:
-    """Return an image's media type for a browser to show it, ``None`` for what it should not."""
-    guessed = mimetypes.guess_type(path.name)[0]
-    return guessed if guessed in SHOWN else None

@@ -67,7 +67,7 @@ def test_the_hubs_bars_are_off(tmp_path):
 
 
 def test_a_process_whose_peers_are_lost_ends(no_streams, monkeypatch):
-    ends, peers = [], object.__new__(heartbeat.Heartbeat)
+    ends, peers = [], object.__new__(heartbeat._Heartbeat)
     peers._stopped, peers.report = heartbeat.threading.Event(), lambda: None
     monkeypatch.setattr(os, "_exit", ends.append)
     peers._end()

@@ -162,6 +162,9 @@ def test_any_type_with_a_range(write, dtype):
     assert read_image(path, value_range=(-100, 100))[0, :, 2].tolist() == [0, 129, 162, 255]
     assert read_image(path, value_range=(0, 54))[0, :, 0].tolist() in ([0, 5, 127, 255], [0, 5, 128, 255])
     assert np.array_equal(read_image(path, value_range="file"), read_image(path, value_range=(-100, 100)))
+    assert np.array_equal(read_image(path, value_range=[0, 54]), read_image(path, value_range=(0, 54))), (
+        "not the file's"
+    )
     assert read_image(write(values), value_range=(-100, 100))[0, :, 2].tolist() == [0, 129, 162, 255]
 
 

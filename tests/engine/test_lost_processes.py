@@ -154,7 +154,7 @@ def impatient_meeting(what):
     """Meet twice, as processes that take two seconds of silence for the end; in between something happens."""
     heartbeat.BEAT_SECONDS, heartbeat.SILENCE_SECONDS = 0.5, 2.0
     join_processes(err_seg.get_cfg(None, ["MODEL.DEVICE", "cpu"]))
-    heartbeat.meet()
+    heartbeat.wait_for_all()
     pids = [0, 0]
     dist.all_gather_object(pids, os.getpid())
     if what == "one stops" and dist.get_rank() == 1:
@@ -162,9 +162,9 @@ def impatient_meeting(what):
     if what == "all stop" and dist.get_rank() == 1:
         both = " ".join(map(str, pids))
         subprocess.Popen(["sh", "-c", f"kill -STOP {both}; sleep 4; kill -CONT {both}"]).wait()
-    heartbeat.meet()
+    heartbeat.wait_for_all()
     time.sleep(1)
-    heartbeat.meet()
+    heartbeat.wait_for_all()
     return 0
 
 

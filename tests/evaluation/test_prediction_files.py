@@ -70,7 +70,7 @@ def test_a_refused_png_leaves_the_old_file(tmp_path):
 
 def test_colour_images_are_no_label_maps(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "photo.png")
-    with pytest.raises(ValueError, match=r"photo\.png has mode RGB"):
+    with pytest.raises(ValueError, match=r"photo\.png: a label map has one channel .*mode RGB"):
         load_label_png(tmp_path / "photo.png")
 
 

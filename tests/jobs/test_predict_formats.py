@@ -1,6 +1,7 @@
 """Result files that other programs read, and those of a whole job."""
 
 import base64
+import csv
 import io
 import json
 import re
@@ -58,6 +59,37 @@ def test_names_that_are_no_names_of_files(run_predict, images, tmp_path):
     assert listed
     assert all((folder / entry["file"]).is_file() for entry in listed)
     assert not {"/", "\\", ":", "?"} & set("".join(entry["file"] for entry in listed))
+
+
+def rows_of(file):
+    """Return the rows of a CSV file, each by the names of its columns."""
+    with file.open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
+
+
+def test_tables(run_predict, images, tmp_path):
+    """One for each image, with the numbers of the JSON files."""
+    words = 'cat; sofa, "couch"; grass'
+    assert run_predict(images, "--format", "csv,json", "--background", "grass", classes=words)[0] == 0
+    for name in "abc":
+        facts = json.loads((tmp_path / f"out/{name}.json").read_text())
+        rows = rows_of(tmp_path / f"out/{name}.csv")
+        assert list(rows[0]) == ["class", "label", "pixels", "share", "mean_score"]
+        assert [list(row.values()) for row in rows] == [[str(v) for v in entry.values()] for entry in facts["classes"]]
+        assert {row["class"] for row in rows} <= {"cat", 'sofa, "couch"'}
+        pixels = sum(int(row["pixels"]) for row in rows) + facts["nothing"]["pixels"]
+        assert pixels == np.prod(facts["size"])
+
+
+@pytest.mark.parametrize(("content", "again"), [("", 1), ("rubbish", 1), ("\ufeffclass;label\r\ncat;0\r\n", 0)])
+def test_a_table_is_made_again_unless_somebody_edited_it(run_predict, images, tmp_path, content, again):
+    assert run_predict(images, "--format", "csv")[0] == 0
+    table = tmp_path / "out/b.csv"
+    before = table.read_bytes()
+    table.write_text(content, encoding="utf-8", newline="")
+    status, printed, _ = run_predict(images, "--format", "csv")
+    assert (status, f"{again} done, {3 - again} were done before" in printed) == (0, True)
+    assert table.read_bytes() == (before if again else content.encode("utf-8"))
 
 
 def test_one_coco_data_set_for_the_job(run_predict, images, tmp_path, toy):

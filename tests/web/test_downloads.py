@@ -49,11 +49,15 @@ def test_only_who_knows_a_result_s_key_gets_its_files(site, photo, tmp_path):
     assert not {*ours} & {*theirs}
     key = ours[0].split("/")[2]
     for other in (f"{int(key, 16) ^ 1:032x}", "0" * 32):
-        assert site.ask("GET", f"/results/{other}/labels").status == 403
+        assert site.ask("GET", f"/results/{other}/labels/55").status == 403
     for target in (
-        *(f"/results/{name}/labels" for name in ("", key[:-1], key + "0", key.upper() + "x", "..", f"%2e%2e/{key}")),
-        *(f"/results/{key}/{kind}" for kind in ("", "masks", "labels/", "labels.png", "../labels", "%2e%2e%2flabels")),
-        *(f"/results/{key}", "/results/", "/results", f"/results/{key}/labels%00", f"/results/{key}/labels%0a"),
+        *(f"/results/{name}/labels/5" for name in ("", key[:-1], key + "0", key.upper() + "x", "..", f"%2e%2e/{key}")),
+        *(
+            f"/results/{key}/{kind}/5"
+            for kind in ("", "masks", "labels/", "labels.png", "../labels", "%2e%2e%2flabels")
+        ),
+        *(f"/results/{key}/labels{percent}" for percent in ("", "/", "/101", "/-1", "/5.5", "/005", "/5%00", "/5%0a")),
+        *(f"/results/{key}", "/results/", "/results"),
     ):
         assert site.ask("GET", target).status == 404, target
     assert site.ask("POST", ours[0], b"{}").status == 404

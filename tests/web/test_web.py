@@ -17,6 +17,8 @@ gradio = pytest.importorskip("gradio")
 
 from err_seg.data import ImageReadError
 from err_seg.jobs import UNLABELED, LabelSetError
+from err_seg.jobs.formats import Result
+from err_seg.jobs.label_set import LabelSet
 from err_seg.mini.shapes import OBJECT_COLOURS
 from err_seg.text.prompts import Vocabulary, VocabularyError
 from err_seg.text.vocabularies import load_vocabulary
@@ -25,6 +27,7 @@ from err_seg.web import create_app, downloads, labelling
 from err_seg.web.downloads import Downloads
 from err_seg.web.drawing_widget import SIDE
 from err_seg.web.uploads import NoSuchUpload, Uploads
+from tests.helpers.results import a_result
 from tests.helpers.serving import CALL, FIELDS, free_port, image, serving, wait_for_answer
 from tests.helpers.toy import REPOSITORY
 
@@ -81,9 +84,19 @@ def test_shown_size(size, shown):
     assert downloads.shown_size(size) == shown
 
 
+def seen(labels, classes):
+    """Return the masks and colours of a result with these labels."""
+    image = np.zeros((*labels.shape, 3), dtype=np.uint8)
+    segmentation = a_result(len(classes), 1, size=labels.shape)
+    result = Result(name="", source="", image=image, segmentation=segmentation, label_set=LabelSet(classes))
+    vars(result)["labels"] = labels
+    parts, _ = labelling.classes_seen(result)
+    return parts.constructor_args["value"][1], parts.constructor_args["color_map"]
+
+
 def test_masks_cover_every_pixel_once():
     labels = np.array([[0, 0, 1, UNLABELED], [0, 0, 1, 1]])
-    masks, color_map = labelling.annotations(labels, ("cat", "sofa, couch"))
+    masks, color_map = seen(labels, ("cat", "sofa, couch"))
     assert [entry for _, entry in masks] == ["cat 50.0%", "sofa 37.5%", "none of these 12.5%"]
     assert color_map.keys() == {entry for _, entry in masks}
     for (mask, _), index in zip(masks, (0, 1), strict=False):
@@ -92,7 +105,7 @@ def test_masks_cover_every_pixel_once():
 
 def test_a_vocabulary_s_own_colours_are_shown():
     classes = Vocabulary(["cat", "dog"], {"dog": (1, 2, 3)})
-    _, color_map = labelling.annotations(np.array([[0, 1]]), classes)
+    _, color_map = seen(np.array([[0, 1]]), classes)
     assert color_map["dog 50.0%"] == "#010203"
 
 
@@ -234,6 +247,13 @@ def tab(model, photo, folder):
         browser.close()
 
 
+def reload(tab):
+    """Reload the page, and wait until it shows what it showed before, in whose place a new image would get lost."""
+    tab.reload()
+    tab.wait_for_function("window.isRestored")
+    tab.wait_for_timeout(500)
+
+
 def in_sight(tab, selector):
     """Whether an element lies within the window as it is scrolled."""
     tab.wait_for_timeout(1500)
@@ -348,8 +368,7 @@ def test_in_a_browser(model, photo, folder, tmp_path, monkeypatch):
         with tab.expect_download() as download:
             tab.get_by_text("regions (COCO JSON)").click()
         assert json.loads(Path(download.value.path()).read_text())["images"][0]["file_name"] == "photo.png"
-        tab.reload()
-        button.wait_for()
+        reload(tab)
         tab.get_by_text("of 20 classes kept").wait_for()
         tab.get_by_label("Classes").first.fill("cat, dog")
         tab.get_by_text("Draw an image").click()
@@ -369,14 +388,12 @@ def test_in_a_browser(model, photo, folder, tmp_path, monkeypatch):
         assert pixels.shape[:2] == (SIDE, SIDE)
         assert tuple(pixels[SIDE // 2, SIDE // 2, :3]) == OBJECT_COLOURS["blue"], "outlines are filled"
         assert tuple(pixels[2, 2, :3]) == (255, 255, 255)
-        tab.reload()
-        button.wait_for()
+        reload(tab)
         tab.locator(".gallery-item").first.click()
         tab.locator("[data-testid=image] img, .image-container img").first.wait_for()
         button.click()
         tab.get_by_text("2 of 2 classes kept").wait_for()
-        tab.reload()
-        button.wait_for()
+        reload(tab)
         tab.set_input_files("input[type=file]", tmp_path / "bad.jpg")
         tab.locator("img[src*='bad']").first.wait_for(state="attached")
         button.click()

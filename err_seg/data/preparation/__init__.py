@@ -1,7 +1,7 @@
 """From the data sets' own archives to the files that training and evaluation read.
 
-``labels`` holds the rules as pure functions, ``sources`` the archives' layouts, ``conversions`` the declaration of each
-data set; ``convert`` and ``check`` are the one runner and the one checker for all.
+``sources`` holds the archives' layouts, ``conversions`` the declaration of each data set, with the rule for its labels;
+``convert`` and ``check`` are the one runner and the one checker for all.
 """
 
 from err_seg.data.preparation.check import SplitCheck, check, write_check

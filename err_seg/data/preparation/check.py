@@ -9,7 +9,6 @@ import numpy as np
 from err_seg.data.images import read_label
 from err_seg.data.preparation.conversions import CONVERSIONS
 from err_seg.data.preparation.images import DamagedFileError, check_size, image_size, naming
-from err_seg.data.preparation.labels import IGNORE_8_BIT
 from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.sources import PreparationError
 from err_seg.data.spec import DatasetSpec
@@ -34,15 +33,11 @@ class SplitCheck:
     folder: Path
     class_names: tuple[str, ...]
     expected: int
+    pixels: np.ndarray
+    images: np.ndarray
     labels: int = 0
-    pixels: np.ndarray = field(init=False)
-    images: np.ndarray = field(init=False)
     ignored: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.pixels = np.zeros(len(self.class_names), dtype=np.int64)
-        self.images = np.zeros(len(self.class_names), dtype=np.int64)
 
     @property
     def found(self) -> int:
@@ -78,7 +73,8 @@ def check(name: str, root: Path, *, workers: int = 1) -> list[SplitCheck]:
     results = []
     for split in CONVERSIONS[name].splits:
         spec = split.spec
-        result = SplitCheck(split.name, spec.label_folder(root), spec.evaluated_classes, split.expected)
+        counts = np.zeros((2, spec.num_evaluated_classes), dtype=np.int64)
+        result = SplitCheck(split.name, spec.label_folder(root), spec.evaluated_classes, split.expected, *counts)
         if files := split.list_converted(root):
             title = f"check {name} {split.name}"
             for_each(partial(count_label, spec), files, result.add, workers=workers, title=title)
@@ -96,7 +92,7 @@ def count_label(spec: DatasetSpec, files: tuple[Path, Path]) -> tuple[str, np.nd
         Its file stem, and (classes + 1,) int64, how many pixels have each class and, last, the ignore label; or what is
         wrong with it.
     """
-    dtype = np.dtype(np.uint8 if spec.ignore_label == IGNORE_8_BIT else np.uint16)
+    dtype = np.min_scalar_type(spec.ignore_label)
     image, path = files
     classes = spec.num_evaluated_classes
     try:

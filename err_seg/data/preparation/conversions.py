@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from err_seg.data.catalog import get_dataset
-from err_seg.data.preparation import labels, sources
+from err_seg.data.preparation import sources
+from err_seg.data.preparation.labels import LabelRule, counted_from_one, ids_in_table
 from err_seg.data.preparation.sources import Listing, Split
 
 
@@ -23,7 +22,7 @@ class Conversion:
         pages: web pages that the archives come from.
         splits: its parts.
         list_pairs: (root, split) to the raw pairs in the archive; raises MissingFiles.
-        convert: raw label map to class indices (``labels``), a pure function.
+        convert: raw label map to class indices.
         shorter_side: images and label maps are shrunk so that the shorter side is at most this, in pixels.
         leave_out_ignored: whether a label map with no class at all is left out.
     """
@@ -32,21 +31,21 @@ class Conversion:
     pages: tuple[str, ...]
     splits: tuple[Split, ...]
     list_pairs: Callable[[Path, Split], Listing]
-    convert: Callable[[np.ndarray], np.ndarray]
+    convert: LabelRule
     shorter_side: int | None = None
     leave_out_ignored: bool = False
 
 
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
-_CONTEXT_PAGES = (
-    "label maps: https://cs.stanford.edu/~roozbeh/pascal-context",
-    f"images of VOC 2010: {_VOC}",
-)
+_CONTEXT_PAGES = ("label maps: https://cs.stanford.edu/~roozbeh/pascal-context", f"images of VOC 2010: {_VOC}")
 _COCO_STUFF = ("coco-stuff/images", "coco-stuff/annotations")
 _ADE150 = ("ADEChallengeData2016/images/validation", "ADEChallengeData2016/annotations/validation")
 _ADE_FULL = ("ADE20K_2021_17_01/images/ADE/validation",) * 2  # label maps lie beside the images
 _CONTEXT = ("VOCdevkit/VOC2010/JPEGImages", "VOCdevkit/VOC2010/trainval")
 _VOC_2012 = ("VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/SegmentationClass")
+
+_COCO_STUFF_CLASSES = {raw_id - 1: index for raw_id, index in ids_in_table("coco_stuff171.json").items()}
+_VOC_20 = counted_from_one(20)  # beside 0, the background, and 255, void
 
 _ALL = (
     Conversion(
@@ -60,21 +59,22 @@ _ALL = (
             for name, dataset in (("train2017", "coco_stuff_train"), ("val2017", "coco_stuff_val"))
         ),
         list_pairs=sources.list_folders,
-        convert=labels.convert_coco_stuff,
+        # the data set's ids minus one, of which 11 have no class; 255 where unlabelled
+        convert=LabelRule(_COCO_STUFF_CLASSES, ignored=[*range(182), 255]),
     ),
     Conversion(
         name="ade150",
         pages=("ADEChallengeData2016: http://sceneparsing.csail.mit.edu",),
         splits=(Split("validation", get_dataset("ade20k_150_val"), *_ADE150),),
         list_pairs=sources.list_folders,
-        convert=labels.convert_ade150,
+        convert=LabelRule(counted_from_one(150), ignored=[0]),
     ),
     Conversion(
         name="ade847",
         pages=("ADE20K_2021_17_01: https://groups.csail.mit.edu/vision/datasets/ADE20K",),
         splits=(Split("validation", get_dataset("ade20k_847_val"), *_ADE_FULL),),
         list_pairs=sources.list_ade20k_full,
-        convert=labels.convert_ade847,
+        convert=LabelRule(ids_in_table("ade847.json"), ignored=range(26 * 256), ignore_label=65535),
         shorter_side=512,
     ),
     Conversion(
@@ -82,21 +82,21 @@ _ALL = (
         pages=_CONTEXT_PAGES,
         splits=(Split("val", get_dataset("pascal_context_59_val"), *_CONTEXT),),
         list_pairs=sources.list_context_59,
-        convert=labels.convert_pc59,
+        convert=LabelRule(ids_in_table("pc59.json"), ignored=range(460)),  # ids of the 459 classes, 0 for none
     ),
     Conversion(
         name="pc459",
         pages=_CONTEXT_PAGES,
         splits=(Split("val", get_dataset("pascal_context_459_val"), *_CONTEXT),),
         list_pairs=sources.list_context_459,
-        convert=labels.convert_pc459,
+        convert=LabelRule(counted_from_one(459), ignored=[0], ignore_label=65535),
     ),
     Conversion(
         name="voc20",
         pages=(f"VOC 2012: {_VOC}",),
         splits=(Split("val", get_dataset("pascal_voc_20_val"), *_VOC_2012),),
         list_pairs=sources.list_voc,
-        convert=labels.convert_voc20,
+        convert=LabelRule(_VOC_20, ignored=[0, 255]),
         leave_out_ignored=True,
     ),
     Conversion(
@@ -104,7 +104,7 @@ _ALL = (
         pages=(f"VOC 2012: {_VOC}",),
         splits=(Split("val", get_dataset("pascal_voc_20b_val"), *_VOC_2012),),
         list_pairs=sources.list_voc,
-        convert=labels.convert_voc20b,
+        convert=LabelRule({**_VOC_20, 0: 20}, ignored=[255]),
         leave_out_ignored=True,
     ),
 )

@@ -166,10 +166,9 @@ def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -
             label = conversion.convert(read_raw_label(pair.label))
             check_size(label, size)
     except DamagedFileError as error:
-        if label_target.exists():
-            kept = f"{error}; the file that an earlier run made of it is kept: {label_target}"
-            return _Outcome(pair.stem, complaint=kept, stale=True)
-        return _Outcome(pair.stem, complaint=str(error))
+        is_stale = label_target.exists()
+        kept = f"; the file that an earlier run made of it is kept: {label_target}" * is_stale
+        return _Outcome(pair.stem, complaint=f"{error}{kept}", stale=is_stale)
     if conversion.leave_out_ignored and (label == split.spec.ignore_label).all():
         label_target.unlink(missing_ok=True)
         return _Outcome(pair.stem)

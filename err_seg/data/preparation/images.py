@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
+from err_seg.data.images import exif_orientation
 from err_seg.utils.errors import DamagedFileError
 from err_seg.utils.files import atomic_write
-
-_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
 @contextmanager
@@ -35,7 +34,7 @@ def image_size(path: Path, *, upright: bool = True) -> tuple[int, int]:
     """
     with Image.open(path) as image:
         width, height = image.size
-        if upright and image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSED:
+        if upright and exif_orientation(image) in range(5, 9):
             width, height = height, width
         image.draft("L", (1, 1))  # reads every byte of a JPEG, but computes an eighth of its pixels a side
         image.load()
@@ -65,7 +64,7 @@ def shrink_image(path: Path, shorter_side: int) -> Image.Image | None:
     with Image.open(path) as image:
         height, width = shrunk_size((image.height, image.width), shorter_side)
         # A label map is drawn on the pixels as stored, so an orientation that readers would apply must go.
-        if (width, height) == image.size and image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        if (width, height) == image.size and exif_orientation(image) == 1:
             return None
         return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
 

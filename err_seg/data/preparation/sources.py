@@ -142,8 +142,8 @@ def read_raw_label(source: LabelSource) -> np.ndarray:
     """Read a raw label map with the values that the archive stores.
 
     Returns:
-        (H, W) uint8 or uint16 class ids (indices of a palette, never its colours); (H, W, 3) uint8 for the full
-        ADE20K's colour-coded ``X_seg.png``.
+        (H, W) uint8 or uint16 class ids: indices of a palette, never its colours, except for the full ADE20K's
+        ``X_seg.png``, whose red and green code the id, (R // 10) · 256 + G; blue tells instances apart.
 
     Raises:
         Exception: whatever the format's decoder raises for a damaged file.
@@ -153,7 +153,8 @@ def read_raw_label(source: LabelSource) -> np.ndarray:
     if source.suffix == ".mat":
         return loadmat(source, variable_names=["LabelMap"])["LabelMap"]
     if source.name.endswith("_seg.png"):
-        return read_image(source)
+        red, green, _ = np.moveaxis(read_image(source), 2, 0)
+        return (red // 10).astype(np.uint16) * 256 + green
     return read_label(source)
 
 
@@ -212,12 +213,9 @@ def _read_regions(path: Path, ids: frozenset[str]) -> dict[str, Regions]:
 
 
 def _paint(regions: Regions) -> np.ndarray:
-    label: np.ndarray | None = None
-    for class_id, mask in regions:
-        inside = run_length_masks.decode(mask).astype(bool)
-        if label is None:
-            label = np.zeros(inside.shape, dtype=np.uint16)
-        label[inside] = class_id
-    if label is None:
+    if not regions:
         raise ValueError("holds no mask at all")
+    label = np.zeros(regions[0][1]["size"], dtype=np.uint16)
+    for class_id, mask in regions:
+        label[run_length_masks.decode(mask).astype(bool)] = class_id
     return label
