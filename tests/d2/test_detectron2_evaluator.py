@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from err_seg.evaluation import BoundaryConfusion, segmentation_metrics
-from err_seg.visualization.label_files import labels_from_rle, rle_segments
+from err_seg.visualization.label_files import rle_segments
+from tests.helpers.rle import labels_from_rle
 
 pytestmark = pytest.mark.d2
 

@@ -16,7 +16,7 @@ from err_seg.engine import evaluate
 from err_seg.evaluation import ConfusionMatrix, load_results
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import View, evaluation_views, segment_views
-from err_seg.visualization.label_files import load_rle_json
+from tests.helpers.rle import load_rle_json
 from tests.helpers.toy import VOCABULARY
 from tests.helpers.training import declaration, write_images
 

@@ -18,8 +18,8 @@ from err_seg.jobs import formats as formats_module
 from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set
 from err_seg.utils.files import atomic_write
 from err_seg.visualization.colors import hex_color, oklab
-from err_seg.visualization.label_files import labels_from_rle, load_rle_json
 from tests.helpers.predicting import files, save
+from tests.helpers.rle import labels_from_rle, load_rle_json
 from tests.helpers.toy import REPOSITORY, VOCABULARY
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import err_seg
-from err_seg.visualization.label_files import labels_from_rle
+from tests.helpers.rle import labels_from_rle
 from tests.helpers.toy import TOY
 
 ray = pytest.importorskip("ray")
