@@ -138,23 +138,17 @@ class BoundaryConfusion(ConfusionMatrix):
             docstring says when a boundary IoU is NaN; the minimum is NaN wherever the IoU is NaN.
         """
         metrics = super().metrics(class_names)
-        boundary_iou = _iou(self.bands, need_label=self.rule == "paper")[:-1]
-        iou = _iou(self, need_label=True)
-        smaller = np.where(np.isnan(iou), np.nan, np.fmin(iou, boundary_iou))
+        bands = self.bands.matrix.cpu().numpy()
+        tp, gt = bands.diagonal(), bands.sum(axis=0)
+        union = gt + bands.sum(axis=1) - tp
+        boundary_iou = ratio(tp, union, (gt if self.rule == "paper" else union) > 0)[:-1]
         valid = boundary_iou[~np.isnan(boundary_iou)]
-        metrics["mBoundaryIoU"] = 100 * float(valid.mean()) if len(valid) else float("nan")
-        for name, band_value, minimum in zip(unique_names(class_names), boundary_iou, smaller, strict=True):
-            metrics[f"BoundaryIoU-{name}"] = 100 * float(band_value)
-            metrics[f"min(IoU, B-Iou)-{name}"] = 100 * float(minimum)
+        metrics["mBoundaryIoU"] = 100 * float(valid.mean()) if len(valid) else math.nan
+        for name, value in zip(unique_names(class_names), 100 * boundary_iou, strict=True):
+            iou = metrics[f"IoU-{name}"]
+            metrics[f"BoundaryIoU-{name}"] = float(value)
+            metrics[f"min(IoU, B-Iou)-{name}"] = iou if math.isnan(iou) else float(np.fmin(iou, value))
         return metrics
-
-
-def _iou(confusion: ConfusionMatrix, need_label: bool) -> np.ndarray:
-    """IoU per class as (N,) float64; NaN without ground truth (``need_label``) or without any pixel at all."""
-    matrix = confusion.matrix.cpu().numpy()
-    tp, gt = matrix.diagonal(), matrix.sum(axis=0)
-    union = gt + matrix.sum(axis=1) - tp
-    return ratio(tp, union, (gt if need_label else union) > 0)
 
 
 def _grey_boundary(labels: Tensor, width: int) -> Tensor:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from err_seg.evaluation import BoundaryConfusion, rle_segments, segmentation_metrics
+from err_seg.evaluation import BoundaryConfusion, segmentation_metrics
+from err_seg.visualization.label_files import rle_segments
 from tests.helpers.rle import labels_from_rle
 
 pytestmark = pytest.mark.d2
