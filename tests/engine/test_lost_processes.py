@@ -60,10 +60,10 @@ def take_long(*_):
 # what happens instead of the n-th call of a method in a process
 FAULTS = {
     "training": {1: (PlainTrainer, "step", 4, kill_itself)},
-    "evaluation": {0: (EvaluationProgress, "add", 1, kill_itself), 1: (EvaluationProgress, "add", 1, take_long)},
-    "waiting": {1: (EvaluationProgress, "add", 2, kill_itself_later)},
+    "evaluation": {0: (EvaluationProgress, "save", 1, kill_itself), 1: (EvaluationProgress, "save", 1, take_long)},
+    "waiting": {1: (EvaluationProgress, "save", 2, kill_itself_later)},
     "disk": {0: (Checkpoints, "save", 2, run_out_of_space)},
-    "late": {1: (EvaluationProgress, "add", 1, lambda *_: time.sleep(8))},
+    "late": {1: (EvaluationProgress, "save", 1, lambda *_: time.sleep(8))},
 }
 
 
