@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from err_seg.commands.options import command_parser, complain, positive
+from err_seg.commands.options import command_parser, positive, reporting_errors
 from err_seg.config import Config, get_cfg
 
 NO_CLIP_WEIGHTS = (
@@ -72,20 +72,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+@reporting_errors(1)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     options = parse_arguments(arguments)
     from err_seg.data import register_entries
-    from err_seg.data.preparation.sources import PreparationError
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
-        cfg = get_cfg(options.config_file, overrides)
-        register_entries(cfg.DATASETS.CUSTOM)
-        options.run(options, cfg)
-    except (ValueError, OSError, PreparationError) as error:
-        return complain(error, 1)
+    overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
+    cfg = get_cfg(options.config_file, overrides)
+    register_entries(cfg.DATASETS.CUSTOM)
+    options.run(options, cfg)
     if options.output:
         print(f"Written to {options.output}")
     return 0

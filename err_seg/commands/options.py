@@ -13,18 +13,15 @@ from typing import Any
 from err_seg.config.constants import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
 from err_seg.config.defaults import KEYS
 from err_seg.config.habits import option_hint
+from err_seg.utils.errors import RunError, TrainingInterrupted
 
 
 class _Parser(argparse.ArgumentParser):
     """Takes values that begin with "~" as a shell does, and explains what is written as for other programs."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self._explain_habits(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(args, namespace)
-
-    def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self._explain_habits(sys.argv[1:] if args is None else args)
-        return super().parse_known_intermixed_args(args, namespace)
+    def _parse_known_args(self, arg_strings: list[str], *others: Any) -> Any:
+        self._explain_habits(arg_strings)
+        return super()._parse_known_args(arg_strings, *others)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         return super()._get_values(action, [expanduser(text) for text in arg_strings])
@@ -75,16 +72,27 @@ def complain(message: object, status: int) -> int:
     return status
 
 
-def reporting_errors(status: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Make a command's ``main`` report wrong input and failing files in one line, and return ``status`` for them."""
+def reporting_errors(status: int, interrupted: str = "") -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Make a command's ``main`` report in one line what stops it.
+
+    It returns ``status`` for wrong input and failing files, 128 + the signal's number for training that was asked to
+    stop, and 130 for Ctrl-C, if ``interrupted`` says how to continue.
+    """
 
     def decorate(main: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(main)
         def reporting(*arguments: Any, **options: Any) -> int:
             try:
                 return main(*arguments, **options)
-            except (ValueError, OSError) as error:
+            except TrainingInterrupted as interruption:
+                print(interruption, file=sys.stderr)
+                return interruption.status
+            except (ValueError, OSError, RunError) as error:
                 return complain(error, status)
+            except KeyboardInterrupt:
+                if not interrupted:
+                    raise
+                return complain(f"interrupted; {interrupted}", 130)
 
         return reporting
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import command_parser, positive
+from err_seg.commands.options import command_parser, complain, positive, reporting_errors
 from err_seg.config.constants import PREPARED
 from err_seg.utils.disk import is_disk_full
 from err_seg.utils.messages import listed
@@ -41,6 +41,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@reporting_errors(1, "finished files are kept, rerun the same command to continue")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -55,26 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = datasets_root(options.root)
     options.workers = options.workers or default_workers()
     if not root.is_dir():
-        print(
-            f"the folder of the archives, {root.absolute()}, does not exist: create it and unpack them there, or name "
-            "another with --root or $DETECTRON2_DATASETS",
-            file=sys.stderr,
-        )
-        return 1
+        problem = f"the folder of the archives, {root.absolute()}, does not exist: create it and unpack them there"
+        return complain(f"{problem}, or name another with --root or $DETECTRON2_DATASETS", 1)
     failures: list[str] = []
     step = check_converted if options.check else convert_archive
-    try:
-        for name in PREPARED if "all" in options.names else dict.fromkeys(options.names):
-            try:
-                failures += step(name, root, options)
-            except (PreparationError, OSError) as error:
-                failures.append(str(error))
-                if isinstance(error, OSError) and is_disk_full(error):  # for the other data sets, too
-                    failures.append("free some space there, then rerun the same command; finished files are kept")
-                    break
-    except KeyboardInterrupt:
-        print("\ninterrupted; finished files are kept, rerun the same command to continue", file=sys.stderr)
-        return 130
+    for name in PREPARED if "all" in options.names else dict.fromkeys(options.names):
+        try:
+            failures += step(name, root, options)
+        except (PreparationError, OSError) as error:
+            failures.append(str(error))
+            if isinstance(error, OSError) and is_disk_full(error):  # for the other data sets, too
+                failures.append("free some space there, then rerun the same command; finished files are kept")
+                break
     if failures:
         print("\nerrors:", *failures, sep="\n", file=sys.stderr)
     return 1 if failures else 0

@@ -55,17 +55,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-@reporting_errors(1)
+@reporting_errors(1, "the same command continues")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing and write the tables."""
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     command = shlex.join(["err-seg", "sweep", *(sys.argv[1:] if argv is None else argv)])
-    try:
-        return do_sweeps(arguments, command)
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
+    return do_sweeps(arguments, command)
 
 
 def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
