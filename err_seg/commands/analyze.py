@@ -36,9 +36,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     kinds = parser.add_subparsers(required=True, metavar="model | classes | recall | vocabularies | precision")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--output", type=Path, default=Path("output/analysis"), metavar="DIR", help="(%(default)s)")
-    shared.add_argument(
-        "--config-file", metavar="FILE", help="a YAML file of configs/ (default: err_seg/config/defaults.py)"
-    )
+    files = "a YAML file of configs/ (default: err_seg/config/defaults.py)"
+    shared.add_argument("--config-file", metavar="FILE", help=files)
     shared.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides, last")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--datasets", nargs="+", metavar="NAME", help="registered data sets (the paper's)")
@@ -73,7 +72,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 @reporting_errors(1)
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options = parse_arguments(arguments)
     from err_seg.data import register_entries
@@ -85,7 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.run(options, cfg)
     if options.output:
         print(f"Written to {options.output}")
-    return 0
 
 
 def analyze_model(options: argparse.Namespace, cfg: Config) -> None:

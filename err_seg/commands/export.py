@@ -24,11 +24,10 @@ ENDINGS = {".onnx": ("fp32", "fp16"), ".pt2": ("fp32",)}  # and the precisions o
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("export", __doc__)
-    parser.add_argument("file", type=Path, metavar="FILE", help="what to write: FILE.onnx or FILE.pt2")
-    parser.add_argument(
-        "--classes", metavar="NAMES", help='also write FILE.npz with the embeddings of "cat, sofa, wall"'
-    )
-    parser.add_argument("--force", action="store_true", help="replace the network's file if it exists")
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE", help="what to write: FILE.onnx or FILE.pt2")
+    add("--classes", metavar="NAMES", help='also write FILE.npz with the embeddings of "cat, sofa, wall"')
+    add("--force", action="store_true", help="replace the network's file if it exists")
     add_model_options(parser)
     arguments = parser.parse_args(argv)
     if arguments.file.suffix not in ENDINGS:

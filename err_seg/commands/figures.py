@@ -46,23 +46,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add_model_options(share)
 
     grid = kinds.add_parser("grid", allow_abbrev=False)
-    add = grid.add_argument
-    add("images", nargs="+", metavar="IMAGE")
+    grid.add_argument("images", nargs="+", metavar="IMAGE")
     words = grid.add_argument_group("columns, in the order given")
+    add = words.add_argument
     typed = '"dog, grass"; several times: several columns'
-    words.add_argument("--classes", action="append", type=lambda text: (False, text), metavar="NAMES", help=typed)
-    words.add_argument(
-        "--classes-file",
-        action="append",
-        dest="classes",
-        type=lambda text: (True, text),
-        metavar="FILE",
-        help=".txt (a class a line), .json, or ade20k_150, ...; several times, too",
-    )
-    words.add_argument("--truth", nargs="+", metavar="FILE", help="a column of label maps, one an image")
-    words.add_argument("--truth-classes", metavar="FILE", help="their class names, as for --classes-file")
-    add("--num-kept", type=positive, metavar="K", help="(the model's own)")
-    add("--cell", type=positive, metavar="PIXELS", help="width of a column")
+    add("--classes", action="append", type=lambda text: (False, text), metavar="NAMES", help=typed)
+    files = ".txt (a class a line), .json, or ade20k_150, ...; several times, too"
+    add("--classes-file", dest="classes", action="append", type=lambda text: (True, text), metavar="FILE", help=files)
+    add("--truth", nargs="+", metavar="FILE", help="a column of label maps, one an image")
+    add("--truth-classes", metavar="FILE", help="their class names, as for --classes-file")
+    grid.add_argument("--num-kept", type=positive, metavar="K", help="(the model's own)")
+    grid.add_argument("--cell", type=positive, metavar="PIXELS", help="width of a column")
     _add_output_file(grid, "grid.png")
     add_model_options(grid, several=True)
 
@@ -76,11 +70,10 @@ def _add_output_file(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 @reporting_errors(1)
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options = parse_arguments(arguments)
     from err_seg.commands.figure_kinds import KINDS
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     print(f"Written to {KINDS[options.kind](options)}")
-    return 0

@@ -121,7 +121,7 @@ OWN_OPTIONS = {
 
 
 @reporting_errors(1)
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the steps asked for."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in OWN_OPTIONS:
@@ -132,4 +132,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     command = shlex.join(["err-seg", "mini", *argv])
     importlib.import_module(f"err_seg.lab.mini.{module}").run(options, command)
-    return 0

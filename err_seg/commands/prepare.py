@@ -20,8 +20,6 @@ from err_seg.utils.disk import is_disk_full
 from err_seg.utils.messages import listed
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from err_seg.data.preparation import SplitCheck, SplitReport
 
 SHOWN = 20
@@ -115,8 +113,6 @@ def describe(report: "SplitReport") -> str:
 
 def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[str]:
     """Check one data set, report, and return what makes the exit status non-zero."""
-    from rich.console import Console
-
     from err_seg.data.preparation import check, write_check
 
     results = check(name, root, workers=options.workers)
@@ -128,7 +124,7 @@ def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[
             print(f"{what}: not checked, no converted label maps in {result.folder}")
         else:
             if result.labels:
-                Console().print(class_table(what, result))
+                print_classes(what, result)
             print(f"{what}: {result.labels:,} of {result.found:,} label maps are sound in {result.folder}")
             if result.labels:
                 total = int(result.pixels.sum()) + result.ignored
@@ -141,8 +137,9 @@ def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[
     return failures
 
 
-def class_table(what: str, result: "SplitCheck") -> "Table":
-    """List the classes with the most pixels."""
+def print_classes(what: str, result: "SplitCheck") -> None:
+    """Print the classes with the most pixels."""
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -162,7 +159,7 @@ def class_table(what: str, result: "SplitCheck") -> "Table":
         pixels, images = result.pixels[index], result.images[index]
         name = escape(result.class_names[index])
         table.add_row(str(index), f"{pixels:,}", f"{pixels / total:.2%}", f"{images:,}", name)
-    return table
+    Console().print(table)
 
 
 def compare_count(what: str, found: int, expected: int, strict: bool) -> list[str]:
