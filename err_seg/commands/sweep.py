@@ -17,6 +17,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,10 +49,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_pinning_options(parser)
     arguments = parser.parse_intermixed_args(argv)
     # files and overrides differ by their form: no key of a setting is a file's name
-    first = next((i for i, item in enumerate(arguments.sweeps) if item.suffix not in (".yaml", ".yml")), None)
-    if first is not None:
-        arguments.opts = [str(item) for item in arguments.sweeps[first:]] + arguments.opts
-        arguments.sweeps = arguments.sweeps[:first]
+    files = list(takewhile(lambda item: item.suffix in (".yaml", ".yml"), arguments.sweeps))
+    arguments.opts = [str(item) for item in arguments.sweeps[len(files) :]] + arguments.opts
+    arguments.sweeps = files
     return arguments
 
 
