@@ -14,9 +14,9 @@ from typing import Any
 import ray
 
 from err_seg.data import ImageReadError, read_masked_image
-from err_seg.evaluation import rle_segments
 from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set, without_empty
 from err_seg.models import hub
+from err_seg.visualization.label_files import rle_segments
 
 __all__ = ["Predictor", "predict_rows"]
 Row = dict[str, Any]

@@ -91,7 +91,7 @@ def analyze_model(options: argparse.Namespace, cfg: Config) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from err_seg.lab.benchmarks.flops import network_cost
+    from err_seg.lab.benchmarks.machine import network_cost
     from err_seg.models.build import default_num_kept
 
     kept = options.num_kept or default_num_kept(cfg)

@@ -85,8 +85,8 @@ def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
         folder = arguments.output / (f"{sweep.name}-{runs[0].training.folder.name}" if weights else sweep.name)
         plans.append((sweep, runs, wanted, folder))
     if not arguments.dry_run:
-        for sweep, _, wanted, _ in plans:
-            open_data(sweep, wanted)
+        for _, _, wanted, _ in plans:
+            open_data(wanted)
     failures = []
     for sweep, runs, wanted, folder in plans:
         with writing_tables(folder, runs):

@@ -1,6 +1,5 @@
 """ERR-Seg's metrics and result files from detectron2's evaluation loop."""
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +82,7 @@ class ERRSegEvaluator(DatasetEvaluator):
             self._kept += len(output["segmentation"].kept) if "segmentation" in output else 0
             self._files.save(index, given["file_name"], labels.numpy())
 
-    def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Compute the metrics in percent, NaN where undefined, and write the files.
 
         Returns:
@@ -101,4 +100,4 @@ class ERRSegEvaluator(DatasetEvaluator):
         self.result = replace(result, mean_kept=self._kept / self._images if self._kept else None)
         if self.output is not None and self.write_results:
             save_benchmarks([self.result], self.output)
-        return OrderedDict(sem_seg=self.result.metrics)
+        return {"sem_seg": self.result.metrics}

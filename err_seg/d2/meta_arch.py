@@ -104,7 +104,7 @@ class ERRSeg(nn.Module):
         Returns:
             In training ``{"loss_sem_seg": scalar}``. In evaluation a dictionary per image: ``sem_seg``, a (T, H, W)
             tensor of probabilities (:class:`err_seg.d2.CompactSemSeg`), and ``segmentation``, the
-            :class:`err_seg.modeling.Segmentation` behind it.
+            :class:`err_seg.Segmentation` behind it.
         """
         return self.losses(batched_inputs) if self.training else self.segment(batched_inputs)
 

@@ -48,9 +48,6 @@ class CompactSemSeg(Tensor):
         self.segmentation, self.num_foreground = segmentation, num_foreground
         return self
 
-    def __init__(self, segmentation: Segmentation, num_foreground: int | None = None):
-        super().__init__()
-
     def labels(self) -> Tensor:
         """(H, W) int64: the class of every pixel."""
         labels = self.segmentation.labels.long()

@@ -30,7 +30,7 @@ from err_seg.data.ground_truth import check_ground_truth
 from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer, build_schedule
 from err_seg.engine.run_log import SkippedSamples
-from err_seg.engine.run_setup import open_data, run_context
+from err_seg.engine.run_setup import check_settings, open_data, run_context
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
 from err_seg.evaluation.results import load_results
@@ -57,12 +57,14 @@ class Trainer(DefaultTrainer):
         course: the hook that saves and logs the run.
 
     Raises:
-        ConfigError: the configuration asks for what detectron2's trainer cannot do; names the key.
+        ConfigError: the configuration asks for what detectron2's trainer cannot do, or see
+            :func:`err_seg.engine.run_setup.check_settings`; names the key.
     """
 
     def __init__(self, cfg: CfgNode | Config):
         self.own, self.stopping = opened(cfg), StopRequest()
         check_detectron2_can(self.own, comm.get_world_size())
+        check_settings(self.own)
         cfg = cfg.clone() if isinstance(cfg, CfgNode) else to_detectron2(cfg)
         if not cfg.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN must be a list of one data set to train, not empty")

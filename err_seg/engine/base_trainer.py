@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from err_seg.config import Config, ConfigError
+from err_seg.config import Config
 from err_seg.data import Batch
 from err_seg.engine import periodic_eval
 from err_seg.engine.checkpoints import Checkpoints, TrainingState, changed_settings, load_legacy_checkpoint
 from err_seg.engine.loss_monitor import LossMonitor
 from err_seg.engine.optimizer import WeightAverage, gather_optimizer_state, restore_optimizer_state, whole
-from err_seg.engine.parallel import images_at_a_time
-from err_seg.engine.periodic_eval import compare
-from err_seg.engine.run_log import RunLog, SkippedSamples, check_trackers
-from err_seg.engine.run_setup import check_output_folder, environment
+from err_seg.engine.run_log import RunLog, SkippedSamples
+from err_seg.engine.run_setup import check_disk_space, environment
 from err_seg.engine.step import Teacher
 from err_seg.evaluation import BenchmarkResult
 from err_seg.models.checkpoint import save_weights
@@ -38,10 +36,6 @@ class BaseTrainer:
     Because of it both engines write the same files, so that a run begun with one can be resumed with the other. The
     order of calls: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`after_iteration` after each iteration.
 
-    Raises:
-        ConfigError: images cannot be shared out evenly, there is nothing to evaluate on, or a tool that the run is to
-            be logged to is not installed.
-
     Attributes:
         iteration: iterations done.
         pictures: images consumed by all processes together.
@@ -58,10 +52,6 @@ class BaseTrainer:
     teacher: Teacher | None = None
 
     def __init__(self, cfg: Config, model: ERRSeg):
-        check_trackers(cfg)
-        images_at_a_time(cfg, process_share()[1])
-        if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
-            raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
         self.cfg, self.model, self.is_main = cfg, model, is_main_process()
         self.output = Path(cfg.OUTPUT_DIR)
         self.checkpoints = Checkpoints(self.output, cfg.SOLVER.CHECKPOINTS_KEPT)
@@ -75,7 +65,7 @@ class BaseTrainer:
         """
         cfg = self.cfg
         if self.is_main:
-            check_output_folder(cfg, self.model, resume=resume)
+            check_disk_space(cfg, self.model, resume=resume)
         check_shared_folder(self.output)
         if self.is_main and not resume:
             self.checkpoints.set_aside()
@@ -146,7 +136,7 @@ class BaseTrainer:
         self.monitor.check()
         batch, predictions, names = self.label_latest()
         if self.log is not None:
-            image = compare(batch, predictions, names)
+            image = periodic_eval.compare(batch, predictions, names)
             save_image(image, self.output / "vis" / f"iter_{self.iteration:07d}.png")
             self.log.image(self.iteration - 1, np.asarray(image))
 

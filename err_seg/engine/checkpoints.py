@@ -74,8 +74,8 @@ class Checkpoints:
 
     def newest_first(self) -> list[Path]:
         """List the complete checkpoints."""
-        found = self.folder.glob("iter_*") if self.folder.is_dir() else ()
-        return sorted((path for path in found if re.fullmatch(r"iter_\d{7,}", path.name)), key=_iteration, reverse=True)
+        found = (path for path in self.folder.glob("iter_*") if re.fullmatch(r"iter_\d{7,}", path.name))
+        return sorted(found, key=_iteration, reverse=True)
 
     def newest_text(self) -> str:
         """Name the newest checkpoint, for messages."""

@@ -110,10 +110,8 @@ def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) ->
 
 def _spawn(program: Callable[[Any], int], argument: Any, processes: int, first: int, common: dict[str, str]) -> int:
     """Run a program in processes of ranks from ``first`` on; return the first exit status that is not 0, else 0."""
-    with handling_stop_signals(
-        signal.SIG_IGN
-    ):  # which this helper of Python's inherits; it ignores only some by itself
-        resource_tracker.ensure_running()
+    with handling_stop_signals(signal.SIG_IGN):
+        resource_tracker.ensure_running()  # this helper of Python's inherits what is ignored
     context = start_processes(_run, (program, argument, first, common), processes, join=False, start_method="spawn")
 
     def pass_on(signum: int, frame: object) -> None:

@@ -22,13 +22,8 @@ class DeferredScalars:
     """A few numbers that are copied from the device to the host while both continue to compute."""
 
     def __init__(self, numbers: Tensor):
-        self._arrived: torch.cuda.Event | None = None
-        if numbers.is_cuda:
-            host = torch.empty_like(numbers, device="cpu", pin_memory=True)
-            host.copy_(numbers, non_blocking=True)
-            self._arrived = torch.cuda.current_stream(numbers.device).record_event()
-            numbers = host
-        self._numbers = numbers
+        self._numbers = numbers.to("cpu", non_blocking=True)  # into pinned memory, if from CUDA
+        self._arrived = torch.cuda.current_stream(numbers.device).record_event() if numbers.is_cuda else None
 
     def read(self) -> list[float]:
         """Return the numbers; waits until they have arrived."""
@@ -108,9 +103,8 @@ class LossMonitor:
                 raise broken_loss(problem, self.checkpoints)
             logger.warning("%s; its step is skipped (%d in a row, of at most %d)", problem, self.broken, LOSSES_SKIPPED)
         if self.log is not None:
-            self.log.iteration(
-                *(iteration.number, loss, iteration.lr, iteration.seconds, iteration.data_seconds), scaling
-            )
+            seconds, data_seconds = iteration.seconds, iteration.data_seconds
+            self.log.iteration(iteration.number, loss, iteration.lr, seconds, data_seconds, **scaling)
 
 
 def broken_loss(problem: str, checkpoints: Checkpoints) -> TrainingError:

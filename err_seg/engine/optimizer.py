@@ -1,7 +1,7 @@
 """How weights change: AdamW with the published parameter groups, gradient clipping, learning rates, moving average."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,24 +43,15 @@ def parameter_groups(model: nn.Module, cfg: Config) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-class ClippedAdamW(torch.optim.AdamW):
-    """AdamW that clips gradients before each step; see :func:`clip_gradients`."""
-
-    def __init__(self, groups: list[dict[str, Any]], clip: ClipGradientsConfig, **options: Any):
-        super().__init__(groups, **options)
-        self.clip = clip
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Clip and step."""
-        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        scale = getattr(self, "grad_scale", None)
-        if scale is not None:  # a GradScaler leaves the division to a fused step, but clipping comes first
-            for parameter in parameters:
-                parameter.grad.div_(scale)
-            self.grad_scale = None
-        clip_gradients(parameters, self.clip)
-        return super().step(closure)
+def clip_before_step(optimizer: Any, clip: ClipGradientsConfig) -> None:
+    """Clip the gradients of an optimizer that is about to step; see :func:`clip_gradients`."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    scale = getattr(optimizer, "grad_scale", None)
+    if scale is not None:  # a GradScaler leaves the division to a fused step, but clipping comes first
+        for parameter in parameters:
+            parameter.grad.div_(scale)
+        optimizer.grad_scale = None
+    clip_gradients(parameters, clip)
 
 
 def clip_gradients(parameters: Sequence[Tensor], clip: ClipGradientsConfig) -> None:
@@ -82,9 +73,10 @@ def build_optimizer(model: nn.Module, cfg: Config) -> torch.optim.AdamW:
     groups, solver = parameter_groups(model, cfg), cfg.SOLVER
     is_cuda = next(model.parameters()).device.type == "cuda"
     options: dict[str, Any] = {"betas": tuple(solver.BETAS), "eps": solver.EPS, "fused": is_cuda or None}
+    optimizer = torch.optim.AdamW(groups, **options)
     if solver.CLIP_GRADIENTS.ENABLED:
-        return ClippedAdamW(groups, solver.CLIP_GRADIENTS, **options)
-    return torch.optim.AdamW(groups, **options)
+        optimizer.register_step_pre_hook(lambda stepped, *_: clip_before_step(stepped, solver.CLIP_GRADIENTS))
+    return optimizer
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -185,8 +177,7 @@ class WeightAverage:
             [t.to_local() if isinstance(t, DTensor) else t for t in tensors.values()]
             for tensors in (self._averages, self._parameters)
         )
-        with torch.no_grad():
-            self._update(averages, parameters, 0)
+        self._update(averages, parameters, 0)  # without gradient
 
     def state(self) -> dict[str, Tensor]:
         """Return parameter name to average, whole and on the CPU; all processes must call this."""

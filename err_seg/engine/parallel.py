@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -82,18 +82,14 @@ def distribute(cfg: Config, accelerator: Accelerator, model: ERRSeg) -> tuple[nn
     return network, optimizer
 
 
-@contextmanager
-def without_sync(accelerator: Accelerator, model: ERRSeg, network: nn.Module) -> Iterator[None]:
-    """During a ``with`` block, do not sum gradients over processes yet, since more are to be added first."""
+def gradient_sync(
+    accelerator: Accelerator, model: ERRSeg, network: nn.Module, *, is_last: bool
+) -> AbstractContextManager[None]:
+    """Return a context that sums gradients over processes with the last part of a batch, and only adds those before."""
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            model.set_requires_gradient_sync(True)
-    else:
-        with accelerator.no_sync(network):
-            yield
+        model.set_requires_gradient_sync(is_last)
+        return nullcontext()
+    return nullcontext() if is_last else accelerator.no_sync(network)
 
 
 @contextmanager
@@ -118,6 +114,5 @@ def activation_checkpointing(model: ERRSeg, cfg: Config) -> Iterator[None]:
 
 def _keep_products(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
     """Say whether a selective checkpoint keeps an operation's result."""
-    name = operation.name()
-    keep = any(word in name for word in PRODUCTS)
+    keep = any(word in operation.name() for word in PRODUCTS)
     return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE

@@ -50,7 +50,6 @@ def mean_metric(results: Sequence[BenchmarkResult], name: str) -> float:
 
 
 IMAGES = 4
-UNLABELLED = -1
 
 
 @torch.no_grad()
@@ -72,9 +71,8 @@ def compare(batch: Batch, predictions: np.ndarray, names: Sequence[str]) -> Imag
     ``predictions`` are the (B, S, S) class indices of the batch's first B images.
     """
     count = len(predictions)
-    images = batch.images[:count].permute(0, 2, 3, 1).numpy()  # B×S×S×3
+    images = batch.images[:count].byte().permute(0, 2, 3, 1).numpy()  # B×S×S×3
     labels = batch.labels[:count].long().numpy()
-    labels = np.where((labels >= 0) & (labels < len(names)), labels, UNLABELLED)
     panels = []
     for image, *maps in zip(images, labels, predictions, strict=True):
         panels += [Image.fromarray(image), *(overlay(image, shown, names, legend=False) for shown in maps)]

@@ -2,13 +2,13 @@
 
 import datetime
 import importlib
-import importlib.util
 import json
 import logging
 import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,13 @@ import torch
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 from filelock import FileLock
 
-from err_seg.config import Config, ConfigError
+from err_seg.config import Config
 from err_seg.utils.disk import writing
 from err_seg.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
 MEBIBYTE = 1 << 20
-
-
-def check_trackers(cfg: Config) -> None:
-    """Check that the tools that the run is to be logged to are installed.
-
-    Raises:
-        ConfigError: one is not; names the key and the package.
-    """
-    wanted = {
-        "tensorboard": ("LOG.TENSORBOARD", cfg.LOG.TENSORBOARD),
-        "wandb": ("LOG.WANDB_PROJECT", cfg.LOG.WANDB_PROJECT),
-    }
-    for package, (key, value) in wanted.items():
-        if value and importlib.util.find_spec(package) is None:
-            raise ConfigError(f"{key} = {value!r} needs the package {package}: pip install {package}, or switch it off")
 
 
 class RunLog:
@@ -74,13 +59,7 @@ class RunLog:
             tracker.start()
 
     def iteration(
-        self,
-        iteration: int,
-        loss: float,
-        lr: float,
-        seconds: float,
-        data_seconds: float,
-        further: Mapping[str, float] | None = None,
+        self, iteration: int, loss: float, lr: float, seconds: float, data_seconds: float, **further: float
     ) -> None:
         """Record an iteration (from 0); every ``LOG.PERIOD`` iterations, and after the last, write a line."""
         if math.isfinite(loss):
@@ -99,7 +78,7 @@ class RunLog:
             "max_mem": max_memory(self.device),
             "time": time,
             "total_loss": total_loss,
-            **(further or {}),
+            **further,
         }
         self.losses, self._times = [], []
         self._write(line)
@@ -107,7 +86,7 @@ class RunLog:
             "eta: %s  iter: %d/%d  total_loss: %.4f  time: %.4f  data_time: %.4f  lr: %.4g  max_mem: %.0fM%s",
             datetime.timedelta(seconds=round(line["eta_seconds"])),
             *(done, self.last, math.nan if total_loss is None else total_loss, time, data_time, lr, line["max_mem"]),
-            "".join(f"  {name}: {value:g}" for name, value in (further or {}).items()),
+            "".join(f"  {name}: {value:g}" for name, value in further.items()),
         )
 
     def evaluation(self, iteration: int, metrics: Mapping[str, float]) -> None:
@@ -150,12 +129,9 @@ def keep_lines_before(file: Path, iteration: int) -> None:
         return
     kept = []
     for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            is_before = json.loads(line)["iteration"] < iteration
-        except (ValueError, KeyError, TypeError):
-            continue
-        if is_before:
-            kept.append(line + "\n")
+        with suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["iteration"] < iteration:
+                kept.append(line + "\n")
     write_text(file, "".join(kept))
 
 

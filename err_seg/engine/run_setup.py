@@ -1,5 +1,6 @@
 """What precedes a training run, the same for both engines: its folder, how it computes and reads data, its facts."""
 
+import importlib.util
 import platform
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from err_seg.config import Config
+from err_seg.config import Config, ConfigError
 from err_seg.data import SegmentationPairs, TrainingTransform, training_loader
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
@@ -22,29 +23,41 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import deterministic, resolve_precision, tf32
 from err_seg.utils.disk import size_text
 from err_seg.utils.errors import TrainingError, translate_errors
-from err_seg.utils.files import atomic_write
 from err_seg.utils.processes import one_writer, process_share
 from err_seg.utils.signals import StopRequest, handling_stop_signals
 from err_seg.version import __version__
 
 
-def check_output_folder(cfg: Config, model: nn.Module, *, resume: bool = False) -> None:
-    """Make ``OUTPUT_DIR``, and check before a run that its files can be written.
+def check_settings(cfg: Config) -> None:
+    """Check the settings of a run before it writes anything.
+
+    Raises:
+        ConfigError: images cannot be shared out evenly, there is nothing to evaluate on, or a tool that the run is to
+            be logged to is not installed; names the key.
+    """
+    images_at_a_time(cfg, process_share()[1])
+    if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
+        raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
+    tools = {
+        "tensorboard": ("LOG.TENSORBOARD", cfg.LOG.TENSORBOARD),
+        "wandb": ("LOG.WANDB_PROJECT", cfg.LOG.WANDB_PROJECT),
+    }
+    for package, (key, value) in tools.items():
+        if value and importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{key} = {value!r} needs the package {package}: pip install {package}, or switch it off")
+
+
+def check_disk_space(cfg: Config, model: nn.Module, *, resume: bool = False) -> None:
+    """Make ``OUTPUT_DIR``, and check before a run that its files fit on that disk.
 
     AdamW adds two moments for each trainable number, ``SOLVER.EMA`` an average. With ``resume``, checkpoints that exist
     already count among those that the run needs space for.
 
     Raises:
-        TrainingError: the folder cannot be written to, or its disk has too little space.
+        TrainingError: the disk has too little space.
     """
     output, solver = Path(cfg.OUTPUT_DIR), cfg.SOLVER
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with atomic_write(output / "writable") as probe:
-            probe.write_text("")
-        (output / "writable").unlink()
-    except OSError as error:
-        raise TrainingError(f"OUTPUT_DIR {output} cannot be written to: {error}; choose another") from error
+    output.mkdir(parents=True, exist_ok=True)
     # on disk at once at most, including the one being written
     checkpoints = min(solver.CHECKPOINTS_KEPT + 1, -(-solver.MAX_ITER // solver.CHECKPOINT_PERIOD))
     best = cfg.TEST.EVAL_PERIOD > 0
@@ -66,8 +79,7 @@ def check_output_folder(cfg: Config, model: nn.Module, *, resume: bool = False) 
 
 @contextmanager
 def run_context(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
-    """During a ``with`` block, be the one writer of ``OUTPUT_DIR``, compute as configured, turn signals into a
-    ``StopRequest``, and translate errors.
+    """During a ``with`` block, be the one writer of ``OUTPUT_DIR``, compute as configured, and record stop signals.
 
     Raises:
         TrainingError: another run writes to ``OUTPUT_DIR``, a file could not be written, a pair could not be read, or a

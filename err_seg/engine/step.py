@@ -1,6 +1,5 @@
 """From a batch to its loss, the same for both engines, and the teacher that the loss may compare with."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import upload
 from err_seg.utils.fingerprint import weights_digest
 from err_seg.utils.processes import process_share, sum_over_processes
-
-logger = logging.getLogger(__name__)
 
 
 class Teacher:
@@ -38,12 +35,7 @@ class Teacher:
             self.text = self.model.embed_vocabulary(vocabulary)
         except ValueError as error:
             raise ConfigError(f"MODEL.DISTILL.WEIGHTS: {error}") from error
-        self.weights, self.digest = weights, weights_digest(self.model)
-
-    def compare(self, digest: str) -> None:
-        """Warn if a checkpoint's run learned from weights of another digest than these; "" where it had no teacher."""
-        if digest not in ("", self.digest):
-            logger.warning("the teacher's weights changed since the checkpoint: MODEL.DISTILL.WEIGHTS %s", self.weights)
+        self.digest = weights_digest(self.model)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, kept: Tensor, *, has_padding: bool = False) -> Tensor:

@@ -5,7 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from err_seg.data.loader import seed_of
 from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
 from err_seg.engine.optimizer import WeightAverage, set_learning_rates
-from err_seg.engine.parallel import build_accelerator, distribute, images_at_a_time, without_sync
+from err_seg.engine.parallel import build_accelerator, distribute, gradient_sync, images_at_a_time
 from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
-from err_seg.engine.run_setup import open_data, run_context
+from err_seg.engine.run_setup import check_settings, open_data, run_context
 from err_seg.engine.step import Teacher, mean_pixels, training_loss, vocabulary_input
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import evaluate, open_benchmarks
@@ -55,6 +55,9 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
             cannot be written, a pair cannot be read, or a loader process was killed; says what to resume from.
         TrainingInterrupted: a signal of ``SOLVER.STOP_SIGNALS`` came; a checkpoint was written.
     """
+    check_settings(cfg)
+    if cfg.TEST.EVAL_PERIOD:
+        open_benchmarks(cfg)
     with run_context(cfg, model) as stop, closing(PlainTrainer(cfg, model, resume=resume)) as trainer:
         if trainer.iteration >= cfg.SOLVER.MAX_ITER:  # an earlier run may have ended before its weights were written
             trainer.finish()
@@ -73,13 +76,13 @@ class PlainTrainer(BaseTrainer):
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
         check_ground_truth(pairs, trains=True)
         if cfg.TEST.EVAL_PERIOD:
-            open_benchmarks(cfg)
             self.evaluated = copy.deepcopy(model).cpu().requires_grad_(False)
         if cfg.MODEL.DISTILL.WEIGHTS:
             self.teacher = Teacher(cfg.MODEL.DISTILL.WEIGHTS, self.spec.vocabulary, model.device)
         state = self.prepare(resume=resume)
-        if self.teacher is not None:
-            self.teacher.compare(state.teacher)
+        if self.teacher is not None and state.teacher not in ("", self.teacher.digest):
+            weights = cfg.MODEL.DISTILL.WEIGHTS
+            logger.warning("the teacher's weights changed since the checkpoint: MODEL.DISTILL.WEIGHTS %s", weights)
 
         self.text = vocabulary_input(model, self.spec.vocabulary)
         self.network, optimizer = distribute(cfg, self.accelerator, model)
@@ -123,7 +126,7 @@ class PlainTrainer(BaseTrainer):
             num_pixels = mean_pixels([batch.labels for batch in batches], self.model, len(self.spec.vocabulary))
         for number, batch in enumerate(batches, start=1):
             is_last = number == len(batches)
-            with nullcontext() if is_last else without_sync(self.accelerator, self.model, self.network):
+            with gradient_sync(self.accelerator, self.model, self.network, is_last=is_last):
                 with self.accelerator.autocast():
                     loss = training_loss(
                         *(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels, self.teacher)

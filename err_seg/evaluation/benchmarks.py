@@ -11,16 +11,9 @@ import torch
 from err_seg.config import Config, ConfigError, network_settings
 from err_seg.data import DatasetSpec, SegmentationPairs, get_dataset
 from err_seg.data.ground_truth import check_ground_truth
-from err_seg.evaluation import (
-    BenchmarkResult,
-    BoundaryConfusion,
-    ConfusionMatrix,
-    save_class_csv,
-    save_results,
-    save_summary_csv,
-)
+from err_seg.evaluation import BenchmarkResult, BoundaryConfusion, ConfusionMatrix
 from err_seg.evaluation.loop import count_images
-from err_seg.evaluation.results import PredictionFiles
+from err_seg.evaluation.results import PredictionFiles, save_class_csv, save_results, save_summary_csv
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import evaluation_views
 from err_seg.prediction.model import ERRSeg
@@ -99,9 +92,7 @@ def check_once(benchmarks: Sequence[DatasetSpec]) -> None:
 
 def benchmark_num_kept(cfg: Config, spec: DatasetSpec) -> int | None:
     """Return K for a benchmark: ``MODEL.CRM.NUM_KEPT`` if set, else the benchmark's own; ``None``: the model's."""
-    if not cfg.MODEL.CRM.ENABLED:
-        return None
-    return cfg.MODEL.CRM.NUM_KEPT or spec.num_kept
+    return (cfg.MODEL.CRM.NUM_KEPT or spec.num_kept) if cfg.MODEL.CRM.ENABLED else None
 
 
 def evaluate_benchmark(

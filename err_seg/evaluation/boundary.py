@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from err_seg.evaluation.confusion import ConfusionMatrix
 from err_seg.evaluation.metrics import ratio, unique_names
 
 B = TypeVar("B", bound="BoundaryConfusion")
-Rule = Literal["paper", "detectron2"]
 IGNORED = -1
 
 
@@ -43,22 +42,17 @@ def is_boundary(labels: Tensor, width: int) -> Tensor:
 class BoundaryConfusion(ConfusionMatrix):
     """A confusion matrix that also counts what the boundary IoU of every class needs.
 
-    Two rules:
-
-    - ``"paper"``: the boundary IoU of the paper. Both maps are cut to their boundary bands; a class's boundary IoU is
-      the IoU of its bands. Ignored pixels are first cut out of both maps and count as outside every region. Like
-      the IoU, it is NaN for classes without ground truth.
-    - ``"detectron2"``: the numbers of detectron2's evaluator, for comparing with its results. It subtracts
-      a grey-value erosion from the *label map*, so that its band holds differences of labels and class 0 includes
-      all interiors; it is defined where either map has the value.
+    Both maps are cut to their boundary bands; a class's boundary IoU is the IoU of its bands. Ignored pixels are first
+    cut out of both maps and count as outside every region. Like the IoU, it is NaN for classes without ground truth.
+    (detectron2's evaluator has other numbers: it subtracts a grey-value erosion from the *label map*, so that its band
+    holds differences of labels, and its class 0 all interiors.)
 
     Args:
         num_classes, ignore_label, background, device: as in :class:`ConfusionMatrix`; bands are computed on the device.
-        rule: see above.
         dilation_ratio: width of the band relative to the image's diagonal.
 
     Raises:
-        ValueError: for an unknown rule, and as for :class:`ConfusionMatrix`.
+        ValueError: as for :class:`ConfusionMatrix`.
     """
 
     def __init__(
@@ -68,15 +62,10 @@ class BoundaryConfusion(ConfusionMatrix):
         background: int | None = None,
         device: torch.device | str = "cpu",
         *,
-        rule: Rule = "paper",
         dilation_ratio: float = 0.02,
     ) -> None:
-        if rule not in ("paper", "detectron2"):
-            raise ValueError(f"rule must be 'paper' or 'detectron2', found {rule!r}")
         super().__init__(num_classes, ignore_label, background, device)
-        # One extra class, for pixels off the boundary (rule "paper"); rule "detectron2" never uses it.
-        self.bands = ConfusionMatrix(num_classes + 1, IGNORED, device=device)
-        self.rule: Rule = rule
+        self.bands = ConfusionMatrix(num_classes + 1, IGNORED, device=device)  # the last: pixels off the boundary
         self.dilation_ratio = dilation_ratio
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
@@ -90,24 +79,15 @@ class BoundaryConfusion(ConfusionMatrix):
         ignored = label == self.ignore_label
         height, width = label.shape[-2:]
         band = boundary_width(height, width, self.dilation_ratio)
-        n = self.num_classes
-        if self.rule == "paper":
-            maps = [labels.masked_fill(ignored, IGNORED) for labels in (prediction, label)]
-            prediction, label = (torch.where(is_boundary(labels, band), labels, n) for labels in maps)
-            label = label.masked_fill(ignored, IGNORED)
-        else:
-            prediction = _grey_boundary(prediction, band)
-            label = _grey_boundary(label.masked_fill(ignored, n), band)
-            label = label.masked_fill(label == n, IGNORED)
-        self.bands.update(prediction, label)
+        maps = [labels.masked_fill(ignored, IGNORED) for labels in (prediction, label)]
+        prediction, label = (torch.where(is_boundary(labels, band), labels, self.num_classes) for labels in maps)
+        self.bands.update(prediction, label.masked_fill(ignored, IGNORED))
 
     def merge(self: B, other: B) -> B:
         """Add another one's counts in place; ValueError if the settings differ."""
-        if (self.rule, self.dilation_ratio) != (other.rule, other.dilation_ratio):
-            raise ValueError(
-                f"boundary counts of different rules cannot be merged: {self.rule!r} at {self.dilation_ratio} and "
-                f"{other.rule!r} at {other.dilation_ratio}"
-            )
+        if self.dilation_ratio != other.dilation_ratio:
+            widths = f"{self.dilation_ratio} and {other.dilation_ratio}"
+            raise ValueError(f"counts of boundaries of different widths cannot be merged: {widths} of the diagonal")
         self.bands.merge(other.bands)
         return super().merge(other)
 
@@ -118,14 +98,13 @@ class BoundaryConfusion(ConfusionMatrix):
 
     def state(self) -> dict[str, Any]:
         """Everything as plain JSON-able values; ``regions`` is the state of the plain confusion matrix."""
-        own = {"rule": self.rule, "dilation_ratio": self.dilation_ratio}
-        return {**own, "regions": super().state(), "bands": self.bands.state()}
+        return {"dilation_ratio": self.dilation_ratio, "regions": super().state(), "bands": self.bands.state()}
 
     @classmethod
     def from_state(cls: type[B], state: dict[str, Any], device: torch.device | str = "cpu") -> B:
         """Rebuild from :meth:`state`, exactly."""
         boundary = super().from_state(state["regions"], device)
-        boundary.rule, boundary.dilation_ratio = state["rule"], state["dilation_ratio"]
+        boundary.dilation_ratio = state["dilation_ratio"]
         boundary.bands = ConfusionMatrix.from_state(state["bands"], device)
         return boundary
 
@@ -138,30 +117,17 @@ class BoundaryConfusion(ConfusionMatrix):
             docstring says when a boundary IoU is NaN; the minimum is NaN wherever the IoU is NaN.
         """
         metrics = super().metrics(class_names)
-        boundary_iou = _iou(self.bands, need_label=self.rule == "paper")[:-1]
-        iou = _iou(self, need_label=True)
-        smaller = np.where(np.isnan(iou), np.nan, np.fmin(iou, boundary_iou))
+        bands = self.bands.matrix.cpu().numpy()
+        tp, gt = bands.diagonal(), bands.sum(axis=0)
+        union = gt + bands.sum(axis=1) - tp
+        boundary_iou = ratio(tp, union, gt > 0)[:-1]
         valid = boundary_iou[~np.isnan(boundary_iou)]
-        metrics["mBoundaryIoU"] = 100 * float(valid.mean()) if len(valid) else float("nan")
-        for name, band_value, minimum in zip(unique_names(class_names), boundary_iou, smaller, strict=True):
-            metrics[f"BoundaryIoU-{name}"] = 100 * float(band_value)
-            metrics[f"min(IoU, B-Iou)-{name}"] = 100 * float(minimum)
+        metrics["mBoundaryIoU"] = 100 * float(valid.mean()) if len(valid) else math.nan
+        for name, value in zip(unique_names(class_names), 100 * boundary_iou, strict=True):
+            iou = metrics[f"IoU-{name}"]
+            metrics[f"BoundaryIoU-{name}"] = float(value)
+            metrics[f"min(IoU, B-Iou)-{name}"] = iou if math.isnan(iou) else float(np.fmin(iou, value))
         return metrics
-
-
-def _iou(confusion: ConfusionMatrix, need_label: bool) -> np.ndarray:
-    """IoU per class as (N,) float64; NaN without ground truth (``need_label``) or without any pixel at all."""
-    matrix = confusion.matrix.cpu().numpy()
-    tp, gt = matrix.diagonal(), matrix.sum(axis=0)
-    union = gt + matrix.sum(axis=1) - tp
-    return ratio(tp, union, (gt if need_label else union) > 0)
-
-
-def _grey_boundary(labels: Tensor, width: int) -> Tensor:
-    """Label map minus its grey-value erosion, zero outside the image (detectron2's rule)."""
-    padded = F.pad(labels.float(), (1, 1, 1, 1))
-    eroded = -_window_max(-padded, width)
-    return labels - eroded[..., 1:-1, 1:-1].to(torch.int64)
 
 
 def _window_max(maps: Tensor, radius: int) -> Tensor:

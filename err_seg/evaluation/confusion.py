@@ -32,11 +32,7 @@ class ConfusionMatrix:
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        ignore_label: int,
-        background: int | None = None,
-        device: torch.device | str = "cpu",
+        self, num_classes: int, ignore_label: int, background: int | None = None, device: torch.device | str = "cpu"
     ) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, found {num_classes}")
@@ -165,10 +161,6 @@ class ConfusionMatrix:
             confusion.matrix[prediction, label] += pixels
         confusion._counts = confusion._counts.to(device)
         return confusion
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{key}={value}" for key, value in self._settings().items())
-        return f"{type(self).__name__}({settings}, pixels={int(self._counts.sum())})"
 
     def _settings(self) -> dict[str, Any]:
         return {"num_classes": self.num_classes, "ignore_label": self.ignore_label, "background": self.background}

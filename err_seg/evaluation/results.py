@@ -133,11 +133,6 @@ def summary_table(results: Sequence[BenchmarkResult]) -> str:
     return text_table(["benchmark", *SUMMARY_METRICS, "images"], [result.summary_row() for result in results])
 
 
-def class_table(result: BenchmarkResult) -> str:
-    """Lay a benchmark's classes out in the same way: class, IoU, ACC, pixels of ground truth."""
-    return text_table(["class", "IoU", "ACC", "pixels"], result.class_rows())
-
-
 def copypaste_lines(results: Sequence[BenchmarkResult]) -> list[str]:
     """Return the lines that detectron2 prints for spreadsheets, three for each benchmark.
 

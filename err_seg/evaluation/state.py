@@ -61,10 +61,6 @@ class EvaluationProgress:
                     file.unlink(missing_ok=True)
         wait_for_all()
 
-    def add(self, images: Mapping[int, int]) -> None:
-        """Note images as done by this process: index to the number of classes kept."""
-        self._own.update(images)
-
     def mean_kept(self, device: torch.device) -> float:
         """Average the number of classes kept over the images of all processes, which communicate through ``device``."""
         total = torch.tensor([sum(self._own.values()), len(self._own)], device=device)
@@ -78,10 +74,13 @@ class EvaluationProgress:
 
     @contextmanager
     def counting(self, images: Mapping[int, int]) -> Iterator[None]:
-        """Record images that are counted in the block; if it fails, counts and images no longer agree."""
+        """Record images that are counted in the block, by index, with the number of classes kept for each.
+
+        If the block fails, counts and images no longer agree.
+        """
         self._is_whole = False
         yield
-        self.add(images)
+        self._own.update(images)
         self._is_whole = True
 
     @contextmanager

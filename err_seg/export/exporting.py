@@ -5,7 +5,7 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,10 @@ def export_onnx(model: ERRSeg, file: Path, precision: str = "fp32") -> None:
             or its weights are beyond the range of the precision.
     """
     _check_installed("onnx", "onnxscript")
+    traced = trace(model)
     with _exporter():
         program = torch.onnx.export(
-            trace(model),
+            traced,
             input_names=list(INPUTS),
             output_names=list(OUTPUTS),
             opset_version=OPSET,
@@ -180,18 +181,12 @@ def _check_installed(*libraries: str) -> None:
 @contextmanager
 def _exporter() -> Iterator[None]:
     """Hide the exporters' messages about their internals, and turn their errors into one kind."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as restored:
         warnings.simplefilter("ignore")
-        for logger in loggers:
+        for logger in map(logging.getLogger, ("torch.onnx", "onnxscript", "torch.export", "onnx_ir")):
+            restored.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)
         try:
             yield
-        except ExportError:
-            raise
         except Exception as error:
             raise ExportError(f"this torch cannot export this network: {reason_of(error)}") from error
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

@@ -24,7 +24,6 @@ class ExportableERRSeg(nn.Module):
     def __init__(self, model: ERRSeg):
         super().__init__()
         self.model = model
-        self.size = (model.size, model.size)
 
     def forward(self, image: Tensor, text: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
         """Segment B images.
@@ -41,7 +40,8 @@ class ExportableERRSeg(nn.Module):
         model = self.model
         normalised = (image - model.pixel_mean) / model.pixel_std
         # not `resize`, whose shortcut for equal sizes would fix the size in the graph
-        features = model.encoder(F.interpolate(normalised, self.size, mode="bilinear", align_corners=False))
+        size = (model.size, model.size)
+        features = model.encoder(F.interpolate(normalised, size, mode="bilinear", align_corners=False))
         costs = model.head.cost_maps(features, text)  # in one part: a graph cannot loop over an open number of parts
         kept = self.choose(costs, ranks)
         logits = model.head.segment_equal(features, text[kept])

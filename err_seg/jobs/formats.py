@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from err_seg.evaluation import rle_segments, save_label_png, save_rle_json
 from err_seg.evaluation.results import write_csv
 from err_seg.jobs.geotiff import write_geotiff
 from err_seg.jobs.label_set import UNLABELED, LabelSet, without_empty
@@ -21,6 +20,7 @@ from err_seg.prediction.kept_classes import kept_figure
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.files import write_json
 from err_seg.utils.images import save_image
+from err_seg.visualization.label_files import rle_segments, save_label_png, save_rle_json
 from err_seg.visualization.overlay import OPACITY, overlay
 from err_seg.visualization.regions import Region, coco_dataset, find_regions, to_geojson
 from err_seg.visualization.text import first_synonym

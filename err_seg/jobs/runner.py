@@ -53,7 +53,7 @@ class Job:
         batch_size: images, or windows of an image, that go through the network together; it shrinks when memory is
             too small for a batch.
         num_kept: K, instead of the model's own.
-        tile, refine: see :meth:`~err_seg.modeling.ERRSeg.predict`.
+        tile, refine: see :meth:`~err_seg.ERRSeg.predict`.
         smooth: how many frames of a video before, and as many after, each frame is averaged with, see
             :func:`err_seg.smoothed`; all frames of a video must then be among the items.
         point: (x, y), the pixel that attention is shown for; images that do not contain it are reported.

@@ -13,22 +13,9 @@ def mean_text(values: Sequence[float], spec: str = ".1f") -> str:
     return f"{statistics.fmean(values):{spec}}{spread}"
 
 
-def markdown_row(cells: Sequence[str]) -> str:
-    """Write a row of a Markdown table; :func:`err_seg.evaluation.results.text_table` aligns whole tables."""
-    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
-
-
 def images_text(count: int) -> str:
     """Write a number of images in words."""
     return "1 image" if count == 1 else f"{count:,} images"
-
-
-def label_num_kept(panel: Axes, num_kept: Sequence[int]) -> None:
-    """Label a logarithmic axis of K with the values measured."""
-    panel.set_xscale("log", base=2)
-    panel.set_xticks(num_kept, map(str, num_kept))
-    panel.minorticks_off()
-    panel.set_xlabel("K, number of classes kept")
 
 
 def finish_shares(panel: Axes) -> None:

@@ -35,8 +35,7 @@ class Canvas:
     """An image that is being painted: float32 RGB in 0..255, and an int64 label for every pixel.
 
     Args:
-        height: pixels.
-        width: pixels.
+        height, width: in pixels.
         rng: source of everything random.
         level: a key of ``LEVELS``.
         zoom: how many times larger than usual the patterns of walls are.

@@ -6,20 +6,27 @@
 pre-trained on the longest vocabulary.
 """
 
+import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from timm.models import build_model_with_cfg, register_model
 from timm.models.convnext import ConvNeXt
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
+from torch import Tensor
 
-from err_seg.mini.tokenizer import WordTokenizer
 from err_seg.mini.vocabulary import MOST_NAMES, SIXTY, words
 from err_seg.modeling.clip import CUSTOM_CLIPS, CustomCLIP
+from err_seg.text.prompts import VocabularyError
+from err_seg.utils.messages import did_you_mean, listed
 
 TRUNK, FASTVIT_TRUNK = "err_seg_mini_convnext", "err_seg_mini_fastvit"
 CONTEXT_LENGTH = 16
+START = 1
+WORDS_SHOWN = 40
 NAME, VIT_NAME, FASTVIT_NAME, LARGE_NAME = "mini", "mini_vit", "mini_fastvit", "mini_large"
 
 
@@ -64,6 +71,49 @@ CLIPS = {
 """What ``MODEL.CLIP.NAME`` and ``MODEL.CLIP.PRETRAINED`` may be beside open_clip's names."""
 ERR_SEG_WEIGHTS = _FOLDER / "err_seg.safetensors"
 """The weights in the package of the trained network outside CLIP."""
+
+
+class WordTokenizer:
+    """Maps texts to tokens, one per word; case and punctuation do not count.
+
+    Token 0 is padding, 1 the start of a text, then the words follow in order, and the largest is the end of a text, as
+    CLIP's text tower expects.
+
+    Args:
+        words: all words, lower case.
+        context_length: tokens of a text, start and end included.
+    """
+
+    def __init__(self, words: Sequence[str], context_length: int):
+        self.ids = {word: START + 1 + i for i, word in enumerate(words)}
+        self.end = START + 1 + len(words)
+        self.vocab_size = self.end + 1
+        self.context_length = context_length
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
+        """Tokenise N texts to (N, context_length) int64; longer texts are cut, and their last token is the end of text.
+
+        Raises:
+            VocabularyError: another word; names it and the nearest of the words.
+        """
+        length = context_length or self.context_length
+        texts = [texts] if isinstance(texts, str) else texts
+        tokens = torch.zeros(len(texts), length, dtype=torch.int64)
+        for row, text in zip(tokens, texts, strict=True):
+            ids = [START, *(self._id(word, text) for word in re.findall(r"\w+", text.lower()))][: length - 1]
+            row[: len(ids) + 1] = torch.tensor([*ids, self.end])
+        return tokens
+
+    def _id(self, word: str, text: str) -> int:
+        if word in self.ids:
+            return self.ids[word]
+        hint = did_you_mean(word, [known for known in self.ids if len(known) > 2], "")  # not "of" for "sofa"
+        raise VocabularyError(
+            f"this model, which was trained on a small synthetic data set, does not support the word {word!r} of "
+            f"{text!r}{'; ' + hint if hint else '.'} It supports {listed(self.ids, WORDS_SHOWN)}. This command draws "
+            "images for it: err-seg mini draw --split test --count 4 --output scenes. For other images and words use "
+            "another model, such as err-seg-b"
+        )
 
 
 def tokenizer(name: str = NAME) -> WordTokenizer:

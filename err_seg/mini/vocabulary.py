@@ -114,21 +114,17 @@ def mini_vocabulary(names: int = SIXTY) -> MiniVocabulary:
         ValueError: there is none with so many.
     """
     if names == SIXTY:
-        return MiniVocabulary(VOCABULARY, tuple(_look(*pair) for pair in ATTRIBUTES), SEEN, tuple(range(SIXTY)))
+        objects = [Look(shape, OBJECT_COLOURS[colour]) for colour, shape in _OBJECTS]
+        walls = [Look("wall", ground, texture, tone) for ground, tone in WALL_COLOURS.values() for texture in TEXTURES]
+        return MiniVocabulary(VOCABULARY, (*objects, *walls), SEEN, tuple(range(SIXTY)))
     if not NUM_SHOWN <= names <= MOST_NAMES:
         raise ValueError(f"miniature world: names must be {SIXTY}, or {NUM_SHOWN} to {MOST_NAMES}; found {names!r}")
-    texts, looks = zip(*(_COMBINATIONS[i] for i in _order()[:names]), strict=True)
+    texts, looks = zip(*_COMBINATIONS[:names], strict=True)
     return MiniVocabulary(texts, looks, tuple(range(0, names, 2)), tuple(range(NUM_SHOWN)))
 
 
-def _look(colour: str, kind: str) -> Look:
-    if kind in SHAPES:
-        return Look(kind, OBJECT_COLOURS[colour])
-    ground, tone = WALL_COLOURS[colour]
-    return Look("wall", ground, kind, tone)
-
-
 def _combinations() -> list[tuple[str, Look]]:
+    """List all names of the long vocabularies and what they look like, in their shuffled order."""
     found = []
     for colour, ground in COLOURS.items():
         for shape in (*SHAPES, *MORE_SHAPES, "wall"):
@@ -139,7 +135,8 @@ def _combinations() -> list[tuple[str, Look]]:
                 if other != colour
                 for pattern in PATTERNS
             ]
-    return found
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(found))
+    return [found[i] for i in order]
 
 
 _COMBINATIONS = _combinations()
@@ -147,16 +144,7 @@ MOST_NAMES = len(_COMBINATIONS)
 """How many names there are: 11,712."""
 
 
-@cache
-def _order() -> list[int]:
-    return np.random.Generator(np.random.PCG64(0)).permutation(MOST_NAMES).tolist()
-
-
 def words(names: int = SIXTY) -> tuple[str, ...]:
     """List every word of so many names and of the captions, lower case, sorted."""
     texts = (*PROMPTS, *mini_vocabulary(names).names)
     return tuple(sorted({word.lower() for text in texts for word in text.split()} - {"{}"}))
-
-
-WORDS: tuple[str, ...] = words()
-"""Those of the sixty classes."""

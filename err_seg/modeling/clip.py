@@ -88,15 +88,11 @@ def build_clip(name: str, *, drop_path: float = 0.0, head_dropout: float = 0.0) 
     fields = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
     clip = kind(**{key: config[key] for key in fields if key in config})
     parts = list(clip.visual.modules())
-    used = {
-        "DROP_PATH": not drop_path or any(isinstance(part, DropPath) for part in parts),
-        "HEAD_DROPOUT": not head_dropout
-        or any(isinstance(part, nn.Dropout) and part.p == head_dropout for part in parts),
-    }
-    for option in (option for option, is_used in used.items() if not is_used):
-        raise CLIPConfigError(
-            f"MODEL.CLIP.{option}: the image tower of {name} has nothing that this is for; set it to 0"
-        )
+    drop_paths = [part for part in parts if isinstance(part, DropPath)]
+    dropouts = [part for part in parts if isinstance(part, nn.Dropout) and part.p == head_dropout]
+    for option, rate, users in (("DROP_PATH", drop_path, drop_paths), ("HEAD_DROPOUT", head_dropout, dropouts)):
+        if rate and not users:
+            raise CLIPConfigError(f"MODEL.CLIP.{option}: the image tower of {name} does not support it; set it to 0")
     return clip
 
 

@@ -6,18 +6,11 @@ Each layer runs SFM within the map of every class, then CFM between the classes 
 from collections.abc import Sequence
 from typing import Any
 
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.modeling.layers import (
-    MLP,
-    NORM_EPS,
-    ConvReLU6,
-    GuidedAttention,
-    drop_path,
-    init_fusion_weights,
-    resize,
-)
+from err_seg.modeling.layers import MLP, NORM_EPS, ConvReLU6, GuidedAttention, init_fusion_weights, resize
 
 
 class FusionModule(nn.Module):
@@ -49,7 +42,7 @@ class FusionModule(nn.Module):
         self.attention = GuidedAttention(dim, guidance_dim, num_heads, ssr_ratio)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = MLP(dim, int(mlp_ratio * dim), star=star)
-        self.drop_path = drop_path(drop_path_rate)
+        self.drop_path = DropPath(drop_path_rate)
 
 
 class SFM(FusionModule):
@@ -188,11 +181,7 @@ class ESCF(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        layers: Sequence[ESCFLayer],
-        image_guidance: ImageGuidance | None,
-        text_guidance: TextGuidance | None,
+        self, *, layers: Sequence[ESCFLayer], image_guidance: ImageGuidance | None, text_guidance: TextGuidance | None
     ):
         super().__init__()
         self.image_guidance = image_guidance

@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -139,11 +138,6 @@ class ConvReLU6(nn.Sequential):
 
     def __init__(self, in_dim: int, out_dim: int):
         super().__init__(nn.Conv2d(in_dim, out_dim, 3, padding=1), nn.ReLU6())
-
-
-def drop_path(rate: float) -> nn.Module:
-    """Return stochastic depth over the first axis, or nothing at rate 0."""
-    return DropPath(rate) if rate > 0 else nn.Identity()
 
 
 def resize(

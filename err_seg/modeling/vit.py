@@ -7,14 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from err_seg.modeling.clip import OpenCLIP
-from err_seg.modeling.encoder import (
-    GUIDANCE_BOUND,
-    TRANSFORMER_WEIGHTS,
-    CLIPEncoder,
-    FeatureMap,
-    FeatureMaps,
-    Features,
-)
+from err_seg.modeling.encoder import GUIDANCE_BOUND, TRANSFORMER_WEIGHTS, CLIPEncoder, FeatureMap, FeatureMaps, Features
 from err_seg.modeling.layers import resize
 
 
@@ -62,9 +55,8 @@ class ViTEncoder(CLIPEncoder):
 
     def positions(self, grid: torch.Size) -> Tensor:
         """Resize the positional embedding (class token first) to a grid (h, w): (1 + h·w, C)."""
-        class_position, positions = self.clip.visual.positional_embedding.split(
-            [1, len(self.clip.visual.positional_embedding) - 1]
-        )
+        embedding = self.clip.visual.positional_embedding
+        class_position, positions = embedding[:1], embedding[1:]
         maps = positions.T.unflatten(1, self.clip.visual.grid_size).unsqueeze(0)
         maps = resize(maps, grid, mode="bicubic")
         return torch.cat([class_position, maps[0].flatten(1).T])

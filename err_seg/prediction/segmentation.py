@@ -78,8 +78,9 @@ class Segmentation(ClassMaps):
         Args:
             path: an existing file is replaced.
             what: "overlay", the picture of :meth:`plot` (JPEG if the ending says so, else PNG); "labels", a PNG file of
-                class indices, see :func:`err_seg.evaluation.save_label_png`; "coco", :meth:`to_coco` (JSON);
-                "polygons", :meth:`polygons` (GeoJSON). ``None``: as the ending says, of .png, .jpg, .json and .geojson.
+                class indices, see :func:`~err_seg.visualization.label_files.save_label_png`; "coco", :meth:`to_coco`
+                (JSON); "polygons", :meth:`polygons` (GeoJSON). ``None``: as the ending says, of .png, .jpg, .json and
+                .geojson.
 
         Raises:
             ArgumentError: ``path`` is none, ``what`` is none of these, or the ending does not tell.

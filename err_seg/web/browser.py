@@ -23,13 +23,15 @@ REDRAW = """async (pair, links, percent) => {
 KEEP = """(...values) => {
   if (window.isRestored) sessionStorage.setItem("page", JSON.stringify(values));
 }"""
-# values of before a reload: the image and settings, then the result; without those whose files are gone
+# values of before a reload: the image and settings, then the result; without those whose files are gone, and none that
+# another version of the page has kept
 RESTORE = f"""async (...values) => {{
   const samples = document.querySelector("#{SAMPLES}"), num_settings = 7;
   const name = () => samples.querySelectorAll("img").forEach((image, index) =>
     image.alt = `sample ${{index + 1}}: ${{decodeURI(image.src).split("/").pop()}}`);
   if (samples) new MutationObserver(name).observe(samples, {{ childList: true, subtree: true }}), name();
-  const kept = JSON.parse(sessionStorage.getItem("page")) ?? values, pair = kept[num_settings + 1] ?? [];
+  const stored = JSON.parse(sessionStorage.getItem("page"));
+  const kept = stored?.length == values.length ? stored : values, pair = kept[num_settings + 1] ?? [];
   const isGone = async file => file && !(await fetch(file.url, {{ method: "HEAD" }})).ok;
   if (await isGone(kept[0])) kept[0] = null;
   if (await isGone(pair[0]) || await isGone(pair[1])) kept.splice(num_settings, 99, ...values.slice(num_settings));

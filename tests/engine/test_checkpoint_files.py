@@ -10,7 +10,7 @@ from torch import nn
 from err_seg.config import Config
 from err_seg.engine import TrainingError
 from err_seg.engine.checkpoints import Checkpoints, TrainingState, read_checkpoint_folder
-from err_seg.engine.run_setup import check_output_folder
+from err_seg.engine.run_setup import check_disk_space
 from err_seg.models.checkpoint import CheckpointError
 from err_seg.utils.disk import size_text
 
@@ -137,23 +137,23 @@ def test_too_little_space_is_reported_at_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=needed - 1))
     sums = "has 40.0 MB free, the run needs 40.0 MB: 3 checkpoints of 12.0 MB and the final weights of 4.00 MB. "
     with pytest.raises(TrainingError, match=rf"{sums}.*SOLVER\.CHECKPOINTS_KEPT"):
-        check_output_folder(writing(tmp_path, checkpoints=3), model)
+        check_disk_space(writing(tmp_path, checkpoints=3), model)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=needed))
-    check_output_folder(writing(tmp_path, checkpoints=3), model)
+    check_disk_space(writing(tmp_path, checkpoints=3), model)
     assert list(tmp_path.iterdir()) == []
     model.requires_grad_(False)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=4 * 4 * 1_001_000))
-    check_output_folder(writing(tmp_path, checkpoints=3), model)
+    check_disk_space(writing(tmp_path, checkpoints=3), model)
     with pytest.raises(TrainingError, match="final and best weights"):
-        check_output_folder(writing(tmp_path, checkpoints=3, best=True), model)
-    check_output_folder(writing(tmp_path, checkpoints=3, averaged=True), model)
+        check_disk_space(writing(tmp_path, checkpoints=3, best=True), model)
+    check_disk_space(writing(tmp_path, checkpoints=3, averaged=True), model)
     model.requires_grad_(True)
     needed = 3 * (1 + 3) * 4 * 1_001_000 + 4 * 1_001_000
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=needed))
-    check_output_folder(writing(tmp_path, checkpoints=3, averaged=True), model)
+    check_disk_space(writing(tmp_path, checkpoints=3, averaged=True), model)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=needed - 1))
     with pytest.raises(TrainingError):
-        check_output_folder(writing(tmp_path, checkpoints=3, averaged=True), model)
+        check_disk_space(writing(tmp_path, checkpoints=3, averaged=True), model)
 
 
 def test_space_that_earlier_checkpoints_take_is_not_asked_for_again(tmp_path, monkeypatch):
@@ -166,7 +166,7 @@ def test_space_that_earlier_checkpoints_take_is_not_asked_for_again(tmp_path, mo
         match=r"has 1\.00 MB free, the run needs 12\.0 MB: 1 checkpoint of 12\.0 MB and .*"
         r"final weights of 4\.00 MB, less 4\.01 MB that are there\.",
     ):
-        check_output_folder(writing(tmp_path, checkpoints=1), model, resume=True)
+        check_disk_space(writing(tmp_path, checkpoints=1), model, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,3 @@ def test_space_that_earlier_checkpoints_take_is_not_asked_for_again(tmp_path, mo
 )
 def test_sizes_are_told_in_the_unit_that_shows_them(size, text):
     assert size_text(size) == text
-
-
-def test_unwritable_folder_is_reported_at_the_start(tmp_path, model):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match=r"OUTPUT_DIR .*file/out cannot be written to"):
-        check_output_folder(writing(tmp_path / "file" / "out", checkpoints=1), model)

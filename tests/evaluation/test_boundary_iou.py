@@ -59,30 +59,6 @@ def test_agrees_with_eroding_the_mask_of_every_class(data, ratio):
     assert [metrics[f"min(IoU, B-Iou)-{name}"] for name in NAMES] == pytest.approx(smaller, nan_ok=True)
 
 
-def grey_band(labels, width):
-    """Subtract the grey-value erosion of the label map, with zeros around it, as detectron2 does."""
-    eroded = ndimage.minimum_filter(np.pad(labels, 1), 2 * width + 1, mode="constant", cval=1000)
-    return labels - eroded[1:-1, 1:-1]
-
-
-@given(st.data(), st.sampled_from([0.02, 0.1]))
-@settings(max_examples=40, deadline=None)
-def test_rule_of_detectron2(data, ratio):
-    images = [image(data.draw) for _ in range(2)]
-    boundary = BoundaryConfusion(3, IGNORE, rule="detectron2", dilation_ratio=ratio)
-    both, either = np.zeros(3), np.zeros(3)
-    for prediction, label in images:
-        boundary.update(torch.from_numpy(prediction), torch.from_numpy(label))
-        width = boundary_width(*label.shape, ratio)
-        found, truth = grey_band(prediction, width), grey_band(np.where(label == IGNORE, 3, label), width)
-        for c in range(3):
-            both[c] += ((found == c) & (truth == c)).sum()
-            either[c] += (((found == c) | (truth == c)) & (truth != 3)).sum()
-    expected = [100 * b / e if e else math.nan for b, e in zip(both, either, strict=True)]
-    metrics = boundary.metrics(NAMES)
-    assert [metrics[f"BoundaryIoU-{name}"] for name in NAMES] == pytest.approx(expected, nan_ok=True)
-
-
 def test_boundary_of_a_square_by_hand():
     labels = torch.zeros(9, 9, dtype=torch.uint8)
     labels[2:7, 2:7] = 1
@@ -119,13 +95,12 @@ def test_background_counts_as_in_the_confusion_matrix():
     assert boundary.metrics(["a", "background"])["mBoundaryIoU"] == 100
 
 
-@pytest.mark.parametrize("rule", ["paper", "detectron2"])
-def test_parts_and_batches_are_the_whole(rule):
+def test_parts_and_batches_are_the_whole():
     generator = torch.Generator().manual_seed(0)
     prediction = torch.randint(0, 3, (4, 5, 6), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
     label = prediction.roll(3, dims=2)
     label[:, :3] = IGNORE
-    whole, first, second = (BoundaryConfusion(3, IGNORE, rule=rule) for _ in range(3))
+    whole, first, second = (BoundaryConfusion(3, IGNORE) for _ in range(3))
     whole.update(prediction, label)
     first.update(prediction[0], label[0])
     second.update(prediction[1:], label[1:])
@@ -135,13 +110,11 @@ def test_parts_and_batches_are_the_whole(rule):
 
 
 def test_bad_settings_and_images_are_refused():
-    with pytest.raises(ValueError, match="rule must be"):
-        BoundaryConfusion(3, IGNORE, rule="cv2")
     boundary = BoundaryConfusion(3, IGNORE)
     with pytest.raises(ValueError, match="label holds 7"):
         boundary.update(torch.tensor([[0]]), torch.tensor([[7]]))
-    with pytest.raises(ValueError, match="different rules"):
-        boundary.merge(BoundaryConfusion(3, IGNORE, rule="detectron2"))
+    with pytest.raises(ValueError, match="different widths"):
+        boundary.merge(BoundaryConfusion(3, IGNORE, dilation_ratio=0.1))
     with pytest.raises(ValueError, match="1 class names need"):
         boundary.metrics(["a"])
 

@@ -11,8 +11,9 @@ import torch
 
 from err_seg.config import ConfigError
 from err_seg.data import SegmentationPairs, get_dataset, read_image, register, spec_from_dict, unregister
+from err_seg.data.images import read_label as load_label_png
 from err_seg.engine import evaluate
-from err_seg.evaluation import ConfusionMatrix, load_label_png, load_results
+from err_seg.evaluation import ConfusionMatrix, load_results
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import View, evaluation_views, segment_views
 from tests.helpers.rle import load_rle_json
@@ -189,11 +190,13 @@ def test_partial_counts_of_several_processes_are_merged_once(tmp_path):
     for rank, images in enumerate(([0, 2, 4], [1, 3])):
         progress = EvaluationProgress(tmp_path, "same")
         progress.rank = rank
-        progress.add({image: image + 1 for image in images})
+        with progress.counting({image: image + 1 for image in images}):
+            pass
         progress.save(counts_of(images))
     foreign = EvaluationProgress(tmp_path, "other")
     foreign.rank = 2
-    foreign.add({5: 1})
+    with foreign.counting({5: 1}):
+        pass
     foreign.save(counts_of([5]))
     (tmp_path / "partial-3.json").write_text("{")
     kept_aside = (tmp_path / "partial-1.json").read_text()

@@ -8,13 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from err_seg.evaluation import (
-    load_label_png,
-    rle_segments,
-    save_label_png,
-    save_rle_json,
-)
+from err_seg.data.images import read_label as load_label_png
 from err_seg.visualization.colors import class_colors
+from err_seg.visualization.label_files import rle_segments, save_label_png, save_rle_json
 from tests.helpers.rle import labels_from_rle, load_rle_json
 
 NAMES = ["sky", "tree", "bed "]

@@ -19,7 +19,7 @@ from err_seg.data import register, spec_from_dict
 from err_seg.engine import evaluate
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
-from err_seg.mini.vocabulary import WORDS
+from err_seg.mini.vocabulary import words
 from err_seg.models.build import build_model
 from err_seg.models.checkpoint import open_checkpoint
 from tests.gpu.trial import table
@@ -147,7 +147,7 @@ def test_memory(trial, lines):
     """847 classes on large images, read by worker processes, within Docker's 64 MB of shared memory."""
     if not Path("/dev/shm").is_dir():
         pytest.skip("Left out: there is no /dev/shm here.")
-    names = [" ".join(words) for words in itertools.islice(itertools.product(WORDS, repeat=2), 847)]
+    names = [" ".join(pair) for pair in itertools.islice(itertools.product(words(), repeat=2), 847)]
     height, width, count = (3000, 4000, 24) if not trial.rehearsal else (200, 300, 3)
     folder = trial.folder / "large"
     write_images(folder, len(names), height, width, count)

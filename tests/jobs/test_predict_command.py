@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from err_seg.data import load_vocabulary
-from err_seg.evaluation import load_label_png
+from err_seg.data.images import read_label as load_label_png
 from err_seg.jobs import formats as formats_module
 from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set
 from err_seg.utils.files import atomic_write

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from err_seg.evaluation import load_label_png
+from err_seg.data.images import read_label as load_label_png
 from err_seg.jobs import video
 from tests.helpers.predicting import save
 

@@ -17,7 +17,7 @@ from PIL import Image
 import err_seg
 from err_seg.commands import models
 from err_seg.data import ImageReadError
-from err_seg.evaluation import load_label_png
+from err_seg.data.images import read_label as load_label_png
 from err_seg.jobs import OutputError, input_digest, inputs, open_output
 from err_seg.jobs import manifest as manifest_module
 from err_seg.jobs.input_digest import FileContent

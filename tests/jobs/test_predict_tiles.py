@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from err_seg.evaluation import load_label_png
+from err_seg.data.images import read_label as load_label_png
 from tests.helpers.predicting import save
 
 

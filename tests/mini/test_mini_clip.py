@@ -13,9 +13,9 @@ from err_seg.commands import main
 from err_seg.lab.mini import pretraining
 from err_seg.lab.mini.pretraining import PretrainingConfig, PretrainingError, contrastive_loss, zero_shot_accuracy
 from err_seg.mini import clip as mini
+from err_seg.mini.clip import WordTokenizer
 from err_seg.mini.crops import MiniCrops
-from err_seg.mini.tokenizer import WordTokenizer
-from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, WORDS
+from err_seg.mini.vocabulary import PROMPTS, VOCABULARY, words
 from err_seg.modeling.clip import CLIPConfigError, build_clip, build_tokenizer, load_clip_weights
 from err_seg.modeling.encoder import Features
 from err_seg.text.encoder import VocabularyEncoder
@@ -159,7 +159,7 @@ def test_the_loss_is_that_of_clip_for_images_of_one_pixel():
 
 
 def test_words_of_the_tokenizer_are_those_of_the_world():
-    assert list(mini.tokenizer().ids) == list(WORDS)
+    assert list(mini.tokenizer().ids) == list(words())
 
 
 def test_a_torch_without_muon_is_reported(monkeypatch):

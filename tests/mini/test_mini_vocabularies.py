@@ -13,7 +13,7 @@ from err_seg.mini.crops import MiniCrops
 from err_seg.mini.files import mini_world_spec, named
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.shapes import COLOURS, PATTERNS, Look
-from err_seg.mini.vocabulary import MOST_NAMES, NUM_SHOWN, PROMPTS, VOCABULARY, WORDS, mini_vocabulary, words
+from err_seg.mini.vocabulary import MOST_NAMES, NUM_SHOWN, PROMPTS, VOCABULARY, mini_vocabulary, words
 
 
 def test_a_longer_vocabulary_only_adds_names():
@@ -24,7 +24,7 @@ def test_a_longer_vocabulary_only_adds_names():
         assert mini_vocabulary(names).names == largest.names[:names]
         assert mini_vocabulary(names).looks == largest.looks[:names]
     assert mini_vocabulary().names == VOCABULARY
-    assert words(60) == WORDS
+    assert words(60) == words()
 
 
 def test_unseen_names_combine_words_that_seen_names_have():

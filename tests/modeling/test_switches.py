@@ -127,9 +127,9 @@ def test_stop_gradient_shields_the_trunk(toy_model):
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        ((*VIT, "MODEL.CLIP.DROP_PATH", 0.1), "MODEL.CLIP.DROP_PATH: the image tower of .*toy_vit.json has nothing"),
+        ((*VIT, "MODEL.CLIP.DROP_PATH", 0.1), "MODEL.CLIP.DROP_PATH: the image tower of .*toy_vit.json does not"),
         ((*VIT, "MODEL.CLIP.HEAD_DROPOUT", 0.1), "MODEL.CLIP.HEAD_DROPOUT: the image tower of .* set it to 0"),
-        ((*FASTVIT, "MODEL.CLIP.HEAD_DROPOUT", 0.1), "MODEL.CLIP.HEAD_DROPOUT: .*toy_fastvit.json has nothing"),
+        ((*FASTVIT, "MODEL.CLIP.HEAD_DROPOUT", 0.1), "MODEL.CLIP.HEAD_DROPOUT: .*toy_fastvit.json does not support it"),
         (("MODEL.CLIP.NAME", str(TESTS / "helpers/toy_vit.json")), "MODEL.HSM.ENABLED must be False"),
         ((*VIT[:4], "MODEL.GUD.GUIDANCE_DIMS", [8, 4, 4]), "MODEL.GUD.GUIDANCE_DIMS"),
         (("MODEL.CLIP.NAME", "convnext_base_w_32"), "convnext_base_w_32"),

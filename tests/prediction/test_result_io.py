@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from err_seg import ArgumentError, ImageReadError, Segmentation
-from err_seg.evaluation import load_label_png
+from err_seg.data.images import read_label as load_label_png
 from err_seg.text.prompts import Vocabulary
 from err_seg.visualization.overlay import overlay
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from err_seg import NonFiniteError, Segmentation, TooLargeError
-from err_seg.evaluation import load_label_png, rle_segments, save_label_png
+from err_seg.data.images import read_label as load_label_png
 from err_seg.jobs import parse_label_set
 from err_seg.prediction import class_maps
+from err_seg.visualization.label_files import rle_segments, save_label_png
 from tests.helpers.results import a_result
 from tests.helpers.toy import VOCABULARY
 

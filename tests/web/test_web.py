@@ -336,6 +336,17 @@ def test_the_result_comes_into_sight_and_survives_a_reload(tab, folder, width):
 
 @pytest.mark.slow
 @in_a_browser
+def test_what_another_version_of_the_page_kept_does_not_count(tab):
+    tab.evaluate("sessionStorage.setItem('page', JSON.stringify(Array(40).fill(null)))")
+    tab.reload()
+    tab.get_by_role("button", name="sample 1: photo.png").click()
+    tab.locator("img[src*='photo']").nth(1).wait_for()
+    tab.get_by_role("button", name="Label the image").click()
+    tab.get_by_text("2 of 2 classes kept").wait_for()
+
+
+@pytest.mark.slow
+@in_a_browser
 def test_in_a_browser(model, photo, folder, tmp_path, monkeypatch):
     playwright = pytest.importorskip("playwright.sync_api")
     (tmp_path / "bad.jpg").write_text("text")

@@ -5,6 +5,7 @@ first layer's attention is the same however many are kept; from the second layer
 of all classes kept, redundant ones included.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -222,19 +223,13 @@ def _mark(axis: Axes, small: np.ndarray, c: Comparison) -> None:
 
 def _write_explanation(axis: Axes, c: Comparison) -> None:
     source = "label map" if c.has_truth else f"prediction with {_kept(c.few)}"
-    lines = [
-        "Right: where SFM looks from the",
-        "point, in the map of this class,",
-        f"with {_kept(c.all)} classes (above)",
-        f"and with {_kept(c.few)} (below).",
-        "Bright: much attention.",
-        "SFM 1 comes before any CFM, so",
-        "its two maps are equal.",
-        "",
-        "Dashed: where the class is,",
-        f"{c.region.mean():.0%} of the area ({source}).",
-    ]
-    axis.text(0, 0.98, "\n".join(lines), va="top", fontsize=9, transform=axis.transAxes)
+    paragraphs = (
+        f"Right: where SFM looks from the point, in the map of this class, with {_kept(c.all)} classes (above) and "
+        f"with {_kept(c.few)} (below). Bright: much attention. SFM 1 comes before any CFM, so its two maps are equal.",
+        f"Dashed: where the class is, {c.region.mean():.0%} of the area ({source}).",
+    )
+    text = "\n\n".join(textwrap.fill(paragraph, 34) for paragraph in paragraphs)
+    axis.text(0, 0.98, text, va="top", fontsize=9, transform=axis.transAxes)
 
 
 def _draw_class_shares(axis: Axes, c: Comparison) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from err_seg.data import SegmentationPairs
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.evaluation.results import text_table
-from err_seg.lab.table import finish_shares, images_text, label_num_kept
+from err_seg.lab.table import finish_shares, images_text
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.modeling.escf import CFM
 from err_seg.prediction.attention import AttentionLayer, escf_with, recording
@@ -210,7 +210,10 @@ def draw_attention_share(results: Sequence[AttentionShare]) -> Figure:
         for layer, share in enumerate(shares.T):
             panel.plot(num_kept, share, "o-", label=f"CFM {layer + 1}, measured")
         panel.set_title(f"{dataset} ({images_text(len(group[0].present))})", fontsize="medium")
-        label_num_kept(panel, num_kept)
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(num_kept, map(str, num_kept))
+        panel.minorticks_off()
+        panel.set_xlabel("K, number of classes kept")
         finish_shares(panel)
     figure.supylabel("attention paid to redundant classes", fontsize="medium")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=COLUMNS, frameon=False)

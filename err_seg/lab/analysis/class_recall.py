@@ -1,11 +1,12 @@
 """Which of the classes in an image are among the K that CRM keeps, for every K at once (why Table XIII saturates)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,7 +15,7 @@ from err_seg.config import Config
 from err_seg.data import SegmentationPairs
 from err_seg.evaluation.loop import evaluation_batches
 from err_seg.evaluation.results import text_table
-from err_seg.lab.table import finish_shares, label_num_kept
+from err_seg.lab.table import finish_shares
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.files import write_json
@@ -131,49 +132,16 @@ def draw_class_recall(results: Sequence[ClassRecall]) -> Figure:
     return figure
 
 
-def draw_saturation(
-    num_kept: Sequence[int], miou: Mapping[str, Sequence[tuple[float, float]]], recall: Sequence[ClassRecall]
-) -> Figure:
-    """Draw mIoU over K (left axis), and which share of the classes present is kept at all (right axis; Table XIII).
+def draw_saturation(panel: Axes, result: ClassRecall, num_kept: Collection[int]) -> None:
+    """Draw on an axis of its own, dashed, which share of the classes present is kept at all (Table XIII).
 
-    Args:
-        num_kept: each K, rising.
-        miou: what was evaluated (a data set, or a group of its classes) to (mean, standard deviation) for each K, in
-            percent; a deviation of 0 draws no bar.
-        recall: of the data sets; one that ``miou`` names has its colour.
-
-    Raises:
-        ValueError: K that do not rise, or not one pair of figures for each K.
+    The line reaches from the smallest to the largest of ``num_kept``, each at least 1, and at most to T.
     """
-    if not num_kept or list(num_kept) != sorted(set(num_kept)):
-        raise ValueError(f"num_kept must be rising numbers, got {list(num_kept)}")
-    for title, values in miou.items():
-        if len(values) != len(num_kept):
-            raise ValueError(f"{title}: {len(values)} figures of mIoU for {len(num_kept)} values of K")
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
-    left = figure.subplots()
-    right = left.twinx()
-    colors = {}
-    for title, values in miou.items():
-        means, deviations = zip(*values, strict=True)
-        bars = deviations if any(deviations) else None
-        (line, *_) = left.errorbar(num_kept, means, bars, fmt="o-", capsize=3, label=f"mIoU, {title}")
-        colors[title] = line.get_color()
-    for result in recall:
-        shown = np.arange(num_kept[0], min(num_kept[-1], len(result.class_recall)) + 1)
-        color = colors.get(result.dataset, "black")
-        label = f"recall of CRM, {result.dataset}"
-        right.plot(shown, 100 * result.class_recall[shown - 1], "--", color=color, label=label)
-    label_num_kept(left, num_kept)
-    left.set_ylabel("mIoU in % (solid)")
-    right.yaxis.set_major_formatter("{x:g}")
-    right.set_ylabel("classes present that are kept, in % (dashed)")
-    left.grid(alpha=0.3)
-    left.margins(y=0.1)
-    right.margins(y=0.1)
-    (lines, titles), (dashed, further) = (axis.get_legend_handles_labels() for axis in (left, right))
-    figure.legend([*lines, *dashed], [*titles, *further], loc="outside lower center", ncols=2, frameon=False)
-    return figure
+    shown = np.arange(min(num_kept), min(max(num_kept), len(result.class_recall)) + 1)
+    panel.plot(shown, 100 * result.class_recall[shown - 1], "k--", alpha=0.6)
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.set_ylabel("classes present that are kept, in % (dashed)")
+    panel.margins(y=0.1)
 
 
 def _cumulative_share(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -8,10 +8,9 @@ from PIL import Image
 
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import Color, Vocabulary, name_key
-from err_seg.visualization.colors import class_colors
 from err_seg.visualization.grid import CELL, HEADING_TEXT, GridRow, fitting_size, lay_out
 from err_seg.visualization.legend import FAINT, Entry
-from err_seg.visualization.overlay import OPACITY, area_shares, overlay
+from err_seg.visualization.overlay import OPACITY, area_shares, legend_entries, overlay
 from err_seg.visualization.text import first_synonym, shortened, text_width
 
 HEADING_LINES = 4
@@ -118,14 +117,13 @@ def _key(name: str) -> str:
 
 def _legend(labels: np.ndarray, names: tuple[str, ...]) -> list[Entry]:
     """Name what a label map shows, largest area first, the rarest classes together."""
-    colors = class_colors(names)
-    shares = area_shares(labels, len(names))
-    shown = [index for index, share in shares if share >= LEAST_AREA]
+    found = legend_entries(labels, names)
     entries = []
-    for index in shown:
-        red, green, blue = (round((1 - BENEATH) * c + BENEATH * MIDDLE_GRAY) for c in colors[index].tolist())
-        entries.append(Entry((red, green, blue), names[index]))
-    if rest := len(shares) - len(shown):
+    for entry in found:
+        if entry.share and entry.share >= LEAST_AREA:
+            red, green, blue = (round((1 - BENEATH) * c + BENEATH * MIDDLE_GRAY) for c in entry.color)
+            entries.append(Entry((red, green, blue), entry.name))
+    if rest := len(found) - len(entries):
         entries.append(Entry(OTHERS_COLOR, f"{rest} more below {LEAST_AREA:.1%}", ink=FAINT))
     return entries
 

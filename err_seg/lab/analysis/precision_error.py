@@ -1,6 +1,5 @@
 """What lower precision costs: every result beside that in fp32, and both beside the ground truth."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from err_seg.config import Config
 from err_seg.data import EvaluationItem, SegmentationPairs
-from err_seg.evaluation import ConfusionMatrix
 from err_seg.evaluation.benchmarks import benchmark_num_kept, new_counts
 from err_seg.evaluation.loop import evaluation_batches
 from err_seg.evaluation.results import text_table
@@ -55,28 +53,24 @@ def measure_precision_error(
         precisions: of "fp16" and "bf16".
     """
     spec, num_kept = pairs.spec, benchmark_num_kept(cfg, pairs.spec)
-    models = {precision: copy.copy(model) for precision in dict.fromkeys(("fp32", *precisions))}  # weights are shared
-    counts: dict[str, ConfusionMatrix] = {}
-    differences: dict[str, list[Tensor]] = {}
-    for precision, own in models.items():
-        own.precision = precision
-        counts[precision] = new_counts(spec, model.device, boundary_iou=False)
-        differences[precision] = []
+    precisions = list(dict.fromkeys(("fp32", *precisions)))
+    counts = {precision: new_counts(spec, model.device, boundary_iou=False) for precision in precisions}
+    differences: dict[str, list[Tensor]] = {precision: [] for precision in precisions}
 
-    def segment(own: ERRSeg, items: Sequence[EvaluationItem]) -> list[Segmentation]:
-        with own.evaluating():
-            text = own.embed_vocabulary(spec.vocabulary)
-            found = own(own.preprocess([item.image for item in items]), text, num_kept)
-        return own.compact(found, spec.vocabulary, [item.size for item in items])
+    def segment(precision: str, items: Sequence[EvaluationItem]) -> list[Segmentation]:
+        with model.evaluating(precision):
+            text = model.embed_vocabulary(spec.vocabulary)
+            found = model(model.preprocess([item.image for item in items]), text, num_kept)
+        return model.compact(found, spec.vocabulary, [item.size for item in items])
 
     for items in evaluation_batches(cfg, pairs):
-        found = {precision: segment(own, items) for precision, own in models.items()}
+        found = {precision: segment(precision, items) for precision in precisions}
         for precision, results in found.items():
             for item, result, exact in zip(items, results, found["fp32"], strict=True):
                 counts[precision].update(result.labels, upload(item.label, model.device))
                 differences[precision].append(_difference(result, exact))
     rows = []
-    for precision in models:
+    for precision in precisions:
         miou = counts[precision].metrics(spec.evaluated_classes)["mIoU"]
         same_kept, same_labels, pixels, mean, largest = torch.stack(differences[precision]).T.numpy()
         same = float(same_kept.mean()), float(same_labels.sum() / pixels.sum())

@@ -19,8 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
-from rich.console import Console
-from rich.table import Table
 
 from err_seg.data import (
     DatasetSpec,
@@ -33,6 +31,7 @@ from err_seg.data import (
     read_image,
 )
 from err_seg.data.preparation import prepare
+from err_seg.evaluation.results import text_table
 from err_seg.lab.benchmarks.machine import timed
 
 NUM_GENERATED = 8
@@ -161,12 +160,5 @@ def _profile(work: Callable[[], object]) -> list[tuple[str, float]]:
 
 
 def _print(title: str, rows: list[tuple[str, str]], costs: list[tuple[str, float]]) -> None:
-    table = Table(title=title)
-    table.add_column("what")
-    table.add_column("value", justify="right")
-    for row in rows:
-        table.add_row(*row)
-    table.add_section()
-    for function, share in costs:
-        table.add_row(f"time in {function}", f"{share:.0%}")
-    Console().print(table)
+    shares = [(f"time in {function}", f"{share:.0%}") for function, share in costs]
+    print(f"{title}\n\n{text_table(['what', 'value'], [*rows, *shares])}")

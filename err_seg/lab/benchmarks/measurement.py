@@ -18,8 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from err_seg.config import Config
 from err_seg.lab.benchmarks.cases import Case, make_work
-from err_seg.lab.benchmarks.flops import macs_by_part
-from err_seg.lab.benchmarks.machine import Machine, Operations, synchronize, timed
+from err_seg.lab.benchmarks.machine import Machine, Operations, macs_by_part, synchronize, timed
 from err_seg.models.build import build_model
 
 P = ParamSpec("P")

@@ -5,43 +5,24 @@ import time
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import distance_transform_edt
 
 from err_seg.mini.crops import MiniCrops, render_crop
 from err_seg.mini.files import mini_world_spec
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import SEEN, UNSEEN_COMBINATIONS, VOCABULARY
 from err_seg.utils.images import save_image
-from err_seg.visualization.colors import class_colors
 from err_seg.visualization.grid import sheet
+from err_seg.visualization.overlay import overlay
 
 
 def scene_sheet(scenes: MiniScenes, columns: int = 3, rows: int = 4, zoom: int = 2) -> Image.Image:
-    """Draw the first scenes of a data set, each image beside its label map with the classes' names."""
-    side = scenes.sides[1] * zoom + 4
+    """Draw the first scenes of a data set, each image beside its labels and their legend."""
     panels = []
-    colours = class_colors(scenes.vocabulary)
     for index in range(min(columns * rows, len(scenes))):
-        sample = scenes[index]
-        size = sample.label.shape[1] * zoom, sample.label.shape[0] * zoom
-        overlay = (sample.image // 3 + colours[sample.label] // 3 * 2).astype(np.uint8)
-        image, named = (
-            Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST) for pixels in (sample.image, overlay)
-        )
-        _write_names(named, sample.label, scenes.vocabulary, zoom)
-        panels += [image, named]
-    return sheet(panels, 2 * columns, (side, side))
-
-
-def _write_names(image: Image.Image, label: np.ndarray, vocabulary: tuple[str, ...], zoom: int) -> None:
-    """Write each class's name where its region is widest, the objects' after the walls'."""
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(15)
-    for index in np.unique(label)[::-1]:
-        depth = distance_transform_edt(np.pad(label == index, 1))[1:-1, 1:-1]
-        y, x = np.array(np.unravel_index(depth.argmax(), label.shape)) * zoom
-        half = draw.textlength(vocabulary[index], font) / 2
-        place = min(max(float(x), half + 3), image.width - half - 3), float(y)
-        draw.text(place, vocabulary[index], "white", font, "mm", stroke_width=2, stroke_fill="black")
+        image, labels = (np.repeat(np.repeat(pixels, zoom, 0), zoom, 1) for pixels in scenes[index][:2])
+        panels += [Image.fromarray(image), overlay(image, labels, scenes.vocabulary)]
+    cell = max(panel.width for panel in panels) + 4, max(panel.height for panel in panels) + 4
+    return sheet(panels, 2 * columns, cell)
 
 
 def class_sheet(level: str, seed: int, columns: int = 5, crops: int = 4, size: int = 64) -> Image.Image:

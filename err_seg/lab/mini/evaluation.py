@@ -1,13 +1,11 @@
 """Evaluation on the miniature world: seen and unseen classes apart, the training-free baseline, and the time."""
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median_high
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +22,6 @@ from err_seg.mini.vocabulary import SEEN, UNSEEN, UNSEEN_COMBINATIONS, UNSEEN_WO
 from err_seg.modeling.layers import resize
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import upload
-
-logger = logging.getLogger(__name__)
 
 BASELINE = "training-free (arg-max of C16)"
 TIMED_IMAGES = 10
@@ -68,22 +64,6 @@ def check_test_scenes(cfg: Config) -> DatasetSpec:
             f"[mini_world_test], not {cfg.DATASETS.TEST}"
         )
     return specs[0]
-
-
-def open_test_scenes(cfg: Config) -> SegmentationPairs:
-    """Open what :func:`group_miou` is measured on, and warn where it leaves metrics out.
-
-    Raises:
-        ConfigError, DatasetError: see :func:`check_test_scenes`; or the data set is not on disk.
-    """
-    pairs = SegmentationPairs(check_test_scenes(cfg), cfg.DATASETS.ROOT)
-    shown = set().union(*(np.unique(pairs.load_label(index)).tolist() for index in range(len(pairs))))
-    if absent := [name for index, name in enumerate(VOCABULARY) if index not in shown]:
-        logger.warning(
-            "%d of %d classes occur in none of the %d images of %s, such as %s: figures over them are left empty",
-            *(len(absent), len(VOCABULARY), len(pairs), pairs.spec.name, absent[0]),
-        )
-    return pairs
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from err_seg.evaluation import BoundaryConfusion
-from err_seg.lab.table import markdown_row, mean_text
+from err_seg.evaluation.results import text_table
+from err_seg.lab.table import mean_text
 from err_seg.mini.scenes import LargeScenes
 from err_seg.models import hub
 from err_seg.prediction.model import ERRSeg
@@ -32,10 +33,7 @@ KINDS = {"many small things": 1.0, "few large things": 6.0}
 BAND = 0.004
 """Width of the boundary band relative to the diagonal: 6 pixels, since the usual 2 % are as wide as small objects."""
 METRICS = ("mIoU", "mBoundaryIoU", "classes kept", "seconds")
-
-HEAD = """\
-| scenes | | mIoU, validation | mIoU | boundary IoU | classes kept, % | CPU s |
-|---|---|---:|---:|---:|---:|---:|"""
+HEADER = ("scenes", "", "mIoU, validation", "mIoU", "boundary IoU", "classes kept, %", "CPU s")
 
 
 class Way(NamedTuple):
@@ -94,7 +92,7 @@ def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[WindowResu
             validation_miou = evaluate_way(model, validation, way)["mIoU"]
             test_metrics = [evaluate_way(model, test, way) for test in tests]
             rows.append(WindowResult(kind, str(way), validation_miou, test_metrics))
-            logger.info(line(rows[-1]))
+            logger.info(" | ".join(cells(rows[-1])))
     return rows
 
 
@@ -131,20 +129,20 @@ def chosen(rows: Sequence[WindowResult]) -> dict[str, str]:
     return {kind: max((r for r in rows if r.kind == kind), key=lambda r: r.validation).way for kind in KINDS}
 
 
-def line(row: WindowResult) -> str:
-    """Write a row of the table: the mean over the seeds, with the standard deviation of the two IoU."""
-    cells = [row.kind, row.way, f"{row.validation:.1f}"]
+def cells(row: WindowResult) -> list[str]:
+    """Return a row of the table: the mean over the seeds, with the standard deviation of the two IoU."""
+    found = [row.kind, row.way, f"{row.validation:.1f}"]
     for metric in METRICS:
         values = [of_seed[metric] for of_seed in row.test]
         mean = f"{statistics.fmean(values):.{2 if metric == 'seconds' else 1}f}"
-        cells.append(mean_text(values) if "IoU" in metric else mean)
-    return markdown_row(cells)
+        found.append(mean_text(values) if "IoU" in metric else mean)
+    return found
 
 
 def markdown(rows: Sequence[WindowResult]) -> str:
     """Write the table, and what was chosen."""
     best = "".join(f"\nChosen on validation scenes, {kind}: {way}\n" for kind, way in chosen(rows).items())
-    return "\n".join([HEAD, *map(line, rows)]) + "\n" + best
+    return f"{text_table(HEADER, [cells(row) for row in rows])}\n{best}"
 
 
 def run(options: argparse.Namespace, command: str) -> None:

@@ -60,9 +60,8 @@ def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         clip = build_clip(name)
-        for (
-            module
-        ) in clip.visual.modules():  # variance is preserved: the libraries' own are too small for a short training
+        for module in clip.visual.modules():
+            # preserves the variance; the libraries' own weights are too small for a short training
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
     encoder = dense_encoder(clip.train())

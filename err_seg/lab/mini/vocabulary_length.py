@@ -21,9 +21,9 @@ from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.engine import train
 from err_seg.evaluation import BenchmarkResult
+from err_seg.evaluation.results import text_table
 from err_seg.lab.benchmarks.measurement import in_new_process, peak_memory
 from err_seg.lab.mini.evaluation import cost_map_labels, evaluate_baseline, evaluate_with
-from err_seg.lab.table import markdown_row
 from err_seg.mini.vocabulary import NUM_SHOWN
 from err_seg.modeling.encoder import FeatureMap, Features
 from err_seg.models.build import build_model
@@ -106,7 +106,7 @@ def measure(cfg: Config, *, most_memory: float, most_seconds: float, trained: bo
                         result = evaluate_with(cfg, model, name, num_kept, f"T{total}-K{num_kept}")
                     row = replace(row, miou=shown_miou(result))
             rows.append(row)
-            logger.info(line(row))
+            logger.info(" | ".join(cells(row)))
     return rows
 
 
@@ -169,21 +169,20 @@ def choosing_memory(cfg: Config, num_classes: int) -> float:
 
 def markdown(rows: Sequence[VocabularyResult]) -> str:
     """Write the table: mIoU in percent, CPU milliseconds and memory of one image."""
-    head = "| T | | seen | unseen | all | ms | MB |\n|---:|---|---:|---:|---:|---:|---:|"
-    return "\n".join([head, *map(line, rows)]) + "\n"
+    return text_table(["T", "", "seen", "unseen", "all", "ms", "MB"], [cells(row) for row in rows]) + "\n"
 
 
-def line(row: VocabularyResult) -> str:
-    """Write one row of the table."""
+def cells(row: VocabularyResult) -> list[str]:
+    """Return one row of the table."""
     method = row.method + (f", K = {row.num_kept:,}" if row.num_kept else "")
     if row.milliseconds is None:
-        cells = [f"not run: needs {row.memory / 2**30:.1f} GB", "", "", "", ""]
+        found = [f"not run: needs {row.memory / 2**30:.1f} GB", "", "", "", ""]
     else:
         miou = ["not run: takes too long", "", ""]
         if row.miou is not None:
             miou = [f"{row.miou[group]:.1f}" for group in ("seen", "unseen", "all")]
-        cells = [*miou, f"{row.milliseconds:.0f}", f"{row.memory / MEBIBYTE:.0f}"]
-    return markdown_row([f"{row.names:,}", method, *cells])
+        found = [*miou, f"{row.milliseconds:.0f}", f"{row.memory / MEBIBYTE:.0f}"]
+    return [f"{row.names:,}", method, *found]
 
 
 def draw(rows: Sequence[VocabularyResult]) -> Figure:

@@ -42,24 +42,25 @@ def state_of(folder: Path, iterations: int = 0) -> State | None:
         images of an evaluation or the scenes drawn; ``None`` if there is neither.
     """
     try:
-        line = json.loads(_last_line(folder / "metrics.json")) if iterations else None
+        line = json.loads("".join(last_lines(folder / "metrics.json", 1))) if iterations else None
     except (OSError, ValueError):  # none yet, or half of one
         line = None
     if line is not None and line.get("total_loss") is not None:  # the line of an evaluation has none
         left = datetime.timedelta(seconds=round(line["eta_seconds"]))
         return State(line["iteration"] + 1, iterations, f"loss {line['total_loss']:.4f}, {left} left")
     try:
-        count = _COUNT.search(_last_line(folder / "output.txt"))
+        count = _COUNT.search("".join(last_lines(folder / "output.txt", 1)))
     except OSError:
         return None
     return State(int(count["done"]), int(count["total"]), count["name"] or "") if count else None
 
 
-def _last_line(file: Path) -> str:
+def last_lines(file: Path, count: int) -> list[str]:
+    """Return the last lines of a file that are not blank, as far as its last 4 KiB hold them."""
     with file.open("rb") as stream:
         stream.seek(max(0, stream.seek(0, 2) - BYTES_READ))
         lines = stream.read().decode("utf-8", errors="replace").replace("\r", "\n").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "")
+    return [line for line in lines if line.strip()][-count:]
 
 
 class Display:

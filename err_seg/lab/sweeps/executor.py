@@ -11,14 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
 from err_seg.data import SegmentationPairs, find_dataset
-from err_seg.lab.mini.evaluation import check_test_scenes, open_test_scenes
+from err_seg.data.ground_truth import check_ground_truth
+from err_seg.lab.mini.evaluation import check_test_scenes
 from err_seg.lab.sweeps.definition import Sweep, SweepError
-from err_seg.lab.sweeps.display import Display
+from err_seg.lab.sweeps.display import Display, last_lines
 from err_seg.lab.sweeps.plan import Run
 from err_seg.lab.sweeps.run_steps import Step, Workers
 from err_seg.lab.sweeps.tables import swept_values
@@ -49,22 +51,22 @@ def check_sweep(sweep: Sweep, runs: Sequence[Run]) -> None:
             raise SweepError(f"{sweep.file}: variant {run.variant.name!r}: {error}") from error
 
 
-def open_data(sweep: Sweep, runs: Sequence[Run]) -> None:
-    """Open the data sets of the missing runs; the miniature world's are drawn, with a warning if scenes are too few.
+def open_data(runs: Sequence[Run]) -> None:
+    """Open the data sets of the missing runs, which draws the miniature world's, and look at their label maps.
 
     Raises:
-        DatasetError: one is not on disk.
+        DatasetError: one is not on disk, or holds nothing that can be learnt or measured.
     """
     opened = set()
     for run in runs:
         data = run.cfg.DATASETS
-        if run.is_evaluated() or (key := (*data.TRAIN, *data.TEST, data.ROOT, str(data.CUSTOM))) in opened:
+        names = data.TEST if run.is_trained() else [*data.TRAIN, *data.TEST]
+        if run.is_evaluated() or (key := (*names, data.ROOT, str(data.CUSTOM))) in opened:
             continue
         opened.add(key)
-        for name in data.TEST if run.is_trained() else [*data.TRAIN, *data.TEST]:
-            SegmentationPairs(find_dataset(name, data.CUSTOM), data.ROOT)
-        if sweep.is_mini:
-            open_test_scenes(run.cfg)
+        for name in names:
+            pairs = SegmentationPairs(find_dataset(name, data.CUSTOM), data.ROOT)
+            check_ground_truth(pairs, trains=name in data.TRAIN)
 
 
 @dataclass
@@ -145,8 +147,7 @@ def _finish_run(run: Run, workers: Workers, slot: int, stop: Stop, display: Disp
             return ""
         if status:
             output = step.task.folder / "output.txt"
-            printed = output.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").split("\n")
-            tail = "\n".join(f"    {line}" for line in [line for line in printed if line.strip()][-LINES_SHOWN:])
+            tail = "\n".join(f"    {line}" for line in last_lines(output, LINES_SHOWN))
             return f"{step.title} failed with status {status}; {output} ends with\n{tail}"
     return ""
 
@@ -156,15 +157,12 @@ def _do(step: Step, workers: Workers, slot: int, stop: Stop, display: Display) -
     waiting = False
     while not stop.signum and not step.is_done():
         with locked(step.task.folder / ".lock") as lock:
-            if lock is None:
-                if not waiting:
-                    display.tell(f"{step.title}: another process runs it, waiting")
-                waiting = True
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-                continue
-            if step.is_done():
-                break
-            return _run(step, workers, slot, lock, stop, display)
+            if lock is not None:
+                return 0 if step.is_done() else _run(step, workers, slot, lock, stop, display)
+        if not waiting:
+            display.tell(f"{step.title}: another process runs it, waiting")
+        waiting = True
+        time.sleep(SECONDS_BETWEEN_LOOKS)
     return 0
 
 
@@ -187,14 +185,12 @@ def _run(step: Step, workers: Workers, slot: int, lock: int, stop: Stop, display
         stop.processes.add(process)
         if stop.signum:
             process.send_signal(stop.signum)
-        while True:
-            try:
-                status = process.wait(SECONDS_BETWEEN_LOOKS)
-                break
-            except subprocess.TimeoutExpired:
-                look()
+        while process.returncode is None:
+            look()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_BETWEEN_LOOKS)
         stop.processes.discard(process)
-    if status == 0:
+    if process.returncode == 0:
         minutes, seconds = divmod(round(time.monotonic() - start), 60)
         display.tell(f"{step.title}: done in {minutes} min {seconds:02d} s")
-    return status
+    return process.returncode

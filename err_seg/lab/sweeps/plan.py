@@ -54,7 +54,7 @@ PACKAGED: dict[str, dict[str, Path]] = {
     "MODEL.DISTILL.WEIGHTS": {name: model.packaged for name, model in MODELS.items() if model.packaged},
 }
 RECORD = "identity.json"
-FILES = ".files."  # before the number of a data set
+FILES = "files"  # the digest of those of a data set is under this key
 DIGITS = 12  # of a folder's name
 
 
@@ -179,7 +179,24 @@ def plan_runs(
         given = Task(store / f"weights-{weights_file_digest(weights)[:DIGITS]}", weights, {})
         pairs = [(sweep.seeds[0], variant) for variant in sweep.variants]
     files_of = functools.cache(digest_of_files)
-    return [_plan_run(sweep, store, variant, seed, overrides, scenes or {}, given, files_of) for seed, variant in pairs]
+    runs = []
+    for seed, variant in pairs:
+        own = [item for pair in {**sweep.settings, **variant.settings}.items() for item in pair]
+        try:
+            cfg = get_cfg(sweep.base, [*own, *overrides, "SEED", seed])
+            set_scenes(cfg, scenes or {})
+            facts = facts_of(cfg, files_of)
+        except (ConfigError, DatasetError) as error:
+            raise SweepError(f"{sweep.file}: variant {variant.name!r}: {error}") from error
+        of_training = {key: value for key, value in facts.items() if not _is_under(key, OF_EVALUATION)}
+        folder = folder_of(store, of_training)
+        training = given or Task(folder, folder / "model_final.safetensors", of_training)
+        # given weights do not say which network they belong to; their training images no longer matter
+        left_out = {*training.facts, *(key for key in facts if _is_under(key, [f"DATASETS.TRAIN.{FILES}"]))}
+        of_evaluation = {key: value for key, value in facts.items() if key not in left_out}
+        folder = folder_of(training.folder / "evaluations", of_evaluation)
+        runs.append(Run(variant, seed, cfg, training, Task(folder, folder / "results.json", of_evaluation)))
+    return runs
 
 
 def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[int]) -> list[Run]:
@@ -195,41 +212,12 @@ def select_runs(runs: Sequence[Run], variants: Sequence[str], seeds: Sequence[in
     return [r for r in runs if (not variants or r.variant.name in variants) and (not seeds or r.seed in seeds)]
 
 
-def _plan_run(
-    sweep: Sweep,
-    store: Path,
-    variant: Variant,
-    seed: int,
-    overrides: Sequence[Any],
-    scenes: Mapping[str, int],
-    given: Task | None,
-    files_of: Callable[[DatasetSpec, str], str | None],
-) -> Run:
-    own = [item for pair in {**sweep.settings, **variant.settings}.items() for item in pair]
-    try:
-        cfg = get_cfg(sweep.base, [*own, *overrides, "SEED", seed])
-        set_scenes(cfg, scenes)
-        facts = facts_of(cfg, files_of)
-    except (ConfigError, DatasetError) as error:
-        raise SweepError(f"{sweep.file}: variant {variant.name!r}: {error}") from error
-    training = given
-    if training is None:
-        of_training = {key: value for key, value in facts.items() if not _is_under(key, OF_EVALUATION)}
-        folder = folder_of(store, of_training)
-        training = Task(folder, folder / "model_final.safetensors", of_training)
-    # given weights do not say which network they belong to
-    of_evaluation = {
-        key: value for key, value in facts.items() if key not in training.facts and key != f"DATASETS.TRAIN{FILES}0"
-    }
-    folder = folder_of(training.folder / "evaluations", of_evaluation)
-    return Run(variant, seed, cfg, training, Task(folder, folder / "results.json", of_evaluation))
-
-
 def differing_keys(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """List the keys that differ between recorded facts and those of a run, which may be of a later version."""
     found = completed(found, wanted)
-    compared = {key for key in found.keys() | wanted.keys() if FILES not in key or (key in found and key in wanted)}
-    return sorted(key for key in compared if found.get(key) != wanted.get(key))
+    unknown = {key for key in found.keys() ^ wanted.keys() if f".{FILES}." in key}
+    keys = (found.keys() | wanted.keys()) - unknown
+    return sorted(key for key in keys if found.get(key) != wanted.get(key))
 
 
 def folder_of(parent: Path, facts: Mapping[str, Any]) -> Path:
@@ -264,8 +252,8 @@ def facts_of(cfg: Config, files_of: Callable[[DatasetSpec, str], str | None]) ->
     for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
         specs = [find_dataset(name, cfg.DATASETS.CUSTOM) for name in facts[key]]
         facts[key] = [asdict(spec) for spec in specs]
-        files = ((f"{key}{FILES}{number}", files_of(spec, cfg.DATASETS.ROOT)) for number, spec in enumerate(specs))
-        facts |= {name: digest for name, digest in files if digest}
+        digests = {f"{key}.{FILES}.{i}": files_of(spec, cfg.DATASETS.ROOT) for i, spec in enumerate(specs)}
+        facts |= {name: digest for name, digest in digests.items() if digest}
     for key, packaged in PACKAGED.items():
         file = Path(facts[key])
         if not file.is_file():

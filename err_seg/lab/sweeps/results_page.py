@@ -6,10 +6,10 @@ from pathlib import Path
 
 from err_seg.config import shipped_configs
 from err_seg.data import SegmentationPairs, get_dataset, register_entries
-from err_seg.lab.analysis.class_recall import draw_saturation, measure_class_recall
+from err_seg.lab.analysis.class_recall import ClassRecall, draw_saturation, measure_class_recall
 from err_seg.lab.sweeps.definition import Sweep, SweepError, load_sweep
 from err_seg.lab.sweeps.plan import Run, plan_runs
-from err_seg.lab.sweeps.results import MINI_COLUMNS, VariantResult, measured_rows
+from err_seg.lab.sweeps.results import VariantResult, measured_rows
 from err_seg.lab.sweeps.tables import draw_sweep, markdown_table
 from err_seg.mini.files import SCENES
 from err_seg.models.build import build_model
@@ -83,32 +83,26 @@ def write_results(store: Path, page: Path) -> None:
 def _section(sweep: Sweep, runs: Sequence[Run], rows: Sequence[VariantResult], page: Path) -> str:
     command = COMMAND.format(sweep.file.stem)
     parts = [f"## {sweep.title}", f"```bash\n{command}\n```", markdown_table(sweep, rows)]
-    plot = page.with_suffix("") / f"{sweep.name}.png"
-    done = [(run, row) for run, row in zip(runs, rows, strict=False) if row.values]
-    title = ""
-    if sweep.file.stem == SATURATION and len(done) > 1:
-        _draw_saturation(done, plot)
-        title = "mIoU over K, and the share of the classes present that CRM keeps"
-    elif sweep.plot is not None:
-        save_figure(draw_sweep(sweep, rows), plot)
-        title = f"mIoU over {sweep.plot.label}"
-    if title:
+    if sweep.plot is not None:
+        plot, title = page.with_suffix("") / f"{sweep.name}.png", f"mIoU over {sweep.plot.label}"
+        figure = draw_sweep(sweep, rows)
+        done = [run for run in runs if run.is_evaluated()]
+        kept_numbers = {run.cfg.MODEL.CRM.NUM_KEPT for run in done}
+        if sweep.file.stem == SATURATION and len(kept_numbers) > 1:
+            title = "mIoU over K, and the share of the classes present that CRM keeps"
+            draw_saturation(figure.axes[0].twinx(), _class_recall(done[0]), kept_numbers)
+        save_figure(figure, plot)
         parts.append(f"![{title}]({page.stem}/{plot.name})")
     return "\n\n".join(filter(None, [*parts, sweep.note]))
 
 
-def _draw_saturation(done: list[tuple[Run, VariantResult]], plot: Path) -> None:
-    """Draw Table XIII's mIoU over K together with the share of the classes present that CRM keeps."""
-    done = sorted(done, key=lambda pair: pair[0].cfg.MODEL.CRM.NUM_KEPT)
-    miou = {
-        column: [(row.mean(column) or 0.0, row.deviation(column) or 0.0) for _, row in done] for column in MINI_COLUMNS
-    }
-    cfg = done[0][0].cfg.clone()
+def _class_recall(run: Run) -> ClassRecall:
+    """Measure the recall of CRM in the network that a run has trained."""
+    cfg = run.cfg.clone()
     register_entries(cfg.DATASETS.CUSTOM)
-    cfg.MODEL.WEIGHTS = str(done[0][0].weights)
+    cfg.MODEL.WEIGHTS = str(run.weights)
     pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
-    recall = measure_class_recall(cfg, build_model(cfg), pairs)
-    save_figure(draw_saturation([run.cfg.MODEL.CRM.NUM_KEPT for run, _ in done], miou, [recall]), plot)
+    return measure_class_recall(cfg, build_model(cfg), pairs)
 
 
 def _facts(runs: Sequence[Run]) -> str:

@@ -67,16 +67,15 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
     its tables show the paper's values of the same row in a column, and compare the differences to the first row.
     """
     columns, reference = columns_of(sweep, rows), rows[0]
+
+    def cell(row: VariantResult, column: str) -> str:
+        spec, paper = ".2f" if column in (MACS, MEMORY) else ".1f", ""
+        if column in row.paper and not sweep.is_mini:
+            paper = f" ({row.paper[column]:.1f})"
+        return (mean_text(row.values[column], spec) if row.values.get(column) else "–") + paper
+
     header = ["", *columns, "seeds"]
-    table: list[list[Any]] = []
-    for row in rows:
-        specs = [".2f" if column in (MACS, MEMORY) else ".1f" for column in columns]
-        measured = [row.values.get(column) for column in columns]
-        cells = [mean_text(values, spec) if values else "–" for values, spec in zip(measured, specs, strict=True)]
-        if not sweep.is_mini:
-            known = [f" ({row.paper[column]:.1f})" if column in row.paper else "" for column in columns]
-            cells = [cell + paper for cell, paper in zip(cells, known, strict=True)]
-        table.append([row.name, *cells, str(len(row.seeds) or "not run")])
+    table = [[row.name, *(cell(row, column) for column in columns), str(len(row.seeds) or "not run")] for row in rows]
     if sweep.is_mini:
         header.append(f"difference ({DECIDING})")
         published = any(row.paper for row in rows)
@@ -84,16 +83,13 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
             names = [name for name in BENCHMARKS.values() if any(name in row.paper for row in rows)]
             header += ["paper: " + ", ".join(names), "difference (mean)", "direction"]
         for line, row in zip(table, rows, strict=True):
-            line.append(_difference(row, reference))
+            differences = [] if row is reference else seed_differences(row, reference, DECIDING)
+            line.append(mean_text(differences, "+.1f") if differences else "")
             if published:
-                line += [_published(row, names), *_comparison(row, reference)]
+                paper = paper_difference(row, reference)
+                rounded = "" if paper is None else f"{round(paper, 1) + 0.0:+.1f}"  # never "-0.0"
+                line += [_published(row, names), rounded, verdict(row, reference, DECIDING)]
     return text_table(header, table)
-
-
-def _difference(row: VariantResult, reference: VariantResult) -> str:
-    """The mean of the differences between runs of the same seed, and their standard deviation."""
-    differences = [] if row is reference else seed_differences(row, reference, DECIDING)
-    return mean_text(differences, "+.1f") if differences else ""
 
 
 def _published(row: VariantResult, names: Sequence[str]) -> str:
@@ -101,12 +97,6 @@ def _published(row: VariantResult, names: Sequence[str]) -> str:
     values = [f"{row.paper[name]:.1f}" if name in row.paper else "–" for name in names]
     further = [f"{row.paper[name]:g} {name.split()[-1]}" for name in (MACS, MEMORY) if name in row.paper]
     return ", ".join([" ".join(values), *further]) if row.paper else "–"
-
-
-def _comparison(row: VariantResult, reference: VariantResult) -> list[str]:
-    paper = paper_difference(row, reference)
-    # rounded first: no "-0.0"
-    return ["" if paper is None else f"{round(paper, 1) + 0.0:+.1f}", verdict(row, reference, DECIDING)]
 
 
 def save_tables(sweep: Sweep, rows: Sequence[VariantResult], folder: Path, command: str) -> None:
@@ -140,30 +130,23 @@ def draw_sweep(sweep: Sweep, rows: Sequence[VariantResult]) -> Figure:
     if sweep.plot is None:
         raise SweepError(f"{sweep.file} has no entry 'plot'")
     places = swept_values(sweep, sweep.plot)
-    order = sorted(range(len(rows)), key=places.__getitem__)
+    placed = sorted(zip(places, rows, strict=True), key=lambda pair: pair[0])
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     panel = figure.subplots()
     columns = columns_of(sweep, rows)
     for column in (column for column in columns if column not in (MACS, MEMORY) and not column.startswith(KEPT)):
-        done = [i for i in order if rows[i].mean(column) is not None]
-        published = [i for i in order if column in rows[i].paper]
+        done = [(x, row.mean(column), row.deviation(column) or 0.0) for x, row in placed if row.values.get(column)]
+        published = [(x, row.paper[column]) for x, row in placed if column in row.paper]
         if not done and not published:
             continue
         (line,) = panel.plot([], [], label=column)
         if done:
-            panel.errorbar(
-                [places[i] for i in done],
-                [rows[i].mean(column) or 0.0 for i in done],
-                [rows[i].deviation(column) or 0.0 for i in done],
-                color=line.get_color(),
-                marker="o",
-                capsize=3,
-            )
+            x, means, deviations = zip(*done, strict=True)
+            panel.errorbar(x, means, deviations, color=line.get_color(), marker="o", capsize=3)
         if published:
-            values = [rows[i].paper[column] for i in published]
-            panel.plot([places[i] for i in published], values, "--", color=line.get_color(), alpha=0.5)
+            panel.plot(*zip(*published, strict=True), "--", color=line.get_color(), alpha=0.5)
     if kept := [column for column in columns if column.startswith(KEPT)]:
-        draw_classes_kept(panel.twinx(), rows, places, kept)
+        draw_classes_kept(panel.twinx(), placed, kept)
     if sweep.plot.log:
         nonzero = [place for place in places if place]
         if len(nonzero) == len(places):
@@ -182,17 +165,11 @@ def draw_sweep(sweep: Sweep, rows: Sequence[VariantResult]) -> Figure:
     return figure
 
 
-def draw_classes_kept(
-    panel: Axes, rows: Sequence[VariantResult], places: Sequence[float], columns: Sequence[str]
-) -> None:
+def draw_classes_kept(panel: Axes, placed: Sequence[tuple[float, VariantResult]], columns: Sequence[str]) -> None:
     """Draw on an axis of its own, dotted, how many classes are kept per image; of several benchmarks, the mean."""
-    means = [[row.mean(column) for column in columns] for row in rows]
-    points = sorted(
-        (place, statistics.fmean(known))
-        for place, values in zip(places, means, strict=True)
-        if (known := [value for value in values if value is not None])
-    )
-    panel.plot([x for x, _ in points], [y for _, y in points], "k:", marker=".", alpha=0.6)
+    measured = [(x, [row.mean(column) or 0.0 for column in columns if row.values.get(column)]) for x, row in placed]
+    points = [(x, statistics.fmean(means)) for x, means in measured if means]
+    panel.plot(*zip(*points, strict=True), "k:", marker=".", alpha=0.6)
     panel.set_ylabel("classes kept (dotted)")
     panel.set_ylim(bottom=0)
 

@@ -20,7 +20,6 @@ from err_seg.lab.analysis.attention_share import (
     share_bounds,
     share_table,
 )
-from err_seg.lab.analysis.class_recall import ClassRecall, draw_saturation
 from err_seg.prediction.attention import AttentionLayer
 from err_seg.visualization.plots import save_figure
 from tests.helpers.toy import TOY
@@ -181,25 +180,6 @@ def test_image_of_the_shares(tmp_path):
     assert list(second.get_ydata()) == pytest.approx([0.2, 0.3])
     save_figure(figure, tmp_path / "share.png")
     assert Image.open(tmp_path / "share.png").format == "PNG"
-
-
-def test_saturation(tmp_path):
-    recall = ClassRecall("toy", 2, np.array([2, 1, 1, 0]), np.ones(4, dtype=np.int64))
-    other = ClassRecall("other", 2, np.array([1, 0, 0, 1]), np.ones(4, dtype=np.int64))
-    figure = draw_saturation([1, 2, 8], {"toy": [(50, 1), (60, 2), (61, 0.5)]}, [recall, other])
-    left, right = figure.axes
-    curve, unrelated = right.lines
-    assert list(curve.get_xdata()) == [1, 2, 3, 4]  # no recall where K > T
-    assert list(curve.get_ydata()) == [50, 75, 100, 100]
-    miou = left.containers[0].lines[0]
-    assert list(miou.get_ydata()) == [50, 60, 61]
-    assert curve.get_color() == miou.get_color() != unrelated.get_color()
-    save_figure(figure, tmp_path / "saturation.png")
-    assert Image.open(tmp_path / "saturation.png").width > 500
-    with pytest.raises(ValueError, match="toy: 1 figures of mIoU for 2 values of K"):
-        draw_saturation([1, 2], {"toy": [(50, 0)]}, [recall])
-    with pytest.raises(ValueError, match="rising"):
-        draw_saturation([2, 1], {"toy": [(50, 0), (40, 0)]}, [])
 
 
 def test_command_on_drawn_scenes(tmp_path, monkeypatch, capsys):

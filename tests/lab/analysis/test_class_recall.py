@@ -3,12 +3,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from err_seg.lab.analysis.class_recall import (
     ClassRecall,
     class_ranks,
     draw_class_recall,
+    draw_saturation,
     measure_class_recall,
     recall_table,
     save_class_recall,
@@ -89,3 +91,11 @@ def test_table_file_and_image(tmp_path):
     assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (2, 0.75)
     save_figure(figure, tmp_path / "recall.png")
     assert Image.open(tmp_path / "recall.png").format == "PNG"
+
+
+def test_saturation():
+    panel = Figure().subplots()
+    draw_saturation(panel, ClassRecall("toy", 2, np.array([2, 1, 1, 0]), np.ones(4, dtype=np.int64)), [2, 8, 1])
+    (curve,) = panel.lines
+    assert list(curve.get_xdata()) == [1, 2, 3, 4]  # no recall where K > T
+    assert list(curve.get_ydata()) == [50, 75, 100, 100]

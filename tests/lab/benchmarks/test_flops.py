@@ -5,7 +5,7 @@ import re
 import pytest
 
 import err_seg
-from err_seg.lab.benchmarks.flops import network_cost
+from err_seg.lab.benchmarks.machine import network_cost
 from tests.helpers.toy import REPOSITORY
 
 

@@ -8,7 +8,7 @@ import pytest
 import err_seg
 from err_seg.commands.mini import main
 from err_seg.lab.mini import large_images
-from err_seg.lab.mini.large_images import Way, WindowResult, chosen, line, predict, ways
+from err_seg.lab.mini.large_images import Way, WindowResult, cells, chosen, markdown, predict, ways
 from err_seg.mini.scenes import LargeScenes, MiniScenes
 
 
@@ -58,7 +58,8 @@ def test_what_is_best_on_validation_scenes_is_chosen(monkeypatch):
     tests = [{"mIoU": 50.0, "mBoundaryIoU": 30.0, "classes kept": 100.0, "seconds": 1.0}] * 2
     rows = [WindowResult("small", "a", 60.0, tests), WindowResult("small", "b", 61.0, tests)]
     assert chosen(rows) == {"small": "b"}
-    assert line(rows[0]) == "| small | a | 60.0 | 50.0 ± 0.0 | 30.0 ± 0.0 | 100.0 | 1.00 |"
+    assert cells(rows[0]) == ["small", "a", "60.0", "50.0 ± 0.0", "30.0 ± 0.0", "100.0", "1.00"]
+    assert markdown(rows).endswith("|\n\nChosen on validation scenes, small: b\n")
 
 
 def test_the_command_measures_that_windows_see_small_things(tmp_path, monkeypatch, capsys):

@@ -41,9 +41,9 @@ def test_memory_of_more_classes_is_extrapolated():
     assert estimated_memory(rows, 10_000) == pytest.approx(108e6 + 9_900 * 1e6)
     rows.append(VocabularyResult(10_000, ALL, 10_000, estimated_memory(rows, 10_000)))
     assert estimated_memory(rows, 200) == pytest.approx(208e6), "what was not run teaches nothing"
-    table = markdown(rows).splitlines()
-    assert table[3] == "| 100 | CRM, K = 12 | 50.0 | 40.0 | 45.0 | 1 | 19 |"
-    assert table[5] == "| 10,000 | all kept, K = 10,000 | not run: needs 9.3 GB | | | | |"
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown(rows).splitlines()]
+    assert table[3] == ["100", "CRM, K = 12", "50.0", "40.0", "45.0", "1", "19"]
+    assert table[5] == ["10,000", "all kept, K = 10,000", "not run: needs 9.3 GB", "", "", "", ""]
 
 
 def test_choosing_takes_no_more_memory_with_a_longer_vocabulary():
@@ -63,5 +63,5 @@ def test_the_command_measures_every_vocabulary(tmp_path, capsys):
     assert [(row["names"], row["method"]) for row in rows] == [(t, m) for t in (100, 5_000) for m in (FREE, CRM, ALL)]
     assert all(row["milliseconds"] > 0 and np.isfinite(row["miou"]["all"]) for row in rows[:5])
     assert rows[5]["miou"] is None
-    assert "| 5,000 | all kept, K = 5,000 | not run: " in capsys.readouterr().out
+    assert "all kept, K = 5,000 | not run: " in capsys.readouterr().out
     assert (tmp_path / "vocabularies.png").stat().st_size > 5_000

@@ -3,10 +3,13 @@
 import json
 import re
 
+import numpy as np
 import torch
 
 from err_seg.commands.results import main
 from err_seg.evaluation import BenchmarkResult, save_results
+from err_seg.lab.analysis.class_recall import ClassRecall
+from err_seg.lab.sweeps import results_page
 from err_seg.lab.sweeps.definition import load_sweep
 from err_seg.lab.sweeps.plan import plan_runs
 from err_seg.mini.vocabulary import VOCABULARY
@@ -44,6 +47,31 @@ def test_the_page_shows_what_was_run_and_names_what_was_not(tmp_path, capsys):
         assert (page.parent / image).is_file()
     assert "(results/fig_7-mini.png)" in text
     assert "10 trainings of 500 iterations with 2 images each; err_seg 1.0, torch" in text
+
+
+def test_miou_over_k_stands_beside_the_share_of_the_classes_that_are_kept(tmp_path, monkeypatch):
+    write_runs(tmp_path, "table_xiii", [60, 20, 50])
+    drawn, measured = {}, []
+
+    def recall(cfg, model, pairs):
+        measured.append((model, pairs))
+        return ClassRecall("mini_world_test", 2, np.arange(60), np.arange(60))
+
+    monkeypatch.setattr(results_page, "measure_class_recall", recall)
+    monkeypatch.setattr(results_page, "build_model", lambda cfg: cfg.MODEL.WEIGHTS)
+    monkeypatch.setattr(results_page, "SegmentationPairs", lambda spec, root: spec.name)
+    monkeypatch.setattr(results_page, "save_figure", lambda figure, path: drawn.update({path: figure}))
+    results_page.write_results(tmp_path, tmp_path / "page.md")
+    ((model, pairs),) = measured
+    assert (model.split("/")[-1], pairs) == ("model_final.safetensors", "mini_world_test")
+    miou, share = drawn[tmp_path / "page/table_xiii-mini.png"].axes
+    assert [container.lines[0].get_xydata().tolist() for container in miou.containers] == [
+        [[2.0, 20.0], [4.0, 50.0], [12.0, 60.0]]
+    ] * 3, "seen, unseen and all"
+    (line,) = share.get_lines()
+    assert line.get_xdata().tolist() == list(range(2, 13))
+    title = "mIoU over K, and the share of the classes present that CRM keeps"
+    assert f"![{title}](page/table_xiii-mini.png)" in (tmp_path / "page.md").read_text()
 
 
 def test_without_any_run_it_says_what_to_do(tmp_path, capsys):

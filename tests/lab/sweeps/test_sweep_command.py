@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import save_file
 
 from err_seg.commands import sweep
+from err_seg.data import DatasetError
 from err_seg.engine import evaluate
 from err_seg.lab.sweeps import display as display_module
 from err_seg.lab.sweeps.definition import SweepError, load_sweep
 from err_seg.lab.sweeps.display import Display
-from err_seg.lab.sweeps.executor import work_through
+from err_seg.lab.sweeps.executor import open_data, work_through
 from err_seg.lab.sweeps.plan import plan_runs
 from err_seg.lab.sweeps.run_steps import Workers
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
@@ -128,6 +129,18 @@ def test_a_failed_training_is_not_repeated_for_each_of_its_rows(sweep_file, tmp_
     assert capsys.readouterr().out.count("…") == 1
 
 
+def test_data_that_a_later_run_trains_on_is_opened_before_any_runs(sweep_file, tmp_path):
+    """It was not, if an earlier run on the same data was trained already."""
+    first, _, second = plan_runs(load_sweep(sweep_file), tmp_path / "runs")
+    first.training.begin()
+    save_file({"weight": torch.ones(1)}, first.weights)
+    for run_ in (first, second):
+        run_.cfg.DATASETS.TRAIN = ["coco_stuff_train"]
+    open_data([first])
+    with pytest.raises(DatasetError, match="coco_stuff_train"):
+        open_data([first, second])
+
+
 def test_jobs_share_cores_and_gpus(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
@@ -204,7 +217,7 @@ def test_too_few_scenes_are_told_first_and_leave_figures_blank(mini_file, tmp_pa
     """It used to train everything, and then to fail: 28 classes occur in none of the 8 images."""
     scenes = ["--mini", "--scenes", "4", "4", "4", "--engine", "plain", "--output", str(tmp_path / "out")]
     assert sweep.main([str(mini_file), *scenes, "--variants", "no star"]) == 0
-    assert "classes occur in none of the 4 images of mini_world_test_4" in caplog.text
+    assert re.search(r"'mini_world_test_4': 4 of 4 label maps hold no pixel of \d+ of 60 classes", caplog.text)
     output = capsys.readouterr().out
     told = output[: output.index("training of no star, seed 3 …")]
     assert "seeds 3; the first: 2 iterations of 2 images of mini_world_train_4" in told
