@@ -23,11 +23,7 @@ from pathlib import Path
 
 from err_seg.commands.options import command_parser, positive, reporting_errors
 from err_seg.config import Config, get_cfg
-
-NO_CLIP_WEIGHTS = (
-    "These numbers mean nothing{}: CLIP has random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a file) "
-    "or MODEL.WEIGHTS."
-)
+from err_seg.config.constants import SET_CLIP_WEIGHTS
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -178,4 +174,4 @@ def analyze_vocabularies(options: argparse.Namespace, cfg: Config) -> None:
 
 def _warn_of_random_weights(cfg: Config, exception: str = "") -> None:
     if not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS):
-        print(NO_CLIP_WEIGHTS.format(exception))
+        print(f"These numbers mean nothing{exception}: CLIP has random weights. {SET_CLIP_WEIGHTS}")

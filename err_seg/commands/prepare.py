@@ -93,8 +93,7 @@ def convert_archive(name: str, root: Path, options: argparse.Namespace) -> list[
             images = f"{len(missing):,} of its images ({listed(missing, 3)})"
             failures.append(f"{what}: no label map for {images}; unpack the label maps again")
         failures += compare_count(what, report.converted, report.expected, options.strict)
-    written = sum(report.written for report in reports)
-    if written:
+    if written := sum(report.written for report in reports):
         print(f"{name}: {written:,} files in {seconds:.1f} s ({written / seconds:.0f} files/s)")
     return failures
 

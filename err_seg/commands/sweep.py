@@ -57,21 +57,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @reporting_errors(1, "the same command continues")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing and write the tables."""
+    """Check all sweeps, then run what is missing and write the tables, one after the other."""
     arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    command = shlex.join(["err-seg", "sweep", *(sys.argv[1:] if argv is None else argv)])
-    return do_sweeps(arguments, command)
-
-
-def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
-    """Check all sweeps, then run one after the other."""
     from err_seg.commands.models import find_weights
     from err_seg.lab.sweeps.executor import check_sweep, open_data
     from err_seg.lab.sweeps.plan import plan_runs, select_runs
     from err_seg.lab.sweeps.tables import settings_text
     from err_seg.mini.files import SCENES
 
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    command = shlex.join(["err-seg", "sweep", *(sys.argv[1:] if argv is None else argv)])
     sweeps = load_sweeps(arguments.sweeps, mini=arguments.mini)
     scenes = dict(zip(SCENES, arguments.scenes or SCENES.values(), strict=True)) if arguments.mini else {}
     weights = find_weights(arguments)
