@@ -120,7 +120,7 @@ class ClassMaps:
     def to(self: M, device: torch.device | str) -> M:
         """Return the same result on another device, with its labels if they were computed already, and its image."""
         moved = copy(self)
-        vars(moved).update((name, part.to(device)) for name, part in vars(self).items() if isinstance(part, Tensor))
+        vars(moved).update((name, part.to(device)) for name, part in vars(self).items() if hasattr(part, "to"))
         return moved
 
     def checked(self: M) -> M:
