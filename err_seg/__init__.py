@@ -2,8 +2,8 @@
 
 Errors that name what is wrong with what was given: :class:`ArgumentError`, :class:`VocabularyError`,
 :class:`ImageError` and :class:`ImageReadError` (a file) of ``predict``, :class:`TooLargeError` and
-:class:`NonFiniteError` (damaged weights) of its results,
-:class:`ConfigError`, :class:`CheckpointError` and :class:`HubError` (a model by name) of what builds and loads models.
+:class:`NonFiniteError` (damaged weights) of its results, :class:`ConfigError`, :class:`CheckpointError` and
+:class:`HubError` (a model by name) of what builds and loads models.
 
 What stands here, and every sub-package, is imported when it is first used: ``import err_seg`` takes no time.
 """

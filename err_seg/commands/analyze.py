@@ -21,13 +21,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from err_seg.commands.options import command_parser, complain, positive
+from err_seg.commands.options import command_parser, positive, reporting_errors
 from err_seg.config import Config, get_cfg
-
-NO_CLIP_WEIGHTS = (
-    "These numbers mean nothing{}: CLIP has random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a file) "
-    "or MODEL.WEIGHTS."
-)
+from err_seg.config.constants import SET_CLIP_WEIGHTS
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,9 +32,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     kinds = parser.add_subparsers(required=True, metavar="model | classes | recall | vocabularies | precision")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--output", type=Path, default=Path("output/analysis"), metavar="DIR", help="(%(default)s)")
-    shared.add_argument(
-        "--config-file", metavar="FILE", help="a YAML file of configs/ (default: err_seg/config/defaults.py)"
-    )
+    files = "a YAML file of configs/ (default: err_seg/config/defaults.py)"
+    shared.add_argument("--config-file", metavar="FILE", help=files)
     shared.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides, last")
     data = argparse.ArgumentParser(add_help=False)
     data.add_argument("--datasets", nargs="+", metavar="NAME", help="registered data sets (the paper's)")
@@ -72,23 +67,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@reporting_errors(1)
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options = parse_arguments(arguments)
     from err_seg.data import register_entries
-    from err_seg.data.preparation.sources import PreparationError
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
-        cfg = get_cfg(options.config_file, overrides)
-        register_entries(cfg.DATASETS.CUSTOM)
-        options.run(options, cfg)
-    except (ValueError, OSError, PreparationError) as error:
-        return complain(error, 1)
+    overrides = [*(("DATASETS.ROOT", options.root) if options.root else ()), *options.opts]
+    cfg = get_cfg(options.config_file, overrides)
+    register_entries(cfg.DATASETS.CUSTOM)
+    options.run(options, cfg)
     if options.output:
         print(f"Written to {options.output}")
-    return 0
 
 
 def analyze_model(options: argparse.Namespace, cfg: Config) -> None:
@@ -183,4 +174,4 @@ def analyze_vocabularies(options: argparse.Namespace, cfg: Config) -> None:
 
 def _warn_of_random_weights(cfg: Config, exception: str = "") -> None:
     if not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS):
-        print(NO_CLIP_WEIGHTS.format(exception))
+        print(f"These numbers mean nothing{exception}: CLIP has random weights. {SET_CLIP_WEIGHTS}")

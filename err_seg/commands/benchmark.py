@@ -69,15 +69,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     data = kinds.add_parser("data", allow_abbrev=False)
     data.set_defaults(run=data_costs)
-    data.add_argument("--preparation", action="store_true", help="measure the preparation of label maps instead")
-    data.add_argument("--decoders", type=Path, metavar="DIR", help="compare Pillow and OpenCV on its JPEGs instead")
-    data.add_argument("--dataset", metavar="NAME", help="a registered data set (default: a few generated images)")
-    data.add_argument("--root", metavar="DIR", help="the data sets' root (default: $DETECTRON2_DATASETS)")
-    data.add_argument(
-        "--pictures", dest="images", type=positive, default=64, metavar="N", help="how many to read (%(default)s)"
-    )
-    data.add_argument("--crop-size", type=positive, default=640, metavar="S", help="side in pixels (%(default)s)")
-    data.add_argument("--color-jitter", choices=("ssd", "none"), default="ssd", help="(%(default)s)")
+    add = data.add_argument
+    add("--preparation", action="store_true", help="measure the preparation of label maps instead")
+    add("--decoders", type=Path, metavar="DIR", help="compare Pillow and OpenCV on its JPEGs instead")
+    add("--dataset", metavar="NAME", help="a registered data set (default: a few generated images)")
+    add("--root", metavar="DIR", help="the data sets' root (default: $DETECTRON2_DATASETS)")
+    add("--pictures", dest="images", type=positive, default=64, metavar="N", help="how many to read (%(default)s)")
+    add("--crop-size", type=positive, default=640, metavar="S", help="side in pixels (%(default)s)")
+    add("--color-jitter", choices=("ssd", "none"), default="ssd", help="(%(default)s)")
     parser.epilog = "\n".join(kind.format_usage() for kind in kinds.choices.values())
     options = parser.parse_args(arguments)
     options.command = shlex.join(["err-seg", "benchmark", *(sys.argv[1:] if arguments is None else arguments)])
@@ -85,11 +84,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 @reporting_errors(1)
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command."""
     options = parse_arguments(arguments)
     options.run(options)
-    return 0
 
 
 def network_costs(options: argparse.Namespace) -> None:

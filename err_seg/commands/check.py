@@ -95,13 +95,10 @@ def about_network(model: "ERRSeg", photo: "Photo | None", overlay: Path) -> Iter
     from err_seg.visualization.overlay import overlay as draw
 
     yield f"fingerprints on the synthetic image, {model.precision} (root mean square, mean; the last digit may differ)"
-    is_finite = True
-    for part, text in check.fingerprints(model).items():
-        yield f"  {part:18} {text}"
-        if "nan" in text or "inf" in text:
-            is_finite = False
-            yield f"{PROBLEM}{part} is not finite"
-    if not is_finite:
+    parts = check.fingerprints(model)
+    yield from (f"  {part:18} {text}" for part, text in parts.items())
+    if broken := [part for part, text in parts.items() if "nan" in text or "inf" in text]:
+        yield from (f"{PROBLEM}{part} is not finite" for part in broken)
         return
     doubt = ", or the photo does not show what --classes says" if photo else ""
     photo = photo or check.packaged_photo(model)
@@ -132,10 +129,9 @@ def about_machine(model: "ERRSeg") -> Iterator[str]:
 
     from err_seg.engine.run_setup import PACKAGES, version_of
 
-    is_cuda = model.device.type == "cuda"
-    device = (
-        torch.cuda.get_device_name(model.device) if is_cuda else f"{model.device}, {torch.get_num_threads()} threads"
-    )
+    device = f"{model.device}, {torch.get_num_threads()} threads"
+    if model.device.type == "cuda":
+        device = torch.cuda.get_device_name(model.device)
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     yield f"err_seg     {__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield f"device      {device}{load}"

@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from err_seg.commands.options import add_model_options, command_parser, complain
+from err_seg.commands.options import add_model_options, command_parser, complain, reporting_errors
 
 ENDINGS = {".onnx": ("fp32", "fp16"), ".pt2": ("fp32",)}  # and the precisions of such files
 
@@ -24,11 +24,10 @@ ENDINGS = {".onnx": ("fp32", "fp16"), ".pt2": ("fp32",)}  # and the precisions o
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("export", __doc__)
-    parser.add_argument("file", type=Path, metavar="FILE", help="what to write: FILE.onnx or FILE.pt2")
-    parser.add_argument(
-        "--classes", metavar="NAMES", help='also write FILE.npz with the embeddings of "cat, sofa, wall"'
-    )
-    parser.add_argument("--force", action="store_true", help="replace the network's file if it exists")
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE", help="what to write: FILE.onnx or FILE.pt2")
+    add("--classes", metavar="NAMES", help='also write FILE.npz with the embeddings of "cat, sofa, wall"')
+    add("--force", action="store_true", help="replace the network's file if it exists")
     add_model_options(parser)
     arguments = parser.parse_args(argv)
     if arguments.file.suffix not in ENDINGS:
@@ -40,6 +39,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+@reporting_errors(2)
 def main(argv: Sequence[str] | None = None) -> int:
     """Export, compare, and write the vocabulary."""
     arguments = parse_arguments(argv)
@@ -48,27 +48,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     from err_seg.jobs import split_names
 
     precision = arguments.precision
-    try:
-        arguments.device, arguments.precision = "cpu", None  # the network itself stays in fp32
-        model = load_model(arguments)
-        is_there = arguments.file.exists() and not arguments.force
-        if is_there:
-            export.check_facts(model, arguments.file, precision)
-        if arguments.classes is not None:
-            names, vocabulary = split_names(arguments.classes), arguments.file.with_suffix(".npz")
-            export.save_vocabulary(model, names, vocabulary)
-            print(f"{vocabulary}: {len(names)} classes")
-        if is_there:
-            print(f"{arguments.file} exists already; --force replaces it")
-            return 0
-        if arguments.file.suffix == ".onnx":
-            export.export_onnx(model, arguments.file, precision)
-            parity = export.check_onnx(model, arguments.file, precision)
-        else:
-            export.export_program(model, arguments.file)
-            parity = export.check_program(model, arguments.file)
-    except (ValueError, OSError, export.ExportError) as error:
-        return complain(error, 2)
+    arguments.device, arguments.precision = "cpu", None  # the network itself stays in fp32
+    model = load_model(arguments)
+    is_there = arguments.file.exists() and not arguments.force
+    if is_there:
+        export.check_facts(model, arguments.file, precision)
+    if arguments.classes is not None:
+        names, vocabulary = split_names(arguments.classes), arguments.file.with_suffix(".npz")
+        export.save_vocabulary(model, names, vocabulary)
+        print(f"{vocabulary}: {len(names)} classes")
+    if is_there:
+        print(f"{arguments.file} exists already; --force replaces it")
+        return 0
+    if arguments.file.suffix == ".onnx":
+        export.export_onnx(model, arguments.file, precision)
+        parity = export.check_onnx(model, arguments.file, precision)
+    else:
+        export.export_program(model, arguments.file)
+        parity = export.check_program(model, arguments.file)
     size = arguments.file.stat().st_size / 1e6
     print(
         f"{arguments.file}: {size:.1f} MB; compared in {parity.cases} cases: probabilities differ by at most "

@@ -22,8 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from err_seg.commands.options import command_parser, complain, positive, reporting_errors
-from err_seg.utils.errors import RunError, TrainingInterrupted
+from err_seg.commands.options import command_parser, positive, reporting_errors
 
 DRAWING = """Draw the miniature world: write a split, look at it, or measure how fast it is drawn.
 
@@ -122,7 +121,7 @@ OWN_OPTIONS = {
 
 
 @reporting_errors(1)
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the steps asked for."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in OWN_OPTIONS:
@@ -131,12 +130,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         options, module = parse_arguments(argv), "stages"
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        command = shlex.join(["err-seg", "mini", *argv])
-        importlib.import_module(f"err_seg.lab.mini.{module}").run(options, command)
-    except TrainingInterrupted as interruption:
-        print(interruption, file=sys.stderr)
-        return interruption.status
-    except RunError as error:
-        return complain(error, 1)
-    return 0
+    command = shlex.join(["err-seg", "mini", *argv])
+    importlib.import_module(f"err_seg.lab.mini.{module}").run(options, command)

@@ -13,18 +13,15 @@ from typing import Any
 from err_seg.config.constants import DEFAULT_MODEL, MODEL_NAMES, PRECISIONS
 from err_seg.config.defaults import KEYS
 from err_seg.config.habits import option_hint
+from err_seg.utils.errors import RunError, TrainingInterrupted
 
 
 class _Parser(argparse.ArgumentParser):
     """Takes values that begin with "~" as a shell does, and explains what is written as for other programs."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self._explain_habits(sys.argv[1:] if args is None else args)
-        return super().parse_known_args(args, namespace)
-
-    def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self._explain_habits(sys.argv[1:] if args is None else args)
-        return super().parse_known_intermixed_args(args, namespace)
+    def _parse_known_args(self, arg_strings: list[str], *others: Any) -> Any:
+        self._explain_habits(arg_strings)
+        return super()._parse_known_args(arg_strings, *others)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         return super()._get_values(action, [expanduser(text) for text in arg_strings])
@@ -75,16 +72,27 @@ def complain(message: object, status: int) -> int:
     return status
 
 
-def reporting_errors(status: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Make a command's ``main`` report wrong input and failing files in one line, and return ``status`` for them."""
+def reporting_errors(status: int, interrupted: str = "") -> Callable[[Callable[..., int | None]], Callable[..., int]]:
+    """Make a command's ``main`` report in one line what stops it, and return 0 where it returns nothing.
 
-    def decorate(main: Callable[..., int]) -> Callable[..., int]:
+    It returns ``status`` for wrong input and failing files, 128 + the signal's number for training that was asked to
+    stop, and 130 for Ctrl-C, if ``interrupted`` says how to continue.
+    """
+
+    def decorate(main: Callable[..., int | None]) -> Callable[..., int]:
         @functools.wraps(main)
         def reporting(*arguments: Any, **options: Any) -> int:
             try:
-                return main(*arguments, **options)
-            except (ValueError, OSError) as error:
+                return main(*arguments, **options) or 0
+            except TrainingInterrupted as interruption:
+                print(interruption, file=sys.stderr)
+                return interruption.status
+            except (ValueError, OSError, RunError) as error:
                 return complain(error, status)
+            except KeyboardInterrupt:
+                if not interrupted:
+                    raise
+                return complain(f"interrupted; {interrupted}", 130)
 
         return reporting
 
@@ -114,12 +122,11 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False,
         files = f"{names}, or USER/REPO of the Hugging Face hub ({DEFAULT_MODEL})"
         group.add_argument("--model", metavar="NAME", help=files)
         group.add_argument("--weights", metavar="FILE", help="our own (.safetensors) or a released (.pth) checkpoint")
-    group.add_argument(
-        "--config-file", metavar="FILE", help="a YAML file, for weights that do not hold their configuration"
-    )
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
-    group.add_argument("--precision", choices=PRECISIONS, help="default: the configuration's, usually fp32")
-    group.add_argument("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides, last")
+    add = group.add_argument
+    add("--config-file", metavar="FILE", help="a YAML file, for weights that do not hold their configuration")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
+    add("--precision", choices=PRECISIONS, help="default: the configuration's, usually fp32")
+    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides, last")
     if not several:
         add_pinning_options(parser)
 
@@ -141,9 +148,6 @@ def pinned(arguments: argparse.Namespace) -> dict[str, str | None]:
 def add_words_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the classes."""
     words = parser.add_mutually_exclusive_group(required=True)
-    words.add_argument(
-        "--classes",
-        metavar="NAMES",
-        help='"cat, dog, grass"; with synonyms "cat; sofa, couch; grass"; a vocabulary by name: "ade150, my word"',
-    )
+    typed = '"cat, dog, grass"; with synonyms "cat; sofa, couch; grass"; a vocabulary by name: "ade150, my word"'
+    words.add_argument("--classes", metavar="NAMES", help=typed)
     words.add_argument("--classes-file", metavar="FILE", help=".txt (a class a line), .json, .yaml, or ade150, ...")

@@ -63,14 +63,11 @@ def names_or_threshold(text: str) -> str:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("predict", __doc__)
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="images, videos, folders, globs, https addresses of images, - (standard input)",
-    )
+    add = parser.add_argument
+    inputs = "images, videos, folders, globs, https addresses of images, - (standard input)"
+    add("inputs", nargs="+", metavar="INPUT", help=inputs)
     add_words_options(parser)
-    parser.add_argument(
+    add(
         "--background",
         type=names_or_threshold,
         action="append",
@@ -79,36 +76,22 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help='pixels that belong to none of the classes: those of further words ("wall, floor") or, given a number, '
         "those whose highest probability is below it; may be given twice",
     )
-    parser.add_argument("--num-kept", type=positive, metavar="K", help="how many of the classes an image may show")
-    parser.add_argument("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
-    parser.add_argument(
-        "--format", type=format_names, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)"
-    )
-    parser.add_argument("--names", action="store_true", help="write the names on the regions of the overlay")
-    parser.add_argument(
-        "--point", type=coordinate, nargs=2, metavar=("X", "Y"), help="pixel that attention is shown for (middle)"
-    )
-    parser.add_argument(
-        "--tile",
-        type=tile_size,
-        metavar="PIXELS",
-        help="label large images in windows, each of so many pixels a side; auto: the input size of the network",
-    )
-    parser.add_argument("--refine", action="store_true", help="let the borders follow the edges of the image")
-    parser.add_argument("--bands", type=band_numbers, metavar="R,G,B", help="of TIFFs, such as 3,2,1; or one, as grey")
-    range_help = "values of TIFFs that are black and white, such as 0,3000; file: the extremes of each"
-    parser.add_argument("--value-range", type=value_range, metavar="B,W", help=range_help)
-    parser.add_argument("--batch-size", type=positive, default=1, metavar="N", help="images, or windows, at a time (1)")
-    parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
-    parser.add_argument(
-        "--smooth",
-        type=positive,
-        metavar="N",
-        help="average the probabilities of each frame of a video with those of N frames before and N after it",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="ignore finished results and replace those of other settings"
-    )
+    add("--num-kept", type=positive, metavar="K", help="how many of the classes an image may show")
+    add("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
+    add("--format", type=format_names, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)")
+    add("--names", action="store_true", help="write the names on the regions of the overlay")
+    add("--point", type=coordinate, nargs=2, metavar=("X", "Y"), help="pixel that attention is shown for (middle)")
+    windows = "label large images in windows, each of so many pixels a side; auto: the input size of the network"
+    add("--tile", type=tile_size, metavar="PIXELS", help=windows)
+    add("--refine", action="store_true", help="let the borders follow the edges of the image")
+    add("--bands", type=band_numbers, metavar="R,G,B", help="of TIFFs, such as 3,2,1; or one, as grey")
+    extremes = "values of TIFFs that are black and white, such as 0,3000; file: the extremes of each"
+    add("--value-range", type=value_range, metavar="B,W", help=extremes)
+    add("--batch-size", type=positive, default=1, metavar="N", help="images, or windows, at a time (1)")
+    add("--every", type=positive, default=1, metavar="N", help="take each n-th frame of a video (1)")
+    reach = "average the probabilities of each frame of a video with those of N frames before and N after it"
+    add("--smooth", type=positive, metavar="N", help=reach)
+    add("--force", action="store_true", help="ignore finished results and replace those of other settings")
     add_model_options(parser)
     arguments = parser.parse_args(argv)
     if arguments.point and "attention" not in arguments.format:

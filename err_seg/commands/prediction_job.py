@@ -9,24 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text  # else brackets and colons in names are taken for commands to the terminal
 
+from err_seg import jobs
 from err_seg.commands import models
 from err_seg.commands.options import complain
-from err_seg.jobs import (
-    GATHERED,
-    DeviceError,
-    Item,
-    Job,
-    LabelSet,
-    OutputError,
-    Problem,
-    Report,
-    collect_sources,
-    gather_reports,
-    gather_results,
-    iterate_items,
-    open_output,
-    parse_label_set,
-)
 from err_seg.jobs.job_outputs import FILES
 from err_seg.jobs.result_names import printable
 from err_seg.jobs.video import is_video
@@ -46,8 +31,8 @@ def predict(arguments: argparse.Namespace) -> int:
     """Predict this process's share of the images, and finish the job in the first process; returns the exit status."""
     try:
         rank, processes = launched_share()
-        label_set = parse_label_set(models.read_names(arguments), arguments.background)
-        sources, problems = collect_sources(arguments.inputs, exclude=arguments.output)
+        label_set = jobs.parse_label_set(models.read_names(arguments), arguments.background)
+        sources, problems = jobs.collect_sources(arguments.inputs, exclude=arguments.output)
         model = models.load_model(arguments)
         model.embed_vocabulary(label_set.vocabulary)
         check_tile(arguments.tile, model.size)
@@ -55,7 +40,7 @@ def predict(arguments: argparse.Namespace) -> int:
             escf_with(model)
     except (ValueError, OSError) as error:
         return complain(error, 2)
-    output = open_output(
+    output = jobs.open_output(
         arguments.output,
         settings_of(arguments, label_set, model),
         source=model.source.facts() if model.source else None,
@@ -65,11 +50,11 @@ def predict(arguments: argparse.Namespace) -> int:
         processes=processes,
     )
     reading = {name: getattr(arguments, name) for name in ("every", "bands", "value_range")}
-    items = iterate_items(sources, rank=rank, world_size=processes, whole_videos=bool(arguments.smooth), **reading)
+    items = jobs.iterate_items(sources, rank=rank, world_size=processes, whole_videos=bool(arguments.smooth), **reading)
     has_videos = any(source.path and is_video(source.path) for source in sources)  # of an unknown number of frames
     try:
         with output as manifest:
-            job = Job(
+            job = jobs.Job(
                 model,
                 label_set,
                 manifest,
@@ -81,14 +66,14 @@ def predict(arguments: argparse.Namespace) -> int:
                 smooth=arguments.smooth or 0,
                 point=tuple(arguments.point) if arguments.point else None,
                 region_names=arguments.names,
-                report=Report(problems=problems if rank == 0 else []),
+                report=jobs.Report(problems=problems if rank == 0 else []),
             )
             return run(job, items, None if has_videos else len(range(rank, len(sources), processes)))
-    except OutputError as error:
+    except jobs.OutputError as error:
         return complain(error, 3)
 
 
-def settings_of(arguments: argparse.Namespace, label_set: LabelSet, model: ERRSeg) -> dict:
+def settings_of(arguments: argparse.Namespace, label_set: jobs.LabelSet, model: ERRSeg) -> dict:
     """Collect all settings that results depend on."""
     return {
         "classes": label_set.classes,
@@ -108,23 +93,23 @@ def settings_of(arguments: argparse.Namespace, label_set: LabelSet, model: ERRSe
     }
 
 
-def run(job: Job, items: Iterator[Item | Problem], total: int | None) -> int:
+def run(job: jobs.Job, items: Iterator[jobs.Item | jobs.Problem], total: int | None) -> int:
     """Run the job; in the first process, wait for the others and finish it. Returns the exit status."""
     try:
         report = job.run(items, total)
-    except (OutputError, DeviceError) as error:
+    except (jobs.OutputError, jobs.DeviceError) as error:
         message = f"{error}; what was done before is complete, and the same command continues from there"
-        return complain(message, 3 if isinstance(error, OutputError) else 4)
-    whole = gather_reports(report)
+        return complain(message, 3 if isinstance(error, jobs.OutputError) else 4)
+    whole = jobs.gather_reports(report)
     return 0 if whole is None else finish(whole, job)
 
 
-def finish(report: Report, job: Job) -> int:
+def finish(report: jobs.Report, job: jobs.Job) -> int:
     """Write the files of the whole job, print the table of areas and what failed; returns the exit status."""
     folder = job.manifest.folder
-    kinds = [kind for kind in job.formats if kind in GATHERED]
+    kinds = [kind for kind in job.formats if kind in jobs.GATHERED]
     apart = bool(kinds) and are_apart()
-    joined, failed = gather_results(() if apart else kinds, job.label_set.classes, folder, report.finished)
+    joined, failed = jobs.gather_results(() if apart else kinds, job.label_set.classes, folder, report.finished)
     summarize(report, folder)
     for file in joined:
         print(f"all results together: {printable(file)}")
@@ -138,7 +123,7 @@ def finish(report: Report, job: Job) -> int:
     return 3 if failed else 1 if report.problems else 0
 
 
-def summarize(report: Report, output: Path) -> None:
+def summarize(report: jobs.Report, output: Path) -> None:
     """Print which classes were found, and how much of the area they take."""
     if report.done:
         total = sum(report.pixels.values()) + report.unlabeled

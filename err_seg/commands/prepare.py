@@ -14,14 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import command_parser, positive
+from err_seg.commands.options import command_parser, complain, positive, reporting_errors
 from err_seg.config.constants import PREPARED
 from err_seg.utils.disk import is_disk_full
 from err_seg.utils.messages import listed
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from err_seg.data.preparation import SplitCheck, SplitReport
 
 SHOWN = 20
@@ -41,6 +39,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@reporting_errors(1, "finished files are kept, rerun the same command to continue")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -55,26 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = datasets_root(options.root)
     options.workers = options.workers or default_workers()
     if not root.is_dir():
-        print(
-            f"the folder of the archives, {root.absolute()}, does not exist: create it and unpack them there, or name "
-            "another with --root or $DETECTRON2_DATASETS",
-            file=sys.stderr,
-        )
-        return 1
+        problem = f"the folder of the archives, {root.absolute()}, does not exist: create it and unpack them there"
+        return complain(f"{problem}, or name another with --root or $DETECTRON2_DATASETS", 1)
     failures: list[str] = []
     step = check_converted if options.check else convert_archive
-    try:
-        for name in PREPARED if "all" in options.names else dict.fromkeys(options.names):
-            try:
-                failures += step(name, root, options)
-            except (PreparationError, OSError) as error:
-                failures.append(str(error))
-                if isinstance(error, OSError) and is_disk_full(error):  # for the other data sets, too
-                    failures.append("free some space there, then rerun the same command; finished files are kept")
-                    break
-    except KeyboardInterrupt:
-        print("\ninterrupted; finished files are kept, rerun the same command to continue", file=sys.stderr)
-        return 130
+    for name in PREPARED if "all" in options.names else dict.fromkeys(options.names):
+        try:
+            failures += step(name, root, options)
+        except (PreparationError, OSError) as error:
+            failures.append(str(error))
+            if isinstance(error, OSError) and is_disk_full(error):  # for the other data sets, too
+                failures.append("free some space there, then rerun the same command; finished files are kept")
+                break
     if failures:
         print("\nerrors:", *failures, sep="\n", file=sys.stderr)
     return 1 if failures else 0
@@ -102,8 +93,7 @@ def convert_archive(name: str, root: Path, options: argparse.Namespace) -> list[
             images = f"{len(missing):,} of its images ({listed(missing, 3)})"
             failures.append(f"{what}: no label map for {images}; unpack the label maps again")
         failures += compare_count(what, report.converted, report.expected, options.strict)
-    written = sum(report.written for report in reports)
-    if written:
+    if written := sum(report.written for report in reports):
         print(f"{name}: {written:,} files in {seconds:.1f} s ({written / seconds:.0f} files/s)")
     return failures
 
@@ -122,8 +112,6 @@ def describe(report: "SplitReport") -> str:
 
 def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[str]:
     """Check one data set, report, and return what makes the exit status non-zero."""
-    from rich.console import Console
-
     from err_seg.data.preparation import check, write_check
 
     results = check(name, root, workers=options.workers)
@@ -135,7 +123,7 @@ def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[
             print(f"{what}: not checked, no converted label maps in {result.folder}")
         else:
             if result.labels:
-                Console().print(class_table(what, result))
+                print_classes(what, result)
             print(f"{what}: {result.labels:,} of {result.found:,} label maps are sound in {result.folder}")
             if result.labels:
                 total = int(result.pixels.sum()) + result.ignored
@@ -148,8 +136,9 @@ def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[
     return failures
 
 
-def class_table(what: str, result: "SplitCheck") -> "Table":
-    """List the classes with the most pixels."""
+def print_classes(what: str, result: "SplitCheck") -> None:
+    """Print the classes with the most pixels."""
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -169,7 +158,7 @@ def class_table(what: str, result: "SplitCheck") -> "Table":
         pixels, images = result.pixels[index], result.images[index]
         name = escape(result.class_names[index])
         table.add_row(str(index), f"{pixels:,}", f"{pixels / total:.2%}", f"{images:,}", name)
-    return table
+    Console().print(table)
 
 
 def compare_count(what: str, found: int, expected: int, strict: bool) -> list[str]:

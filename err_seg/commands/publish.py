@@ -31,8 +31,9 @@ def repository(text: str) -> str:
     return text
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+@reporting_errors(2)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the folder and upload it."""
     parser = command_parser("publish", __doc__)
     parser.add_argument("run", type=Path, metavar="OUTPUT_DIR", help="of a finished training")
     parser.add_argument("repository", type=repository, metavar="USER/REPO", help="made if it is missing")
@@ -41,13 +42,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--private", action="store_true", help="make the repository for yourself alone")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to write (OUTPUT_DIR/published)")
     parser.add_argument("--dry-run", action="store_true", help="write the folder, upload nothing")
-    return parser.parse_args(argv)
-
-
-@reporting_errors(2)
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the folder and upload it."""
-    arguments = parse_arguments(argv)
+    arguments = parser.parse_args(argv)
     from err_seg.models import hub
     from err_seg.models.build import build_compiled
     from err_seg.models.hub_files import HubError

@@ -6,7 +6,6 @@
 Nothing is trained here; err-seg sweep --mini does that. Sweeps that have not been run are listed with their command.
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +13,16 @@ from pathlib import Path
 from err_seg.commands.options import command_parser, reporting_errors
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+@reporting_errors(1)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the page."""
     parser = command_parser("results", __doc__)
     add = parser.add_argument
     add("--sweeps", type=Path, default=Path("output/sweeps"), metavar="DIR", help="what sweeps wrote (%(default)s)")
     add("--page", type=Path, default=Path("docs/results.md"), metavar="FILE", help="(%(default)s)")
-    return parser.parse_args(arguments)
-
-
-@reporting_errors(1)
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page."""
-    options = parse_arguments(arguments)
+    options = parser.parse_args(arguments)
     from err_seg.lab.sweeps.results_page import write_results
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     write_results(options.sweeps, options.page)
     print(f"Written to {options.page}")
-    return 0

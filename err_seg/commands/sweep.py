@@ -17,6 +17,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,34 +49,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_pinning_options(parser)
     arguments = parser.parse_intermixed_args(argv)
     # files and overrides differ by their form: no key of a setting is a file's name
-    first = next((i for i, item in enumerate(arguments.sweeps) if item.suffix not in (".yaml", ".yml")), None)
-    if first is not None:
-        arguments.opts = [str(item) for item in arguments.sweeps[first:]] + arguments.opts
-        arguments.sweeps = arguments.sweeps[:first]
+    files = list(takewhile(lambda item: item.suffix in (".yaml", ".yml"), arguments.sweeps))
+    arguments.opts = [str(item) for item in arguments.sweeps[len(files) :]] + arguments.opts
+    arguments.sweeps = files
     return arguments
 
 
-@reporting_errors(1)
+@reporting_errors(1, "the same command continues")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing and write the tables."""
+    """Check all sweeps, then run what is missing and write the tables, one after the other."""
     arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    command = shlex.join(["err-seg", "sweep", *(sys.argv[1:] if argv is None else argv)])
-    try:
-        return do_sweeps(arguments, command)
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
-
-
-def do_sweeps(arguments: argparse.Namespace, command: str) -> int:
-    """Check all sweeps, then run one after the other."""
     from err_seg.commands.models import find_weights
     from err_seg.lab.sweeps.executor import check_sweep, open_data
     from err_seg.lab.sweeps.plan import plan_runs, select_runs
     from err_seg.lab.sweeps.tables import settings_text
     from err_seg.mini.files import SCENES
 
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    command = shlex.join(["err-seg", "sweep", *(sys.argv[1:] if argv is None else argv)])
     sweeps = load_sweeps(arguments.sweeps, mini=arguments.mini)
     scenes = dict(zip(SCENES, arguments.scenes or SCENES.values(), strict=True)) if arguments.mini else {}
     weights = find_weights(arguments)

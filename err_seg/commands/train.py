@@ -20,17 +20,12 @@ from typing import TYPE_CHECKING
 
 from err_seg.commands.options import command_parser, reporting_errors
 from err_seg.config import Config, ConfigError, get_cfg
-from err_seg.config.constants import ENGINES
+from err_seg.config.constants import ENGINES, SET_CLIP_WEIGHTS
 
 if TYPE_CHECKING:
     from err_seg.evaluation import BenchmarkResult
 
-NO_CLIP_WEIGHTS = (
-    "These metrics mean nothing: CLIP started from random weights. Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a "
-    "file) or MODEL.WEIGHTS."
-)
 logger = logging.getLogger("train_net")
-LOG_FORMAT = "%(asctime)s %(name)s: %(message)s"
 
 
 def parse_arguments(
@@ -187,7 +182,7 @@ def logging_to(output: Path, rank: int) -> Iterator[None]:
     with ExitStack() as undoing:
         undoing.callback(root.setLevel, root.level)
         for handler in handlers:
-            handler.setFormatter(logging.Formatter(LOG_FORMAT))
+            handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
             undoing.callback(handler.close)
             undoing.callback(root.removeHandler, handler)
             root.addHandler(handler)
@@ -214,4 +209,4 @@ def print_results(results: "list[BenchmarkResult]", output: Path, is_random: boo
     print("\n".join(copypaste_lines(results)))
     print(f"Written to {output / 'results.json'}")
     if is_random:
-        print(NO_CLIP_WEIGHTS)
+        print(f"These metrics mean nothing: CLIP started from random weights. {SET_CLIP_WEIGHTS}")

@@ -26,20 +26,15 @@ MINI_SAMPLES = 4
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("web", __doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (127.0.0.1)")
-    parser.add_argument("--port", type=positive, default=7860, help="(7860)")
-    parser.add_argument("--classes", metavar="NAMES", help="class names that the page shows at first")
-    parser.add_argument("--samples", metavar="DIR", help="a folder of sample images")
-    parser.add_argument(
-        "--framed-by",
-        type=origin,
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="a site whose pages may show this one in a frame, such as https://huggingface.co; several times: several",
-    )
-    help = "a further name of this server, such as that of a proxy in front of it; several times: several"
-    parser.add_argument("--allowed-host", type=str.lower, action="append", default=[], metavar="NAME", help=help)
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (127.0.0.1)")
+    add("--port", type=positive, default=7860, help="(7860)")
+    add("--classes", metavar="NAMES", help="class names that the page shows at first")
+    add("--samples", metavar="DIR", help="a folder of sample images")
+    sites = "a site whose pages may show this one in a frame, such as https://huggingface.co; several times: several"
+    add("--framed-by", type=origin, action="append", default=[], metavar="ORIGIN", help=sites)
+    names = "a further name of this server, such as that of a proxy in front of it; several times: several"
+    add("--allowed-host", type=str.lower, action="append", default=[], metavar="NAME", help=names)
     add_model_options(parser)
     return parser.parse_args(argv)
 

@@ -1,15 +1,7 @@
 """The configuration: its keys with defaults and constraints, YAML files, and ``KEY VALUE`` overrides."""
 
 from err_seg.config.defaults import Config
-from err_seg.config.loading import (
-    completed,
-    get_cfg,
-    network_settings,
-    override_pairs,
-    settings_of,
-    shipped_configs,
-    validate,
-)
+from err_seg.config.loading import completed, get_cfg, network_settings, settings_of, shipped_configs, validate
 from err_seg.utils.errors import ConfigError
 
 __all__ = [
@@ -18,7 +10,6 @@ __all__ = [
     "completed",
     "get_cfg",
     "network_settings",
-    "override_pairs",
     "settings_of",
     "shipped_configs",
     "validate",

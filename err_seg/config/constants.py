@@ -2,6 +2,7 @@
 
 MODEL_NAMES = ("err-seg-b", "err-seg-l", "mini")
 DEFAULT_MODEL = "err-seg-b"
+SET_CLIP_WEIGHTS = "Set MODEL.CLIP.PRETRAINED (a tag of open_clip or a file) or MODEL.WEIGHTS."
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 ENGINES = ("auto", "plain", "detectron2")
 BENCHMARKED = ("prediction", "evaluation", "training", "vocabulary")

@@ -1,7 +1,6 @@
 """Ranges of configuration values: what a key takes, in words and as a test."""
 
 from collections.abc import Callable, Sequence
-from os.path import expanduser
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +62,7 @@ def _is_compiler(value: str) -> bool:
 
 
 def _is_folder(value: str) -> bool:
-    path = Path(expanduser(value))
+    path = Path(value)
     nearest = next((place for place in (path, *path.absolute().parents) if place.exists()), None)
     return bool(value) and (nearest is None or nearest.is_dir())
 

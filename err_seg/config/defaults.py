@@ -7,28 +7,8 @@ from collections.abc import Iterator
 from dataclasses import field, fields
 from typing import Any
 
+from err_seg.config import constraints as allowed
 from err_seg.config.constants import DEFAULT_TEMPLATE, PRECISIONS, RECOMPUTED
-from err_seg.config.constraints import (
-    ANYTHING,
-    COMPILER,
-    DATASET_NAMES,
-    ENTRIES,
-    FOLDER,
-    MODE_OR_COMPILER,
-    ONE_DATASET,
-    POSITIVE,
-    PROBABILITY,
-    PROMPTS,
-    SHARE,
-    SOME_TEXT,
-    VIEW_SCALES,
-    Range,
-    any_of,
-    at_least,
-    multiple_of,
-    numbers,
-    one_of,
-)
 from err_seg.config.section import Section, key
 from err_seg.utils.signals import STOP_SIGNALS
 
@@ -41,25 +21,25 @@ class ClipConfig(Section):
 
     # a model of open_clip (a ConvNeXt, a FastViT such as MobileCLIP2's, or a ViT for Table XII), a JSON file in
     # open_clip's format, "mini", "mini_vit" or "mini_fastvit"
-    NAME: str = key("convnext_base_w_320", SOME_TEXT)
+    NAME: str = key("convnext_base_w_320", allowed.SOME_TEXT)
     # CLIP weights: a tag of open_clip, a local file, the names "mini" and its like for the package's own, or "" for
     # random ones
     PRETRAINED: str = ""
     # stochastic depth of a ConvNeXt or FastViT, and dropout in a ConvNeXt's head, in training
-    DROP_PATH: float = key(0.0, PROBABILITY)
-    HEAD_DROPOUT: float = key(0.0, PROBABILITY)
+    DROP_PATH: float = key(0.0, allowed.PROBABILITY)
+    HEAD_DROPOUT: float = key(0.0, allowed.PROBABILITY)
     # what trains in each tower: "none", "weight" (the paper's choice of weights) or "full" (Table II)
-    IMAGE_TUNING: str = key("weight", one_of(*TUNINGS))
-    TEXT_TUNING: str = key("weight", one_of(*TUNINGS))
+    IMAGE_TUNING: str = key("weight", allowed.one_of(*TUNINGS))
+    TEXT_TUNING: str = key("weight", allowed.one_of(*TUNINGS))
 
 
 class TextConfig(Section):
     """``MODEL.TEXT``: from class names to text embeddings."""
 
     # prompts; {} is the class name; the embeddings of several are averaged
-    TEMPLATES: list[str] = key([DEFAULT_TEMPLATE], PROMPTS)
+    TEMPLATES: list[str] = key([DEFAULT_TEMPLATE], allowed.PROMPTS)
     # of a name like "bag, handbag": the "first" synonym, or the "average" of all
-    SYNONYMS: str = key("first", one_of("first", "average"))
+    SYNONYMS: str = key("first", allowed.one_of("first", "average"))
     # folder of cached text embeddings; "" for $ERR_SEG_CACHE or ~/.cache/err_seg, "none" for no cache on disk
     CACHE_DIR: str = ""
 
@@ -69,7 +49,7 @@ class HSMConfig(Section):
 
     ENABLED: bool = True  # hierarchical cost maps of strides 16 and 32; off: stride 32 alone (Table V)
     # which map trains the stage-4 blocks that both share: "both", "E16" or "E32" (Table VI)
-    STAGE4_GRADIENT: str = key("both", one_of("both", "E16", "E32"))
+    STAGE4_GRADIENT: str = key("both", allowed.one_of("both", "E16", "E32"))
     # train the branch's norm and convolution, which the released models leave frozen
     TRAIN_CONV: bool = False
 
@@ -79,23 +59,23 @@ class CRMConfig(Section):
 
     ENABLED: bool = True  # off: all classes are kept, in training and evaluation (Table V)
     # K in evaluation (Table XIII); 0: the benchmark's own, and 32 where there is no benchmark
-    NUM_KEPT: int = key(0, at_least(0))
-    NUM_KEPT_TRAIN: int = key(32, POSITIVE)  # K in training (Fig. 7)
+    NUM_KEPT: int = key(0, allowed.at_least(0))
+    NUM_KEPT_TRAIN: int = key(32, allowed.POSITIVE)  # K in training (Fig. 7)
     # the score a class needs to be kept in evaluation and in training, as a share of the pixels of both cost maps: each
     # image then keeps as many classes as it needs, K at most; 0: always K, as published
-    MIN_SCORE: float = key(0.0, SHARE)
-    MIN_SCORE_TRAIN: float = key(0.0, SHARE)
-    MIN_KEPT: int = key(1, POSITIVE)  # how many of the best classes are kept whatever their score
-    NUM_RANKS: int = key(3, POSITIVE)  # R, how many ranks of a pixel score (Table VII)
-    RANK_DECAY: float = key(0.1, at_least(0))  # b of the rank weights 1, b, b², ... (Fig. 6)
+    MIN_SCORE: float = key(0.0, allowed.SHARE)
+    MIN_SCORE_TRAIN: float = key(0.0, allowed.SHARE)
+    MIN_KEPT: int = key(1, allowed.POSITIVE)  # how many of the best classes are kept whatever their score
+    NUM_RANKS: int = key(3, allowed.POSITIVE)  # R, how many ranks of a pixel score (Table VII)
+    RANK_DECAY: float = key(0.1, allowed.at_least(0))  # b of the rank weights 1, b, b², ... (Fig. 6)
 
 
 class CostEmbeddingConfig(Section):
     """``MODEL.COST_EMBEDDING``: from kept cost maps to X."""
 
     # channels of the 7×7 convolutions, and of X
-    HIDDEN_DIM: int = key(256, POSITIVE)
-    DIM: int = key(128, POSITIVE)
+    HIDDEN_DIM: int = key(256, allowed.POSITIVE)
+    DIM: int = key(128, allowed.POSITIVE)
 
 
 class ESCFConfig(Section):
@@ -103,20 +83,20 @@ class ESCFConfig(Section):
 
     # off: X goes straight to GUD (Table V)
     ENABLED: bool = True
-    NUM_LAYERS: int = key(4, POSITIVE)
+    NUM_LAYERS: int = key(4, allowed.POSITIVE)
     # which modules a layer has (Table VIII)
     SFM: bool = True
     CFM: bool = True
     STAR: bool = True  # star MLP, or the plain two-layer MLP (Table IX)
     # ratios of SSR and CSR; 1 switches each off (Table X)
-    SSR_RATIO: int = key(2, POSITIVE)
-    CSR_RATIO: int = key(2, POSITIVE)
-    NUM_HEADS: int = key(4, POSITIVE)
-    MLP_RATIO: float = key(3.0, POSITIVE)  # hidden width of the MLPs over the width of X
-    DROP_PATH: float = key(0.1, PROBABILITY)  # stochastic depth of layer i is DROP_PATH · i / NUM_LAYERS
+    SSR_RATIO: int = key(2, allowed.POSITIVE)
+    CSR_RATIO: int = key(2, allowed.POSITIVE)
+    NUM_HEADS: int = key(4, allowed.POSITIVE)
+    MLP_RATIO: float = key(3.0, allowed.POSITIVE)  # hidden width of the MLPs over the width of X
+    DROP_PATH: float = key(0.1, allowed.PROBABILITY)  # stochastic depth of layer i is DROP_PATH · i / NUM_LAYERS
     # channels of image and text guidance, and of the image guidance's 3×3 convolutions
-    GUIDANCE_DIM: int = key(128, POSITIVE)
-    GUIDANCE_HIDDEN_DIM: int = key(256, POSITIVE)
+    GUIDANCE_DIM: int = key(128, allowed.POSITIVE)
+    GUIDANCE_HIDDEN_DIM: int = key(256, allowed.POSITIVE)
 
 
 class GUDConfig(Section):
@@ -124,11 +104,11 @@ class GUDConfig(Section):
 
     ENABLED: bool = True  # off: the head reads X itself (Table V)
     # channels of the class maps at strides 16, 8 and 4
-    DIMS: list[int] = key([64, 32, 16], numbers(multiple_of(8), 3))
+    DIMS: list[int] = key([64, 32, 16], allowed.numbers(allowed.multiple_of(8), 3))
     # channels of the guidance from F3, F2, F1; 0 leaves a map out (Table XI: [0, 16, 8] is "without F3")
-    GUIDANCE_DIMS: list[int] = key([32, 16, 8], numbers(at_least(0), 3))
+    GUIDANCE_DIMS: list[int] = key([32, 16, 8], allowed.numbers(allowed.at_least(0), 3))
     # odd size of the fusing convolutions, and whether gradients stop at the guidance (Table XI)
-    KERNEL_SIZE: int = key(3, Range("odd and positive", lambda value: value > 0 and value % 2 == 1))
+    KERNEL_SIZE: int = key(3, allowed.Range("odd and positive", lambda value: value > 0 and value % 2 == 1))
     STOP_GRADIENT: bool = True
 
 
@@ -146,20 +126,20 @@ class DistillConfig(Section):
     # the teacher: a file of weights that holds its configuration, as training writes it, or a name that err_seg.load
     # takes; "" for none
     WEIGHTS: str = ""
-    WEIGHT: float = key(1.0, POSITIVE)  # weight of its loss relative to that of the labels
+    WEIGHT: float = key(1.0, allowed.POSITIVE)  # weight of its loss relative to that of the labels
 
 
 class ModelConfig(Section):
     """``MODEL``: the network."""
 
-    META_ARCHITECTURE: str = key("ERRSeg", SOME_TEXT)
+    META_ARCHITECTURE: str = key("ERRSeg", allowed.SOME_TEXT)
     # "auto" (CUDA, else MPS, else the CPU), or a torch device such as "cuda:1"
-    DEVICE: str = key("auto", SOME_TEXT)
+    DEVICE: str = key("auto", allowed.SOME_TEXT)
     # weights of the whole network to start from: our own or a released checkpoint; "" for none
     WEIGHTS: str = ""
     # statistics of the input, RGB in 0..255 (ImageNet's, also for CLIP)
-    PIXEL_MEAN: list[float] = key([123.675, 116.280, 103.530], numbers(at_least(0), 3))
-    PIXEL_STD: list[float] = key([58.395, 57.120, 57.375], numbers(POSITIVE, 3))
+    PIXEL_MEAN: list[float] = key([123.675, 116.280, 103.530], allowed.numbers(allowed.at_least(0), 3))
+    PIXEL_STD: list[float] = key([58.395, 57.120, 57.375], allowed.numbers(allowed.POSITIVE, 3))
     CLIP: ClipConfig = field(default_factory=ClipConfig)
     TEXT: TextConfig = field(default_factory=TextConfig)
     HSM: HSMConfig = field(default_factory=HSMConfig)
@@ -174,37 +154,37 @@ class ModelConfig(Section):
 class InputConfig(Section):
     """``INPUT``: how images are resized, cropped and augmented."""
 
-    SIZE: int = key(640, multiple_of(32))  # S in evaluation and prediction (Table XIV)
-    CROP_SIZE: int = key(640, multiple_of(32))  # S in training, the side of the crop
+    SIZE: int = key(640, allowed.multiple_of(32))  # S in evaluation and prediction (Table XIV)
+    CROP_SIZE: int = key(640, allowed.multiple_of(32))  # S in training, the side of the crop
     # shortest side before the crop (one is drawn), and the limit of the longest side
-    MIN_SIZE_TRAIN: list[int] = key([640], numbers(POSITIVE))
-    MAX_SIZE_TRAIN: int = key(1333, POSITIVE)
+    MIN_SIZE_TRAIN: list[int] = key([640], allowed.numbers(allowed.POSITIVE))
+    MAX_SIZE_TRAIN: int = key(1333, allowed.POSITIVE)
     # shortest side before the image is brought to S×S in evaluation; 0 leaves the image as it is
-    MIN_SIZE_TEST: int = key(800, at_least(0))
-    MAX_SIZE_TEST: int = key(1333, POSITIVE)
+    MIN_SIZE_TEST: int = key(800, allowed.at_least(0))
+    MAX_SIZE_TEST: int = key(1333, allowed.POSITIVE)
     # SSD's colour jitter, and the probability of a horizontal flip
     COLOR_AUG_SSD: bool = True
-    FLIP_PROB: float = key(0.5, SHARE)
+    FLIP_PROB: float = key(0.5, allowed.SHARE)
     # redraw a crop in which one class covers more than this share of the labelled pixels; 1 is off
-    SINGLE_CATEGORY_MAX_AREA: float = key(1.0, Range("above 0 and at most 1", lambda value: 0 < value <= 1))
+    SINGLE_CATEGORY_MAX_AREA: float = key(1.0, allowed.Range("above 0 and at most 1", lambda value: 0 < value <= 1))
 
 
 class DatasetsConfig(Section):
     """``DATASETS``: the data sets."""
 
     # registered names; training takes one, evaluation any number
-    TRAIN: list[str] = key(["coco_stuff_train"], ONE_DATASET)
-    TEST: list[str] = key(TEST_SETS, DATASET_NAMES)
+    TRAIN: list[str] = key(["coco_stuff_train"], allowed.ONE_DATASET)
+    TEST: list[str] = key(TEST_SETS, allowed.DATASET_NAMES)
     ROOT: str = ""  # folder of the data sets; "" for $DETECTRON2_DATASETS, else ./datasets
     # data sets of your own, declared on the spot; see err_seg/data/catalog.py
-    CUSTOM: list[dict[str, Any]] = key([], ENTRIES)
+    CUSTOM: list[dict[str, Any]] = key([], allowed.ENTRIES)
 
 
 class DataLoaderConfig(Section):
     """``DATALOADER``: how data sets are read."""
 
     # processes that read images, for each training process; does not change what is read
-    NUM_WORKERS: int = key(4, at_least(0))
+    NUM_WORKERS: int = key(4, allowed.at_least(0))
     # in training, read the next pair in place of one that cannot be read, and list that in OUTPUT_DIR/damaged.txt
     SKIP_DAMAGED: bool = False
 
@@ -215,9 +195,9 @@ class ClipGradientsConfig(Section):
     # clip gradients before each step: each number to ±CLIP_VALUE ("value"), or the norm of each parameter's gradient
     # ("norm") or of all together ("full_model") to CLIP_VALUE; NORM_TYPE is the p of the norm, .inf for the largest
     ENABLED: bool = False
-    CLIP_TYPE: str = key("value", one_of("value", "norm", "full_model"))
-    CLIP_VALUE: float = key(1.0, POSITIVE)
-    NORM_TYPE: float = key(2.0, Range("at least 1, or .inf", lambda value: value >= 1))
+    CLIP_TYPE: str = key("value", allowed.one_of("value", "norm", "full_model"))
+    CLIP_VALUE: float = key(1.0, allowed.POSITIVE)
+    NORM_TYPE: float = key(2.0, allowed.Range("at least 1, or .inf", lambda value: value >= 1))
 
 
 class EMAConfig(Section):
@@ -226,37 +206,37 @@ class EMAConfig(Section):
     # keep an exponential moving average of the weights, which is what is evaluated and becomes model_final (checkpoints
     # hold the weights themselves as well); DECAY is the share of it that stays in an iteration
     ENABLED: bool = False
-    DECAY: float = key(0.999, PROBABILITY)
+    DECAY: float = key(0.999, allowed.PROBABILITY)
 
 
 class SolverConfig(Section):
     """``SOLVER``: optimization."""
 
     # images of an iteration, over all processes and accumulation steps
-    IMS_PER_BATCH: int = key(4, POSITIVE)
+    IMS_PER_BATCH: int = key(4, allowed.POSITIVE)
     # parts that a process computes its share of an iteration in, one after the other; saves memory
-    ACCUMULATION_STEPS: int = key(1, POSITIVE)
-    MAX_ITER: int = key(80000, POSITIVE)
+    ACCUMULATION_STEPS: int = key(1, allowed.POSITIVE)
+    MAX_ITER: int = key(80000, allowed.POSITIVE)
     # AdamW; CLIP's parameters get BASE_LR · CLIP_MULTIPLIER
-    BASE_LR: float = key(2e-4, at_least(0))
-    CLIP_MULTIPLIER: float = key(0.01, at_least(0))
-    BETAS: list[float] = key([0.9, 0.999], numbers(PROBABILITY, 2))
-    EPS: float = key(1e-8, POSITIVE)
-    WEIGHT_DECAY: float = key(1e-4, at_least(0))
-    WEIGHT_DECAY_NORM: float = key(0.0, at_least(0))
+    BASE_LR: float = key(2e-4, allowed.at_least(0))
+    CLIP_MULTIPLIER: float = key(0.01, allowed.at_least(0))
+    BETAS: list[float] = key([0.9, 0.999], allowed.numbers(allowed.PROBABILITY, 2))
+    EPS: float = key(1e-8, allowed.POSITIVE)
+    WEIGHT_DECAY: float = key(1e-4, allowed.at_least(0))
+    WEIGHT_DECAY_NORM: float = key(0.0, allowed.at_least(0))
     # curve of the learning rate, detectron2's "WarmupCosineLR" or "WarmupPolyLR", to 0 at MAX_ITER
-    LR_SCHEDULER_NAME: str = key("WarmupCosineLR", one_of("WarmupCosineLR", "WarmupPolyLR"))
+    LR_SCHEDULER_NAME: str = key("WarmupCosineLR", allowed.one_of("WarmupCosineLR", "WarmupPolyLR"))
     # of "WarmupPolyLR": its power, and the share of BASE_LR that it does not fall below
-    POLY_LR_POWER: float = key(0.9, POSITIVE)
-    POLY_LR_CONSTANT_ENDING: float = key(0.0, SHARE)
+    POLY_LR_POWER: float = key(0.9, allowed.POSITIVE)
+    POLY_LR_CONSTANT_ENDING: float = key(0.0, allowed.SHARE)
     # linear warm-up from BASE_LR · WARMUP_FACTOR
-    WARMUP_ITERS: int = key(1000, at_least(0))
-    WARMUP_FACTOR: float = key(0.001, SHARE)
+    WARMUP_ITERS: int = key(1000, allowed.at_least(0))
+    WARMUP_FACTOR: float = key(0.001, allowed.SHARE)
     CLIP_GRADIENTS: ClipGradientsConfig = field(default_factory=ClipGradientsConfig)
     EMA: EMAConfig = field(default_factory=EMAConfig)
     # "fp32", "fp16" (with loss scaling), "bf16", or "auto": on CUDA bf16 where it is computed natively (compute
     # capability 8.0 and above), else fp16; fp32 elsewhere
-    PRECISION: str = key("auto", one_of(*PRECISIONS))
+    PRECISION: str = key("auto", allowed.one_of(*PRECISIONS))
     # on CUDA, let training multiply fp32 numbers as TF32, with 10 bits of mantissa; evaluation and prediction never do
     TF32: bool = False
     # torch's deterministic algorithms, so that equal runs, and resumed ones, are equal bit by bit on CUDA too; slower
@@ -264,22 +244,22 @@ class SolverConfig(Section):
     # recompute the blocks of the CLIP towers and ESCF in the backward pass, which saves memory and costs time: all in
     # them ("blocks"), or what is cheap ("elementwise": not products, convolutions and attention)
     ACTIVATION_CHECKPOINTING: bool = False
-    RECOMPUTED: str = key("blocks", one_of(*RECOMPUTED))
+    RECOMPUTED: str = key("blocks", allowed.one_of(*RECOMPUTED))
     # several processes: "ddp" (each holds everything) or "fsdp" (weights and optimizer state are shared out)
-    PARALLEL: str = key("ddp", one_of("ddp", "fsdp"))
-    COMPILE: str = key("", COMPILER)  # backend of torch.compile, such as "inductor"; "" is off
+    PARALLEL: str = key("ddp", allowed.one_of("ddp", "fsdp"))
+    COMPILE: str = key("", allowed.COMPILER)  # backend of torch.compile, such as "inductor"; "" is off
     # iterations between checkpoints, and how many of them are kept
-    CHECKPOINT_PERIOD: int = key(5000, POSITIVE)
-    CHECKPOINTS_KEPT: int = key(2, POSITIVE)
+    CHECKPOINT_PERIOD: int = key(5000, allowed.POSITIVE)
+    CHECKPOINTS_KEPT: int = key(2, allowed.POSITIVE)
     # signals after which a checkpoint is saved and the run ends, with status 128 + the signal's number
-    STOP_SIGNALS: list[str] = key([*STOP_SIGNALS], any_of(*STOP_SIGNALS))
+    STOP_SIGNALS: list[str] = key([*STOP_SIGNALS], allowed.any_of(*STOP_SIGNALS))
 
 
 class LogConfig(Section):
     """``LOG``: what training writes."""
 
     # iterations between lines of the log and of metrics.json; each line stands for the iterations since the last
-    PERIOD: int = key(20, POSITIVE)
+    PERIOD: int = key(20, allowed.POSITIVE)
     TENSORBOARD: bool = True  # TensorBoard's event files, in OUTPUT_DIR/tensorboard
     WANDB_PROJECT: str = ""  # project of Weights & Biases that the run is logged to; "" is off
 
@@ -289,28 +269,28 @@ class TTAConfig(Section):
 
     ENABLED: bool = False  # average the probabilities over several views of an image
     # sizes of the views over INPUT.SIZE, rounded to what the network takes; must hold 1, whose classes are kept
-    SCALES: list[float] = key([0.75, 1.0, 1.25], VIEW_SCALES)
+    SCALES: list[float] = key([0.75, 1.0, 1.25], allowed.VIEW_SCALES)
     FLIP: bool = True  # each view also mirrored
 
 
 class EvaluationConfig(Section):
     """``TEST``: evaluation."""
 
-    BATCH_SIZE: int = key(1, POSITIVE)  # images that go through the network together
-    PRECISION: str = key("fp32", one_of(*PRECISIONS))  # as SOLVER.PRECISION
+    BATCH_SIZE: int = key(1, allowed.POSITIVE)  # images that go through the network together
+    PRECISION: str = key("fp32", allowed.one_of(*PRECISIONS))  # as SOLVER.PRECISION
     # compile the network that only predicts or evaluates; training has SOLVER.COMPILE. A mode of torch.compile:
     # "default", "reduce-overhead" (with CUDA graphs) or "max-autotune"; or one of its backends; "" is off, which
     # showing attention needs
-    COMPILE: str = key("", MODE_OR_COMPILER)
+    COMPILE: str = key("", allowed.MODE_OR_COMPILER)
     # iterations of a training after which it is evaluated on DATASETS.TEST, as it is at the end; 0 is off
-    EVAL_PERIOD: int = key(0, at_least(0))
+    EVAL_PERIOD: int = key(0, allowed.at_least(0))
     # the metric whose mean over the benchmarks chooses model_best.safetensors
-    BEST_METRIC: str = key("mIoU", one_of("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC"))
+    BEST_METRIC: str = key("mIoU", allowed.one_of("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC"))
     # images of a process after which it writes down what is done, to go on from there after an interruption
-    PROGRESS_PERIOD: int = key(50, POSITIVE)
+    PROGRESS_PERIOD: int = key(50, allowed.POSITIVE)
     BOUNDARY_IOU: bool = False  # boundary IoU besides the usual metrics
     # files to write of every prediction, in OUTPUT_DIR/inference: any of "png" (label maps), "rle", "overlay"
-    SAVE: list[str] = key([], any_of("png", "rle", "overlay"))
+    SAVE: list[str] = key([], allowed.any_of("png", "rle", "overlay"))
     AUG: TTAConfig = field(default_factory=TTAConfig)
 
 
@@ -324,20 +304,20 @@ class Config(Section):
     SOLVER: SolverConfig = field(default_factory=SolverConfig)
     LOG: LogConfig = field(default_factory=LogConfig)
     # iterations between images of what the network predicts, in OUTPUT_DIR/vis; 0 is off
-    VIS_PERIOD: int = key(0, at_least(0))
+    VIS_PERIOD: int = key(0, allowed.at_least(0))
     TEST: EvaluationConfig = field(default_factory=EvaluationConfig)
     # seed of initialisation, data order and augmentation
-    SEED: int = key(0, at_least(0))
-    OUTPUT_DIR: str = key("./output", FOLDER)
+    SEED: int = key(0, allowed.at_least(0))
+    OUTPUT_DIR: str = key("./output", allowed.FOLDER)
 
 
-def _ranges(section: Section, prefix: str = "") -> Iterator[tuple[str, Range]]:
+def _ranges(section: Section, prefix: str = "") -> Iterator[tuple[str, allowed.Range]]:
     for declared in fields(section):
         value = getattr(section, declared.name)
         if isinstance(value, Section):
             yield from _ranges(value, f"{prefix}{declared.name}.")
         else:
-            yield prefix + declared.name, declared.metadata.get("range", ANYTHING)
+            yield prefix + declared.name, declared.metadata.get("range", allowed.ANYTHING)
 
 
 # the range of each key, by dotted name

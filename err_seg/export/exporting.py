@@ -19,6 +19,7 @@ from err_seg.export.network import INPUTS, OUTPUTS, ExportableERRSeg, example_in
 from err_seg.models.checkpoint import reason_of
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import VocabularyError
+from err_seg.utils.errors import RunError
 from err_seg.utils.files import atomic_write
 from err_seg.utils.fingerprint import RESULT_FORMAT, weights_digest
 
@@ -28,7 +29,7 @@ OPSET = 20
 FACTS = "err_seg.json"  # inside the archive that a .pt2 file is
 
 
-class ExportError(RuntimeError):
+class ExportError(RunError):
     """The network cannot be exported, or not on this machine; the message says why."""
 
 

@@ -2,6 +2,8 @@
 
 from err_seg.models.hub import load
 from err_seg.models.pretrained import push_to_hub, save_pretrained
-from err_seg.prediction.model import ERRSeg, ModelHub
+from err_seg.prediction.model import ERRSeg
 
-ERRSeg.hub = ModelHub(load, save_pretrained, push_to_hub)
+ERRSeg.from_pretrained = staticmethod(load)
+ERRSeg.save_pretrained = save_pretrained
+ERRSeg.push_to_hub = push_to_hub

@@ -13,8 +13,9 @@ import open_clip
 import torch
 import yaml
 
-from err_seg.config import Config, get_cfg, override_pairs, settings_of
+from err_seg.config import Config, get_cfg, settings_of
 from err_seg.config.habits import explaining_habits
+from err_seg.config.loading import override_pairs
 from err_seg.modeling.clip import CUSTOM_CLIPS
 from err_seg.models.build import build_compiled
 from err_seg.models.checkpoint import Checkpoint, CheckpointError, HubError, open_checkpoint, reason_of

@@ -6,7 +6,7 @@ every place, from every kept class to all kept classes.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -141,7 +141,7 @@ def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM
     Those of SFM take the most memory. Computations of other threads with the same ESCF are left out.
     """
     attention = Attention([], [])
-    handles = []
+    hooks = ExitStack()
     thread = threading.get_ident()
 
     def record(module: nn.Module, layer: AttentionLayer, name: str, value: Callable[[Tensor, Tensor], Any]) -> None:
@@ -149,21 +149,18 @@ def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM
             if threading.get_ident() == thread:
                 setattr(layer, name, value(inputs[0], output))
 
-        handles.append(module.register_forward_hook(hook))
+        hooks.enter_context(module.register_forward_hook(hook))
 
-    for module in escf.modules():
-        if isinstance(module, modules):
-            layer = AttentionLayer(module.attention.num_heads)
-            (attention.category if isinstance(module, CFM) else attention.spatial).append(layer)
-            ratio = module.csr_ratio if isinstance(module, CFM) else 1
-            record(module, layer, "grid", partial(_coarse_grid, ratio))
-            record(module.attention.q, layer, "queries", _of_first_image)
-            record(module.attention.k, layer, "keys", _of_first_image)
-    try:
+    with hooks:
+        for module in escf.modules():
+            if isinstance(module, modules):
+                layer = AttentionLayer(module.attention.num_heads)
+                (attention.category if isinstance(module, CFM) else attention.spatial).append(layer)
+                ratio = module.csr_ratio if isinstance(module, CFM) else 1
+                record(module, layer, "grid", partial(_coarse_grid, ratio))
+                record(module.attention.q, layer, "queries", _of_first_image)
+                record(module.attention.k, layer, "keys", _of_first_image)
         yield attention
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _coarse_grid(ratio: int, x: Tensor, _: Tensor) -> tuple[int, int]:

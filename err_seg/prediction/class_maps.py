@@ -1,9 +1,10 @@
 """The numbers of a result: the K kept classes' maps and their indices, at any size on request."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psutil
 import torch
@@ -118,10 +119,8 @@ class ClassMaps:
 
     def to(self: M, device: torch.device | str) -> M:
         """Return the same result on another device, with its labels if they were computed already, and its image."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = replace(self, **{name: value.to(device) for name, value in values.items() if hasattr(value, "to")})
-        if "labels" in vars(self):
-            vars(moved)["labels"] = self.labels.to(device)
+        moved = copy(self)
+        vars(moved).update((name, part.to(device)) for name, part in vars(self).items() if hasattr(part, "to"))
         return moved
 
     def checked(self: M) -> M:

@@ -1,11 +1,10 @@
 """The model that people load: the network with its vocabulary, pixel statistics and prediction."""
 
 import contextlib
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -29,14 +28,6 @@ from err_seg.utils.progress import ProgressBar
 from err_seg.utils.validation import ArgumentError, check_count, check_flag, check_size
 
 
-class ModelHub(NamedTuple):
-    """How models are loaded, saved and uploaded; :mod:`err_seg.models`, which is above this room, provides it."""
-
-    load: Callable[..., "ERRSeg"]
-    save: Callable[..., None]
-    push: Callable[..., str]
-
-
 class ERRSeg(ERRSegNetwork):
     """The ERR-Seg network with class names, pixel statistics and prediction on images of any kind.
 
@@ -58,7 +49,10 @@ class ERRSeg(ERRSegNetwork):
     """What it was built from (:func:`err_seg.config.network_settings`), to tell results of networks apart."""
     source: WeightsSource | None = None
     """Where its weights were read from; ``None`` if from no file, or if they were trained since."""
-    hub: ClassVar[ModelHub]
+    # from :mod:`err_seg.models`, which is above this room
+    from_pretrained: ClassVar[Callable[..., "ERRSeg"]]
+    save_pretrained: Callable[..., None]
+    push_to_hub: Callable[..., str]
 
     def __init__(
         self,
@@ -270,19 +264,3 @@ class ERRSeg(ERRSegNetwork):
     def _computing(self, precision: str) -> Iterator[None]:
         with tf32(False), autocast(self.device, PRECISIONS[precision]):
             yield
-
-    @classmethod
-    def from_pretrained(cls, model: str | os.PathLike[str], **options: Any) -> "ERRSeg":
-        """Load a model from a folder that :meth:`save_pretrained` wrote, or "user/repo" of the Hugging Face hub.
-
-        Arguments and errors are those of :func:`err_seg.load`.
-        """
-        return cls.hub.load(model, **options)
-
-    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
-        """Write weights, configuration and model card; see :func:`err_seg.models.pretrained.save_pretrained`."""
-        self.hub.save(self, folder, **options)
-
-    def push_to_hub(self, repository: str, **options: Any) -> str:
-        """Save the model and upload it; see :func:`err_seg.models.pretrained.push_to_hub`."""
-        return self.hub.push(self, repository, **options)

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from err_seg.commands import COMMANDS
+from err_seg.commands.options import reporting_errors
+from err_seg.utils.errors import RunError, TrainingInterrupted
 from err_seg.version import __version__
 from tests.helpers.toy import REPOSITORY
 
@@ -94,3 +96,33 @@ def test_importing_the_package_loads_nothing_heavy_and_its_names_are_there():
     assert all(getattr(err_seg, name) is not None for name in err_seg.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = err_seg.nonsense
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "printed"),
+    [
+        (None, 0, ""),
+        (ValueError("wrong"), 5, "error: wrong\n"),
+        (FileNotFoundError("no file"), 5, "error: no file\n"),
+        (RunError("stopped at iteration 3"), 5, "error: stopped at iteration 3\n"),
+        (TrainingInterrupted("saved; rerun with --resume", 15), 143, "SIGTERM: saved; rerun with --resume\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted; the same command continues\n"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_what_stops_a_command_is_one_line_and_its_status(capsys, error, status, printed):
+    @reporting_errors(5, "the same command continues")
+    def main():
+        if error:
+            raise error
+
+    assert (main(), capsys.readouterr().err) == (status, printed)
+
+
+def test_an_interrupt_that_a_command_does_not_explain_is_python_s():
+    @reporting_errors(1)
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        main()

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from err_seg.commands import predict, train
-from err_seg.config import ConfigError, get_cfg, override_pairs
+from err_seg.config import ConfigError, get_cfg
+from err_seg.config.loading import override_pairs
 from tests.helpers.predicting import save
 
 

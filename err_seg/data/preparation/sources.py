@@ -14,10 +14,11 @@ from scipy.io import loadmat
 
 from err_seg.data.images import read_image, read_label
 from err_seg.data.spec import DatasetSpec
+from err_seg.utils.errors import RunError
 from err_seg.utils.messages import listed
 
 
-class PreparationError(RuntimeError):
+class PreparationError(RunError):
     """Preparation cannot continue; the message says what was expected, what was found and what to do."""
 
 
