@@ -92,7 +92,8 @@ def reporting_errors(status: int, interrupted: str = "") -> Callable[[Callable[.
             except KeyboardInterrupt:
                 if not interrupted:
                     raise
-                return complain(f"interrupted; {interrupted}", 130)
+                print(f"interrupted; {interrupted}", file=sys.stderr)
+                return 130
 
         return reporting
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from err_seg.config.habits import explaining_habits
 from err_seg.data.arrays import ArrayFormat
@@ -71,11 +71,7 @@ class ERRSeg(ERRSegNetwork):
         self.precision = precision
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Run the network, see :meth:`forward`, on a text that is a tensor; else label images, see :meth:`predict`."""
-        text = args[1] if len(args) > 1 else options.get("text")
-        return super().__call__(*args, **options) if isinstance(text, Tensor) else self.predict(*args, **options)
+        self.register_forward_pre_hook(_refuse_words, with_kwargs=True)
 
     @property
     def device(self) -> torch.device:
@@ -264,3 +260,10 @@ class ERRSeg(ERRSegNetwork):
     def _computing(self, precision: str) -> Iterator[None]:
         with tf32(False), autocast(self.device, PRECISIONS[precision]):
             yield
+
+
+def _refuse_words(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Refuse images and words where a model is called, which runs the network."""
+    text = args[1] if len(args) > 1 else options.get("text")
+    if not isinstance(text, Tensor):
+        raise ArgumentError("model(...) runs the network on tensors; for images and words call model.predict(...)")

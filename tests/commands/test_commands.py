@@ -106,7 +106,7 @@ def test_importing_the_package_loads_nothing_heavy_and_its_names_are_there():
         (FileNotFoundError("no file"), 5, "error: no file\n"),
         (RunError("stopped at iteration 3"), 5, "error: stopped at iteration 3\n"),
         (TrainingInterrupted("saved; rerun with --resume", 15), 143, "SIGTERM: saved; rerun with --resume\n"),
-        (KeyboardInterrupt(), 130, "error: interrupted; the same command continues\n"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command continues\n"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
