@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_shown_size(size, shown):
 def seen(labels, classes):
     """Return the masks and colours of a result with these labels."""
     image = np.zeros((*labels.shape, 3), dtype=np.uint8)
-    segmentation = a_result(len(classes), 1, size=labels.shape)
+    segmentation = replace(a_result(len(classes), 1, size=labels.shape), vocabulary=tuple(classes))
     result = Result(name="", source="", image=image, segmentation=segmentation, label_set=LabelSet(classes))
     vars(result)["labels"] = labels
     parts, _ = labelling.classes_seen(result)
