@@ -17,7 +17,8 @@ from err_seg.visualization.grid import fitting_size
 from err_seg.visualization.overlay import OPACITY
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
-PROCESSES = multiprocessing.get_context("forkserver")
+METHODS = multiprocessing.get_all_start_methods()
+PROCESSES = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")  # Windows has the latter
 PROCESSES.set_forkserver_preload(["err_seg.data.images"])
 DECODING_SECONDS = 20
 SHOWN_SIDE = 1400

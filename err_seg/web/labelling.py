@@ -1,5 +1,6 @@
 """From an upload and the page's settings to what the page shows: images, tables and files."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -115,11 +116,11 @@ def label_upload(
 
 
 def deadline(seconds: float) -> Callable[..., None]:
-    """Return a hook that ends a network at the first layer after so many seconds, with an error."""
-    end = time.monotonic() + seconds
+    """Return a hook that ends this thread's network at the first layer after so many seconds, with an error."""
+    thread, end = threading.get_ident(), time.monotonic() + seconds
 
     def check(*_: Any) -> None:
-        if time.monotonic() > end:
+        if threading.get_ident() == thread and time.monotonic() > end:
             raise LabelSetError(f"labelling was stopped after {seconds} s; give fewer or shorter class names")
 
     return check

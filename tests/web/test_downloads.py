@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from err_seg.web.downloads import Downloads
 from err_seg.web.labelling import label_upload
 from err_seg.web.uploads import Uploads
 from tests.helpers.serving import CALL, FIELDS, image, wait_for_answer
+from tests.helpers.training import environment
 
 
 def labelled(site, path):
@@ -97,3 +100,20 @@ def test_a_result_holds_no_maps_of_the_image_s_own_size(folder, model, photo):
     downloads.write(key, "labels")
     assert result.segmentation.source is None
     assert "labels" not in vars(result.segmentation)
+
+
+def test_uploads_are_decoded_where_there_is_no_fork_server(tmp_path):
+    """As on Windows."""
+    Image.new("RGB", (9, 7)).save(tmp_path / "photo.png")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from multiprocessing import reduction\n"
+        "reduction.HAVE_SEND_HANDLE = False\n"
+        "from err_seg.web.downloads import read_upload\n"
+        "if __name__ == '__main__':\n"
+        "    print(read_upload('photo.png').shape)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "(7, 9, 3)\n"

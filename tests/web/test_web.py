@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 gradio = pytest.importorskip("gradio")
 
@@ -155,6 +157,8 @@ def test_labelling_ends_in_time(model, photo, folder, monkeypatch):
         label(model, folder, photo, "a word, another")
     monkeypatch.undo()
     assert label(model, folder, photo, "a word, another").note.endswith("2 of 2 classes kept.")
+    with register_module_forward_pre_hook(labelling.deadline(0)), ThreadPoolExecutor() as other_threads:
+        assert len(other_threads.submit(model.predict, photo, ["a word", "another"]).result().kept) == 2
 
 
 def test_colours_of_the_classes_shown_are_far_apart_in_all_files(model, photo, folder):
