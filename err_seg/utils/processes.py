@@ -5,6 +5,7 @@ of a prediction exchange nothing before they are done. Until then, the environme
 (torchrun, accelerate launch) sets are enough.
 """
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Iterator
@@ -113,6 +114,11 @@ def one_writer(folder: Path, kind: type[RunError] = RunError) -> Iterator[None]:
             yield
         finally:
             _folders.set(_folders.get() - {place})
+
+
+def start_method() -> str:
+    """Fork from a server process that imports once for all, or, where there is none, start each from scratch."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def launched_share() -> tuple[int, int]:

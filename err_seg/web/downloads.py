@@ -13,12 +13,12 @@ from err_seg.data.images import ImageReadError, read_image
 from err_seg.jobs.formats import Result, result_paths, write_result
 from err_seg.prediction.segmentation import ROOM_FOR_NAMES
 from err_seg.utils.fingerprint import WeightsSource
+from err_seg.utils.processes import start_method
 from err_seg.visualization.grid import fitting_size
 from err_seg.visualization.overlay import OPACITY
 from err_seg.web.uploads import NoSuchUpload, Uploads
 
-METHODS = multiprocessing.get_all_start_methods()
-PROCESSES = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")  # Windows has the latter
+PROCESSES = multiprocessing.get_context(start_method())
 PROCESSES.set_forkserver_preload(["err_seg.data.images"])
 DECODING_SECONDS = 20
 SHOWN_SIDE = 1400

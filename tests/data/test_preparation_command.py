@@ -144,7 +144,7 @@ def test_two_runs_at_once_are_refused(tmp_path, capsys):
 
 def test_a_pool_of_processes_gives_the_same_files(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "_WORTH_A_PROCESS", 2)
-    monkeypatch.setattr(parallel, "_start_method", lambda: "fork")  # starts faster than what the command uses
+    monkeypatch.setattr(parallel, "start_method", lambda: "fork")  # starts faster than what the command uses
     labels = {f"2007_{k:06}": [[k % 20 + 1, 0]] for k in range(40)}
     for root, workers in ((tmp_path / "one", "1"), (tmp_path / "three", "3")):
         make_voc(root, labels)

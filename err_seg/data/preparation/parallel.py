@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from err_seg.data.preparation.sources import PreparationError
+from err_seg.utils.processes import start_method
 from err_seg.utils.progress import ProgressBar
 
 Item = TypeVar("Item")
@@ -51,7 +52,7 @@ def for_each(
         results: Iterator[Result] = map(function, items)
         try:
             if workers > 1:
-                context = multiprocessing.get_context(_start_method())
+                context = multiprocessing.get_context(start_method())
                 context.set_forkserver_preload([__package__])
                 executor = ProcessPoolExecutor(workers, context, _start_worker)
                 stack.callback(executor.shutdown, cancel_futures=True)
@@ -65,11 +66,6 @@ def for_each(
                 "a worker process ended abruptly, perhaps for lack of memory: run again with fewer --workers; "
                 "files that are done are kept"
             ) from error
-
-
-def _start_method() -> str:
-    """Fork from a server process that imports once for all, or, where there is none, start each from scratch."""
-    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 @contextmanager
