@@ -13,7 +13,24 @@ from err_seg.data import DatasetError, DatasetSpec, SegmentationPairs, dataset_n
 from err_seg.visualization.colors import class_colors
 
 FILES = "file_name", "sem_seg_file_name"
+LABEL_FILE = "label_file_name"
 logger = logging.getLogger(__name__)
+
+
+class RawRecord(dict[str, Any]):
+    """A record whose label map is not one for detectron2's own mapper and evaluator, which would not look labels up.
+
+    Its file is therefore under ``LABEL_FILE``.
+    """
+
+    def __missing__(self, key: str) -> Any:
+        """Refuse what they ask for, ``sem_seg_file_name`` and ``sem_seg``."""
+        if key.startswith("sem_seg"):
+            raise DatasetError(
+                f"data set {self['dataset_name']!r}: its labels follow from its entry (label_map and the like, or "
+                "left_out), which detectron2's own mapper and evaluator do not read; use ERRSegMapper, ERRSegEvaluator"
+            )
+        raise KeyError(key)
 
 
 @dataclass(frozen=True)
@@ -29,14 +46,16 @@ class Records:
     root: str
 
     def __call__(self) -> list[dict[str, Any]]:
-        """List one dictionary per image: ``file_name``, ``sem_seg_file_name`` and ``dataset_name``.
+        """List one dictionary per image: ``file_name``, ``sem_seg_file_name`` and ``dataset_name``, or a ``RawRecord``.
 
         Raises:
             DatasetError: the data set is not on disk.
         """
         pairs = SegmentationPairs(self.spec, self.root)
+        is_raw = self.spec.label_rule is not None or bool(self.spec.left_out)
+        kind, keys = (RawRecord, (FILES[0], LABEL_FILE)) if is_raw else (dict, FILES)
         files = (pairs.paths(index) for index in range(len(pairs)))
-        return [{**dict(zip(FILES, paths, strict=True)), "dataset_name": self.spec.name} for paths in files]
+        return [kind(zip(keys, paths, strict=True), dataset_name=self.spec.name) for paths in files]
 
 
 def register_datasets(root: str = "", custom: Iterable[Mapping[str, Any]] = ()) -> None:

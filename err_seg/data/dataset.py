@@ -8,12 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from err_seg.data.images import read_image, read_label
+from err_seg.data.images import read_colors, read_image, read_label
+from err_seg.data.label_values import UNDEFINED
 from err_seg.data.spec import DatasetError, DatasetSpec, PairError, datasets_root
+from err_seg.data.split import listed_pairs
 from err_seg.utils.fingerprint import fingerprint
 from err_seg.utils.messages import listed
 
 logger = logging.getLogger(__name__)
+_NO_DATA = -(2**31)  # no value of a label rule
 
 
 class Sample(NamedTuple):
@@ -32,10 +35,10 @@ class Sample(NamedTuple):
 
 
 class SegmentationPairs:
-    """Map-style data set over the pairs whose image and label map both exist, sorted by name.
+    """Map-style data set over the pairs that the split lists, or whose image and label map both exist, sorted by name.
 
-    Images without a label map and label maps without an image are left out, and counted in a warning where the data
-    set is not known to be complete.
+    Without a split, images without a label map and label maps without an image are left out, and counted in a warning
+    where the data set is not known to be complete.
 
     Args:
         spec: the data set.
@@ -45,7 +48,7 @@ class SegmentationPairs:
         names: name of each pair: its path inside the image folder, without the ending.
 
     Raises:
-        DatasetError: a folder is missing, no pair is found, or two images have the same name.
+        DatasetError: a folder is missing, no pair is found, two images have the same name, or the split cannot be used.
     """
 
     def __init__(self, spec: DatasetSpec, root: str | os.PathLike[str] | None = None) -> None:
@@ -62,15 +65,19 @@ class SegmentationPairs:
                 )
         images = _files_by_name(image_folder, spec.image_endings, spec)
         labels = _files_by_name(label_folder, (spec.label_ext,), spec)
-        self.names = sorted(images.keys() & labels.keys())
+        pairs = {name: (images[name], labels[name]) for name in images.keys() & labels.keys()}
+        if (file := spec.split_file(root)) is not None:
+            pairs = listed_pairs(spec, file, root, images, labels)
+        self.names = sorted(pairs)
         if not self.names:
             raise DatasetError(
                 f"data set {spec.name!r}: no image has a label map of the same name. Found "
                 f"{_inventory(images, spec.image_endings, image_folder)} and "
                 f"{_inventory(labels, (spec.label_ext,), label_folder)}. {self._advice}"
             )
-        self._paths = [(images[name], labels[name]) for name in self.names]
-        self._report(unlabelled=len(images) - len(self), imageless=len(labels) - len(self))
+        self._paths = [pairs[name] for name in self.names]
+        if file is None:
+            self._report(unlabelled=len(images) - len(self), imageless=len(labels) - len(self))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -140,23 +147,34 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
     """Read one label map of a data set.
 
     Returns:
-        (H, W) int64, class indices 0..num_evaluated_classes - 1 and the ignore label.
+        (H, W) int64, class indices 0..num_evaluated_classes - 1 and the ignore label; ``BACKGROUND`` as well if the
+        data set is as of :meth:`DatasetSpec.for_training`.
 
     Raises:
         ImageReadError: the file cannot be read.
         PairError: it holds another value.
     """
-    label = read_label(path, no_data=spec.ignore_label)
-    strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
-    if label.dtype.kind == "i":
-        strange |= (label < 0) & (label != spec.ignore_label)
+    rule = spec.label_rule
+    if rule is None:
+        label = values = read_label(path, no_data=spec.ignore_label)
+        strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
+        if label.dtype.kind == "i":
+            strange |= (label < 0) & (label != spec.ignore_label)
+        allowed = f"allows 0..{spec.num_evaluated_classes - 1} and the ignore label {spec.ignore_label}"
+    else:
+        values = read_colors(path) if rule.is_color else read_label(path, no_data=_NO_DATA)
+        label = rule(values)
+        label[values == _NO_DATA] = spec.ignore_label
+        strange = label == UNDEFINED
+        keys = "palette" if rule.is_color else "label_map or ignore_label"
+        allowed = f"does not define them: add them to {keys} of its entry, or there others: ignore"
     if strange.any():
-        values = listed(np.unique(label[strange]), 5)
+        found = listed([value if rule is None else rule.text(value) for value in np.unique(values[strange])], 5)
         raise PairError(
-            f"{path}: {np.count_nonzero(strange)} pixels hold {values}; the data set {spec.name!r} allows "
-            f"0..{spec.num_evaluated_classes - 1} and the ignore label {spec.ignore_label}. {advice}".rstrip()
+            f"{path}: {np.count_nonzero(strange)} pixels hold {found}; the data set {spec.name!r} {allowed}. "
+            f"{advice}".rstrip()
         )
-    return label.astype(np.int64)
+    return label.astype(np.int64, copy=False)
 
 
 def _files_by_name(folder: Path, endings: tuple[str, ...], spec: DatasetSpec) -> dict[str, str]:

@@ -139,6 +139,29 @@ def read_label(path: str | os.PathLike[str], no_data: int | None = None) -> np.n
         return label if no_data is None else np.where(tiff.without_data(image, label), np.int32(no_data), label)
 
 
+def read_colors(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a label map whose colours stand for classes, also if they are those of a palette file.
+
+    Returns:
+        (H, W) int32, red · 2^16 + green · 2^8 + blue as the file stores them.
+
+    Raises:
+        ImageReadError: as :func:`read_label`, but for a file of grey values or one with pixels that are not opaque.
+    """
+    name = os.fspath(path)
+    with _naming(name), _opened(Path(path).read_bytes(), name) as image:
+        _refuse_lossy(image, name)
+        if image.mode not in ("RGB", "RGBA", "P"):
+            raise ImageReadError(
+                f"{name}: has no colours (mode {image.mode}), but the data set's entry has a palette; declare the "
+                "meaning of its values by label_map instead"
+            )
+        pixels = np.asarray(image.convert("RGBA"))
+        if pixels[..., 3].min() < 255:
+            raise ImageReadError(f"{name}: has transparent pixels, whose colours stand for nothing; save it without")
+        return (pixels.view(">u4")[..., 0] >> 8).astype(np.int32)
+
+
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
     """Turn whatever a decoder raises into one kind of error that names the file."""
@@ -247,15 +270,23 @@ def _eight_bit_grey(image: Any, name: str) -> Image.Image:
     return scaled
 
 
+def _refuse_lossy(image: Image.Image, name: str) -> None:
+    is_jpeg = image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression", ""))
+    if is_jpeg or image.format in ("WEBP", "AVIF", "HEIF"):
+        kind = "JPEG" if is_jpeg else image.format
+        raise ImageReadError(
+            f"{name}: a label map may not be a {kind}, whose compression alters values; save it as PNG"
+        )
+
+
 def _to_indices(image: Image.Image, name: str) -> np.ndarray:
     is_tiff, raw_mode = image.format == "TIFF", _raw_mode(image)
-    if image.format in ("JPEG", "MPO") or (is_tiff and "jpeg" in image.info.get("compression", "")):
-        raise ImageReadError(f"{name}: a label map may not be a JPEG, whose compression alters values; save it as PNG")
+    _refuse_lossy(image, name)
     if (image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16")) or raw_mode == "LX":
         raise ImageReadError(
             f"{name}: a label map has one channel of class indices (grey or palette, 8 or 16 bits), but this file has "
-            f"the channels {'+'.join(image.getbands())}{'+another' * (raw_mode == 'LX')} (mode {image.mode}); convert "
-            "its colours to indices first"
+            f"the channels {'+'.join(image.getbands())}{'+another' * (raw_mode == 'LX')} (mode {image.mode}); declare "
+            "the classes' colours as palette in the data set's entry, or convert its colours to indices first"
         )
     if (raw_mode[:1] in ("1", "L") and raw_mode.endswith("I")) or (is_tiff and tiff.is_white_zero(image)):
         raise ImageReadError(f"{name}: is stored white-is-zero, which leaves its values ambiguous; save it as PNG")

@@ -2,20 +2,20 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from err_seg.text.prompts import check_vocabulary
+from err_seg.data.label_values import KEYS, LabelRule, class_index, declared_rule
+from err_seg.text.prompts import check_vocabulary, name_key
 from err_seg.text.vocabularies import load_vocabulary
-from err_seg.utils.errors import DamagedFileError
+from err_seg.utils.errors import DamagedFileError, DatasetError
+from err_seg.utils.labels import BACKGROUND
 from err_seg.utils.messages import did_you_mean
 
 Variant = Literal["standard", "background"]
-
-
-class DatasetError(ValueError):
-    """A data set that is declared wrongly, unknown, or not on disk as declared."""
+LeftOutAs = Literal["ignored", "background"]
+_LATER = ("split", "label_rule", "left_out", "left_out_as", "seen")
 
 
 class PairError(DatasetError, DamagedFileError):
@@ -33,7 +33,7 @@ class DatasetSpec:
 
     Image and label map belong together if their names are the same up to the endings ``image_ext`` and
     ``label_ext``; sub-folders count as part of the name. An ending may be more than the file type: Cityscapes takes
-    ``_leftImg8bit.png`` and ``_gtFine_labelTrainIds.png``.
+    ``_leftImg8bit.png`` and ``_gtFine_labelIds.png``.
 
     Attributes:
         name: what it is found by.
@@ -48,6 +48,13 @@ class DatasetSpec:
         num_images: how many pairs the complete data set has; None = unknown.
         preparation: what ``datasets/prepare.py`` calls it; None = nothing to prepare.
         aliases: further names, such as other projects' names for it.
+        split: a text file, absolute or under the data sets' root, that lists the pairs (:mod:`err_seg.data.split`);
+            ``None``: all that are in the folders.
+        label_rule: what the values in the label files mean; ``None``: they are the labels.
+        left_out: names of the vocabulary that training leaves out; evaluation counts them.
+        left_out_as: what training takes their pixels for: "ignored", or "background", negative for every class.
+        seen: names of the vocabulary that training has seen, so that results tell them from the others; empty: all but
+            ``left_out``, if that is given.
     """
 
     is_drawn: ClassVar[bool] = False  # whether ``make_available`` makes the files, from the declaration alone
@@ -65,29 +72,47 @@ class DatasetSpec:
     num_images: int | None = None
     preparation: str | None = None
     aliases: tuple[str, ...] = ()
+    split: str | None = None
+    label_rule: LabelRule | None = None
+    left_out: tuple[str, ...] = ()
+    left_out_as: LeftOutAs = "ignored"
+    seen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for key in ("name", "image_dir", "label_dir", "label_ext"):
+        for key in ("name", "image_dir", "label_dir", "label_ext", "split"):
             value = getattr(self, key)
-            if not isinstance(value, str) or not value:
+            if (not isinstance(value, str) or not value) and (key, value) != ("split", None):
                 raise self._error(key, value, "a string that is not empty")
         if isinstance(self.vocabulary, str):
             raise self._error("vocabulary", self.vocabulary, "class names; load_vocabulary reads them from a file")
         object.__setattr__(self, "vocabulary", check_vocabulary(self.vocabulary, f"data set {self.name!r}"))
         self._check_strings("image_ext", self.image_endings)
         self._check_strings("aliases", self.aliases)
+        for key in ("left_out", "seen"):
+            self._check_strings(key, getattr(self, key))
+            where = f"data set {self.name!r}: {key}"
+            indices = (class_index(name, self.vocabulary, where) for name in getattr(self, key))
+            object.__setattr__(self, key, tuple(self.vocabulary[index] for index in indices))
         for key in ("num_kept", "num_images"):
             self._check_integer(key, getattr(self, key), optional=True, low=1)
         self._check_integer("ignore_label", self.ignore_label)
-        if self.variant not in get_args(Variant):
-            raise self._error("variant", self.variant, f"one of {', '.join(get_args(Variant))}")
+        for key, choices in (("variant", get_args(Variant)), ("left_out_as", get_args(LeftOutAs))):
+            if getattr(self, key) not in choices:
+                raise self._error(key, getattr(self, key), f"one of {', '.join(choices)}")
         if (self.variant == "background") != (self.num_foreground is not None):
             raise self._error("num_foreground", self.num_foreground, 'a number for the variant "background" alone')
         self._check_integer("num_foreground", self.num_foreground, optional=True, low=1, high=len(self.vocabulary) - 1)
-        if 0 <= self.ignore_label < self.num_evaluated_classes:
+        if 0 <= self.ignore_label < self.num_evaluated_classes or self.ignore_label == BACKGROUND:
             raise self._error(
                 "ignore_label", self.ignore_label, f"no class index (0..{self.num_evaluated_classes - 1})"
             )
+        labels = {*range(self.num_evaluated_classes), self.ignore_label, BACKGROUND}
+        if self.label_rule is not None and not self.label_rule.targets <= labels:
+            raise self._error("label_rule", self.label_rule, "class indices and the ignore label")
+        if self.left_out and (self.variant != "standard" or len({*self.left_out}) == len(self.vocabulary)):
+            raise self._error("left_out", self.left_out, 'some classes but not all, and the variant "standard"')
+        if self.seen and not all(self.seen_and_unseen):
+            raise self._error("seen", self.seen, "some of the evaluated classes but not all")
 
     @property
     def image_endings(self) -> tuple[str, ...]:
@@ -106,6 +131,38 @@ class DatasetSpec:
         """Number of values that a label may take, the ignore label aside."""
         return len(self.vocabulary) if self.num_foreground is None else self.num_foreground + 1
 
+    @property
+    def seen_and_unseen(self) -> tuple[tuple[int, ...], ...]:
+        """Labels of the classes that training has seen, and of the others; empty if neither is declared.
+
+        The class "background" that stands for several names is in neither.
+        """
+        if not self.seen and not self.left_out:
+            return ()
+        seen = self.seen or [name for name in self.vocabulary if name not in self.left_out]
+        names = self.vocabulary[: self.num_foreground]
+        return tuple(tuple(i for i, name in enumerate(names) if (name in seen) is wanted) for wanted in (True, False))
+
+    def for_training(self) -> "DatasetSpec":
+        """Return the declaration without the classes of ``left_out``; itself, if there are none.
+
+        Its labels are renumbered. Pixels of the others are ignored, or have the label
+        :data:`~err_seg.utils.labels.BACKGROUND`.
+        """
+        if not self.left_out:
+            return self
+        names = [name for name in self.vocabulary if name not in self.left_out]
+        other = BACKGROUND if self.left_out_as == "background" else self.ignore_label
+        renumbered = {i: names.index(x) if x in names else other for i, x in enumerate(self.vocabulary)}
+        renumbered[self.ignore_label] = self.ignore_label
+        rule = (self.label_rule or LabelRule.of({label: label for label in renumbered})).then(renumbered)
+        return replace(self, vocabulary=tuple(names), label_rule=rule, left_out=(), seen=())
+
+    def facts(self) -> dict[str, Any]:
+        """Return the declaration, JSON-able; what earlier versions did not have is there only where it is given."""
+        defaults = {field.name: field.default for field in fields(DatasetSpec)}
+        return {key: value for key, value in asdict(self).items() if key not in _LATER or value != defaults[key]}
+
     def image_folder(self, root: str | os.PathLike[str] | None = None) -> Path:
         """Folder of the images, with the data sets' root before it if it is relative."""
         return datasets_root(root) / os.path.expanduser(self.image_dir)
@@ -113,6 +170,10 @@ class DatasetSpec:
     def label_folder(self, root: str | os.PathLike[str] | None = None) -> Path:
         """Folder of the label maps, with the data sets' root before it if it is relative."""
         return datasets_root(root) / os.path.expanduser(self.label_dir)
+
+    def split_file(self, root: str | os.PathLike[str] | None = None) -> Path | None:
+        """The file of ``split``, with the data sets' root before it if it is relative."""
+        return None if self.split is None else datasets_root(root) / os.path.expanduser(self.split)
 
     def make_available(self, root: str | os.PathLike[str] | None = None) -> None:
         """Create the files, if that needs nothing else; does nothing for most data sets."""
@@ -138,16 +199,19 @@ class DatasetSpec:
 def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     """The declaration that a configuration file's mapping stands for.
 
-    Keys are the attributes of :class:`DatasetSpec`; ``vocabulary`` may also be the name of a vocabulary of the package
-    or a path to a file of names, see :func:`err_seg.text.vocabularies.load_vocabulary`.
+    Keys are the attributes of :class:`DatasetSpec`, with these differences (the table in :mod:`err_seg.data.catalog`):
+    ``vocabulary`` may also be the name of a vocabulary of the package or a path to a file of names, see
+    :func:`err_seg.text.vocabularies.load_vocabulary`; so may ``seen``, which then stands for those of its names whose
+    first synonym is one here. ``ignore_label`` may be a list. ``label_map``, ``palette`` or ``reduce_zero_label`` take
+    the place of ``label_rule``.
 
     Raises:
-        DatasetError: an unknown or missing key, or a value of the wrong kind.
+        DatasetError: an unknown or missing key, a value of the wrong kind, or keys that contradict each other.
         ValueError, FileNotFoundError: the vocabulary cannot be loaded.
     """
     if not isinstance(entry, Mapping):
         raise DatasetError(f"a data set is declared by a mapping of keys to values, found {entry!r}")
-    keys = [field.name for field in fields(DatasetSpec)]
+    keys = [*(field.name for field in fields(DatasetSpec) if field.name != "label_rule"), *KEYS]
     label = f"data set {entry.get('name', '(without a name)')!r}"
     for key in entry:
         if key not in keys:
@@ -156,12 +220,29 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     missing = [field.name for field in fields(DatasetSpec) if field.default is MISSING and field.name not in entry]
     if missing:
         raise DatasetError(f"{label}: missing {', '.join(missing)}")
-    values = dict(entry)
+    values = {key: value for key, value in entry.items() if key not in KEYS}
     if isinstance(values["vocabulary"], str):
         values["vocabulary"] = load_vocabulary(values["vocabulary"])
     elif not isinstance(values["vocabulary"], (list, tuple)):
         raise DatasetError(f"{label}: vocabulary is {values['vocabulary']!r}, expected a name, a path or a list")
-    for key in ("vocabulary", "image_ext", "aliases"):
+    if isinstance(values.get("seen"), str):
+        known = {_first_synonym(name) for name in load_vocabulary(values["seen"])}
+        values["seen"] = [name for name in values["vocabulary"] if _first_synonym(name) in known]
+        if not values["seen"]:
+            raise DatasetError(f"{label}: seen is {entry['seen']!r}, which has none of the vocabulary's names")
+    for key in ("vocabulary", "image_ext", "aliases", "left_out", "seen"):
         if isinstance(values.get(key), list):
             values[key] = tuple(values[key])
-    return DatasetSpec(**values)
+    ignored = values.get("ignore_label", DatasetSpec.ignore_label)
+    if isinstance(ignored, list):
+        if not ignored or any(type(value) is not int for value in ignored):
+            raise DatasetError(f"{label}: ignore_label is {ignored}, expected an integer or a list of integers")
+        values["ignore_label"] = ignored[0]
+    else:
+        ignored = [ignored]
+    spec = DatasetSpec(**values)
+    return replace(spec, label_rule=declared_rule(entry, spec.evaluated_classes, ignored, label))
+
+
+def _first_synonym(name: str) -> str:
+    return name_key(name.split(",")[0])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from err_seg.config import Config
 from err_seg.data import Batch
 from err_seg.evaluation import BenchmarkResult
-from err_seg.evaluation.metrics import SUMMARY_METRICS
+from err_seg.evaluation.metrics import SEEN_METRICS, SUMMARY_METRICS
 from err_seg.modeling.layers import resize
 from err_seg.prediction.model import ERRSeg
 from err_seg.visualization.grid import sheet
@@ -40,7 +40,7 @@ def scalar_metrics(results: Sequence[BenchmarkResult]) -> dict[str, float]:
         ("" if len(results) == 1 else f"{result.benchmark}/") + f"sem_seg/{name}": value
         for result in results
         for name, value in result.metrics.items()
-        if ("-" not in name or name in SUMMARY_METRICS) and math.isfinite(value)
+        if ("-" not in name or name in SUMMARY_METRICS + SEEN_METRICS) and math.isfinite(value)
     }
 
 

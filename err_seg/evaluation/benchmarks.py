@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def evaluate_benchmark(
     facts = {
         "weights": weights,
         "network": network_settings(cfg),
-        "data": asdict(spec),
+        "data": spec.facts(),
         "pictures": [(name, *map(file_signature, pairs.paths(i))) for i, name in enumerate(pairs.names)],
         "files": cfg.TEST.SAVE,
     }
@@ -133,7 +133,8 @@ def evaluate_benchmark(
     if is_main_process():
         files.finish()
     result = BenchmarkResult.from_counts(
-        spec.name, counts, spec.evaluated_classes, len(pairs), settings | source_of(model)
+        *(spec.name, counts, spec.evaluated_classes, len(pairs)),
+        *(settings | source_of(model), spec.seen_and_unseen),
     )
     return replace(result, mean_kept=progress.mean_kept(model.device)), progress
 

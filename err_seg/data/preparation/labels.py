@@ -7,12 +7,12 @@ from importlib import resources
 
 import numpy as np
 
-_UNDEFINED = -1
+from err_seg.data.label_values import UNDEFINED, LabelRule
 
 
 @dataclass(frozen=True)
-class LabelRule:
-    """What the raw values of a data set mean.
+class ArchiveLabels:
+    """What the raw values of a data set's archive mean.
 
     Attributes:
         classes: raw value to class index.
@@ -37,17 +37,15 @@ class LabelRule:
             ValueError: another shape or type, or a value that is not defined: the file is damaged, or not the data
                 set's.
         """
-        bits = 8 if max(*self.classes, *self.ignored) < 256 else 16
+        labels = {**dict.fromkeys(self.ignored, self.ignore_label), **self.classes}
+        bits = 8 if max(labels) < 256 else 16
         if label.ndim != 2 or label.dtype.kind != "u" or label.dtype.itemsize * 8 > bits:
             raise ValueError(
                 f"expected class ids of shape (H, W), unsigned with {bits} bits, found shape {label.shape}, "
                 f"{label.dtype}"
             )
-        table = np.full(2**bits, _UNDEFINED, dtype=np.int32)  # over every raw value, so that a map costs one look-up
-        table[list(self.ignored)] = self.ignore_label
-        table[list(self.classes)] = list(self.classes.values())
-        converted = np.take(table, label)
-        undefined = converted == _UNDEFINED
+        converted = LabelRule.of(labels)(label)
+        undefined = converted == UNDEFINED
         if undefined.any():
             found = ", ".join(map(str, np.unique(label[undefined])[:5]))
             raise ValueError(
