@@ -205,6 +205,8 @@ class Trainer(DefaultTrainer):
         """
         if self.course.state is None:
             self.course.begin(resume=False)
+        # other hooks come first, so that an iteration's line of the log has their scalars
+        self._hooks.sort(key=lambda hook: hook is self.course or isinstance(hook, hooks.LRScheduler))
         try:
             with run_context(self.own, self.meta_arch.network) as self.stopping:
                 return super().train()

@@ -84,7 +84,7 @@ def seed_of(*numbers: int) -> int:
 def label_dtype(spec: DatasetSpec) -> torch.dtype:
     """Smallest integer type that holds a data set's labels; few operators take ``uint16``, so widen it first."""
     lowest, highest = min(spec.ignore_label, 0), max(spec.ignore_label, spec.num_evaluated_classes - 1)
-    lowest = min(lowest, *(spec.label_rule.targets if spec.label_rule else ()))
+    lowest = min({lowest} | (spec.label_rule.targets if spec.label_rule else set()))
     kinds = (torch.uint8, torch.int16, torch.uint16, torch.int32)
     holding = (kind for kind in kinds if torch.iinfo(kind).min <= lowest and highest <= torch.iinfo(kind).max)
     return next(holding, torch.int64)

@@ -100,7 +100,8 @@ class BaseTrainer:
 
     def open(self, state: TrainingState) -> None:
         """Open the log files."""
-        self.log = RunLog(self.cfg, self.model.device, state.iteration, state.losses) if self.is_main else None
+        averaged = {"total_loss": state.losses, **state.scalars}
+        self.log = RunLog(self.cfg, self.model.device, state.iteration, averaged) if self.is_main else None
         scale = self.scaler.get_scale() if self.scaler is not None else None
         self.monitor = LossMonitor(self.checkpoints, self.log, state, scale)
 
@@ -180,7 +181,8 @@ class BaseTrainer:
                 pictures=self.pictures,
                 optimizer=optimizer,
                 scaler=self.scaler.state_dict() if self.scaler is not None else {},
-                losses=self.log.losses,
+                losses=self.log.averaged.get("total_loss", []),
+                scalars={name: values for name, values in self.log.averaged.items() if name != "total_loss"},
                 config=self.cfg.dump(),
                 average=average,
                 broken=self.monitor.broken,

@@ -19,6 +19,7 @@ from err_seg.config import Config, ConfigError
 from err_seg.data import DatasetSpec, SegmentationPairs, TrainingTransform, training_loader
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
+from err_seg.plugins import TRANSFORMS
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import deterministic, resolve_precision, tf32
 from err_seg.utils.disk import size_text
@@ -114,7 +115,11 @@ def training_spec(cfg: Config, spec: DatasetSpec) -> DatasetSpec:
 
 
 def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
-    """Build the transform of training images from ``cfg.INPUT``."""
+    """Build the transform of training images from ``cfg.INPUT``.
+
+    Raises:
+        ConfigError: no imported package registers a transform that ``INPUT.TRANSFORMS`` names.
+    """
     return TrainingTransform(
         crop_size=cfg.INPUT.CROP_SIZE,
         min_sizes=cfg.INPUT.MIN_SIZE_TRAIN,
@@ -123,6 +128,7 @@ def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
         flip_prob=cfg.INPUT.FLIP_PROB,
         single_category_max_area=cfg.INPUT.SINGLE_CATEGORY_MAX_AREA,
         ignore_label=ignore_label,
+        further=[TRANSFORMS.get(name)(cfg) for name in cfg.INPUT.TRANSFORMS],
     )
 
 

@@ -23,7 +23,7 @@ from err_seg.engine.optimizer import WeightAverage, set_learning_rates
 from err_seg.engine.parallel import build_accelerator, distribute, gradient_sync, images_at_a_time
 from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
 from err_seg.engine.run_setup import check_settings, open_data, run_context, training_spec
-from err_seg.engine.step import Teacher, mean_pixels, training_loss, vocabulary_input
+from err_seg.engine.step import Teacher, build_loss_terms, mean_pixels, training_loss, vocabulary_input
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import evaluate, open_benchmarks
 from err_seg.prediction.model import ERRSeg
@@ -84,6 +84,8 @@ class PlainTrainer(BaseTrainer):
             weights = cfg.MODEL.DISTILL.WEIGHTS
             logger.warning("the teacher's weights changed since the checkpoint: MODEL.DISTILL.WEIGHTS %s", weights)
 
+        self.loss_terms = build_loss_terms(cfg)
+        self.loss_names = ["sem_seg", *(["distill"] if self.teacher else []), *self.loss_terms]
         self.text = vocabulary_input(model, self.spec.vocabulary)
         self.network, optimizer = distribute(cfg, self.accelerator, model)
         self.average = WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
@@ -121,23 +123,27 @@ class PlainTrainer(BaseTrainer):
         self.skipped.add([problem for batch in batches for problem in batch.damaged])
         data_seconds = time.perf_counter() - start
 
-        total, num_pixels = torch.zeros((), device=self.model.device), None
+        totals, num_pixels = torch.zeros(len(self.loss_names), device=self.model.device), None
         if not self.cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:  # else all parts have equally many
             num_pixels = mean_pixels([batch.labels for batch in batches], self.model, len(self.spec.vocabulary))
         for number, batch in enumerate(batches, start=1):
             is_last = number == len(batches)
             with gradient_sync(self.accelerator, self.model, self.network, is_last=is_last):
                 with self.accelerator.autocast():
-                    loss = training_loss(
-                        *(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels, self.teacher)
+                    losses = training_loss(
+                        *(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels),
+                        *(self.teacher, self.loss_terms),
                     )
-                loss = loss / len(batches)
-                total += loss.detach()
+                each = torch.stack(list(losses.values())) / len(batches)
+                totals += each.detach()
+                loss = each.sum()
                 if self.scaler is not None:  # makes the gradients of a loss that is not finite so too: skips the step
                     loss = loss * (1 + 0 * loss.detach())
                 self.accelerator.backward(loss)
 
-        means = self.accelerator.reduce(torch.stack([total, torch.full_like(total, signum)]), reduction="mean")
+        total = totals.sum()
+        own = torch.stack([total, torch.full_like(total, signum), *totals])
+        means = self.accelerator.reduce(own, reduction="mean")
         self.monitor.check()
         lr = set_learning_rates(self.optimizer, self.cfg, self.iteration)
         self._update_weights()
@@ -145,7 +151,9 @@ class PlainTrainer(BaseTrainer):
         numbers = DeferredScalars(torch.cat([means, *scale]))
         files = [path for batch in batches for path in batch.paths]
         seconds = time.perf_counter() - start
-        self.monitor.pending = Iteration(self.iteration, files, total, numbers, lr, seconds, data_seconds)
+        self.monitor.pending = Iteration(
+            *(self.iteration, files, total, numbers, lr, seconds, data_seconds, self.loss_names)
+        )
         self.iteration += 1
         self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
         self._latest = batches[0]
