@@ -8,15 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from err_seg.data.images import read_colors, read_image, read_label
-from err_seg.data.label_values import UNDEFINED
+from err_seg.data.images import read_image, read_label
 from err_seg.data.spec import DatasetError, DatasetSpec, PairError, datasets_root
-from err_seg.data.split import listed_pairs
 from err_seg.utils.fingerprint import fingerprint
 from err_seg.utils.messages import listed
 
 logger = logging.getLogger(__name__)
-_NO_DATA = -(2**31)  # no value of a label rule
 
 
 class Sample(NamedTuple):
@@ -66,8 +63,8 @@ class SegmentationPairs:
         images = _files_by_name(image_folder, spec.image_endings, spec)
         labels = _files_by_name(label_folder, (spec.label_ext,), spec)
         pairs = {name: (images[name], labels[name]) for name in images.keys() & labels.keys()}
-        if (file := spec.split_file(root)) is not None:
-            pairs = listed_pairs(spec, file, root, images, labels)
+        if spec.split is not None:
+            pairs = _listed_pairs(spec, root, images, labels)
         self.names = sorted(pairs)
         if not self.names:
             raise DatasetError(
@@ -76,7 +73,7 @@ class SegmentationPairs:
                 f"{_inventory(labels, (spec.label_ext,), label_folder)}. {self._advice}"
             )
         self._paths = [pairs[name] for name in self.names]
-        if file is None:
+        if spec.split is None:
             self._report(unlabelled=len(images) - len(self), imageless=len(labels) - len(self))
 
     def __len__(self) -> int:
@@ -154,27 +151,65 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
         ImageReadError: the file cannot be read.
         PairError: it holds another value.
     """
-    rule = spec.label_rule
-    if rule is None:
-        label = values = read_label(path, no_data=spec.ignore_label)
-        strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
-        if label.dtype.kind == "i":
-            strange |= (label < 0) & (label != spec.ignore_label)
-        allowed = f"allows 0..{spec.num_evaluated_classes - 1} and the ignore label {spec.ignore_label}"
-    else:
-        values = read_colors(path) if rule.is_color else read_label(path, no_data=_NO_DATA)
-        label = rule(values)
-        label[values == _NO_DATA] = spec.ignore_label
-        strange = label == UNDEFINED
-        keys = "palette" if rule.is_color else "label_map or ignore_label"
-        allowed = f"does not define them: add them to {keys} of its entry, or there others: ignore"
+    if (rule := spec.label_rule) is not None:
+        no_data = next((value for value, label in rule.labels if label == spec.ignore_label), None)
+        label = read_label(path, no_data, is_color=rule.is_color)
+        try:
+            return rule(label)
+        except ValueError as error:
+            keys = "palette" if rule.is_color else "label_map or ignore_label"
+            raise PairError(
+                f"{path}: {error}; add them to {keys} in the entry of {spec.name!r} (others: ignore adds all). {advice}"
+            ) from error
+    label = read_label(path, no_data=spec.ignore_label)
+    strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
+    if label.dtype.kind == "i":
+        strange |= (label < 0) & (label != spec.ignore_label)
     if strange.any():
-        found = listed([value if rule is None else rule.text(value) for value in np.unique(values[strange])], 5)
+        values = listed(np.unique(label[strange]), 5)
         raise PairError(
-            f"{path}: {np.count_nonzero(strange)} pixels hold {found}; the data set {spec.name!r} {allowed}. "
-            f"{advice}".rstrip()
+            f"{path}: {np.count_nonzero(strange)} pixels hold {values}; the data set {spec.name!r} allows "
+            f"0..{spec.num_evaluated_classes - 1} and the ignore label {spec.ignore_label}. {advice}".rstrip()
         )
-    return label.astype(np.int64, copy=False)
+    return label.astype(np.int64)
+
+
+def _listed_pairs(
+    spec: DatasetSpec, root: str | os.PathLike[str] | None, images: dict[str, str], labels: dict[str, str]
+) -> dict[str, tuple[str, str]]:
+    """Read the split file: (image, label map) by the image's name; ``images`` and ``labels`` are the files by name."""
+    file = datasets_root(root) / os.path.expanduser(spec.split or "")
+    names, pairs = {path: name for name, path in images.items()}, dict[str, tuple[str, str]]()
+    try:
+        lines = enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"data set {spec.name!r}: the split {file} cannot be read: {error}") from error
+    for number, line in lines:
+        columns = [line.strip()] if line.strip() in images else line.split()  # a name may hold spaces
+        if not columns or columns[0].startswith("#"):
+            continue
+        place = f"data set {spec.name!r}: {file}, line {number}"
+        if len(columns) > 2:
+            raise DatasetError(f"{place} is {line!r}, expected the name of a pair, or an image and a label map")
+        image = _listed_file(columns[0], spec.image_folder(root), images, f"{place}: no image", spec.image_endings)
+        label = (*columns, names[image])[1]
+        if names[image] in pairs:
+            raise DatasetError(f"{place} lists {names[image]!r} again")
+        pairs[names[image]] = (
+            image,
+            _listed_file(label, spec.label_folder(root), labels, f"{place}: no label map", (spec.label_ext,)),
+        )
+    if not pairs:
+        raise DatasetError(f"data set {spec.name!r}: the split {file} lists no pair")
+    return pairs
+
+
+def _listed_file(text: str, folder: Path, files: dict[str, str], missing: str, endings: tuple[str, ...]) -> str:
+    for inside in (text.lstrip("/"), f"/{text}".rpartition(f"/{folder.name}/")[2]):
+        for name in (inside, *(inside[: -len(end)] for end in endings if inside.lower().endswith(end.lower()))):
+            if name in files:
+                return files[name]
+    raise DatasetError(f"{missing} {text!r} (ending with {' or '.join(endings)}) in {folder.absolute()}")
 
 
 def _files_by_name(folder: Path, endings: tuple[str, ...], spec: DatasetSpec) -> dict[str, str]:

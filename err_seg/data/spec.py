@@ -6,16 +6,20 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from err_seg.data.label_values import KEYS, LabelRule, class_index, declared_rule
-from err_seg.text.prompts import check_vocabulary, name_key
-from err_seg.text.vocabularies import load_vocabulary
-from err_seg.utils.errors import DamagedFileError, DatasetError
-from err_seg.utils.labels import BACKGROUND
+from err_seg.data.label_values import KEYS, LabelRule, declared_rule
+from err_seg.text.prompts import check_vocabulary
+from err_seg.text.vocabularies import find_class, first_synonym, load_vocabulary
+from err_seg.utils.errors import DamagedFileError
+from err_seg.utils.images import BACKGROUND
 from err_seg.utils.messages import did_you_mean
 
 Variant = Literal["standard", "background"]
 LeftOutAs = Literal["ignored", "background"]
 _LATER = ("split", "label_rule", "left_out", "left_out_as", "seen")
+
+
+class DatasetError(ValueError):
+    """A data set that is declared wrongly, unknown, or not on disk as declared."""
 
 
 class PairError(DatasetError, DamagedFileError):
@@ -48,8 +52,10 @@ class DatasetSpec:
         num_images: how many pairs the complete data set has; None = unknown.
         preparation: what ``datasets/prepare.py`` calls it; None = nothing to prepare.
         aliases: further names, such as other projects' names for it.
-        split: a text file, absolute or under the data sets' root, that lists the pairs (:mod:`err_seg.data.split`);
-            ``None``: all that are in the folders.
+        split: a text file, absolute or under the data sets' root, that lists the pairs; ``None``: all in the folders. A
+            line is a pair's name ("aachen/0001"), or its image and its label map, each with or without its ending, as
+            the path inside its folder or through the folder's own name ("/SegNet/CamVid/train/0001.png" for the folder
+            ".../train"). Blank lines and those that begin with # do not count.
         label_rule: what the values in the label files mean; ``None``: they are the labels.
         left_out: names of the vocabulary that training leaves out; evaluation counts them.
         left_out_as: what training takes their pixels for: "ignored", or "background", negative for every class.
@@ -89,10 +95,10 @@ class DatasetSpec:
         self._check_strings("image_ext", self.image_endings)
         self._check_strings("aliases", self.aliases)
         for key in ("left_out", "seen"):
-            self._check_strings(key, getattr(self, key))
-            where = f"data set {self.name!r}: {key}"
-            indices = (class_index(name, self.vocabulary, where) for name in getattr(self, key))
-            object.__setattr__(self, key, tuple(self.vocabulary[index] for index in indices))
+            names = getattr(self, key)
+            self._check_strings(key, names)
+            if names and not {*names} < {*self.vocabulary}:
+                raise self._error(key, names, "names of the vocabulary, some but not all")
         for key in ("num_kept", "num_images"):
             self._check_integer(key, getattr(self, key), optional=True, low=1)
         self._check_integer("ignore_label", self.ignore_label)
@@ -106,13 +112,8 @@ class DatasetSpec:
             raise self._error(
                 "ignore_label", self.ignore_label, f"no class index (0..{self.num_evaluated_classes - 1})"
             )
-        labels = {*range(self.num_evaluated_classes), self.ignore_label, BACKGROUND}
-        if self.label_rule is not None and not self.label_rule.targets <= labels:
-            raise self._error("label_rule", self.label_rule, "class indices and the ignore label")
-        if self.left_out and (self.variant != "standard" or len({*self.left_out}) == len(self.vocabulary)):
-            raise self._error("left_out", self.left_out, 'some classes but not all, and the variant "standard"')
-        if self.seen and not all(self.seen_and_unseen):
-            raise self._error("seen", self.seen, "some of the evaluated classes but not all")
+        if self.left_out and self.variant != "standard":
+            raise self._error("left_out", self.left_out, f"none with the variant {self.variant!r}")
 
     @property
     def image_endings(self) -> tuple[str, ...]:
@@ -155,7 +156,10 @@ class DatasetSpec:
         other = BACKGROUND if self.left_out_as == "background" else self.ignore_label
         renumbered = {i: names.index(x) if x in names else other for i, x in enumerate(self.vocabulary)}
         renumbered[self.ignore_label] = self.ignore_label
-        rule = (self.label_rule or LabelRule.of({label: label for label in renumbered})).then(renumbered)
+        rule = self.label_rule or LabelRule(tuple((label, label) for label in sorted(renumbered)))
+        labels = tuple((value, renumbered[label]) for value, label in rule.labels)
+        others = None if rule.others is None else renumbered[rule.others]
+        rule = LabelRule(labels, others, rule.is_color)
         return replace(self, vocabulary=tuple(names), label_rule=rule, left_out=(), seen=())
 
     def facts(self) -> dict[str, Any]:
@@ -170,10 +174,6 @@ class DatasetSpec:
     def label_folder(self, root: str | os.PathLike[str] | None = None) -> Path:
         """Folder of the label maps, with the data sets' root before it if it is relative."""
         return datasets_root(root) / os.path.expanduser(self.label_dir)
-
-    def split_file(self, root: str | os.PathLike[str] | None = None) -> Path | None:
-        """The file of ``split``, with the data sets' root before it if it is relative."""
-        return None if self.split is None else datasets_root(root) / os.path.expanduser(self.split)
 
     def make_available(self, root: str | os.PathLike[str] | None = None) -> None:
         """Create the files, if that needs nothing else; does nothing for most data sets."""
@@ -225,24 +225,19 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
         values["vocabulary"] = load_vocabulary(values["vocabulary"])
     elif not isinstance(values["vocabulary"], (list, tuple)):
         raise DatasetError(f"{label}: vocabulary is {values['vocabulary']!r}, expected a name, a path or a list")
-    if isinstance(values.get("seen"), str):
-        known = {_first_synonym(name) for name in load_vocabulary(values["seen"])}
-        values["seen"] = [name for name in values["vocabulary"] if _first_synonym(name) in known]
-        if not values["seen"]:
-            raise DatasetError(f"{label}: seen is {entry['seen']!r}, which has none of the vocabulary's names")
-    for key in ("vocabulary", "image_ext", "aliases", "left_out", "seen"):
+    for key in ("vocabulary", "image_ext", "aliases"):
         if isinstance(values.get(key), list):
             values[key] = tuple(values[key])
     ignored = values.get("ignore_label", DatasetSpec.ignore_label)
-    if isinstance(ignored, list):
-        if not ignored or any(type(value) is not int for value in ignored):
-            raise DatasetError(f"{label}: ignore_label is {ignored}, expected an integer or a list of integers")
-        values["ignore_label"] = ignored[0]
-    else:
-        ignored = [ignored]
-    spec = DatasetSpec(**values)
-    return replace(spec, label_rule=declared_rule(entry, spec.evaluated_classes, ignored, label))
-
-
-def _first_synonym(name: str) -> str:
-    return name_key(name.split(",")[0])
+    ignored = ignored if isinstance(ignored, list) else [ignored]
+    left_out, seen = (values.pop(key, None) or [] for key in ("left_out", "seen"))
+    spec = DatasetSpec(**{**values, "ignore_label": next(iter(ignored), None)})
+    if isinstance(seen, str):
+        known = {*map(first_synonym, load_vocabulary(seen))}
+        seen = [name for name in spec.vocabulary if first_synonym(name) in known] or [seen]
+    try:
+        rule = declared_rule(entry, spec.evaluated_classes, ignored)
+        lists = [tuple(spec.vocabulary[find_class(spec.vocabulary, x)] for x in names) for names in (left_out, seen)]
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{label}: {error}") from error
+    return replace(spec, label_rule=rule, left_out=lists[0], seen=lists[1])

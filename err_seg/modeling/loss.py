@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from err_seg.modeling.crm import count_class_pixels, kept_class_labels
 from err_seg.modeling.layers import resize
-from err_seg.utils.labels import BACKGROUND
+from err_seg.utils.images import BACKGROUND
 
 
 def segmentation_loss(

@@ -15,10 +15,6 @@ FORMULAS = (
     "Percent. `mIoU` is the formula of detectron2's main branch, and `mIoU-v0.6` that of its last release: they divide "
     "the same sum by different numbers of classes, of which published tables use either."
 )
-SEEN = (
-    "`mIoU-seen` averages over the classes that the training has seen, `mIoU-unseen` over the others; `hIoU` is their "
-    "harmonic mean."
-)
 UNLICENSED = "Not stated. The licences of the CLIP weights and of the training data apply."
 
 
@@ -65,8 +61,7 @@ def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> s
     imports = f", imports={packages!r}" if packages else ""
     training = "\n".join(f"* {name}: {value}" for name, value in run.training.items())
     how = [f"{result.benchmark}: {', '.join(_how(result.settings)) or 'as is'}" for result in run.results]
-    groups = [SEEN] if any("hIoU" in result.metrics for result in run.results) else []
-    results = [summary_table(run.results), FORMULAS, *groups, *how] if run.results else ["None were measured."]
+    results = [summary_table(run.results), FORMULAS, *how] if run.results else ["None were measured."]
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n\n# {name}",
         f"An [ERR-Seg]({PAPER}) network, which segments any image with any list of class names. "

@@ -33,10 +33,6 @@ class DamagedFileError(ValueError):
     """An image or label map that cannot be used; the message names the file and what is wrong with it."""
 
 
-class DatasetError(ValueError):
-    """A data set that is declared wrongly, unknown, or not on disk as declared."""
-
-
 class ImageReadError(DamagedFileError):
     """An image or label map that cannot be read; the message names the file and what is wrong with it."""
 

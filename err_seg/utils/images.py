@@ -12,6 +12,9 @@ COMPRESSION = 4
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 JPEG = {"quality": 95, "subsampling": 0}  # colours as sharp as light, since borders are of colours
 
+BACKGROUND = -(2**15)
+"""A label for training: negative for every class. No data set has it, and it fits 16 bits."""
+
 
 def save_image(image: Image.Image, path: str | Path, kind: str | None = None, **options: Any) -> None:
     """Write an image as "JPEG" or "PNG", by default as its name ends; ``options`` are those of Pillow.

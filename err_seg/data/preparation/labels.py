@@ -7,7 +7,7 @@ from importlib import resources
 
 import numpy as np
 
-from err_seg.data.label_values import UNDEFINED, LabelRule
+from err_seg.data.label_values import LabelRule
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,7 @@ class ArchiveLabels:
                 f"expected class ids of shape (H, W), unsigned with {bits} bits, found shape {label.shape}, "
                 f"{label.dtype}"
             )
-        converted = LabelRule.of(labels)(label)
-        undefined = converted == UNDEFINED
-        if undefined.any():
-            found = ", ".join(map(str, np.unique(label[undefined])[:5]))
-            raise ValueError(
-                f"holds label values that the data set does not define ({found}); is it the archive's file?"
-            )
+        converted = LabelRule(tuple(sorted(labels.items())))(label)
         return converted.astype(np.min_scalar_type(self.ignore_label))
 
 
