@@ -62,7 +62,8 @@ def declared_rule(entry: Mapping[str, Any], classes: Sequence[str], ignored: Seq
     def label_of(meaning: Any) -> int:
         if meaning == IGNORE:
             return ignored[0]
-        return meaning if meaning in range(len(classes)) else find_class(classes, meaning)
+        is_index = type(meaning) is int and 0 <= meaning < len(classes)
+        return meaning if is_index else find_class(classes, meaning)
 
     given = [key for key in KEYS if entry.get(key) not in (None, False)]
     if len(given) > 1:
@@ -82,10 +83,9 @@ def declared_rule(entry: Mapping[str, Any], classes: Sequence[str], ignored: Seq
             f"{key} is {table!r}, expected a mapping of names and values (or for palette a list of {len(classes)} "
             "colours, for reduce_zero_label true or false)"
         )
-    by_value = {value: meaning for value, meaning in table.items() if value != OTHERS or not isinstance(meaning, str)}
-    others = label_of(table[OTHERS]) if len(by_value) < len(table) else None
-    pairs = list(by_value.items())
-    if is_color or not all(type(value) is int for value in by_value):  # then names are the keys
+    others = label_of(table[OTHERS]) if OTHERS in table else None
+    pairs = [(value, meaning) for value, meaning in table.items() if value != OTHERS]
+    if is_color or not all(type(value) is int for value, _ in pairs):  # then names are the keys
         pairs = [(value, name) for name, values in pairs for value in _several(values, is_color)]
     pairs += [(value, IGNORE) for value in ignored if len(ignored) > 1]
     labels: dict[int, int] = {}
