@@ -37,8 +37,8 @@ def check_settings(cfg: Config) -> None:
             be logged to is not installed; names the key.
     """
     images_at_a_time(cfg, process_share()[1])
-    if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
-        raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
+    if cfg.TEST.EVAL_PERIOD and not (cfg.DATASETS.VAL or cfg.DATASETS.TEST):
+        raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.VAL and DATASETS.TEST are empty")
     tools = {
         "tensorboard": ("LOG.TENSORBOARD", cfg.LOG.TENSORBOARD),
         "wandb": ("LOG.WANDB_PROJECT", cfg.LOG.WANDB_PROJECT),
