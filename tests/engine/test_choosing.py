@@ -83,7 +83,7 @@ def test_final_weights_are_written_before_they_are_evaluated(run_cfg, tmp_path, 
 
 
 def test_any_metric_of_an_evaluation_chooses_and_others_are_refused_first(run_cfg, tmp_path, caplog):
-    with pytest.raises(ConfigError, match=r"TEST\.BEST_METRIC: toy_val has no metric 'IoU'; there are mIoU, "):
+    with pytest.raises(ConfigError, match=r"TEST\.BEST_METRIC: toy_val has no metric 'IoU'; did you mean 'mIoU'"):
         run(run_cfg(*EVERY_2, "TEST.BEST_METRIC", "IoU"))
     with pytest.raises(ConfigError, match=r"toy_val has no metric 'mBoundaryIoU'; "):
         run(run_cfg(*EVERY_2, "TEST.BEST_METRIC", "mBoundaryIoU"))
