@@ -11,7 +11,7 @@ from ast import literal_eval
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
-from os.path import expanduser
+from os.path import abspath, expanduser, isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +179,8 @@ def _beside(file: Path, key: str, value: Any) -> Any:
     """Return the path of what a setting names, if that lies beside the YAML file; else the setting as it is."""
     if not isinstance(value, str) or not value or key not in (*FILE_KEYS, *FOLDER_KEYS):
         return value
-    path = file.absolute().parent / expanduser(value)
-    return str(path) if (path.is_file() if key in FILE_KEYS else path.is_dir()) else value
+    path = abspath(file.parent / expanduser(value))
+    return path if (isfile if key in FILE_KEYS else isdir)(path) else value
 
 
 def _merge(tree: dict[str, Any], changes: Any, source: str) -> None:

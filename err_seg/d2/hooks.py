@@ -19,10 +19,12 @@ from err_seg.data.loader import seed_of
 from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.checkpoints import TrainingState
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
-from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
+from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch, reports_test
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.results import load_results
+from err_seg.models.checkpoint import checked_sha256
 from err_seg.utils.errors import TrainingError, TrainingInterrupted
+from err_seg.utils.fingerprint import WeightsSource
 from err_seg.utils.processes import one_writer, wait_for_all
 
 OF_DETECTRON2 = ("time", "lr", "rank_data_time")
@@ -106,6 +108,9 @@ class TrainerHook(BaseTrainer, HookBase):
     def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
         """Evaluate the model, which has these weights, with the trainer's own evaluation."""
         cfg = evaluation_cfg(self.trainer.cfg, self.iteration)
+        if reports_test(self.cfg, self.iteration):
+            file = Path(cfg.MODEL.WEIGHTS)
+            vars(self.model)["source"] = WeightsSource(str(file), checked_sha256(file, None))
         self.trainer.test(cfg, self.meta_arch)
         wait_for_all()
         return load_results(Path(cfg.OUTPUT_DIR) / "results.json")

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,25 +22,27 @@ from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
 from err_seg.engine.optimizer import WeightAverage, set_learning_rates
 from err_seg.engine.parallel import build_accelerator, distribute, gradient_sync, images_at_a_time
-from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
+from err_seg.engine.periodic_eval import check_selection, evaluation_cfg, predict_batch, reports_test
 from err_seg.engine.run_setup import check_settings, open_data, run_context, training_spec
 from err_seg.engine.step import Teacher, build_loss_terms, mean_pixels, training_loss, vocabulary_input
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import evaluate, open_benchmarks
+from err_seg.models.checkpoint import load_weights
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import resolve_precision
 
 logger = logging.getLogger(__name__)
 
 
-def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
+def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> list[BenchmarkResult] | None:
     """Train the model on ``DATASETS.TRAIN`` for ``SOLVER.MAX_ITER`` iterations.
 
     Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.run_log`), checkpoints every
     ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), images of predictions
     every ``VIS_PERIOD`` (:mod:`err_seg.engine.periodic_eval`), and ``model_final.safetensors``. Every
-    ``TEST.EVAL_PERIOD`` and at the end it writes results on ``DATASETS.TEST``, in ``evaluations``, and the best weights
-    so far, as ``model_best.safetensors``.
+    ``TEST.EVAL_PERIOD`` and at the end it writes results on ``DATASETS.VAL``, in ``evaluations``, and the best weights
+    so far, as ``model_best.safetensors``. Without ``DATASETS.VAL`` this is done on ``DATASETS.TEST``; the results at
+    the end are then those that :func:`err_seg.engine.evaluate` would write.
 
     If ``torch.distributed`` is initialised, all its processes must call this. With any number of processes, a global
     batch has the same images and gives the same step. The global random state is set in every iteration.
@@ -49,6 +52,9 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
             "fsdp", each process is left with only a part of it: load ``model_final.safetensors`` into a new network.)
         resume: continue from the newest checkpoint in ``OUTPUT_DIR``, if there is one.
 
+    Returns:
+        The results on ``DATASETS.TEST`` at the end, if the run evaluated on them; else ``None``.
+
     Raises:
         ConfigError: the settings do not allow training; names the key.
         TrainingError: the output folder cannot be used, the loss or the weights are no longer finite numbers, a file
@@ -57,12 +63,13 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
     """
     check_settings(cfg)
     if cfg.TEST.EVAL_PERIOD:
-        open_benchmarks(cfg)
+        check_selection(cfg, [pairs.spec for pairs in open_benchmarks(evaluation_cfg(cfg, 0))])
     with run_context(cfg, model) as stop, closing(PlainTrainer(cfg, model, resume=resume)) as trainer:
         if trainer.iteration >= cfg.SOLVER.MAX_ITER:  # an earlier run may have ended before its weights were written
             trainer.finish()
         while trainer.iteration < cfg.SOLVER.MAX_ITER:
             trainer.after_iteration(trainer.step(stop.signum))
+        return trainer.reported
 
 
 class PlainTrainer(BaseTrainer):
@@ -179,8 +186,9 @@ class PlainTrainer(BaseTrainer):
 
     def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
         """Evaluate weights in a separate network: the training one keeps its mode, gradients and random numbers."""
-        self.evaluated.load_state_dict(weights)
-        results = evaluate(evaluation_cfg(self.cfg, self.iteration), self.evaluated.to(self.model.device))
+        cfg = evaluation_cfg(self.cfg, self.iteration)
+        load_weights(self.evaluated, Path(cfg.MODEL.WEIGHTS) if reports_test(self.cfg, self.iteration) else weights)
+        results = evaluate(cfg, self.evaluated.to(self.model.device))
         self.evaluated.cpu()
         return results
 

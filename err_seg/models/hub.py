@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -162,7 +163,7 @@ def packages_for(weights: Checkpoint, stored: Mapping[str, Any], named: Sequence
     needed, present, versions = stored.get(IMPORTS, []), imported_packages(), {}
     with suppress(ValueError):
         versions = dict(json.loads(weights.metadata.get("packages", "{}")))
-    if missing := [name for name in needed if name not in {*named, *present}]:
+    if missing := [name for name in needed if name not in {*named, *present, *sys.modules}]:
         shown = listed(f"{name} {versions.get(name, '')}".strip() for name in missing)
         raise CheckpointError(
             f"{weights.source.file} needs packages that are not imported: {shown}. If you trust them, install them and "
