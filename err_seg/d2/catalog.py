@@ -18,19 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 class RawRecord(dict[str, Any]):
-    """A record whose label map is not one for detectron2's own mapper and evaluator, which would not look labels up.
-
-    Its file is therefore under ``LABEL_FILE``.
-    """
+    """A record whose label file, under ``LABEL_FILE``, detectron2's own mapper and evaluator would misread."""
 
     def __missing__(self, key: str) -> Any:
-        """Refuse what they ask for, ``sem_seg_file_name`` and ``sem_seg``."""
-        if key.startswith("sem_seg"):
-            raise DatasetError(
-                f"data set {self['dataset_name']!r}: its labels follow from its entry (label_map and the like, or "
-                "left_out), which detectron2's own mapper and evaluator do not read; use ERRSegMapper, ERRSegEvaluator"
-            )
-        raise KeyError(key)
+        if not key.startswith("sem_seg"):
+            raise KeyError(key)
+        raise DatasetError(
+            f"data set {self['dataset_name']!r}: its entry changes the labels in the files (label_map and the like, or "
+            "left_out), which detectron2's own mapper and evaluator do not; use ERRSegMapper and ERRSegEvaluator"
+        )
 
 
 @dataclass(frozen=True)

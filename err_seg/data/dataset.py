@@ -158,9 +158,8 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
             return rule(label)
         except ValueError as error:
             keys = "palette" if rule.is_color else "label_map or ignore_label"
-            raise PairError(
-                f"{path}: {error}; add them to {keys} in the entry of {spec.name!r} (others: ignore adds all). {advice}"
-            ) from error
+            cure = f"add them to {keys} of its entry (others: ignore adds all)"
+            raise PairError(f"{path}: {error}; {cure}. {advice}".rstrip()) from error
     label = read_label(path, no_data=spec.ignore_label)
     strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
     if label.dtype.kind == "i":
@@ -177,39 +176,36 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
 def _listed_pairs(
     spec: DatasetSpec, root: str | os.PathLike[str] | None, images: dict[str, str], labels: dict[str, str]
 ) -> dict[str, tuple[str, str]]:
-    """Read the split file: (image, label map) by the image's name; ``images`` and ``labels`` are the files by name."""
+    """Read the split: (image, label map) by name; ``images`` and ``labels`` are the files by name."""
     file = datasets_root(root) / os.path.expanduser(spec.split or "")
-    names, pairs = {path: name for name, path in images.items()}, dict[str, tuple[str, str]]()
+    where, pairs = f"data set {spec.name!r}: split {file}", dict[str, tuple[str, str]]()
     try:
-        lines = enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1)
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"data set {spec.name!r}: the split {file} cannot be read: {error}") from error
-    for number, line in lines:
+        raise DatasetError(f"{where} cannot be read: {error}") from error
+    for number, line in enumerate(lines, start=1):
         columns = [line.strip()] if line.strip() in images else line.split()  # a name may hold spaces
         if not columns or columns[0].startswith("#"):
             continue
-        place = f"data set {spec.name!r}: {file}, line {number}"
-        if len(columns) > 2:
-            raise DatasetError(f"{place} is {line!r}, expected the name of a pair, or an image and a label map")
-        image = _listed_file(columns[0], spec.image_folder(root), images, f"{place}: no image", spec.image_endings)
-        label = (*columns, names[image])[1]
-        if names[image] in pairs:
-            raise DatasetError(f"{place} lists {names[image]!r} again")
-        pairs[names[image]] = (
-            image,
-            _listed_file(label, spec.label_folder(root), labels, f"{place}: no label map", (spec.label_ext,)),
-        )
+        at = f"{where}, line {number}"
+        image = _listed_name(columns[0], images, spec.image_folder(root), spec.image_endings, f"{at}: no image")
+        label = (*columns, image)[1]
+        label = _listed_name(label, labels, spec.label_folder(root), (spec.label_ext,), f"{at}: no label map")
+        if image in pairs or len(columns) > 2:
+            raise DatasetError(f"{at}: {line!r} is listed again, or more than the name of a pair or its two files")
+        pairs[image] = images[image], labels[label]
     if not pairs:
-        raise DatasetError(f"data set {spec.name!r}: the split {file} lists no pair")
+        raise DatasetError(f"{where} lists no pair")
     return pairs
 
 
-def _listed_file(text: str, folder: Path, files: dict[str, str], missing: str, endings: tuple[str, ...]) -> str:
-    for inside in (text.lstrip("/"), f"/{text}".rpartition(f"/{folder.name}/")[2]):
-        for name in (inside, *(inside[: -len(end)] for end in endings if inside.lower().endswith(end.lower()))):
+def _listed_name(text: str, files: dict[str, str], folder: Path, endings: tuple[str, ...], problem: str) -> str:
+    for path in (text.lstrip("/"), f"/{text}".rpartition(f"/{folder.name}/")[2]):
+        for ending in ("", *endings):
+            name = path[: len(path) - len(ending)] if path.lower().endswith(ending.lower()) else ""
             if name in files:
-                return files[name]
-    raise DatasetError(f"{missing} {text!r} (ending with {' or '.join(endings)}) in {folder.absolute()}")
+                return name
+    raise DatasetError(f"{problem} {text!r} (ending with {' or '.join(endings)}) in {folder.absolute()}")
 
 
 def _files_by_name(folder: Path, endings: tuple[str, ...], spec: DatasetSpec) -> dict[str, str]:

@@ -10,7 +10,6 @@ from err_seg.text.vocabularies import find_class
 from err_seg.utils.messages import listed
 
 KEYS = ("label_map", "palette", "reduce_zero_label")
-"""An entry's keys that say what values mean."""
 IGNORE, OTHERS = "ignore", "others"
 _MOST = 2**24 - 1  # the table of a look-up has so many places; it takes memory only where it is written to
 
@@ -48,51 +47,50 @@ class LabelRule:
 
 
 def declared_rule(entry: Mapping[str, Any], classes: Sequence[str], ignored: Sequence[int]) -> LabelRule | None:
-    """Return what an entry says of its values; ``None`` where they are the labels.
+    """Return what ``label_map``, ``palette`` or ``reduce_zero_label`` of an entry say; ``None``: values are the labels.
 
     Args:
-        entry: ``label_map``, ``palette`` or ``reduce_zero_label``, or none of them.
+        entry: as of :func:`err_seg.data.spec_from_dict`.
         classes: the names that labels stand for.
         ignored: values that are ignored; the first is the ignore label.
 
     Raises:
         ValueError: the keys contradict each other, or one is wrong.
     """
-
-    def label_of(meaning: Any) -> int:
-        if meaning == IGNORE:
-            return ignored[0]
-        is_index = type(meaning) is int and 0 <= meaning < len(classes)
-        return meaning if is_index else find_class(classes, meaning)
-
     given = [key for key in KEYS if entry.get(key) not in (None, False)]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} contradict each other; keep one of them")
     if not given and len(ignored) == 1:
         return None
-    key = given[0] if given else "vocabulary"
+    key = given[0] if given else "ignore_label"
     table, is_color = entry.get(key), key == "palette"
-    if not given:
-        table = {index: index for index in range(len(classes))}
-    elif table is True:
-        table = {0: IGNORE, **{index + 1: index for index in range(len(classes))}}
+    if not given or (key == "reduce_zero_label" and table is True):
+        table = {index + len(given): index for index in range(len(classes))} | ({0: IGNORE} if given else {})
     elif is_color and isinstance(table, list) and len(table) == len(classes):
         table = dict(zip(classes, table, strict=True))
     if not isinstance(table, Mapping):
-        raise ValueError(
-            f"{key} is {table!r}, expected a mapping of names and values (or for palette a list of {len(classes)} "
-            "colours, for reduce_zero_label true or false)"
+        expected = f"a mapping (a palette may be a list of {len(classes)} colours, reduce_zero_label is true or false)"
+        raise ValueError(f"{key} is {table!r}, expected {expected}")
+    labels_of = {
+        **{name: i for i, name in enumerate(classes)},
+        **{i: i for i in range(len(classes))},
+        IGNORE: ignored[0],
+    }
+
+    def label_of(meaning: Any) -> int:
+        return (
+            labels_of[meaning] if type(meaning) in (int, str) and meaning in labels_of else find_class(classes, meaning)
         )
-    others = label_of(table[OTHERS]) if OTHERS in table else None
+
     pairs = [(value, meaning) for value, meaning in table.items() if value != OTHERS]
-    if is_color or not all(type(value) is int for value, _ in pairs):  # then names are the keys
-        pairs = [(value, name) for name, values in pairs for value in _several(values, is_color)]
-    pairs += [(value, IGNORE) for value in ignored if len(ignored) > 1]
+    if is_color or not all(type(value) is int for value, _ in pairs):  # then names are the keys, of one or several
+        pairs = [(v, name) for name, vs in pairs for v in np.array(vs, dtype=object, ndmin=1 + is_color).tolist()]
     labels: dict[int, int] = {}
-    for written, meaning in pairs:
+    for written, meaning in [*pairs, *((value, IGNORE) for value in ignored if len(ignored) > 1)]:
         value, label = _value(written, is_color, key), label_of(meaning)
         if labels.setdefault(value, label) != label:
             raise ValueError(f"{key} (with ignore_label) gives {written!r} more than one meaning; list it once")
+    others = label_of(table[OTHERS]) if OTHERS in table else None
     if lacking := [name for index, name in enumerate(classes) if index not in {*labels.values(), others}]:
         found = listed(map(repr, lacking))
         raise ValueError(f"{key} has no value for {found}; add it, or take the class out of the vocabulary")
@@ -101,15 +99,10 @@ def declared_rule(entry: Mapping[str, Any], classes: Sequence[str], ignored: Seq
     return LabelRule(tuple(sorted(labels.items())), others, is_color)
 
 
-def _several(values: Any, is_color: bool) -> Sequence[Any]:
-    is_one = not isinstance(values, (list, tuple)) or (is_color and all(type(value) is int for value in values))
-    return [values] if is_one else values
-
-
 def _value(written: Any, is_color: bool, key: str) -> int:
-    numbers = written if is_color and isinstance(written, (list, tuple)) else [written]
-    size, low, high = (3, 0, 255) if is_color else (1, -_MOST, _MOST)
-    if len(numbers) != size or any(type(number) is not int or not low <= number <= high for number in numbers):
+    numbers = written if is_color and isinstance(written, list) else [written]
+    low, high = (0, 255) if is_color else (-_MOST, _MOST)
+    if len(numbers) != 1 + 2 * is_color or any(type(n) is not int or not low <= n <= high for n in numbers):
         expected = "a colour, [red, green, blue] in 0..255" if is_color else "an id, an integer of at most 24 bits"
         raise ValueError(f"{key} has {written!r}, expected {expected}; its keys are all names, or all ids")
     return int.from_bytes(bytes(numbers), "big") if is_color else numbers[0]

@@ -111,9 +111,8 @@ def training_spec(cfg: Config, spec: DatasetSpec) -> DatasetSpec:
     """
     if spec.left_out and spec.left_out_as == "ignored" and cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:
         raise ConfigError(
-            f"MODEL.LOSS.IGNORED_ARE_NEGATIVES is True, which makes the classes that the data set {spec.name!r} leaves "
-            "out and ignores negatives of every class; set it to False, or left_out_as: background in the data set's "
-            "entry"
+            f"MODEL.LOSS.IGNORED_ARE_NEGATIVES is True, so that pixels of what {spec.name!r} leaves out would not be "
+            "ignored, but be negatives; set it to False, or left_out_as: background in the data set's entry"
         )
     return spec.for_training()
 

@@ -169,7 +169,8 @@ def check_best_metric(cfg: Config, benchmarks: Iterable[DatasetSpec]) -> None:
     for spec in benchmarks:
         counts = new_counts(spec, "cpu", boundary_iou=cfg.TEST.BOUNDARY_IOU, metrics=cfg.TEST.METRICS)
         counts.matrix.fill_diagonal_(1)
-        known = BenchmarkResult.from_counts(spec.name, counts, spec.evaluated_classes, 0, {}, spec.seen_and_unseen).metrics
+        classes, groups = spec.evaluated_classes, spec.seen_and_unseen
+        known = BenchmarkResult.from_counts(spec.name, counts, classes, 0, None, groups).metrics
         if cfg.TEST.BEST_METRIC not in known:
             hint = did_you_mean(cfg.TEST.BEST_METRIC, known, f"there are {listed(known)}")
             raise ConfigError(f"TEST.BEST_METRIC: {spec.name} has no metric {cfg.TEST.BEST_METRIC!r}; {hint}")

@@ -65,15 +65,10 @@ def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_name
 def seen_metrics(iou: Sequence[float], seen: Sequence[int], unseen: Sequence[int]) -> dict[str, float]:
     """Average IoU over the classes that training has seen, over the others, and take the harmonic mean of the two.
 
-    Args:
-        iou: of each class; those that are NaN are left out.
-        seen, unseen: indices.
-
-    Returns:
-        The values of ``SEEN_METRICS``, in the unit of ``iou``; NaN where a group has no IoU.
+    Classes whose IoU is NaN are left out; the values of a group with no others are NaN.
     """
-    groups = (np.array([iou[index] for index in group if iou[index] == iou[index]]) for group in (seen, unseen))
-    old, new = (_mean(values, len(values)) for values in groups)
+    old, new = (np.array([iou[i] for i in group if not np.isnan(iou[i])]) for group in (seen, unseen))
+    old, new = _mean(old, len(old)), _mean(new, len(new))
     harmonic = 2 * old * new / (old + new) if old + new else 0.0
     return dict(zip(SEEN_METRICS, (old, new, harmonic), strict=True))
 

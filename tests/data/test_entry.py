@@ -272,7 +272,7 @@ def test_colours_without_a_palette_are_refused_with_advice(tmp_path):
         ({"reduce_zero_label": "yes"}, "reduce_zero_label is 'yes', expected"),
         ({"palette": [[0, 0, 0]]}, "expected a mapping.* a list of 3 colours"),
         ({"palette": {**PALETTE, "sky": [0, 0, 256]}}, r"has \[0, 0, 256\], expected a colour"),
-        ({"palette": {**PALETTE, "sky": "#ffffff"}}, "has '#ffffff', expected a colour"),
+        ({"palette": {**PALETTE, "sky": "#ffffff"}}, r"has \['#ffffff'\], expected a colour"),
         ({"palette": {**PALETTE, "sky": [0, 0, 142]}}, r"gives \[0, 0, 142\] more than one meaning"),
         ({"palette": PALETTE, "ignore_label": [255, 0]}, "has 255, expected a colour"),
         ({"ignore_label": []}, "ignore_label is None, expected an integer"),
