@@ -184,15 +184,15 @@ def _listed_pairs(
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{where} cannot be read: {error}") from error
     for number, line in enumerate(lines, start=1):
-        columns = [line.strip()] if line.strip() in images else line.split()  # a name may hold spaces
-        if not columns or columns[0].startswith("#"):
+        line, at = line.strip(), f"{where}, line {number}"
+        if not line or line.startswith("#"):
             continue
-        at = f"{where}, line {number}"
+        columns = [line] if line in images or len(line.split()) != 2 else line.split()  # a name may hold spaces
         image = _listed_name(columns[0], images, spec.image_folder(root), spec.image_endings, f"{at}: no image")
         label = (*columns, image)[1]
         label = _listed_name(label, labels, spec.label_folder(root), (spec.label_ext,), f"{at}: no label map")
-        if image in pairs or len(columns) > 2:
-            raise DatasetError(f"{at}: {line!r} is listed again, or more than the name of a pair or its two files")
+        if image in pairs:
+            raise DatasetError(f"{at} lists {image!r} again")
         pairs[image] = images[image], labels[label]
     if not pairs:
         raise DatasetError(f"{where} lists no pair")

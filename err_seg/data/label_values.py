@@ -71,16 +71,10 @@ def declared_rule(entry: Mapping[str, Any], classes: Sequence[str], ignored: Seq
     if not isinstance(table, Mapping):
         expected = f"a mapping (a palette may be a list of {len(classes)} colours, reduce_zero_label is true or false)"
         raise ValueError(f"{key} is {table!r}, expected {expected}")
-    labels_of = {
-        **{name: i for i, name in enumerate(classes)},
-        **{i: i for i in range(len(classes))},
-        IGNORE: ignored[0],
-    }
 
     def label_of(meaning: Any) -> int:
-        return (
-            labels_of[meaning] if type(meaning) in (int, str) and meaning in labels_of else find_class(classes, meaning)
-        )
+        is_index = type(meaning) is int and 0 <= meaning < len(classes)
+        return ignored[0] if meaning == IGNORE else meaning if is_index else find_class(classes, meaning)
 
     pairs = [(value, meaning) for value, meaning in table.items() if value != OTHERS]
     if is_color or not all(type(value) is int for value, _ in pairs):  # then names are the keys, of one or several

@@ -53,9 +53,8 @@ class DatasetSpec:
         preparation: what ``datasets/prepare.py`` calls it; None = nothing to prepare.
         aliases: further names, such as other projects' names for it.
         split: a text file, absolute or under the data sets' root, that lists the pairs; ``None``: all in the folders. A
-            line is a pair's name ("aachen/0001"), or its image and its label map, each with or without its ending, as
-            the path inside its folder or through the folder's own name ("/SegNet/CamVid/train/0001.png" for the folder
-            ".../train"). Blank lines and those that begin with # do not count.
+            line is the name of a pair ("aachen/0001"), or image and label map. Paths lead from within a folder or
+            through its name ("/SegNet/CamVid/train/0001.png" for the folder "train"). Lines with # do not count.
         label_rule: what the values in the label files mean; ``None``: they are the labels.
         left_out: names of the vocabulary that training leaves out; evaluation counts them.
         left_out_as: what training takes their pixels for: "ignored", or "background", negative for every class.
@@ -134,10 +133,7 @@ class DatasetSpec:
 
     @property
     def seen_and_unseen(self) -> tuple[tuple[int, ...], ...]:
-        """Labels of the classes that training has seen, and of the others; empty if neither is declared.
-
-        The class "background" that stands for several names is in neither.
-        """
+        """Labels of the classes that training has seen, and of the others, "background" in neither; else empty."""
         if not self.seen and not self.left_out:
             return ()
         seen = self.seen or [name for name in self.vocabulary if name not in self.left_out]
@@ -147,8 +143,7 @@ class DatasetSpec:
     def for_training(self) -> "DatasetSpec":
         """Return the declaration without the classes of ``left_out``; itself, if there are none.
 
-        Its labels are renumbered. Pixels of the others are ignored, or have the label
-        :data:`~err_seg.utils.labels.BACKGROUND`.
+        Labels are renumbered; pixels of the others are ignored, or have the label ``BACKGROUND``.
         """
         if not self.left_out:
             return self

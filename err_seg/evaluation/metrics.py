@@ -67,8 +67,8 @@ def seen_metrics(iou: Sequence[float], seen: Sequence[int], unseen: Sequence[int
 
     Classes whose IoU is NaN are left out; the values of a group with no others are NaN.
     """
-    old, new = (np.array([iou[i] for i in group if not np.isnan(iou[i])]) for group in (seen, unseen))
-    old, new = _mean(old, len(old)), _mean(new, len(new))
+    counted = (np.array([iou[i] for i in group if not np.isnan(iou[i])]) for group in (seen, unseen))
+    old, new = (_mean(values, len(values)) for values in counted)
     harmonic = 2 * old * new / (old + new) if old + new else 0.0
     return dict(zip(SEEN_METRICS, (old, new, harmonic), strict=True))
 

@@ -170,6 +170,8 @@ def find_class(vocabulary: Sequence[str], name: str) -> int:
     Raises:
         ValueError: there is none.
     """
+    if name in vocabulary:
+        return vocabulary.index(name)
     names = {first_synonym(entry): i for i, entry in reversed(list(enumerate(vocabulary)))}
     names |= {name_key(entry): i for i, entry in enumerate(vocabulary)}
     if (wanted := name_key(str(name))) not in names:

@@ -105,7 +105,7 @@ def test_a_line_may_name_image_and_label_map(tmp_path, line):
         ("train/a.png labels/a.png", r"line 1: no image 'train/a\.png'"),  # another folder is another split
         ("images_2/a.png", r"line 1: no image"),
         ("a\n\na.png a.png\n", r"line 3 lists 'a' again"),
-        ("a b c", r"line 1 is 'a b c', expected the name of a pair"),
+        ("a b c", r"line 1: no image 'a b c'"),
         ("# nothing\n", r"val\.txt lists no pair"),
     ],
 )
