@@ -12,7 +12,7 @@ from err_seg.d2.config import from_detectron2
 from err_seg.data import Batch, DatasetSpec, EvaluationTransform, TrainingTransform, read_image
 from err_seg.data.dataset import read_sample
 from err_seg.engine.run_log import SkippedSamples
-from err_seg.engine.run_setup import training_spec, training_transform
+from err_seg.engine.run_setup import training_transform
 
 
 def batches_of_records(
@@ -44,7 +44,7 @@ class ERRSegMapper:
         """Translate ``cfg.INPUT`` into the constructor's arguments."""
         cfg = from_detectron2(cfg)
         if is_train:
-            spec = training_spec(cfg, spec_of(cfg.DATASETS.TRAIN[0]))
+            spec = spec_of(cfg.DATASETS.TRAIN[0]).for_training(cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES)
             return {"transform": training_transform(cfg, spec.ignore_label), "train_dataset": spec}
         return {"transform": EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)}
 

@@ -31,7 +31,7 @@ from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer, build_schedule
 from err_seg.engine.periodic_eval import check_selection
 from err_seg.engine.run_log import SkippedSamples
-from err_seg.engine.run_setup import check_settings, open_data, run_context, training_spec
+from err_seg.engine.run_setup import check_settings, open_data, run_context
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
 from err_seg.evaluation.results import load_results
@@ -116,7 +116,7 @@ class Trainer(DefaultTrainer):
         own = opened(cfg)
         name = own.DATASETS.TRAIN[0]
         pairs, device = open_pairs(name, own.DATASETS.ROOT), resolve_device(own.MODEL.DEVICE)
-        pairs.spec = training_spec(own, pairs.spec)
+        pairs.spec = pairs.spec.for_training(own.MODEL.LOSS.IGNORED_ARE_NEGATIVES)
         if not start:
             check_ground_truth(pairs, trains=True)
         return batches_of_records(open_data(own, pairs, device, start), name, SkippedSamples(Path(own.OUTPUT_DIR)))

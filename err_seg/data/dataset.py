@@ -158,8 +158,7 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
             return rule(label)
         except ValueError as error:
             keys = "palette" if rule.is_color else "label_map or ignore_label"
-            cure = f"add them to {keys} of its entry (others: ignore adds all)"
-            raise PairError(f"{path}: {error}; {cure}. {advice}".rstrip()) from error
+            raise PairError(f"{path}: {error}; list them in {keys} of its entry (others: ignore). {advice}") from error
     label = read_label(path, no_data=spec.ignore_label)
     strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
     if label.dtype.kind == "i":
@@ -178,34 +177,31 @@ def _listed_pairs(
 ) -> dict[str, tuple[str, str]]:
     """Read the split: (image, label map) by name; ``images`` and ``labels`` are the files by name."""
     file = datasets_root(root) / os.path.expanduser(spec.split or "")
-    where, pairs = f"data set {spec.name!r}: split {file}", dict[str, tuple[str, str]]()
+    where, names = f"data set {spec.name!r}: split {file}", {path: x for x, path in [*images.items(), *labels.items()]}
+
+    def find(text: str, folder: Path, files: dict[str, str], problem: str) -> str:
+        for path in (text.lstrip("/"), f"/{text}".rpartition(f"/{folder.name}/")[2]):
+            if (name := path if path in files else names.get(str(folder / path))) in files:
+                return str(name)
+        raise DatasetError(f"{where}, line {number}: {problem} {text!r} in {folder}. {_advice(spec, root)}")
+
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{where} cannot be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        line, at = line.strip(), f"{where}, line {number}"
+    pairs: dict[str, tuple[str, str]] = {}
+    for number, line in enumerate(map(str.strip, lines), start=1):
         if not line or line.startswith("#"):
             continue
         columns = [line] if line in images or len(line.split()) != 2 else line.split()  # a name may hold spaces
-        image = _listed_name(columns[0], images, spec.image_folder(root), spec.image_endings, f"{at}: no image")
-        label = (*columns, image)[1]
-        label = _listed_name(label, labels, spec.label_folder(root), (spec.label_ext,), f"{at}: no label map")
+        image = find(columns[0], spec.image_folder(root), images, "no image")
+        label = find((*columns, image)[1], spec.label_folder(root), labels, "no label map")
         if image in pairs:
-            raise DatasetError(f"{at} lists {image!r} again")
+            raise DatasetError(f"{where}, line {number} lists {image!r} again")
         pairs[image] = images[image], labels[label]
     if not pairs:
         raise DatasetError(f"{where} lists no pair")
     return pairs
-
-
-def _listed_name(text: str, files: dict[str, str], folder: Path, endings: tuple[str, ...], problem: str) -> str:
-    for path in (text.lstrip("/"), f"/{text}".rpartition(f"/{folder.name}/")[2]):
-        for ending in ("", *endings):
-            name = path[: len(path) - len(ending)] if path.lower().endswith(ending.lower()) else ""
-            if name in files:
-                return name
-    raise DatasetError(f"{problem} {text!r} (ending with {' or '.join(endings)}) in {folder.absolute()}")
 
 
 def _files_by_name(folder: Path, endings: tuple[str, ...], spec: DatasetSpec) -> dict[str, str]:

@@ -11,7 +11,9 @@ from err_seg.utils.messages import listed
 
 KEYS = ("label_map", "palette", "reduce_zero_label")
 IGNORE, OTHERS = "ignore", "others"
-_MOST = 2**24 - 1  # the table of a look-up has so many places; it takes memory only where it is written to
+# numbers, the lowest and the highest; a table of 2^24 places takes memory only where it is written to
+_ID = 1, -(2**24), 2**24 - 1, "an id, an integer of at most 24 bits"
+_COLOR = 3, 0, 255, "a colour, [red, green, blue] in 0..255"
 
 
 @dataclass(frozen=True)
@@ -79,24 +81,19 @@ def declared_rule(entry: Mapping[str, Any], classes: Sequence[str], ignored: Seq
     pairs = [(value, meaning) for value, meaning in table.items() if value != OTHERS]
     if is_color or not all(type(value) is int for value, _ in pairs):  # then names are the keys, of one or several
         pairs = [(v, name) for name, vs in pairs for v in np.array(vs, dtype=object, ndmin=1 + is_color).tolist()]
+    size, low, high, expected = _COLOR if is_color else _ID
     labels: dict[int, int] = {}
     for written, meaning in [*pairs, *((value, IGNORE) for value in ignored if len(ignored) > 1)]:
-        value, label = _value(written, is_color, key), label_of(meaning)
+        numbers = written if is_color and isinstance(written, list) else [written]
+        if len(numbers) != size or any(type(n) is not int or not low <= n <= high for n in numbers):
+            raise ValueError(f"{key} has {written!r}, expected {expected}; its keys are all names, or all ids")
+        value, label = int.from_bytes(bytes(numbers), "big") if is_color else written, label_of(meaning)
         if labels.setdefault(value, label) != label:
             raise ValueError(f"{key} (with ignore_label) gives {written!r} more than one meaning; list it once")
     others = label_of(table[OTHERS]) if OTHERS in table else None
-    if lacking := [name for index, name in enumerate(classes) if index not in {*labels.values(), others}]:
-        found = listed(map(repr, lacking))
-        raise ValueError(f"{key} has no value for {found}; add it, or take the class out of the vocabulary")
-    if not is_color or not labels:
+    lacking = listed(repr(name) for index, name in enumerate(classes) if index not in {*labels.values(), others})
+    if lacking or not labels:
+        raise ValueError(f"{key} has no value for {lacking or 'any class'}; add it, or shorten the vocabulary")
+    if not is_color:
         labels.setdefault(ignored[0], ignored[0])
     return LabelRule(tuple(sorted(labels.items())), others, is_color)
-
-
-def _value(written: Any, is_color: bool, key: str) -> int:
-    numbers = written if is_color and isinstance(written, list) else [written]
-    low, high = (0, 255) if is_color else (-_MOST, _MOST)
-    if len(numbers) != 1 + 2 * is_color or any(type(n) is not int or not low <= n <= high for n in numbers):
-        expected = "a colour, [red, green, blue] in 0..255" if is_color else "an id, an integer of at most 24 bits"
-        raise ValueError(f"{key} has {written!r}, expected {expected}; its keys are all names, or all ids")
-    return int.from_bytes(bytes(numbers), "big") if is_color else numbers[0]

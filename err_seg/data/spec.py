@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from err_seg.data.label_values import KEYS, LabelRule, declared_rule
 from err_seg.text.prompts import check_vocabulary
-from err_seg.text.vocabularies import find_class, first_synonym, load_vocabulary
-from err_seg.utils.errors import DamagedFileError
+from err_seg.text.vocabularies import find_class, load_vocabulary, synonym_key
+from err_seg.utils.errors import ConfigError, DamagedFileError
 from err_seg.utils.images import BACKGROUND
 from err_seg.utils.messages import did_you_mean
 
@@ -58,8 +58,7 @@ class DatasetSpec:
         label_rule: what the values in the label files mean; ``None``: they are the labels.
         left_out: names of the vocabulary that training leaves out; evaluation counts them.
         left_out_as: what training takes their pixels for: "ignored", or "background", negative for every class.
-        seen: names of the vocabulary that training has seen, so that results tell them from the others; empty: all but
-            ``left_out``, if that is given.
+        seen: names that training has seen, which results tell from the others; empty: all but ``left_out``, if given.
     """
 
     is_drawn: ClassVar[bool] = False  # whether ``make_available`` makes the files, from the declaration alone
@@ -140,13 +139,21 @@ class DatasetSpec:
         names = self.vocabulary[: self.num_foreground]
         return tuple(tuple(i for i, name in enumerate(names) if (name in seen) is wanted) for wanted in (True, False))
 
-    def for_training(self) -> "DatasetSpec":
+    def for_training(self, ignored_are_negatives: bool = False) -> "DatasetSpec":
         """Return the declaration without the classes of ``left_out``; itself, if there are none.
 
         Labels are renumbered; pixels of the others are ignored, or have the label ``BACKGROUND``.
+
+        Raises:
+            ConfigError: they are to be ignored, but what is ignored are negatives.
         """
         if not self.left_out:
             return self
+        if ignored_are_negatives and self.left_out_as == "ignored":
+            raise ConfigError(
+                f"MODEL.LOSS.IGNORED_ARE_NEGATIVES is True, so that pixels of what {self.name!r} leaves out would be "
+                "negatives, not ignored; set it to False, or left_out_as: background in the data set's entry"
+            )
         names = [name for name in self.vocabulary if name not in self.left_out]
         other = BACKGROUND if self.left_out_as == "background" else self.ignore_label
         renumbered = {i: names.index(x) if x in names else other for i, x in enumerate(self.vocabulary)}
@@ -159,8 +166,8 @@ class DatasetSpec:
 
     def facts(self) -> dict[str, Any]:
         """Return the declaration, JSON-able; what earlier versions did not have is there only where it is given."""
-        defaults = {field.name: field.default for field in fields(DatasetSpec)}
-        return {key: value for key, value in asdict(self).items() if key not in _LATER or value != defaults[key]}
+        given = asdict(self).items()
+        return {key: value for key, value in given if key not in _LATER or value != getattr(DatasetSpec, key)}
 
     def image_folder(self, root: str | os.PathLike[str] | None = None) -> Path:
         """Folder of the images, with the data sets' root before it if it is relative."""
@@ -194,11 +201,8 @@ class DatasetSpec:
 def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     """The declaration that a configuration file's mapping stands for.
 
-    Keys are the attributes of :class:`DatasetSpec`, with these differences (the table in :mod:`err_seg.data.catalog`):
-    ``vocabulary`` may also be the name of a vocabulary of the package or a path to a file of names, see
-    :func:`err_seg.text.vocabularies.load_vocabulary`; so may ``seen``, which then stands for those of its names whose
-    first synonym is one here. ``ignore_label`` may be a list. ``label_map``, ``palette`` or ``reduce_zero_label`` take
-    the place of ``label_rule``.
+    Keys are the attributes of :class:`DatasetSpec` but ``label_rule``, and those in the table of
+    :mod:`err_seg.data.catalog`.
 
     Raises:
         DatasetError: an unknown or missing key, a value of the wrong kind, or keys that contradict each other.
@@ -228,8 +232,8 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     left_out, seen = (values.pop(key, None) or [] for key in ("left_out", "seen"))
     spec = DatasetSpec(**{**values, "ignore_label": next(iter(ignored), None)})
     if isinstance(seen, str):
-        known = {*map(first_synonym, load_vocabulary(seen))}
-        seen = [name for name in spec.vocabulary if first_synonym(name) in known] or [seen]
+        known = {*map(synonym_key, load_vocabulary(seen))}
+        seen = [name for name in spec.vocabulary if synonym_key(name) in known] or [seen]
     try:
         rule = declared_rule(entry, spec.evaluated_classes, ignored)
         lists = [tuple(spec.vocabulary[find_class(spec.vocabulary, x)] for x in names) for names in (left_out, seen)]

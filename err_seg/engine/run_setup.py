@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from err_seg.config import Config, ConfigError
-from err_seg.data import DatasetSpec, SegmentationPairs, TrainingTransform, training_loader
+from err_seg.data import SegmentationPairs, TrainingTransform, training_loader
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
 from err_seg.plugins import LOSS_TERMS, METRICS, TRANSFORMS
@@ -101,20 +101,6 @@ def run_context(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
         activation_checkpointing(model, cfg),
     ):
         yield stop
-
-
-def training_spec(cfg: Config, spec: DatasetSpec) -> DatasetSpec:
-    """Return a data set as training sees it, without the classes of ``left_out``.
-
-    Raises:
-        ConfigError: their pixels are to be ignored, but ignored pixels to be negatives.
-    """
-    if spec.left_out and spec.left_out_as == "ignored" and cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:
-        raise ConfigError(
-            f"MODEL.LOSS.IGNORED_ARE_NEGATIVES is True, so that pixels of what {spec.name!r} leaves out would not be "
-            "ignored, but be negatives; set it to False, or left_out_as: background in the data set's entry"
-        )
-    return spec.for_training()
 
 
 def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:

@@ -23,7 +23,7 @@ from err_seg.engine.loss_monitor import DeferredScalars, Iteration
 from err_seg.engine.optimizer import WeightAverage, set_learning_rates
 from err_seg.engine.parallel import build_accelerator, distribute, gradient_sync, images_at_a_time
 from err_seg.engine.periodic_eval import check_selection, evaluation_cfg, predict_batch, reports_test
-from err_seg.engine.run_setup import check_settings, open_data, run_context, training_spec
+from err_seg.engine.run_setup import check_settings, open_data, run_context
 from err_seg.engine.step import Teacher, build_loss_terms, mean_pixels, training_loss, vocabulary_input
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import evaluate, open_benchmarks
@@ -79,7 +79,7 @@ class PlainTrainer(BaseTrainer):
         super().__init__(cfg, model)
         self.accelerator = build_accelerator(cfg, model.device)
         self.processes = self.accelerator.num_processes
-        self.spec = training_spec(cfg, get_dataset(cfg.DATASETS.TRAIN[0]))
+        self.spec = get_dataset(cfg.DATASETS.TRAIN[0]).for_training(cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES)
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
         check_ground_truth(pairs, trains=True)
         if cfg.TEST.EVAL_PERIOD:

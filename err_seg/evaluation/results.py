@@ -61,8 +61,7 @@ class BenchmarkResult:
         """Compute a benchmark's metrics; :func:`seen_metrics` of two groups of classes, if they are given."""
         metrics = counts.metrics(class_names)
         if seen_and_unseen:
-            iou = [metrics[f"IoU-{name}"] for name in unique_names(class_names)]
-            metrics |= seen_metrics(iou, *seen_and_unseen)
+            metrics |= seen_metrics([metrics[f"IoU-{name}"] for name in unique_names(class_names)], *seen_and_unseen)
         return cls(
             benchmark=benchmark,
             metrics=metrics,
@@ -73,7 +72,7 @@ class BenchmarkResult:
         )
 
     def summary_row(self, columns: Sequence[str] = SUMMARY_METRICS) -> list[Any]:
-        """List name, metrics (of :func:`summary_columns`) in percent or NaN, and number of images."""
+        """List name, metrics in percent or NaN, and number of images."""
         return [self.benchmark, *(self.metrics.get(name, math.nan) for name in columns), self.pictures]
 
     def class_rows(self) -> list[tuple[str, float, float, int]]:
@@ -123,15 +122,15 @@ def load_results(path: str | Path) -> list[BenchmarkResult]:
     return results
 
 
-def summary_columns(results: Sequence[BenchmarkResult]) -> list[str]:
-    """List the metrics that tables show: the five of every result, and those of seen classes that a result has."""
-    return [*SUMMARY_METRICS, *(name for name in SEEN_METRICS if any(name in result.metrics for result in results))]
+def _summary(results: Sequence[BenchmarkResult], last: str) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows of a table: five metrics, and those of seen classes if a result has them."""
+    columns = [*SUMMARY_METRICS, *(name for name in SEEN_METRICS if any(name in result.metrics for result in results))]
+    return ["benchmark", *columns, last], [result.summary_row(columns) for result in results]
 
 
 def save_summary_csv(results: Sequence[BenchmarkResult], path: str | Path) -> None:
     """Write one row per benchmark: name, summary metrics in percent, number of images; undefined: empty cell."""
-    columns = summary_columns(results)
-    write_csv(path, ["benchmark", *columns, "pictures"], [result.summary_row(columns) for result in results])
+    write_csv(path, *_summary(results, "pictures"))
 
 
 def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
@@ -141,8 +140,7 @@ def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
 
 def summary_table(results: Sequence[BenchmarkResult]) -> str:
     """Lay several benchmarks out as aligned text, also valid Markdown: percent with two decimals, "-" if undefined."""
-    columns = summary_columns(results)
-    return text_table(["benchmark", *columns, "images"], [result.summary_row(columns) for result in results])
+    return text_table(*_summary(results, "images"))
 
 
 def copypaste_lines(results: Sequence[BenchmarkResult]) -> list[str]:

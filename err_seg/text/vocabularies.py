@@ -83,17 +83,17 @@ def expand_names(words: VocabularySource) -> Vocabulary:
     for word in as_texts("a vocabulary", words):
         if isinstance(word, os.PathLike) or (isinstance(word, str) and word in _KNOWN):
             part = load_vocabulary(word)
-            names += [name for name in part if first_synonym(name) not in typed | listed]
+            names += [name for name in part if synonym_key(name) not in typed | listed]
             colors = {**part.colors, **colors}
-            listed |= {first_synonym(name) for name in part}
+            listed |= {synonym_key(name) for name in part}
         elif isinstance(word, str) and word.lower().endswith(_ENDINGS):
             raise VocabularyError(
                 f"{word!r} in a list would be a class; for the names in the file give pathlib.Path({word!r}), on the "
                 "command line --classes-file"
             )
-        elif not isinstance(word, str) or first_synonym(word) not in listed:
+        elif not isinstance(word, str) or synonym_key(word) not in listed:
             names.append(word)
-            typed |= {first_synonym(word)} if isinstance(word, str) else set()
+            typed |= {synonym_key(word)} if isinstance(word, str) else set()
     return Vocabulary(names, colors)
 
 
@@ -172,7 +172,7 @@ def find_class(vocabulary: Sequence[str], name: str) -> int:
     """
     if name in vocabulary:
         return vocabulary.index(name)
-    names = {first_synonym(entry): i for i, entry in reversed(list(enumerate(vocabulary)))}
+    names = {synonym_key(entry): i for i, entry in reversed(list(enumerate(vocabulary)))}
     names |= {name_key(entry): i for i, entry in enumerate(vocabulary)}
     if (wanted := name_key(str(name))) not in names:
         hint = did_you_mean(wanted, names, f"they are {listed(entry.split(',')[0] for entry in vocabulary)}")
@@ -180,7 +180,7 @@ def find_class(vocabulary: Sequence[str], name: str) -> int:
     return names[wanted]
 
 
-def first_synonym(name: str) -> str:
+def synonym_key(name: str) -> str:
     """Return what identifies the first synonym of a name; case does not count."""
     return name_key(name.split(",")[0])
 
