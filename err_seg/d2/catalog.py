@@ -48,7 +48,7 @@ class Records:
             DatasetError: the data set is not on disk.
         """
         pairs = SegmentationPairs(self.spec, self.root)
-        is_raw = self.spec.label_rule is not None or bool(self.spec.left_out)
+        is_raw = self.spec.label_rule or self.spec.left_out
         kind, keys = (RawRecord, (FILES[0], LABEL_FILE)) if is_raw else (dict, FILES)
         files = (pairs.paths(index) for index in range(len(pairs)))
         return [kind(zip(keys, paths, strict=True), dataset_name=self.spec.name) for paths in files]

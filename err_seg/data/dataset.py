@@ -144,8 +144,7 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
     """Read one label map of a data set.
 
     Returns:
-        (H, W) int64, class indices 0..num_evaluated_classes - 1 and the ignore label; ``BACKGROUND`` as well if the
-        data set is as of :meth:`DatasetSpec.for_training`.
+        (H, W) int64, class indices 0..num_evaluated_classes - 1 and the ignore label; for training also ``BACKGROUND``.
 
     Raises:
         ImageReadError: the file cannot be read.

@@ -52,7 +52,6 @@ def declared_rule(entry: Mapping[str, Any], classes: Sequence[str], ignored: Seq
     """Return what ``label_map``, ``palette`` or ``reduce_zero_label`` of an entry say; ``None``: values are the labels.
 
     Args:
-        entry: as of :func:`err_seg.data.spec_from_dict`.
         classes: the names that labels stand for.
         ignored: values that are ignored; the first is the ignore label.
 

@@ -91,11 +91,10 @@ class DatasetSpec:
             raise self._error("vocabulary", self.vocabulary, "class names; load_vocabulary reads them from a file")
         object.__setattr__(self, "vocabulary", check_vocabulary(self.vocabulary, f"data set {self.name!r}"))
         self._check_strings("image_ext", self.image_endings)
-        self._check_strings("aliases", self.aliases)
-        for key in ("left_out", "seen"):
+        for key in ("aliases", "left_out", "seen"):
             names = getattr(self, key)
             self._check_strings(key, names)
-            if names and not {*names} < {*self.vocabulary}:
+            if names and key != "aliases" and not {*names} < {*self.vocabulary}:
                 raise self._error(key, names, "names of the vocabulary, some but not all")
         for key in ("num_kept", "num_images"):
             self._check_integer(key, getattr(self, key), optional=True, low=1)
@@ -140,9 +139,7 @@ class DatasetSpec:
         return tuple(tuple(i for i, name in enumerate(names) if (name in seen) is wanted) for wanted in (True, False))
 
     def for_training(self, ignored_are_negatives: bool = False) -> "DatasetSpec":
-        """Return the declaration without the classes of ``left_out``; itself, if there are none.
-
-        Labels are renumbered; pixels of the others are ignored, or have the label ``BACKGROUND``.
+        """Return the declaration without ``left_out``, whose pixels are ignored, or labelled ``BACKGROUND``.
 
         Raises:
             ConfigError: they are to be ignored, but what is ignored are negatives.
@@ -161,7 +158,7 @@ class DatasetSpec:
         rule = self.label_rule or LabelRule(tuple((label, label) for label in sorted(renumbered)))
         labels = tuple((value, renumbered[label]) for value, label in rule.labels)
         others = None if rule.others is None else renumbered[rule.others]
-        rule = LabelRule(labels, others, rule.is_color)
+        rule = replace(rule, labels=labels, others=others)
         return replace(self, vocabulary=tuple(names), label_rule=rule, left_out=(), seen=())
 
     def facts(self) -> dict[str, Any]:

@@ -147,8 +147,7 @@ def copypaste_lines(results: Sequence[BenchmarkResult]) -> list[str]:
     """Return the lines that detectron2 prints for spreadsheets, three for each benchmark.
 
     With one benchmark, the first line is detectron2's own, "copypaste: Task: sem_seg"; with several, the task is the
-    benchmark's name. Metrics with a dash in their name (per class, mIoU-v0.6) are left out, as in detectron2; those
-    of seen classes are not.
+    benchmark's name. Metrics with a dash (per class, mIoU-v0.6) are left out as in detectron2, but for seen classes.
     """
     lines = []
     for result in results:
