@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from err_seg.config import ConfigError
 from err_seg.data import register, spec_from_dict, unregister
 from err_seg.engine import evaluate
 from err_seg.engine.periodic_eval import scalar_metrics
@@ -19,6 +20,7 @@ from err_seg.evaluation import (
     save_summary_csv,
     summary_table,
 )
+from err_seg.evaluation.benchmarks import check_best_metric
 from err_seg.evaluation.metrics import SEEN_METRICS, seen_metrics
 from err_seg.models.card import TrainingRecord, model_card
 from tests.helpers.toy import VOCABULARY
@@ -76,6 +78,13 @@ def test_every_table_shows_them_where_a_result_has_them(tmp_path):
     assert load_results(tmp_path / "results.json")[0].metrics["hIoU"] == pytest.approx(40)
     assert "hIoU" in model_card("own", {}, TrainingRecord([with_groups]))
     assert "hIoU" not in model_card("own", {}, TrainingRecord([without]))
+
+
+def test_the_best_weights_may_be_chosen_by_them(run_cfg, toy_world):
+    specs = [spec_from_dict({**toy_world[1], **more}) for more in ({"seen": ["cat"]}, {})]
+    check_best_metric(run_cfg("TEST.BEST_METRIC", "hIoU"), specs[:1])
+    with pytest.raises(ConfigError, match="toy_val has no metric 'hIoU'"):
+        check_best_metric(run_cfg("TEST.BEST_METRIC", "hIoU"), specs)
 
 
 def test_an_evaluation_of_an_entry_that_says_what_is_seen(run_cfg, toy_model, toy_world):
