@@ -32,6 +32,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         boundary_iou: also compute boundary IoU.
         save: files of the predictions, as ``TEST.SAVE``; they need ``output_dir``.
         settings: what the metrics depend on, stored with them.
+        num_images: as ``TEST.NUM_IMAGES``; give it to the loader as well.
         write_results: off where the caller writes the result files, of all benchmarks together.
 
     Attributes:
@@ -51,11 +52,12 @@ class ERRSegEvaluator(DatasetEvaluator):
         boundary_iou: bool = False,
         save: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
+        num_images: int = 0,
         write_results: bool = True,
     ):
-        self.pairs = open_pairs(dataset_name, root)
+        self.pairs = open_pairs(dataset_name, root).spread(num_images)
         check_ground_truth(self.pairs)
-        self.spec, self.settings = self.pairs.spec, dict(settings or {})
+        self.spec, self.settings = self.pairs.spec, {**(settings or {}), **self.pairs.selection}
         self.output = None if output_dir is None else Path(output_dir)
         self.distributed, self.write_results, self._boundary_iou = distributed, write_results, boundary_iou
         self.result: BenchmarkResult | None = None
