@@ -206,6 +206,20 @@ def test_all_settings_of_evaluation_count(train_net, tmp_path):
         assert (other / file).read_text() == (plain / file).read_text()
 
 
+def test_windows_borders_and_parts_are_those_of_the_plain_engine(train_net, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    train_net("--engine", "plain", "DATASETS.TEST", "[]", *in_out(tmp_path, "trained"))
+    os.replace(tmp_path / "trained/model_final.safetensors", weights)
+    for windows in (("TEST.TILE", 40), ("TEST.REFINE", True), ("TEST.TILE", 40, "TEST.REFINE", True)):
+        options = (*windows, "TEST.NUM_IMAGES", 3, "TEST.BATCH_SIZE", 2, "TEST.SAVE", "['png', 'rle']")
+        plain, other = run_both(train_net, tmp_path, "--eval-only", "MODEL.WEIGHTS", weights, *options)
+        for file in ("results.json", "inference/toy_val/sem_seg_predictions.json"):  # settings included
+            assert (other / file).read_text() == (plain / file).read_text()
+        assert results(other)["toy_val"]["pictures"] == 3
+        labels = other / "inference/toy_val/labels"
+        assert sorted(file.name for file in labels.iterdir()) == ["p0.png", "p2.png", "p4.png"]
+
+
 def test_command_says_which_engine_and_logs_what_detectron2_says(run_cfg, tmp_path):
     line = command(run_cfg("SOLVER.MAX_ITER", 1), tmp_path / "run.yaml", "--engine", "auto")
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=120)

@@ -101,7 +101,7 @@ def _class_recall(run: Run) -> ClassRecall:
     cfg = run.cfg.clone()
     register_entries(cfg.DATASETS.CUSTOM)
     cfg.MODEL.WEIGHTS = str(run.weights)
-    pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT).spread(cfg.TEST.NUM_IMAGES)
+    pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
     return measure_class_recall(cfg, build_model(cfg), pairs)
 
 
