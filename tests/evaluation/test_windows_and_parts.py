@@ -167,7 +167,7 @@ def test_a_part_counts_in_evaluations_during_training_and_leaves_the_training_al
             train(cfg, err_seg.build_model(cfg))
     assert caplog.text.count("training on 10 images of toy_train") == 2
     assert_same_weights(*(tmp_path / name / "model_final.safetensors" for name in ("whole", "part")))
-    files = sorted((tmp_path / "part/evaluations").rglob("results.json"))
+    files = sorted((tmp_path / "part").rglob("results.json"))
     assert [load_results(file)[0].pictures for file in files] == [2, 2]
 
 
