@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, S, S) uint8, RGB.
-        labels: (B, S, S) of the data set's :func:`label_dtype`, class indices and the ignore label.
+        labels: (B, S, S) of the data set's :func:`label_dtype`, class indices, the ignore label and ``BACKGROUND``.
         paths: the B image files.
         damaged: what is wrong with the pairs that others replace.
     """
