@@ -2,6 +2,7 @@
 
     err-seg prepare coco-stuff ade150 --root /data
     err-seg prepare all --check
+    err-seg prepare from labelme ...           # your own annotations: err-seg prepare from --help
 
 Finished files are kept: after an interruption, rerun the same command to continue. datasets/README.md shows where each
 archive comes from and goes.
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from err_seg.commands import prepare_from
 from err_seg.commands.options import command_parser, complain, positive, reporting_errors
 from err_seg.config.constants import PREPARED
 from err_seg.utils.disk import is_disk_full
@@ -47,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 everything is fine; 1 an archive or an image's label map is missing, a file is damaged, or
         (``--strict``) a count differs from the protocol's; 2 wrong usage; 130 interrupted.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["from"]:
+        return prepare_from.main(argv[1:])
     options = parse_arguments(argv)
     from err_seg.data import datasets_root
     from err_seg.data.preparation import PreparationError, default_workers

@@ -1,6 +1,8 @@
 """From raw pairs to converted files: one runner for all data sets."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,9 +24,12 @@ from err_seg.data.preparation.sources import Listing, MissingFiles, Pair, Prepar
 from err_seg.utils.files import atomic_write, remove_partial_files
 from err_seg.utils.images import save_image
 
+LOCK = ".prepare.lock"
+"""What :func:`alone_in` leaves in a folder of label maps."""
+
 
 @dataclass(frozen=True)
-class _Outcome:
+class Outcome:
     """A pair that is written, left out (no complaint), or damaged; stale: with a label map of an earlier run."""
 
     stem: str
@@ -63,7 +68,7 @@ class SplitReport:
         """Whether the archive has no pair of this split."""
         return not (self.written or self.kept or self.left_out or self.failed)
 
-    def add(self, outcome: _Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Count one pair that this run has tried to convert."""
         if outcome.complaint:
             self.failed.append(outcome.complaint)
@@ -133,26 +138,35 @@ def _convert_split(
     pending = [pair for pair in listing.pairs if pair.stem not in done]
     report.kept = len(listing.pairs) - len(pending)
     if pending:
-        report.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            # the system releases the lock when the process ends, however it ends
-            with FileLock(report.folder / ".prepare.lock", timeout=0):
-                remove_partial_files(report.folder)
-                if conversion.shorter_side is not None:
-                    remove_partial_files(split.spec.image_folder(root))
-                convert = partial(convert_pair, conversion, split, root)
-                title = f"{conversion.name} {split.name}"
-                for_each(convert, pending, report.add, workers=workers, title=title)
-        except Timeout as error:
-            raise PreparationError(
-                f"another run is preparing {report.folder} at this moment (it holds {error.lock_file}); wait for it to "
-                "end"
-            ) from error
+        with alone_in(report.folder):
+            if conversion.shorter_side is not None:
+                remove_partial_files(split.spec.image_folder(root))
+            convert = partial(convert_pair, conversion, split, root)
+            for_each(convert, pending, report.add, workers=workers, title=f"{conversion.name} {split.name}")
     report.converted = len(split.list_converted(root)) - report.stale
     return report
 
 
-def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -> _Outcome:
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder of label maps, and keep other runs from writing to it for a ``with`` block.
+
+    Raises:
+        PreparationError: another run is writing to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # the system releases the lock when the process ends, however it ends
+        with FileLock(folder / LOCK, timeout=0):
+            remove_partial_files(folder)
+            yield
+    except Timeout as error:
+        raise PreparationError(
+            f"another run is preparing {folder} at this moment (it holds {error.lock_file}); wait for it to end"
+        ) from error
+
+
+def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -> Outcome:
     """Convert one pair; what is wrong with its files goes into the outcome; what is wrong with the disk is raised."""
     side = conversion.shorter_side
     image = None
@@ -168,10 +182,10 @@ def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -
     except DamagedFileError as error:
         is_stale = label_target.exists()
         kept = f"; the file that an earlier run made of it is kept: {label_target}" * is_stale
-        return _Outcome(pair.stem, complaint=f"{error}{kept}", stale=is_stale)
+        return Outcome(pair.stem, complaint=f"{error}{kept}", stale=is_stale)
     if conversion.leave_out_ignored and (label == split.spec.ignore_label).all():
         label_target.unlink(missing_ok=True)
-        return _Outcome(pair.stem)
+        return Outcome(pair.stem)
     if image is not None:
         save_image(image, image_target, "JPEG")
     elif side is not None:
@@ -179,4 +193,4 @@ def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -
             shutil.copyfile(pair.image, partial_file)
     # The label map comes last: where it exists, everything that belongs to it does.
     write_label(label if side is None else shrink_label(label, side), label_target)
-    return _Outcome(pair.stem, written=True)
+    return Outcome(pair.stem, written=True)
