@@ -37,15 +37,10 @@ def main(argv: Sequence[str]) -> int:
     from err_seg.data import load_vocabulary
     from err_seg.data.preparation import default_workers, prepare_from
 
-    report = prepare_from(
-        options.format,
-        options.images,
-        options.annotations or options.images,
-        options.output,
-        classes=load_vocabulary(options.classes) if options.classes else (),
-        background=options.background,
-        workers=options.workers or default_workers(),
-    )
+    classes = load_vocabulary(options.classes) if options.classes else ()
+    places = options.images, options.annotations or options.images, options.output
+    workers = options.workers or default_workers()
+    report = prepare_from(options.format, *places, classes, options.background, workers)
     print(f"{options.format}: {describe(report)} -> {report.folder}", *report.listing.notes, sep="\n  ")
     config = options.output / "dataset.yaml"
     print(f"{config}:\n\n{config.read_text(encoding='utf-8')}")

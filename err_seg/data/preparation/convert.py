@@ -1,8 +1,6 @@
 """From raw pairs to converted files: one runner for all data sets."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,9 +21,6 @@ from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.sources import Listing, MissingFiles, Pair, PreparationError, Split, read_raw_label
 from err_seg.utils.files import atomic_write, remove_partial_files
 from err_seg.utils.images import save_image
-
-LOCK = ".prepare.lock"
-"""What :func:`alone_in` leaves in a folder of label maps."""
 
 
 @dataclass(frozen=True)
@@ -138,32 +133,23 @@ def _convert_split(
     pending = [pair for pair in listing.pairs if pair.stem not in done]
     report.kept = len(listing.pairs) - len(pending)
     if pending:
-        with alone_in(report.folder):
-            if conversion.shorter_side is not None:
-                remove_partial_files(split.spec.image_folder(root))
-            convert = partial(convert_pair, conversion, split, root)
-            for_each(convert, pending, report.add, workers=workers, title=f"{conversion.name} {split.name}")
+        report.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            # the system releases the lock when the process ends, however it ends
+            with FileLock(report.folder / ".prepare.lock", timeout=0):
+                remove_partial_files(report.folder)
+                if conversion.shorter_side is not None:
+                    remove_partial_files(split.spec.image_folder(root))
+                convert = partial(convert_pair, conversion, split, root)
+                title = f"{conversion.name} {split.name}"
+                for_each(convert, pending, report.add, workers=workers, title=title)
+        except Timeout as error:
+            raise PreparationError(
+                f"another run is preparing {report.folder} at this moment (it holds {error.lock_file}); wait for it to "
+                "end"
+            ) from error
     report.converted = len(split.list_converted(root)) - report.stale
     return report
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Make a folder of label maps, and keep other runs from writing to it for a ``with`` block.
-
-    Raises:
-        PreparationError: another run is writing to it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        # the system releases the lock when the process ends, however it ends
-        with FileLock(folder / LOCK, timeout=0):
-            remove_partial_files(folder)
-            yield
-    except Timeout as error:
-        raise PreparationError(
-            f"another run is preparing {folder} at this moment (it holds {error.lock_file}); wait for it to end"
-        ) from error
 
 
 def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -> Outcome:
