@@ -30,6 +30,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         output_dir: where ``results.json``, ``results.csv`` and ``inference/<name>/classes.csv`` go; ``None``: nowhere.
         root: as ``DATASETS.ROOT``; ``None``: that which the name was registered with.
         boundary_iou: also compute boundary IoU.
+        metrics: names of further metrics to compute, as ``TEST.METRICS``.
         save: files of the predictions, as ``TEST.SAVE``; they need ``output_dir``.
         settings: what the metrics depend on, stored with them.
         write_results: off where the caller writes the result files, of all benchmarks together.
@@ -49,6 +50,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         *,
         root: str | None = None,
         boundary_iou: bool = False,
+        metrics: Sequence[str] = (),
         save: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
         write_results: bool = True,
@@ -57,7 +59,8 @@ class ERRSegEvaluator(DatasetEvaluator):
         check_ground_truth(self.pairs)
         self.spec, self.settings = self.pairs.spec, dict(settings or {})
         self.output = None if output_dir is None else Path(output_dir)
-        self.distributed, self.write_results, self._boundary_iou = distributed, write_results, boundary_iou
+        self.distributed, self.write_results = distributed, write_results
+        self._counted: dict[str, Any] = {"boundary_iou": boundary_iou, "metrics": metrics}
         self.result: BenchmarkResult | None = None
         if save and self.output is None:
             raise ValueError("files of the predictions (save) need an output_dir")
@@ -68,7 +71,7 @@ class ERRSegEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget all counts."""
-        self._counts = new_counts(self.spec, "cpu", boundary_iou=self._boundary_iou)
+        self._counts = new_counts(self.spec, "cpu", **self._counted)
         self._images, self._kept = 0, 0
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:

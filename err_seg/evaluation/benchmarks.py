@@ -1,7 +1,7 @@
 """Evaluation of any number of benchmarks, each with its own vocabulary, K, ignore label and variant."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from err_seg.evaluation.loop import count_images
 from err_seg.evaluation.results import PredictionFiles, save_class_csv, save_results, save_summary_csv
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import evaluation_views
+from err_seg.plugins import METRICS
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import Precision, resolve_precision
 from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.files import file_signature
 from err_seg.utils.fingerprint import fingerprint, weights_digest
+from err_seg.utils.messages import did_you_mean, listed
 from err_seg.utils.processes import check_shared_folder, is_main_process, of_main_process, one_writer, wait_for_all
 
 logger = logging.getLogger(__name__)
@@ -122,7 +124,7 @@ def evaluate_benchmark(
         *(len(pairs), spec.name, settings["precision"], settings["precision_reason"], model.device),
     )
     progress = EvaluationProgress(folder, of_main_process(fingerprint({**settings, **facts})))
-    counts = new_counts(spec, model.device, boundary_iou=cfg.TEST.BOUNDARY_IOU)
+    counts = new_counts(spec, model.device, boundary_iou=cfg.TEST.BOUNDARY_IOU, metrics=cfg.TEST.METRICS)
     files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
     with translate_errors(EvaluationError, lambda: f"{progress.saved} images of {spec.name} are done and kept", GO_ON):
         progress.restore(counts)
@@ -143,10 +145,33 @@ def source_of(model: ERRSeg) -> dict[str, Any]:
     return {"source": model.source.facts()} if model.source else {}
 
 
-def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool) -> ConfusionMatrix:
-    """Return an empty counter for a benchmark's pixels."""
+def new_counts(
+    spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool, metrics: Sequence[str] = ()
+) -> ConfusionMatrix:
+    """Return an empty counter for a benchmark's pixels, which also computes the ``metrics`` of these names.
+
+    Raises:
+        ConfigError: no imported package registers a metric of that name.
+    """
     counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
-    return counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
+    counts = counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
+    counts.further = [METRICS.get(name) for name in metrics]
+    return counts
+
+
+def check_best_metric(cfg: Config, benchmarks: Iterable[DatasetSpec]) -> None:
+    """Check that the results of all benchmarks will have the metric that chooses the best weights.
+
+    Raises:
+        ConfigError: one of them will not.
+    """
+    for spec in benchmarks:
+        counts = new_counts(spec, "cpu", boundary_iou=cfg.TEST.BOUNDARY_IOU, metrics=cfg.TEST.METRICS)
+        counts.matrix.fill_diagonal_(1)
+        known = BenchmarkResult.from_counts(spec.name, counts, spec.evaluated_classes, 0).metrics
+        if cfg.TEST.BEST_METRIC not in known:
+            hint = did_you_mean(cfg.TEST.BEST_METRIC, known, f"there are {listed(known)}")
+            raise ConfigError(f"TEST.BEST_METRIC: {spec.name} has no metric {cfg.TEST.BEST_METRIC!r}; {hint}")
 
 
 def evaluation_settings(

@@ -57,14 +57,17 @@ def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> s
         eval_results=evaluated or None,
     )
     clip, size = settings.get("MODEL.CLIP.NAME"), settings.get("INPUT.SIZE")
+    packages = settings.get("MODEL.IMPORTS", [])
+    imports = f", imports={packages!r}" if packages else ""
     training = "\n".join(f"* {name}: {value}" for name, value in run.training.items())
     how = [f"{result.benchmark}: {', '.join(_how(result.settings)) or 'as is'}" for result in run.results]
     results = [summary_table(run.results), FORMULAS, *how] if run.results else ["None were measured."]
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n\n# {name}",
         f"An [ERR-Seg]({PAPER}) network, which segments any image with any list of class names. "
-        f"Its CLIP is {clip}, and it sees images at {size}×{size} pixels.",
-        f'## How to use it\n\n```python\nimport err_seg\n\nmodel = err_seg.load("{name}")\n'
+        f"Its CLIP is {clip}, and it sees images at {size}×{size} pixels."
+        + (f" It needs the packages {', '.join(packages)}, which are not part of err_seg." if packages else ""),
+        f'## How to use it\n\n```python\nimport err_seg\n\nmodel = err_seg.load("{name}"{imports})\n'
         'out = model.predict("photo.jpg", vocabulary=["cat", "sofa, couch", "wall"])\nout.labels  # (H, W)\n```',
         "## Results",
         *results,

@@ -216,7 +216,7 @@ def training(case: Case, cfg: Config, network: ERRSeg) -> Callable[[], float]:
 
     def loss() -> Tensor:
         if not case.is_reference:
-            return training_loss(network, network, Batch(images, labels, []), text, spec, cfg)
+            return training_loss(network, network, Batch(images, labels, []), text, spec, cfg)["sem_seg"]
         return dense_loss(network(network.preprocess(images, size), text, labels=labels).logits, labels)
 
     def work() -> float:
