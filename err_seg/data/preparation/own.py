@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from os.path import abspath
+from os.path import abspath, relpath
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from err_seg.utils.messages import did_you_mean, listed
 IGNORED = "__ignore__"
 """labelme's name for what has no class."""
 _KEYS = ("name", "image_dir", "label_dir", "vocabulary", "image_ext", "label_ext", "ignore_label")
-_HEADER = "# Written by err-seg prepare from. Under TEST, name other images than those of TRAIN.\n"
+_HEADER = "# Written by err-seg prepare from. Under VAL and TEST, name other images than those of TRAIN.\n"
 
 
 def prepare_from(
@@ -93,6 +93,7 @@ def prepare_from(
         if not report.written:
             raise PreparationError(f"no label map was written: {listed(failed, 3) or 'no class in any of them'}")
         declared = {key: list(v) if isinstance(v := getattr(spec, key), tuple) else v for key in _KEYS}
+        declared |= {"image_dir": relpath(images, output), "label_dir": "labels"}  # from dataset.yaml
         tree = {"DATASETS": {"CUSTOM": [declared], "TRAIN": [spec.name], "TEST": [spec.name]}}
         text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
         write_text(output / "classes.txt", "".join(f"{name}\n" for name in vocabulary))
