@@ -64,10 +64,10 @@ def shape(points=((1, 1), (9, 1), (9, 9)), **others):
         ({"shapes": [{"points": []}]}, "has no 'label'"),
         ({"shapes": None}, "NoneType"),
         ({"imageHeight": 97}, "is for 128x97 pixels"),
-        ({"imagePath": "c.jpg"}, "names 'c.jpg', but there is no file"),
-        ({"imagePath": "../a.jpg"}, "names '../a.jpg', but that is not inside of"),
-        ({"imagePath": "..\\..\\etc\\a.jpg"}, "but that is not inside of"),
-        ({"imagePath": "/etc/passwd"}, "names '/etc/passwd', but that is not inside of"),
+        ({"imagePath": "c.jpg"}, "names 'c.jpg', but there is no such file inside of"),
+        ({"imagePath": "../a.jpg"}, "names '../a.jpg', but there is no such file inside of"),
+        ({"imagePath": "..\\..\\etc\\a.jpg"}, "but there is no such file inside of"),
+        ({"imagePath": "/etc/passwd"}, "names '/etc/passwd', but there is no such file inside of"),
     ],
 )
 def test_labelme(tmp_path, labels, capsys, change, complaint):
@@ -142,8 +142,8 @@ def test_coco(tmp_path, labels, capsys, change, complaint):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"file_name": "../a.jpg"}, "not inside of"),
-        ({"file_name": "c.jpg"}, "there is no file"),
+        ({"file_name": "../a.jpg"}, "no such file inside of"),
+        ({"file_name": "c.jpg"}, "no such file inside of"),
         ({"height": 90}, "is for 128x90 pixels"),
     ],
 )
@@ -185,10 +185,10 @@ def test_panoptic(tmp_path, labels, capsys):
     truncate(tmp_path / "a/a.png")
     check("a.png")
     (tmp_path / "a/a.png").unlink()
-    check("names 'a.png', but there is no file")
+    check("names 'a.png', but there is no such file")
     content["annotations"][0]["file_name"] = "../b.png"
     write_json(path, content)
-    check("names '../b.png', but that is not inside of")
+    check("names '../b.png', but there is no such file")
 
 
 @pytest.mark.parametrize(
@@ -349,6 +349,6 @@ def test_usage(tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             prepare_from(*arguments, "--images", tmp_path, "--output", tmp_path / "out")
         assert stopped.value.code == 2
-    assert "--annotations is needed for coco" in capsys.readouterr().err
+    assert "coco needs --annotations" in capsys.readouterr().err
     assert prepare_from("labelme", "--images", tmp_path / "nowhere", "--output", tmp_path / "out") == 1
     assert f"{tmp_path / 'nowhere'} does not exist" in capsys.readouterr().err

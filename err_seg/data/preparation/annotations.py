@@ -146,11 +146,10 @@ READERS = {"labelme": read_labelme, "coco": read_coco, "coco-panoptic": read_coc
 def find(root: Path, name: str, *folders: Path) -> Path:
     """Return the file that annotations name from one of the folders; it must be below ``root``."""
     paths = [Path(abspath(folder / name.replace("\\", "/"))) for folder in folders]
-    inside = [path for path in paths if path.is_relative_to(root)]
-    if not any(path.is_file() for path in inside):
-        problem = f"there is no file {inside[-1]}" if inside else f"that is not inside of {root}"
-        raise ValueError(f"names {name!r}, but {problem}")
-    return next(path for path in inside if path.is_file())
+    path = next((path for path in paths if path.is_relative_to(root) and path.is_file()), None)
+    if path is None:
+        raise ValueError(f"names {name!r}, but there is no such file inside of {root}")
+    return path
 
 
 def draw(shapes: Sequence[Shape], label: np.ndarray, indices: Mapping[str, int]) -> None:

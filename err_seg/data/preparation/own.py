@@ -22,8 +22,6 @@ from err_seg.utils.messages import did_you_mean, listed
 
 IGNORED = "__ignore__"
 """labelme's name for what has no class."""
-_KEYS = ("name", "image_dir", "label_dir", "vocabulary", "image_ext", "label_ext", "ignore_label")
-_HEADER = "# Written by err-seg prepare from. Under VAL and TEST, name other images than those of TRAIN.\n"
 
 
 def prepare_from(
@@ -45,22 +43,13 @@ def prepare_from(
     """
     images, output, failed = require(Path(abspath(images))), Path(abspath(output)), list[str]()
     with naming(require(annotations)):
-        own_classes, found = READERS[form](images, Path(abspath(annotations)), classes, failed)
+        listed_classes, found = READERS[form](images, Path(abspath(annotations)), classes, failed)
     shapes = [shape for annotated in found for shape in annotated.shapes]
     used = {shape.name for shape in shapes if shape.kind in AREAS} - {IGNORED}
-    vocabulary = [*(classes or own_classes or sorted(used))]
+    vocabulary = [*(classes or listed_classes or sorted(used))]
     if not (found and vocabulary):
         raise PreparationError(f"nothing to convert: {listed(failed, 3) or f'{annotations} holds no annotations'}")
-    indices = {word.strip(): index for index, name in enumerate(vocabulary) for word in name.split(",")}
-    indices |= {name.strip(): index for index, name in enumerate(vocabulary)}
-    if unknown := sorted(used - indices.keys()):
-        hints = [f"{name!r} ({did_you_mean(name, vocabulary, 'nothing is like it')})" for name in unknown]
-        raise PreparationError(
-            f"{annotations}: labels that are none of --classes: {listed(hints)}; add or correct them"
-        )
-    if background and background not in indices:
-        indices[background] = len(vocabulary)
-        vocabulary.append(background)
+    indices = index_names(vocabulary, used, background)
     ignore, ending = (255, ".png") if len(vocabulary) <= 255 else (65535, ".tif")
     indices[IGNORED] = ignore
     endings = tuple(sorted({annotated.image.suffix.lower() for annotated in found}))
@@ -69,9 +58,8 @@ def prepare_from(
     present, pairs = images_by_name(images), dict[str, Annotated]()
     for annotated in found:
         stem = annotated.image.relative_to(images).with_suffix("").as_posix()
-        twins: list[object] = [path for path in present[stem] if path.suffix.lower() in endings]
-        if stem in pairs:
-            twins = [pairs[stem].place, annotated.place]
+        twins = [f"{path}" for path in present[stem] if path.suffix.lower() in endings]
+        twins = [pairs[stem].place, annotated.place] if stem in pairs else twins
         if len(twins) > 1:
             raise PreparationError(f"two for one label map, {stem}{ending}: {listed(twins)}; remove or rename one")
         pairs[stem] = annotated
@@ -92,13 +80,36 @@ def prepare_from(
         for_each(write, [*pairs.items()], report.add, workers=workers, title=f"prepare {spec.name}")
         if not report.written:
             raise PreparationError(f"no label map was written: {listed(failed, 3) or 'no class in any of them'}")
-        declared = {key: list(v) if isinstance(v := getattr(spec, key), tuple) else v for key in _KEYS}
-        declared |= {"image_dir": relpath(images, output), "label_dir": "labels"}  # from dataset.yaml
-        tree = {"DATASETS": {"CUSTOM": [declared], "TRAIN": [spec.name], "TEST": [spec.name]}}
-        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
         write_text(output / "classes.txt", "".join(f"{name}\n" for name in vocabulary))
-        write_text(output / "dataset.yaml", _HEADER + text)
+        write_text(output / "dataset.yaml", declaration(spec))
     return report
+
+
+def index_names(vocabulary: list[str], used: set[str], background: str) -> dict[str, int]:
+    """Return the class of each name and synonym; adds the background to the vocabulary if it has no class.
+
+    Raises:
+        PreparationError: a name that is used has no class.
+    """
+    indices = {word.strip(): index for index, name in enumerate(vocabulary) for word in name.split(",")}
+    indices |= {name.strip(): index for index, name in enumerate(vocabulary)}
+    if unknown := sorted(used - indices.keys()):
+        hints = [f"{name!r} ({did_you_mean(name, vocabulary, 'nothing is like it')})" for name in unknown]
+        raise PreparationError(f"labels that are none of the classes: {listed(hints)}; correct them, or --classes")
+    if background and background not in indices:
+        indices[background] = len(vocabulary)
+        vocabulary.append(background)
+    return indices
+
+
+def declaration(spec: DatasetSpec) -> str:
+    """Return the configuration that declares and uses a data set, in the parent of its folder of label maps."""
+    keys = ("name", "image_dir", "label_dir", "vocabulary", "image_ext", "label_ext", "ignore_label")
+    entry = {key: list(v) if isinstance(v := getattr(spec, key), tuple) else v for key in keys}
+    entry |= {"image_dir": relpath(spec.image_dir, f"{spec.label_dir}/.."), "label_dir": "labels"}
+    tree = {"DATASETS": {"CUSTOM": [entry], "TRAIN": [spec.name], "TEST": [spec.name]}}
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    return f"# Written by err-seg prepare from. Under VAL and TEST, name other images than those of TRAIN.\n{text}"
 
 
 def write_label_map(spec: DatasetSpec, indices: Mapping[str, int], fill: int, pair: tuple[str, Annotated]) -> Outcome:
