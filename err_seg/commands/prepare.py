@@ -94,7 +94,7 @@ def convert_archive(name: str, root: Path, options: argparse.Namespace) -> list[
     failures = []
     for report in reports:
         what = f"{name} {report.split}"
-        if report.absent:
+        if not report.listing.pairs:
             found = f"; {report.converted:,} label maps are there already" if report.converted else ""
             print(f"{what}: not in the archive, nothing to convert{found}")
         else:

@@ -191,6 +191,14 @@ def test_panoptic(tmp_path, labels, capsys):
     check("names '../b.png', but there is no such file")
 
 
+def test_a_panoptic_file_is_read_again_by_every_run(tmp_path):
+    save_image(tmp_path / "images/a.jpg", SIZE)
+    for label in (scene(0), scene(1), scene(0)):
+        write_panoptic(tmp_path / "a.json", {"a.jpg": label})
+        assert convert(tmp_path, "coco-panoptic", annotations=tmp_path / "a.json") == 0
+        np.testing.assert_array_equal(converted(tmp_path / "out")["a.png"], label)
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [

@@ -103,7 +103,7 @@ def read_yolo(images: Path, annotations: Path, names: Sequence[str], failed: lis
         with noting(file, failed):
             if len(by_name[stem]) != 1:
                 raise ValueError(f"expected one image {images / stem}.*, found {listed(by_name[stem]) or 'none'}")
-            lines, shapes = enumerate(file.read_text(encoding="utf-8").splitlines(), start=1), []
+            lines, shapes = enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1), []
             for number, (index, *values) in ((number, line.split()) for number, line in lines if line.strip()):
                 if index not in classes:
                     raise ValueError(f"line {number}: {index!r} is not the number of a class in data.yaml or --classes")
@@ -162,6 +162,7 @@ def draw(shapes: Sequence[Shape], label: np.ndarray, indices: Mapping[str, int])
         has_order = shape.kind not in ("instance", "crowd")
         return shape.kind != "crowd", 0 if has_order else -int(area_of(shape, label.shape).sum())
 
+    _segments.cache_clear()  # the file may have changed since another call
     for shape in sorted((shape for shape in shapes if shape.kind in AREAS), key=rank):
         label[area_of(shape, label.shape)] = indices[shape.name]
 

@@ -58,11 +58,6 @@ class SplitReport:
     failed: list[str] = field(default_factory=list)
     stale: int = 0
 
-    @property
-    def absent(self) -> bool:
-        """Whether the archive has no pair of this split."""
-        return not (self.written or self.kept or self.left_out or self.failed)
-
     def add(self, outcome: Outcome) -> None:
         """Count one pair that this run has tried to convert."""
         if outcome.complaint:
