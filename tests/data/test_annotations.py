@@ -113,6 +113,12 @@ def test_the_configuration_reads_the_label_maps(tmp_path, labels, form, capsys):
     assert all(set(np.unique(sample.label)) <= {0, 1, 2, 3, 255} for sample in pairs)
 
 
+def test_images_and_label_maps_may_move_together(tmp_path, labels):
+    assert prepare_from(*make("coco", tmp_path / "here", labels), "--output", tmp_path / "here/out") == 0
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert len(SegmentationPairs(spec_from_dict(stated(tmp_path / "there/out")))) == 3
+
+
 def test_the_formats_are_those_of_the_command():
     assert tuple(READERS) == ANNOTATION_FORMATS
 
