@@ -228,6 +228,7 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     ignored = ignored if isinstance(ignored, list) else [ignored]
     left_out, seen = (values.pop(key, None) or [] for key in ("left_out", "seen"))
     spec = DatasetSpec(**{**values, "ignore_label": next(iter(ignored), None)})
+    left_out = [left_out] if isinstance(left_out, str) else left_out
     if isinstance(seen, str):
         known = {*map(synonym_key, load_vocabulary(seen))}
         seen = [name for name in spec.vocabulary if synonym_key(name) in known] or [seen]
