@@ -88,9 +88,7 @@ def declared_rule(entry: Mapping[str, Any], classes: Sequence[str], ignored: Seq
             raise ValueError(f"{key} has {written!r}, expected {expected}; its keys are all names, or all ids")
         value, label = int.from_bytes(bytes(numbers), "big") if is_color else written, label_of(meaning)
         if labels.setdefault(value, label) != label:
-            raise ValueError(
-                f"{key}: {written!r} has more than one meaning among classes and ignored values; list it once"
-            )
+            raise ValueError(f"{key}: {written!r} has more than one meaning (of classes and ignored values)")
     others = label_of(table[OTHERS]) if OTHERS in table else None
     lacking = listed(repr(name) for index, name in enumerate(classes) if index not in {*labels.values(), others})
     if lacking or not labels:

@@ -256,9 +256,9 @@ def test_colours_without_a_palette_are_refused_with_advice(tmp_path):
         ({"label_map": {"road": 1, "car": [1, 2], "sky": 3}}, "label_map: 1 has more than one meaning"),
         (
             {"label_map": {1: "road", 2: "car", 3: "sky"}, "ignore_label": [255, 2]},
-            "2 has more than one meaning among classes and ignored values",
+            "2 has more than one meaning .of classes and ignored values",
         ),
-        ({"ignore_label": [255, 2]}, "2 has more than one meaning among classes and ignored values"),
+        ({"ignore_label": [255, 2]}, "2 has more than one meaning .of classes and ignored values"),
         ({"label_map": {1: "road", 2: "sky"}}, "label_map has no value for 'car, automobile'"),
         ({"label_map": {}}, "label_map has no value for 'road'"),
         ({"label_map": {1: "road", 2: "car", 3: "skye"}}, "'skye' is not one of the 3 classes; did you mean 'sky'"),

@@ -10,7 +10,7 @@ import torch
 from err_seg.config import ConfigError
 from err_seg.data import register, spec_from_dict, unregister
 from err_seg.engine import evaluate
-from err_seg.engine.periodic_eval import scalar_metrics
+from err_seg.engine.periodic_eval import check_selection, scalar_metrics
 from err_seg.evaluation import (
     BenchmarkResult,
     ConfusionMatrix,
@@ -20,7 +20,6 @@ from err_seg.evaluation import (
     save_summary_csv,
     summary_table,
 )
-from err_seg.evaluation.benchmarks import check_best_metric
 from err_seg.evaluation.metrics import SEEN_METRICS, seen_metrics
 from err_seg.models.card import TrainingRecord, model_card
 from tests.helpers.toy import VOCABULARY
@@ -82,9 +81,9 @@ def test_every_table_shows_them_where_a_result_has_them(tmp_path):
 
 def test_the_best_weights_may_be_chosen_by_them(run_cfg, toy_world):
     specs = [spec_from_dict({**toy_world[1], **more}) for more in ({"seen": ["cat"]}, {})]
-    check_best_metric(run_cfg("TEST.BEST_METRIC", "hIoU"), specs[:1])
+    check_selection(run_cfg("TEST.BEST_METRIC", "hIoU"), specs[:1])
     with pytest.raises(ConfigError, match="toy_val has no metric 'hIoU'"):
-        check_best_metric(run_cfg("TEST.BEST_METRIC", "hIoU"), specs)
+        check_selection(run_cfg("TEST.BEST_METRIC", "hIoU"), specs)
 
 
 def test_an_evaluation_of_an_entry_that_says_what_is_seen(run_cfg, toy_model, toy_world):
