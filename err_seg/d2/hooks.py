@@ -79,13 +79,14 @@ class TrainerHook(BaseTrainer, HookBase):
         if self.log is not None:
             storage, seconds = self.trainer.storage, time.perf_counter() - self._start
             values = {name: value for name, (value, when) in storage.latest().items() if when == storage.iter}
-            loss, data_seconds = values.pop("total_loss"), values.pop("data_time")
-            scalars = {name: value for name, value in values.items() if name not in OF_DETECTRON2}
-            scale = [] if self.scaler is None else [self.scaler.get_scale()]
-            numbers = DeferredScalars(torch.tensor([loss, 0.0, *scale], dtype=torch.float64))
+            loss, data_seconds = torch.tensor(values["total_loss"]), values.pop("data_time")
+            scalars = {name: value for name, value in values.items() if name not in OF_DETECTRON2} | {"signal": 0.0}
+            if self.scaler is not None:
+                scalars["loss_scale"] = self.scaler.get_scale()
+            numbers = DeferredScalars(torch.tensor(list(scalars.values()), dtype=torch.float64))
             lr = max(group["lr"] for group in self.optimizer.param_groups)
             self.monitor.pending = Iteration(
-                *(self.iteration, [], torch.tensor(loss), numbers, lr, seconds, data_seconds), scalars=scalars
+                *(self.iteration, [], loss, list(scalars), numbers, lr, seconds, data_seconds)
             )
             self.monitor.check()
         self.iteration += 1

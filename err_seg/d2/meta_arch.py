@@ -130,9 +130,7 @@ class ERRSeg(nn.Module):
         mean = self.network.pixel_mean.flatten().tolist()  # 0 once it is normalised
         files = [x.get("file_name", "without a name") for x in batched_inputs]
         self.latest = Batch(pad([x["image"] for x in batched_inputs], mean), labels, files)
-        num_pixels = None
-        if not self.own.MODEL.LOSS.IGNORED_ARE_NEGATIVES:
-            num_pixels = mean_pixels([labels], self.network, len(spec.vocabulary))
+        num_pixels = mean_pixels([labels], self.network, len(spec.vocabulary), self.own)
         is_bf16 = resolve_precision(self.own.SOLVER.PRECISION, self.device).name == "bf16"  # fp16 is the trainer's
         with autocast(self.device, torch.bfloat16) if is_bf16 else contextlib.nullcontext():
             text = vocabulary_input(self.network, spec.vocabulary)

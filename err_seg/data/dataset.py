@@ -76,8 +76,13 @@ class SegmentationPairs:
             )
         self._paths = [pairs[name] for name in self.names]
         self.selection: dict[str, int] = {}
-        if spec.split is None:
-            self._report(unlabelled=len(images) - len(self), imageless=len(labels) - len(self))
+        unlabelled, imageless, expected = len(images) - len(self), len(labels) - len(self), spec.num_images
+        if spec.split is None and (unlabelled or imageless if expected is None else len(self) != expected):
+            wanted = "" if expected is None else f", expected {expected}"
+            logger.warning(
+                "data set %r: %d pairs%s; left out %d images without label map and %d label maps without image",
+                *(spec.name, len(self), wanted, unlabelled, imageless),
+            )
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -104,14 +109,6 @@ class SegmentationPairs:
         part.names, part._paths = [self.names[i] for i in chosen], [self._paths[i] for i in chosen]
         part.selection = {"num_images": count}
         return part
-
-    def _report(self, unlabelled: int, imageless: int) -> None:
-        expected = self.spec.num_images
-        left_out = f"left out {unlabelled} images without label map and {imageless} label maps without image"
-        if expected is not None and len(self) != expected:
-            logger.warning("data set %r: %d pairs, expected %d; %s", self.spec.name, len(self), expected, left_out)
-        elif expected is None and (unlabelled or imageless):
-            logger.warning("data set %r: %d pairs; %s", self.spec.name, len(self), left_out)
 
 
 def digest_of_files(spec: DatasetSpec, root: str | os.PathLike[str] | None = None) -> str | None:

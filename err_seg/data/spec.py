@@ -1,7 +1,7 @@
 """The declaration of a data set: where it lies, what its labels mean, how it is evaluated."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -79,34 +79,38 @@ class DatasetSpec:
     seen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for key in ("name", "image_dir", "label_dir", "label_ext", "split"):
-            value = getattr(self, key)
-            if (not isinstance(value, str) or not value) and (key, value) != ("split", None):
-                raise self._error(key, value, "a string that is not empty")
-        if isinstance(self.vocabulary, str):
-            raise self._error("vocabulary", self.vocabulary, "class names; load_vocabulary reads them from a file")
+        def require(expected: str, is_right: Callable[[Any], object], *keys: str) -> None:
+            for key in keys:
+                if not is_right(value := getattr(self, key)):
+                    raise DatasetError(f"data set {self.name!r}: {key} is {value!r}, expected {expected}")
+
+        def are_texts(value: Any) -> bool:
+            return isinstance(value, tuple) and all(isinstance(text, str) and text for text in value)
+
+        text, texts = "a string that is not empty", "strings that are not empty"
+        require(text, lambda value: are_texts((value,)), "name", "image_dir", "label_dir", "label_ext")
+        require(text, lambda value: value is None or are_texts((value,)), "split")
+        require(texts, lambda value: are_texts(value if isinstance(value, tuple) else (value,)), "image_ext")
+        require(texts, are_texts, "aliases", "left_out", "seen")
+        is_list = "class names; load_vocabulary reads them from a file"
+        require(is_list, lambda value: not isinstance(value, str), "vocabulary")
         object.__setattr__(self, "vocabulary", check_vocabulary(self.vocabulary, f"data set {self.name!r}"))
-        self._check_strings("image_ext", self.image_endings)
-        for key in ("aliases", "left_out", "seen"):
-            names = getattr(self, key)
-            self._check_strings(key, names)
-            if names and key != "aliases" and not {*names} < {*self.vocabulary}:
-                raise self._error(key, names, "names of the vocabulary, some but not all")
-        for key in ("num_kept", "num_images"):
-            self._check_integer(key, getattr(self, key), optional=True, low=1)
-        self._check_integer("ignore_label", self.ignore_label)
+        some = "names of the vocabulary, some but not all"
+        require(some, lambda names: not names or {*names} < {*self.vocabulary}, "left_out", "seen")
+        positive = "an integer of at least 1"
+        require(positive, lambda k: k is None or (type(k) is int and k >= 1), "num_kept", "num_images")
         for key, choices in (("variant", get_args(Variant)), ("left_out_as", get_args(LeftOutAs))):
-            if getattr(self, key) not in choices:
-                raise self._error(key, getattr(self, key), f"one of {', '.join(choices)}")
-        if (self.variant == "background") != (self.num_foreground is not None):
-            raise self._error("num_foreground", self.num_foreground, 'a number for the variant "background" alone')
-        self._check_integer("num_foreground", self.num_foreground, optional=True, low=1, high=len(self.vocabulary) - 1)
-        if 0 <= self.ignore_label < self.num_evaluated_classes or self.ignore_label == BACKGROUND:
-            raise self._error(
-                "ignore_label", self.ignore_label, f"no class index (0..{self.num_evaluated_classes - 1})"
-            )
-        if self.left_out and self.variant != "standard":
-            raise self._error("left_out", self.left_out, f"none with the variant {self.variant!r}")
+            require(f"one of {', '.join(choices)}", choices.__contains__, key)
+        last = len(self.vocabulary) - 1
+        if self.variant == "background":
+            require(f"an integer from 1 to {last}", lambda n: type(n) is int and 1 <= n <= last, "num_foreground")
+            require("none with the variant 'background'", lambda names: not names, "left_out")
+        else:
+            require("None without the variant 'background'", lambda n: n is None, "num_foreground")
+        require("an integer", lambda label: type(label) is int, "ignore_label")
+        labels = range(self.num_evaluated_classes)
+        allowed = f"no class index (0..{labels[-1]})"
+        require(allowed, lambda label: label not in (*labels, BACKGROUND), "ignore_label")
 
     @property
     def image_endings(self) -> tuple[str, ...]:
@@ -172,23 +176,6 @@ class DatasetSpec:
 
     def make_available(self, root: str | os.PathLike[str] | None = None) -> None:
         """Create the files, if that needs nothing else; does nothing for most data sets."""
-
-    def _check_strings(self, key: str, entries: object) -> None:
-        if not isinstance(entries, tuple) or not all(isinstance(entry, str) and entry for entry in entries):
-            raise self._error(key, entries, "strings that are not empty")
-
-    def _check_integer(
-        self, key: str, value: object, optional: bool = False, low: int | None = None, high: int | None = None
-    ) -> None:
-        if value is None and optional:
-            return
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self._error(key, value, "an integer")
-        if (low is not None and value < low) or (high is not None and value > high):
-            raise self._error(key, value, f"at least {low}" if high is None else f"an integer from {low} to {high}")
-
-    def _error(self, key: str, value: object, expected: str) -> DatasetError:
-        return DatasetError(f"data set {self.name!r}: {key} is {value!r}, expected {expected}")
 
 
 def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:

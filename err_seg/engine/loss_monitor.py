@@ -2,8 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -41,23 +40,20 @@ class Iteration(NamedTuple):
         number: which one, from 0.
         files: the files of this process's images.
         own_loss: this process's loss, a scalar on the device.
-        numbers: means of loss, signal and the loss's terms over the processes, followed by the loss scale if there is
-            one.
+        names, numbers: "total_loss", "signal" and what else is logged, means over the processes; "loss_scale" if there
+            is one.
         lr: the learning rate.
         seconds, data_seconds: how long the iteration took, and how much of that was waiting for data.
-        terms: names of the loss's terms.
-        scalars: further numbers to log, by name.
     """
 
     number: int
     files: list[str]
     own_loss: Tensor
+    names: Sequence[str]
     numbers: DeferredScalars
     lr: float
     seconds: float
     data_seconds: float
-    terms: Sequence[str] = ()
-    scalars: Mapping[str, float] = MappingProxyType({})
 
 
 class LossMonitor:
@@ -94,12 +90,11 @@ class LossMonitor:
         iteration, self.pending = self.pending, None
         if iteration is None:
             return
-        loss, signal, *others = iteration.numbers.read()
-        terms, scales = others[: len(iteration.terms)], others[len(iteration.terms) :]
-        self.asked_to_stop = self.asked_to_stop or signal > 0
+        numbers = dict(zip(iteration.names, iteration.numbers.read(), strict=True))
+        loss, scale = numbers["total_loss"], numbers.pop("loss_scale", None)
+        self.asked_to_stop |= numbers.pop("signal") > 0
         scaling: dict[str, Any] = {}
-        for scale in scales:
-            assert self.scale is not None
+        if scale is not None and self.scale is not None:
             self.skipped += scale < self.scale  # the scale falls exactly when a step is skipped
             self.scale = scale
             scaling = {"loss_scale": scale, "skipped_steps": self.skipped}
@@ -111,10 +106,8 @@ class LossMonitor:
                 raise broken_loss(problem, self.checkpoints)
             logger.warning("%s; its step is skipped (%d in a row, of at most %d)", problem, self.broken, LOSSES_SKIPPED)
         if self.log is not None:
-            several = zip((f"loss_{name}" for name in iteration.terms), terms, strict=True) if len(terms) > 1 else ()
-            averaged = {"total_loss": loss, **dict(several), **iteration.scalars}
             self.log.iteration(
-                *(iteration.number, averaged, iteration.lr, iteration.seconds, iteration.data_seconds), **scaling
+                *(iteration.number, numbers, iteration.lr, iteration.seconds, iteration.data_seconds), **scaling
             )
 
 

@@ -1,7 +1,6 @@
 """How weights change: AdamW with the published parameter groups, gradient clipping, learning rates, moving average."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,23 +43,18 @@ def parameter_groups(model: nn.Module, cfg: Config) -> list[dict[str, Any]]:
 
 
 def clip_before_step(optimizer: Any, clip: ClipGradientsConfig) -> None:
-    """Clip the gradients of an optimizer that is about to step; see :func:`clip_gradients`."""
+    """Clip the gradients of an optimizer that is about to step, in place, as ``SOLVER.CLIP_GRADIENTS`` says.
+
+    ``CLIP_TYPE`` "value" cuts each number to ±``CLIP_VALUE``; "norm" scales each parameter's gradient down to a norm of
+    ``CLIP_VALUE`` (``NORM_TYPE``: 2, or another p); both are detectron2's. "full_model" scales all
+    gradients by the norm of all of them together, as Mask2Former and similar code do.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     scale = getattr(optimizer, "grad_scale", None)
     if scale is not None:  # a GradScaler leaves the division to a fused step, but clipping comes first
         for parameter in parameters:
             parameter.grad.div_(scale)
         optimizer.grad_scale = None
-    clip_gradients(parameters, clip)
-
-
-def clip_gradients(parameters: Sequence[Tensor], clip: ClipGradientsConfig) -> None:
-    """Clip gradients in place as ``SOLVER.CLIP_GRADIENTS`` says.
-
-    ``CLIP_TYPE`` "value" cuts each number to ±``CLIP_VALUE``; "norm" scales each parameter's gradient down to a norm of
-    ``CLIP_VALUE`` (``NORM_TYPE``: 2, or another p); both are detectron2's. "full_model" scales all
-    gradients by the norm of all of them together, as Mask2Former and similar code do.
-    """
     if clip.CLIP_TYPE == "value":
         clip_grad_value_(parameters, clip.CLIP_VALUE)
         return

@@ -94,7 +94,7 @@ def vocabulary_input(model: ERRSeg, vocabulary: tuple[str, ...]) -> Tensor:
     return model.embed_vocabulary(vocabulary)
 
 
-def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int) -> Tensor:
+def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int, cfg: Config) -> Tensor | None:
     """Return the ``num_pixels`` for :func:`segmentation_loss` that makes the mean over an iteration's parts its loss.
 
     It depends on labels alone, so it is known before the first part's backward pass; all processes must call this.
@@ -105,7 +105,10 @@ def mean_pixels(labels: Sequence[Tensor], model: ERRSeg, num_classes: int) -> Te
 
     Returns:
         The mean number of pixels over the parts of all processes, a float32 scalar on the model's device; never 0.
+        ``None`` where ignored pixels are negatives: all parts then have equally many.
     """
+    if cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:
+        return None
     parts = [upload(part, model.device).long() for part in labels]
     pixels = torch.stack([count_pixels(part, num_classes, model.head.crm.num_kept_train) for part in parts]).sum()
     return sum_over_processes(pixels).clamp(min=1) / (len(parts) * process_share()[1])
@@ -129,7 +132,7 @@ def training_loss(
         batch: B images and label maps.
         text: see :func:`vocabulary_input`.
         spec: the data set, of T classes.
-        num_pixels: see :func:`mean_pixels`; ``None`` if ignored pixels are negatives, or the batch stands alone.
+        num_pixels: see :func:`mean_pixels`; ``None`` also if the batch stands alone.
         teacher: the network whose class maps are to be learned as well, with the weight ``MODEL.DISTILL.WEIGHT``.
         terms: further terms, see :func:`build_loss_terms`.
 

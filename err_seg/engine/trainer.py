@@ -92,7 +92,6 @@ class PlainTrainer(BaseTrainer):
             logger.warning("the teacher's weights changed since the checkpoint: MODEL.DISTILL.WEIGHTS %s", weights)
 
         self.loss_terms = build_loss_terms(cfg)
-        self.loss_names = ["sem_seg", *(["distill"] if self.teacher else []), *self.loss_terms]
         self.text = vocabulary_input(model, self.spec.vocabulary)
         self.network, optimizer = distribute(cfg, self.accelerator, model)
         self.average = WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
@@ -130,9 +129,8 @@ class PlainTrainer(BaseTrainer):
         self.skipped.add([problem for batch in batches for problem in batch.damaged])
         data_seconds = time.perf_counter() - start
 
-        totals, num_pixels = torch.zeros(len(self.loss_names), device=self.model.device), None
-        if not self.cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:  # else all parts have equally many
-            num_pixels = mean_pixels([batch.labels for batch in batches], self.model, len(self.spec.vocabulary))
+        parts, labels = [], [batch.labels for batch in batches]
+        num_pixels = mean_pixels(labels, self.model, len(self.spec.vocabulary), self.cfg)
         for number, batch in enumerate(batches, start=1):
             is_last = number == len(batches)
             with gradient_sync(self.accelerator, self.model, self.network, is_last=is_last):
@@ -142,24 +140,26 @@ class PlainTrainer(BaseTrainer):
                         *(self.teacher, self.loss_terms),
                     )
                 each = torch.stack(list(losses.values())) / len(batches)
-                totals += each.detach()
+                parts.append(each.detach())
                 loss = each.sum()
                 if self.scaler is not None:  # makes the gradients of a loss that is not finite so too: skips the step
                     loss = loss * (1 + 0 * loss.detach())
                 self.accelerator.backward(loss)
 
+        totals = sum(parts[1:], start=parts[0])
         total = totals.sum()
-        own = torch.stack([total, torch.full_like(total, signum), *totals])
-        means = self.accelerator.reduce(own, reduction="mean")
+        several = {f"loss_{name}": value for name, value in zip(losses, totals, strict=True) if len(losses) > 1}
+        logged = {"total_loss": total, "signal": torch.full_like(total, signum), **several}
+        means = self.accelerator.reduce(torch.stack(list(logged.values())), reduction="mean")
         self.monitor.check()
         lr = set_learning_rates(self.optimizer, self.cfg, self.iteration)
         self._update_weights()
-        scale = [] if self.scaler is None else [self.scaler.scale(torch.ones_like(means[:1]))]
-        numbers = DeferredScalars(torch.cat([means, *scale]))
+        scale = {} if self.scaler is None else {"loss_scale": self.scaler.scale(torch.ones_like(means[:1]))}
+        numbers = DeferredScalars(torch.cat([means, *scale.values()]))
         files = [path for batch in batches for path in batch.paths]
         seconds = time.perf_counter() - start
         self.monitor.pending = Iteration(
-            *(self.iteration, files, total, numbers, lr, seconds, data_seconds, self.loss_names)
+            *(self.iteration, files, total, [*logged, *scale], numbers, lr, seconds, data_seconds)
         )
         self.iteration += 1
         self.pictures += self.cfg.SOLVER.IMS_PER_BATCH

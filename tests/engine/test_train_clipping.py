@@ -55,7 +55,7 @@ def test_once_an_iteration_after_all_of_its_parts(run_cfg, monkeypatch):
     from tests.helpers.training import run
 
     seen = []
-    monkeypatch.setattr(optimizer, "clip_gradients", lambda parameters, clip: seen.append(len(parameters)))
+    monkeypatch.setattr(optimizer, "clip_before_step", lambda stepped, clip: seen.append(clip))
     run(run_cfg(*clipping("norm"), "SOLVER.MAX_ITER", 2, "SOLVER.ACCUMULATION_STEPS", 4))
     assert len(seen) == 2
 
