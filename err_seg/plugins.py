@@ -30,11 +30,7 @@ GROUP = "err_seg.plugins"
 
 
 class Registry(Generic[T]):
-    """Parts by the name that a configuration key chooses them with.
-
-    Args:
-        key: the configuration key.
-    """
+    """Parts by the name that the configuration key ``key`` chooses them with."""
 
     def __init__(self, key: str):
         self.key = key
@@ -133,9 +129,13 @@ def _entry_points() -> tuple[str, ...]:
 
 def _version_of(name: str, module: Any) -> str:
     package = name.split(".")[0]
-    for distribution in metadata.packages_distributions().get(package, [package]):
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return str(getattr(module, "__version__", ""))
+    versions = map(version_of, metadata.packages_distributions().get(package, [package]))
+    return next(filter(None, versions), str(getattr(module, "__version__", "")))
+
+
+def version_of(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or ``None``."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -50,10 +50,6 @@ def numbers(each: Range, count: int | None = None, *, empty: bool = False) -> Ra
     return Range(f"{many}, each {each.expected}", accepts)
 
 
-def _is_template(value: Any) -> bool:
-    return isinstance(value, str) and value.count("{}") == 1
-
-
 def _are_names(values: Sequence[Any]) -> bool:
     return all(isinstance(name, str) and name for name in values)
 
@@ -77,7 +73,10 @@ POSITIVE = Range("positive", lambda value: is_finite(value) and value > 0)
 SHARE = Range("in 0..1", lambda value: 0 <= value <= 1)
 PROBABILITY = Range("at least 0 and below 1", lambda value: 0 <= value < 1)
 SOME_TEXT = Range("a text that is not empty", bool)
-PROMPTS = Range("a list of texts, each with one {} for the name", lambda v: bool(v) and all(map(_is_template, v)))
+PROMPTS = Range(
+    "a list of texts, each with one {} for the name",
+    lambda texts: bool(texts) and all(isinstance(text, str) and text.count("{}") == 1 for text in texts),
+)
 COMPILER = Range('a backend of torch.compile (torch.compiler.list_backends() lists them), or ""', _is_compiler)
 MODE_OR_COMPILER = Range(
     f'one of {", ".join(map(repr, COMPILE_MODES))}, a backend of torch.compile, or ""',

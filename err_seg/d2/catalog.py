@@ -57,11 +57,8 @@ class Records:
 def register_datasets(root: str = "", custom: Iterable[Mapping[str, Any]] = ()) -> None:
     """Register all data sets, by name and alias, in ``DatasetCatalog`` and ``MetadataCatalog``.
 
-    Calling it again moves them to another root. A name that other code has registered is left as it is.
-
-    Args:
-        root: as ``DATASETS.ROOT``.
-        custom: data sets declared on the spot, as ``DATASETS.CUSTOM``.
+    Calling it again moves them to another root. A name that other code has registered is left as it is. The arguments
+    are as ``DATASETS.ROOT``, and data sets declared on the spot, as ``DATASETS.CUSTOM``.
     """
     register_entries(custom)
     for name in dataset_names():

@@ -39,9 +39,7 @@ class Stopped(BaseException):
 class TrainerHook(BaseTrainer, HookBase):
     """A hook that does before and after detectron2's steps what the plain engine does before and after its own.
 
-    Args:
-        cfg: the plain engine's configuration.
-        meta_arch: the model, without what it was wrapped in.
+    It takes the plain engine's configuration, and the model without what it was wrapped in.
 
     Attributes:
         state: what the run starts from, without the optimizer's state, which is large; ``None`` before that is known.

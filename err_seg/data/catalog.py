@@ -134,9 +134,7 @@ def register_entries(entries: Iterable[Mapping[str, Any]]) -> None:
 def find_dataset(name: str, entries: Iterable[Mapping[str, Any]]) -> DatasetSpec:
     """The data set that a configuration means by a name: of its own entries, else of the default catalog.
 
-    Args:
-        name: the data set's.
-        entries: as for :func:`register_entries`; they are not registered.
+    The ``entries`` are as for :func:`register_entries`, but are not registered.
 
     Raises:
         DatasetError: there is none of that name, or its entry is wrong.

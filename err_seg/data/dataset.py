@@ -129,12 +129,7 @@ def digest_of_files(spec: DatasetSpec, root: str | os.PathLike[str] | None = Non
 
 
 def read_sample(spec: DatasetSpec, image_path: str, label_path: str, advice: str = "") -> Sample:
-    """Read one pair of a data set.
-
-    Args:
-        spec: the data set.
-        image_path, label_path: the files.
-        advice: what errors say to do.
+    """Read one pair of a data set; ``advice`` is what errors say to do.
 
     Raises:
         ImageReadError: a file cannot be read.

@@ -104,11 +104,7 @@ def read_masked_image(
 
 
 def read_file(path: str | bytes | os.PathLike[str], name: str = "") -> bytes:
-    """Read the content of a file.
-
-    Args:
-        path: the file.
-        name: what errors call it, instead of its path.
+    """Read the content of a file, which errors call by ``name`` instead of its path, if one is given.
 
     Raises:
         ImageReadError: it is missing, no file, or cannot be read.

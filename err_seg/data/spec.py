@@ -1,7 +1,7 @@
 """The declaration of a data set: where it lies, what its labels mean, how it is evaluated."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -92,8 +92,8 @@ class DatasetSpec:
         require(text, lambda value: value is None or are_texts((value,)), "split")
         require(texts, lambda value: are_texts(value if isinstance(value, tuple) else (value,)), "image_ext")
         require(texts, are_texts, "aliases", "left_out", "seen")
-        is_list = "class names; load_vocabulary reads them from a file"
-        require(is_list, lambda value: not isinstance(value, str), "vocabulary")
+        is_list = "a list of class names; load_vocabulary reads one by its name or path"
+        require(is_list, lambda value: isinstance(value, Iterable) and not isinstance(value, str), "vocabulary")
         object.__setattr__(self, "vocabulary", check_vocabulary(self.vocabulary, f"data set {self.name!r}"))
         some = "names of the vocabulary, some but not all"
         require(some, lambda names: not names or {*names} < {*self.vocabulary}, "left_out", "seen")
@@ -202,8 +202,6 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     values = {key: value for key, value in entry.items() if key not in KEYS}
     if isinstance(values["vocabulary"], str):
         values["vocabulary"] = load_vocabulary(values["vocabulary"])
-    elif not isinstance(values["vocabulary"], (list, tuple)):
-        raise DatasetError(f"{label}: vocabulary is {values['vocabulary']!r}, expected a name, a path or a list")
     for key in ("vocabulary", "image_ext", "aliases"):
         if isinstance(values.get(key), list):
             values[key] = tuple(values[key])

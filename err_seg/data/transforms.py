@@ -20,17 +20,10 @@ MAX_CROP_DRAWS = 10
 
 
 def shortest_edge_size(height: int, width: int, min_size: int, max_size: int) -> tuple[int, int]:
-    """Size of an image whose shortest side is to be ``min_size``, its longest at most ``max_size``.
+    """Size (height, width) of an image whose shortest side is to be ``min_size``, its longest at most ``max_size``.
 
-    The sides keep their ratio and are rounded half up, at least one pixel.
-
-    Args:
-        height, width: pixels, at least 1.
-        min_size: pixels; 0 leaves the size as it is.
-        max_size: pixels.
-
-    Returns:
-        (height, width).
+    All are in pixels. The sides keep their ratio and are rounded half up, at least one pixel; 0 as ``min_size`` leaves
+    the size as it is.
     """
     if min_size == 0:
         return height, width

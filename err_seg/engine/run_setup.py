@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from err_seg.config import Config, ConfigError
 from err_seg.data import SegmentationPairs, TrainingTransform, training_loader
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
-from err_seg.plugins import LOSS_TERMS, METRICS, TRANSFORMS
+from err_seg.plugins import LOSS_TERMS, METRICS, TRANSFORMS, version_of
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import deterministic, resolve_precision, tf32
 from err_seg.utils.disk import size_text
@@ -43,13 +42,11 @@ def check_settings(cfg: Config) -> None:
             registry.get(name)
     if cfg.TEST.EVAL_PERIOD and not (cfg.DATASETS.VAL or cfg.DATASETS.TEST):
         raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.VAL and DATASETS.TEST are empty")
-    tools = {
-        "tensorboard": ("LOG.TENSORBOARD", cfg.LOG.TENSORBOARD),
-        "wandb": ("LOG.WANDB_PROJECT", cfg.LOG.WANDB_PROJECT),
-    }
-    for package, (key, value) in tools.items():
-        if value and importlib.util.find_spec(package) is None:
-            raise ConfigError(f"{key} = {value!r} needs the package {package}: pip install {package}, or switch it off")
+    project = cfg.LOG.WANDB_PROJECT
+    if project and importlib.util.find_spec("wandb") is None:
+        raise ConfigError(
+            f"LOG.WANDB_PROJECT = {project!r} needs the package wandb: pip install wandb, or switch it off"
+        )
 
 
 def check_disk_space(cfg: Config, model: nn.Module, *, resume: bool = False) -> None:
@@ -175,11 +172,3 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-
-
-def version_of(package: str) -> str | None:
-    """Return the version of an installed package, or ``None``."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

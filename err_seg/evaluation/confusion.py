@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from err_seg.evaluation.metrics import segmentation_metrics
+from err_seg.utils.processes import sum_over_processes
 
 C = TypeVar("C", bound="ConfusionMatrix")
 
@@ -124,12 +125,10 @@ class ConfusionMatrix:
 
         Does nothing if ``torch.distributed`` is not initialised.
         """
-        if dist.is_available() and dist.is_initialized():
+        if dist.is_initialized():
             # NCCL reduces only CUDA tensors; gloo is meant for CPU tensors.
             device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
-            counts = self._counts.to(device)
-            dist.all_reduce(counts)
-            self._counts = counts.to(self.device)
+            self._counts = sum_over_processes(self._counts.to(device)).to(self.device)
         return self
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, float]:

@@ -71,10 +71,6 @@ class BenchmarkResult:
             settings=dict(settings or {}),
         )
 
-    def summary_row(self, columns: Sequence[str] = SUMMARY_METRICS) -> list[Any]:
-        """List name, metrics in percent or NaN, and number of images."""
-        return [self.benchmark, *(self.metrics.get(name, math.nan) for name in columns), self.pictures]
-
     def class_rows(self) -> list[tuple[str, float, float, int]]:
         """List (class, IoU, ACC, pixels) in label order; IoU and ACC in percent or NaN."""
         names = unique_names(self.class_names)
@@ -125,7 +121,10 @@ def load_results(path: str | Path) -> list[BenchmarkResult]:
 def _summary(results: Sequence[BenchmarkResult], last: str) -> tuple[list[str], list[list[Any]]]:
     """Return header and rows of a table: five metrics, and those of seen classes if a result has them."""
     columns = [*SUMMARY_METRICS, *(name for name in SEEN_METRICS if any(name in result.metrics for result in results))]
-    return ["benchmark", *columns, last], [result.summary_row(columns) for result in results]
+    rows = [
+        [result.benchmark, *(result.metrics.get(n, math.nan) for n in columns), result.pictures] for result in results
+    ]
+    return ["benchmark", *columns, last], rows
 
 
 def save_summary_csv(results: Sequence[BenchmarkResult], path: str | Path) -> None:

@@ -61,15 +61,10 @@ def segment_views(
     sizes: Sequence[tuple[int, int]],
     views: Sequence[View],
 ) -> list[Segmentation]:
-    """Segment images in every view and average the probabilities.
+    """Segment images in every view and average the probabilities; arguments are those of :meth:`ERRSeg.segment`.
 
-    All views keep the classes that the first one chose, so that their maps are of the same classes. The average has the
-    resolution of the largest view.
-
-    Args:
-        model: the network, in evaluation mode.
-        images, text, num_kept, vocabulary, sizes: as of :meth:`ERRSeg.segment`.
-        views: at least one; the first one chooses the classes.
+    All views, at least one, keep the classes that the first one chose, so that their maps are of the same classes. The
+    average has the resolution of the largest view.
     """
     side = max(view.size for view in views) // 4
     seen: list[Tensor] = []

@@ -137,8 +137,7 @@ def measure_cost(model: ERRSeg, photo: Photo) -> tuple[Segmentation, float, int]
 def renaming_rules(names: Mapping[str, str]) -> list[tuple[str, str, int]]:
     """Sum up how entries of a checkpoint are named: (beginning in the file, beginning in the model, number of entries).
 
-    Args:
-        names: name in the file to name in the model; numbers in them are shown as N.
+    ``names`` maps names in the file to those in the model; numbers in them are shown as N.
     """
     counts: dict[tuple[str, str], int] = {}
     for old, new in names.items():

@@ -157,9 +157,7 @@ def _entries(content: Mapping[str, Any]) -> Mapping[str, Any]:
 def open_checkpoint(file: Path, sha256: str | None = None) -> Checkpoint:
     """Read all that a safetensors or torch file holds, without executing anything in it.
 
-    Args:
-        file: of weights.
-        sha256: the expected checksum in hexadecimal digits.
+    ``sha256`` is the checksum that is expected, in hexadecimal digits.
 
     Raises:
         CheckpointError: no such file, a damaged one, one that changes meanwhile, or a pickle that holds more than

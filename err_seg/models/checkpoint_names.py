@@ -38,22 +38,20 @@ RELEASED_NAMES = (
 )
 
 
-def rename_released(name: str) -> str:
-    """Translate the name of a released checkpoint's entry into ours; return a name without a counterpart as it is."""
-    renamed = name.removeprefix(RELEASED_PREFIX)
-    for pattern, ours in RELEASED_NAMES:
-        renamed = re.sub(pattern, ours, renamed)
-    return renamed if renamed.startswith(("encoder.", "head.")) else name
-
-
 def current_name(name: str) -> str:
     """Translate the name of an entry, from any checkpoint that can be read, into today's name.
 
     Readable are released checkpoints, detectron2's (``network.``), and those of version 0.1, whose head had no name;
     also if the network was wrapped for several processes (``module.``) or compiled (``_orig_mod.``) when it was saved.
+    A name without a counterpart stays as it is.
     """
     name = WRAPPERS.sub("", WRAPPERS.sub("", name))
-    name = rename_released(name) if name.startswith(RELEASED_PREFIX) else name.removeprefix(DETECTRON2_PREFIX)
+    if name.startswith(RELEASED_PREFIX):
+        renamed = name.removeprefix(RELEASED_PREFIX)
+        for pattern, ours in RELEASED_NAMES:
+            renamed = re.sub(pattern, ours, renamed)
+        return renamed if renamed.startswith(("encoder.", "head.")) else name
+    name = name.removeprefix(DETECTRON2_PREFIX)
     return f"head.{name}" if name.startswith(HEADLESS) else name
 
 

@@ -17,15 +17,11 @@ KEPT_COLOR, DROPPED_COLOR, CUT_COLOR = "#0072b2", "#c8c8c8", "#d55e00"  # told a
 
 
 def kept_figure(image: np.ndarray, result: Segmentation) -> Image.Image:
-    """Draw what CRM kept and why.
+    """Draw what CRM kept of an image (H, W, 3), uint8 RGB, by the ``result`` of its prediction, and why.
 
     Left: the scores of the best classes kept and dropped, and the cut between. A class scores one for every place of
     the grid where it fits best, a tenth where it fits second best, and so on; the K best are kept. Right: the kept
     classes that are most probable anywhere, with their probabilities over the image in grey.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        result: its prediction.
     """
     small = thumbnail(image)
     maps = result.probabilities.float().cpu()

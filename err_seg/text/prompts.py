@@ -97,11 +97,9 @@ def as_texts(what: str, texts: Iterable[T]) -> tuple[T, ...]:
 
 
 def check_vocabulary(vocabulary: Iterable[str], source: str = "") -> Vocabulary:
-    """Return the vocabulary as a tuple, with its colours, or say what is wrong with it.
+    """Return class names as a tuple, with their colours, or say what is wrong with them.
 
-    Args:
-        vocabulary: the class names.
-        source: what errors begin with, such as the file that they are from.
+    Errors begin with ``source``, such as the file that the names are from.
 
     Raises:
         VocabularyError: no list, no names, something that is not text, an empty name, or the same name twice.

@@ -32,8 +32,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         with atomic_write("image.png") as partial:
             image.save(partial, format="PNG")
 
-    Args:
-        path: the file to write; it may begin with "~".
+    The path may begin with "~".
 
     Raises:
         OSError: the file cannot be written, or the block wrote none.

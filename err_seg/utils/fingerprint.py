@@ -58,16 +58,8 @@ class WeightsSource:
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Hash a setting.
-
-    Args:
-        facts: JSON-able; their order does not matter. ``RESULT_FORMAT`` is hashed as well.
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    text = json.dumps({"format": RESULT_FORMAT, "facts": facts}, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+    """Hash a setting, JSON-able facts in any order, and ``RESULT_FORMAT``: 32 hexadecimal digits."""
+    return content_digest(json.dumps({"format": RESULT_FORMAT, "facts": facts}, sort_keys=True).encode())
 
 
 def content_digest(data: bytes) -> str:
