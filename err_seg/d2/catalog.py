@@ -31,12 +31,7 @@ class RawRecord(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Records:
-    """Lists a data set in detectron2's form; the folders are read when it is called.
-
-    Attributes:
-        spec: the data set.
-        root: what its folders lie under.
-    """
+    """Lists a data set in detectron2's form; its folders, under ``root``, are read when it is called."""
 
     spec: DatasetSpec
     root: str

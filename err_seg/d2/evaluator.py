@@ -90,8 +90,7 @@ class ERRSegEvaluator(DatasetEvaluator):
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Compute the metrics in percent, NaN where undefined, and write the files.
 
-        Returns:
-            ``{"sem_seg": metrics}``; ``None`` in all processes but the first.
+        Returns ``{"sem_seg": metrics}``; ``None`` in all processes but the first.
         """
         if self.distributed:
             wait_for_all()  # may take hours where shares are unequal; what follows does not

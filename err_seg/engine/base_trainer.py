@@ -110,8 +110,7 @@ class BaseTrainer:
     def after_iteration(self, signum: int) -> None:
         """Draw predictions, evaluate, save and finish, each if it is due; all processes must call this.
 
-        Args:
-            signum: the signal by which any process was asked to stop, or 0.
+        ``signum`` is the signal by which any process was asked to stop, or 0.
 
         Raises:
             TrainingError: a file could not be written, or the loss or weights are not finite.

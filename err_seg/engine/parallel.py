@@ -60,11 +60,7 @@ def images_at_a_time(cfg: Config, processes: int) -> int:
 
 
 def distribute(cfg: Config, accelerator: Accelerator, model: ERRSeg) -> tuple[nn.Module, torch.optim.AdamW]:
-    """Wrap the model for training as ``SOLVER.PARALLEL`` and ``SOLVER.COMPILE`` say, and build its optimizer.
-
-    Returns:
-        The module to call in place of the model, and the optimizer.
-    """
+    """Build the module to call in place of the model, as ``SOLVER.PARALLEL`` and ``COMPILE`` say, and its optimizer."""
     network: Any = model
     if cfg.SOLVER.PARALLEL == "fsdp" and accelerator.num_processes > 1:
         mesh = init_device_mesh(model.device.type, (accelerator.num_processes,))

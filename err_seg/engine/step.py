@@ -54,13 +54,10 @@ class Teacher:
     """A trained, frozen ERR-Seg that segments the classes that a student has kept.
 
     It normalises the student's training images by its own statistics, resizes them to its own size (``INPUT.SIZE`` of
-    its configuration), and reads the class names with its own text tower.
+    its configuration), and reads the class names with its own text tower. Its ``digest`` identifies its weights.
 
     Raises:
         ConfigError: the network of ``MODEL.DISTILL.WEIGHTS`` does not exist, or cannot read the names.
-
-    Attributes:
-        digest: identifies its weights.
     """
 
     def __init__(self, weights: str, vocabulary: Sequence[str], device: torch.device):

@@ -112,12 +112,8 @@ class PlainTrainer(BaseTrainer):
     def step(self, signum: int = 0) -> int:
         """Do one iteration; the host waits for the device's results of the previous iteration, not of this one.
 
-        Args:
-            signum: the signal by which this process was asked to stop, or 0.
-
-        Returns:
-            The signal by which any process was asked to stop, or 0. All processes agree whether there was one; if there
-            were several, they may return different ones.
+        From the signal by which this process was asked to stop, or 0, it returns that by which any process was. All
+        processes agree whether there was one; if there were several, they may return different ones.
 
         Raises:
             TrainingError: the loss of the previous iteration is not a finite number; see :class:`LossMonitor`.

@@ -146,12 +146,7 @@ class ConfusionMatrix:
         return found
 
     def state(self) -> dict[str, Any]:
-        """Settings and non-zero counts as plain JSON-able Python values.
-
-        Returns:
-            ``num_classes``, ``ignore_label``, ``background`` and ``entries``: a list of
-            [prediction, ground truth, pixels].
-        """
+        """Settings and non-zero counts as JSON-able values; ``entries`` lists [prediction, ground truth, pixels]."""
         matrix = self.matrix.cpu()
         cells = matrix.nonzero()
         entries = torch.cat([cells, matrix[cells[:, 0], cells[:, 1]].unsqueeze(1)], dim=1)

@@ -66,10 +66,9 @@ def synthetic_image(size: int) -> np.ndarray:
 
 @torch.no_grad()
 def fingerprints(model: ERRSeg) -> dict[str, str]:
-    """Compute what identifies the outputs of every part, on the synthetic image.
+    """Compute what identifies the outputs of every part, on the synthetic image, by name of the part.
 
-    Returns:
-        Part to text: the root mean square and the mean of its output in three digits, or indices of classes.
+    That is the root mean square and the mean of its output in three digits, or indices of classes.
     """
     words = trained_words(model)[:WORDS]
     image = torch.from_numpy(synthetic_image(model.size)).permute(2, 0, 1)
@@ -119,8 +118,7 @@ def own_words_rank(model: ERRSeg, photo: Photo) -> float:
 def measure_cost(model: ERRSeg, photo: Photo) -> tuple[Segmentation, float, int]:
     """Predict a few times with words that are embedded before.
 
-    Returns:
-        The result, the seconds of the fastest run, and the bytes of memory: on CUDA at most, else in use now.
+    Returns the result, the seconds of the fastest run, and the bytes of memory: on CUDA at most, else in use now.
     """
     model.embed_vocabulary(photo.classes)
     seconds = []

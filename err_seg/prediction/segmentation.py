@@ -101,10 +101,9 @@ class Segmentation(ClassMaps):
             write_json(path, self.to_coco() if what == "coco" else self.polygons(), ensure_ascii=False)
 
     def regions(self, min_area: float = 1) -> list[regions.Region]:
-        """Return the connected parts, the largest first: class, area, box, mean probability and mask.
+        """Return the connected parts of at least ``min_area`` pixels: class, area, box, mean probability and mask.
 
-        Args:
-            min_area: leave out what has fewer pixels.
+        The largest comes first.
 
         Raises:
             ArgumentError: ``min_area`` is no number.
@@ -116,8 +115,7 @@ class Segmentation(ClassMaps):
     def summary(self, labels: np.ndarray | None = None) -> list[dict[str, Any]]:
         """List the classes that occur, largest first: name, label, pixels, share of all pixels, mean :attr:`scores`.
 
-        Args:
-            labels: (H, W) integers, instead of the result's own; negative ones are no classes.
+        ``labels``, (H, W) integers, may take the place of the result's own; negative ones are no classes.
         """
         labels, scores = self.labels.cpu().numpy() if labels is None else labels, self.scores.cpu().numpy()
         pixels = np.bincount(labels[labels >= 0])
@@ -147,11 +145,9 @@ class Segmentation(ClassMaps):
         return regions.to_geojson(self.regions(min_area), simplify)
 
     def to_coco(self, file_name: str = "", min_area: float = 1) -> dict[str, Any]:
-        """Return a COCO data set of this image: an annotation for each of the :meth:`regions`, run-length coded.
+        """Return a COCO data set of this image, named ``file_name``: its :meth:`regions` as annotations.
 
-        Args:
-            file_name: the image's.
-            min_area: leave out what has fewer pixels.
+        They are run-length coded, and have at least ``min_area`` pixels.
         """
         return regions.coco_dataset(file_name, self.size, self.regions(min_area), self.vocabulary)
 

@@ -63,10 +63,8 @@ class TextEmbeddings:
     """Embeddings of vocabularies, cached in memory and on disk by (tokens of the prompts, weights of the text tower).
 
     Memory holds the most recently used ones, up to 64 MB (and always the very last): about 25 vocabularies of 847
-    classes. Threads may share a cache; one encodes at a time. A copy of a cache begins with an empty memory.
-
-    Args:
-        cache_dir: folder of the disk cache; ``None`` keeps embeddings in memory only.
+    classes. Threads may share a cache; one encodes at a time. A copy of a cache begins with an empty memory. Without a
+    ``cache_dir``, the folder of the disk cache, embeddings are in memory only.
     """
 
     def __init__(self, cache_dir: Path | None):

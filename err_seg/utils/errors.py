@@ -68,8 +68,7 @@ class EvaluationError(RunError):
 class TrainingInterrupted(TrainingError):
     """Training that stopped because it was asked to, after a checkpoint was written.
 
-    Attributes:
-        status: 128 + the signal's number: 143 for SIGTERM, 130 for Ctrl-C.
+    Its ``status`` is 128 + the signal's number: 143 for SIGTERM, 130 for Ctrl-C.
     """
 
     def __init__(self, message: str, signum: int):

@@ -91,8 +91,7 @@ def remove_partial_files(folder: str | os.PathLike[str]) -> bool:
     can be taken exclusively, no process writes the files that were found before. Where the file system has no locks,
     files that were not written to for a day are removed.
 
-    Returns:
-        Whether none are left; ``False`` if some process is writing there.
+    Returns whether none are left; ``False`` if some process is writing there.
     """
     found = [path for path in Path(folder).glob(f".*{_PARTIAL_SUFFIX}") if path.is_file()]
     if found:

@@ -86,14 +86,10 @@ def is_settled(signature: list[int]) -> bool:
 
 
 def weights_digest(weights: nn.Module | Mapping[str, Any]) -> str:
-    """Hash a set of weights: names, shapes, types and values of all tensors, bit for bit.
+    """Hash names, shapes, types and values of all tensors, bit for bit, to 32 hexadecimal digits.
 
-    Args:
-        weights: a network (its state dictionary is hashed), or a dictionary of tensors and, possibly, of further such
-            dictionaries; values that are not tensors do not count.
-
-    Returns:
-        32 hexadecimal digits, the same on every device.
+    They are the same on every device. ``weights`` are a network (its state dictionary is hashed), or a dictionary of
+    tensors and, possibly, of further such dictionaries; values that are not tensors do not count.
     """
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
