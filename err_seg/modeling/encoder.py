@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -55,13 +55,13 @@ class CLIPEncoder(nn.Module, ABC):
         maps: names, channels and strides of what :meth:`forward` returns.
     """
 
-    is_hierarchical: ClassVar[bool]
+    is_hierarchical: bool
     """Whether there are features at strides 4 to 16; HSM and the guidance of GUD need them.
 
     Such encoders are subclasses of :class:`err_seg.modeling.hierarchical.HierarchicalEncoder`, and are built with the
     same arguments."""
 
-    image_weights: ClassVar[re.Pattern[str]]
+    image_weights: re.Pattern[str]
     """Matches the names of the parameters that the strategy ``"weight"`` trains in the image tower."""
 
     clip: OpenCLIP
