@@ -34,7 +34,8 @@ class Features(NamedTuple):
 
     embeddings: CLIP embeddings of every pixel, (B, D, h, w); CRM ranks by the first map: (E16, E32) with HSM,
         (E32,) without, (E16,) for a ViT, (E32, E64) and (E64,) for a trunk with five stages.
-    deep: guidance maps for ESCF, deepest first: (F4, F3), or a ViT's last map; values within ±16.
+    deep: guidance maps for ESCF, deepest first: (F4, F3), or a ViT's last map; values within ±16. Any number of them;
+        the size of the last is the grid (H, W).
     shallow: guidance maps for GUD's stages: (F3, F2, F1), or none; values within ±16.
     """
 

@@ -79,7 +79,7 @@ class FrozenEncoder(nn.Module):
 
 
 class GuidedEncoder(CLIPEncoder):
-    """An encoder of CLIP with a further deep map, which guides SFM behind the encoder's own.
+    """An encoder of CLIP with a further deep map, which guides SFM together with the encoder's own.
 
     Args:
         first: the encoder, whose choice of trainable weights and repeated blocks are kept.
@@ -89,8 +89,8 @@ class GuidedEncoder(CLIPEncoder):
     def __init__(self, first: CLIPEncoder, second: FrozenEncoder):
         nn.Module.__init__(self)  # CLIP belongs to `first`
         self.first, self.second = first, second
-        maps = first.maps
-        self.maps = maps._replace(deep=(*maps.deep, FeatureMap("second", second.channels, second.stride)))
+        further = FeatureMap("second", second.channels, second.stride)
+        self.maps = first.maps._replace(deep=(further, *first.maps.deep))  # the last of these maps gives the grid
         self.is_hierarchical, self.image_weights = first.is_hierarchical, first.image_weights
 
     @property
@@ -115,7 +115,7 @@ class GuidedEncoder(CLIPEncoder):
         """Encode normalised images (B, 3, S, S), S a multiple of 32."""
         features = self.first(images)
         guidance = self.second(images).clamp(-GUIDANCE_BOUND, GUIDANCE_BOUND)
-        return features._replace(deep=(*features.deep, guidance))
+        return features._replace(deep=(guidance, *features.deep))
 
 
 @ENCODERS.register("second")
