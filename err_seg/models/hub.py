@@ -158,10 +158,15 @@ def packages_for(weights: Checkpoint, stored: Mapping[str, Any], named: Sequence
     """List the packages of a stored configuration and those that the user names, which must include the former.
 
     Raises:
-        CheckpointError: the weights need a package that is neither named nor imported already.
+        CheckpointError: the weights need a package that is neither named nor imported already, or do not say which.
     """
     needed, present, versions = stored.get(IMPORTS, []), imported_packages(), {}
-    with suppress(ValueError):
+    if not isinstance(needed, list) or not all(isinstance(name, str) for name in needed):
+        raise CheckpointError(
+            f"{weights.source.file}: the configuration stored in it has {IMPORTS} {needed!r}, expected a list of names; "
+            "give another one (config=, --config-file)"
+        )
+    with suppress(ValueError, TypeError):
         versions = dict(json.loads(weights.metadata.get("packages", "{}")))
     if missing := [name for name in needed if name not in {*named, *present, *sys.modules}]:
         shown = listed(f"{name} {versions.get(name, '')}".strip() for name in missing)
