@@ -1,13 +1,18 @@
 """The packages of examples/plugins: installed, and at toy size trained, resumed, evaluated, loaded and published."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
+import numpy as np
 import pytest
+import timm
 import torch
 import yaml
+from PIL import Image
 
 import err_seg
 from err_seg import plugins
@@ -46,6 +51,12 @@ def test_there_is_one_of_each_kind():
         assert yaml.safe_load((EXAMPLES / name / "train.yaml").read_text())["MODEL"]["IMPORTS"] == [name]
 
 
+def forget(name, monkeypatch):
+    """Make a package one that this process has not imported yet."""
+    monkeypatch.setattr(plugins, "_versions", {})
+    del sys.modules[name]
+
+
 @pytest.mark.parametrize("name", sorted({*NAMES} - {"street_data"}))
 def test_an_example_trains_resumes_evaluates_loads_predicts_and_publishes(
     name, example, run_cfg, tmp_path, monkeypatch, images, capsys
@@ -58,7 +69,7 @@ def test_an_example_trains_resumes_evaluates_loads_predicts_and_publishes(
         assert line["loss_sem_seg"] + line["loss_dice"] == pytest.approx(line["total_loss"], rel=1e-6)
 
     weights = tmp_path / "straight/model_final.safetensors"
-    monkeypatch.setattr(plugins, "_versions", {})
+    forget(name, monkeypatch)
     with pytest.raises(CheckpointError, match=rf"not imported: {name} 1\.0\. If you trust .*imports=\['{name}'\]"):
         err_seg.load(weights, device="cpu")
     model = err_seg.load(weights, device="cpu", imports=name)
@@ -68,15 +79,13 @@ def test_an_example_trains_resumes_evaluates_loads_predicts_and_publishes(
 
     (result,) = evaluate(run_cfg(*own, "MODEL.WEIGHTS", str(weights)), model)
     assert ("mDice" in result.metrics) == (name == "dice_metric")
-    monkeypatch.setattr(plugins, "_versions", {})
+    forget(name, monkeypatch)
     assert publish.main([str(tmp_path / "straight"), "someone/toys", "--dry-run"]) == 2
     assert f"--import {name}" in capsys.readouterr().err
     assert publish.main([str(tmp_path / "straight"), "someone/toys", "--dry-run", "--import", name]) == 0
     assert f"imports=['{name}']" in (tmp_path / "straight/published/README.md").read_text()
     again = err_seg.load(tmp_path / "straight/published", device="cpu")
-    for file in ("predicted", "published"):
-        loaded = {"predicted": model, "published": again}[file]
-        assert loaded.settings == model.settings
+    assert again.settings == model.settings
     assert torch.equal(again.predict(images[0], VOCABULARY).maps, model.predict(images[0], VOCABULARY).maps)
 
 
@@ -95,15 +104,12 @@ def test_street_data_trains(example, run_cfg, tmp_path):
         "MODEL.IMPORTS", ["street_data"], *data, *SHORT, "DATASETS.ROOT", str(tmp_path), "DATASETS.CUSTOM", []
     )
     (result,) = evaluate(cfg, run(cfg).eval())
-    assert len(result.classes) == 11
+    assert len(result.class_names) == 11
     assert result.pictures == 3
 
 
 def relabelled(file):
     """Write the data set's own label into pixels without one."""
-    import numpy as np
-    from PIL import Image
-
     label = np.array(Image.open(file))
     Image.fromarray(np.where(label == 255, 11, label).astype(np.uint8)).save(file)
 
@@ -150,7 +156,7 @@ def test_dice_loss_follows_the_kept_classes_and_leaves_out_what_is_ignored(examp
     ignored[:, 2] = 20
     assert loss(ignored) == pytest.approx(0, abs=1e-5)
     swapped = perfect[:, [1, 0, 2]].requires_grad_()
-    assert loss(swapped) == pytest.approx(1, abs=1e-5)
+    assert loss(swapped).item() == pytest.approx(1, abs=1e-5)
     loss(swapped * 0.1).backward()
     assert swapped.grad[0, 0, 0].max() < 0 < swapped.grad[0, 1, 0].min()
     labels[:] = 255
@@ -232,16 +238,12 @@ def test_experts_are_weighted_at_every_pixel(example, toy_cfg):
     torch.testing.assert_close(merge(spatial, category), alike, msg="weights of equal experts sum to 1")
 
 
-@pytest.mark.parametrize("name", ["test_convnext", "test_vit", "test_resnet", "vit_tiny_patch14"])
+@pytest.mark.parametrize("name", ["test_convnext", "test_resnet", "test_vit", "test_vit with patches of 14"])
 def test_second_encoder_is_frozen_and_guides(name, example, toy_cfg, monkeypatch):
-    own = [*example("second_encoder"), "EXTRA.SECOND_ENCODER.NAME", name]
-    if name == "vit_tiny_patch14":  # 64 is no multiple of 14
-        own[-1] = "test_vit"
-        err_seg.get_cfg(None, toy_cfg and ["MODEL.IMPORTS", ["second_encoder"]])
-        import second_encoder
-
-        plain = second_encoder.timm.create_model
-        monkeypatch.setattr(second_encoder.timm, "create_model", lambda *a, **o: plain(*a, **o, patch_size=14))
+    name, _, of_14 = name.partition(" ")
+    own = (*example("second_encoder"), "EXTRA.SECOND_ENCODER.NAME", name)
+    if of_14:  # S is no multiple of it
+        monkeypatch.setattr(timm, "create_model", partial(timm.create_model, patch_size=14))
     model = err_seg.build_model(toy_cfg(*own, "MODEL.CLIP.IMAGE_TUNING", "full", "MODEL.CLIP.TEXT_TUNING", "full"))
     second = model.encoder.second
     model.train()
@@ -274,7 +276,6 @@ def test_second_encoder_sees_its_own_pixel_statistics(example, toy_cfg):
     model = err_seg.build_model(toy_cfg(*example("second_encoder")))
     pixels = torch.randint(0, 256, (1, 3, 64, 64)).float()
     seen = []
-    model.encoder.second.model.register_forward_pre_hook(lambda *_: None)
     model.encoder.second.model.forward_intermediates = lambda images, **_: [seen.append(images) or images]
     model.encoder.second((pixels - model.pixel_mean) / model.pixel_std)
     torch.testing.assert_close(seen[0], (pixels / 255 - 0.5) / 0.5, rtol=0, atol=1e-5)
@@ -283,7 +284,7 @@ def test_second_encoder_sees_its_own_pixel_statistics(example, toy_cfg):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        (("NAME", "test_convnxt"), "NAME: timm has no model 'test_convnxt'; did you mean test_convnext"),
+        (("NAME", "test_convnxt"), "NAME: timm has no model 'test_convnxt'; did you mean 'test_convnext'?"),
         (("NAME", "hf-hub:someone/model"), "NAME: timm has no model 'hf-hub:someone/model'"),
         (("OUT_INDEX", 4), "OUT_INDEX must be one of the 4 maps of test_convnext, from -4 to 3, not 4"),
         (("PRETRAINED", "nowhere.pt"), "PRETRAINED must be 'timm', '' or a file of weights; there is no nowhere.pt"),
@@ -291,7 +292,7 @@ def test_second_encoder_sees_its_own_pixel_statistics(example, toy_cfg):
 )
 def test_second_encoder_refuses(settings, sentence, example, toy_cfg):
     key, value = settings
-    with pytest.raises(ConfigError, match=sentence.replace("'", "['\"]?")):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
         err_seg.build_model(toy_cfg(*example("second_encoder"), f"EXTRA.SECOND_ENCODER.{key}", value))
 
 
