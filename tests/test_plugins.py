@@ -253,7 +253,7 @@ def test_terms_are_logged_one_by_one_and_sum_to_the_loss(parts, run_cfg, tmp_pat
 def test_terms_have_weights_and_names_of_their_own(parts, run_cfg):
     cfg = run_cfg(*IMPORTS, "MODEL.LOSS.TERMS", ["size"])
     assert build_loss_terms(cfg)["size"][0] == 1
-    with pytest.raises(ConfigError, match=r"TERM_WEIGHTS must be empty or 1 weights, not \[1\.0, 2\.0\]"):
+    with pytest.raises(ConfigError, match=r"TERM_WEIGHTS must be empty or 1 weights, not \[1, 2\]"):
         run_cfg(*IMPORTS, "MODEL.LOSS.TERMS", ["size"], "MODEL.LOSS.TERM_WEIGHTS", [1, 2])
     plugins.LOSS_TERMS.register("distill")(plugins.LOSS_TERMS.get("size"))
     with pytest.raises(ConfigError, match="distill is the name of a term that is always there"):
