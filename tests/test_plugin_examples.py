@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from functools import partial
+from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -244,7 +246,9 @@ def test_second_encoder_is_frozen_and_guides(name, example, toy_cfg, monkeypatch
     name, _, of_14 = name.partition(" ")
     own = (*example("second_encoder"), "EXTRA.SECOND_ENCODER.NAME", name)
     if of_14:  # S is no multiple of it
-        monkeypatch.setattr(timm, "create_model", partial(timm.create_model, patch_size=14))
+        second_encoder = import_module("second_encoder")
+        monkeypatch.setattr(second_encoder, "timm", SimpleNamespace(**vars(timm)))
+        monkeypatch.setattr(second_encoder.timm, "create_model", partial(timm.create_model, patch_size=14))
     model = err_seg.build_model(toy_cfg(*own, "MODEL.CLIP.IMAGE_TUNING", "full", "MODEL.CLIP.TEXT_TUNING", "full"))
     second = model.encoder.second
     model.train()
