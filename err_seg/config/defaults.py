@@ -303,6 +303,13 @@ class EvaluationConfig(Section):
     METRICS: list[str] = key([], allowed.NAMES)  # metrics of your own, besides the usual ones (err_seg/plugins.py)
     # images of a process after which it writes down what is done, to go on from there after an interruption
     PROGRESS_PERIOD: int = key(50, allowed.POSITIVE)
+    # so many images of each benchmark, spread evenly over the sorted names, the same ones every time; 0 is all
+    NUM_IMAGES: int = key(0, allowed.at_least(0))
+    # label larger images in overlapping windows of so many pixels a side, as predict's tile does, with TEST.BATCH_SIZE
+    # windows together; INPUT.SIZE reduces nothing, 0 is off. With TILE or REFINE images keep their own size before they
+    # are cut or brought to S×S: INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST have no effect
+    TILE: int = key(0, allowed.at_least(0))
+    REFINE: bool = False  # let borders follow the edges of the image, as predict's refine does
     BOUNDARY_IOU: bool = False  # boundary IoU besides the usual metrics
     # files to write of every prediction, in OUTPUT_DIR/inference: any of "png" (label maps), "rle", "overlay"
     SAVE: list[str] = key([], allowed.any_of("png", "rle", "overlay"))

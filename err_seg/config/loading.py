@@ -254,6 +254,9 @@ def validate(cfg: Config) -> None:
     require(escf.SFM or escf.CFM or not escf.ENABLED, "MODEL.ESCF.SFM", f"True where MODEL.ESCF.CFM is False ({off})")
     dim = cfg.MODEL.COST_EMBEDDING.DIM
     require(dim % escf.NUM_HEADS == 0, "MODEL.ESCF.NUM_HEADS", f"a divisor of MODEL.COST_EMBEDDING.DIM = {dim}")
+    tile, least = cfg.TEST.TILE, cfg.INPUT.SIZE // 32  # as err_seg.prediction.tiles.check_tile
+    require(not 0 < tile < least, "TEST.TILE", f"0 (off), or at least {least} pixels, 1/32 of INPUT.SIZE")
+    require(not (tile and cfg.TEST.AUG.ENABLED), "TEST.TILE", "0 (off) where TEST.AUG.ENABLED is True")
     terms = len(cfg.MODEL.LOSS.TERMS)
     require(len(cfg.MODEL.LOSS.TERM_WEIGHTS) in (0, terms), "MODEL.LOSS.TERM_WEIGHTS", f"empty or {terms} weights")
 

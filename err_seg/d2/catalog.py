@@ -105,14 +105,19 @@ def spec_of(name: str) -> DatasetSpec:
         )
 
 
-def records_of(name: str, root: str = "") -> list[dict[str, Any]]:
-    """List the records of ``DatasetCatalog``, each with its ``dataset_name``.
+def records_of(name: str, root: str = "", num_images: int = 0) -> list[dict[str, Any]]:
+    """List the records of ``DatasetCatalog``, each with its ``dataset_name``; of so many images if not 0.
 
     A name that declares its data set by itself (mini_world_test_24) is registered first, under ``root``.
     """
     if name not in DatasetCatalog.data:
         _register(name, Records(get_dataset(name), root))
-    return [{"dataset_name": name, **record} for record in DatasetCatalog.get(name)]
+    records = [{"dataset_name": name, **record} for record in DatasetCatalog.get(name)]
+    if num_images:
+        pairs = open_pairs(name).spread(num_images)
+        files = {pairs.paths(index)[0] for index in range(len(pairs))}
+        records = [record for record in records if record["file_name"] in files]
+    return records
 
 
 class RecordedPairs(SegmentationPairs):
@@ -123,7 +128,8 @@ class RecordedPairs(SegmentationPairs):
     """
 
     def __init__(self, spec: DatasetSpec, records: Iterable[Mapping[str, Any]]):
-        self.spec, self._advice = spec, "Labels must be the indices of stuff_classes, and ignore_label."
+        self.spec, self.selection = spec, {}
+        self._advice = "Labels must be the indices of stuff_classes, and ignore_label."
         try:
             self._paths = [(record[FILES[0]], record[FILES[1]]) for record in records]
         except KeyError as error:

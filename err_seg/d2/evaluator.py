@@ -33,6 +33,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         metrics: names of further metrics to compute, as ``TEST.METRICS``.
         save: files of the predictions, as ``TEST.SAVE``; they need ``output_dir``.
         settings: what the metrics depend on, stored with them.
+        num_images: as ``TEST.NUM_IMAGES``; give it to the loader as well.
         write_results: off where the caller writes the result files, of all benchmarks together.
 
     Attributes:
@@ -53,11 +54,12 @@ class ERRSegEvaluator(DatasetEvaluator):
         metrics: Sequence[str] = (),
         save: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
+        num_images: int = 0,
         write_results: bool = True,
     ):
-        self.pairs = open_pairs(dataset_name, root)
+        self.pairs = open_pairs(dataset_name, root).spread(num_images)
         check_ground_truth(self.pairs)
-        self.spec, self.settings = self.pairs.spec, dict(settings or {})
+        self.spec, self.settings = self.pairs.spec, {**(settings or {}), **self.pairs.selection}
         self.output = None if output_dir is None else Path(output_dir)
         self.distributed, self.write_results = distributed, write_results
         self._counted: dict[str, Any] = {"boundary_iou": boundary_iou, "metrics": metrics}

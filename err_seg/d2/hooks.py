@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from err_seg.config import Config
+from err_seg.d2.weights import readable_weights
 from err_seg.data import Batch
 from err_seg.data.loader import seed_of
 from err_seg.engine.base_trainer import BaseTrainer
@@ -111,6 +112,7 @@ class TrainerHook(BaseTrainer, HookBase):
         if reports_test(self.cfg, self.iteration):
             file = Path(cfg.MODEL.WEIGHTS)
             vars(self.model)["source"] = WeightsSource(str(file), checked_sha256(file, None))
+        cfg.MODEL.WEIGHTS = readable_weights(cfg.MODEL.WEIGHTS)
         self.trainer.test(cfg, self.meta_arch)
         wait_for_all()
         return load_results(Path(cfg.OUTPUT_DIR) / "results.json")

@@ -13,6 +13,7 @@ from err_seg.data import Batch, DatasetSpec, EvaluationTransform, TrainingTransf
 from err_seg.data.dataset import read_sample
 from err_seg.engine.run_log import SkippedSamples
 from err_seg.engine.run_setup import training_transform
+from err_seg.evaluation.tta import evaluation_transform
 
 
 def batches_of_records(
@@ -46,7 +47,7 @@ class ERRSegMapper:
         if is_train:
             spec = spec_of(cfg.DATASETS.TRAIN[0])
             return {"transform": training_transform(cfg, spec.ignore_label), "train_dataset": spec}
-        return {"transform": EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)}
+        return {"transform": evaluation_transform(cfg)}
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """Add what the record's files hold; random choices follow from torch's random state.

@@ -25,7 +25,7 @@ from err_seg.d2.sem_seg import CompactSemSeg
 from err_seg.data import Batch, DatasetSpec
 from err_seg.engine.step import build_loss_terms, mean_pixels, training_loss, vocabulary_input
 from err_seg.evaluation.benchmarks import benchmark_num_kept
-from err_seg.evaluation.tta import evaluation_views, segment_views
+from err_seg.evaluation.tta import segment_images
 from err_seg.models.build import build_network
 from err_seg.models.checkpoint import fitting_state
 from err_seg.models.checkpoint_names import DETECTRON2_PREFIX
@@ -143,7 +143,7 @@ class ERRSeg(nn.Module):
 
     def segment(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Do :meth:`forward` in evaluation."""
-        results, views = [], evaluation_views(self.own)
+        results = []
         with self.network.evaluating():
             for (vocabulary, num_kept, num_foreground), group in itertools.groupby(batched_inputs, self._question):
                 inputs = list(group)
@@ -152,7 +152,7 @@ class ERRSeg(nn.Module):
                 text = self.network.embed_vocabulary(vocabulary)
                 results += [
                     {"sem_seg": CompactSemSeg(found.checked(), num_foreground), "segmentation": found}
-                    for found in segment_views(self.network, images, text, num_kept, vocabulary, sizes, views)
+                    for found in segment_images(self.own, self.network, images, (text, num_kept, vocabulary, sizes))
                 ]
         return results
 

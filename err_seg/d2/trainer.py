@@ -25,7 +25,6 @@ from err_seg.d2.hooks import Stopped, TrainerHook
 from err_seg.d2.mapper import ERRSegMapper, batches_of_records
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
-from err_seg.data import EvaluationTransform
 from err_seg.data.ground_truth import check_ground_truth
 from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer, build_schedule
@@ -122,11 +121,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Build the loader of one data set's images, ``TEST.BATCH_SIZE`` at a time."""
+        """Build the loader of one data set's images, ``TEST.BATCH_SIZE`` at a time, ``TEST.NUM_IMAGES`` of them."""
         own = opened(cfg)
         return build_detection_test_loader(
-            records_of(dataset_name, own.DATASETS.ROOT),
-            mapper=ERRSegMapper(EvaluationTransform(own.INPUT.MIN_SIZE_TEST, own.INPUT.MAX_SIZE_TEST)),
+            records_of(dataset_name, own.DATASETS.ROOT, own.TEST.NUM_IMAGES),
+            mapper=ERRSegMapper(**ERRSegMapper.from_config(own, is_train=False)),
             batch_size=own.TEST.BATCH_SIZE,
             num_workers=own.DATALOADER.NUM_WORKERS,
         )
@@ -145,6 +144,7 @@ class Trainer(DefaultTrainer):
             metrics=own.TEST.METRICS,
             save=own.TEST.SAVE,
             settings=evaluation_settings(own, spec, num_kept=k, precision=precision),
+            num_images=own.TEST.NUM_IMAGES,
             write_results=False,  # test() does, when all benchmarks are done
         )
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ class SegmentationPairs:
 
     Attributes:
         names: name of each pair: its path inside the image folder, without the ending.
+        selection: what results must say of a part of the pairs: their number, as "num_images"; empty if all are here.
 
     Raises:
         DatasetError: a folder is missing, no pair is found, or two images have the same name.
@@ -70,6 +72,7 @@ class SegmentationPairs:
                 f"{_inventory(labels, (spec.label_ext,), label_folder)}. {self._advice}"
             )
         self._paths = [(images[name], labels[name]) for name in self.names]
+        self.selection: dict[str, int] = {}
         self._report(unlabelled=len(images) - len(self), imageless=len(labels) - len(self))
 
     def __len__(self) -> int:
@@ -86,6 +89,17 @@ class SegmentationPairs:
     def paths(self, index: int) -> tuple[str, str]:
         """Files of one pair: image, label map."""
         return self._paths[index]
+
+    def spread(self, count: int) -> "SegmentationPairs":
+        """Return so many of the pairs, spread evenly over the sorted names, always the same; all for 0 or too many."""
+        if not 0 < count < len(self):
+            return self
+        by_name = sorted(range(len(self)), key=self.names.__getitem__)
+        chosen = sorted(by_name[number * len(self) // count] for number in range(count))
+        part = copy(self)
+        part.names, part._paths = [self.names[i] for i in chosen], [self._paths[i] for i in chosen]
+        part.selection = {"num_images": count}
+        return part
 
     def _report(self, unlabelled: int, imageless: int) -> None:
         expected = self.spec.num_images

@@ -15,7 +15,7 @@ from err_seg.evaluation import BenchmarkResult, BoundaryConfusion, ConfusionMatr
 from err_seg.evaluation.loop import count_images
 from err_seg.evaluation.results import PredictionFiles, save_class_csv, save_results, save_summary_csv
 from err_seg.evaluation.state import EvaluationProgress
-from err_seg.evaluation.tta import evaluation_views
+from err_seg.evaluation.tta import evaluation_transform, evaluation_views
 from err_seg.plugins import METRICS
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import Precision, resolve_precision
@@ -71,13 +71,14 @@ def save_benchmarks(results: Sequence[BenchmarkResult], output: Path) -> None:
 
 
 def open_benchmarks(cfg: Config) -> list[SegmentationPairs]:
-    """Find the images of ``DATASETS.TEST``, and look at their label maps.
+    """Find the images of ``DATASETS.TEST`` that are evaluated, and look at their label maps.
 
     Raises:
         ConfigError: a benchmark is named twice.
         DatasetError: a benchmark is unknown or not on disk, or its label maps hold nothing that can be measured.
     """
-    benchmarks = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in cfg.DATASETS.TEST]
+    complete = (SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in cfg.DATASETS.TEST)
+    benchmarks = [pairs.spread(cfg.TEST.NUM_IMAGES) for pairs in complete]
     check_once([pairs.spec for pairs in benchmarks])
     for pairs in benchmarks:
         check_ground_truth(pairs)
@@ -111,7 +112,7 @@ def evaluate_benchmark(
     precision = resolve_precision(cfg.TEST.PRECISION, model.device)
     if precision.name != model.precision:
         precision = Precision(model.precision, "the model's own")
-    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision)
+    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision) | pairs.selection
     facts = {
         "weights": weights,
         "network": network_settings(cfg),
@@ -185,8 +186,10 @@ def evaluation_settings(
         "K": benchmark_num_kept(cfg, spec) or num_kept,
         "min_score": cfg.MODEL.CRM.MIN_SCORE,
         "S": cfg.INPUT.SIZE,
-        "shortest_side": cfg.INPUT.MIN_SIZE_TEST,
+        "shortest_side": evaluation_transform(cfg).min_size,
         "longest_side": cfg.INPUT.MAX_SIZE_TEST,
+        "tile": cfg.TEST.TILE,
+        "refine": cfg.TEST.REFINE,
         "views": [{"size": view.size, "mirrored": view.mirrored} for view in evaluation_views(cfg)],
         "precision": precision.name,
         "precision_reason": precision.reason,

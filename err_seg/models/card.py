@@ -15,6 +15,7 @@ FORMULAS = (
     "Percent. `mIoU` is the formula of detectron2's main branch, and `mIoU-v0.6` that of its last release: they divide "
     "the same sum by different numbers of classes, of which published tables use either."
 )
+IF_SET = {"min_score": "minimum score", "shortest_side": "shortest side", "tile": "tile", "num_images": "images"}
 UNLICENSED = "Not stated. The licences of the CLIP weights and of the training data apply."
 
 
@@ -81,8 +82,8 @@ def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> s
 def _how(settings: Mapping[str, Any]) -> Iterator[str]:
     """Yield those of a result's settings that count when it is compared with others."""
     yield from (f"{name} {settings[name]}" for name in ("K", "S", "precision") if name in settings)
-    for name, words in (("min_score", "minimum score"), ("shortest_side", "shortest side")):
-        if settings.get(name):
-            yield f"{words} {settings[name]}"
+    yield from (f"{words} {settings[name]}" for name, words in IF_SET.items() if settings.get(name))
+    if settings.get("refine"):
+        yield "borders refined"
     if len(views := settings.get("views", ())) > 1:
         yield f"averaged over {len(views)} views of each image"

@@ -172,6 +172,16 @@ def test_a_new_key_at_its_default_leaves_earlier_runs_as_they_are(sweep, tmp_pat
     assert run.evaluation.folder == tmp_path / "0123456789ab/evaluations/0123456789ab"
 
 
+@pytest.mark.parametrize("setting", [("TEST.TILE", 192), ("TEST.REFINE", True), ("TEST.NUM_IMAGES", 20)])
+def test_windows_borders_and_parts_are_other_evaluations_of_the_same_training(sweep, tmp_path, setting):
+    """An earlier version, which had none of these keys, measured whole images, all of them."""
+    finish(plan_runs(sweep, tmp_path)[0])
+    of_an_earlier_version(plan_runs(sweep, tmp_path)[0].evaluation, "TEST.TILE", "TEST.REFINE", "TEST.NUM_IMAGES")
+    assert plan_runs(sweep, tmp_path)[0].is_evaluated()
+    (other, *_) = plan_runs(sweep, tmp_path, setting)
+    assert (other.is_trained(), other.is_evaluated()) == (True, False)
+
+
 def test_a_run_that_does_not_say_its_data_is_of_those_that_are_there_first(any_root, tmp_path, caplog):
     for seed, name in enumerate(("first", "second")):
         write_images(tmp_path / name, "val", 3, len(VOCABULARY), seed)
