@@ -82,6 +82,8 @@ def test_an_example_trains_resumes_evaluates_loads_predicts_and_publishes(
 
     (result,) = evaluate(run_cfg(*own, "MODEL.WEIGHTS", str(weights)), model)
     assert ("mDice" in result.metrics) == (name == "dice_metric")
+    if name == "dice_metric":
+        assert result.metrics["mIoU"] < result.metrics["mDice"] < 100, "Dice is never below IoU"
     forget(name, monkeypatch)
     assert publish.main([str(tmp_path / "straight"), "someone/toys", "--dry-run"]) == 2
     assert f"--import {name}" in capsys.readouterr().err
@@ -108,7 +110,9 @@ def test_street_data_trains(example, run_cfg, tmp_path):
     )
     (result,) = evaluate(cfg, run(cfg).eval())
     assert len(result.class_names) == 11
-    assert result.pictures == 3
+    stored = json.loads((tmp_path / "out/results.json").read_text())["benchmarks"]["streets_val"]
+    assert stored["pictures"] == 3
+    assert stored["settings"]["K"] == 4, "the toy configuration's own goes before the data set's"
 
 
 def relabelled(file):

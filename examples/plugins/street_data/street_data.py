@@ -25,6 +25,7 @@ for split in ("train", "val", "test"):
                 "image_ext": [".jpg", ".png"],
                 "vocabulary": CLASSES,
                 "ignore_label": UNLABELLED,
+                "num_kept": len(CLASSES),  # most streets show nearly all of them
             }
         )
     )
