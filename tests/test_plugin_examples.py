@@ -319,13 +319,13 @@ def test_second_encoder_takes_a_file_of_weights(example, toy_cfg, tmp_path):
 def test_sweeps_build(name, example, tmp_path):
     example(name)
     for mini in (False, True):
-        plan = load_sweep(EXAMPLES / name / "sweep.yaml", mini=mini)
+        plan = load_sweep(EXAMPLES / name / f"{name}_sweep.yaml", mini=mini)
         runs = plan_runs(plan, tmp_path)
         assert len({run.evaluation.folder for run in runs}) == len(runs) == 3 * len(plan.seeds)
         if mini:
             for a_run in runs[:: len(plan.seeds)]:
                 assert err_seg.build_model(a_run.cfg) is not None
-    assert "has not been measured" in load_sweep(EXAMPLES / name / "sweep.yaml").note
+    assert "has not been measured" in load_sweep(EXAMPLES / name / f"{name}_sweep.yaml").note
 
 
 @pytest.mark.slow
@@ -333,12 +333,12 @@ def test_sweeps_build(name, example, tmp_path):
 def test_sweeps_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PYTHONPATH", f"{EXAMPLES / name}:{environment()['PYTHONPATH']}")
     monkeypatch.syspath_prepend(EXAMPLES / name)
-    variants = list(load_sweep(EXAMPLES / name / "sweep.yaml", mini=True).variants)
-    arguments = [str(EXAMPLES / name / "sweep.yaml"), "--mini", "--seeds", "0", "--scenes", "4", "2", "2"]
+    variants = list(load_sweep(EXAMPLES / name / f"{name}_sweep.yaml", mini=True).variants)
+    arguments = [str(EXAMPLES / name / f"{name}_sweep.yaml"), "--mini", "--seeds", "0", "--scenes", "8", "4", "24"]
     arguments += ["--output", str(tmp_path), "--variants", *(variant.name for variant in variants[:2])]
     tiny = ["SOLVER.MAX_ITER", "2", "INPUT.SIZE", "64", "INPUT.CROP_SIZE", "64", "INPUT.MIN_SIZE_TRAIN", "[64]"]
     assert sweep.main([*arguments, "--engine", "plain", *tiny]) == 0
-    rows = json.loads((tmp_path / "sweep-mini/results.json").read_text())["rows"]
+    rows = json.loads((tmp_path / f"{name}_sweep-mini/results.json").read_text())["rows"]
     assert sum(bool(row["figures"]) for row in rows) == 2
 
 
