@@ -30,7 +30,7 @@ from err_seg.modeling.encoder import GUIDANCE_BOUND
 from err_seg.models.checkpoint import CheckpointError
 from err_seg.prediction.attention import record_attention
 from tests.helpers.plugins import EXAMPLES, NAMES
-from tests.helpers.toy import SHARED, TOY, VOCABULARY, liven
+from tests.helpers.toy import SHARED, TESTS, TOY, VOCABULARY, liven
 from tests.helpers.training import assert_resumes_exactly, environment, lines, metrics, run, write_images
 
 SHORT = ("SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 1, "LOG.PERIOD", 2, "SOLVER.IMS_PER_BATCH", 2)
@@ -279,6 +279,34 @@ def test_second_encoder_is_frozen_and_guides(name, example, toy_cfg, monkeypatch
     assert any(key.startswith("encoder.second.model.") for key in model.state_dict())
 
 
+@pytest.mark.parametrize("clip", ["toy_vit.json", "toy_fastvit.json"])
+def test_second_encoder_serves_any_clip(clip, example, toy_cfg, images):
+    own = (*example("second_encoder"), "MODEL.CLIP.NAME", str(TESTS / "helpers" / clip))
+    if clip == "toy_vit.json":
+        own += ("MODEL.HSM.ENABLED", False, "MODEL.GUD.GUIDANCE_DIMS", [0, 0, 0])
+    model, alone = (err_seg.build_model(toy_cfg(*own, "MODEL.CLIP.ENCODER", kind)) for kind in ("second", "auto"))
+    liven(model)
+    assert [type(block) for block in model.encoder.blocks()] == [type(block) for block in alone.encoder.blocks()]
+    assert model.encoder.maps.deep[1:] == alone.encoder.maps.deep
+    trained, expected = ([n for n, p in m.named_parameters() if p.requires_grad] for m in (model, alone))
+    assert len(trained) == len(expected) + 2, "weight and bias of the further map's projection"
+    assert not any("second" in name for name in trained)
+    before = model.predict(images[0], VOCABULARY).maps
+    with torch.no_grad():
+        for parameter in model.encoder.second.parameters():
+            parameter.mul_(-1)
+    assert not torch.equal(model.predict(images[0], VOCABULARY).maps, before), "it guides"
+
+
+@pytest.mark.parametrize("name", ["parallel_aggregation", "resnet_backbone", "second_encoder"])
+def test_recomputed_blocks_change_nothing(name, example, run_cfg, tmp_path):
+    own = (*example(name), *SHORT, "LOG.PERIOD", 1, "MODEL.ESCF.DROP_PATH", 0.5)
+    for recompute in (False, True):
+        out = ("OUTPUT_DIR", str(tmp_path / str(recompute)))
+        run(run_cfg(*own, *out, "SOLVER.ACTIVATION_CHECKPOINTING", recompute))
+    assert metrics(tmp_path / "True", "total_loss") == metrics(tmp_path / "False", "total_loss")
+
+
 def test_second_encoder_sees_its_own_pixel_statistics(example, toy_cfg):
     model = err_seg.build_model(toy_cfg(*example("second_encoder")))
     pixels = torch.randint(0, 256, (1, 3, 64, 64)).float()
@@ -359,26 +387,25 @@ INSTALLED = """
 import err_seg
 from err_seg.plugins import imported_packages
 from err_seg.data import get_dataset
-cfg = err_seg.get_cfg("mini/err_seg", ["MODEL.GUD.NAME", "shuffle", "MODEL.ESCF.NAME", "parallel", "OUTPUT_DIR", "out"])
+cfg = err_seg.get_cfg("mini/err_seg", ["MODEL.GUD.NAME", "shuffle", "OUTPUT_DIR", "out"])
 print(sorted(imported_packages().items()))
 print(type(err_seg.build_model(cfg).head.gud).__name__, len(get_dataset("streets_val").vocabulary))
 """
 
 
-def test_installed_packages_are_found_by_their_entry_points(tmp_path):
-    for name in NAMES:
-        ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-        shutil.copytree(EXAMPLES / name, tmp_path / "sources" / name, ignore=ignored)
+@pytest.mark.parametrize("names", [["shuffle_decoder", "street_data"], pytest.param(NAMES, marks=pytest.mark.slow)])
+def test_installed_packages_are_found_by_their_entry_points(names, tmp_path):
+    for name in names:  # a build leaves files beside the sources
+        shutil.copytree(EXAMPLES / name, tmp_path / "sources" / name)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    sources = [str(tmp_path / "sources" / name) for name in NAMES]
+    sources = [str(tmp_path / "sources" / name) for name in names]
     subprocess.run([*pip, "--target", str(tmp_path / "site"), *sources], check=True, timeout=300)
     shutil.rmtree(tmp_path / "sources")
-    path = f"{tmp_path / 'site'}:{environment()['PYTHONPATH']}"
+    variables = {**environment(), "PYTHONPATH": f"{tmp_path / 'site'}:{environment()['PYTHONPATH']}"}
     command = [sys.executable, "-c", INSTALLED]
-    variables = {**environment(), "PYTHONPATH": path}
     done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == [str([(name, "1.0") for name in NAMES]), "PixelShuffleDecoder 11"]
+    assert done.stdout.splitlines()[-2:] == [str([(name, "1.0") for name in names]), "PixelShuffleDecoder 11"]
 
 
 @pytest.mark.slow
