@@ -59,7 +59,7 @@ def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()
     cfg = Config()
     for key, value, source in settings:
         if key.split(".")[0] == "EXTRA":
-            _merge(cfg.EXTRA, reduce(lambda tree, name: {name: tree}, reversed(key.split(".")[1:]), value), source)
+            _set_extra(cfg.EXTRA, key, value, source)
         else:
             _set(cfg, KEYS, key, value, source)
     validate(cfg)
@@ -183,17 +183,14 @@ def _beside(file: Path, key: str, value: Any) -> Any:
     return path if (isfile if key in FILE_KEYS else isdir)(path) else value
 
 
-def _merge(tree: dict[str, Any], changes: Any, source: str) -> None:
-    """Put nested settings into a tree of such, in place."""
-    if not isinstance(changes, Mapping):
-        raise ConfigError(f"EXTRA ({source}) holds sections of settings, EXTRA.SECTION.KEY; {changes!r} is none")
-    for name, value in changes.items():
-        if isinstance(value, Mapping):
-            inner = tree.setdefault(name, {})
-            tree[name] = inner if isinstance(inner, dict) else {}
-            _merge(tree[name], value, source)
-        else:
-            tree[name] = value
+def _set_extra(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set ``EXTRA`` or something in it, leaf by leaf; what these are is checked when all are there."""
+    try:
+        for name, leaf in settings_of({key: value}, keys={}):
+            _, *path, last = name.split(".")
+            reduce(lambda inner, section: inner.setdefault(section, {}), path, tree)[last] = leaf
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{key} ({source}): {value!r} does not fit EXTRA, sections of settings by name") from error
 
 
 def _set(root: Section, keys: Mapping[str, Range], key: str, value: Any, source: str, prefix: str = "") -> None:
