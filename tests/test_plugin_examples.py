@@ -386,14 +386,13 @@ def test_export(name, ending, example, toy_model, tmp_path):
 INSTALLED = """
 import err_seg
 from err_seg.plugins import imported_packages
-from err_seg.data import get_dataset
 cfg = err_seg.get_cfg("mini/err_seg", ["MODEL.GUD.NAME", "shuffle", "OUTPUT_DIR", "out"])
 print(sorted(imported_packages().items()))
-print(type(err_seg.build_model(cfg).head.gud).__name__, len(get_dataset("streets_val").vocabulary))
+print(type(err_seg.build_model(cfg).head.gud).__name__)
 """
 
 
-@pytest.mark.parametrize("names", [["shuffle_decoder", "street_data"], pytest.param(NAMES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("names", [["shuffle_decoder"], pytest.param(NAMES, marks=pytest.mark.slow)])
 def test_installed_packages_are_found_by_their_entry_points(names, tmp_path):
     for name in names:  # a build leaves files beside the sources
         shutil.copytree(EXAMPLES / name, tmp_path / "sources" / name)
@@ -405,7 +404,7 @@ def test_installed_packages_are_found_by_their_entry_points(names, tmp_path):
     command = [sys.executable, "-c", INSTALLED]
     done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == [str([(name, "1.0") for name in names]), "PixelShuffleDecoder 11"]
+    assert done.stdout.splitlines()[-2:] == [str([(name, "1.0") for name in names]), "PixelShuffleDecoder"]
 
 
 @pytest.mark.slow

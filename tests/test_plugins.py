@@ -201,7 +201,7 @@ def test_a_configuration_names_the_package(foreign, tmp_path, package, toy_cfg):
         (("EXTRA.PARTS.SIDE", 0), r"EXTRA\.PARTS\.SIDE must be positive, not 0"),
         (("EXTRA.PARTS.RATE", "1.5"), r"EXTRA\.PARTS\.RATE must be in 0\.\.1, not 1\.5"),
         (("EXTRA.PARTS.NAMES", [1]), r"EXTRA\.PARTS\.NAMES must be a list of names"),
-        (("EXTRA", 5), "EXTRA .* holds sections of settings"),
+        (("EXTRA", 5), r"EXTRA \(override\): 5 does not fit EXTRA, sections of settings by name"),
         (("EXTRA.PARTS", 5), "EXTRA must be sections of settings"),
     ],
 )
