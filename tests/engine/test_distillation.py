@@ -179,3 +179,17 @@ def test_weights_of_a_student_load_without_their_teacher(run_cfg, tmp_path, teac
 def test_a_teacher_that_cannot_teach_is_refused_by_its_key(teacher, complaint, run_cfg):
     with pytest.raises(ConfigError, match=rf"^MODEL\.DISTILL\.WEIGHTS: .*{complaint}"):
         run(run_cfg("MODEL.DISTILL.WEIGHTS", teacher))
+
+
+def test_labels_are_read_at_the_centres_of_the_logits_pixels():
+    """A label map three times as large as the logits: only the middle of each 3×3 block says what counts."""
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(1, 2, 4, 5, generator=generator), torch.rand(1, 2, 4, 5, generator=generator)
+    kept = torch.tensor([[0, 2]])
+    labels = torch.full((1, 12, 15), 255)
+    labels[:, 1::3, 1::3] = torch.tensor([0, 2, 1, 255, 2])  # class 1 is not kept
+    loss = distillation_loss(logits, targets, kept, labels, 3, ignored_are_negatives=False)
+    divergence = distillation_loss(
+        *(maps[..., [0, 1, 4]] for maps in (logits, targets)), kept, torch.zeros(1, 4, 3, dtype=torch.int64), 3
+    )
+    torch.testing.assert_close(loss, divergence)
