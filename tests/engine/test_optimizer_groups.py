@@ -54,6 +54,17 @@ def test_every_kind_of_norm_has_its_own_weight_decay(toy_cfg):
     ]
 
 
+def test_what_a_norm_contains_is_no_norm(toy_cfg):
+    norm = nn.BatchNorm2d(4)
+    norm.activation = nn.PReLU()
+    groups = parameter_groups(norm, toy_cfg("SOLVER.WEIGHT_DECAY", 0.3, "SOLVER.WEIGHT_DECAY_NORM", 0.2))
+    assert {name: group["weight_decay"] for group in groups for name in group["names"]} == {
+        "weight": 0.2,
+        "bias": 0.2,
+        "activation.weight": 0.3,
+    }
+
+
 def test_hsm_s_branch_learns_as_slowly_as_clip(toy_cfg, toy_model):
     overrides = ("MODEL.HSM.TRAIN_CONV", True, "SOLVER.BASE_LR", 0.5, "SOLVER.CLIP_MULTIPLIER", 0.25)
     overrides += ("MODEL.CLIP.IMAGE_TUNING", "none", "MODEL.CLIP.TEXT_TUNING", "none")
