@@ -219,6 +219,8 @@ def test_counts_stay_on_their_device(fake_cuda, monkeypatch, kind):
     confusion, label = kind(3, 65535, device=CUDA), torch.empty(2, 8, 8, dtype=torch.uint16)
     for prediction, truth in ((label, label), (label.to(CUDA), label), (label, label.to(CUDA))):
         confusion.update(prediction, truth)
+    counters = [confusion] if kind is ConfusionMatrix else [confusion, confusion.bands]
+    assert all(counter.device == CUDA for counter in counters)
     assert confusion.merge(kind(3, 65535)).device == CUDA
     assert kind(3, 65535).merge(confusion).device.type == "cpu"
 
