@@ -15,7 +15,7 @@ COMMANDS = {
     "predict": "label every pixel of your own images and videos with your own words",
     "train": "train a network, then evaluate it",
     "evaluate": "evaluate weights on any number of benchmarks",
-    "prepare": "convert the data sets' archives",
+    "prepare": "convert the data sets' archives, and annotations of your own images",
     "sweep": "measure tables of variants and seeds",
     "results": "write a page of what sweeps have measured on the miniature world",
     "export": "write the network as ONNX or as a program of torch.export",

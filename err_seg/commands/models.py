@@ -24,6 +24,7 @@ def load_model(arguments: argparse.Namespace) -> ERRSeg:
         _check_nothing_pinned(arguments, "--model or --weights")
         overrides = [*arguments.opts, "MODEL.DEVICE", own_device(arguments.device)]
         overrides += ["TEST.PRECISION", arguments.precision] if arguments.precision else []
+        overrides += ["MODEL.IMPORTS", arguments.imports] if arguments.imports else []
         return build_compiled(get_cfg(arguments.config_file, overrides))
     options = load_options(arguments)
     options["config"] = options["config"] or (arguments.model if arguments.weights else None)
@@ -35,6 +36,7 @@ def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "config": arguments.config_file,
         "overrides": arguments.opts,
+        "imports": arguments.imports,
         "device": own_device(arguments.device),
         "precision": arguments.precision,
         **pinned(arguments),

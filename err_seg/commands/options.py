@@ -128,8 +128,15 @@ def add_model_options(parser: argparse.ArgumentParser, *, several: bool = False,
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, ... (auto)")
     add("--precision", choices=PRECISIONS, help="default: the configuration's, usually fp32")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides, last")
+    add_import_option(group)
     if not several:
         add_pinning_options(parser)
+
+
+def add_import_option(parser: argparse._ActionsContainer) -> None:
+    """Add the option that names the packages of a network's own parts."""
+    text = "a package that the model needs (MODEL.IMPORTS); several times: several packages"
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="PACKAGE", help=text)
 
 
 def add_pinning_options(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
     err-seg prepare coco-stuff ade150 --root /data
     err-seg prepare all --check
+    err-seg prepare from labelme ...        # annotations of your own images, see: err-seg prepare from --help
 
 Finished files are kept: after an interruption, rerun the same command to continue. datasets/README.md shows where each
 archive comes from and goes.
@@ -15,13 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from err_seg.commands.options import command_parser, complain, positive, reporting_errors
-from err_seg.config.constants import PREPARED
+from err_seg.config.constants import ANNOTATION_FORMATS, PREPARED
 from err_seg.utils.disk import is_disk_full
 from err_seg.utils.messages import listed
 
 if TYPE_CHECKING:
     from err_seg.data.preparation import SplitCheck, SplitReport
 
+FROM = """Convert annotations of your own images to label maps, and write the configuration that names them.
+
+    err-seg prepare from labelme --images streets --output prepared/streets
+    err-seg prepare from coco --images val2017 --annotations instances_val2017.json --output prepared/instances
+    err-seg prepare from yolo --images parts/images/train --annotations parts/data.yaml --output prepared/parts
+
+The folder of --output gets labels/ (a label map for each annotated image), classes.txt and dataset.yaml, which each run
+writes again. Pixels without annotation are ignored, or get the class of --background. datasets/README.md has the rules.
+"""
 SHOWN = 20
 """Classes, and label maps with errors, that --check shows of each split."""
 
@@ -47,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 everything is fine; 1 an archive or an image's label map is missing, a file is damaged, or
         (``--strict``) a count differs from the protocol's; 2 wrong usage; 130 interrupted.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["from"]:
+        return convert_annotations(argv[1:])
     options = parse_arguments(argv)
     from err_seg.data import datasets_root
     from err_seg.data.preparation import PreparationError, default_workers
@@ -81,7 +94,7 @@ def convert_archive(name: str, root: Path, options: argparse.Namespace) -> list[
     failures = []
     for report in reports:
         what = f"{name} {report.split}"
-        if report.absent:
+        if not report.listing.pairs:
             found = f"; {report.converted:,} label maps are there already" if report.converted else ""
             print(f"{what}: not in the archive, nothing to convert{found}")
         else:
@@ -171,3 +184,37 @@ def compare_count(what: str, found: int, expected: int, strict: bool) -> list[st
         return [message]
     print(f"warning: {message}")
     return []
+
+
+@reporting_errors(1, "rerun the same command, which starts again")
+def convert_annotations(argv: Sequence[str]) -> int:
+    """Run ``err-seg prepare from``; returns 1 where an annotated image could not be converted."""
+    parser = command_parser("prepare from", FROM)
+    add = parser.add_argument
+    add("format", choices=ANNOTATION_FORMATS, metavar="FORMAT", help=", ".join(ANNOTATION_FORMATS))
+    add("--images", type=Path, metavar="DIR", required=True, help="folder of the images")
+    files = (
+        "labelme: JSON file or folder (that of the images); coco...: JSON file; yolo: data.yaml, or folder of labels"
+    )
+    add("--annotations", type=Path, metavar="PLACE", help=files)
+    add("--output", type=Path, metavar="DIR", required=True, help="its name becomes the data set's")
+    add("--classes", metavar="FILE", help=".txt (a class a line), .json or .yaml (the format's order, or sorted)")
+    add("--background", metavar="NAME", default="", help="class of pixels without annotation (they are ignored)")
+    add("--workers", type=positive, metavar="N", help="processes (one a core)")
+    options = parser.parse_args(argv)
+    if options.annotations is None and options.format != "labelme":
+        parser.error(f"{options.format} needs --annotations")
+    from err_seg.data import load_vocabulary
+    from err_seg.data.preparation import default_workers, prepare_from
+
+    classes = load_vocabulary(options.classes) if options.classes else ()
+    places = options.images, options.annotations or options.images, options.output
+    workers = options.workers or default_workers()
+    report = prepare_from(options.format, *places, classes, options.background, workers)
+    print(f"{options.format}: {describe(report)} -> {report.folder}", *report.listing.notes, sep="\n  ")
+    config = options.output / "dataset.yaml"
+    print(f"{config}:\n\n{config.read_text(encoding='utf-8')}")
+    print(f"next: err-seg train --config-file {config}, or name it under _BASE_ of your own configuration")
+    if report.failed:
+        print("\nerrors:", *report.failed, sep="\n", file=sys.stderr)
+    return 1 if report.failed else 0

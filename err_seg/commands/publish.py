@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from err_seg.commands.options import command_parser, complain, reporting_errors
+from err_seg.commands.options import add_import_option, command_parser, complain, reporting_errors
 
 if TYPE_CHECKING:
     from err_seg.models.card import TrainingRecord
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--license", metavar="NAME", help="of the weights, as the hub writes it: mit, ...")
     parser.add_argument("--private", action="store_true", help="make the repository for yourself alone")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to write (OUTPUT_DIR/published)")
+    add_import_option(parser)
     parser.add_argument("--dry-run", action="store_true", help="write the folder, upload nothing")
     arguments = parser.parse_args(argv)
     from err_seg.models import hub
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from err_seg.utils.disk import size_text
 
     folder = arguments.folder or arguments.run / "published"
-    cfg, weights = hub.read(arguments.run / arguments.weights, device="cpu")
+    cfg, weights = hub.read(arguments.run / arguments.weights, device="cpu", imports=arguments.imports)
     run = read_run(arguments.run, arguments.license, weights)
     model = build_compiled(cfg, weights)
     check_figures(run, model)

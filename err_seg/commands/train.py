@@ -117,16 +117,18 @@ def work(arguments: argparse.Namespace) -> int:
         whole.enter_context(logging_to(Path(cfg.OUTPUT_DIR), rank))
         logger.info("engine: %s, %s", arguments.engine, arguments.engine_reason)
         register_entries(cfg.DATASETS.CUSTOM)
-        is_random = not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
+        is_random = arguments.eval_only and not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
         check_benchmarks(cfg)
         detectron2 = import_module("err_seg.d2.trainer") if arguments.engine == "detectron2" else None  # optional
+        results = None
         if not arguments.eval_only:
             if detectron2:
-                detectron2.train(cfg, resume=arguments.resume)
+                results = detectron2.train(cfg, resume=arguments.resume)
             else:
-                train(cfg, build_model(cfg), resume=arguments.resume)
+                results = train(cfg, build_model(cfg), resume=arguments.resume)
             cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.safetensors")
-        results = detectron2.evaluate(cfg) if detectron2 else evaluate(cfg, build_compiled(cfg))
+        if results is None:  # else the training's last evaluation gave them
+            results = detectron2.evaluate(cfg) if detectron2 else evaluate(cfg, build_compiled(cfg))
     except RunError as error:
         if rank == 0 or error.alone:  # else all processes stop together, for the same reason
             report(str(error) if isinstance(error, TrainingInterrupted) else f"error: {error}")
@@ -211,4 +213,4 @@ def print_results(results: "list[BenchmarkResult]", output: Path, is_random: boo
     print("\n".join(copypaste_lines(results)))
     print(f"Written to {output / 'results.json'}")
     if is_random:
-        print(f"These metrics mean nothing: CLIP started from random weights. {SET_CLIP_WEIGHTS}")
+        print(f"These metrics mean nothing: all weights are random. {SET_CLIP_WEIGHTS}")

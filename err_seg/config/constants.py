@@ -33,3 +33,5 @@ DEFAULT_TEMPLATE = "A photo of a {} in the scene"
 """The prompt of the published models; {} is the class name."""
 PREPARED = ("coco-stuff", "ade150", "ade847", "pc59", "pc459", "voc20", "voc20b")
 """Data sets that can be prepared, see :mod:`err_seg.data.preparation.conversions`."""
+ANNOTATION_FORMATS = ("labelme", "coco", "coco-panoptic", "yolo")
+"""What ``err-seg prepare from`` reads, see :mod:`err_seg.data.preparation.annotations`."""

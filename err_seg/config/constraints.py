@@ -35,12 +35,17 @@ def any_of(*choices: str) -> Range:
     return Range(f"a list of any of {', '.join(map(repr, choices))}", lambda value: set(value) <= set(choices))
 
 
-def numbers(each: Range, count: int | None = None) -> Range:
-    """Return the range of lists of ``count`` numbers, or of at least one, each in a range of its own."""
+def numbers(each: Range, count: int | None = None, *, empty: bool = False) -> Range:
+    """Return the range of lists of ``count`` numbers, or of any number of them, each in a range of its own.
+
+    The list may be ``empty`` only if that is said.
+    """
     many = "a list of numbers" if count is None else f"a list of {count} numbers"
 
     def accepts(values: Sequence[Any]) -> bool:
-        return len(values) == (count or max(1, len(values))) and all(is_finite(v) and each.accepts(v) for v in values)
+        return len(values) == (count or max(not empty, len(values))) and all(
+            is_finite(v) and each.accepts(v) for v in values
+        )
 
     return Range(f"{many}, each {each.expected}", accepts)
 
@@ -78,8 +83,9 @@ MODE_OR_COMPILER = Range(
     f'one of {", ".join(map(repr, COMPILE_MODES))}, a backend of torch.compile, or ""',
     lambda value: value in COMPILE_MODES or _is_compiler(value),
 )
-DATASET_NAMES = Range("a list of names of data sets", _are_names)
+NAMES = Range("a list of names", _are_names)
 ONE_DATASET = Range("a list of one data set", lambda value: len(value) == 1 and _are_names(value))
+SECTIONS = Range("sections of settings, by name", lambda value: all(isinstance(v, dict) for v in value.values()))
 ENTRIES = Range("a list of data sets, each with its settings", lambda value: all(isinstance(v, dict) for v in value))
 VIEW_SCALES = Range("a list of positive numbers that holds 1", lambda v: numbers(POSITIVE).accepts(v) and 1 in v)
 FOLDER = Range("a folder, or where one can be made", _is_folder)

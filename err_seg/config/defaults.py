@@ -28,6 +28,8 @@ class ClipConfig(Section):
     # stochastic depth of a ConvNeXt or FastViT, and dropout in a ConvNeXt's head, in training
     DROP_PATH: float = key(0.0, allowed.PROBABILITY)
     HEAD_DROPOUT: float = key(0.0, allowed.PROBABILITY)
+    # what reads the image tower at every pixel: "auto", or an encoder of your own (err_seg/plugins.py)
+    ENCODER: str = key("auto", allowed.SOME_TEXT)
     # what trains in each tower: "none", "weight" (the paper's choice of weights) or "full" (Table II)
     IMAGE_TUNING: str = key("weight", allowed.one_of(*TUNINGS))
     TEXT_TUNING: str = key("weight", allowed.one_of(*TUNINGS))
@@ -73,6 +75,7 @@ class CRMConfig(Section):
 class CostEmbeddingConfig(Section):
     """``MODEL.COST_EMBEDDING``: from kept cost maps to X."""
 
+    NAME: str = key("CostEmbedding", allowed.SOME_TEXT)  # or one of your own (err_seg/plugins.py)
     # channels of the 7×7 convolutions, and of X
     HIDDEN_DIM: int = key(256, allowed.POSITIVE)
     DIM: int = key(128, allowed.POSITIVE)
@@ -83,6 +86,7 @@ class ESCFConfig(Section):
 
     # off: X goes straight to GUD (Table V)
     ENABLED: bool = True
+    NAME: str = key("ESCF", allowed.SOME_TEXT)  # or a fusion of your own (err_seg/plugins.py)
     NUM_LAYERS: int = key(4, allowed.POSITIVE)
     # which modules a layer has (Table VIII)
     SFM: bool = True
@@ -103,6 +107,7 @@ class GUDConfig(Section):
     """``MODEL.GUD``: the decoder."""
 
     ENABLED: bool = True  # off: the head reads X itself (Table V)
+    NAME: str = key("GUD", allowed.SOME_TEXT)  # or a decoder of your own (err_seg/plugins.py)
     # channels of the class maps at strides 16, 8 and 4
     DIMS: list[int] = key([64, 32, 16], allowed.numbers(allowed.multiple_of(8), 3))
     # channels of the guidance from F3, F2, F1; 0 leaves a map out (Table XI: [0, 16, 8] is "without F3")
@@ -113,11 +118,14 @@ class GUDConfig(Section):
 
 
 class LossConfig(Section):
-    """``MODEL.LOSS``: the loss on the labels."""
+    """``MODEL.LOSS``: the loss on the labels, and what is added to it."""
 
     # count ignored pixels as negatives of every class, as the published models were trained; else the loss is the mean
     # over the other pixels of the whole batch, however many processes and parts share it
     IGNORED_ARE_NEGATIVES: bool = True
+    # further terms of the loss, by the names that packages of your own registered, and their weights (each 1 if empty)
+    TERMS: list[str] = key([], allowed.NAMES)
+    TERM_WEIGHTS: list[float] = key([], allowed.numbers(allowed.at_least(0), empty=True))
 
 
 class DistillConfig(Section):
@@ -133,6 +141,8 @@ class ModelConfig(Section):
     """``MODEL``: the network."""
 
     META_ARCHITECTURE: str = key("ERRSeg", allowed.SOME_TEXT)
+    # packages of your own that are imported before anything is built, for the parts that they register
+    IMPORTS: list[str] = key([], allowed.NAMES)
     # "auto" (CUDA, else MPS, else the CPU), or a torch device such as "cuda:1"
     DEVICE: str = key("auto", allowed.SOME_TEXT)
     # weights of the whole network to start from: our own or a released checkpoint; "" for none
@@ -167,14 +177,18 @@ class InputConfig(Section):
     FLIP_PROB: float = key(0.5, allowed.SHARE)
     # redraw a crop in which one class covers more than this share of the labelled pixels; 1 is off
     SINGLE_CATEGORY_MAX_AREA: float = key(1.0, allowed.Range("above 0 and at most 1", lambda value: 0 < value <= 1))
+    # training transforms of your own, in this order after those above (err_seg/plugins.py)
+    TRANSFORMS: list[str] = key([], allowed.NAMES)
 
 
 class DatasetsConfig(Section):
     """``DATASETS``: the data sets."""
 
-    # registered names; training takes one, evaluation any number
+    # registered names; training takes one, evaluation any number. Evaluations during training (TEST.EVAL_PERIOD) choose
+    # the best weights on VAL, so that TEST only reports; where VAL is empty, they do so on TEST
     TRAIN: list[str] = key(["coco_stuff_train"], allowed.ONE_DATASET)
-    TEST: list[str] = key(TEST_SETS, allowed.DATASET_NAMES)
+    VAL: list[str] = key([], allowed.NAMES)
+    TEST: list[str] = key(TEST_SETS, allowed.NAMES)
     ROOT: str = ""  # folder of the data sets; "" for $DETECTRON2_DATASETS, else ./datasets
     # data sets of your own, declared on the spot; see err_seg/data/catalog.py
     CUSTOM: list[dict[str, Any]] = key([], allowed.ENTRIES)
@@ -282,12 +296,20 @@ class EvaluationConfig(Section):
     # "default", "reduce-overhead" (with CUDA graphs) or "max-autotune"; or one of its backends; "" is off, which
     # showing attention needs
     COMPILE: str = key("", allowed.MODE_OR_COMPILER)
-    # iterations of a training after which it is evaluated on DATASETS.TEST, as it is at the end; 0 is off
+    # iterations of a training after which it is evaluated on DATASETS.VAL, as it is at the end; 0 is off
     EVAL_PERIOD: int = key(0, allowed.at_least(0))
-    # the metric whose mean over the benchmarks chooses model_best.safetensors
-    BEST_METRIC: str = key("mIoU", allowed.one_of("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC"))
+    # the metric whose mean over the benchmarks chooses model_best.safetensors: any that their results have
+    BEST_METRIC: str = key("mIoU", allowed.SOME_TEXT)
+    METRICS: list[str] = key([], allowed.NAMES)  # metrics of your own, besides the usual ones (err_seg/plugins.py)
     # images of a process after which it writes down what is done, to go on from there after an interruption
     PROGRESS_PERIOD: int = key(50, allowed.POSITIVE)
+    # so many images of each benchmark, spread evenly over the sorted names, the same ones every time; 0 is all
+    NUM_IMAGES: int = key(0, allowed.at_least(0))
+    # label larger images in overlapping windows of so many pixels a side, as predict's tile does, with TEST.BATCH_SIZE
+    # windows together; INPUT.SIZE reduces nothing, 0 is off. With TILE or REFINE images keep their own size before they
+    # are cut or brought to S×S: INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST have no effect
+    TILE: int = key(0, allowed.at_least(0))
+    REFINE: bool = False  # let borders follow the edges of the image, as predict's refine does
     BOUNDARY_IOU: bool = False  # boundary IoU besides the usual metrics
     # files to write of every prediction, in OUTPUT_DIR/inference: any of "png" (label maps), "rle", "overlay"
     SAVE: list[str] = key([], allowed.any_of("png", "rle", "overlay"))
@@ -306,19 +328,22 @@ class Config(Section):
     # iterations between images of what the network predicts, in OUTPUT_DIR/vis; 0 is off
     VIS_PERIOD: int = key(0, allowed.at_least(0))
     TEST: EvaluationConfig = field(default_factory=EvaluationConfig)
+    # settings of parts of your own, in sections that their packages register (err_seg/plugins.py)
+    EXTRA: dict[str, Any] = key({}, allowed.SECTIONS)
     # seed of initialisation, data order and augmentation
     SEED: int = key(0, allowed.at_least(0))
     OUTPUT_DIR: str = key("./output", allowed.FOLDER)
 
 
-def _ranges(section: Section, prefix: str = "") -> Iterator[tuple[str, allowed.Range]]:
+def ranges_of(section: Section, prefix: str = "") -> Iterator[tuple[str, allowed.Range]]:
+    """Yield the dotted key and range of each setting in a section."""
     for declared in fields(section):
         value = getattr(section, declared.name)
         if isinstance(value, Section):
-            yield from _ranges(value, f"{prefix}{declared.name}.")
+            yield from ranges_of(value, f"{prefix}{declared.name}.")
         else:
             yield prefix + declared.name, declared.metadata.get("range", allowed.ANYTHING)
 
 
 # the range of each key, by dotted name
-KEYS = dict(_ranges(Config()))
+KEYS = dict(ranges_of(Config()))

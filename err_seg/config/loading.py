@@ -1,23 +1,28 @@
 """The configuration: loading, overriding and validation; its keys are in :mod:`err_seg.config.defaults`.
 
 YAML files are short deltas on the defaults (``_BASE_`` names the file, or the files, they start from); ``KEY VALUE``
-pairs come last.
+pairs come last. A relative path in a YAML file is looked for beside that file first. If nothing is there, folders and
+files of data sets lie under ``DATASETS.ROOT``, and other paths in the working folder.
 """
 
 import contextlib
 import difflib
 from ast import literal_eval
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import reduce
-from os.path import expanduser
+from os.path import abspath, expanduser, isdir, isfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from err_seg.config.defaults import KEYS, Config
+from err_seg.config.constraints import Range
+from err_seg.config.defaults import KEYS, Config, ranges_of
 from err_seg.config.section import Section
+from err_seg.plugins import SECTIONS, import_packages
 from err_seg.utils.errors import ConfigError
+from err_seg.utils.files import datasets_root
 
 # of the grid of cost maps
 STRIDE = 16
@@ -27,10 +32,18 @@ NOT_OF_THE_NETWORK = (
     *("MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.DEVICE", "MODEL.TEXT.CACHE_DIR"),
     *("MODEL.DISTILL.WEIGHTS", "MODEL.DISTILL.WEIGHT"),
 )
+OF_THE_NETWORK = ("INPUT.SIZE", "EXTRA")  # besides MODEL
+
+# settings that name files and folders, also those of the entries of DATASETS.CUSTOM
+FILE_KEYS = (
+    *("MODEL.WEIGHTS", "MODEL.CLIP.NAME", "MODEL.CLIP.PRETRAINED", "MODEL.DISTILL.WEIGHTS"),
+    *("vocabulary", "split", "seen"),
+)
+FOLDER_KEYS = ("DATASETS.ROOT", "image_dir", "label_dir")
 
 
 def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()) -> Config:
-    """Load a configuration.
+    """Load a configuration, and import the packages that ``MODEL.IMPORTS`` names.
 
     Args:
         config_file: a YAML file, the name of one that is shipped ("err_seg_convnext_b", "mini/err_seg"), or ``None``
@@ -39,16 +52,36 @@ def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()
 
     Raises:
         ConfigError: an unreadable file, an unknown key (with the nearest known one), a value of the wrong type or out
-            of range, or values that contradict each other.
+            of range, values that contradict each other, or a package that cannot be imported.
     """
     settings = [(key, value, "override") for key, value in override_pairs(overrides)]
     if config_file is not None:
         settings = _load_yaml(Path(expanduser(config_file))) + settings
     cfg = Config()
     for key, value, source in settings:
-        _set(cfg, key, value, source)
+        if key.split(".")[0] == "EXTRA":
+            _set_extra(cfg.EXTRA, key, value, source)
+        else:
+            _set(cfg, KEYS, key, value, source)
     validate(cfg)
+    # folders stay relative: results do not depend on where the data sets are
+    cfg.DATASETS.CUSTOM = _found_in(datasets_root(cfg.DATASETS.ROOT), "DATASETS.CUSTOM", cfg.DATASETS.CUSTOM)
+    cfg.EXTRA = {name: asdict(extra_section(cfg, name)) for name in cfg.EXTRA}
     return cfg
+
+
+def extra_section(cfg: Config, name: str) -> Any:
+    """Return the settings under ``EXTRA.<name>``, with their defaults: a section of the class registered for them.
+
+    Raises:
+        ConfigError: no imported package registers such a section, or a setting is unknown or wrong.
+    """
+    prefix, section = f"EXTRA.{name}.", SECTIONS.get(name)()
+    keys = dict(ranges_of(section, prefix))
+    for key, value in settings_of(cfg.EXTRA.get(name, {}), prefix, keys):
+        _set(section, keys, key, value, "EXTRA", prefix)
+    _check_ranges(dict(settings_of(section, prefix, keys)), keys)
+    return section
 
 
 def override_pairs(overrides: Any) -> list[tuple[str, Any]]:
@@ -73,19 +106,21 @@ def shipped_configs() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def settings_of(tree: Section | Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def settings_of(
+    tree: Section | Mapping[str, Any], prefix: str = "", keys: Mapping[str, Range] = KEYS
+) -> Iterator[tuple[str, Any]]:
     """Yield the dotted key and value of each setting of a configuration, or of its YAML as loaded."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if isinstance(value, (Section, Mapping)) and key not in KEYS:
-            yield from settings_of(value, f"{key}.")
+        if isinstance(value, (Section, Mapping)) and key not in keys:
+            yield from settings_of(value, f"{key}.", keys)
         else:
             yield key, value
 
 
 def network_settings(cfg: Config) -> dict[str, Any]:
     """Return the settings that predictions depend on besides weights: dotted key to value, JSON-able."""
-    of_network = ((key, value) for key, value in settings_of(cfg) if key.startswith("MODEL.") or key == "INPUT.SIZE")
+    of_network = ((key, value) for key, value in settings_of(cfg) if key.startswith("MODEL.") or key in OF_THE_NETWORK)
     return {key: value for key, value in of_network if key not in NOT_OF_THE_NETWORK}
 
 
@@ -100,9 +135,22 @@ def completed(recorded: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any
 
 def _load_yaml(file: Path) -> list[tuple[str, Any, str]]:
     """Return the key, value and file of each setting, those of the bases first."""
-    shipped = shipped_configs() / f"{file}.yaml"
+    file = _find_yaml(file)
+    try:
+        return list(_read_yaml(file))
+    except (yaml.YAMLError, OSError, TypeError, UnicodeDecodeError, RecursionError, ConfigError) as error:
+        raise ConfigError(f"{file} is not a usable configuration: {error}") from error
+
+
+def _find_yaml(file: Path, name: str = "") -> Path:
+    """Return the path of a file, or of the shipped one of that name.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    shipped = shipped_configs() / f"{name or file}.yaml"
     if not file.is_file() and shipped.is_file():
-        file = shipped
+        return shipped
     if not file.is_file():
         folder = file.parent if file.parent.is_dir() else Path()
         found = ", ".join(sorted(str(path) for path in folder.glob("*.yaml"))) or "no YAML file"
@@ -110,10 +158,7 @@ def _load_yaml(file: Path) -> list[tuple[str, Any, str]]:
         raise ConfigError(
             f"no configuration file {file}; {folder}/ holds {found}; shipped are {names} and mini/err_seg"
         )
-    try:
-        return list(_read_yaml(file))
-    except (yaml.YAMLError, OSError, TypeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{file} is not a usable configuration: {error}") from error
+    return file
 
 
 def _read_yaml(file: Path) -> Iterator[tuple[str, Any, str]]:
@@ -123,19 +168,43 @@ def _read_yaml(file: Path) -> Iterator[tuple[str, Any, str]]:
         raise TypeError(f"{file} must hold keys with values, not {tree!r}")
     bases = tree.pop("_BASE_", [])
     for base in bases if isinstance(bases, list) else [bases]:
-        yield from _read_yaml(file.parent / expanduser(base))
-    yield from ((key, value, str(file)) for key, value in settings_of(tree))
+        yield from _read_yaml(_find_yaml(file.parent / expanduser(base), base))
+    for key, value in settings_of(tree):
+        yield key, _found_in(file.parent, key, value, FOLDER_KEYS), str(file)
 
 
-def _set(cfg: Config, key: str, value: Any, source: str) -> None:
-    """Set one setting, converted to the type of its default."""
-    *path, leaf = key.split(".")
-    if key not in KEYS:
+def _found_in(folder: Path, key: str, value: Any, folder_keys: Sequence[str] = ()) -> Any:
+    """Return the path of what a setting names, if that lies in a folder; else the setting as it is.
+
+    Of the entries of ``DATASETS.CUSTOM`` this is done for each setting.
+    """
+    if key == "DATASETS.CUSTOM" and isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        return [{name: _found_in(folder, name, part, folder_keys) for name, part in entry.items()} for entry in value]
+    if not isinstance(value, str) or not value or key not in (*FILE_KEYS, *folder_keys):
+        return value
+    path = abspath(folder / expanduser(value))
+    return path if (isfile if key in FILE_KEYS else isdir)(path) else value
+
+
+def _set_extra(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set ``EXTRA`` or something in it, leaf by leaf; what these are is checked when all are there."""
+    try:
+        for name, leaf in settings_of({key: value}, keys={}):
+            _, *path, last = name.split(".")
+            reduce(lambda inner, section: inner.setdefault(section, {}), path, tree)[last] = leaf
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{key} ({source}): {value!r} does not fit EXTRA, sections of settings by name") from error
+
+
+def _set(root: Section, keys: Mapping[str, Range], key: str, value: Any, source: str, prefix: str = "") -> None:
+    """Set one setting, converted to the type of its default; ``prefix`` is what all keys begin with."""
+    *path, leaf = key.removeprefix(prefix).split(".")
+    if key not in keys:
         # the last part of a key is what people remember
-        near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6) or [k for k in KEYS if k.split(".")[-1] == leaf]
-        hint = f"did you mean {near[0]}?" if near else "err_seg/config/defaults.py lists all keys"
-        raise ConfigError(f"unknown key {key} ({source}); {hint}")
-    section = reduce(getattr, path, cfg)
+        near = difflib.get_close_matches(key, keys, n=1, cutoff=0.6) or [k for k in keys if k.split(".")[-1] == leaf]
+        known = f"its keys are {', '.join(keys)}" if prefix else "err_seg/config/defaults.py lists all keys"
+        raise ConfigError(f"unknown key {key} ({source}); {f'did you mean {near[0]}?' if near else known}")
+    section = reduce(getattr, path, root)
     setattr(section, leaf, _converted(key, value, getattr(section, leaf), source))
 
 
@@ -161,18 +230,20 @@ def _converted(key: str, value: Any, default: Any, source: str) -> Any:
 def validate(cfg: Config) -> None:
     """Refuse values out of range and settings that contradict each other, naming the key.
 
+    The packages of ``MODEL.IMPORTS`` are imported first, since they declare what is under ``EXTRA``.
+
     Raises:
         ConfigError: the first thing found wrong.
     """
-
     values = dict(settings_of(cfg))
+    _check_ranges(values, KEYS)
+    import_packages(cfg.MODEL.IMPORTS)
+    for name in cfg.EXTRA:
+        extra_section(cfg, name)
 
     def require(condition: bool, key: str, expected: str) -> None:
         if not condition:
             raise ConfigError(f"{key} must be {expected}, not {values[key]!r}")
-
-    for key, allowed in KEYS.items():
-        require(allowed.accepts(values[key]), key, allowed.expected)
 
     escf = cfg.MODEL.ESCF
     for key in ("INPUT.SIZE", "INPUT.CROP_SIZE"):
@@ -183,3 +254,14 @@ def validate(cfg: Config) -> None:
     require(escf.SFM or escf.CFM or not escf.ENABLED, "MODEL.ESCF.SFM", f"True where MODEL.ESCF.CFM is False ({off})")
     dim = cfg.MODEL.COST_EMBEDDING.DIM
     require(dim % escf.NUM_HEADS == 0, "MODEL.ESCF.NUM_HEADS", f"a divisor of MODEL.COST_EMBEDDING.DIM = {dim}")
+    tile, least = cfg.TEST.TILE, cfg.INPUT.SIZE // 32  # as err_seg.prediction.tiles.check_tile
+    require(not 0 < tile < least, "TEST.TILE", f"0 (off), or at least {least} pixels, 1/32 of INPUT.SIZE")
+    require(not (tile and cfg.TEST.AUG.ENABLED), "TEST.TILE", "0 (off) where TEST.AUG.ENABLED is True")
+    terms = len(cfg.MODEL.LOSS.TERMS)
+    require(len(cfg.MODEL.LOSS.TERM_WEIGHTS) in (0, terms), "MODEL.LOSS.TERM_WEIGHTS", f"empty or {terms} weights")
+
+
+def _check_ranges(values: Mapping[str, Any], keys: Mapping[str, Range]) -> None:
+    for key, allowed in keys.items():
+        if not allowed.accepts(values[key]):
+            raise ConfigError(f"{key} must be {allowed.expected}, not {values[key]!r}")

@@ -13,7 +13,7 @@ from err_seg.utils.messages import did_you_mean
 T = TypeVar("T")
 S = TypeVar("S", bound="Section")
 
-SIMPLE_TYPES = (bool, int, float, str, list, tuple, type(None))
+SIMPLE_TYPES = (bool, int, float, str, list, tuple, dict, type(None))
 
 
 def key(default: T, allowed: Range) -> T:
@@ -44,7 +44,7 @@ class Section:
                 hint = did_you_mean(name, known, f"its keys are {', '.join(known)}")
                 raise AttributeError(f"{type(self).__name__} has no key {name}; {hint}")
             if type(value) not in SIMPLE_TYPES and not isinstance(value, Section):
-                raise TypeError(f"{name} must be a text, number, list, True, False or None, not {value!r}")
+                raise TypeError(f"{name} must be a text, number, list, dictionary, True, False or None, not {value!r}")
             if isinstance(value, str) and value.startswith("~"):  # only paths do
                 value = os.path.expanduser(value)
             super().__setattr__(name, value)

@@ -30,8 +30,10 @@ class ERRSegEvaluator(DatasetEvaluator):
         output_dir: where ``results.json``, ``results.csv`` and ``inference/<name>/classes.csv`` go; ``None``: nowhere.
         root: as ``DATASETS.ROOT``; ``None``: that which the name was registered with.
         boundary_iou: also compute boundary IoU.
+        metrics: names of further metrics to compute, as ``TEST.METRICS``.
         save: files of the predictions, as ``TEST.SAVE``; they need ``output_dir``.
         settings: what the metrics depend on, stored with them.
+        num_images: as ``TEST.NUM_IMAGES``; give it to the loader as well.
         write_results: off where the caller writes the result files, of all benchmarks together.
 
     Attributes:
@@ -49,15 +51,18 @@ class ERRSegEvaluator(DatasetEvaluator):
         *,
         root: str | None = None,
         boundary_iou: bool = False,
+        metrics: Sequence[str] = (),
         save: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
+        num_images: int = 0,
         write_results: bool = True,
     ):
-        self.pairs = open_pairs(dataset_name, root)
+        self.pairs = open_pairs(dataset_name, root).spread(num_images)
         check_ground_truth(self.pairs)
-        self.spec, self.settings = self.pairs.spec, dict(settings or {})
+        self.spec, self.settings = self.pairs.spec, {**(settings or {}), **self.pairs.selection}
         self.output = None if output_dir is None else Path(output_dir)
-        self.distributed, self.write_results, self._boundary_iou = distributed, write_results, boundary_iou
+        self.distributed, self.write_results = distributed, write_results
+        self._counted: dict[str, Any] = {"boundary_iou": boundary_iou, "metrics": metrics}
         self.result: BenchmarkResult | None = None
         if save and self.output is None:
             raise ValueError("files of the predictions (save) need an output_dir")
@@ -68,7 +73,7 @@ class ERRSegEvaluator(DatasetEvaluator):
 
     def reset(self) -> None:
         """Forget all counts."""
-        self._counts = new_counts(self.spec, "cpu", boundary_iou=self._boundary_iou)
+        self._counts = new_counts(self.spec, "cpu", **self._counted)
         self._images, self._kept = 0, 0
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
@@ -95,8 +100,8 @@ class ERRSegEvaluator(DatasetEvaluator):
         if not is_main_process():
             return None
         self._files.finish()
-        name, classes = self.spec.name, self.spec.evaluated_classes
-        result = BenchmarkResult.from_counts(name, self._counts, classes, self._images, self.settings)
+        name, classes, seen = self.spec.name, self.spec.evaluated_classes, self.spec.seen_and_unseen
+        result = BenchmarkResult.from_counts(name, self._counts, classes, self._images, self.settings, seen)
         self.result = replace(result, mean_kept=self._kept / self._images if self._kept else None)
         if self.output is not None and self.write_results:
             save_benchmarks([self.result], self.output)

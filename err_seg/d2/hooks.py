@@ -14,16 +14,22 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from err_seg.config import Config
+from err_seg.d2.weights import readable_weights
 from err_seg.data import Batch
 from err_seg.data.loader import seed_of
 from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.checkpoints import TrainingState
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
-from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
+from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch, reports_test
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.results import load_results
+from err_seg.models.checkpoint import checked_sha256
 from err_seg.utils.errors import TrainingError, TrainingInterrupted
+from err_seg.utils.fingerprint import WeightsSource
 from err_seg.utils.processes import one_writer, wait_for_all
+
+OF_DETECTRON2 = ("time", "lr", "rank_data_time")
+"""Scalars of its own trainer and hooks, which the log has already or does not show."""
 
 
 class Stopped(BaseException):
@@ -71,13 +77,15 @@ class TrainerHook(BaseTrainer, HookBase):
     def after_step(self) -> None:
         """Log the iteration; draw, evaluate, save and finish, each if it is due."""
         if self.log is not None:
-            values, seconds = self.trainer.storage.latest(), time.perf_counter() - self._start
-            loss, data_seconds = values["total_loss"][0], values["data_time"][0]
+            storage, seconds = self.trainer.storage, time.perf_counter() - self._start
+            values = {name: value for name, (value, when) in storage.latest().items() if when == storage.iter}
+            loss, data_seconds = values.pop("total_loss"), values.pop("data_time")
+            scalars = {name: value for name, value in values.items() if name not in OF_DETECTRON2}
             scale = [] if self.scaler is None else [self.scaler.get_scale()]
             numbers = DeferredScalars(torch.tensor([loss, 0.0, *scale], dtype=torch.float64))
             lr = max(group["lr"] for group in self.optimizer.param_groups)
             self.monitor.pending = Iteration(
-                *(self.iteration, [], torch.tensor(loss), numbers, lr, seconds, data_seconds)
+                *(self.iteration, [], torch.tensor(loss), numbers, lr, seconds, data_seconds), scalars=scalars
             )
             self.monitor.check()
         self.iteration += 1
@@ -101,6 +109,10 @@ class TrainerHook(BaseTrainer, HookBase):
     def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
         """Evaluate the model, which has these weights, with the trainer's own evaluation."""
         cfg = evaluation_cfg(self.trainer.cfg, self.iteration)
+        if reports_test(self.cfg, self.iteration):
+            file = Path(cfg.MODEL.WEIGHTS)
+            vars(self.model)["source"] = WeightsSource(str(file), checked_sha256(file, None))
+        cfg.MODEL.WEIGHTS = readable_weights(cfg.MODEL.WEIGHTS)
         self.trainer.test(cfg, self.meta_arch)
         wait_for_all()
         return load_results(Path(cfg.OUTPUT_DIR) / "results.json")

@@ -7,7 +7,13 @@ from typing import Any
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+    build_backbone,
+    build_sem_seg_head,
+)
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
@@ -17,15 +23,18 @@ from err_seg.d2.config import opened
 from err_seg.d2.parts import CLIPBackbone, ERRSegHead
 from err_seg.d2.sem_seg import CompactSemSeg
 from err_seg.data import Batch, DatasetSpec
-from err_seg.engine.step import mean_pixels, training_loss, vocabulary_input
+from err_seg.engine.step import build_loss_terms, mean_pixels, training_loss, vocabulary_input
 from err_seg.evaluation.benchmarks import benchmark_num_kept
-from err_seg.evaluation.tta import evaluation_views, segment_views
+from err_seg.evaluation.tta import segment_images
 from err_seg.models.build import build_network
 from err_seg.models.checkpoint import fitting_state
 from err_seg.models.checkpoint_names import DETECTRON2_PREFIX
 from err_seg.prediction import model as prediction
 from err_seg.text.prompts import check_vocabulary
 from err_seg.utils.device import autocast, resolve_precision
+
+EXPECTED: dict[str, type[nn.Module]] = {"BACKBONE": CLIPBackbone, "SEM_SEG_HEAD": ERRSegHead}
+"""The classes that ``MODEL.<key>.NAME`` may name, or that derive from them."""
 
 
 @META_ARCH_REGISTRY.register()
@@ -52,7 +61,7 @@ class ERRSeg(nn.Module):
         self, *, network: prediction.ERRSeg, own: Config, train_dataset: DatasetSpec, test_dataset: DatasetSpec
     ):
         super().__init__()
-        self.network, self.own = network, own
+        self.network, self.own, self.loss_terms = network, own, build_loss_terms(own)
         self.train_dataset, self.test_dataset = train_dataset, test_dataset
         self.register_load_state_dict_pre_hook(_fit_names)
 
@@ -60,20 +69,23 @@ class ERRSeg(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Translate the configuration into the constructor's arguments; ``cfg.SEED`` decides what is random."""
         own = opened(cfg)
+        for key, registry in (("BACKBONE", BACKBONE_REGISTRY), ("SEM_SEG_HEAD", SEM_SEG_HEADS_REGISTRY)):
+            if (name := cfg.MODEL[key].NAME) not in registry:
+                raise ConfigError(f"MODEL.{key}.NAME must be {EXPECTED[key].__name__} with ERRSeg; there is no {name}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(own.SEED)
             backbone = build_backbone(cfg)
             head = build_sem_seg_head(cfg, backbone.output_shape())
-        for key, part, expected in (("BACKBONE", backbone, CLIPBackbone), ("SEM_SEG_HEAD", head, ERRSegHead)):
-            if not isinstance(part, expected):
+        for key, part in (("BACKBONE", backbone), ("SEM_SEG_HEAD", head)):
+            if not isinstance(part, EXPECTED[key]):
                 found = type(part).__name__
-                raise ConfigError(f"MODEL.{key}.NAME must be {expected.__name__} with ERRSeg, not {found}")
-        train_dataset = spec_of(own.DATASETS.TRAIN[0])
+                raise ConfigError(f"MODEL.{key}.NAME must be {EXPECTED[key].__name__} with ERRSeg, not {found}")
+        whole = spec_of(own.DATASETS.TRAIN[0])
         return {
             "network": build_network(own, backbone.encoder, head.head),
             "own": own,
-            "train_dataset": train_dataset,
-            "test_dataset": spec_of(own.DATASETS.TEST[0]) if own.DATASETS.TEST else train_dataset,
+            "train_dataset": whole.for_training(),
+            "test_dataset": spec_of(own.DATASETS.TEST[0]) if own.DATASETS.TEST else whole,
         }
 
     @property
@@ -102,9 +114,9 @@ class ERRSeg(nn.Module):
                 ``num_kept``, K, go before both.
 
         Returns:
-            In training ``{"loss_sem_seg": scalar}``. In evaluation a dictionary per image: ``sem_seg``, a (T, H, W)
-            tensor of probabilities (:class:`err_seg.d2.CompactSemSeg`), and ``segmentation``, the
-            :class:`err_seg.Segmentation` behind it.
+            In training ``{"loss_sem_seg": scalar}``, and ``loss_<name>`` of each of ``MODEL.LOSS.TERMS``. In evaluation
+            a dictionary per image: ``sem_seg``, a (T, H, W) tensor of probabilities
+            (:class:`err_seg.d2.CompactSemSeg`), and ``segmentation``, the :class:`err_seg.Segmentation` behind it.
         """
         return self.losses(batched_inputs) if self.training else self.segment(batched_inputs)
 
@@ -113,7 +125,7 @@ class ERRSeg(nn.Module):
         names = {x.get("dataset_name", self.train_dataset.name) for x in batched_inputs}
         if len(names) > 1:
             raise ValueError(f"a batch must be of one data set, found {', '.join(sorted(names))}")
-        spec = spec_of(names.pop())
+        spec = spec_of(names.pop()).for_training()
         labels = pad([x["sem_seg"][None] for x in batched_inputs], [spec.ignore_label])[:, 0]
         mean = self.network.pixel_mean.flatten().tolist()  # 0 once it is normalised
         files = [x.get("file_name", "without a name") for x in batched_inputs]
@@ -124,12 +136,14 @@ class ERRSeg(nn.Module):
         is_bf16 = resolve_precision(self.own.SOLVER.PRECISION, self.device).name == "bf16"  # fp16 is the trainer's
         with autocast(self.device, torch.bfloat16) if is_bf16 else contextlib.nullcontext():
             text = vocabulary_input(self.network, spec.vocabulary)
-            loss = training_loss(self.network, self.network, self.latest, text, spec, self.own, num_pixels)
-        return {"loss_sem_seg": loss}
+            losses = training_loss(
+                *(self.network, self.network, self.latest, text, spec, self.own, num_pixels), terms=self.loss_terms
+            )
+        return {f"loss_{name}": loss for name, loss in losses.items()}
 
     def segment(self, batched_inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Do :meth:`forward` in evaluation."""
-        results, views = [], evaluation_views(self.own)
+        results = []
         with self.network.evaluating():
             for (vocabulary, num_kept, num_foreground), group in itertools.groupby(batched_inputs, self._question):
                 inputs = list(group)
@@ -138,7 +152,7 @@ class ERRSeg(nn.Module):
                 text = self.network.embed_vocabulary(vocabulary)
                 results += [
                     {"sem_seg": CompactSemSeg(found.checked(), num_foreground), "segmentation": found}
-                    for found in segment_views(self.network, images, text, num_kept, vocabulary, sizes, views)
+                    for found in segment_images(self.own, self.network, images, (text, num_kept, vocabulary, sizes))
                 ]
         return results
 

@@ -25,10 +25,10 @@ from err_seg.d2.hooks import Stopped, TrainerHook
 from err_seg.d2.mapper import ERRSegMapper, batches_of_records
 from err_seg.d2.meta_arch import ERRSeg
 from err_seg.d2.weights import load_configured
-from err_seg.data import EvaluationTransform
 from err_seg.data.ground_truth import check_ground_truth
 from err_seg.engine.loss_monitor import broken_loss
 from err_seg.engine.optimizer import build_optimizer, build_schedule
+from err_seg.engine.periodic_eval import check_selection
 from err_seg.engine.run_log import SkippedSamples
 from err_seg.engine.run_setup import check_settings, open_data, run_context
 from err_seg.evaluation import BenchmarkResult
@@ -65,6 +65,8 @@ class Trainer(DefaultTrainer):
         self.own, self.stopping = opened(cfg), StopRequest()
         check_detectron2_can(self.own, comm.get_world_size())
         check_settings(self.own)
+        if self.own.TEST.EVAL_PERIOD:
+            check_selection(self.own, [spec_of(name) for name in self.own.DATASETS.VAL or self.own.DATASETS.TEST])
         cfg = cfg.clone() if isinstance(cfg, CfgNode) else to_detectron2(cfg)
         if not cfg.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN must be a list of one data set to train, not empty")
@@ -113,17 +115,18 @@ class Trainer(DefaultTrainer):
         own = opened(cfg)
         name = own.DATASETS.TRAIN[0]
         pairs, device = open_pairs(name, own.DATASETS.ROOT), resolve_device(own.MODEL.DEVICE)
+        pairs.spec = pairs.spec.for_training(own.MODEL.LOSS.IGNORED_ARE_NEGATIVES)
         if not start:
             check_ground_truth(pairs, trains=True)
         return batches_of_records(open_data(own, pairs, device, start), name, SkippedSamples(Path(own.OUTPUT_DIR)))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Build the loader of one data set's images, ``TEST.BATCH_SIZE`` at a time."""
+        """Build the loader of one data set's images, ``TEST.BATCH_SIZE`` at a time, ``TEST.NUM_IMAGES`` of them."""
         own = opened(cfg)
         return build_detection_test_loader(
-            records_of(dataset_name, own.DATASETS.ROOT),
-            mapper=ERRSegMapper(EvaluationTransform(own.INPUT.MIN_SIZE_TEST, own.INPUT.MAX_SIZE_TEST)),
+            records_of(dataset_name, own.DATASETS.ROOT, own.TEST.NUM_IMAGES),
+            mapper=ERRSegMapper(**ERRSegMapper.from_config(own, is_train=False)),
             batch_size=own.TEST.BATCH_SIZE,
             num_workers=own.DATALOADER.NUM_WORKERS,
         )
@@ -139,8 +142,10 @@ class Trainer(DefaultTrainer):
             output_dir=own.OUTPUT_DIR,
             root=own.DATASETS.ROOT,
             boundary_iou=own.TEST.BOUNDARY_IOU,
+            metrics=own.TEST.METRICS,
             save=own.TEST.SAVE,
             settings=evaluation_settings(own, spec, num_kept=k, precision=precision),
+            num_images=own.TEST.NUM_IMAGES,
             write_results=False,  # test() does, when all benchmarks are done
         )
 
@@ -204,6 +209,8 @@ class Trainer(DefaultTrainer):
         """
         if self.course.state is None:
             self.course.begin(resume=False)
+        # other hooks come first, so that an iteration's line of the log has their scalars
+        self._hooks.sort(key=lambda hook: hook is self.course or isinstance(hook, hooks.LRScheduler))
         try:
             with run_context(self.own, self.meta_arch.network) as self.stopping:
                 return super().train()
@@ -215,12 +222,13 @@ class Trainer(DefaultTrainer):
             raise broken_loss(problem, self.course.checkpoints) from error
 
 
-def train(cfg: Config, *, resume: bool = False) -> None:
-    """Train with :class:`err_seg.d2.Trainer`; arguments, files and errors as :func:`err_seg.engine.train`."""
+def train(cfg: Config, *, resume: bool = False) -> list[BenchmarkResult] | None:
+    """Train with :class:`err_seg.d2.Trainer`; arguments, files, results and errors as :func:`err_seg.engine.train`."""
     join_detectron2()
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)
     trainer.train()
+    return trainer.course.reported
 
 
 def evaluate(cfg: Config) -> list[BenchmarkResult]:

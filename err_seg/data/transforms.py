@@ -5,7 +5,7 @@ the number of loader processes, nor on what was drawn before.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,11 +80,13 @@ class TrainingTransform:
         color_jitter: "ssd" (:class:`SSDColorJitter`) or "none".
         flip_prob: probability of a horizontal flip.
         single_category_max_area: a crop is drawn again, up to ten times, while one class covers more than this share
-            of its labelled pixels; 1.0 accepts the first.
+            of its labelled pixels, where background counts as a class; 1.0 accepts the first.
         ignore_label: what the label map is padded with.
+        further: transforms of image (3, S, S) uint8, label map (S, S) int64 and ``torch.Generator`` to such a pair,
+            which follow in this order.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value out of its range, or the pair that a further transform returns.
     """
 
     crop_size: int
@@ -94,6 +96,7 @@ class TrainingTransform:
     flip_prob: float = 0.5
     single_category_max_area: float = 1.0
     ignore_label: int = 255
+    further: Sequence[Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]] = ()
 
     def __post_init__(self) -> None:
         sizes = {"crop_size": [self.crop_size], "max_size": [self.max_size], "min_sizes": self.min_sizes}
@@ -114,7 +117,7 @@ class TrainingTransform:
 
         Args:
             image: (H, W, 3) uint8, RGB.
-            label: (H, W), any integer type, class indices and the ignore label.
+            label: (H, W), any integer type, class indices, the ignore label, and ``BACKGROUND``.
             generator: source of every random choice, or a seed for one.
 
         Returns:
@@ -141,6 +144,11 @@ class TrainingTransform:
         margin = [0, 0, self.crop_size - target.shape[1], self.crop_size - target.shape[0]]
         pixels = F.pad(pixels, margin, fill=GREY)
         target = F.pad(target[None], margin, fill=self.ignore_label)[0]
+        kinds = [(tensor.shape, tensor.dtype) for tensor in (pixels, target)]
+        for transform in self.further:
+            pixels, target = transform(pixels, target, generator)
+            if (found := [(tensor.shape, tensor.dtype) for tensor in (pixels, target)]) != kinds:
+                raise ValueError(f"INPUT.TRANSFORMS: {transform} returned {found}, expected {kinds}")
         return pixels.contiguous(), target.contiguous()
 
     def _draw_crop(self, target: Tensor, generator: torch.Generator) -> tuple[int, int]:

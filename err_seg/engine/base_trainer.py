@@ -42,6 +42,7 @@ class BaseTrainer:
         checkpoints: where they are saved.
         best: the highest mean of ``TEST.BEST_METRIC`` over the benchmarks so far; ``None`` before the first.
         log: writes the run's progress; ``None`` except in the main process.
+        reported: the results on ``DATASETS.TEST`` of the finished run, if an evaluation during training gave them.
     """
 
     optimizer: torch.optim.Optimizer
@@ -50,6 +51,7 @@ class BaseTrainer:
     log: RunLog | None = None
     average: WeightAverage | None = None
     teacher: Teacher | None = None
+    reported: list[BenchmarkResult] | None = None
 
     def __init__(self, cfg: Config, model: ERRSeg):
         self.cfg, self.model, self.is_main = cfg, model, is_main_process()
@@ -100,7 +102,8 @@ class BaseTrainer:
 
     def open(self, state: TrainingState) -> None:
         """Open the log files."""
-        self.log = RunLog(self.cfg, self.model.device, state.iteration, state.losses) if self.is_main else None
+        averaged = {"total_loss": state.losses, **state.scalars}
+        self.log = RunLog(self.cfg, self.model.device, state.iteration, averaged) if self.is_main else None
         scale = self.scaler.get_scale() if self.scaler is not None else None
         self.monitor = LossMonitor(self.checkpoints, self.log, state, scale)
 
@@ -117,12 +120,12 @@ class BaseTrainer:
         cfg, done, is_last = self.cfg, self.iteration, self.iteration == self.cfg.SOLVER.MAX_ITER
         if cfg.VIS_PERIOD and done % cfg.VIS_PERIOD == 0:
             self.show()
+        if is_last:
+            self.finish()
         if cfg.TEST.EVAL_PERIOD and (done % cfg.TEST.EVAL_PERIOD == 0 or is_last):
             self.evaluate()
         if done % cfg.SOLVER.CHECKPOINT_PERIOD == 0 or is_last or signum:
             self.save()
-        if is_last:
-            self.finish()
         if signum:
             advice = f"rerun with --resume to continue: {self.checkpoints.newest_text()}"
             raise TrainingInterrupted(f"stopped after {done} iterations; {advice}", signum)
@@ -141,7 +144,7 @@ class BaseTrainer:
             self.log.image(self.iteration - 1, np.asarray(image))
 
     def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
-        """Evaluate weights on ``DATASETS.TEST``."""
+        """Evaluate weights as :func:`err_seg.engine.periodic_eval.evaluation_cfg` says."""
         raise NotImplementedError
 
     def evaluate(self) -> None:
@@ -153,6 +156,7 @@ class BaseTrainer:
         self.monitor.check()
         weights = self.final_weights()
         results = self.run_evaluation(weights)
+        self.reported = results if periodic_eval.reports_test(self.cfg, self.iteration) else None
         mean, metric = periodic_eval.mean_metric(results, self.cfg.TEST.BEST_METRIC), self.cfg.TEST.BEST_METRIC
         if mean > (-math.inf if self.best is None else self.best):
             self.best = mean
@@ -180,7 +184,8 @@ class BaseTrainer:
                 pictures=self.pictures,
                 optimizer=optimizer,
                 scaler=self.scaler.state_dict() if self.scaler is not None else {},
-                losses=self.log.losses,
+                losses=self.log.averaged.get("total_loss", []),
+                scalars={name: values for name, values in self.log.averaged.items() if name != "total_loss"},
                 config=self.cfg.dump(),
                 average=average,
                 broken=self.monitor.broken,
@@ -199,12 +204,17 @@ class BaseTrainer:
         wait_for_all()
 
     def finish(self) -> None:
-        """Write ``model_final.safetensors``: the last weights, or their moving average with ``SOLVER.EMA``."""
+        """Write ``model_final.safetensors``: the last weights, or their moving average with ``SOLVER.EMA``.
+
+        Raises:
+            TrainingError: the loss or weights are not finite.
+        """
+        self.monitor.check()
         if self._has_part:
             weights = self.final_weights()
         if self.is_main:
             facts = {"iteration": self.iteration, "config": self.cfg.dump()}
-            save_weights(weights, self.output / "model_final.safetensors", facts)
+            save_weights(weights, self.output / periodic_eval.FINAL_WEIGHTS, facts)
         wait_for_all()
 
     @property

@@ -44,6 +44,7 @@ class TrainingState:
         optimizer: parameter name to its optimizer state.
         scaler: state of fp16's loss scaling; empty at other precisions.
         losses: the latest losses, which no line of the log contains yet.
+        scalars: likewise the other numbers of which a line has the mean, by name.
         config: the configuration as YAML.
         average: parameter name to the moving average of its weights; empty without ``SOLVER.EMA``.
         broken, skipped: how many losses in a row, up to the last, were not finite; how many steps loss scaling has
@@ -57,6 +58,7 @@ class TrainingState:
     optimizer: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
+    scalars: dict[str, list[float]] = field(default_factory=dict)
     config: str = ""
     average: dict[str, Tensor] = field(default_factory=dict)
     broken: int = 0

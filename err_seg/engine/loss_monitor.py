@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -39,9 +41,12 @@ class Iteration(NamedTuple):
         number: which one, from 0.
         files: the files of this process's images.
         own_loss: this process's loss, a scalar on the device.
-        numbers: means of loss and signal over the processes, followed by the loss scale if there is one.
+        numbers: means of loss, signal and the loss's terms over the processes, followed by the loss scale if there is
+            one.
         lr: the learning rate.
         seconds, data_seconds: how long the iteration took, and how much of that was waiting for data.
+        terms: names of the loss's terms.
+        scalars: further numbers to log, by name.
     """
 
     number: int
@@ -51,6 +56,8 @@ class Iteration(NamedTuple):
     lr: float
     seconds: float
     data_seconds: float
+    terms: Sequence[str] = ()
+    scalars: Mapping[str, float] = MappingProxyType({})
 
 
 class LossMonitor:
@@ -87,7 +94,8 @@ class LossMonitor:
         iteration, self.pending = self.pending, None
         if iteration is None:
             return
-        loss, signal, *scales = iteration.numbers.read()
+        loss, signal, *others = iteration.numbers.read()
+        terms, scales = others[: len(iteration.terms)], others[len(iteration.terms) :]
         self.asked_to_stop = self.asked_to_stop or signal > 0
         scaling: dict[str, Any] = {}
         for scale in scales:
@@ -103,8 +111,11 @@ class LossMonitor:
                 raise broken_loss(problem, self.checkpoints)
             logger.warning("%s; its step is skipped (%d in a row, of at most %d)", problem, self.broken, LOSSES_SKIPPED)
         if self.log is not None:
-            seconds, data_seconds = iteration.seconds, iteration.data_seconds
-            self.log.iteration(iteration.number, loss, iteration.lr, seconds, data_seconds, **scaling)
+            several = zip((f"loss_{name}" for name in iteration.terms), terms, strict=True) if len(terms) > 1 else ()
+            averaged = {"total_loss": loss, **dict(several), **iteration.scalars}
+            self.log.iteration(
+                *(iteration.number, averaged, iteration.lr, iteration.seconds, iteration.data_seconds), **scaling
+            )
 
 
 def broken_loss(problem: str, checkpoints: Checkpoints) -> TrainingError:

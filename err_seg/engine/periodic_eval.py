@@ -1,5 +1,6 @@
 """Looking at a network while it trains: settings and metrics of evaluations, images of predictions."""
 
+import logging
 import math
 import statistics
 from collections.abc import Sequence
@@ -10,24 +11,66 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from err_seg.config import Config
-from err_seg.data import Batch
+from err_seg.config import Config, ConfigError
+from err_seg.data import Batch, DatasetSpec
 from err_seg.evaluation import BenchmarkResult
-from err_seg.evaluation.metrics import SUMMARY_METRICS
+from err_seg.evaluation.benchmarks import new_counts
+from err_seg.evaluation.metrics import SEEN_METRICS, SUMMARY_METRICS
 from err_seg.modeling.layers import resize
 from err_seg.prediction.model import ERRSeg
+from err_seg.utils.messages import did_you_mean, listed
+from err_seg.utils.processes import is_main_process
 from err_seg.visualization.grid import sheet
 from err_seg.visualization.legend import add_legend
 from err_seg.visualization.overlay import legend_entries, overlay
 
+logger = logging.getLogger(__name__)
+
+FINAL_WEIGHTS = "model_final.safetensors"
+
 
 def evaluation_cfg(cfg: Config, iterations: int) -> Config:
-    """Return the configuration for evaluating the weights after ``iterations``, in a separate folder."""
+    """Return the configuration for an evaluation after ``iterations``: on ``DATASETS.VAL``, in a separate folder.
+
+    Where ``DATASETS.VAL`` is empty, it is on ``DATASETS.TEST``; after the last iteration it is then the evaluation of
+    the finished run.
+    """
     cfg = cfg.clone()
     cfg.defrost()
+    if reports_test(cfg, iterations):
+        cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / FINAL_WEIGHTS)
+        return cfg
+    cfg.DATASETS.TEST = cfg.DATASETS.VAL or cfg.DATASETS.TEST
     cfg.MODEL.WEIGHTS = f"iteration {iterations} of {cfg.OUTPUT_DIR}"
     cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / "evaluations" / f"iter_{iterations:07d}")
     return cfg
+
+
+def reports_test(cfg: Config, iterations: int) -> bool:
+    """Whether the evaluation after so many ``iterations`` is that of the finished run on ``DATASETS.TEST``."""
+    return iterations == cfg.SOLVER.MAX_ITER and not cfg.DATASETS.VAL
+
+
+def check_selection(cfg: Config, benchmarks: Sequence[DatasetSpec]) -> None:
+    """Check by which metric, on which ``benchmarks``, the best weights are chosen.
+
+    Raises:
+        ConfigError: their results will not have ``TEST.BEST_METRIC``.
+    """
+    for spec in benchmarks:
+        counts = new_counts(spec, "cpu", boundary_iou=cfg.TEST.BOUNDARY_IOU, metrics=cfg.TEST.METRICS)
+        counts.matrix.fill_diagonal_(1)
+        classes, groups = spec.evaluated_classes, spec.seen_and_unseen
+        known = BenchmarkResult.from_counts(spec.name, counts, classes, 0, None, groups).metrics
+        if (name := cfg.TEST.BEST_METRIC) not in known:
+            hint = did_you_mean(name, known, f"there are {listed(known)}")
+            raise ConfigError(f"TEST.BEST_METRIC: {spec.name} has no metric {name!r}; {hint}")
+    if is_main_process() and (both := [name for name in cfg.DATASETS.TEST if name in (cfg.DATASETS.VAL or [name])]):
+        logger.warning(
+            "model_best.safetensors is chosen on what is reported (%s), so its result is too good; name other data in "
+            "DATASETS.VAL",
+            listed(both),
+        )
 
 
 def scalar_metrics(results: Sequence[BenchmarkResult]) -> dict[str, float]:
@@ -40,7 +83,7 @@ def scalar_metrics(results: Sequence[BenchmarkResult]) -> dict[str, float]:
         ("" if len(results) == 1 else f"{result.benchmark}/") + f"sem_seg/{name}": value
         for result in results
         for name, value in result.metrics.items()
-        if ("-" not in name or name in SUMMARY_METRICS) and math.isfinite(value)
+        if ("-" not in name or name in SUMMARY_METRICS + SEEN_METRICS) and math.isfinite(value)
     }
 
 

@@ -32,20 +32,21 @@ class RunLog:
     Every ``LOG.PERIOD`` iterations there is a line in the log and one in ``metrics.json``, the latter in detectron2's
     format: a JSON object with ``iteration`` (from 0), ``total_loss`` (the mean since the last line), ``lr`` (the
     highest of the groups), ``time`` and ``data_time`` (seconds an iteration, median), ``eta_seconds`` and ``max_mem``
-    (MiB); with loss scaling also ``loss_scale`` and ``skipped_steps`` (since iteration 0). Losses that are not finite
-    are left out of the mean; it is null where none is finite. An evaluation has a line of its own, with metrics such as
-    ``sem_seg/mIoU``.
+    (MiB); with loss scaling also ``loss_scale`` and ``skipped_steps`` (since iteration 0). Where the loss has several
+    terms, there are also the means of each: ``loss_sem_seg``, ``loss_distill``, ``loss_<name>``. Numbers that are not
+    finite are left out of a mean; it is null where none is finite. An evaluation has a line of its own, with metrics
+    such as ``sem_seg/mIoU``.
 
     Args:
         device: where the network is.
         start: iterations done before; what earlier runs wrote about later ones is removed.
-        losses: losses of iterations before ``start`` that no line contains yet.
+        averaged: by name, the numbers of iterations before ``start`` that no line contains yet.
     """
 
-    def __init__(self, cfg: Config, device: torch.device, start: int, losses: list[float]):
+    def __init__(self, cfg: Config, device: torch.device, start: int, averaged: Mapping[str, Sequence[float]]):
         self.period, self.last = cfg.LOG.PERIOD, cfg.SOLVER.MAX_ITER
         self.device = device
-        self.losses = list(losses)
+        self.averaged = {name: list(values) for name, values in averaged.items()}
         self._times: list[tuple[float, float]] = []
         self.output = output = Path(cfg.OUTPUT_DIR)
         keep_lines_before(output / "metrics.json", start)
@@ -59,17 +60,27 @@ class RunLog:
             tracker.start()
 
     def iteration(
-        self, iteration: int, loss: float, lr: float, seconds: float, data_seconds: float, **further: float
+        self,
+        iteration: int,
+        averaged: Mapping[str, float],
+        lr: float,
+        seconds: float,
+        data_seconds: float,
+        **further: float,
     ) -> None:
-        """Record an iteration (from 0); every ``LOG.PERIOD`` iterations, and after the last, write a line."""
-        if math.isfinite(loss):
-            self.losses.append(loss)
+        """Record an iteration (from 0); every ``LOG.PERIOD`` iterations, and after the last, write a line.
+
+        The line has the means of the ``averaged`` numbers, of which ``total_loss`` must be one.
+        """
+        for name, value in averaged.items():
+            self.averaged.setdefault(name, []).extend([value] if math.isfinite(value) else [])
         self._times.append((seconds, data_seconds))
         done = iteration + 1
         if done % self.period and done != self.last:
             return
         time, data_time = (statistics.median(column) for column in zip(*self._times, strict=True))
-        total_loss = statistics.fmean(self.losses) if self.losses else None
+        means = {name: statistics.fmean(values) if values else None for name, values in self.averaged.items()}
+        total_loss = means.pop("total_loss")
         line: dict[str, Any] = {
             "data_time": data_time,
             "eta_seconds": time * (self.last - done),
@@ -78,15 +89,16 @@ class RunLog:
             "max_mem": max_memory(self.device),
             "time": time,
             "total_loss": total_loss,
+            **means,
             **further,
         }
-        self.losses, self._times = [], []
+        self.averaged, self._times = {}, []
         self._write(line)
         logger.info(
             "eta: %s  iter: %d/%d  total_loss: %.4f  time: %.4f  data_time: %.4f  lr: %.4g  max_mem: %.0fM%s",
             datetime.timedelta(seconds=round(line["eta_seconds"])),
             *(done, self.last, math.nan if total_loss is None else total_loss, time, data_time, lr, line["max_mem"]),
-            "".join(f"  {name}: {value:g}" for name, value in further.items()),
+            "".join(f"  {name}: {value:g}" for name, value in {**means, **further}.items() if value is not None),
         )
 
     def evaluation(self, iteration: int, metrics: Mapping[str, float]) -> None:

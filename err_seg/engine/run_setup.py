@@ -19,6 +19,7 @@ from err_seg.config import Config, ConfigError
 from err_seg.data import SegmentationPairs, TrainingTransform, training_loader
 from err_seg.engine.checkpoints import Checkpoints
 from err_seg.engine.parallel import activation_checkpointing, images_at_a_time
+from err_seg.plugins import LOSS_TERMS, METRICS, TRANSFORMS
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import deterministic, resolve_precision, tf32
 from err_seg.utils.disk import size_text
@@ -32,12 +33,16 @@ def check_settings(cfg: Config) -> None:
     """Check the settings of a run before it writes anything.
 
     Raises:
-        ConfigError: images cannot be shared out evenly, there is nothing to evaluate on, or a tool that the run is to
-            be logged to is not installed; names the key.
+        ConfigError: images cannot be shared out evenly, there is nothing to evaluate on, a part by name is not
+            registered, or a tool that the run is to be logged to is not installed; names the key.
     """
     images_at_a_time(cfg, process_share()[1])
-    if cfg.TEST.EVAL_PERIOD and not cfg.DATASETS.TEST:
-        raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.TEST is empty")
+    parts = ((LOSS_TERMS, cfg.MODEL.LOSS.TERMS), (TRANSFORMS, cfg.INPUT.TRANSFORMS), (METRICS, cfg.TEST.METRICS))
+    for registry, names in parts:
+        for name in names:
+            registry.get(name)
+    if cfg.TEST.EVAL_PERIOD and not (cfg.DATASETS.VAL or cfg.DATASETS.TEST):
+        raise ConfigError("TEST.EVAL_PERIOD needs something to evaluate on: DATASETS.VAL and DATASETS.TEST are empty")
     tools = {
         "tensorboard": ("LOG.TENSORBOARD", cfg.LOG.TENSORBOARD),
         "wandb": ("LOG.WANDB_PROJECT", cfg.LOG.WANDB_PROJECT),
@@ -99,7 +104,11 @@ def run_context(cfg: Config, model: ERRSeg) -> Iterator[StopRequest]:
 
 
 def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
-    """Build the transform of training images from ``cfg.INPUT``."""
+    """Build the transform of training images from ``cfg.INPUT``.
+
+    Raises:
+        ConfigError: no imported package registers a transform that ``INPUT.TRANSFORMS`` names.
+    """
     return TrainingTransform(
         crop_size=cfg.INPUT.CROP_SIZE,
         min_sizes=cfg.INPUT.MIN_SIZE_TRAIN,
@@ -108,6 +117,7 @@ def training_transform(cfg: Config, ignore_label: int) -> TrainingTransform:
         flip_prob=cfg.INPUT.FLIP_PROB,
         single_category_max_area=cfg.INPUT.SINGLE_CATEGORY_MAX_AREA,
         ignore_label=ignore_label,
+        further=[TRANSFORMS.get(name)(cfg) for name in cfg.INPUT.TRANSFORMS],
     )
 
 

@@ -1,7 +1,8 @@
 """From a batch to its loss, the same for both engines, and the teacher that the loss may compare with."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,43 @@ from err_seg.config import Config, ConfigError
 from err_seg.data import Batch, DatasetSpec
 from err_seg.modeling.loss import count_pixels, distillation_loss, segmentation_loss
 from err_seg.models.hub import load
+from err_seg.plugins import LOSS_TERMS
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import upload
 from err_seg.utils.fingerprint import weights_digest
 from err_seg.utils.processes import process_share, sum_over_processes
+
+
+class LossInputs(NamedTuple):
+    """What a term of the loss is computed from.
+
+    images: (B, 3, S, S) uint8, RGB.
+    labels: (B, S, S) int64; values outside 0..T−1 are ignored (or ``BACKGROUND``, err_seg/utils/images.py).
+    logits, kept: of the network, (B, K, S/4, S/4) and (B, K) class indices.
+    num_classes: T.
+    """
+
+    images: Tensor
+    labels: Tensor
+    logits: Tensor
+    kept: Tensor
+    num_classes: int
+
+
+LossTerm = Callable[[LossInputs], Tensor]
+
+
+def build_loss_terms(cfg: Config) -> dict[str, tuple[float, LossTerm]]:
+    """Build the terms that ``MODEL.LOSS.TERMS`` adds to the loss: name to weight and term.
+
+    Raises:
+        ConfigError: no imported package registers a term of that name, or it has the name of one of the package's own.
+    """
+    names = cfg.MODEL.LOSS.TERMS
+    if taken := sorted({"sem_seg", "distill"}.intersection(names)):
+        raise ConfigError(f"MODEL.LOSS.TERMS: {taken[0]} is the name of a term that is always there; choose another")
+    weights = cfg.MODEL.LOSS.TERM_WEIGHTS or [1.0] * len(names)
+    return {name: (weight, LOSS_TERMS.get(name)(cfg)) for name, weight in zip(names, weights, strict=True)}
 
 
 class Teacher:
@@ -86,8 +120,9 @@ def training_loss(
     cfg: Config,
     num_pixels: Tensor | None = None,
     teacher: Teacher | None = None,
-) -> Tensor:
-    """Run a batch through the network and return its loss.
+    terms: Mapping[str, tuple[float, LossTerm]] = MappingProxyType({}),
+) -> dict[str, Tensor]:
+    """Run a batch through the network and return the terms of its loss, which is their sum.
 
     Args:
         network: the model, or its wrapper for several processes.
@@ -96,9 +131,12 @@ def training_loss(
         spec: the data set, of T classes.
         num_pixels: see :func:`mean_pixels`; ``None`` if ignored pixels are negatives, or the batch stands alone.
         teacher: the network whose class maps are to be learned as well, with the weight ``MODEL.DISTILL.WEIGHT``.
+        terms: further terms, see :func:`build_loss_terms`.
 
     Returns:
-        A float32 scalar: the mean over B·T·pixels, so that the mean over equal parts of a batch is the batch's loss.
+        Float32 scalars, weighted: "sem_seg", the loss on the labels; with a teacher "distill"; and each of the further
+        terms by its name. The first two are means over B·T·pixels, so that the mean over equal parts of a batch is the
+        batch's loss.
     """
     labels = upload(batch.labels, model.device).long()
     prediction = network(model.preprocess(batch.images, cfg.INPUT.CROP_SIZE), text, labels=labels)
@@ -107,8 +145,10 @@ def training_loss(
         "num_pixels": num_pixels,
     }
     logits, kept, num_classes = prediction.logits, prediction.kept, len(spec.vocabulary)
-    loss = segmentation_loss(logits, kept, labels, num_classes, **of_pixels)
-    if teacher is None:
-        return loss
-    targets = teacher(batch.images, kept, has_padding=model.head.crm.is_adaptive)
-    return loss + cfg.MODEL.DISTILL.WEIGHT * distillation_loss(logits, targets, kept, labels, num_classes, **of_pixels)
+    losses = {"sem_seg": segmentation_loss(logits, kept, labels, num_classes, **of_pixels)}
+    if teacher is not None:
+        targets = teacher(batch.images, kept, has_padding=model.head.crm.is_adaptive)
+        distilled = distillation_loss(logits, targets, kept, labels, num_classes, **of_pixels)
+        losses["distill"] = cfg.MODEL.DISTILL.WEIGHT * distilled
+    inputs = LossInputs(batch.images, labels, logits, kept, num_classes)
+    return losses | {name: weight * term(inputs).float() for name, (weight, term) in terms.items()}

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,25 +22,27 @@ from err_seg.engine.base_trainer import BaseTrainer
 from err_seg.engine.loss_monitor import DeferredScalars, Iteration
 from err_seg.engine.optimizer import WeightAverage, set_learning_rates
 from err_seg.engine.parallel import build_accelerator, distribute, gradient_sync, images_at_a_time
-from err_seg.engine.periodic_eval import evaluation_cfg, predict_batch
+from err_seg.engine.periodic_eval import check_selection, evaluation_cfg, predict_batch, reports_test
 from err_seg.engine.run_setup import check_settings, open_data, run_context
-from err_seg.engine.step import Teacher, mean_pixels, training_loss, vocabulary_input
+from err_seg.engine.step import Teacher, build_loss_terms, mean_pixels, training_loss, vocabulary_input
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import evaluate, open_benchmarks
+from err_seg.models.checkpoint import load_weights
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import resolve_precision
 
 logger = logging.getLogger(__name__)
 
 
-def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
+def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> list[BenchmarkResult] | None:
     """Train the model on ``DATASETS.TRAIN`` for ``SOLVER.MAX_ITER`` iterations.
 
     Writes to ``OUTPUT_DIR``: ``metrics.json`` and the like (:mod:`err_seg.engine.run_log`), checkpoints every
     ``SOLVER.CHECKPOINT_PERIOD`` iterations and at the end (:mod:`err_seg.engine.checkpoints`), images of predictions
     every ``VIS_PERIOD`` (:mod:`err_seg.engine.periodic_eval`), and ``model_final.safetensors``. Every
-    ``TEST.EVAL_PERIOD`` and at the end it writes results on ``DATASETS.TEST``, in ``evaluations``, and the best weights
-    so far, as ``model_best.safetensors``.
+    ``TEST.EVAL_PERIOD`` and at the end it writes results on ``DATASETS.VAL``, in ``evaluations``, and the best weights
+    so far, as ``model_best.safetensors``. Without ``DATASETS.VAL`` this is done on ``DATASETS.TEST``; the results at
+    the end are then those that :func:`err_seg.engine.evaluate` would write.
 
     If ``torch.distributed`` is initialised, all its processes must call this. With any number of processes, a global
     batch has the same images and gives the same step. The global random state is set in every iteration.
@@ -49,6 +52,9 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
             "fsdp", each process is left with only a part of it: load ``model_final.safetensors`` into a new network.)
         resume: continue from the newest checkpoint in ``OUTPUT_DIR``, if there is one.
 
+    Returns:
+        The results on ``DATASETS.TEST`` at the end, if the run evaluated on them; else ``None``.
+
     Raises:
         ConfigError: the settings do not allow training; names the key.
         TrainingError: the output folder cannot be used, the loss or the weights are no longer finite numbers, a file
@@ -57,12 +63,13 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> None:
     """
     check_settings(cfg)
     if cfg.TEST.EVAL_PERIOD:
-        open_benchmarks(cfg)
+        check_selection(cfg, [pairs.spec for pairs in open_benchmarks(evaluation_cfg(cfg, 0))])
     with run_context(cfg, model) as stop, closing(PlainTrainer(cfg, model, resume=resume)) as trainer:
         if trainer.iteration >= cfg.SOLVER.MAX_ITER:  # an earlier run may have ended before its weights were written
             trainer.finish()
         while trainer.iteration < cfg.SOLVER.MAX_ITER:
             trainer.after_iteration(trainer.step(stop.signum))
+        return trainer.reported
 
 
 class PlainTrainer(BaseTrainer):
@@ -72,7 +79,7 @@ class PlainTrainer(BaseTrainer):
         super().__init__(cfg, model)
         self.accelerator = build_accelerator(cfg, model.device)
         self.processes = self.accelerator.num_processes
-        self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
+        self.spec = get_dataset(cfg.DATASETS.TRAIN[0]).for_training(cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES)
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
         check_ground_truth(pairs, trains=True)
         if cfg.TEST.EVAL_PERIOD:
@@ -84,6 +91,8 @@ class PlainTrainer(BaseTrainer):
             weights = cfg.MODEL.DISTILL.WEIGHTS
             logger.warning("the teacher's weights changed since the checkpoint: MODEL.DISTILL.WEIGHTS %s", weights)
 
+        self.loss_terms = build_loss_terms(cfg)
+        self.loss_names = ["sem_seg", *(["distill"] if self.teacher else []), *self.loss_terms]
         self.text = vocabulary_input(model, self.spec.vocabulary)
         self.network, optimizer = distribute(cfg, self.accelerator, model)
         self.average = WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
@@ -121,23 +130,27 @@ class PlainTrainer(BaseTrainer):
         self.skipped.add([problem for batch in batches for problem in batch.damaged])
         data_seconds = time.perf_counter() - start
 
-        total, num_pixels = torch.zeros((), device=self.model.device), None
+        totals, num_pixels = torch.zeros(len(self.loss_names), device=self.model.device), None
         if not self.cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES:  # else all parts have equally many
             num_pixels = mean_pixels([batch.labels for batch in batches], self.model, len(self.spec.vocabulary))
         for number, batch in enumerate(batches, start=1):
             is_last = number == len(batches)
             with gradient_sync(self.accelerator, self.model, self.network, is_last=is_last):
                 with self.accelerator.autocast():
-                    loss = training_loss(
-                        *(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels, self.teacher)
+                    losses = training_loss(
+                        *(self.network, self.model, batch, self.text, self.spec, self.cfg, num_pixels),
+                        *(self.teacher, self.loss_terms),
                     )
-                loss = loss / len(batches)
-                total += loss.detach()
+                each = torch.stack(list(losses.values())) / len(batches)
+                totals += each.detach()
+                loss = each.sum()
                 if self.scaler is not None:  # makes the gradients of a loss that is not finite so too: skips the step
                     loss = loss * (1 + 0 * loss.detach())
                 self.accelerator.backward(loss)
 
-        means = self.accelerator.reduce(torch.stack([total, torch.full_like(total, signum)]), reduction="mean")
+        total = totals.sum()
+        own = torch.stack([total, torch.full_like(total, signum), *totals])
+        means = self.accelerator.reduce(own, reduction="mean")
         self.monitor.check()
         lr = set_learning_rates(self.optimizer, self.cfg, self.iteration)
         self._update_weights()
@@ -145,7 +158,9 @@ class PlainTrainer(BaseTrainer):
         numbers = DeferredScalars(torch.cat([means, *scale]))
         files = [path for batch in batches for path in batch.paths]
         seconds = time.perf_counter() - start
-        self.monitor.pending = Iteration(self.iteration, files, total, numbers, lr, seconds, data_seconds)
+        self.monitor.pending = Iteration(
+            *(self.iteration, files, total, numbers, lr, seconds, data_seconds, self.loss_names)
+        )
         self.iteration += 1
         self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
         self._latest = batches[0]
@@ -171,8 +186,9 @@ class PlainTrainer(BaseTrainer):
 
     def run_evaluation(self, weights: dict[str, Tensor]) -> list[BenchmarkResult]:
         """Evaluate weights in a separate network: the training one keeps its mode, gradients and random numbers."""
-        self.evaluated.load_state_dict(weights)
-        results = evaluate(evaluation_cfg(self.cfg, self.iteration), self.evaluated.to(self.model.device))
+        cfg = evaluation_cfg(self.cfg, self.iteration)
+        load_weights(self.evaluated, Path(cfg.MODEL.WEIGHTS) if reports_test(self.cfg, self.iteration) else weights)
+        results = evaluate(cfg, self.evaluated.to(self.model.device))
         self.evaluated.cpu()
         return results
 

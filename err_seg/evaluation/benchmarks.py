@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from err_seg.evaluation import BenchmarkResult, BoundaryConfusion, ConfusionMatr
 from err_seg.evaluation.loop import count_images
 from err_seg.evaluation.results import PredictionFiles, save_class_csv, save_results, save_summary_csv
 from err_seg.evaluation.state import EvaluationProgress
-from err_seg.evaluation.tta import evaluation_views
+from err_seg.evaluation.tta import evaluation_transform, evaluation_views
+from err_seg.plugins import METRICS
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import Precision, resolve_precision
 from err_seg.utils.errors import EvaluationError, translate_errors
@@ -69,13 +70,14 @@ def save_benchmarks(results: Sequence[BenchmarkResult], output: Path) -> None:
 
 
 def open_benchmarks(cfg: Config) -> list[SegmentationPairs]:
-    """Find the images of ``DATASETS.TEST``, and look at their label maps.
+    """Find the images of ``DATASETS.TEST`` that are evaluated, and look at their label maps.
 
     Raises:
         ConfigError: a benchmark is named twice.
         DatasetError: a benchmark is unknown or not on disk, or its label maps hold nothing that can be measured.
     """
-    benchmarks = [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in cfg.DATASETS.TEST]
+    complete = (SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in cfg.DATASETS.TEST)
+    benchmarks = [pairs.spread(cfg.TEST.NUM_IMAGES) for pairs in complete]
     check_once([pairs.spec for pairs in benchmarks])
     for pairs in benchmarks:
         check_ground_truth(pairs)
@@ -109,11 +111,11 @@ def evaluate_benchmark(
     precision = resolve_precision(cfg.TEST.PRECISION, model.device)
     if precision.name != model.precision:
         precision = Precision(model.precision, "the model's own")
-    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision)
+    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision) | pairs.selection
     facts = {
         "weights": weights,
         "network": network_settings(cfg),
-        "data": asdict(spec),
+        "data": spec.facts(),
         "pictures": [(name, *map(file_signature, pairs.paths(i))) for i, name in enumerate(pairs.names)],
         "files": cfg.TEST.SAVE,
     }
@@ -122,7 +124,7 @@ def evaluate_benchmark(
         *(len(pairs), spec.name, settings["precision"], settings["precision_reason"], model.device),
     )
     progress = EvaluationProgress(folder, of_main_process(fingerprint({**settings, **facts})))
-    counts = new_counts(spec, model.device, boundary_iou=cfg.TEST.BOUNDARY_IOU)
+    counts = new_counts(spec, model.device, boundary_iou=cfg.TEST.BOUNDARY_IOU, metrics=cfg.TEST.METRICS)
     files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
     with translate_errors(EvaluationError, lambda: f"{progress.saved} images of {spec.name} are done and kept", GO_ON):
         progress.restore(counts)
@@ -133,7 +135,8 @@ def evaluate_benchmark(
     if is_main_process():
         files.finish()
     result = BenchmarkResult.from_counts(
-        spec.name, counts, spec.evaluated_classes, len(pairs), settings | source_of(model)
+        *(spec.name, counts, spec.evaluated_classes, len(pairs)),
+        *(settings | source_of(model), spec.seen_and_unseen),
     )
     return replace(result, mean_kept=progress.mean_kept(model.device)), progress
 
@@ -143,10 +146,18 @@ def source_of(model: ERRSeg) -> dict[str, Any]:
     return {"source": model.source.facts()} if model.source else {}
 
 
-def new_counts(spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool) -> ConfusionMatrix:
-    """Return an empty counter for a benchmark's pixels."""
+def new_counts(
+    spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool, metrics: Sequence[str] = ()
+) -> ConfusionMatrix:
+    """Return an empty counter for a benchmark's pixels, which also computes the ``metrics`` of these names.
+
+    Raises:
+        ConfigError: no imported package registers a metric of that name.
+    """
     counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
-    return counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
+    counts = counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
+    counts.further = [METRICS.get(name) for name in metrics]
+    return counts
 
 
 def evaluation_settings(
@@ -160,8 +171,10 @@ def evaluation_settings(
         "K": benchmark_num_kept(cfg, spec) or num_kept,
         "min_score": cfg.MODEL.CRM.MIN_SCORE,
         "S": cfg.INPUT.SIZE,
-        "shortest_side": cfg.INPUT.MIN_SIZE_TEST,
+        "shortest_side": evaluation_transform(cfg).min_size,
         "longest_side": cfg.INPUT.MAX_SIZE_TEST,
+        "tile": cfg.TEST.TILE,
+        "refine": cfg.TEST.REFINE,
         "views": [{"size": view.size, "mirrored": view.mirrored} for view in evaluation_views(cfg)],
         "precision": precision.name,
         "precision_reason": precision.reason,

@@ -1,11 +1,13 @@
 """Confusion matrix of semantic segmentation: exact, mergeable, on any device."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from err_seg.evaluation.metrics import segmentation_metrics
@@ -27,9 +29,14 @@ class ConfusionMatrix:
             every prediction >= ``background`` counts as; it must be N-1. None: predictions are 0..N-1.
         device: where the counts are kept; predictions and labels from elsewhere are moved there.
 
+    Attributes:
+        further: metrics of one's own, see ``err_seg.plugins.METRICS``.
+
     Raises:
         ValueError: ``ignore_label`` is a class, or ``background`` is not the last class.
     """
+
+    further: Sequence[Callable[[NDArray[np.int64], Sequence[str]], dict[str, float]]] = ()
 
     def __init__(
         self, num_classes: int, ignore_label: int, background: int | None = None, device: torch.device | str = "cpu"
@@ -126,8 +133,18 @@ class ConfusionMatrix:
         return self
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, float]:
-        """Compute the metrics, in percent: see :func:`~err_seg.evaluation.metrics.segmentation_metrics`."""
-        return segmentation_metrics(self.matrix, class_names)
+        """Compute :func:`~err_seg.evaluation.metrics.segmentation_metrics` and the ``further`` metrics, in percent.
+
+        Raises:
+            ValueError: two metrics have the same name.
+        """
+        found = segmentation_metrics(self.matrix, class_names)
+        for metric in self.further:
+            added = metric(self.matrix.cpu().numpy(), class_names)
+            if both := found.keys() & added.keys():
+                raise ValueError(f"TEST.METRICS: there is already a metric {min(both)!r}; rename one of the two")
+            found |= added
+        return found
 
     def state(self) -> dict[str, Any]:
         """Settings and non-zero counts as plain JSON-able Python values.

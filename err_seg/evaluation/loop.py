@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from err_seg.config import Config
-from err_seg.data import EvaluationItem, EvaluationTransform, SegmentationPairs, evaluation_loader
+from err_seg.data import EvaluationItem, SegmentationPairs, evaluation_loader
 from err_seg.data.loader import ImageLoader
 from err_seg.evaluation import ConfusionMatrix
 from err_seg.evaluation.results import PredictionFiles
 from err_seg.evaluation.state import EvaluationProgress
-from err_seg.evaluation.tta import evaluation_views, segment_views
+from err_seg.evaluation.tta import evaluation_transform, segment_images
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils import heartbeat
@@ -27,8 +27,8 @@ Segmented = list[tuple[EvaluationItem, Segmentation]]
 def evaluation_batches(cfg: Config, pairs: SegmentationPairs, *, bar: bool = True) -> Iterator[list[EvaluationItem]]:
     """Yield a data set's images and label maps in batches, at the sizes of evaluation, with a progress bar.
 
-    Of the configuration, ``INPUT.MIN_SIZE_TEST``, ``INPUT.MAX_SIZE_TEST``, ``TEST.BATCH_SIZE`` and
-    ``DATALOADER.NUM_WORKERS`` count.
+    Of the configuration, what :func:`evaluation_transform` reads, ``TEST.BATCH_SIZE`` and ``DATALOADER.NUM_WORKERS``
+    count.
     """
     loader = _open_loader(cfg, pairs)
     with ProgressBar(total=len(pairs), desc=pairs.spec.name, unit="image", disable=not bar) as progress:
@@ -48,7 +48,7 @@ def count_images(
     files: PredictionFiles,
 ) -> TimeShare:
     """Segment and count this process's share of the images that are not done; return how much time the network took."""
-    spec, network, views = pairs.spec, TimeShare(), evaluation_views(cfg)
+    spec, network = pairs.spec, TimeShare()
     rank, processes = process_share()
     options = {"rank": rank, "world_size": processes, "skip": progress.done, "pinned": model.device.type == "cuda"}
     loader = _open_loader(cfg, pairs, **options)
@@ -62,7 +62,7 @@ def count_images(
             heartbeat.check()
             images, sizes = [item.image for item in items], [item.size for item in items]
             with network.timing("work"):
-                results = segment_views(model, images, text, num_kept, spec.vocabulary, sizes, views)
+                results = segment_images(cfg, model, images, (text, num_kept, spec.vocabulary, sizes))
                 for result in results:
                     _ = result.labels  # kept: made here, since two threads that compute hinder each other
                 checked = [result.checked() for result in results]  # waits until the device is done
@@ -92,5 +92,5 @@ def count_images(
 
 
 def _open_loader(cfg: Config, pairs: SegmentationPairs, **options: Any) -> ImageLoader:
-    transform = EvaluationTransform(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    transform = evaluation_transform(cfg)
     return evaluation_loader(pairs, transform, cfg.TEST.BATCH_SIZE, cfg.DATALOADER.NUM_WORKERS, **options)

@@ -1,4 +1,4 @@
-"""Test-time augmentation: an image at several sizes, plain and mirrored, with averaged probabilities."""
+"""How an evaluation sees an image: as a whole, in windows, or in several views whose probabilities are averaged."""
 
 import math
 from collections.abc import Sequence
@@ -7,10 +7,15 @@ from typing import NamedTuple
 from torch import Tensor
 
 from err_seg.config import Config
+from err_seg.data import EvaluationTransform
 from err_seg.modeling.err_seg import STRIDE
 from err_seg.modeling.layers import resize
 from err_seg.prediction.model import ERRSeg
+from err_seg.prediction.refine import refined
 from err_seg.prediction.segmentation import Segmentation, split_results
+
+Asked = tuple[Tensor, int | None, tuple[str, ...], Sequence[tuple[int, int]]]
+"""What is asked of images: ``text``, ``num_kept``, ``vocabulary`` and ``sizes``, as of :meth:`ERRSeg.segment`."""
 
 
 class View(NamedTuple):
@@ -32,6 +37,21 @@ def evaluation_views(cfg: Config) -> list[View]:
     return [View(size, flip) for size in dict.fromkeys(sizes) for flip in mirrored]
 
 
+def evaluation_transform(cfg: Config) -> EvaluationTransform:
+    """Return how images are resized before the network sees them: with ``TEST.TILE`` or ``TEST.REFINE`` not at all."""
+    min_size = 0 if cfg.TEST.TILE or cfg.TEST.REFINE else cfg.INPUT.MIN_SIZE_TEST
+    return EvaluationTransform(min_size, cfg.INPUT.MAX_SIZE_TEST)
+
+
+def segment_images(cfg: Config, model: ERRSeg, images: Sequence[Tensor], asked: Asked) -> list[Segmentation]:
+    """Segment images as ``TEST.TILE``, ``TEST.AUG`` and ``TEST.REFINE`` say."""
+    if cfg.TEST.TILE:
+        results = model.segment(images, *asked, cfg.INPUT.SIZE, cfg.TEST.TILE, cfg.TEST.BATCH_SIZE)
+    else:
+        results = segment_views(model, images, *asked, evaluation_views(cfg))
+    return list(map(refined, results, images)) if cfg.TEST.REFINE else results
+
+
 def segment_views(
     model: ERRSeg,
     images: Sequence[Tensor],
@@ -48,11 +68,7 @@ def segment_views(
 
     Args:
         model: the network, in evaluation mode.
-        images: B images (3, h, w), RGB in 0..255.
-        text: (T, D) embeddings of the vocabulary.
-        num_kept: K; ``None``: the model's own.
-        vocabulary: the T class names.
-        sizes: (H, W) of the B results.
+        images, text, num_kept, vocabulary, sizes: as of :meth:`ERRSeg.segment`.
         views: at least one; the first one chooses the classes.
     """
     side = max(view.size for view in views) // 4

@@ -165,7 +165,7 @@ def build_tokenizer(name: str) -> Callable[..., Tensor]:
     if name in CUSTOM_CLIPS:
         return CUSTOM_CLIPS[name].tokenizer()
     if name.endswith(".json"):
-        return open_clip.SimpleTokenizer(context_length=clip_model_config(name)["text_cfg"]["context_length"])
+        return open_clip.SimpleTokenizer()
     return open_clip.get_tokenizer(name)
 
 

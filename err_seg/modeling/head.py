@@ -36,6 +36,8 @@ class Head(nn.Module):
         cost_embedding: embeds cost maps to X.
         escf: the fusion of X; ``None`` is the ablation without ESCF (Table V).
         gud: the decoder.
+
+    In place of each of the last three may stand another module that takes and returns the same.
     """
 
     def __init__(self, *, crm: CRM, cost_embedding: CostEmbedding, escf: ESCF | None, gud: GUD):
@@ -110,4 +112,4 @@ class Head(nn.Module):
 
     def blocks(self) -> list[nn.Module]:
         """List the blocks that are each run as one call, with weights used nowhere else."""
-        return [] if self.escf is None else list(self.escf.layers)
+        return list(getattr(self.escf, "layers", ()))

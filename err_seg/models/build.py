@@ -21,6 +21,7 @@ from err_seg.modeling.head import Head
 from err_seg.modeling.hsm import CostEmbedding
 from err_seg.modeling.vit import ViTEncoder
 from err_seg.models.checkpoint import Checkpoint, CheckpointError, check_shapes, load_weights, open_checkpoint
+from err_seg.plugins import COST_EMBEDDINGS, DECODERS, ENCODERS, FUSIONS
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.cache import TextEmbeddings
 from err_seg.text.encoder import VocabularyEncoder
@@ -30,8 +31,8 @@ from err_seg.utils.files import cache_dir
 
 logger = logging.getLogger(__name__)
 
-ENCODERS: tuple[type[CLIPEncoder], ...] = (ConvNeXtEncoder, FastViTEncoder, ViTEncoder)
-"""The kinds of image tower that can be read densely."""
+ENCODER_KINDS: tuple[type[CLIPEncoder], ...] = (ConvNeXtEncoder, FastViTEncoder, ViTEncoder)
+"""The kinds of image tower that the package itself reads densely."""
 
 DEFAULT_NUM_KEPT = 32
 
@@ -59,7 +60,8 @@ def build_model(cfg: Config, weights: Checkpoint | None = None) -> ERRSeg:
         logger.info("weights: %s", model.source)
     elif not cfg.MODEL.CLIP.PRETRAINED and cfg.MODEL.DEVICE != "meta":  # "meta" serves only for counting
         logger.warning(
-            "CLIP has random weights (MODEL.CLIP.PRETRAINED and MODEL.WEIGHTS are empty): results mean nothing"
+            "CLIP has random weights (MODEL.CLIP.PRETRAINED and MODEL.WEIGHTS are empty): until they are trained, "
+            "results mean nothing"
         )
     model.settings = network_settings(cfg)
     return model.to(resolve_device(cfg.MODEL.DEVICE)).eval()
@@ -68,10 +70,11 @@ def build_model(cfg: Config, weights: Checkpoint | None = None) -> ERRSeg:
 def _check_sizes(cfg: Config, weights: Checkpoint) -> None:
     """Raise :class:`CheckpointError` if weights do not fit the configured sizes, before a network takes its memory."""
     layers = {name.split(".")[3] for name in weights.weights if name.startswith("head.escf.layers.")}
-    if cfg.MODEL.ESCF.ENABLED and len(layers) < cfg.MODEL.ESCF.NUM_LAYERS:
+    escf = cfg.MODEL.ESCF
+    if escf.ENABLED and escf.NAME == "ESCF" and len(layers) < escf.NUM_LAYERS:
         raise CheckpointError(
             f"{weights.source.file} holds {len(layers)} layers of ESCF, but MODEL.ESCF.NUM_LAYERS is "
-            f"{cfg.MODEL.ESCF.NUM_LAYERS}; give the configuration that it was trained with"
+            f"{escf.NUM_LAYERS}; give the configuration that it was trained with"
         )
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
@@ -120,30 +123,38 @@ def build_vocabulary_encoder(cfg: Config, clip: OpenCLIP) -> VocabularyEncoder:
 
 def build_encoder(cfg: Config) -> CLIPEncoder:
     """Build CLIP, load its weights, wrap it for dense reading, and choose which of its parameters train."""
-    settings, hsm = cfg.MODEL.CLIP, cfg.MODEL.HSM
+    settings = cfg.MODEL.CLIP
     clip = build_clip(settings.NAME, drop_path=settings.DROP_PATH, head_dropout=settings.HEAD_DROPOUT)
     if not cfg.MODEL.WEIGHTS:
         load_clip_weights(clip, settings.NAME, settings.PRETRAINED)
-    kind = encoder_of(clip)
+    encoder: CLIPEncoder = ENCODERS.get(settings.ENCODER)(cfg, clip)
+    encoder.set_trainable(image=settings.IMAGE_TUNING, text=settings.TEXT_TUNING, hsm_conv=cfg.MODEL.HSM.TRAIN_CONV)
+    return encoder
+
+
+@ENCODERS.register("auto")
+def read_clip(cfg: Config, clip: OpenCLIP) -> CLIPEncoder:
+    """Wrap a CLIP of open_clip for dense reading, as its image tower needs.
+
+    Raises:
+        ConfigError: no class of the package reads it, or it lacks what HSM or GUD is configured to use.
+    """
+    name, hsm, kind = cfg.MODEL.CLIP.NAME, cfg.MODEL.HSM, encoder_of(clip)
     if kind is None:
-        raise ConfigError(
-            f"MODEL.CLIP.NAME: {settings.NAME} is neither a ConvNeXt, a FastViT nor a ViT of open_clip's own"
-        )
+        raise ConfigError(f"MODEL.CLIP.NAME: {name} is neither a ConvNeXt, a FastViT nor a ViT of open_clip's own")
     if not kind.is_hierarchical:
-        lacks = f"with {settings.NAME}, which has no features at strides 4 to 16 besides its output (Table XII)"
+        lacks = f"with {name}, which has no features at strides 4 to 16 besides its output (Table XII)"
         if hsm.ENABLED:
             raise ConfigError(f"MODEL.HSM.ENABLED must be False {lacks}")
         if cfg.MODEL.GUD.ENABLED and any(cfg.MODEL.GUD.GUIDANCE_DIMS):
             raise ConfigError(f"MODEL.GUD.GUIDANCE_DIMS must be [0, 0, 0] {lacks}")
     options = {"hsm": hsm.ENABLED, "stage4_gradient": hsm.STAGE4_GRADIENT} if kind.is_hierarchical else {}
-    encoder = kind(clip, **options)
-    encoder.set_trainable(image=settings.IMAGE_TUNING, text=settings.TEXT_TUNING, hsm_conv=hsm.TRAIN_CONV)
-    return encoder
+    return kind(clip, **options)
 
 
 def encoder_of(clip: OpenCLIP) -> type[CLIPEncoder] | None:
     """Return the class that reads a CLIP's image tower, or ``None`` if no class does."""
-    return next((kind for kind in ENCODERS if kind.reads(clip)), None)
+    return next((kind for kind in ENCODER_KINDS if kind.reads(clip)), None)
 
 
 def default_num_kept(cfg: Config) -> int | None:
@@ -152,7 +163,7 @@ def default_num_kept(cfg: Config) -> int | None:
 
 
 def build_head(cfg: Config, maps: FeatureMaps) -> Head:
-    """Build the parts that follow a CLIP with these maps."""
+    """Build the parts that follow an encoder with these maps."""
     model = cfg.MODEL
     keep_all = not model.CRM.ENABLED
     return Head(
@@ -165,14 +176,20 @@ def build_head(cfg: Config, maps: FeatureMaps) -> Head:
             min_score_train=0.0 if keep_all else model.CRM.MIN_SCORE_TRAIN,
             min_kept=model.CRM.MIN_KEPT,
         ),
-        cost_embedding=CostEmbedding(
-            num_maps=len(maps.embeddings), hidden_dim=model.COST_EMBEDDING.HIDDEN_DIM, dim=model.COST_EMBEDDING.DIM
-        ),
-        escf=build_escf(cfg, maps) if model.ESCF.ENABLED else None,
-        gud=build_gud(cfg, maps),
+        cost_embedding=COST_EMBEDDINGS.get(model.COST_EMBEDDING.NAME)(cfg, maps),
+        escf=FUSIONS.get(model.ESCF.NAME)(cfg, maps) if model.ESCF.ENABLED else None,
+        gud=DECODERS.get(model.GUD.NAME)(cfg, maps),
     )
 
 
+@COST_EMBEDDINGS.register("CostEmbedding")
+def build_cost_embedding(cfg: Config, maps: FeatureMaps) -> CostEmbedding:
+    """Build the embedding of the cost maps from ``MODEL.COST_EMBEDDING``."""
+    embedding = cfg.MODEL.COST_EMBEDDING
+    return CostEmbedding(num_maps=len(maps.embeddings), hidden_dim=embedding.HIDDEN_DIM, dim=embedding.DIM)
+
+
+@FUSIONS.register("ESCF")
 def build_escf(cfg: Config, maps: FeatureMaps) -> ESCF:
     """Build ESCF from ``MODEL.ESCF``."""
     escf = cfg.MODEL.ESCF
@@ -202,6 +219,7 @@ def build_escf(cfg: Config, maps: FeatureMaps) -> ESCF:
     )
 
 
+@DECODERS.register("GUD")
 def build_gud(cfg: Config, maps: FeatureMaps) -> GUD:
     """Build GUD from ``MODEL.GUD``; if that leaves GUD out, only its last layer, applied to X."""
     gud, dim = cfg.MODEL.GUD, cfg.MODEL.COST_EMBEDDING.DIM

@@ -15,6 +15,7 @@ FORMULAS = (
     "Percent. `mIoU` is the formula of detectron2's main branch, and `mIoU-v0.6` that of its last release: they divide "
     "the same sum by different numbers of classes, of which published tables use either."
 )
+IF_SET = {"min_score": "minimum score", "shortest_side": "shortest side", "tile": "tile", "num_images": "images"}
 UNLICENSED = "Not stated. The licences of the CLIP weights and of the training data apply."
 
 
@@ -57,14 +58,17 @@ def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> s
         eval_results=evaluated or None,
     )
     clip, size = settings.get("MODEL.CLIP.NAME"), settings.get("INPUT.SIZE")
+    packages = settings.get("MODEL.IMPORTS", [])
+    imports = f", imports={packages!r}" if packages else ""
     training = "\n".join(f"* {name}: {value}" for name, value in run.training.items())
     how = [f"{result.benchmark}: {', '.join(_how(result.settings)) or 'as is'}" for result in run.results]
     results = [summary_table(run.results), FORMULAS, *how] if run.results else ["None were measured."]
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n\n# {name}",
         f"An [ERR-Seg]({PAPER}) network, which segments any image with any list of class names. "
-        f"Its CLIP is {clip}, and it sees images at {size}×{size} pixels.",
-        f'## How to use it\n\n```python\nimport err_seg\n\nmodel = err_seg.load("{name}")\n'
+        f"Its CLIP is {clip}, and it sees images at {size}×{size} pixels."
+        + (f" It needs the packages {', '.join(packages)}, which are not part of err_seg." if packages else ""),
+        f'## How to use it\n\n```python\nimport err_seg\n\nmodel = err_seg.load("{name}"{imports})\n'
         'out = model.predict("photo.jpg", vocabulary=["cat", "sofa, couch", "wall"])\nout.labels  # (H, W)\n```',
         "## Results",
         *results,
@@ -78,8 +82,8 @@ def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> s
 def _how(settings: Mapping[str, Any]) -> Iterator[str]:
     """Yield those of a result's settings that count when it is compared with others."""
     yield from (f"{name} {settings[name]}" for name in ("K", "S", "precision") if name in settings)
-    for name, words in (("min_score", "minimum score"), ("shortest_side", "shortest side")):
-        if settings.get(name):
-            yield f"{words} {settings[name]}"
+    yield from (f"{words} {settings[name]}" for name, words in IF_SET.items() if settings.get(name))
+    if settings.get("refine"):
+        yield "borders refined"
     if len(views := settings.get("views", ())) > 1:
         yield f"averaged over {len(views)} views of each image"

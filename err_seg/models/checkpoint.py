@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from err_seg.models.checkpoint_names import current_name, current_names
+from err_seg.plugins import imported_packages
 from err_seg.utils.device import all_finite
 from err_seg.utils.files import atomic_write, cache_dir, file_sha256, file_signature, is_safetensors, write_text
 from err_seg.utils.fingerprint import WeightsSource, fingerprint, is_settled, weights_digest
@@ -65,14 +66,16 @@ class Checkpoint:
 def save_weights(
     model: nn.Module | Mapping[str, Tensor], file: str | Path, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the model's weights as safetensors, complete or not at all.
+    """Write the model's weights as safetensors, complete or not at all, with the versions of all imported packages.
 
     Args:
         model: the model whose state is written, or a state dictionary.
         file: where to write; its folder is made.
         metadata: JSON-able facts to keep beside the weights (configuration, iteration, ...).
     """
-    facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in (metadata or {}).items()}}
+    packages = imported_packages()
+    own = {"packages": packages, **(metadata or {})} if packages else metadata or {}
+    facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in own.items()}}
     entries = model if isinstance(model, Mapping) else model.state_dict()
     # copies, since safetensors refuses tied weights
     state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in entries.items()}

@@ -4,7 +4,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,15 @@ from err_seg.modeling.clip import CUSTOM_CLIPS
 from err_seg.models.build import build_compiled
 from err_seg.models.checkpoint import Checkpoint, CheckpointError, HubError, open_checkpoint, reason_of
 from err_seg.models.hub_files import MODELS, find_weights, kind_of
+from err_seg.plugins import imported_packages
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.fingerprint import WeightsSource
 from err_seg.utils.messages import listed
 from err_seg.utils.validation import ArgumentError, check_text
 
 logger = logging.getLogger(__name__)
+
+IMPORTS = "MODEL.IMPORTS"
 
 
 @explaining_habits
@@ -34,6 +39,7 @@ def load(
     *,
     config: str | os.PathLike[str] | None = None,
     overrides: Sequence[Any] = (),
+    imports: Sequence[str] = (),
     device: str | torch.device = "auto",
     precision: str | None = None,
     sha256: str | None = None,
@@ -51,6 +57,8 @@ def load(
             stored in the file itself (training stores its configuration there), else that of the released model whose
             width the weights have.
         overrides: KEY VALUE pairs that override the configuration.
+        imports: packages that the network needs (``MODEL.IMPORTS``). A file of weights only says which these are: none
+            is imported unless it is named here, in ``overrides`` or in ``config``.
         device: "auto", or a torch device.
         precision: "fp32", "fp16", "bf16" or "auto" (bf16 or fp16 on CUDA, else fp32); ``None``: the configuration's.
         sha256: the file's checksum in hexadecimal digits, to be checked before it is loaded.
@@ -65,13 +73,14 @@ def load(
         CheckpointError: the weights cannot be read or do not fit; lists the differences.
     """
     place = {"sha256": sha256, "repository": repository, "filename": filename, "revision": revision}
-    return build_compiled(*read(model, overrides, device, config=config, precision=precision, **place))
+    return build_compiled(*read(model, overrides, device, imports, config=config, precision=precision, **place))
 
 
 def read(
     model: str | os.PathLike[str],
     overrides: Sequence[Any] = (),
     device: str | torch.device = "auto",
+    imports: Sequence[str] = (),
     **options: str | os.PathLike[str] | None,
 ) -> tuple[Config, Checkpoint]:
     """Read a model's configuration and weights without building it; arguments and errors are those of :func:`load`."""
@@ -82,6 +91,7 @@ def read(
         raise ArgumentError(f"sha256 must be 64 hexadecimal digits, not {sha256!r}")
     device = str(device) if isinstance(device, torch.device) else check_text("device", device)
     pairs = [part for pair in override_pairs(overrides) for part in pair]
+    pairs += [IMPORTS, [imports] if isinstance(imports, str) else list(imports)] if imports else []
     settings = [*pairs, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
     found = find_weights(name, **given)
     settings += ["MODEL.WEIGHTS", str(found.file)]
@@ -92,6 +102,9 @@ def read(
         base, stored = settings_in(weights)
         if base is None:
             _compare_settings(found.file, stored)
+            named = get_cfg(None, [part for pair in override_pairs(pairs) if pair[0] == IMPORTS for part in pair])
+            packages = packages_for(weights, dict(override_pairs(stored)), named.MODEL.IMPORTS)
+            settings += [IMPORTS, packages] if packages else []
         cfg = get_cfg(base, [*stored, *settings])
     if found.filename:
         place = WeightsSource(found.filename, weights.source.sha256, found.repository, found.revision)
@@ -125,7 +138,8 @@ def settings_in(weights: Checkpoint) -> tuple[str | None, list[Any]]:
         return MODELS[kind].config, []
     try:
         config = yaml.safe_load(json.loads(text))
-        pairs = list(settings_of({name: config[name] for name in ("MODEL", "INPUT")}))  # not those of training
+        config = {name: config[name] for name in ("MODEL", "INPUT", "EXTRA") if name != "EXTRA" or name in config}
+        pairs = list(settings_of(config))  # not those of training
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         raise CheckpointError(f"{file}: the configuration stored in it cannot be read; give one: {error}") from error
     clip = str(dict(pairs).get("MODEL.CLIP.NAME", "mini"))
@@ -138,6 +152,27 @@ def settings_in(weights: Checkpoint) -> tuple[str | None, list[Any]]:
     # a file from elsewhere may decide whether there is a cache, but not where this machine writes it
     kept = (pair for pair in pairs if pair[0] != "MODEL.TEXT.CACHE_DIR" or pair[1] == "none")
     return None, [part for pair in kept for part in pair]
+
+
+def packages_for(weights: Checkpoint, stored: Mapping[str, Any], named: Sequence[str]) -> list[str]:
+    """List the packages of a stored configuration and those that the user names, which must include the former.
+
+    Raises:
+        CheckpointError: the weights need a package that is neither named nor imported already.
+    """
+    needed, present, versions = stored.get(IMPORTS, []), imported_packages(), {}
+    with suppress(ValueError):
+        versions = dict(json.loads(weights.metadata.get("packages", "{}")))
+    if missing := [name for name in needed if name not in {*named, *present, *sys.modules}]:
+        shown = listed(f"{name} {versions.get(name, '')}".strip() for name in missing)
+        raise CheckpointError(
+            f"{weights.source.file} needs packages that are not imported: {shown}. If you trust them, install them and "
+            f"name them: err_seg.load(..., imports={missing!r}), or --import {' --import '.join(missing)}"
+        )
+    for name in needed:
+        if versions.get(name, present.get(name)) != present.get(name):
+            logger.warning("%s was written with %s %s", weights.source.file, name, versions[name])
+    return list(dict.fromkeys([*needed, *named]))
 
 
 def _compare_settings(file: Path, stored: Sequence[Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from err_seg.config.habits import explaining_habits
 from err_seg.data.arrays import ArrayFormat
 from err_seg.data.image_sources import ImageSource, are_read, is_single, open_images
-from err_seg.modeling.encoder import CLIPEncoder, Features
+from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.modeling.err_seg import ERRSegNetwork
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.layers import resize
@@ -212,20 +212,49 @@ class ERRSeg(ERRSegNetwork):
         with torch.no_grad(), self.evaluating(precision):
             text = self.embed_vocabulary(names, style)
 
-        def encode(views: list[Tensor]) -> Features:
-            return self.encoder(self.preprocess(views, side))
-
         def segment(batch: list[Tensor]) -> list[Segmentation]:
             sizes = [result_size or (image.shape[1], image.shape[2]) for image in batch]
-            windows = plan_windows(batch[0].shape[1:], covered, side) if covered else None
             with torch.no_grad(), self._computing(precision):
-                if windows is None or windows.is_whole:
-                    return self.compact(self(self.preprocess(batch, side), text, kept), names, sizes)
-                blended = segment_windows(encode, self.head, batch[0], text, kept, windows, batch_size)
-                return split_results(*blended, names, sizes, is_adaptive=False)
+                return self.segment(batch, text, kept, names, sizes, side, covered, batch_size)
 
-        together = 1 if covered else batch_size
-        return stream_results(readers, segment, together, refine=refine, ahead=not are_read(images))
+        return stream_results(readers, segment, 1 if covered else batch_size, refine=refine, ahead=not are_read(images))
+
+    def segment(
+        self,
+        images: Sequence[Tensor],
+        text: Tensor,
+        num_kept: int | None,
+        vocabulary: tuple[str, ...],
+        sizes: Sequence[tuple[int, int]],
+        side: int,
+        tile: int | None = None,
+        batch_size: int = 1,
+    ) -> list[Segmentation]:
+        """Segment images together, or each by itself in windows.
+
+        Args:
+            images: B images (3, h, w), RGB in 0..255.
+            text, num_kept: (T, D) embeddings of the vocabulary, and K; ``None``: the model's own.
+            vocabulary, sizes: the T class names, and (H, W) of each result.
+            side, tile, batch_size: S, pixels that a side of a window covers, and windows that go through together.
+
+        Raises:
+            TooLargeError: see :func:`~err_seg.prediction.tiles.segment_windows`.
+        """
+        if tile is None:
+            return self.compact(self(self.preprocess(images, side), text, num_kept), vocabulary, sizes)
+        results: list[Segmentation] = []
+        for image, size in zip(images, sizes, strict=True):
+            windows = plan_windows(image.shape[1:], tile, side)
+            if windows.is_whole:
+                results += self.segment([image], text, num_kept, vocabulary, [size], side)
+            else:
+                blended = segment_windows(
+                    lambda views: self.encoder(self.preprocess(views, side)),
+                    *(self.head, image, text, num_kept, windows, batch_size),
+                )
+                results += split_results(*blended, vocabulary, [size], is_adaptive=False)
+        return results
 
     def compact(
         self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]

@@ -81,7 +81,7 @@ def segment_windows(
     head: Head,
     image: Tensor,
     text: Tensor,
-    num_kept: int,
+    num_kept: int | None,
     windows: Windows,
     batch_size: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,7 +95,7 @@ def segment_windows(
         head: of the network.
         image: (3, h, w), RGB in 0..255.
         text: (T, D) embeddings of the vocabulary.
-        num_kept: K.
+        num_kept: K; ``None``: the head's own.
         windows: of the image.
         batch_size: windows that go through the network together.
 
@@ -106,9 +106,10 @@ def segment_windows(
         TooLargeError: the probabilities would take more than half of the free memory.
     """
     height, width = (length // 4 for length in windows.canvas)
-    num_windows, num_maps = len(windows.tops) * len(windows.lefts), min(num_kept, len(text))
-    what = f"the maps of {num_maps} classes in {num_windows:,} windows"
-    check_room(what, 4 * num_maps * height * width, text.device, "choose a larger tile, or a smaller num_kept")
+    num_maps = min(num_kept or head.crm.num_kept or len(text), len(text))
+    what = f"the maps of {num_maps} classes in {len(windows.tops) * len(windows.lefts):,} windows"
+    advice = "choose a larger tile (TEST.TILE), or a smaller num_kept (MODEL.CRM.NUM_KEPT)"
+    check_room(what, 4 * num_maps * height * width, text.device, advice)
     corners = list(itertools.product(windows.tops, windows.lefts))
     batches = [corners[first : first + batch_size] for first in range(0, len(corners), batch_size)]
     held: list[Features] = []

@@ -79,7 +79,7 @@ class TrainingInterrupted(TrainingError):
 
 @contextmanager
 def translate_errors(kind: type[RunError], kept: Callable[[], str], advice: str) -> Iterator[None]:
-    """Turn errors of the disk, of loader processes and of damaged files into a ``RunError`` of one sentence.
+    """Turn errors of the disk, of memory, of loader processes and of damaged files into a ``RunError`` of one sentence.
 
     Args:
         kind: the class of that error.
@@ -105,6 +105,8 @@ def translate_errors(kind: type[RunError], kept: Callable[[], str], advice: str)
             file = f" {refusal.filename}" if refusal.filename else ""
             problem = f"cannot write{file}: {refusal.strerror}"
             cure = "Free some space there, then" if is_disk_full(refusal) else "Check that disk, then"
+        elif isinstance(error, MemoryError) and problem:
+            cure = "With more memory,"
         elif isinstance(error, OSError):
             cure = "Resolve this, then"
         else:

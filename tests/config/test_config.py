@@ -54,7 +54,8 @@ def test_overrides_as_values_and_as_text():
         (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "total"], r"CLIP_TYPE must be one of 'value', 'norm', 'full_model'"),
         (["SOLVER.CLIP_GRADIENTS.NORM_TYPE", "nan"], r"NORM_TYPE must be at least 1, or \.inf"),
         (["SOLVER.EMA.DECAY", 1.0], r"SOLVER\.EMA\.DECAY must be at least 0 and below 1"),
-        (["TEST.BEST_METRIC", "IoU"], r"TEST\.BEST_METRIC must be one of 'mIoU'"),
+        (["TEST.BEST_METRIC", ""], r"TEST\.BEST_METRIC must be a text that is not empty"),
+        (["MODEL.LOSS.TERM_WEIGHTS", [0.5]], r"MODEL\.LOSS\.TERM_WEIGHTS must be empty or 0 weights"),
         (["SOLVER.BETAS", [0.9, 1.0]], r"SOLVER\.BETAS must be a list of 2 numbers, each at least 0 and below 1"),
         (["SOLVER.COMPILE", "nonsense"], r"SOLVER\.COMPILE must be a backend of torch\.compile"),
         (
@@ -145,6 +146,7 @@ def test_every_default_is_in_its_range_and_every_key_refuses_something():
     free = {"MODEL.WEIGHTS", "MODEL.CLIP.PRETRAINED", "MODEL.DISTILL.WEIGHTS", "MODEL.TEXT.CACHE_DIR"}
     free |= {"DATASETS.ROOT", "LOG.WANDB_PROJECT"}
     wrong = {float: [-1.0, 2.0, float("nan")], int: [-32, 31], str: ["", "nonsense/"], list: [["nonsense{}{}"], [-1.0]]}
+    wrong[dict] = [{"LAYERS": 3}]
     for key, default in defaults.items():
         assert KEYS[key].accepts(default), key
         if type(default) is not bool:

@@ -57,7 +57,7 @@ def check_training(cfg, model, dtype):
     images, labels = torch.empty(2, 3, 64, 64, dtype=torch.uint8), torch.empty(2, 64, 64, dtype=torch.int64)
     tokens = torch.empty(T_TRAIN, 1, 9, dtype=torch.int64, device=CUDA)
     with autocast(CUDA, dtype):
-        loss = training_loss(model, model, Batch(images, labels, ["a", "b"]), tokens, spec, cfg)
+        loss = training_loss(model, model, Batch(images, labels, ["a", "b"]), tokens, spec, cfg)["sem_seg"]
     assert (loss.dtype, loss.device, loss.shape) == (torch.float32, CUDA, ())
     assert loss.requires_grad
 

@@ -226,6 +226,31 @@ def test_data_sets_that_users_registered_with_detectron2(users_own, run_cfg, tmp
         ERRSegEvaluator(users_own)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_part_of_users_own_records_follows_their_names_not_their_order(users_own, run_cfg, tmp_path, order):
+    records = DatasetCatalog.get(users_own)[::order]
+    DatasetCatalog.remove(users_own)
+    DatasetCatalog.register(users_own, lambda: records)
+    cfg = to_detectron2(run_cfg("TEST.NUM_IMAGES", 3, "TEST.SAVE", ["png"], "DATASETS.TEST", []))
+    cfg.DATASETS.TEST = (users_own,)
+    Trainer.test(cfg, build_model(cfg))
+    labels = tmp_path / "out/inference" / users_own / "labels"
+    assert sorted(file.stem for file in labels.iterdir()) == ["p0", "p2", "p4"]
+    (result,) = load_results(tmp_path / "out/results.json")
+    assert (result.pictures, result.settings["num_images"]) == (3, 3)
+
+
+def test_a_part_with_an_evaluator_of_detectron2(catalogs, run_cfg, toy_data):
+    """It counts what the loader reads, and the loader reads the part."""
+    cfg = run_cfg("TEST.NUM_IMAGES", 2)
+    plain, model, translated = evaluated(cfg)
+    expected = evaluate(cfg, plain)[0].metrics
+    loader = Trainer.build_test_loader(translated, "toy_val")
+    found = inference_on_dataset(model, loader, SemSegEvaluator("toy_val", distributed=False))["sem_seg"]
+    assert found["pACC"] == expected["pACC"]
+    assert len(list(loader)) == 2
+
+
 def test_detectron2s_own_trainer_and_mapper(users_own, run_cfg, tmp_path):
     cfg = to_detectron2(run_cfg("DATASETS.TEST", [], "SOLVER.MAX_ITER", 2))
     cfg.DATASETS.TRAIN = (users_own,)

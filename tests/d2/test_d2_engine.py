@@ -14,13 +14,17 @@ import torch
 from err_seg.config import ConfigError
 from err_seg.engine import build_optimizer, build_schedule, step
 from err_seg.engine.run_log import RunLog
+from err_seg.plugins import LOSS_TERMS
 from err_seg.utils.errors import EvaluationError, TrainingError
+from err_seg.utils.files import file_sha256
 from tests.helpers.processes import kill_a_loader_process
 from tests.helpers.training import another_run, assert_same_weights, command, environment, lines, metrics
 from tests.helpers.training import run as plain_train
 
 pytest.importorskip("err_seg.d2", exc_type=ImportError)  # the reason names what is lacking
 pytestmark = pytest.mark.d2
+
+from detectron2.engine import HookBase
 
 import err_seg.d2 as d2
 from err_seg.d2 import hooks
@@ -88,10 +92,13 @@ def test_clipping_schedule_determinism_and_evaluation_are_the_plain_engines(trai
         assert_same_weights(*(folder / name for folder in folders), rtol=1e-5, atol=1e-7)
     images = [(folder / "vis/iter_0000004.png").read_bytes() for folder in folders]
     assert images[0] == images[1]
-    for iterations in (4, 6):
-        file = f"evaluations/iter_{iterations:07d}/results.json"
+    for file, weights in (
+        ("evaluations/iter_0000004/results.json", "iteration 4 of {}"),
+        ("results.json", "{}/model_final.safetensors"),  # the last one is that of the finished run
+    ):
         written = [json.loads((folder / file).read_text()) for folder in folders]
-        assert [w["benchmarks"]["toy_val"]["settings"]["weights"].split()[1] for w in written] == [str(iterations)] * 2
+        found = [entry["benchmarks"]["toy_val"]["settings"]["weights"] for entry in written]
+        assert found == [weights.format(folder) for folder in folders]
 
 
 def test_best_result_survives_a_stop(run_cfg, tmp_path, monkeypatch):
@@ -221,6 +228,20 @@ def test_all_settings_of_evaluation_count(train_net, tmp_path):
         assert (other / file).read_text() == (plain / file).read_text()
 
 
+def test_windows_borders_and_parts_are_those_of_the_plain_engine(train_net, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    train_net("--engine", "plain", "DATASETS.TEST", "[]", *in_out(tmp_path, "trained"))
+    os.replace(tmp_path / "trained/model_final.safetensors", weights)
+    for windows in (("TEST.TILE", 40), ("TEST.REFINE", True), ("TEST.TILE", 40, "TEST.REFINE", True)):
+        options = (*windows, "TEST.NUM_IMAGES", 3, "TEST.BATCH_SIZE", 2, "TEST.SAVE", "['png', 'rle']")
+        plain, other = run_both(train_net, tmp_path, "--eval-only", "MODEL.WEIGHTS", weights, *options)
+        for file in ("results.json", "inference/toy_val/sem_seg_predictions.json"):  # settings included
+            assert (other / file).read_text() == (plain / file).read_text()
+        assert results(other)["toy_val"]["pictures"] == 3
+        labels = other / "inference/toy_val/labels"
+        assert sorted(file.name for file in labels.iterdir()) == ["p0.png", "p2.png", "p4.png"]
+
+
 def test_command_says_which_engine_and_logs_what_detectron2_says(run_cfg, tmp_path):
     line = command(run_cfg("SOLVER.MAX_ITER", 1), tmp_path / "run.yaml", "--engine", "auto")
     done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=120)
@@ -239,6 +260,50 @@ def test_nothing_to_evaluate(train_net, tmp_path, monkeypatch):
     assert shown == [(0, 3)]
     assert results(tmp_path / "out") == {}
     assert (tmp_path / "out/vis/iter_0000001.png").is_file()
+
+
+def test_scalars_of_own_hooks_reach_the_log(run_cfg, tmp_path):
+    class Counting(HookBase):
+        def after_step(self):
+            self.trainer.storage.put_scalar("own/number", float(self.trainer.iter))
+            if self.trainer.iter == 4:
+                self.trainer.storage.put_scalar("own/once", 8.0)
+
+    trainer = d2.Trainer(run_cfg("LOG.PERIOD", 2))
+    trainer.register_hooks([Counting()])
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    written = lines(tmp_path / "out")
+    assert [line["own/number"] for line in written] == [0.5, 2.5, 4.5]  # means, as of the losses
+    assert ["own/once" in line for line in written] == [False, False, True]
+    assert [set(line) for line in written[:2]] == [{"iteration", "lr", "total_loss", "own/number"}] * 2
+
+
+def test_terms_of_the_loss_are_logged_one_by_one_as_by_the_plain_engine(train_net, tmp_path, monkeypatch):
+    monkeypatch.setitem(LOSS_TERMS._parts, "size", lambda cfg: lambda inputs: inputs.logits.square().mean())
+    own = ("MODEL.LOSS.TERMS", "['size']", "MODEL.LOSS.TERM_WEIGHTS", "[0.5]", "SOLVER.MAX_ITER", 3)
+    plain, other = run_both(train_net, tmp_path, *own)
+    for line in lines(plain):
+        assert line["total_loss"] == pytest.approx(line["loss_sem_seg"] + line["loss_size"])
+    for key in ("total_loss", "loss_sem_seg", "loss_size"):
+        assert metrics(other, key) == pytest.approx(metrics(plain, key), rel=1e-6)
+
+
+def test_weights_are_chosen_on_val_and_the_last_evaluation_runs_once(run_cfg, tmp_path, monkeypatch):
+    evaluated, test = [], d2_trainer.Trainer.test.__func__
+
+    def recording(kind, cfg, *arguments):
+        evaluated.append((list(cfg.DATASETS.TEST), cfg.OUTPUT_DIR))
+        return test(kind, cfg, *arguments)
+
+    monkeypatch.setattr(d2_trainer.Trainer, "test", classmethod(recording))
+    cfg = run_cfg("SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 2, "DATASETS.VAL", ["toy_train"])
+    assert d2_trainer.train(cfg) is None
+    out = tmp_path / "out"
+    assert evaluated == [(["toy_train"], f"{out}/evaluations/iter_{done:07d}") for done in (2, 4)]
+    (result,) = d2_trainer.train(run_cfg("SOLVER.MAX_ITER", 2, "TEST.EVAL_PERIOD", 2))
+    assert evaluated[2:] == [(["toy_val"], str(out))]
+    assert result.settings["source"]["sha256"] == file_sha256(out / "model_final.safetensors")
 
 
 def test_resumed_run_takes_the_configurations_learning_rate_and_says_so(run_cfg, tmp_path, caplog):

@@ -112,6 +112,16 @@ FILES = sorted(
 )
 
 
+def test_parts_that_are_registered_nowhere_are_refused_by_name(cfg):
+    for key, name, expected in (("BACKBONE", "NoBackbone", "CLIPBackbone"), ("SEM_SEG_HEAD", "NoHead", "ERRSegHead")):
+        changed = cfg.clone()
+        changed.MODEL[key].NAME = name
+        with pytest.raises(
+            ConfigError, match=rf"MODEL\.{key}\.NAME must be {expected} with ERRSeg; there is no {name}"
+        ):
+            build_model(changed)
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_configuration_files_mean_the_same_in_detectron2s_tree(file):
     cfg = get_cfg()

@@ -142,3 +142,19 @@ def test_damaged_file_is_named(tmp_path):
     (tmp_path / "images" / "a.png").write_bytes(b"")
     with pytest.raises(ImageReadError, match=r"images/a\.png"):
         SegmentationPairs(make_spec(), tmp_path)[0]
+
+
+def test_a_part_is_spread_evenly_over_the_sorted_names(tmp_path):
+    for index in range(10):
+        write_pair(tmp_path, f"p{index}", np.full((2, 2), index % 3, np.uint8))
+    pairs = SegmentationPairs(make_spec(), tmp_path)
+    part = pairs.spread(4)
+    assert part.names == ["p0", "p2", "p5", "p7"]
+    assert [part.paths(index)[0] for index in range(len(part))] == [f"{tmp_path}/images/{n}.png" for n in part.names]
+    assert [int(part.load_label(index)[0, 0]) for index in range(4)] == [0, 2, 2, 1]
+    assert len(list(part)) == len(part) == 4
+    assert part.selection == {"num_images": 4}
+    assert (len(pairs), pairs.selection) == (10, {}), "the pairs themselves stay whole"
+    assert pairs.spread(9).names == [name for name in pairs.names if name != "p9"]
+    for count in (0, 10, 11):
+        assert pairs.spread(count) is pairs

@@ -1,18 +1,29 @@
 """What datasets/README.md says is what the code does."""
 
 import re
+import shlex
 import shutil
 import subprocess
 
 import pytest
 import yaml
 
+from err_seg.commands import train
 from err_seg.commands.prepare import main
 from err_seg.config import get_cfg
 from err_seg.data import SegmentationPairs, get_dataset, register, spec_from_dict, unregister
 from err_seg.data.catalog import published
+from tests.helpers.annotations import (
+    coco_content,
+    make_images,
+    scene,
+    write_json,
+    write_labelme,
+    write_panoptic,
+    write_yolo,
+)
 from tests.helpers.preparation import MAKERS, make_coco
-from tests.helpers.toy import REPOSITORY
+from tests.helpers.toy import REPOSITORY, TOY
 
 TEXT = (REPOSITORY / "datasets" / "README.md").read_text(encoding="utf-8")
 
@@ -100,3 +111,30 @@ def test_unpacked_as_shown_all_is_prepared(tmp_path, monkeypatch, capsys):
     for spec in published():
         assert len(SegmentationPairs(spec)) == 1
         assert spec.label_dir.rpartition("/")[2] in tree
+
+
+def test_own_annotations_are_prepared_as_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    label = {"a.jpg": scene()}
+    for folder in ("streets", "val2017", "parts/images/train"):
+        make_images(tmp_path / folder, label)
+    write_labelme(tmp_path / "streets", "a.jpg", label["a.jpg"])
+    write_json(tmp_path / "instances_val2017.json", coco_content(label))
+    write_panoptic(tmp_path / "panoptic_val2017.json", label)
+    write_yolo(tmp_path / "parts/labels/train/a.txt", label["a.jpg"])
+    (tmp_path / "parts/data.yaml").write_text("names: [sky, road, car, tree]")
+    *conversions, training = block("bash", "prepare from").splitlines()
+    for command in conversions:
+        program, name, *arguments = shlex.split(command)
+        assert (program, name) == ("err-seg", "prepare")
+        assert main([*arguments, "--workers", "1"]) == 0
+        entry = get_cfg(f"{arguments[-1]}/dataset.yaml").DATASETS.CUSTOM[0]
+        assert len(SegmentationPairs(spec_from_dict(entry))) == 1
+    (tmp_path / "own.yaml").write_text(block("yaml", "prepared/streets"))
+    cfg = get_cfg("own.yaml")
+    assert (cfg.DATASETS.TRAIN, cfg.SOLVER.CLIP_MULTIPLIER) == (["streets"], 0.1)
+    program, name, *arguments = shlex.split(training)
+    assert (program, name) == ("err-seg", "train")
+    toy = map(str, [*TOY, "SOLVER.MAX_ITER", 1, "SOLVER.IMS_PER_BATCH", 1, "OUTPUT_DIR", tmp_path / "output"])
+    assert train.main([*arguments, *toy]) == 0
+    assert (tmp_path / "output/model_final.safetensors").exists()

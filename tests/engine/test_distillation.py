@@ -72,7 +72,8 @@ def test_gradients_flow_to_the_student_alone(score, ignored_are_negatives, teach
         cfg = toy_cfg(*own, *(("MODEL.DISTILL.WEIGHT", weight) if weight else ()))
         student.zero_grad()
         taught = teacher if weight else None
-        loss = training_loss(student, student, batch_of(len(VOCABULARY)), text, spec, cfg, teacher=taught)
+        terms = training_loss(student, student, batch_of(len(VOCABULARY)), text, spec, cfg, teacher=taught)
+        loss = sum(terms.values())
         loss.backward()
         losses.append(loss.detach())
         gradients.append(torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None]))

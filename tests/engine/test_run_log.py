@@ -13,10 +13,10 @@ from tests.helpers.training import metrics, run
 
 def test_metrics_are_lines_in_detectron2s_format(toy_cfg, tmp_path, caplog):
     cfg = toy_cfg("OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", 10, "LOG.PERIOD", 4, "LOG.TENSORBOARD", False)
-    log = RunLog(cfg, torch.device("cpu"), 0, [])
+    log = RunLog(cfg, torch.device("cpu"), 0, {})
     with caplog.at_level(logging.INFO):
         for iteration in range(10):
-            log.iteration(iteration, loss=float(iteration), lr=0.1, seconds=2.0, data_seconds=0.5)
+            log.iteration(iteration, {"total_loss": float(iteration)}, lr=0.1, seconds=2.0, data_seconds=0.5)
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert [line["iteration"] for line in lines] == [3, 7, 9]

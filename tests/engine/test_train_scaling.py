@@ -40,13 +40,17 @@ def fused(monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "__init__", lambda *a, **options: adamw(*a, **{**options, "fused": True}))
 
 
+def times(factor, terms):
+    return {name: factor * term for name, term in terms.items()}
+
+
 def break_losses(monkeypatch, broken, value=float("nan")):
     """Let the losses of some calls be no numbers."""
     loss, calls = run_module.training_loss, []
 
     def breaking(*arguments):
         calls.append(None)
-        return loss(*arguments) * (value if len(calls) - 1 in broken else 1.0)
+        return times(value if len(calls) - 1 in broken else 1.0, loss(*arguments))
 
     monkeypatch.setattr(run_module, "training_loss", breaking)
 
@@ -55,7 +59,7 @@ def break_losses(monkeypatch, broken, value=float("nan")):
 def skipping(scaled, monkeypatch):
     """Let every other step be skipped, from the first on: 4 times a loss overflows at one scale and not at the next."""
     loss = run_module.training_loss
-    monkeypatch.setattr(run_module, "training_loss", lambda *arguments: 4 * loss(*arguments))
+    monkeypatch.setattr(run_module, "training_loss", lambda *arguments: times(4, loss(*arguments)))
     scaled(2.0**127, growth_factor=4.0, backoff_factor=0.25, growth_interval=1)
 
 

@@ -169,7 +169,8 @@ def test_loss_that_is_no_number_stops_with_everything_to_know(run_cfg, tmp_path,
 
     def breaking(network, model, batch, *rest):
         seen.append(batch.paths)
-        return loss(network, model, batch, *rest) * (value if len(seen) == 4 else 1.0)
+        terms = loss(network, model, batch, *rest)
+        return {name: term * (value if len(seen) == 4 else 1.0) for name, term in terms.items()}
 
     monkeypatch.setattr(module, "training_loss", breaking)
     with pytest.raises(TrainingError) as stop:

@@ -79,7 +79,7 @@ def commands(text):
     return [part.strip() for part in parts if part.strip() and not part.startswith("#")]
 
 
-WITH_OWN_OPTIONS = (["mini", "draw"], ["mini", "vocabularies"], ["mini", "tiles"])
+WITH_OWN_OPTIONS = (["mini", "draw"], ["mini", "vocabularies"], ["mini", "tiles"], ["prepare", "from"])
 
 
 @functools.cache

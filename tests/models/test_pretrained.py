@@ -142,6 +142,14 @@ def test_a_card_says_how_figures_and_weights_came_about(run_folder, toy_model, t
     assert f"{run_folder / 'environment.json'} is not what training writes" in capsys.readouterr().err
 
 
+def test_a_card_says_which_images_were_seen_and_how(run_folder):
+    settings = {"K": 4, "shortest_side": 0, "tile": 192, "refine": True, "views": [{}], "num_images": 20}
+    save_results([replace(RESULTS[0], settings=settings)], run_folder / "results.json")
+    assert publish.main([str(run_folder), "someone/toys", "--dry-run"]) == 0
+    card = (run_folder / "published/README.md").read_text()
+    assert "A-150: K 4, tile 192, images 20, borders refined\n" in card
+
+
 def test_a_card_without_figures_says_so(toy_model, tmp_path):
     toy_model().save_pretrained(tmp_path / "toy", run=TrainingRecord())
     card = (tmp_path / "toy/README.md").read_text()

@@ -24,7 +24,7 @@ from err_seg.utils.images import save_image
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class Outcome:
     """A pair that is written, left out (no complaint), or damaged; stale: with a label map of an earlier run."""
 
     stem: str
@@ -58,12 +58,7 @@ class SplitReport:
     failed: list[str] = field(default_factory=list)
     stale: int = 0
 
-    @property
-    def absent(self) -> bool:
-        """Whether the archive has no pair of this split."""
-        return not (self.written or self.kept or self.left_out or self.failed)
-
-    def add(self, outcome: _Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Count one pair that this run has tried to convert."""
         if outcome.complaint:
             self.failed.append(outcome.complaint)
@@ -152,7 +147,7 @@ def _convert_split(
     return report
 
 
-def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -> _Outcome:
+def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -> Outcome:
     """Convert one pair; what is wrong with its files goes into the outcome; what is wrong with the disk is raised."""
     side = conversion.shorter_side
     image = None
@@ -168,10 +163,10 @@ def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -
     except DamagedFileError as error:
         is_stale = label_target.exists()
         kept = f"; the file that an earlier run made of it is kept: {label_target}" * is_stale
-        return _Outcome(pair.stem, complaint=f"{error}{kept}", stale=is_stale)
+        return Outcome(pair.stem, complaint=f"{error}{kept}", stale=is_stale)
     if conversion.leave_out_ignored and (label == split.spec.ignore_label).all():
         label_target.unlink(missing_ok=True)
-        return _Outcome(pair.stem)
+        return Outcome(pair.stem)
     if image is not None:
         save_image(image, image_target, "JPEG")
     elif side is not None:
@@ -179,4 +174,4 @@ def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -
             shutil.copyfile(pair.image, partial_file)
     # The label map comes last: where it exists, everything that belongs to it does.
     write_label(label if side is None else shrink_label(label, side), label_target)
-    return _Outcome(pair.stem, written=True)
+    return Outcome(pair.stem, written=True)

@@ -21,7 +21,7 @@ def naming(place: Path | str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:  # decoders of five formats, no common base class
-        complaint = str(error) or type(error).__name__
+        complaint = f"has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise DamagedFileError(complaint if complaint.startswith(f"{place}") else f"{place}: {complaint}") from error
 
 

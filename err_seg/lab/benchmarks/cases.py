@@ -150,7 +150,7 @@ def noise_spec(case: Case) -> DatasetSpec:
 
 def prompts(case: Case, cfg: Config, network: ERRSeg) -> Tensor:
     """Tokenize T class names (T, P, L): those of the data set for training, repeated as often as needed."""
-    names = find_dataset(cfg.DATASETS.TRAIN[0], cfg.DATASETS.CUSTOM).vocabulary
+    names = find_dataset(cfg.DATASETS.TRAIN[0], cfg.DATASETS.CUSTOM).for_training().vocabulary
     tokens = network.vocabulary_encoder.tokenize(names)
     if case.is_reference:
         tokens = all_positions(tokens, network.vocabulary_encoder.context_length)
@@ -216,7 +216,7 @@ def training(case: Case, cfg: Config, network: ERRSeg) -> Callable[[], float]:
 
     def loss() -> Tensor:
         if not case.is_reference:
-            return training_loss(network, network, Batch(images, labels, []), text, spec, cfg)
+            return training_loss(network, network, Batch(images, labels, []), text, spec, cfg)["sem_seg"]
         return dense_loss(network(network.preprocess(images, size), text, labels=labels).logits, labels)
 
     def work() -> float:

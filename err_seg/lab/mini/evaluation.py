@@ -136,7 +136,7 @@ def measure(cfg: Config, model: ERRSeg) -> dict[str, dict[str, float]]:
         Row title to metrics: mIoU in percent of each of ``GROUPS``, "ms" per image, and "fusion ms", the part of it
         that ESCF and GUD take.
     """
-    pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
+    pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT).spread(cfg.TEST.NUM_IMAGES)
     text = model.embed_vocabulary(VOCABULARY)
     images = [image_to_tensor(pairs[i].image) for i in range(min(TIMED_IMAGES, len(pairs)))]
     rows = {BASELINE: group_miou(evaluate_baseline(cfg, model, pairs))}

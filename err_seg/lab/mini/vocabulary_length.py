@@ -90,7 +90,7 @@ def measure(cfg: Config, *, most_memory: float, most_seconds: float, trained: bo
         train(cfg, model)
     rows: list[VocabularyResult] = []
     for name in cfg.DATASETS.TEST:
-        pairs = SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT)
+        pairs = SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT).spread(cfg.TEST.NUM_IMAGES)
         total = len(pairs.spec.vocabulary)
         for method, num_kept in ((FREE, 0), (CRM, cfg.MODEL.CRM.NUM_KEPT), (ALL, total)):
             needed = estimated_memory(rows, num_kept)

@@ -15,7 +15,7 @@ import err_seg
 from err_seg.commands.mini import main
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.engine import evaluate
-from err_seg.evaluation import BenchmarkResult, ConfusionMatrix
+from err_seg.evaluation import BenchmarkResult, ConfusionMatrix, load_results
 from err_seg.lab.mini import evaluation, stages
 from err_seg.lab.mini.evaluation import BASELINE, GROUPS, evaluate_baseline, group_miou, seconds_per_image
 from err_seg.lab.mini.pretraining import PretrainingConfig
@@ -103,6 +103,25 @@ def test_the_packaged_network_beats_the_training_free_baseline(packaged, tmp_pat
     (result,) = evaluate(settings, model)
     assert result.pictures == baseline.pictures == 12
     assert result.metrics["mIoU"] > baseline.metrics["mIoU"] + 10
+
+
+def test_all_rows_of_the_table_are_of_the_same_part(packaged, tmp_path, monkeypatch):
+    cfg, model = packaged
+    settings, baseline = cfg.clone(), []
+    settings.OUTPUT_DIR, settings.DATASETS.ROOT, settings.DATASETS.TEST = str(tmp_path), str(tmp_path), [TWELVE]
+    settings.TEST.NUM_IMAGES = 3
+    evaluate_all = evaluation.evaluate_baseline
+
+    def note(cfg, model, pairs):
+        baseline.extend(pairs.names)
+        return evaluate_all(cfg, model, pairs)
+
+    monkeypatch.setattr(evaluation, "evaluate_baseline", note)
+    evaluation.measure(settings, model)
+    assert baseline == ["00000", "00004", "00008"]
+    for folder in ("K12", "K60"):
+        (result,) = load_results(tmp_path / folder / "results.json")
+        assert result.pictures == 3
 
 
 def test_the_packaged_network_is_a_checkpoint_like_any_other(packaged, tmp_path):

@@ -172,6 +172,16 @@ def test_a_new_key_at_its_default_leaves_earlier_runs_as_they_are(sweep, tmp_pat
     assert run.evaluation.folder == tmp_path / "0123456789ab/evaluations/0123456789ab"
 
 
+@pytest.mark.parametrize("setting", [("TEST.TILE", 192), ("TEST.REFINE", True), ("TEST.NUM_IMAGES", 20)])
+def test_windows_borders_and_parts_are_other_evaluations_of_the_same_training(sweep, tmp_path, setting):
+    """An earlier version, which had none of these keys, measured whole images, all of them."""
+    finish(plan_runs(sweep, tmp_path)[0])
+    of_an_earlier_version(plan_runs(sweep, tmp_path)[0].evaluation, "TEST.TILE", "TEST.REFINE", "TEST.NUM_IMAGES")
+    assert plan_runs(sweep, tmp_path)[0].is_evaluated()
+    (other, *_) = plan_runs(sweep, tmp_path, setting)
+    assert (other.is_trained(), other.is_evaluated()) == (True, False)
+
+
 def test_a_run_that_does_not_say_its_data_is_of_those_that_are_there_first(any_root, tmp_path, caplog):
     for seed, name in enumerate(("first", "second")):
         write_images(tmp_path / name, "val", 3, len(VOCABULARY), seed)
@@ -254,3 +264,20 @@ def test_tables_share_the_full_network(tmp_path):
         sweep = load_sweep(REPOSITORY / f"configs/ablations/{name}.yaml", mini=True)
         trainings.add(plan_runs(sweep, tmp_path)[0].training.folder)
     assert len(trainings) == 1
+
+
+def test_keys_of_entries_that_earlier_versions_did_not_have(any_root, tmp_path):
+    """A record of an earlier version stays valid; entries that differ in a new key are other runs."""
+    planned = {}
+    for name, keys in {"before": {}, "left out": {"left_out": ["cat"]}, "split": {"split": "a.txt"}}.items():
+        entry = {**ON_OWN[1][0], **keys}
+        planned[name] = plan_runs(any_root, tmp_path / "runs", [*ON_OWN[2:], "DATASETS.CUSTOM", [entry]])[0]
+    (recorded,) = planned["before"].training.facts["DATASETS.TRAIN"]
+    assert list(recorded) == [
+        *("name", "image_dir", "label_dir", "vocabulary", "image_ext", "label_ext", "ignore_label"),
+        *("num_kept", "variant", "num_foreground", "num_images", "preparation", "aliases"),
+    ]
+    assert len({run.training.folder for run in planned.values()}) == 3
+    finish(planned["before"])
+    assert planned["before"].is_evaluated()
+    assert not planned["left out"].is_trained()
