@@ -10,6 +10,7 @@ from err_seg.data.label_values import KEYS, LabelRule, declared_rule
 from err_seg.text.prompts import check_vocabulary
 from err_seg.text.vocabularies import find_class, load_vocabulary, synonym_key
 from err_seg.utils.errors import ConfigError, DamagedFileError
+from err_seg.utils.files import datasets_root
 from err_seg.utils.images import BACKGROUND
 from err_seg.utils.messages import did_you_mean
 
@@ -24,11 +25,6 @@ class DatasetError(ValueError):
 
 class PairError(DatasetError, DamagedFileError):
     """An image and a label map that do not belong together, or not to their data set; the message names the file."""
-
-
-def datasets_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """What relative folders lie under: ``root`` if not empty, else ``$DETECTRON2_DATASETS``, else ``./datasets``."""
-    return Path(os.path.expanduser(root or os.environ.get("DETECTRON2_DATASETS") or "datasets"))
 
 
 @dataclass(frozen=True)
