@@ -76,7 +76,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--root", metavar="DIR", help="the data sets' root (default: $DETECTRON2_DATASETS)")
     add("--pictures", dest="images", type=positive, default=64, metavar="N", help="how many to read (%(default)s)")
     add("--crop-size", type=positive, default=640, metavar="S", help="side in pixels (%(default)s)")
-    add("--color-jitter", choices=("ssd", "none"), default="ssd", help="(%(default)s)")
     parser.epilog = "\n".join(kind.format_usage() for kind in kinds.choices.values())
     options = parser.parse_args(arguments)
     options.command = shlex.join(["err-seg", "benchmark", *(sys.argv[1:] if arguments is None else arguments)])
@@ -149,10 +148,4 @@ def data_costs(options: argparse.Namespace) -> None:
     elif options.decoders:
         compare_decoders(options.decoders, options.images)
     else:
-        benchmark_reading(
-            options.dataset,
-            options.root,
-            images=options.images,
-            crop_size=options.crop_size,
-            color_jitter=options.color_jitter,
-        )
+        benchmark_reading(options.dataset, options.root, options.images, options.crop_size)

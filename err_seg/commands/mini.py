@@ -24,7 +24,7 @@ from pathlib import Path
 
 from err_seg.commands.options import command_parser, positive, reporting_errors
 
-DRAWING = """Draw the miniature world: write a split, look at it, or measure how fast it is drawn.
+DRAWING = """Draw the miniature world: write a split, or look at it.
 
     err-seg mini draw --split val --count 240 --output datasets
     err-seg mini draw --split val --sheet sheet.png
@@ -74,7 +74,6 @@ def parse_drawing(argv: Sequence[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--output", type=Path, metavar="DIR", help="write the scenes to DIR/mini_world")
     add("--sheet", type=Path, metavar="FILE.png", help="draw contact sheets")
-    add("--benchmark", action="store_true", help="measure the speed of drawing")
     add("--split", choices=SPLITS, default="train", help="(train)")
     add("--count", type=positive, default=1000, metavar="N", help="number of scenes (1000)")
     add("--size", type=positive, nargs=2, default=(128, 192), metavar=("MIN", "MAX"), help="sides in pixels (128 192)")
@@ -83,8 +82,8 @@ def parse_drawing(argv: Sequence[str]) -> argparse.Namespace:
     add("--seed", type=int, default=0, metavar="S", help="(0)")
     add("--workers", type=positive, default=2, metavar="N", help="threads that write (2)")
     options = parser.parse_args(argv)
-    if not (options.output or options.sheet or options.benchmark):
-        parser.error("nothing to do: give --output, --sheet or --benchmark")
+    if not (options.output or options.sheet):
+        parser.error("nothing to do: give --output or --sheet")
     return options
 
 
@@ -96,7 +95,6 @@ def parse_vocabularies(argv: Sequence[str]) -> argparse.Namespace:
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
     add("--most-memory", type=positive, default=4, metavar="GB", help="that keeping all classes may need (4)")
     add("--most-minutes", type=positive, default=1, metavar="M", help="CPU time that one evaluation may take (1)")
-    add("--no-training", action="store_true", help="measure MODEL.WEIGHTS")
     add("--choosing", type=positive, metavar="T", help="measure only the memory of choosing among T classes")
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
     return parser.parse_intermixed_args(argv)

@@ -46,11 +46,10 @@ def share_bounds(num_present: int, num_redundant: int, spread: Tensor) -> tuple[
     """Return the least and the greatest share of the redundant classes (statement 1), each of the shape of Δ.
 
     Args:
-        num_present, num_redundant: P and R, with P + R > 0.
+        num_present, num_redundant: P, at least 1, and R.
         spread: Δ ≥ 0, any shape: the largest logit less the smallest.
     """
-    log_odds = torch.log(torch.as_tensor(num_redundant, dtype=spread.dtype, device=spread.device))
-    log_odds = log_odds - torch.log(torch.as_tensor(num_present, dtype=spread.dtype, device=spread.device))
+    log_odds = spread.new_tensor(num_redundant / num_present).log()
     return (log_odds - spread).sigmoid(), (log_odds + spread).sigmoid()
 
 

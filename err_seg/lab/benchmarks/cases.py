@@ -118,13 +118,8 @@ def variant(case: Case, cfg: Config, model: ERRSeg) -> ERRSeg:
 def make_work(case: Case, cfg: Config, model: ERRSeg) -> Callable[[], float]:
     """Make a case ready: the returned function does it once, on noise, and returns how many classes were kept."""
     network = variant(case, cfg, model.train(case.kind == "training"))
-    make = {
-        "prediction": predicting,
-        "evaluation": evaluating,
-        "training": training,
-        "vocabulary": embedding,
-    }[case.kind]
-    return make(case, cfg, network)
+    kinds = {"prediction": predicting, "evaluation": evaluating, "training": training, "vocabulary": embedding}
+    return kinds[case.kind](case, cfg, network)
 
 
 def noise(case: Case, device: torch.device, height: int, width: int) -> Tensor:

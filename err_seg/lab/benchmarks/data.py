@@ -39,20 +39,16 @@ ROUNDS = 25
 TOP_COSTS = 3
 
 
-def benchmark_reading(
-    dataset_name: str | None, root: str | None, *, images: int, crop_size: int, color_jitter: str
-) -> None:
+def benchmark_reading(dataset_name: str | None, root: str | None, images: int, crop_size: int) -> None:
     """Read so many training images of a registered data set, and print a table.
 
     A name of ``None`` stands for a few generated images, a root of ``None`` for the default. The crop size is a side in
-    pixels; the jitter is "ssd" or "none".
+    pixels.
     """
     with tempfile.TemporaryDirectory() as folder, one_thread():
         spec = get_dataset(dataset_name) if dataset_name else generate(Path(folder))
         pairs = SegmentationPairs(spec, root)
-        transform = TrainingTransform(
-            crop_size, min_sizes=(crop_size,), color_jitter=color_jitter, ignore_label=spec.ignore_label
-        )
+        transform = TrainingTransform(crop_size, min_sizes=(crop_size,), ignore_label=spec.ignore_label)
         dataset = TrainingDataset(pairs, transform, seed=0)
         positions = list(islice(TrainingSampler(len(pairs), seed=0), images))
         dataset[positions[0]]  # a warm-up

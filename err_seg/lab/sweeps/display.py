@@ -76,19 +76,13 @@ class Display:
         self.stream.flush()
 
     @contextmanager
-    def whole(self, title: str, total: int, done: int) -> Iterator[Callable[[], None]]:
-        """Show the sweep's own bar during a ``with`` block; yields a function to call when a run is done."""
-        with self._bar(title, 0, total=total, initial=done) as bar:
-            yield bar.update
-
-    @contextmanager
     def process(self, title: str, folder: Path, iterations: int, place: int) -> Iterator[Callable[[], None]]:
         """Show the progress of a process during a ``with`` block; yields a function to call now and then.
 
         ``folder`` and ``iterations`` are as for :func:`state_of`; ``place`` is the bar's, from 0.
         """
         shown, next_line = None, time.monotonic() + SECONDS_BETWEEN_LINES
-        with self._bar(title, place + 1, total=iterations or None) as bar:
+        with self.bar(title, place + 1, total=iterations or None) as bar:
 
             def look() -> None:
                 nonlocal shown, next_line
@@ -104,7 +98,8 @@ class Display:
 
             yield look
 
-    def _bar(self, title: str, position: int, **counts: int | None) -> tqdm:
+    def bar(self, title: str, position: int, **counts: int | None) -> tqdm:
+        """Return a bar in one of the lines, from 0, which is for the sweep's own."""
         return tqdm(
             desc=title,
             position=position,

@@ -107,14 +107,14 @@ def work_through(
     for slot in range(workers.jobs):
         slots.put(slot)
 
-    def work(group: list[Run], advance: Callable[[], None]) -> list[str]:
+    def work(group: list[Run]) -> list[str]:
         slot, failed = slots.get(), []
         try:
             for run in group:
                 failure = _finish_run(run, workers, slot, stop, display)
                 if not failure and not stop.signum:
                     with one_at_a_time:
-                        advance()
+                        whole.update()
                         try:
                             finished()
                         except (OSError, ValueError) as error:
@@ -129,10 +129,10 @@ def work_through(
 
     with (
         handling_stop_signals(stop),
-        display.whole(title, len(runs), len(runs) - len(missing)) as advance,
+        display.bar(title, 0, total=len(runs), initial=len(runs) - len(missing)) as whole,
         ThreadPoolExecutor(workers.jobs) as pool,
     ):
-        for future in as_completed([pool.submit(work, group, advance) for group in groups.values()]):
+        for future in as_completed([pool.submit(work, group) for group in groups.values()]):
             failures += future.result()
     if stop.signum:
         raise KeyboardInterrupt
