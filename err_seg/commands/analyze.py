@@ -54,8 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     recall.set_defaults(run=analyze_recall)
     recall.add_argument("--num-kept", type=positive, nargs="+", metavar="K", help="(most of Table XIII's)")
 
-    precision = kinds.add_parser("precision", parents=[data, shared], allow_abbrev=False)
-    precision.set_defaults(run=analyze_precision)
+    kinds.add_parser("precision", parents=[data, shared], allow_abbrev=False).set_defaults(run=analyze_precision)
 
     words = kinds.add_parser("vocabularies", parents=[shared], allow_abbrev=False)
     words.set_defaults(run=analyze_vocabularies, root=None)

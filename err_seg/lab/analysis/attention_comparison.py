@@ -131,9 +131,8 @@ def compare_attention(
     runs = []
     for k in (num_kept, num_classes):
         with recording(escf) as attention:
-            result = model.predict(image, vocabulary, num_kept=k)
-        runs.append((result, attention))
-    (few, _), _ = runs
+            runs.append((model.predict(image, vocabulary, num_kept=k), attention))
+    few = runs[0][0]
     if len(few.kept) == num_classes:
         raise ValueError(f"all {num_classes} classes are kept anyway; take more classes, or a K below {num_classes}")
     predicted = few.labels.cpu().numpy()
@@ -179,12 +178,9 @@ def redundancy_figure(comparison: Comparison) -> Image.Image:
     columns = 1 + layers
     aspect = min(max(small.shape[0] / small.shape[1], 0.4), 1.6)
     panel = 3.1
-    num_bars = 2 * len(c.few.attention.category)
-    bars_height = 0.36 * num_bars + 1.3
-    figure = Figure(figsize=(panel * columns, 2 * (panel * aspect + 0.3) + bars_height), dpi=DPI, layout="constrained")
-    above, below = np.asarray(
-        figure.subfigures(2, 1, height_ratios=(2 * (panel * aspect + 0.3), bars_height)), dtype=object
-    )
+    heights = 2 * (panel * aspect + 0.3), 0.72 * len(c.few.attention.category) + 1.3  # of the maps and of the bars
+    figure = Figure(figsize=(panel * columns, sum(heights)), dpi=DPI, layout="constrained")
+    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=heights), dtype=object)
     axes = above.subplots(2, columns, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")

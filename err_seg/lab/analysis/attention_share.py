@@ -197,12 +197,11 @@ def save_attention_share(results: Sequence[AttentionShare], path: str | Path) ->
 
 def draw_attention_share(results: Sequence[AttentionShare]) -> Figure:
     """Draw the redundant classes' share over K, a panel per data set: measured in each CFM and at uniform attention."""
-    by_dataset: dict[str, list[AttentionShare]] = {}
-    for result in results:
-        by_dataset.setdefault(result.dataset, []).append(result)
-    figure, panels = panel_grid(len(by_dataset), (5.2, 3.8), margin=1, sharey=True)
-    for panel, (dataset, group) in zip(panels, by_dataset.items(), strict=True):
-        group = sorted(group, key=lambda result: result.num_kept)
+    ordered = sorted(results, key=lambda result: result.num_kept)
+    datasets = dict.fromkeys(result.dataset for result in results)
+    figure, panels = panel_grid(len(datasets), (5.2, 3.8), margin=1, sharey=True)
+    for panel, dataset in zip(panels, datasets, strict=True):
+        group = [result for result in ordered if result.dataset == dataset]
         num_kept = [result.num_kept for result in group]
         panel.plot(num_kept, [r.uniform for r in group], "o--", color="grey", label="R / K, uniform attention")
         shares = np.array([result.mean("redundant") for result in group])  # K×L

@@ -11,6 +11,7 @@ from err_seg.data import EvaluationItem, SegmentationPairs
 from err_seg.evaluation.benchmarks import benchmark_num_kept, new_counts
 from err_seg.evaluation.loop import evaluation_batches
 from err_seg.evaluation.results import text_table
+from err_seg.evaluation.tta import segment_images
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.device import upload
@@ -58,9 +59,8 @@ def measure_precision_error(
 
     def segment(precision: str, items: Sequence[EvaluationItem]) -> list[Segmentation]:
         with model.evaluating(precision):
-            text = model.embed_vocabulary(spec.vocabulary)
-            found = model(model.preprocess([item.image for item in items]), text, num_kept)
-        return model.compact(found, spec.vocabulary, [item.size for item in items])
+            asked = model.embed_vocabulary(spec.vocabulary), num_kept, spec.vocabulary, [item.size for item in items]
+            return segment_images(cfg, model, [item.image for item in items], asked)
 
     for items in evaluation_batches(cfg, pairs):
         found = {precision: segment(precision, items) for precision in precisions}

@@ -79,12 +79,11 @@ def benchmark_preparation(count: int) -> None:
         generate(Path(folder))
         raw = Path(folder) / "coco-stuff"
         for split in ("train2017", "val2017"):
-            for kind in ("images", "annotations"):
+            for source, kind, suffix in (("images", "images", "jpg"), ("labels", "annotations", "png")):
                 (raw / kind / split).mkdir(parents=True)
-            for index in range(count // 2):
-                source = f"{index % NUM_GENERATED}"
-                shutil.copy(Path(folder) / "images" / f"{source}.jpg", raw / "images" / split / f"{index:012}.jpg")
-                shutil.copy(Path(folder) / "labels" / f"{source}.png", raw / "annotations" / split / f"{index:012}.png")
+                for index in range(count // 2):
+                    file = Path(folder, source, f"{index % NUM_GENERATED}.{suffix}")
+                    shutil.copy(file, raw / kind / split / f"{index:012}.{suffix}")
         start = time.perf_counter()
         reports = prepare("coco-stuff", Path(folder))
         seconds = time.perf_counter() - start

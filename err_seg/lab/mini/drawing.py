@@ -43,8 +43,10 @@ def run(arguments: argparse.Namespace, command: str) -> None:
     """Write scenes and sheets of them, as far as asked for.
 
     Raises:
-        ValueError, OSError: scenes that cannot be drawn, or a file that cannot be written.
+        ValueError, OSError: nothing to write, scenes that cannot be drawn, or a file that cannot be written.
     """
+    if not (arguments.output or arguments.sheet):
+        raise ValueError("nothing to do: give --output or --sheet")
     size, level, seed = tuple(arguments.size), arguments.level, arguments.seed
     scenes = MiniScenes(arguments.split, size, arguments.classes, level, arguments.count, seed)
     if arguments.output:

@@ -124,10 +124,8 @@ def draw_crops(crops: MiniCrops) -> tuple[Tensor, Tensor]:
 
 def draw_scenes(scenes: MiniScenes) -> tuple[Tensor, Tensor]:
     """Draw scenes with the names of what they show, but not where: (N, 3, h, w) uint8, and classes (N, M)."""
-    images: list[Tensor] = []
-    captions: list[Tensor] = []
-    for i in ProgressBar(range(len(scenes)), "draw scenes", unit="scene"):
-        plan = scenes.plan(i)
-        images.append(torch.from_numpy(scenes[i].image).permute(2, 0, 1))
-        captions.append(torch.tensor([*plan.walls, *(thing.class_index for thing in plan.things)]))
-    return torch.stack(images), pad_sequence(captions, batch_first=True, padding_value=-1)
+    progress = ProgressBar(range(len(scenes)), "draw scenes", unit="scene")
+    images = torch.stack([torch.from_numpy(scenes[i].image).permute(2, 0, 1) for i in progress])
+    plans = [scenes.plan(i) for i in range(len(scenes))]
+    captions = [torch.tensor([*plan.walls, *(thing.class_index for thing in plan.things)]) for plan in plans]
+    return images, pad_sequence(captions, batch_first=True, padding_value=-1)
