@@ -151,27 +151,18 @@ def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[
 
 def print_classes(what: str, result: "SplitCheck") -> None:
     """Print the classes with the most pixels."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from err_seg.evaluation.results import text_table
 
     total = int(result.pixels.sum()) + result.ignored
-    present = [index for index in (-result.pixels).argsort(kind="stable") if result.pixels[index]]
-    more = len(present) - SHOWN
-    table = Table(
-        title=f"{what}: {len(present)} of {len(result.class_names)} classes occur",
-        title_justify="left",
-        caption=f"and {more} more, with fewer pixels" if more > 0 else None,
-        caption_justify="left",
-    )
-    for header in ("index", "pixels", "share", "pictures"):
-        table.add_column(header, justify="right")
-    table.add_column("class", max_width=36, no_wrap=True, overflow="ellipsis")
+    present = [index for index in (-result.pixels).argsort(kind="stable").tolist() if result.pixels[index]]
+    rows = []
     for index in present[:SHOWN]:
-        pixels, images = result.pixels[index], result.images[index]
-        name = escape(result.class_names[index])
-        table.add_row(str(index), f"{pixels:,}", f"{pixels / total:.2%}", f"{images:,}", name)
-    Console().print(table)
+        pixels, images = int(result.pixels[index]), int(result.images[index])
+        rows.append((index, pixels, f"{pixels / total:.2%}", images, result.class_names[index]))
+    print(f"{what}: {len(present)} of {len(result.class_names)} classes occur")
+    print(text_table(["index", "pixels", "share", "pictures", "class"], rows))
+    if len(present) > SHOWN:
+        print(f"and {len(present) - SHOWN} more, with fewer pixels")
 
 
 def compare_count(what: str, found: int, expected: int, strict: bool) -> list[str]:

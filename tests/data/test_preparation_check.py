@@ -80,7 +80,7 @@ def test_check_shows_the_largest_classes_and_the_first_errors_and_writes_all(tmp
     captured = capsys.readouterr()
     assert "150 of 150 classes occur" in captured.out
     assert "and 130 more" in captured.out
-    shown = [line.split()[1] for line in captured.out.splitlines() if line.startswith("│")]
+    shown = [line.split()[1] for line in captured.out.splitlines() if line.startswith("| ")][1:]
     assert shown == [str(index) for index in range(149, 129, -1)]
     assert sum("ADE_val_9" in line for line in captured.err.splitlines()) == 20
     assert "10 more label maps with errors" in captured.err
