@@ -135,12 +135,9 @@ def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[
         if not result.found:
             print(f"{what}: not checked, no converted label maps in {result.folder}")
         else:
-            if result.labels:
-                print_classes(what, result)
             print(f"{what}: {result.labels:,} of {result.found:,} label maps are sound in {result.folder}")
-            if result.labels:
-                total = int(result.pixels.sum()) + result.ignored
-                print(f"  {result.ignored / total:.1%} of their {total:,} pixels are ignored")
+        if result.labels:
+            print_classes(result)
         failures += [problem for _, problem in result.problems[:SHOWN]]
         if len(result.problems) > SHOWN:
             failures.append(f"{what}: {len(result.problems) - SHOWN:,} more label maps with errors, all in {path}")
@@ -149,8 +146,8 @@ def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[
     return failures
 
 
-def print_classes(what: str, result: "SplitCheck") -> None:
-    """Print the classes with the most pixels."""
+def print_classes(result: "SplitCheck") -> None:
+    """Print the classes with the most pixels, and the share of ignored pixels."""
     from err_seg.evaluation.results import text_table
 
     total = int(result.pixels.sum()) + result.ignored
@@ -159,7 +156,9 @@ def print_classes(what: str, result: "SplitCheck") -> None:
     for index in present[:SHOWN]:
         pixels, images = int(result.pixels[index]), int(result.images[index])
         rows.append((index, pixels, f"{pixels / total:.2%}", images, result.class_names[index]))
-    print(f"{what}: {len(present)} of {len(result.class_names)} classes occur")
+    print(
+        f"{len(present)} of {len(result.class_names)} classes occur; {result.ignored / total:.1%} of pixels are ignored"
+    )
     print(text_table(["index", "pixels", "share", "pictures", "class"], rows))
     if len(present) > SHOWN:
         print(f"and {len(present) - SHOWN} more, with fewer pixels")

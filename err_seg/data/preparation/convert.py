@@ -23,8 +23,7 @@ from err_seg.utils.files import atomic_write, remove_partial_files
 from err_seg.utils.images import save_image
 from err_seg.utils.locks import locked
 
-LOCK = ".prepare.lock"
-"""In each folder of label maps that is, or was, written."""
+LOCK = ".prepare.lock"  # in each folder of label maps that is, or was, written
 
 
 @dataclass(frozen=True)

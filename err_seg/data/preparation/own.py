@@ -19,8 +19,7 @@ from err_seg.utils.errors import DamagedFileError
 from err_seg.utils.files import write_text
 from err_seg.utils.messages import did_you_mean, listed
 
-IGNORED = "__ignore__"
-"""labelme's name for what has no class."""
+IGNORED = "__ignore__"  # labelme's name for what has no class
 
 
 def prepare_from(
