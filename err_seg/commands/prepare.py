@@ -131,7 +131,7 @@ def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[
     path = write_check(name, results)
     failures = []
     for result in results:
-        what = f"{name} {result.split}"
+        what = f"{name} {result.split.name}"
         if not result.found:
             print(f"{what}: not checked, no converted label maps in {result.folder}")
         else:
@@ -141,7 +141,7 @@ def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[
         failures += [problem for _, problem in result.problems[:SHOWN]]
         if len(result.problems) > SHOWN:
             failures.append(f"{what}: {len(result.problems) - SHOWN:,} more label maps with errors, all in {path}")
-        failures += compare_count(what, result.found, result.expected, options.strict)
+        failures += compare_count(what, result.found, result.split.expected, options.strict)
     print(f"all counts are in {path}")
     return failures
 
@@ -152,13 +152,12 @@ def print_classes(result: "SplitCheck") -> None:
 
     total = int(result.pixels.sum()) + result.ignored
     present = [index for index in (-result.pixels).argsort(kind="stable").tolist() if result.pixels[index]]
-    rows = []
+    rows, names = [], result.split.spec.evaluated_classes
     for index in present[:SHOWN]:
         pixels, images = int(result.pixels[index]), int(result.images[index])
-        rows.append((index, pixels, f"{pixels / total:.2%}", images, result.class_names[index]))
-    print(
-        f"{len(present)} of {len(result.class_names)} classes occur; {result.ignored / total:.1%} of pixels are ignored"
-    )
+        rows.append((index, pixels, f"{pixels / total:.2%}", images, names[index]))
+    classes = f"{len(present)} of {len(names)} classes occur"
+    print(f"{classes}; {result.ignored / total:.1%} of {total:,} pixels are ignored")
     print(text_table(["index", "pixels", "share", "pictures", "class"], rows))
     if len(present) > SHOWN:
         print(f"and {len(present) - SHOWN} more, with fewer pixels")
