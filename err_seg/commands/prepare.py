@@ -32,8 +32,7 @@ FROM = """Convert annotations of your own images to label maps, and write the co
 The folder of --output gets labels/ (a label map for each annotated image), classes.txt and dataset.yaml, which each run
 writes again. Pixels without annotation are ignored, or get the class of --background. datasets/README.md has the rules.
 """
-SHOWN = 20
-"""Classes, and label maps with errors, that --check shows of each split."""
+SHOWN = 20  # classes, and label maps with errors, of each split that --check shows
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -182,9 +181,7 @@ def convert_annotations(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("format", choices=ANNOTATION_FORMATS, metavar="FORMAT", help=", ".join(ANNOTATION_FORMATS))
     add("--images", type=Path, metavar="DIR", required=True, help="folder of the images")
-    files = (
-        "labelme: JSON file or folder (that of the images); coco...: JSON file; yolo: data.yaml, or folder of labels"
-    )
+    files = "JSON file (labelme: or their folder, by default that of the images); yolo: data.yaml, or folder of labels"
     add("--annotations", type=Path, metavar="PLACE", help=files)
     add("--output", type=Path, metavar="DIR", required=True, help="its name becomes the data set's")
     add("--classes", metavar="FILE", help=".txt (a class a line), .json or .yaml (the format's order, or sorted)")
