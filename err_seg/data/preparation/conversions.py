@@ -61,11 +61,6 @@ class Conversion:
         return LabelRule(tuple(labels))(label).astype(np.min_scalar_type(ignore))
 
 
-def _counted_from_one(classes: int) -> dict[int, int]:
-    """Class ids 1, 2, ... to indices from 0."""
-    return {value: value - 1 for value in range(1, classes + 1)}
-
-
 def _ids_in_table(file_name: str) -> dict[int, int]:
     """From a data set's own class id to the index, as one of the package's tables lists them in order."""
     text = (resources.files("err_seg.data") / "tables" / file_name).read_text(encoding="utf-8")
@@ -74,14 +69,12 @@ def _ids_in_table(file_name: str) -> dict[int, int]:
 
 _VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
 _CONTEXT_PAGES = ("label maps: https://cs.stanford.edu/~roozbeh/pascal-context", f"images of VOC 2010: {_VOC}")
-_COCO_STUFF = ("coco-stuff/images", "coco-stuff/annotations")
 _ADE150 = ("ADEChallengeData2016/images/validation", "ADEChallengeData2016/annotations/validation")
 _ADE_FULL = ("ADE20K_2021_17_01/images/ADE/validation",) * 2  # label maps lie beside the images
 _CONTEXT = ("VOCdevkit/VOC2010/JPEGImages", "VOCdevkit/VOC2010/trainval")
 _VOC_2012 = ("VOCdevkit/VOC2012/JPEGImages", "VOCdevkit/VOC2012/SegmentationClass")
 
 _COCO_STUFF_CLASSES = {raw_id - 1: index for raw_id, index in _ids_in_table("coco_stuff171.json").items()}
-_VOC_20 = _counted_from_one(20)  # beside 0, the background, and 255, void
 
 _ALL = (
     Conversion(
@@ -91,7 +84,7 @@ _ALL = (
             "images: https://cocodataset.org",
         ),
         splits=tuple(
-            Split(name, get_dataset(dataset), *(f"{folder}/{name}" for folder in _COCO_STUFF))
+            Split(name, get_dataset(dataset), f"coco-stuff/images/{name}", f"coco-stuff/annotations/{name}")
             for name, dataset in (("train2017", "coco_stuff_train"), ("val2017", "coco_stuff_val"))
         ),
         list_pairs=sources.list_folders,
@@ -103,7 +96,7 @@ _ALL = (
         pages=("ADEChallengeData2016: http://sceneparsing.csail.mit.edu",),
         splits=(Split("validation", get_dataset("ade20k_150_val"), *_ADE150),),
         list_pairs=sources.list_folders,
-        classes={0: None, **_counted_from_one(150)},
+        classes=dict(enumerate([None, *range(150)])),  # counted from 1
     ),
     Conversion(
         name="ade847",
@@ -125,14 +118,14 @@ _ALL = (
         pages=_CONTEXT_PAGES,
         splits=(Split("val", get_dataset("pascal_context_459_val"), *_CONTEXT),),
         list_pairs=sources.list_context_459,
-        classes={0: None, **_counted_from_one(459)},
+        classes=dict(enumerate([None, *range(459)])),
     ),
     Conversion(
         name="voc20",
         pages=(f"VOC 2012: {_VOC}",),
         splits=(Split("val", get_dataset("pascal_voc_20_val"), *_VOC_2012),),
         list_pairs=sources.list_voc,
-        classes={0: None, **_VOC_20, 255: None},
+        classes={**dict(enumerate([None, *range(20)])), 255: None},  # 0 is the background, 255 void
         leave_out_ignored=True,
     ),
     Conversion(
@@ -140,7 +133,7 @@ _ALL = (
         pages=(f"VOC 2012: {_VOC}",),
         splits=(Split("val", get_dataset("pascal_voc_20b_val"), *_VOC_2012),),
         list_pairs=sources.list_voc,
-        classes={0: 20, **_VOC_20, 255: None},
+        classes={**dict(enumerate([20, *range(20)])), 255: None},
         leave_out_ignored=True,
     ),
 )

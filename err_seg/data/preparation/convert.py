@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from err_seg.data.preparation.conversions import CONVERSIONS, Conversion
 from err_seg.data.preparation.images import (
     DamagedFileError,
@@ -21,7 +23,6 @@ from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.sources import Listing, MissingFiles, Pair, PreparationError, Split, read_raw_label
 from err_seg.utils.files import atomic_write, remove_partial_files
 from err_seg.utils.images import save_image
-from err_seg.utils.locks import locked
 
 LOCK = ".prepare.lock"  # in each folder of label maps that is, or was, written
 
@@ -139,11 +140,13 @@ def only_run(folder: Path) -> Iterator[None]:
     Raises:
         PreparationError: another run does.
     """
-    with locked(folder / LOCK) as descriptor:
-        if descriptor is None:
-            raise PreparationError(f"another run is preparing {folder} at this moment; wait for it to end")
-        remove_partial_files(folder)
-        yield
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):  # which the system releases when the process ends, however it ends
+            remove_partial_files(folder)
+            yield
+    except Timeout as error:
+        raise PreparationError(f"another run is preparing {folder} at this moment; wait for it to end") from error
 
 
 def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -> Outcome:
