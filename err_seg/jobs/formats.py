@@ -203,9 +203,9 @@ FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
 Those of :data:`err_seg.jobs.job_outputs.GATHERED` are parts of one file for the whole job."""
 
 
-def result_paths(name: str, formats: Iterable[str], folder: Path) -> list[Path]:
-    """Return the files of an image's results."""
-    return [folder / f"{name}{FORMATS[kind][0]}" for kind in formats]
+def result_path(name: str, kind: str, folder: Path) -> Path:
+    """Return the file of an image's results in one format."""
+    return folder / f"{name}{FORMATS[kind][0]}"
 
 
 def write_result(result: Result, formats: Iterable[str], folder: Path) -> None:
@@ -215,5 +215,4 @@ def write_result(result: Result, formats: Iterable[str], folder: Path) -> None:
         OSError: one cannot be written.
     """
     for kind in formats:
-        (path,) = result_paths(result.name, [kind], folder)
-        FORMATS[kind][1](result, path)
+        FORMATS[kind][1](result, result_path(result.name, kind, folder))

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from err_seg.data import read_image
-from err_seg.jobs.failures import reason_of
-from err_seg.jobs.formats import result_paths
+from err_seg.jobs.formats import result_path
 from err_seg.jobs.job_report import Finished
 from err_seg.jobs.manifest import OutputError
 from err_seg.jobs.result_names import printable
 from err_seg.jobs.video import frame_rate, write_video
+from err_seg.models.checkpoint import reason_of
 from err_seg.utils.files import write_pieces
 from err_seg.utils.progress import ProgressBar
 from err_seg.visualization.colors import class_colors, hex_color
@@ -104,7 +104,7 @@ def _videos(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -
 def _write_video(folder: Path, path: Path, source: Path, results: Sequence[Finished]) -> None:
     numbers = [result.place.frame or 0 for result in results]
     step = statistics.median_low([b - a for a, b in pairwise(numbers)] or [1])
-    files = [file for result in results for file in result_paths(result.place.files, ["video"], folder)]
+    files = [result_path(result.place.files, "video", folder) for result in results]
     shown = ProgressBar(files, desc=printable(path), unit="frame", disable=None)
     write_video((read_image(file) for file in shown), path, frame_rate(source) / step)
 
@@ -119,7 +119,7 @@ GATHERED: dict[str, Callable[[Path, Sequence[str], Sequence[Finished]], Joined]]
 
 def own_files(name: str, formats: Iterable[str], folder: Path) -> list[Path]:
     """Return an image's result files, each mask among them, but no part of a file of the job: joining checks those."""
-    files = result_paths(name, (kind for kind in formats if kind not in GATHERED), folder)
+    files = [result_path(name, kind, folder) for kind in formats if kind not in GATHERED]
     for listing in (file for file in files if file.name == "masks.json"):
         with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             files += [listing.parent / row["file"] for row in json.loads(listing.read_bytes())]
@@ -130,7 +130,7 @@ def _parts(
     folder: Path, results: Iterable[Finished], kind: str, keys: set[str]
 ) -> Iterator[tuple[Finished, dict[str, Any]]]:
     for result in results:
-        (path,) = result_paths(result.place.files, [kind], folder)
+        path = result_path(result.place.files, kind, folder)
         try:
             part = json.loads(path.read_text(encoding="utf-8"))
             if missing := keys.difference(part if isinstance(part, dict) else ()):

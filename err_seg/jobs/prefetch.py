@@ -7,7 +7,7 @@ import numpy as np
 
 from err_seg.data import ImageReadError
 from err_seg.jobs.failures import Problem, problem_of
-from err_seg.jobs.formats import result_paths
+from err_seg.jobs.formats import result_path
 from err_seg.jobs.inputs import Item
 from err_seg.jobs.job_outputs import own_files
 from err_seg.jobs.job_report import Finished
@@ -59,7 +59,7 @@ class ItemReader:
         try:
             place = self._place(item)
             name, folder = place.files, self.manifest.folder
-            is_there = all(file.is_file() for file in result_paths(name, self.formats, folder))
+            is_there = all(result_path(name, kind, folder).is_file() for kind in self.formats)
             is_done = is_there and self.manifest.is_done(place, own_files(name, self.formats, folder))
             if is_done and not even_if_done:
                 return LoadedItem(item, place, None, is_done)

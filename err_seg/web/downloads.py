@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from err_seg.data.images import ImageReadError, read_image
-from err_seg.jobs.formats import Result, result_paths, write_result
+from err_seg.jobs.formats import Result, result_path, write_result
 from err_seg.prediction.segmentation import ROOM_FOR_NAMES
 from err_seg.utils.fingerprint import WeightsSource
 from err_seg.utils.processes import start_method
@@ -81,7 +81,7 @@ class Downloads:
         if stored is None:
             raise NoSuchUpload
         folder = self.uploads.folder / f"{key}-{percent}"
-        (file,) = result_paths(stored.name, [kind], folder)
+        file = result_path(stored.name, kind, folder)
         if not file.exists():
             path = self.uploads.find(stored.source)
             segmentation = replace(stored.segmentation)  # whose labels do not stay in memory
