@@ -7,7 +7,7 @@ import numpy as np
 
 from err_seg.utils.files import atomic_write
 from err_seg.visualization.colors import class_colors
-from err_seg.visualization.label_files import UNLABELED_8BIT, UNLABELED_16BIT
+from err_seg.visualization.label_files import stored_labels
 
 
 class GeoreferenceError(ValueError):
@@ -38,14 +38,15 @@ def write_geotiff(labels: np.ndarray, names: Sequence[str], source: str, path: P
         raise GeoreferenceError(f"{source}: cannot be read as a map ({error})") from error
     if crs is None:
         raise GeoreferenceError(f"{source}: is not georeferenced; write --format labels instead")
-    transform = transform * transform.scale(size[1] / labels.shape[1], size[0] / labels.shape[0])
-    kind, unlabeled = (np.uint8, UNLABELED_8BIT) if len(names) <= UNLABELED_8BIT else (np.uint16, UNLABELED_16BIT)
+    height, width = labels.shape
+    transform = transform * transform.scale(size[1] / width, size[0] / height)
+    stored = stored_labels(labels, labels < 0, len(names), path)
     profile = {
-        **{"driver": "GTiff", "height": labels.shape[0], "width": labels.shape[1], "count": 1, "dtype": kind},
-        **{"crs": crs, "transform": transform, "nodata": unlabeled, "compress": "deflate", "tiled": True},
+        **{"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": stored.dtype, "crs": crs},
+        **{"transform": transform, "nodata": np.iinfo(stored.dtype).max, "compress": "deflate", "tiled": True},
     }
     with atomic_write(path) as temporary, rasterio.open(temporary, "w", **profile) as file:
-        file.write(np.where(labels < 0, unlabeled, labels).astype(kind), 1)
+        file.write(stored, 1)
         file.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(names)})
-        if kind is np.uint8:
+        if stored.dtype == np.uint8:
             file.write_colormap(1, {label: tuple(color) for label, color in enumerate(class_colors(names).tolist())})

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -17,7 +18,7 @@ from err_seg.jobs.job_outputs import own_files
 from err_seg.jobs.job_report import Finished, Report
 from err_seg.jobs.label_set import LabelSet
 from err_seg.jobs.manifest import Manifest, OutputError
-from err_seg.jobs.prefetch import ItemReader, LoadedItem
+from err_seg.jobs.prefetch import LoadedItem, read_item, with_neighbours
 from err_seg.jobs.result_names import printable
 from err_seg.prediction.attention import record_attention
 from err_seg.prediction.model import ERRSeg
@@ -83,10 +84,10 @@ class Job:
             VocabularyError: the network cannot encode a class name.
         """
         self.model.embed_vocabulary(self.label_set.vocabulary)  # unusable names are found before anything is read
-        reader = ItemReader(self.manifest, self.formats, self.point)
+        read = partial(read_item, manifest=self.manifest, formats=self.formats, point=self.point)
         with self.report.network.timing("whole"), ProgressBar(total=total, unit="image", disable=None) as progress:
-            loaded = ordered_map(reader.read, items, threads=READERS, ahead=2 * self.batch_size)
-            predictions = self._predict_all(reader.with_neighbours(loaded, self.smooth), progress)
+            loaded = ordered_map(read, items, threads=READERS, ahead=2 * self.batch_size)
+            predictions = self._predict_all(with_neighbours(loaded, self.smooth, read), progress)
             results = self._smoothed(predictions) if self.smooth else predictions
             written = ordered_map(self._write, results, threads=WRITERS, ahead=WRITERS + self.batch_size)
             with closing(loaded), closing(written):

@@ -6,10 +6,10 @@ from functools import cached_property
 
 import numpy as np
 
-from err_seg.mini.canvas import LEVELS, Canvas
-from err_seg.mini.sampling import CROP, CROPS, SPLITS, at_least, balanced_classes, choose, random
+from err_seg.mini.canvas import Canvas
+from err_seg.mini.sampling import CROP, CROPS, at_least, balanced_classes, check_settings, random
 from err_seg.mini.shapes import WALL_COLOURS
-from err_seg.mini.vocabulary import CLASS_SETS, PROMPTS, SIXTY, mini_vocabulary
+from err_seg.mini.vocabulary import PROMPTS, SIXTY, mini_vocabulary
 
 
 def render_crop(
@@ -83,13 +83,8 @@ class MiniCrops:
     classes: str = "all"
 
     def __post_init__(self) -> None:
-        choose("split", self.split, SPLITS)
-        choose("level", self.level, list(LEVELS))
-        at_least("length", self.length, 1)
-        at_least("seed", self.seed, 0)
+        check_settings(self)
         at_least("size", self.size, 32)
-        choose("classes", self.classes, CLASS_SETS)
-        mini_vocabulary(self.names)
 
     @cached_property
     def _classes(self) -> tuple[int, ...]:

@@ -15,8 +15,6 @@ from err_seg.utils.images import save_image
 from err_seg.visualization.colors import class_colors
 
 Labels = NDArray[np.integer[Any]]
-UNLABELED_8BIT = 255
-UNLABELED_16BIT = 65535
 
 
 def save_label_png(
@@ -37,17 +35,25 @@ def save_label_png(
     Raises:
         ValueError: for another shape, or a value that is neither a class nor ``ignore_label``.
     """
-    ignored = _check_labels(labels, len(class_names), ignore_label)
-    if len(class_names) <= UNLABELED_8BIT:
-        image = Image.fromarray(np.where(ignored, np.uint8(UNLABELED_8BIT), labels.astype(np.uint8)))
+    stored = stored_labels(labels, _check_labels(labels, len(class_names), ignore_label), len(class_names), path)
+    image = Image.fromarray(stored)
+    if stored.dtype == np.uint8:
         palette = np.zeros((256, 3), dtype=np.uint8)
         palette[: len(class_names)] = class_colors(class_names)
         image.putpalette(palette.tobytes())
-    elif len(class_names) <= UNLABELED_16BIT:
-        image = Image.fromarray(np.where(ignored, np.uint16(UNLABELED_16BIT), labels.astype(np.uint16)))
-    else:
-        raise ValueError(f"{path}: a PNG file holds at most {UNLABELED_16BIT} classes, found {len(class_names)}")
     save_image(image, path, "PNG")
+
+
+def stored_labels(labels: Labels, ignored: NDArray[np.bool_], num_classes: int, path: str | Path) -> Labels:
+    """Return labels (H, W) in 8 bits, in 16 for more than 255 classes; ignored pixels get the largest value.
+
+    Raises:
+        ValueError: there are more classes than a file (``path``) with 16 bits can hold.
+    """
+    for kind in (np.uint8, np.uint16):
+        if num_classes <= (most := np.iinfo(kind).max):
+            return np.where(ignored, kind(most), labels.astype(kind))
+    raise ValueError(f"{path}: a file of labels holds at most {most} classes, found {num_classes}")
 
 
 def rle_segments(
