@@ -119,11 +119,7 @@ class Job:
             progress.update()
 
     def _predict(self, batch: list[LoadedItem]) -> list[Prediction]:
-        """Predict a batch; if that fails, smaller ones, so that one image does not affect the others.
-
-        Raises:
-            DeviceError: the model's device failed.
-        """
+        """Predict a batch; if that fails, smaller ones, so that one image does not affect the others."""
         try:
             return self._predict_together(batch)
         except Exception as error:  # a network can fail in any way
@@ -175,11 +171,7 @@ class Job:
         return problem_of(loaded.item.source, error, "the network failed on it")
 
     def _smoothed(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
-        """Average the frames of each video; those whose results are there were needed for others, and are counted.
-
-        Raises:
-            DeviceError: the model's device failed.
-        """
+        """Average the frames of each video; those whose results are there were needed for others, and are counted."""
         for window in windows(predictions, self.smooth):
             middle = window[self.smooth]
             assert middle
@@ -198,11 +190,7 @@ class Job:
                 yield loaded, replace(result, segmentation=segmentation)
 
     def _write(self, prediction: Prediction) -> tuple[Finished, Result] | Problem:
-        """Write the results of an image, and record that they are complete.
-
-        Raises:
-            OutputError: nothing can be written any more.
-        """
+        """Write the results of an image, and record that they are complete."""
         loaded, result = prediction
         try:
             write_result(result, self.formats, self.manifest.folder)

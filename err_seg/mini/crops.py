@@ -25,9 +25,7 @@ def render_crop(
     Args:
         index: class, an index into the vocabulary.
         rng: source of scale, place, rotation, background, light and noise.
-        size: side in pixels.
-        level: "easy" or "hard".
-        names: how many names the vocabulary has.
+        size, level, names: as for :class:`MiniCrops`.
         backgrounds: the walls that an object may stand before; () is all.
 
     Returns:
@@ -61,12 +59,9 @@ class MiniCrops:
     """Captioned images of single classes, for teaching a small CLIP the words. Map-style, drawn on demand.
 
     Attributes:
-        split: "train", "val" or "test".
+        split, seed, level, names: as for :class:`err_seg.mini.scenes.MiniScenes`.
         length: number of crops; of T classes, any T that begin at a multiple of T show every class once.
-        seed: other images for every seed.
         size: side in pixels.
-        level: "easy" or "hard".
-        names: how many names the vocabulary has.
         classes: "all", or "seen" alone.
 
     Raises:

@@ -172,9 +172,6 @@ class LargeScenes(MiniScenes):
     Attributes:
         zoom: how many times larger than usual everything is drawn. With 1, scenes of 1,000 pixels show a hundred small
             objects; with 6 they are usual scenes, as a sharper camera sees them.
-
-    Raises:
-        ValueError: as for :class:`MiniScenes`.
     """
 
     size: int | tuple[int, int] = (900, 1200)

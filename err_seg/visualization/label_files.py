@@ -71,9 +71,8 @@ def rle_segments(
     ``category_name``, ``area`` and ``score``.
 
     Args:
-        labels: (H, W) integers, 0..N-1.
+        labels, class_names: as for :func:`save_label_png`.
         file_name: the image's file name.
-        class_names: N names, in label order.
         category_ids: N ids of the data set, in label order; by default the label itself.
         scores: label to confidence; segments of labels that are not in it have no key ``score``.
         ignore_label: a further value that ``labels`` may hold; it gets no segment.

@@ -34,12 +34,8 @@ def build_page(
 ) -> gr.Blocks:
     """Lay the page out.
 
-    Args:
-        model: see :func:`err_seg.load`.
-        classes: first content of the field for class names.
-        uploads: the files that may be labelled.
-        downloads: what makes the files of results.
-        samples: some of these, to try.
+    ``classes`` are the first content of the field for class names. ``uploads`` may be labelled, ``samples`` are some of
+    them, to try, and ``downloads`` makes the files of results.
     """
     page = gr.Blocks(title="ERR-Seg", analytics_enabled=False, delete_cache=(10 * MINUTE, 60 * MINUTE))
     with page:
