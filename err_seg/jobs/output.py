@@ -58,7 +58,9 @@ def open_output(
         try:
             remove_partial_files(folder)
             if force:
-                _forget(folder, descriptor, processes if rank == 0 else None)
+                os.ftruncate(descriptor, 0)
+                if rank == 0:
+                    _forget_others(folder, processes)
             else:
                 _take_up(manifest, settings)
                 if rank == 0 and os.fstat(descriptor).st_size == 0:
@@ -75,11 +77,8 @@ def open_output(
         os.close(descriptor)
 
 
-def _forget(folder: Path, descriptor: int, processes: int | None) -> None:
-    """Empty this process's manifest; the first process also removes manifests of processes that this job lacks."""
-    os.ftruncate(descriptor, 0)
-    if processes is None:
-        return
+def _forget_others(folder: Path, processes: int) -> None:
+    """Remove the manifests of processes that this job lacks, and the settings of an earlier version."""
     if _is_earlier(folder / EARLIER_SETTINGS):
         (folder / EARLIER_SETTINGS).unlink()
     for manifest in folder.glob("manifest-*.jsonl"):

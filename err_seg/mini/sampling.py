@@ -48,11 +48,7 @@ def balanced_classes(
     """
     cycle, place = divmod(index, len(counts))
     start = cycle * sum(counts) + sum(counts[:place])
-    orders: dict[int, np.ndarray] = {}
-    chosen = []
-    for position in range(start, start + counts[place]):
-        number, within = divmod(position, len(classes))
-        if number not in orders:
-            orders[number] = random(seed, purpose, split, number).permutation(len(classes))
-        chosen.append(classes[orders[number][within]])
-    return chosen
+    places = [divmod(position, len(classes)) for position in range(start, start + counts[place])]
+    numbers = {number for number, _ in places}
+    orders = {number: random(seed, purpose, split, number).permutation(len(classes)) for number in numbers}
+    return [classes[orders[number][within]] for number, within in places]

@@ -1,4 +1,4 @@
-"""Predictions as files: label maps as PNG, segments as COCO's run-length JSON."""
+"""Predictions as files: label maps as PNG and GeoTIFF (``err_seg[geo]``), segments as COCO's run-length JSON."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +15,10 @@ from err_seg.utils.images import save_image
 from err_seg.visualization.colors import class_colors
 
 Labels = NDArray[np.integer[Any]]
+
+
+class GeoreferenceError(ValueError):
+    """An image that is not georeferenced; the message names it."""
 
 
 def save_label_png(
@@ -42,6 +46,44 @@ def save_label_png(
         palette[: len(class_names)] = class_colors(class_names)
         image.putpalette(palette.tobytes())
     save_image(image, path, "PNG")
+
+
+def save_geotiff(labels: Labels, names: Sequence[str], source: str, path: Path) -> None:
+    """Write a label map with the coordinate system and the location of its image, complete or not at all.
+
+    Args:
+        labels: (H, W) integers; negative ones (no class) become "no data": 255, or 65535 in 16 bits.
+        names: of the classes; up to 255 are written in 8 bits and with their colours.
+        source: the image, a georeferenced file; its corners are those of the label map.
+        path: the file to write.
+
+    Raises:
+        GeoreferenceError: the image is not a georeferenced file.
+        OSError: the file cannot be written.
+    """
+    import rasterio
+
+    if not Path(source).is_file():
+        raise GeoreferenceError(f"{source}: is not a file and so not georeferenced; write --format labels instead")
+    try:
+        with rasterio.open(source) as image:
+            crs, transform, size = image.crs, image.transform, (image.height, image.width)
+    except rasterio.errors.RasterioIOError as error:
+        raise GeoreferenceError(f"{source}: cannot be read as a map ({error})") from error
+    if crs is None:
+        raise GeoreferenceError(f"{source}: is not georeferenced; write --format labels instead")
+    height, width = labels.shape
+    transform = transform * transform.scale(size[1] / width, size[0] / height)
+    stored = stored_labels(labels, labels < 0, len(names), path)
+    profile = {
+        **{"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": stored.dtype, "crs": crs},
+        **{"transform": transform, "nodata": np.iinfo(stored.dtype).max, "compress": "deflate", "tiled": True},
+    }
+    with atomic_write(path) as temporary, rasterio.open(temporary, "w", **profile) as file:
+        file.write(stored, 1)
+        file.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(names)})
+        if stored.dtype == np.uint8:
+            file.write_colormap(1, {label: tuple(color) for label, color in enumerate(class_colors(names).tolist())})
 
 
 def stored_labels(labels: Labels, ignored: NDArray[np.bool_], num_classes: int, path: str | Path) -> Labels:

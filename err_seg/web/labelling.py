@@ -19,7 +19,7 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.visualization.colors import class_colors, hex_color, spread_colors
 from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR
 from err_seg.visualization.text import first_synonym
-from err_seg.web.downloads import PERCENT, Downloads, FileKind, read_upload, shown_size
+from err_seg.web.files import PERCENT, Downloads, FileKind, read_upload, shown_size
 
 # Pillow reads many more, some of them, such as EPS, by programs that are not safe with files of strangers
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")

@@ -14,11 +14,10 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import VocabularyError
 from err_seg.text.vocabularies import vocabularies
 from err_seg.web.browser import CHOOSE, KEEP, REDRAW, RESTORE, RESULT, SAMPLES, SHOW
-from err_seg.web.downloads import PERCENT, Downloads
 from err_seg.web.drawing_widget import drawing_widget
+from err_seg.web.files import PERCENT, Downloads, NoSuchUpload, Uploads
 from err_seg.web.guard import LABEL, SAMPLE, Event, EventKinds, UploadedImage
 from err_seg.web.labelling import Answer, label_upload
-from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MOST_KEPT = 64
 WAITING = 16

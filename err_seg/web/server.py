@@ -19,10 +19,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from err_seg.data import ImageReadError
 from err_seg.prediction.model import ERRSeg
 from err_seg.web.browser import STYLE
-from err_seg.web.downloads import PROCESSES, Downloads, FileKind
+from err_seg.web.files import PROCESSES, Downloads, FileKind, NoSuchUpload, Uploads
 from err_seg.web.guard import MAX_UPLOAD, PROGRESS, UPLOAD, Guard
 from err_seg.web.page import WAITING, build_page, event_kinds
-from err_seg.web.uploads import NoSuchUpload, Uploads
 
 LEAST_FREE = 500 * 2**20  # bytes of the disk that uploads leave free
 PATIENCE = 20  # seconds for the head of a request, and for reading a part of an answer

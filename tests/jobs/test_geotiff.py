@@ -7,7 +7,7 @@ import pytest
 
 from err_seg.commands import predict
 from err_seg.data.images import read_label as load_label_png
-from err_seg.jobs.geotiff import write_geotiff
+from err_seg.visualization.label_files import save_geotiff
 from tests.helpers.predicting import save
 
 
@@ -51,7 +51,7 @@ def test_more_classes_than_16_bits_hold_are_refused(map_file, tmp_path):
     """Labels from 65536 on became other classes."""
     names = [str(number) for number in range(65536)]
     with pytest.raises(ValueError, match="at most 65535 classes, found 65536"):
-        write_geotiff(np.full((30, 40), 65535), names, str(map_file), tmp_path / "labels.tif")
+        save_geotiff(np.full((30, 40), 65535), names, str(map_file), tmp_path / "labels.tif")
     assert not (tmp_path / "labels.tif").exists()
 
 
