@@ -22,6 +22,7 @@ from err_seg.config.defaults import KEYS, Config, ranges_of
 from err_seg.config.section import Section
 from err_seg.plugins import SECTIONS, import_packages
 from err_seg.utils.errors import ConfigError
+from err_seg.utils.files import datasets_root
 
 # of the grid of cost maps
 STRIDE = 16
@@ -59,10 +60,12 @@ def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()
     cfg = Config()
     for key, value, source in settings:
         if key.split(".")[0] == "EXTRA":
-            _merge(cfg.EXTRA, reduce(lambda tree, name: {name: tree}, reversed(key.split(".")[1:]), value), source)
+            _set_extra(cfg.EXTRA, key, value, source)
         else:
             _set(cfg, KEYS, key, value, source)
     validate(cfg)
+    # folders stay relative: results do not depend on where the data sets are
+    cfg.DATASETS.CUSTOM = _found_in(datasets_root(cfg.DATASETS.ROOT), "DATASETS.CUSTOM", cfg.DATASETS.CUSTOM)
     cfg.EXTRA = {name: asdict(extra_section(cfg, name)) for name in cfg.EXTRA}
     return cfg
 
@@ -167,33 +170,30 @@ def _read_yaml(file: Path) -> Iterator[tuple[str, Any, str]]:
     for base in bases if isinstance(bases, list) else [bases]:
         yield from _read_yaml(_find_yaml(file.parent / expanduser(base), base))
     for key, value in settings_of(tree):
-        if key == "DATASETS.CUSTOM" and isinstance(value, list):
-            value = [
-                {name: _beside(file, name, part) for name, part in entry.items()} if isinstance(entry, dict) else entry
-                for entry in value
-            ]
-        yield key, _beside(file, key, value), str(file)
+        yield key, _found_in(file.parent, key, value, FOLDER_KEYS), str(file)
 
 
-def _beside(file: Path, key: str, value: Any) -> Any:
-    """Return the path of what a setting names, if that lies beside the YAML file; else the setting as it is."""
-    if not isinstance(value, str) or not value or key not in (*FILE_KEYS, *FOLDER_KEYS):
+def _found_in(folder: Path, key: str, value: Any, folder_keys: Sequence[str] = ()) -> Any:
+    """Return the path of what a setting names, if that lies in a folder; else the setting as it is.
+
+    Of the entries of ``DATASETS.CUSTOM`` this is done for each setting.
+    """
+    if key == "DATASETS.CUSTOM" and isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        return [{name: _found_in(folder, name, part, folder_keys) for name, part in entry.items()} for entry in value]
+    if not isinstance(value, str) or not value or key not in (*FILE_KEYS, *folder_keys):
         return value
-    path = abspath(file.parent / expanduser(value))
+    path = abspath(folder / expanduser(value))
     return path if (isfile if key in FILE_KEYS else isdir)(path) else value
 
 
-def _merge(tree: dict[str, Any], changes: Any, source: str) -> None:
-    """Put nested settings into a tree of such, in place."""
-    if not isinstance(changes, Mapping):
-        raise ConfigError(f"EXTRA ({source}) holds sections of settings, EXTRA.SECTION.KEY; {changes!r} is none")
-    for name, value in changes.items():
-        if isinstance(value, Mapping):
-            inner = tree.setdefault(name, {})
-            tree[name] = inner if isinstance(inner, dict) else {}
-            _merge(tree[name], value, source)
-        else:
-            tree[name] = value
+def _set_extra(tree: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set ``EXTRA`` or something in it, leaf by leaf; what these are is checked when all are there."""
+    try:
+        for name, leaf in settings_of({key: value}, keys={}):
+            _, *path, last = name.split(".")
+            reduce(lambda inner, section: inner.setdefault(section, {}), path, tree)[last] = leaf
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{key} ({source}): {value!r} does not fit EXTRA, sections of settings by name") from error
 
 
 def _set(root: Section, keys: Mapping[str, Range], key: str, value: Any, source: str, prefix: str = "") -> None:

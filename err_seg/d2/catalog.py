@@ -13,7 +13,20 @@ from err_seg.data import DatasetError, DatasetSpec, SegmentationPairs, dataset_n
 from err_seg.visualization.colors import class_colors
 
 FILES = "file_name", "sem_seg_file_name"
+LABEL_FILE = "label_file_name"
 logger = logging.getLogger(__name__)
+
+
+class RawRecord(dict[str, Any]):
+    """A record whose label file, under ``LABEL_FILE``, detectron2's own mapper and evaluator would misread."""
+
+    def __missing__(self, key: str) -> Any:
+        if not key.startswith("sem_seg"):
+            raise KeyError(key)
+        raise DatasetError(
+            f"data set {self['dataset_name']!r}: its entry changes the labels in the files (label_map and the like, or "
+            "left_out), which detectron2's own mapper and evaluator do not; use ERRSegMapper and ERRSegEvaluator"
+        )
 
 
 @dataclass(frozen=True)
@@ -29,14 +42,16 @@ class Records:
     root: str
 
     def __call__(self) -> list[dict[str, Any]]:
-        """List one dictionary per image: ``file_name``, ``sem_seg_file_name`` and ``dataset_name``.
+        """List one dictionary per image: ``file_name``, ``sem_seg_file_name`` and ``dataset_name``, or a ``RawRecord``.
 
         Raises:
             DatasetError: the data set is not on disk.
         """
         pairs = SegmentationPairs(self.spec, self.root)
+        is_raw = self.spec.label_rule or self.spec.left_out
+        kind, keys = (RawRecord, (FILES[0], LABEL_FILE)) if is_raw else (dict, FILES)
         files = (pairs.paths(index) for index in range(len(pairs)))
-        return [{**dict(zip(FILES, paths, strict=True)), "dataset_name": self.spec.name} for paths in files]
+        return [kind(zip(keys, paths, strict=True), dataset_name=self.spec.name) for paths in files]
 
 
 def register_datasets(root: str = "", custom: Iterable[Mapping[str, Any]] = ()) -> None:

@@ -100,8 +100,8 @@ class ERRSegEvaluator(DatasetEvaluator):
         if not is_main_process():
             return None
         self._files.finish()
-        name, classes = self.spec.name, self.spec.evaluated_classes
-        result = BenchmarkResult.from_counts(name, self._counts, classes, self._images, self.settings)
+        name, classes, seen = self.spec.name, self.spec.evaluated_classes, self.spec.seen_and_unseen
+        result = BenchmarkResult.from_counts(name, self._counts, classes, self._images, self.settings, seen)
         self.result = replace(result, mean_kept=self._kept / self._images if self._kept else None)
         if self.output is not None and self.write_results:
             save_benchmarks([self.result], self.output)

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import configurable
 from fvcore.common.config import CfgNode
 
-from err_seg.d2.catalog import spec_of
+from err_seg.d2.catalog import FILES, LABEL_FILE, spec_of
 from err_seg.d2.config import from_detectron2
 from err_seg.data import Batch, DatasetSpec, EvaluationTransform, TrainingTransform, read_image
 from err_seg.data.dataset import read_sample
@@ -45,7 +45,7 @@ class ERRSegMapper:
         """Translate ``cfg.INPUT`` into the constructor's arguments."""
         cfg = from_detectron2(cfg)
         if is_train:
-            spec = spec_of(cfg.DATASETS.TRAIN[0])
+            spec = spec_of(cfg.DATASETS.TRAIN[0]).for_training(cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES)
             return {"transform": training_transform(cfg, spec.ignore_label), "train_dataset": spec}
         return {"transform": evaluation_transform(cfg)}
 
@@ -53,8 +53,8 @@ class ERRSegMapper:
         """Add what the record's files hold; random choices follow from torch's random state.
 
         Args:
-            record: ``file_name``, in training ``sem_seg_file_name``; ``dataset_name`` where it is not the
-                configuration's.
+            record: ``file_name``, in training ``sem_seg_file_name`` or ``label_file_name``; ``dataset_name`` where it
+                is not the configuration's.
 
         Returns:
             A new dictionary with ``image``, (3, h, w) uint8 RGB, ``height`` and ``width`` (of the image in
@@ -64,8 +64,8 @@ class ERRSegMapper:
             pixels = read_image(record["file_name"], as_stored=True)
             height, width = pixels.shape[:2]
             return {**record, "image": self.transform(pixels), "height": height, "width": width}
-        spec = spec_of(record["dataset_name"]) if "dataset_name" in record else self.train_dataset
+        spec = spec_of(record["dataset_name"]).for_training() if "dataset_name" in record else self.train_dataset
         assert spec is not None
-        sample = read_sample(spec, record["file_name"], record["sem_seg_file_name"])
+        sample = read_sample(spec, record["file_name"], record.get(LABEL_FILE) or record[FILES[1]])
         image, label = self.transform(sample.image, sample.label, int(torch.randint(2**63 - 1, ())))
         return {**record, "image": image, "sem_seg": label, "height": label.shape[0], "width": label.shape[1]}

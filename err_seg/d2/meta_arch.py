@@ -80,12 +80,12 @@ class ERRSeg(nn.Module):
             if not isinstance(part, EXPECTED[key]):
                 found = type(part).__name__
                 raise ConfigError(f"MODEL.{key}.NAME must be {EXPECTED[key].__name__} with ERRSeg, not {found}")
-        train_dataset = spec_of(own.DATASETS.TRAIN[0])
+        whole = spec_of(own.DATASETS.TRAIN[0])
         return {
             "network": build_network(own, backbone.encoder, head.head),
             "own": own,
-            "train_dataset": train_dataset,
-            "test_dataset": spec_of(own.DATASETS.TEST[0]) if own.DATASETS.TEST else train_dataset,
+            "train_dataset": whole.for_training(),
+            "test_dataset": spec_of(own.DATASETS.TEST[0]) if own.DATASETS.TEST else whole,
         }
 
     @property
@@ -125,7 +125,7 @@ class ERRSeg(nn.Module):
         names = {x.get("dataset_name", self.train_dataset.name) for x in batched_inputs}
         if len(names) > 1:
             raise ValueError(f"a batch must be of one data set, found {', '.join(sorted(names))}")
-        spec = spec_of(names.pop())
+        spec = spec_of(names.pop()).for_training()
         labels = pad([x["sem_seg"][None] for x in batched_inputs], [spec.ignore_label])[:, 0]
         mean = self.network.pixel_mean.flatten().tolist()  # 0 once it is normalised
         files = [x.get("file_name", "without a name") for x in batched_inputs]

@@ -115,6 +115,7 @@ class Trainer(DefaultTrainer):
         own = opened(cfg)
         name = own.DATASETS.TRAIN[0]
         pairs, device = open_pairs(name, own.DATASETS.ROOT), resolve_device(own.MODEL.DEVICE)
+        pairs.spec = pairs.spec.for_training(own.MODEL.LOSS.IGNORED_ARE_NEGATIVES)
         if not start:
             check_ground_truth(pairs, trains=True)
         return batches_of_records(open_data(own, pairs, device, start), name, SkippedSamples(Path(own.OUTPUT_DIR)))

@@ -21,6 +21,16 @@ or an entry in a configuration file, with the same keys::
           vocabulary: my_streets/classes.txt
           ignore_label: 255
 
+Keys are the attributes of :class:`~err_seg.data.spec.DatasetSpec`. Beyond these:
+
+- ``vocabulary``: also the name of a vocabulary, or a file of names (:mod:`err_seg.text.vocabularies`)
+- ``seen``: the same; of a vocabulary those names count whose first synonym is one here
+- ``ignore_label``: also a list of values; all become the first
+- ``label_map``: what values mean, {7: road, 0: ignore} or {road: 7, sky: [23, 24], ignore: 0}. Classes are given by
+  name, first synonym or index; ``others`` is the meaning of all further values, which are errors otherwise
+- ``palette``: the same with colours for values, {road: [128, 64, 128]}; or a list of colours in label order
+- ``reduce_zero_label``: true: 0 is ignored, and 1 to N are the classes
+
 Either way ``my_streets_val`` is then a name like the built-in ones. Of these, "mini_world_train", "mini_world_val" and
 "mini_world_test" need no files: they are drawn on first use; "mini_world_test_24" has 24 scenes.
 

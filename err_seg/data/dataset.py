@@ -33,10 +33,10 @@ class Sample(NamedTuple):
 
 
 class SegmentationPairs:
-    """Map-style data set over the pairs whose image and label map both exist, sorted by name.
+    """Map-style data set over the pairs that the split lists, or whose image and label map both exist, sorted by name.
 
-    Images without a label map and label maps without an image are left out, and counted in a warning where the data
-    set is not known to be complete.
+    Without a split, images without a label map and label maps without an image are left out, and counted in a warning
+    where the data set is not known to be complete.
 
     Args:
         spec: the data set.
@@ -47,7 +47,7 @@ class SegmentationPairs:
         selection: what results must say of a part of the pairs: their number, as "num_images"; empty if all are here.
 
     Raises:
-        DatasetError: a folder is missing, no pair is found, or two images have the same name.
+        DatasetError: a folder is missing, no pair is found, two images have the same name, or the split cannot be used.
     """
 
     def __init__(self, spec: DatasetSpec, root: str | os.PathLike[str] | None = None) -> None:
@@ -64,16 +64,20 @@ class SegmentationPairs:
                 )
         images = _files_by_name(image_folder, spec.image_endings, spec)
         labels = _files_by_name(label_folder, (spec.label_ext,), spec)
-        self.names = sorted(images.keys() & labels.keys())
+        pairs = {name: (images[name], labels[name]) for name in images.keys() & labels.keys()}
+        if spec.split is not None:
+            pairs = _listed_pairs(spec, root, images, labels)
+        self.names = sorted(pairs)
         if not self.names:
             raise DatasetError(
                 f"data set {spec.name!r}: no image has a label map of the same name. Found "
                 f"{_inventory(images, spec.image_endings, image_folder)} and "
                 f"{_inventory(labels, (spec.label_ext,), label_folder)}. {self._advice}"
             )
-        self._paths = [(images[name], labels[name]) for name in self.names]
+        self._paths = [pairs[name] for name in self.names]
         self.selection: dict[str, int] = {}
-        self._report(unlabelled=len(images) - len(self), imageless=len(labels) - len(self))
+        if spec.split is None:
+            self._report(unlabelled=len(images) - len(self), imageless=len(labels) - len(self))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -154,12 +158,20 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
     """Read one label map of a data set.
 
     Returns:
-        (H, W) int64, class indices 0..num_evaluated_classes - 1 and the ignore label.
+        (H, W) int64, class indices 0..num_evaluated_classes - 1 and the ignore label; for training also ``BACKGROUND``.
 
     Raises:
         ImageReadError: the file cannot be read.
         PairError: it holds another value.
     """
+    if (rule := spec.label_rule) is not None:
+        no_data = next((value for value, label in rule.labels if label == spec.ignore_label), None)
+        label = read_label(path, no_data, is_color=rule.is_color)
+        try:
+            return rule(label)
+        except ValueError as error:
+            keys = "palette" if rule.is_color else "label_map or ignore_label"
+            raise PairError(f"{path}: {error}; list them in {keys} of its entry (others: ignore). {advice}") from error
     label = read_label(path, no_data=spec.ignore_label)
     strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
     if label.dtype.kind == "i":
@@ -171,6 +183,38 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
             f"0..{spec.num_evaluated_classes - 1} and the ignore label {spec.ignore_label}. {advice}".rstrip()
         )
     return label.astype(np.int64)
+
+
+def _listed_pairs(
+    spec: DatasetSpec, root: str | os.PathLike[str] | None, images: dict[str, str], labels: dict[str, str]
+) -> dict[str, tuple[str, str]]:
+    """Read the split: (image, label map) by name; ``images`` and ``labels`` are the files by name."""
+    file = datasets_root(root) / os.path.expanduser(spec.split or "")
+    where, names = f"data set {spec.name!r}: split {file}", {path: x for x, path in [*images.items(), *labels.items()]}
+
+    def find(text: str, folder: Path, files: dict[str, str], problem: str) -> str:
+        for path in (text.lstrip("/"), f"/{text}".rpartition(f"/{folder.name}/")[2]):
+            if (name := path if path in files else names.get(str(folder / path))) in files:
+                return str(name)
+        raise DatasetError(f"{where}, line {number}: {problem} {text!r} in {folder}. {_advice(spec, root)}")
+
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{where} cannot be read: {error}") from error
+    pairs: dict[str, tuple[str, str]] = {}
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line or line.startswith("#"):
+            continue
+        columns = [line] if line in images or len(line.split()) != 2 else line.split()  # a name may hold spaces
+        image = find(columns[0], spec.image_folder(root), images, "no image")
+        label = find((*columns, image)[1], spec.label_folder(root), labels, "no label map")
+        if image in pairs:
+            raise DatasetError(f"{where}, line {number} lists {image!r} again")
+        pairs[image] = images[image], labels[label]
+    if not pairs:
+        raise DatasetError(f"{where} lists no pair")
+    return pairs
 
 
 def _files_by_name(folder: Path, endings: tuple[str, ...], spec: DatasetSpec) -> dict[str, str]:

@@ -34,7 +34,7 @@ def check_ground_truth(pairs: SegmentationPairs, *, trains: bool = False) -> Non
             label = pairs.load_label(index)
         except DamagedFileError:
             continue
-        pixels += np.bincount(label[label != spec.ignore_label], minlength=len(classes))
+        pixels += np.bincount(label[(label >= 0) & (label != spec.ignore_label)], minlength=len(classes))
         maps += 1
     present, absent = ([classes[index] for index in np.flatnonzero(which)] for which in (pixels, pixels == 0))
     if not maps or not absent:

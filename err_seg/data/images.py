@@ -31,6 +31,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """How an image is turned upright, by its EXIF orientation."""
+_LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF")
 # Pillow stretches shallow grey to 0..255, which is right for an image and wrong for class indices.
 _GREY_STEP = {"L;2": 85, "L;4": 17}
 
@@ -116,18 +117,20 @@ def read_file(path: str | bytes | os.PathLike[str], name: str = "") -> bytes:
         return Path(os.fsdecode(path)).read_bytes()
 
 
-def read_label(path: str | os.PathLike[str], no_data: int | None = None) -> np.ndarray:
+def read_label(path: str | os.PathLike[str], no_data: int | None = None, *, is_color: bool = False) -> np.ndarray:
     """Read a label map with exactly the values that the file stores.
 
-    A palette file gives its indices, not its colours; 16-bit PNG and TIFF keep 16 bits; an EXIF orientation is not
-    applied.
+    A palette file gives its indices, not its colours, unless these are asked for; 16-bit PNG and TIFF keep 16 bits; an
+    EXIF orientation is not applied.
 
     Args:
         path: the file.
         no_data: what pixels become that hold no data by GDAL's tag in a TIFF; ``None`` leaves them.
+        is_color: read colours; a file that has none, or transparent pixels, is then an error.
 
     Returns:
-        (H, W), uint8 (up to 8 bits a pixel), uint16 or int32; int32 with ``no_data``.
+        (H, W), uint8 (up to 8 bits a pixel), uint16 or int32; int32 with ``no_data``. Colours are red · 2^16 +
+        green · 2^8 + blue.
 
     Raises:
         ImageReadError: as :func:`read_image`; also for a file of colours, of several bands, of floating-point values,
@@ -135,7 +138,7 @@ def read_label(path: str | os.PathLike[str], no_data: int | None = None) -> np.n
     """
     name = os.fspath(path)
     with _naming(name), _opened(Path(path).read_bytes(), name) as image:
-        label = _to_indices(image, name)
+        label = _to_indices(image, name, is_color)
         return label if no_data is None else np.where(tiff.without_data(image, label), np.int32(no_data), label)
 
 
@@ -247,15 +250,22 @@ def _eight_bit_grey(image: Any, name: str) -> Image.Image:
     return scaled
 
 
-def _to_indices(image: Image.Image, name: str) -> np.ndarray:
+def _to_indices(image: Image.Image, name: str, is_color: bool) -> np.ndarray:
     is_tiff, raw_mode = image.format == "TIFF", _raw_mode(image)
-    if image.format in ("JPEG", "MPO") or (is_tiff and "jpeg" in image.info.get("compression", "")):
-        raise ImageReadError(f"{name}: a label map may not be a JPEG, whose compression alters values; save it as PNG")
+    if image.format in _LOSSY or (is_tiff and "jpeg" in image.info.get("compression", "")):
+        raise ImageReadError(f"{name}: a label map may not be a JPEG or WebP, which alter values; save it as PNG")
+    if is_color:
+        if image.mode not in ("RGB", "RGBA", "P") or (rgba := np.asarray(image.convert("RGBA")))[..., 3].min() < 255:
+            raise ImageReadError(
+                f"{name}: expected opaque colours, since the data set's entry has a palette, found mode {image.mode}; "
+                "declare grey values by label_map, and save colours without transparency"
+            )
+        return (rgba.view(">u4")[..., 0] >> 8).astype(np.int32)
     if (image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16")) or raw_mode == "LX":
         raise ImageReadError(
             f"{name}: a label map has one channel of class indices (grey or palette, 8 or 16 bits), but this file has "
-            f"the channels {'+'.join(image.getbands())}{'+another' * (raw_mode == 'LX')} (mode {image.mode}); convert "
-            "its colours to indices first"
+            f"the channels {'+'.join(image.getbands())}{'+another' * (raw_mode == 'LX')} (mode {image.mode}); declare "
+            "the colours by palette in the data set's entry, or convert its colours to indices first"
         )
     if (raw_mode[:1] in ("1", "L") and raw_mode.endswith("I")) or (is_tiff and tiff.is_white_zero(image)):
         raise ImageReadError(f"{name}: is stored white-is-zero, which leaves its values ambiguous; save it as PNG")

@@ -24,6 +24,7 @@ from err_seg.data.images import ImageReadError
 from err_seg.data.spec import DatasetSpec, PairError
 from err_seg.data.transforms import EvaluationTransform, TrainingTransform
 from err_seg.utils.errors import start_worker, worker_failures
+from err_seg.utils.images import BACKGROUND
 
 MOST_DAMAGED_IN_A_ROW = 20
 
@@ -42,7 +43,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, S, S) uint8, RGB.
-        labels: (B, S, S) of the data set's :func:`label_dtype`, class indices and the ignore label.
+        labels: (B, S, S) of the data set's :func:`label_dtype`, class indices, the ignore label and ``BACKGROUND``.
         paths: the B image files.
         damaged: what is wrong with the pairs that others replace.
     """
@@ -83,7 +84,8 @@ def seed_of(*numbers: int) -> int:
 
 def label_dtype(spec: DatasetSpec) -> torch.dtype:
     """Smallest integer type that holds a data set's labels; few operators take ``uint16``, so widen it first."""
-    lowest, highest = min(spec.ignore_label, 0), max(spec.ignore_label, spec.num_evaluated_classes - 1)
+    lowest = min(spec.ignore_label, BACKGROUND if spec.left_out_as == "background" else 0)
+    highest = max(spec.ignore_label, spec.num_evaluated_classes - 1)
     kinds = (torch.uint8, torch.int16, torch.uint16, torch.int32)
     holding = (kind for kind in kinds if torch.iinfo(kind).min <= lowest and highest <= torch.iinfo(kind).max)
     return next(holding, torch.int64)

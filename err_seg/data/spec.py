@@ -2,16 +2,21 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+from err_seg.data.label_values import KEYS, LabelRule, declared_rule
 from err_seg.text.prompts import check_vocabulary
-from err_seg.text.vocabularies import load_vocabulary
-from err_seg.utils.errors import DamagedFileError
+from err_seg.text.vocabularies import find_class, load_vocabulary, synonym_key
+from err_seg.utils.errors import ConfigError, DamagedFileError
+from err_seg.utils.files import datasets_root
+from err_seg.utils.images import BACKGROUND
 from err_seg.utils.messages import did_you_mean
 
 Variant = Literal["standard", "background"]
+LeftOutAs = Literal["ignored", "background"]
+_LATER = ("split", "label_rule", "left_out", "left_out_as", "seen")
 
 
 class DatasetError(ValueError):
@@ -22,18 +27,13 @@ class PairError(DatasetError, DamagedFileError):
     """An image and a label map that do not belong together, or not to their data set; the message names the file."""
 
 
-def datasets_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """What relative folders lie under: ``root`` if not empty, else ``$DETECTRON2_DATASETS``, else ``./datasets``."""
-    return Path(os.path.expanduser(root or os.environ.get("DETECTRON2_DATASETS") or "datasets"))
-
-
 @dataclass(frozen=True)
 class DatasetSpec:
     """Declaration of a data set for semantic segmentation.
 
     Image and label map belong together if their names are the same up to the endings ``image_ext`` and
     ``label_ext``; sub-folders count as part of the name. An ending may be more than the file type: Cityscapes takes
-    ``_leftImg8bit.png`` and ``_gtFine_labelTrainIds.png``.
+    ``_leftImg8bit.png`` and ``_gtFine_labelIds.png``.
 
     Attributes:
         name: what it is found by.
@@ -48,6 +48,13 @@ class DatasetSpec:
         num_images: how many pairs the complete data set has; None = unknown.
         preparation: what ``datasets/prepare.py`` calls it; None = nothing to prepare.
         aliases: further names, such as other projects' names for it.
+        split: a text file, absolute or under the data sets' root, that lists the pairs; ``None``: all in the folders. A
+            line is the name of a pair ("aachen/0001"), or image and label map. Paths lead from within a folder or
+            through its name ("/SegNet/CamVid/train/0001.png" for the folder "train"). Lines with # do not count.
+        label_rule: what the values in the label files mean; ``None``: they are the labels.
+        left_out: names of the vocabulary that training leaves out; evaluation counts them.
+        left_out_as: what training takes their pixels for: "ignored", or "background", negative for every class.
+        seen: names that training has seen, which results tell from the others; empty: all but ``left_out``, if given.
     """
 
     is_drawn: ClassVar[bool] = False  # whether ``make_available`` makes the files, from the declaration alone
@@ -65,29 +72,41 @@ class DatasetSpec:
     num_images: int | None = None
     preparation: str | None = None
     aliases: tuple[str, ...] = ()
+    split: str | None = None
+    label_rule: LabelRule | None = None
+    left_out: tuple[str, ...] = ()
+    left_out_as: LeftOutAs = "ignored"
+    seen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for key in ("name", "image_dir", "label_dir", "label_ext"):
+        for key in ("name", "image_dir", "label_dir", "label_ext", "split"):
             value = getattr(self, key)
-            if not isinstance(value, str) or not value:
+            if (not isinstance(value, str) or not value) and (key, value) != ("split", None):
                 raise self._error(key, value, "a string that is not empty")
         if isinstance(self.vocabulary, str):
             raise self._error("vocabulary", self.vocabulary, "class names; load_vocabulary reads them from a file")
         object.__setattr__(self, "vocabulary", check_vocabulary(self.vocabulary, f"data set {self.name!r}"))
         self._check_strings("image_ext", self.image_endings)
-        self._check_strings("aliases", self.aliases)
+        for key in ("aliases", "left_out", "seen"):
+            names = getattr(self, key)
+            self._check_strings(key, names)
+            if names and key != "aliases" and not {*names} < {*self.vocabulary}:
+                raise self._error(key, names, "names of the vocabulary, some but not all")
         for key in ("num_kept", "num_images"):
             self._check_integer(key, getattr(self, key), optional=True, low=1)
         self._check_integer("ignore_label", self.ignore_label)
-        if self.variant not in get_args(Variant):
-            raise self._error("variant", self.variant, f"one of {', '.join(get_args(Variant))}")
+        for key, choices in (("variant", get_args(Variant)), ("left_out_as", get_args(LeftOutAs))):
+            if getattr(self, key) not in choices:
+                raise self._error(key, getattr(self, key), f"one of {', '.join(choices)}")
         if (self.variant == "background") != (self.num_foreground is not None):
             raise self._error("num_foreground", self.num_foreground, 'a number for the variant "background" alone')
         self._check_integer("num_foreground", self.num_foreground, optional=True, low=1, high=len(self.vocabulary) - 1)
-        if 0 <= self.ignore_label < self.num_evaluated_classes:
+        if 0 <= self.ignore_label < self.num_evaluated_classes or self.ignore_label == BACKGROUND:
             raise self._error(
                 "ignore_label", self.ignore_label, f"no class index (0..{self.num_evaluated_classes - 1})"
             )
+        if self.left_out and self.variant != "standard":
+            raise self._error("left_out", self.left_out, f"none with the variant {self.variant!r}")
 
     @property
     def image_endings(self) -> tuple[str, ...]:
@@ -105,6 +124,43 @@ class DatasetSpec:
     def num_evaluated_classes(self) -> int:
         """Number of values that a label may take, the ignore label aside."""
         return len(self.vocabulary) if self.num_foreground is None else self.num_foreground + 1
+
+    @property
+    def seen_and_unseen(self) -> tuple[tuple[int, ...], ...]:
+        """Labels of the classes that training has seen, and of the others, "background" in neither; else empty."""
+        if not self.seen and not self.left_out:
+            return ()
+        seen = self.seen or [name for name in self.vocabulary if name not in self.left_out]
+        names = self.vocabulary[: self.num_foreground]
+        return tuple(tuple(i for i, name in enumerate(names) if (name in seen) is wanted) for wanted in (True, False))
+
+    def for_training(self, ignored_are_negatives: bool = False) -> "DatasetSpec":
+        """Return the declaration without ``left_out``, whose pixels are ignored, or labelled ``BACKGROUND``.
+
+        Raises:
+            ConfigError: they are to be ignored, but what is ignored are negatives.
+        """
+        if not self.left_out:
+            return self
+        if ignored_are_negatives and self.left_out_as == "ignored":
+            raise ConfigError(
+                f"MODEL.LOSS.IGNORED_ARE_NEGATIVES is True, so that pixels of what {self.name!r} leaves out would be "
+                "negatives, not ignored; set it to False, or left_out_as: background in the data set's entry"
+            )
+        names = [name for name in self.vocabulary if name not in self.left_out]
+        other = BACKGROUND if self.left_out_as == "background" else self.ignore_label
+        renumbered = {i: names.index(x) if x in names else other for i, x in enumerate(self.vocabulary)}
+        renumbered[self.ignore_label] = self.ignore_label
+        rule = self.label_rule or LabelRule(tuple((label, label) for label in sorted(renumbered)))
+        labels = tuple((value, renumbered[label]) for value, label in rule.labels)
+        others = None if rule.others is None else renumbered[rule.others]
+        rule = replace(rule, labels=labels, others=others)
+        return replace(self, vocabulary=tuple(names), label_rule=rule, left_out=(), seen=())
+
+    def facts(self) -> dict[str, Any]:
+        """Return the declaration, JSON-able; what earlier versions did not have is there only where it is given."""
+        given = asdict(self).items()
+        return {key: value for key, value in given if key not in _LATER or value != getattr(DatasetSpec, key)}
 
     def image_folder(self, root: str | os.PathLike[str] | None = None) -> Path:
         """Folder of the images, with the data sets' root before it if it is relative."""
@@ -138,16 +194,16 @@ class DatasetSpec:
 def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     """The declaration that a configuration file's mapping stands for.
 
-    Keys are the attributes of :class:`DatasetSpec`; ``vocabulary`` may also be the name of a vocabulary of the package
-    or a path to a file of names, see :func:`err_seg.text.vocabularies.load_vocabulary`.
+    Keys are the attributes of :class:`DatasetSpec` but ``label_rule``, and those in the table of
+    :mod:`err_seg.data.catalog`.
 
     Raises:
-        DatasetError: an unknown or missing key, or a value of the wrong kind.
+        DatasetError: an unknown or missing key, a value of the wrong kind, or keys that contradict each other.
         ValueError, FileNotFoundError: the vocabulary cannot be loaded.
     """
     if not isinstance(entry, Mapping):
         raise DatasetError(f"a data set is declared by a mapping of keys to values, found {entry!r}")
-    keys = [field.name for field in fields(DatasetSpec)]
+    keys = [*(field.name for field in fields(DatasetSpec) if field.name != "label_rule"), *KEYS]
     label = f"data set {entry.get('name', '(without a name)')!r}"
     for key in entry:
         if key not in keys:
@@ -156,7 +212,7 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     missing = [field.name for field in fields(DatasetSpec) if field.default is MISSING and field.name not in entry]
     if missing:
         raise DatasetError(f"{label}: missing {', '.join(missing)}")
-    values = dict(entry)
+    values = {key: value for key, value in entry.items() if key not in KEYS}
     if isinstance(values["vocabulary"], str):
         values["vocabulary"] = load_vocabulary(values["vocabulary"])
     elif not isinstance(values["vocabulary"], (list, tuple)):
@@ -164,4 +220,17 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     for key in ("vocabulary", "image_ext", "aliases"):
         if isinstance(values.get(key), list):
             values[key] = tuple(values[key])
-    return DatasetSpec(**values)
+    ignored = values.get("ignore_label", DatasetSpec.ignore_label)
+    ignored = ignored if isinstance(ignored, list) else [ignored]
+    left_out, seen = (values.pop(key, None) or [] for key in ("left_out", "seen"))
+    spec = DatasetSpec(**{**values, "ignore_label": next(iter(ignored), None)})
+    left_out = [left_out] if isinstance(left_out, str) else left_out
+    if isinstance(seen, str):
+        known = {*map(synonym_key, load_vocabulary(seen))}
+        seen = [name for name in spec.vocabulary if synonym_key(name) in known] or [seen]
+    try:
+        rule = declared_rule(entry, spec.evaluated_classes, ignored)
+        lists = [tuple(spec.vocabulary[find_class(spec.vocabulary, x)] for x in names) for names in (left_out, seen)]
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{label}: {error}") from error
+    return replace(spec, label_rule=rule, left_out=lists[0], seen=lists[1])

@@ -80,7 +80,7 @@ class TrainingTransform:
         color_jitter: "ssd" (:class:`SSDColorJitter`) or "none".
         flip_prob: probability of a horizontal flip.
         single_category_max_area: a crop is drawn again, up to ten times, while one class covers more than this share
-            of its labelled pixels; 1.0 accepts the first.
+            of its labelled pixels, where background counts as a class; 1.0 accepts the first.
         ignore_label: what the label map is padded with.
         further: transforms of image (3, S, S) uint8, label map (S, S) int64 and ``torch.Generator`` to such a pair,
             which follow in this order.
@@ -117,7 +117,7 @@ class TrainingTransform:
 
         Args:
             image: (H, W, 3) uint8, RGB.
-            label: (H, W), any integer type, class indices and the ignore label.
+            label: (H, W), any integer type, class indices, the ignore label, and ``BACKGROUND``.
             generator: source of every random choice, or a seed for one.
 
         Returns:

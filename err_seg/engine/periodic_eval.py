@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from err_seg.config import Config
+from err_seg.config import Config, ConfigError
 from err_seg.data import Batch, DatasetSpec
 from err_seg.evaluation import BenchmarkResult
-from err_seg.evaluation.benchmarks import check_best_metric
-from err_seg.evaluation.metrics import SUMMARY_METRICS
+from err_seg.evaluation.benchmarks import new_counts
+from err_seg.evaluation.metrics import SEEN_METRICS, SUMMARY_METRICS
 from err_seg.modeling.layers import resize
 from err_seg.prediction.model import ERRSeg
-from err_seg.utils.messages import listed
+from err_seg.utils.messages import did_you_mean, listed
 from err_seg.utils.processes import is_main_process
 from err_seg.visualization.grid import sheet
 from err_seg.visualization.legend import add_legend
@@ -57,7 +57,14 @@ def check_selection(cfg: Config, benchmarks: Sequence[DatasetSpec]) -> None:
     Raises:
         ConfigError: their results will not have ``TEST.BEST_METRIC``.
     """
-    check_best_metric(cfg, benchmarks)
+    for spec in benchmarks:
+        counts = new_counts(spec, "cpu", boundary_iou=cfg.TEST.BOUNDARY_IOU, metrics=cfg.TEST.METRICS)
+        counts.matrix.fill_diagonal_(1)
+        classes, groups = spec.evaluated_classes, spec.seen_and_unseen
+        known = BenchmarkResult.from_counts(spec.name, counts, classes, 0, None, groups).metrics
+        if (name := cfg.TEST.BEST_METRIC) not in known:
+            hint = did_you_mean(name, known, f"there are {listed(known)}")
+            raise ConfigError(f"TEST.BEST_METRIC: {spec.name} has no metric {name!r}; {hint}")
     if is_main_process() and (both := [name for name in cfg.DATASETS.TEST if name in (cfg.DATASETS.VAL or [name])]):
         logger.warning(
             "model_best.safetensors is chosen on what is reported (%s), so its result is too good; name other data in "
@@ -76,7 +83,7 @@ def scalar_metrics(results: Sequence[BenchmarkResult]) -> dict[str, float]:
         ("" if len(results) == 1 else f"{result.benchmark}/") + f"sem_seg/{name}": value
         for result in results
         for name, value in result.metrics.items()
-        if ("-" not in name or name in SUMMARY_METRICS) and math.isfinite(value)
+        if ("-" not in name or name in SUMMARY_METRICS + SEEN_METRICS) and math.isfinite(value)
     }
 
 

@@ -22,7 +22,7 @@ class LossInputs(NamedTuple):
     """What a term of the loss is computed from.
 
     images: (B, 3, S, S) uint8, RGB.
-    labels: (B, S, S) int64; values outside 0..T−1 are ignored.
+    labels: (B, S, S) int64; values outside 0..T−1 are ignored (or ``BACKGROUND``, err_seg/utils/images.py).
     logits, kept: of the network, (B, K, S/4, S/4) and (B, K) class indices.
     num_classes: T.
     """

@@ -79,7 +79,7 @@ class PlainTrainer(BaseTrainer):
         super().__init__(cfg, model)
         self.accelerator = build_accelerator(cfg, model.device)
         self.processes = self.accelerator.num_processes
-        self.spec = get_dataset(cfg.DATASETS.TRAIN[0])
+        self.spec = get_dataset(cfg.DATASETS.TRAIN[0]).for_training(cfg.MODEL.LOSS.IGNORED_ARE_NEGATIVES)
         pairs = SegmentationPairs(self.spec, cfg.DATASETS.ROOT)
         check_ground_truth(pairs, trains=True)
         if cfg.TEST.EVAL_PERIOD:

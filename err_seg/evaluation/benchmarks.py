@@ -1,8 +1,8 @@
 """Evaluation of any number of benchmarks, each with its own vocabulary, K, ignore label and variant."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from err_seg.utils.device import Precision, resolve_precision
 from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.files import file_signature
 from err_seg.utils.fingerprint import fingerprint, weights_digest
-from err_seg.utils.messages import did_you_mean, listed
 from err_seg.utils.processes import check_shared_folder, is_main_process, of_main_process, one_writer, wait_for_all
 
 logger = logging.getLogger(__name__)
@@ -116,7 +115,7 @@ def evaluate_benchmark(
     facts = {
         "weights": weights,
         "network": network_settings(cfg),
-        "data": asdict(spec),
+        "data": spec.facts(),
         "pictures": [(name, *map(file_signature, pairs.paths(i))) for i, name in enumerate(pairs.names)],
         "files": cfg.TEST.SAVE,
     }
@@ -136,7 +135,8 @@ def evaluate_benchmark(
     if is_main_process():
         files.finish()
     result = BenchmarkResult.from_counts(
-        spec.name, counts, spec.evaluated_classes, len(pairs), settings | source_of(model)
+        *(spec.name, counts, spec.evaluated_classes, len(pairs)),
+        *(settings | source_of(model), spec.seen_and_unseen),
     )
     return replace(result, mean_kept=progress.mean_kept(model.device)), progress
 
@@ -158,21 +158,6 @@ def new_counts(
     counts = counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
     counts.further = [METRICS.get(name) for name in metrics]
     return counts
-
-
-def check_best_metric(cfg: Config, benchmarks: Iterable[DatasetSpec]) -> None:
-    """Check that the results of all benchmarks will have the metric that chooses the best weights.
-
-    Raises:
-        ConfigError: one of them will not.
-    """
-    for spec in benchmarks:
-        counts = new_counts(spec, "cpu", boundary_iou=cfg.TEST.BOUNDARY_IOU, metrics=cfg.TEST.METRICS)
-        counts.matrix.fill_diagonal_(1)
-        known = BenchmarkResult.from_counts(spec.name, counts, spec.evaluated_classes, 0).metrics
-        if cfg.TEST.BEST_METRIC not in known:
-            hint = did_you_mean(cfg.TEST.BEST_METRIC, known, f"there are {listed(known)}")
-            raise ConfigError(f"TEST.BEST_METRIC: {spec.name} has no metric {cfg.TEST.BEST_METRIC!r}; {hint}")
 
 
 def evaluation_settings(

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 SUMMARY_METRICS = ("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC")
+SEEN_METRICS = ("mIoU-seen", "mIoU-unseen", "hIoU")
 
 
 def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_names: Sequence[str]) -> dict[str, float]:
@@ -59,6 +60,17 @@ def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_name
     metrics |= {"mACC": _mean(acc[present], classes), "pACC": _mean(tp, total)}
     metrics |= {f"ACC-{name}": float(value) for name, value in zip(names, acc, strict=True)}
     return {name: 100 * value for name, value in metrics.items()}
+
+
+def seen_metrics(iou: Sequence[float], seen: Sequence[int], unseen: Sequence[int]) -> dict[str, float]:
+    """Average IoU over the classes that training has seen, over the others, and take the harmonic mean of the two.
+
+    Classes whose IoU is NaN are left out; the values of a group with no others are NaN.
+    """
+    counted = (np.array([iou[i] for i in group if not np.isnan(iou[i])]) for group in (seen, unseen))
+    old, new = (_mean(values, len(values)) for values in counted)
+    harmonic = 2 * old * new / (old + new) if old + new else 0.0
+    return dict(zip(SEEN_METRICS, (old, new, harmonic), strict=True))
 
 
 def class_pixels(confusion: NDArray[np.int64] | torch.Tensor) -> list[int]:

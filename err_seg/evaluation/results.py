@@ -18,7 +18,7 @@ from rich.text import Text
 
 from err_seg.data import DatasetSpec, read_image
 from err_seg.evaluation.confusion import ConfusionMatrix
-from err_seg.evaluation.metrics import SUMMARY_METRICS, class_pixels, unique_names
+from err_seg.evaluation.metrics import SEEN_METRICS, SUMMARY_METRICS, class_pixels, seen_metrics, unique_names
 from err_seg.utils.files import atomic_write, write_json, write_text
 from err_seg.utils.images import save_image
 from err_seg.visualization.label_files import rle_segments, save_label_png, save_rle_json
@@ -56,20 +56,24 @@ class BenchmarkResult:
         class_names: Sequence[str],
         pictures: int,
         settings: Mapping[str, Any] | None = None,
+        seen_and_unseen: Sequence[Sequence[int]] = (),
     ) -> "BenchmarkResult":
-        """Compute a benchmark's metrics."""
+        """Compute a benchmark's metrics; :func:`seen_metrics` of two groups of classes, if they are given."""
+        metrics = counts.metrics(class_names)
+        if seen_and_unseen:
+            metrics |= seen_metrics([metrics[f"IoU-{name}"] for name in unique_names(class_names)], *seen_and_unseen)
         return cls(
             benchmark=benchmark,
-            metrics=counts.metrics(class_names),
+            metrics=metrics,
             class_names=list(class_names),
             class_pixels=class_pixels(counts.matrix),
             pictures=pictures,
             settings=dict(settings or {}),
         )
 
-    def summary_row(self) -> list[Any]:
-        """List name, five summary metrics in percent or NaN, and number of images."""
-        return [self.benchmark, *(self.metrics[name] for name in SUMMARY_METRICS), self.pictures]
+    def summary_row(self, columns: Sequence[str] = SUMMARY_METRICS) -> list[Any]:
+        """List name, metrics in percent or NaN, and number of images."""
+        return [self.benchmark, *(self.metrics.get(name, math.nan) for name in columns), self.pictures]
 
     def class_rows(self) -> list[tuple[str, float, float, int]]:
         """List (class, IoU, ACC, pixels) in label order; IoU and ACC in percent or NaN."""
@@ -118,9 +122,15 @@ def load_results(path: str | Path) -> list[BenchmarkResult]:
     return results
 
 
+def _summary(results: Sequence[BenchmarkResult], last: str) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows of a table: five metrics, and those of seen classes if a result has them."""
+    columns = [*SUMMARY_METRICS, *(name for name in SEEN_METRICS if any(name in result.metrics for result in results))]
+    return ["benchmark", *columns, last], [result.summary_row(columns) for result in results]
+
+
 def save_summary_csv(results: Sequence[BenchmarkResult], path: str | Path) -> None:
-    """Write one row per benchmark: name, five summary metrics in percent, number of images; undefined: empty cell."""
-    write_csv(path, ["benchmark", *SUMMARY_METRICS, "pictures"], [result.summary_row() for result in results])
+    """Write one row per benchmark: name, summary metrics in percent, number of images; undefined: empty cell."""
+    write_csv(path, *_summary(results, "pictures"))
 
 
 def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
@@ -130,18 +140,18 @@ def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
 
 def summary_table(results: Sequence[BenchmarkResult]) -> str:
     """Lay several benchmarks out as aligned text, also valid Markdown: percent with two decimals, "-" if undefined."""
-    return text_table(["benchmark", *SUMMARY_METRICS, "images"], [result.summary_row() for result in results])
+    return text_table(*_summary(results, "images"))
 
 
 def copypaste_lines(results: Sequence[BenchmarkResult]) -> list[str]:
     """Return the lines that detectron2 prints for spreadsheets, three for each benchmark.
 
     With one benchmark, the first line is detectron2's own, "copypaste: Task: sem_seg"; with several, the task is the
-    benchmark's name. Metrics with a dash in their name (per class, mIoU-v0.6) are left out, as in detectron2.
+    benchmark's name. Metrics with a dash (per class, mIoU-v0.6) are left out as in detectron2, but for seen classes.
     """
     lines = []
     for result in results:
-        main = {name: value for name, value in result.metrics.items() if "-" not in name}
+        main = {name: value for name, value in result.metrics.items() if "-" not in name or name in SEEN_METRICS}
         task = "sem_seg" if len(results) == 1 else result.benchmark
         lines += [
             f"copypaste: Task: {task}",

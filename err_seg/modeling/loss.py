@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from err_seg.modeling.crm import count_class_pixels, kept_class_labels
 from err_seg.modeling.layers import resize
+from err_seg.utils.images import BACKGROUND
 
 
 def segmentation_loss(
@@ -29,7 +30,8 @@ def segmentation_loss(
     Args:
         logits: (B, K, h, w) of the kept classes, any float type; resized bilinearly to the labels' size.
         kept: (B, K) int64 class indices.
-        labels: (B, H, W) int64; a value outside 0..T−1 is ignored, and so is a class that was not kept.
+        labels: (B, H, W) int64; a value outside 0..T−1 is ignored, and so is a class that was not kept; ``BACKGROUND``
+            is never ignored, but a negative of every class.
         num_classes: T.
         ignored_are_negatives: count ignored pixels as negatives of every class, as the published models were trained;
             otherwise leave them out of sum and mean.
@@ -47,9 +49,10 @@ def segmentation_loss(
     negative = F.softplus(logits)
     if ignored_are_negatives:
         return (negative.sum() - own_logit.sum()) / (num_classes * labels.numel())
-    total = (negative * labelled).sum() - own_logit.sum()
+    counted = labelled | (labels == BACKGROUND).unsqueeze(1)
+    total = (negative * counted).sum() - own_logit.sum()
     if num_pixels is None:
-        num_pixels = labelled.sum().clamp(min=1)
+        num_pixels = counted.sum().clamp(min=1)
     return total / (num_classes * num_pixels)
 
 
@@ -84,21 +87,21 @@ def distillation_loss(
     if ignored_are_negatives:
         return divergence.sum() / (num_classes * len(labels) * size.numel())
     nearest = F.interpolate(labels.unsqueeze(1).float(), size, mode="nearest-exact")[:, 0].long()
-    labelled = kept_class_labels(nearest, kept, num_classes).unsqueeze(1) >= 0  # B×1×h×w
+    labelled = (kept_class_labels(nearest, kept, num_classes) >= 0) | (nearest == BACKGROUND)
     if num_pixels is None:
         counted = labelled.sum().clamp(min=1)
     else:
         counted = num_pixels * size.numel() / labels.shape[-2:].numel()
-    return (divergence * labelled).sum() / (num_classes * counted)
+    return (divergence * labelled.unsqueeze(1)).sum() / (num_classes * counted)
 
 
 def count_pixels(labels: Tensor, num_classes: int, num_kept: int | None) -> Tensor:
     """Count, from labels alone, the pixels over which a loss without ignored pixels is averaged.
 
-    These are the pixels whose class CRM keeps in training: each image's K most frequent classes.
+    These are the pixels whose class CRM keeps in training, each image's K most frequent classes, and background.
 
     Args:
-        labels: (B, H, W) int64; a value outside 0..T−1 is ignored.
+        labels: (B, H, W) int64; a value outside 0..T−1 is ignored, except ``BACKGROUND``.
         num_classes: T.
         num_kept: K; ``None`` keeps all.
 
@@ -108,4 +111,4 @@ def count_pixels(labels: Tensor, num_classes: int, num_kept: int | None) -> Tens
     pixels = count_class_pixels(labels, num_classes)
     if num_kept is not None and num_kept < num_classes:
         pixels = pixels.topk(num_kept, dim=1).values
-    return pixels.sum()
+    return pixels.sum() + (labels == BACKGROUND).sum()

@@ -6,7 +6,7 @@ A name may hold synonyms, separated by commas ("building, edifice"); they stay t
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from err_seg.text.prompts import Color, Vocabulary, VocabularyError, as_texts, check_vocabulary, name_key
-from err_seg.utils.messages import did_you_mean
+from err_seg.utils.messages import did_you_mean, listed
 
 _TABLES = (
     *("coco_stuff", "ade20k_847", "ade20k_150", "pascal_context_459", "pascal_context_59"),
@@ -83,17 +83,17 @@ def expand_names(words: VocabularySource) -> Vocabulary:
     for word in as_texts("a vocabulary", words):
         if isinstance(word, os.PathLike) or (isinstance(word, str) and word in _KNOWN):
             part = load_vocabulary(word)
-            names += [name for name in part if _first_synonym(name) not in typed | listed]
+            names += [name for name in part if synonym_key(name) not in typed | listed]
             colors = {**part.colors, **colors}
-            listed |= {_first_synonym(name) for name in part}
+            listed |= {synonym_key(name) for name in part}
         elif isinstance(word, str) and word.lower().endswith(_ENDINGS):
             raise VocabularyError(
                 f"{word!r} in a list would be a class; for the names in the file give pathlib.Path({word!r}), on the "
                 "command line --classes-file"
             )
-        elif not isinstance(word, str) or _first_synonym(word) not in listed:
+        elif not isinstance(word, str) or synonym_key(word) not in listed:
             names.append(word)
-            typed |= {_first_synonym(word)} if isinstance(word, str) else set()
+            typed |= {synonym_key(word)} if isinstance(word, str) else set()
     return Vocabulary(names, colors)
 
 
@@ -164,7 +164,24 @@ def plain_names(text: str, source: str) -> list[str]:
     return [line for _, line in lines]
 
 
-def _first_synonym(name: str) -> str:
+def find_class(vocabulary: Sequence[str], name: str) -> int:
+    """Return the index of a class, named by all its synonyms or by the first, in any case.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name in vocabulary:
+        return vocabulary.index(name)
+    names = {synonym_key(entry): i for i, entry in reversed(list(enumerate(vocabulary)))}
+    names |= {name_key(entry): i for i, entry in enumerate(vocabulary)}
+    if (wanted := name_key(str(name))) not in names:
+        hint = did_you_mean(wanted, names, f"they are {listed(entry.split(',')[0] for entry in vocabulary)}")
+        raise ValueError(f"{name!r} is not one of the {len(vocabulary)} classes; {hint}")
+    return names[wanted]
+
+
+def synonym_key(name: str) -> str:
+    """Return what identifies the first synonym of a name; case does not count."""
     return name_key(name.split(",")[0])
 
 

@@ -184,6 +184,11 @@ def file_signature(path: str | os.PathLike[str]) -> list[int]:
     return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
 
 
+def datasets_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """What relative folders lie under: ``root`` if not empty, else ``$DETECTRON2_DATASETS``, else ``./datasets``."""
+    return Path(os.path.expanduser(root or os.environ.get("DETECTRON2_DATASETS") or "datasets"))
+
+
 def cache_dir() -> Path:
     """Return the folder of what is kept between runs: ``$ERR_SEG_CACHE``, else ``~/.cache/err_seg``."""
     return Path(os.path.expanduser(os.environ.get("ERR_SEG_CACHE") or Path.home() / ".cache" / "err_seg"))

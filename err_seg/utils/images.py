@@ -11,6 +11,7 @@ COMPRESSION = 4
 """Of PNG files: half of the time that zlib's usual 6 takes for a photograph, for files some 5 % larger."""
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 JPEG = {"quality": 95, "subsampling": 0}  # colours as sharp as light, since borders are of colours
+BACKGROUND = -(2**15)  # a label for training, negative for every class; no data set has it, and it fits 16 bits
 
 
 def save_image(image: Image.Image, path: str | Path, kind: str | None = None, **options: Any) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 import err_seg
 from err_seg.config import ConfigError
+from err_seg.data import spec_from_dict
 
 STREETS = """
 DATASETS:
@@ -39,6 +40,7 @@ def test_what_lies_beside_the_file_is_found_from_anywhere(project):
     ]
     assert (str(project / "data"), str(project / "trained.safetensors")) == (cfg.DATASETS.ROOT, cfg.MODEL.WEIGHTS)
     assert (fields["image_dir"], fields["label_dir"]) == ("fields/images", "fields/labels")  # under DATASETS.ROOT
+    assert spec_from_dict(fields).vocabulary == ("road", "sky")  # likewise
     assert (cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED) == ("mini", "openai")  # a folder is no JSON file
 
 

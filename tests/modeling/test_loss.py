@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from err_seg.modeling import CRM, segmentation_loss
 from err_seg.modeling.crm import count_class_pixels, kept_class_labels
-from err_seg.modeling.loss import count_pixels
+from err_seg.modeling.loss import count_pixels, distillation_loss
+from err_seg.utils.images import BACKGROUND
 from tests.helpers.toy import VOCABULARY
 
 NUM_CLASSES = 10
@@ -54,6 +55,16 @@ def test_images_without_a_labelled_pixel(case):
     assert segmentation_loss(logits, kept, nothing, NUM_CLASSES, ignored_are_negatives=False) == 0
     everywhere_negative = F.softplus(F.interpolate(logits, (12, 12), mode="bilinear")).sum() / (NUM_CLASSES * 2 * 144)
     torch.testing.assert_close(segmentation_loss(logits, kept, nothing, NUM_CLASSES), everywhere_negative)
+
+
+def test_a_single_labelled_pixel_and_a_given_number():
+    logits = torch.tensor([1.5, -0.5]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    kept, labels = torch.tensor([[0, 2]]), torch.tensor([[[2, 255], [255, 255]]])
+    expected = F.binary_cross_entropy_with_logits(logits[0, :, 0, 0], torch.tensor([0.0, 1.0]), reduction="sum") / 4
+    loss = segmentation_loss(logits, kept, labels, 4, ignored_are_negatives=False)
+    torch.testing.assert_close(loss, expected)
+    halved = segmentation_loss(logits, kept, labels, 4, ignored_are_negatives=False, num_pixels=torch.tensor(2))
+    torch.testing.assert_close(halved, expected / 2)
 
 
 def test_extreme_logits_stay_finite(case):
@@ -114,3 +125,53 @@ def test_pixels_that_count_follow_from_labels_alone(num_kept):
     kept, _ = CRM()([torch.randn(3, 7, 4, 4, generator=generator)], num_kept, count_class_pixels(labels, 7))
     expected = (kept_class_labels(labels, kept, 7) >= 0).sum()
     assert count_pixels(labels, 7, num_kept) == expected
+
+
+@pytest.fixture
+def with_background(case):
+    """The case, with a block of pixels that are negative for every class."""
+    logits, kept, labels = case
+    labels[:, 6:8] = BACKGROUND
+    return logits, kept, labels
+
+
+@pytest.mark.parametrize("loss", [segmentation_loss, distillation_loss])
+def test_background_is_a_negative_of_every_class(with_background, loss):
+    """It counts as the pixels of a class beyond the vocabulary would that is kept and whose own map is not counted."""
+    logits, kept, labels = with_background
+    inputs = (logits, kept) if loss is segmentation_loss else (logits, logits.flip(0).sigmoid(), kept)
+    options = {"ignored_are_negatives": False}
+    ignored = labels.where(labels != BACKGROUND, 255)
+    found, without = (loss(*inputs, x, NUM_CLASSES, **options) for x in (labels, ignored))
+    alone = labels.where(labels == BACKGROUND, 255)
+    background = loss(*inputs, alone, NUM_CLASSES, **options)
+    size = logits.shape[-2:] if loss is distillation_loss else labels.shape[-2:]
+    reduced = [F.interpolate(x[:, None].float(), size, mode="nearest-exact")[:, 0].long() for x in (ignored, alone)]
+    parts = [
+        float((kept_class_labels(reduced[0], kept, NUM_CLASSES) >= 0).sum()),
+        float((reduced[1] == BACKGROUND).sum()),
+    ]
+    torch.testing.assert_close(found, (without * parts[0] + background * parts[1]) / sum(parts))
+    assert background > 0
+    as_usual = [loss(*inputs, x, NUM_CLASSES) for x in (labels, ignored)]
+    assert torch.equal(*as_usual), "where ignored pixels are negatives, the two are the same"
+
+
+def test_background_alone_is_the_mean_of_all_negatives(case):
+    logits, kept, labels = case
+    nothing = torch.full_like(labels, BACKGROUND)
+    loss = segmentation_loss(logits, kept, nothing, NUM_CLASSES, ignored_are_negatives=False)
+    torch.testing.assert_close(loss, dense_loss(logits, kept, torch.full_like(labels, 255)))
+
+
+def test_pixels_of_background_count(with_background):
+    logits, kept, labels = with_background
+    whole = segmentation_loss(logits, kept, labels, NUM_CLASSES, ignored_are_negatives=False)
+    ignored = labels.where(labels != BACKGROUND, 255)
+    assert count_pixels(labels, NUM_CLASSES, 4) == count_pixels(ignored, NUM_CLASSES, 4) + 2 * 2 * 12
+    counted = (kept_class_labels(labels, kept, NUM_CLASSES) >= 0) | (labels == BACKGROUND)
+    parts = [
+        segmentation_loss(*part, NUM_CLASSES, ignored_are_negatives=False, num_pixels=counted.sum() / 2)
+        for part in zip(*(tensor.split(1) for tensor in with_background), strict=True)
+    ]
+    torch.testing.assert_close(sum(parts) / 2, whole)

@@ -1,6 +1,7 @@
 """Vocabularies by name, from files, and in lists; and the colours they bring."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -57,6 +58,15 @@ def test_lists_mix_vocabularies_files_and_words(tmp_path):
     assert read_vocabulary(read) == ("coco",)
 
 
+@pytest.fixture
+def usual_depth():
+    """Let calls nest as deep as in a new process: torch.compile raises the limit."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -79,7 +89,7 @@ def test_lists_mix_vocabularies_files_and_words(tmp_path):
         ("- cat\n- name: cat", "more than once: 'cat'"),
     ],
 )
-def test_files_that_hold_something_else(tmp_path, content, complaint):
+def test_files_that_hold_something_else(tmp_path, content, complaint, usual_depth):
     (tmp_path / "a.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(VocabularyError, match=rf"a\.yaml: .*{complaint}"):
         read_vocabulary(tmp_path / "a.yaml")

@@ -5,11 +5,12 @@ The names, classes and numbers of the converted files are in the catalog.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from err_seg.data.catalog import get_dataset
 from err_seg.data.preparation import sources
-from err_seg.data.preparation.labels import LabelRule, counted_from_one, ids_in_table
+from err_seg.data.preparation.labels import convert_label, counted_from_one, ids_in_table
 from err_seg.data.preparation.sources import Listing, Split
 
 
@@ -31,7 +32,7 @@ class Conversion:
     pages: tuple[str, ...]
     splits: tuple[Split, ...]
     list_pairs: Callable[[Path, Split], Listing]
-    convert: LabelRule
+    convert: Callable
     shorter_side: int | None = None
     leave_out_ignored: bool = False
 
@@ -60,21 +61,21 @@ _ALL = (
         ),
         list_pairs=sources.list_folders,
         # the data set's ids minus one, of which 11 have no class; 255 where unlabelled
-        convert=LabelRule(_COCO_STUFF_CLASSES, ignored=[*range(182), 255]),
+        convert=partial(convert_label, _COCO_STUFF_CLASSES, [*range(182), 255], 255),
     ),
     Conversion(
         name="ade150",
         pages=("ADEChallengeData2016: http://sceneparsing.csail.mit.edu",),
         splits=(Split("validation", get_dataset("ade20k_150_val"), *_ADE150),),
         list_pairs=sources.list_folders,
-        convert=LabelRule(counted_from_one(150), ignored=[0]),
+        convert=partial(convert_label, counted_from_one(150), [0], 255),
     ),
     Conversion(
         name="ade847",
         pages=("ADE20K_2021_17_01: https://groups.csail.mit.edu/vision/datasets/ADE20K",),
         splits=(Split("validation", get_dataset("ade20k_847_val"), *_ADE_FULL),),
         list_pairs=sources.list_ade20k_full,
-        convert=LabelRule(ids_in_table("ade847.json"), ignored=range(26 * 256), ignore_label=65535),
+        convert=partial(convert_label, ids_in_table("ade847.json"), range(26 * 256), 65535),
         shorter_side=512,
     ),
     Conversion(
@@ -82,21 +83,21 @@ _ALL = (
         pages=_CONTEXT_PAGES,
         splits=(Split("val", get_dataset("pascal_context_59_val"), *_CONTEXT),),
         list_pairs=sources.list_context_59,
-        convert=LabelRule(ids_in_table("pc59.json"), ignored=range(460)),  # ids of the 459 classes, 0 for none
+        convert=partial(convert_label, ids_in_table("pc59.json"), range(460), 255),  # the 459 classes, 0 for none
     ),
     Conversion(
         name="pc459",
         pages=_CONTEXT_PAGES,
         splits=(Split("val", get_dataset("pascal_context_459_val"), *_CONTEXT),),
         list_pairs=sources.list_context_459,
-        convert=LabelRule(counted_from_one(459), ignored=[0], ignore_label=65535),
+        convert=partial(convert_label, counted_from_one(459), [0], 65535),
     ),
     Conversion(
         name="voc20",
         pages=(f"VOC 2012: {_VOC}",),
         splits=(Split("val", get_dataset("pascal_voc_20_val"), *_VOC_2012),),
         list_pairs=sources.list_voc,
-        convert=LabelRule(_VOC_20, ignored=[0, 255]),
+        convert=partial(convert_label, _VOC_20, [0, 255], 255),
         leave_out_ignored=True,
     ),
     Conversion(
@@ -104,7 +105,7 @@ _ALL = (
         pages=(f"VOC 2012: {_VOC}",),
         splits=(Split("val", get_dataset("pascal_voc_20b_val"), *_VOC_2012),),
         list_pairs=sources.list_voc,
-        convert=LabelRule({**_VOC_20, 0: 20}, ignored=[255]),
+        convert=partial(convert_label, {**_VOC_20, 0: 20}, [255], 255),
         leave_out_ignored=True,
     ),
 )

@@ -2,58 +2,37 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
 
-_UNDEFINED = -1
+from err_seg.data.label_values import LabelRule
 
 
-@dataclass(frozen=True)
-class LabelRule:
-    """What the raw values of a data set mean.
+def convert_label(
+    classes: Mapping[int, int], ignored: Collection[int], ignore_label: int, label: np.ndarray
+) -> np.ndarray:
+    """Convert a raw label map.
 
-    Attributes:
+    Args:
         classes: raw value to class index.
         ignored: all further raw values that the data set defines; what has a class counts as that.
         ignore_label: what the others become, as the catalog declares it.
+        label: (H, W) uint8, or uint16 where raw values go beyond 255.
+
+    Returns:
+        (H, W), class indices and the ignore label, of the smallest unsigned type that holds the latter.
+
+    Raises:
+        ValueError: another shape or type, or a value that is not defined: the file is damaged, or not the data set's.
     """
-
-    classes: Mapping[int, int]
-    ignored: Collection[int]
-    ignore_label: int = 255
-
-    def __call__(self, label: np.ndarray) -> np.ndarray:
-        """Convert a raw label map.
-
-        Args:
-            label: (H, W) uint8, or uint16 where raw values go beyond 255.
-
-        Returns:
-            (H, W), class indices and the ignore label, of the smallest unsigned type that holds the latter.
-
-        Raises:
-            ValueError: another shape or type, or a value that is not defined: the file is damaged, or not the data
-                set's.
-        """
-        bits = 8 if max(*self.classes, *self.ignored) < 256 else 16
-        if label.ndim != 2 or label.dtype.kind != "u" or label.dtype.itemsize * 8 > bits:
-            raise ValueError(
-                f"expected class ids of shape (H, W), unsigned with {bits} bits, found shape {label.shape}, "
-                f"{label.dtype}"
-            )
-        table = np.full(2**bits, _UNDEFINED, dtype=np.int32)  # over every raw value, so that a map costs one look-up
-        table[list(self.ignored)] = self.ignore_label
-        table[list(self.classes)] = list(self.classes.values())
-        converted = np.take(table, label)
-        undefined = converted == _UNDEFINED
-        if undefined.any():
-            found = ", ".join(map(str, np.unique(label[undefined])[:5]))
-            raise ValueError(
-                f"holds label values that the data set does not define ({found}); is it the archive's file?"
-            )
-        return converted.astype(np.min_scalar_type(self.ignore_label))
+    labels = {**dict.fromkeys(ignored, ignore_label), **classes}
+    bits = 8 if max(labels) < 256 else 16
+    if label.ndim != 2 or label.dtype.kind != "u" or label.dtype.itemsize * 8 > bits:
+        raise ValueError(
+            f"expected class ids of shape (H, W), unsigned with {bits} bits, found shape {label.shape}, {label.dtype}"
+        )
+    return LabelRule(tuple(sorted(labels.items())))(label).astype(np.min_scalar_type(ignore_label))
 
 
 def counted_from_one(classes: int) -> dict[int, int]:

@@ -22,7 +22,7 @@ from err_seg.modeling.escf import CFM, SFM
 from err_seg.prediction.attention import POINT_COLOR, Attention, escf_with, recording
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
-from err_seg.utils.messages import did_you_mean, listed
+from err_seg.text.vocabularies import find_class
 from err_seg.visualization.plots import DPI, draw_heat, set_class_title, thumbnail, to_image
 from err_seg.visualization.text import first_synonym
 
@@ -151,21 +151,6 @@ def compare_attention(
     of_class = [ClassAttention(result, attention, result.kept.tolist().index(index)) for result, attention in runs]
     region = shown == index
     return Comparison(image, (x, y), index, of_class[0], of_class[1], region, present, labels is not None)
-
-
-def find_class(vocabulary: Sequence[str], name: str) -> int:
-    """Return the index of a class, named by all its synonyms or by the first, in any case.
-
-    Raises:
-        ValueError: there is none.
-    """
-    wanted = name.strip().casefold()
-    names = {first_synonym(entry).casefold(): i for i, entry in reversed(list(enumerate(vocabulary)))}
-    names |= {entry.strip().casefold(): i for i, entry in enumerate(vocabulary)}
-    if wanted not in names:
-        hint = did_you_mean(wanted, names, f"they are {listed(map(first_synonym, vocabulary))}")
-        raise ValueError(f"{name!r} is not one of the {len(vocabulary)} classes; {hint}")
-    return names[wanted]
 
 
 def redundancy_figure(comparison: Comparison) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from err_seg.data import SegmentationPairs, read_label
+from err_seg.data import DatasetSpec, SegmentationPairs
+from err_seg.data.dataset import read_checked_label
 from err_seg.data.preparation.parallel import for_each
 from err_seg.evaluation.results import text_table
 from err_seg.lab.table import images_text
@@ -65,15 +67,8 @@ def count_classes(pairs: SegmentationPairs, workers: int = 1) -> ClassCounts:
     """
     spec = pairs.spec
     counts: list[int] = []
-
-    def count(values: NDArray) -> None:
-        values = values[values != spec.ignore_label]
-        if values.size and not 0 <= values[0] <= values[-1] < spec.num_evaluated_classes:
-            pairs.load_label(len(counts))  # says which values are wrong, and what to do
-        counts.append(values.size)
-
     paths = [pairs.paths(index)[1] for index in range(len(pairs))]
-    for_each(_values, paths, count, workers=workers, title=spec.name)
+    for_each(partial(_classes_in, spec), paths, counts.append, workers=workers, title=spec.name)
     return ClassCounts(spec.name, len(spec.vocabulary), np.array(counts, dtype=np.int64))
 
 
@@ -131,6 +126,7 @@ def draw_class_counts(results: Sequence[ClassCounts]) -> Figure:
     return figure
 
 
-def _values(path: str) -> NDArray:
-    """Return the different values of a label map, in ascending order."""
-    return np.unique(read_label(path))
+def _classes_in(spec: DatasetSpec, path: str) -> int:
+    """Count the classes in a label map."""
+    label = read_checked_label(spec, path)
+    return int(np.count_nonzero(np.bincount(label[label != spec.ignore_label])))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import Color, Vocabulary, name_key
+from err_seg.text.vocabularies import synonym_key
 from err_seg.visualization.grid import CELL, HEADING_TEXT, GridRow, fitting_size, lay_out
 from err_seg.visualization.legend import FAINT, Entry
 from err_seg.visualization.overlay import OPACITY, area_shares, legend_entries, overlay
@@ -72,7 +73,7 @@ def image_grid(images: Sequence[np.ndarray], columns: Sequence[Column], cell: in
         if len(column.labels) != len(images):
             raise ValueError(f"{len(column.labels)} label maps in a column for {len(images)} images")
     names = _shown_names(columns)
-    places = {_key(name): place for place, name in enumerate(names)}
+    places = {synonym_key(name): place for place, name in enumerate(names)}
     rows = []
     for number, image in enumerate(images):
         size = fitting_size((image.shape[1], image.shape[0]), cell)
@@ -80,7 +81,7 @@ def image_grid(images: Sequence[np.ndarray], columns: Sequence[Column], cell: in
         gray = _pale_gray(small)
         panels, legends = [small], [list[Entry]()]
         for column in columns:
-            own = np.array([places.get(_key(name), -1) for name in column.vocabulary])
+            own = np.array([places.get(synonym_key(name), -1) for name in column.vocabulary])
             label_map = Image.fromarray(column.labels[number].astype(np.int32))
             labels = np.asarray(label_map.resize(size, Image.Resampling.NEAREST))
             known = (labels >= 0) & (labels < len(own))
@@ -98,10 +99,10 @@ def _shown_names(columns: Sequence[Column]) -> Vocabulary:
     colors: dict[str, Color] = {}
     for column in columns:
         own = Vocabulary(column.vocabulary).colors
-        colors |= {_key(name): own[name_key(name)] for name in column.vocabulary if name_key(name) in own}
+        colors |= {synonym_key(name): own[name_key(name)] for name in column.vocabulary if name_key(name) in own}
         for labels in column.labels:
             for index, _ in area_shares(labels, len(column.vocabulary)):
-                names.setdefault(_key(column.vocabulary[index]), first_synonym(column.vocabulary[index]))
+                names.setdefault(synonym_key(column.vocabulary[index]), first_synonym(column.vocabulary[index]))
     return Vocabulary(names.values(), {key: color for key, color in colors.items() if key in names})
 
 
@@ -109,10 +110,6 @@ def _pale_gray(image: Image.Image) -> np.ndarray:
     """Return an image in gray, on which every class looks as its square in the legend does."""
     gray = np.asarray(image.convert("L"), dtype=np.float32) // GRAY_STEP * GRAY_STEP
     return np.repeat(np.round(MIDDLE_GRAY + CONTRAST * (gray - 128)).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def _key(name: str) -> str:
-    return first_synonym(name).casefold()
 
 
 def _legend(labels: np.ndarray, names: tuple[str, ...]) -> list[Entry]:

@@ -150,7 +150,7 @@ def noise_spec(case: Case) -> DatasetSpec:
 
 def prompts(case: Case, cfg: Config, network: ERRSeg) -> Tensor:
     """Tokenize T class names (T, P, L): those of the data set for training, repeated as often as needed."""
-    names = find_dataset(cfg.DATASETS.TRAIN[0], cfg.DATASETS.CUSTOM).vocabulary
+    names = find_dataset(cfg.DATASETS.TRAIN[0], cfg.DATASETS.CUSTOM).for_training().vocabulary
     tokens = network.vocabulary_encoder.tokenize(names)
     if case.is_reference:
         tokens = all_positions(tokens, network.vocabulary_encoder.context_length)

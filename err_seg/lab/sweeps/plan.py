@@ -14,7 +14,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +251,7 @@ def facts_of(cfg: Config, files_of: Callable[[DatasetSpec, str], str | None]) ->
     facts = {key: value for key, value in settings_of(cfg) if not _is_under(key, INDIFFERENT)}
     for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
         specs = [find_dataset(name, cfg.DATASETS.CUSTOM) for name in facts[key]]
-        facts[key] = [asdict(spec) for spec in specs]
+        facts[key] = [spec.facts() for spec in specs]
         digests = {f"{key}.{FILES}.{i}": files_of(spec, cfg.DATASETS.ROOT) for i, spec in enumerate(specs)}
         facts |= {name: digest for name, digest in digests.items() if digest}
     for key, packaged in PACKAGED.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from err_seg.data import find_dataset
 from err_seg.evaluation import load_results
 from err_seg.evaluation.benchmarks import benchmark_num_kept
+from err_seg.evaluation.metrics import SEEN_METRICS
 from err_seg.lab.benchmarks.machine import network_cost
 from err_seg.lab.mini.evaluation import group_miou
 from err_seg.lab.sweeps.definition import Sweep
@@ -75,6 +76,8 @@ def accuracies(sweep: Sweep, run: Run) -> dict[str, float]:
     else:
         names = [BENCHMARKS.get(result.benchmark, result.benchmark) for result in results]
         values = {name: result.metrics["mIoU"] for name, result in zip(names, results, strict=True)}
+        for name, result in zip(names, results, strict=True):
+            values |= {f"{name}, {x}": result.metrics[x] for x in SEEN_METRICS if x in result.metrics}
         kept_columns = [f"{KEPT}, {name}" for name in names]
     if any(MIN_SCORE in variant.settings for variant in sweep.variants):
         kept = zip(kept_columns, results, strict=True)

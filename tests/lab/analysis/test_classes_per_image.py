@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from err_seg.data import DatasetError, ImageReadError
+from err_seg.data.label_values import LabelRule
 from err_seg.lab.analysis.classes_per_image import (
     class_counts_table,
     count_classes,
@@ -79,3 +80,13 @@ def test_table_file_and_image(write_pairs, tmp_path):
     assert heights == [0.5, 0.5]
     save_figure(figure, tmp_path / "counts.png")
     assert Image.open(tmp_path / "counts.png").format == "PNG"
+
+
+def test_values_of_an_entry_count_by_what_they_mean(write_pairs):
+    raw = [as_label([7, 8, 26, 0]), as_label([0])]
+    pairs = write_pairs(raw, ("road", "car"), label_rule=LabelRule(((0, 255), (7, 0), (8, 0), (26, 1))))
+    assert count_classes(pairs).classes.tolist() == [2, 0]
+    colours = [np.stack([label, label, label], axis=2) for label in raw]
+    rule = LabelRule(tuple((value * 0x010101, label) for value, label in pairs.spec.label_rule.labels), is_color=True)
+    pairs = write_pairs(colours, ("road", "car"), images=colours, label_rule=rule)
+    assert count_classes(pairs).classes.tolist() == [2, 0]

@@ -264,3 +264,20 @@ def test_tables_share_the_full_network(tmp_path):
         sweep = load_sweep(REPOSITORY / f"configs/ablations/{name}.yaml", mini=True)
         trainings.add(plan_runs(sweep, tmp_path)[0].training.folder)
     assert len(trainings) == 1
+
+
+def test_keys_of_entries_that_earlier_versions_did_not_have(any_root, tmp_path):
+    """A record of an earlier version stays valid; entries that differ in a new key are other runs."""
+    planned = {}
+    for name, keys in {"before": {}, "left out": {"left_out": ["cat"]}, "split": {"split": "a.txt"}}.items():
+        entry = {**ON_OWN[1][0], **keys}
+        planned[name] = plan_runs(any_root, tmp_path / "runs", [*ON_OWN[2:], "DATASETS.CUSTOM", [entry]])[0]
+    (recorded,) = planned["before"].training.facts["DATASETS.TRAIN"]
+    assert list(recorded) == [
+        *("name", "image_dir", "label_dir", "vocabulary", "image_ext", "label_ext", "ignore_label"),
+        *("num_kept", "variant", "num_foreground", "num_images", "preparation", "aliases"),
+    ]
+    assert len({run.training.folder for run in planned.values()}) == 3
+    finish(planned["before"])
+    assert planned["before"].is_evaluated()
+    assert not planned["left out"].is_trained()

@@ -145,3 +145,19 @@ def test_undefined_figures_stay_undefined(tmp_path):
     run.evaluation.begin()
     save_results([result], run.results)
     assert measured_rows(sweep, runs)[0].values == {"my_streets": [100.0]}
+
+
+def test_seen_and_unseen_classes_have_columns_where_a_result_has_them(tmp_path):
+    sweep = load_sweep(SWEEPS / "table_xiii.yaml")
+    runs = plan_runs(sweep, tmp_path / "runs")
+    for run, more in zip(runs, ({}, {"mIoU-seen": 30.0, "mIoU-unseen": 10.0, "hIoU": 15.0}), strict=False):
+        run.training.begin()
+        run.evaluation.begin()
+        metrics = {"mIoU": 20.0, "IoU-a": 20.0, **more}
+        save_results([BenchmarkResult("ade20k_150_val", metrics, ["a"], [5], 3)], run.results)
+    rows = measured_rows(sweep, runs)
+    assert rows[0].values == {"A-150": [20.0]}
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown_table(sweep, rows).splitlines()]
+    assert lines[0][-4:] == ["A-150, hIoU", "A-150, mIoU-seen", "A-150, mIoU-unseen", "seeds"]
+    assert (lines[2][-4:-1], lines[3][-4:-1]) == (["–"] * 3, ["15.0", "30.0", "10.0"])
+    draw_sweep(sweep, rows)
