@@ -162,11 +162,7 @@ class Job:
         return predictions
 
     def _problem_of(self, loaded: LoadedItem, error: Exception) -> Problem:
-        """Describe the network's error with an image.
-
-        Raises:
-            DeviceError: it is the device's.
-        """
+        """Describe the network's error with an image; raises ``DeviceError`` if it is the device's."""
         check_device(self.model.device, error)
         return problem_of(loaded.item.source, error, "the network failed on it")
 

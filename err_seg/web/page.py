@@ -31,11 +31,7 @@ NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
 def build_page(
     model: ERRSeg, classes: str, uploads: Uploads, downloads: Downloads, samples: Sequence[Path] = ()
 ) -> gr.Blocks:
-    """Lay the page out.
-
-    ``classes`` are the first content of the field for class names. ``uploads`` may be labelled, ``samples`` are some of
-    them, to try, and ``downloads`` makes the files of results.
-    """
+    """Lay the page out, see :func:`~err_seg.web.server.create_app`; the samples are some of the uploads."""
     page = gr.Blocks(title="ERR-Seg", analytics_enabled=False, delete_cache=(10 * MINUTE, 60 * MINUTE))
     with page:
         gr.Markdown("# ERR-Seg\nSegment any image with any list of class names.")

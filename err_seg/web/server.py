@@ -64,7 +64,8 @@ def create_app(
     images in other processes, so a script that calls this needs ``if __name__ == "__main__":``.
 
     Args:
-        model, classes: see :func:`build_page`.
+        model: see :func:`err_seg.load`.
+        classes: the first content of the field for class names.
         folder: an existing folder for uploads, results and copies of the samples; it should hold nothing else, since
             everything in it can be downloaded. ``GRADIO_TEMP_DIR`` is set to it, so that Gradio uses it.
         samples: images to try.
