@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from err_seg.commands.options import add_model_options, add_words_options, command_parser, positive, reporting_errors
+from err_seg.commands.options import add_model_options, add_words_options, command_parser, complain, positive
 from err_seg.config.constants import FORMATS
 
 
@@ -107,12 +107,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-@reporting_errors(2, "the same command continues from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """Predict, write the results, print the table of areas and what failed; returns the exit status."""
     arguments = parse_arguments(argv)
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be any bytes
-    from err_seg.commands.prediction_job import predict
+    try:
+        from err_seg.commands.prediction_job import predict
 
-    return predict(arguments)
+        return predict(arguments)
+    except KeyboardInterrupt:
+        return complain("interrupted; the same command continues from here", 130)

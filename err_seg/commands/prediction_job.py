@@ -28,19 +28,18 @@ SINCE_FIRST = ("tile", "refine", "names", "smooth", "bands", "value_range")
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Predict this process's share of the images, and finish the job in the first process; returns the exit status.
-
-    Raises:
-        ValueError, OSError: options, words or weights that cannot be used.
-    """
-    rank, processes = launched_share()
-    label_set = jobs.parse_label_set(models.read_names(arguments), arguments.background)
-    sources, problems = jobs.collect_sources(arguments.inputs, exclude=arguments.output)
-    model = models.load_model(arguments)
-    model.embed_vocabulary(label_set.vocabulary)
-    check_tile(arguments.tile, model.size)
-    if "attention" in arguments.format:
-        escf_with(model)
+    """Predict this process's share of the images, and finish the job in the first process; returns the exit status."""
+    try:
+        rank, processes = launched_share()
+        label_set = jobs.parse_label_set(models.read_names(arguments), arguments.background)
+        sources, problems = jobs.collect_sources(arguments.inputs, exclude=arguments.output)
+        model = models.load_model(arguments)
+        model.embed_vocabulary(label_set.vocabulary)
+        check_tile(arguments.tile, model.size)
+        if "attention" in arguments.format:
+            escf_with(model)
+    except (ValueError, OSError) as error:
+        return complain(error, 2)
     output = jobs.open_output(
         arguments.output,
         settings_of(arguments, label_set, model),
