@@ -110,8 +110,8 @@ def import_packages(names: Iterable[str]) -> None:
             module = import_module(name)
         except Exception as error:  # whatever a module does when it is imported
             raise ConfigError(
-                f"MODEL.IMPORTS: the package {name!r} cannot be imported ({type(error).__name__}: {error}); install "
-                "it, or add its folder to PYTHONPATH"
+                f"the package {name!r}, of MODEL.IMPORTS or with an entry point {GROUP}, cannot be imported "
+                f"({type(error).__name__}: {error}); install or mend it, or add its folder to PYTHONPATH"
             ) from error
         _versions[name] = _version_of(name, module)
         logger.info("imported %s %s from %s", name, _versions[name], getattr(module, "__file__", None))
@@ -124,7 +124,7 @@ def imported_packages() -> dict[str, str]:
 
 @cache
 def _entry_points() -> tuple[str, ...]:
-    return tuple(point.value for point in metadata.entry_points(group=GROUP))
+    return tuple(point.module for point in metadata.entry_points(group=GROUP))
 
 
 def _version_of(name: str, module: Any) -> str:

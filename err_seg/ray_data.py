@@ -25,11 +25,7 @@ Row = dict[str, Any]
 class Predictor:
     """A worker of Ray Data: holds the network, takes batches of encoded images, returns rows of labels.
 
-    Args:
-        model: a name or file for :func:`err_seg.load`, which every machine can read.
-        label_set: the classes.
-        num_kept: K, instead of the model's own.
-        options: keyword arguments of :func:`err_seg.load`.
+    The arguments are those of :func:`predict_rows`, with the classes and the background as a label set.
     """
 
     def __init__(self, model: str, label_set: LabelSet, num_kept: int | None, options: Mapping[str, Any]):
@@ -38,14 +34,7 @@ class Predictor:
         self.num_kept = num_kept
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Label images.
-
-        Args:
-            batch: "path" and "bytes" (encoded images), as ``ray.data.read_binary_files`` gives them.
-
-        Returns:
-            See :func:`predict_rows`.
-        """
+        """Label the encoded images of a batch, rows of "path" and "bytes"; returns rows of :func:`predict_rows`."""
         rows = [self._row(str(path), data) for path, data in zip(batch["path"], batch["bytes"], strict=True)]
         return {key: [row[key] for row in rows] for key in rows[0]}
 
@@ -89,7 +78,7 @@ def predict_rows(
 
     Args:
         images: rows with "path" and "bytes".
-        model: a name or file for :func:`err_seg.load`.
+        model: a name or file for :func:`err_seg.load`, which every machine can read.
         classes: class names.
         background: as the command's ``--background``.
         num_kept: K, instead of the model's own.

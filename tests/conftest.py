@@ -17,7 +17,7 @@ from err_seg.data.catalog import CATALOG
 from tests.helpers.toy import TOY, liven
 
 # their fixtures are for all tests
-pytest_plugins = [f"tests.helpers.{name}" for name in ("training", "predicting", "fake_cuda", "web_page")]
+pytest_plugins = [f"tests.helpers.{name}" for name in ("training", "predicting", "plugins", "fake_cuda", "web_page")]
 
 
 def pytest_configure(config):

@@ -54,8 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     recall.set_defaults(run=analyze_recall)
     recall.add_argument("--num-kept", type=positive, nargs="+", metavar="K", help="(most of Table XIII's)")
 
-    precision = kinds.add_parser("precision", parents=[data, shared], allow_abbrev=False)
-    precision.set_defaults(run=analyze_precision)
+    kinds.add_parser("precision", parents=[data, shared], allow_abbrev=False).set_defaults(run=analyze_precision)
 
     words = kinds.add_parser("vocabularies", parents=[shared], allow_abbrev=False)
     words.set_defaults(run=analyze_vocabularies, root=None)
@@ -84,30 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def analyze_model(options: argparse.Namespace, cfg: Config) -> None:
     """Parameters and multiply-adds."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from err_seg.evaluation.results import text_table
     from err_seg.lab.benchmarks.machine import network_cost
     from err_seg.models.build import default_num_kept
 
     kept = options.num_kept or default_num_kept(cfg)
     cost = network_cost(cfg, num_classes=options.num_classes, num_kept=kept)
     total = sum(cost.macs.values())
-    title = f"{cfg.MODEL.CLIP.NAME}, S = {cfg.INPUT.SIZE}, T = {options.num_classes}, K = {kept or 'T'}"
-    table = Table("part", title=title)
-    table.add_column("GMAC", justify="right")
-    for name, macs in cost.macs.items():
-        table.add_row(name, f"{macs / 1e9:.1f}")
-    table.add_section()
-    table.add_row("an image, as computed here", f"{total / 1e9:.1f}")
-    repeated = total + cost.repeated_guidance_macs
-    table.add_row("with the guidance projected for every class", f"{repeated / 1e9:.1f}")
-    console = Console()
-    console.print(table)
-    console.print(
+    sums = {
+        "an image, as computed here": total,
+        "with the guidance projected for every class": total + cost.repeated_guidance_macs,
+    }
+    print(f"{cfg.MODEL.CLIP.NAME}, S = {cfg.INPUT.SIZE}, T = {options.num_classes}, K = {kept or 'T'}")
+    print(text_table(["part", "GMAC"], [(name, f"{macs / 1e9:.1f}") for name, macs in (cost.macs | sums).items()]))
+    print(
         f"parameters: {cost.parameters / 1e6:.2f} M, of which {cost.outside_clip / 1e6:.2f} M outside CLIP; "
-        f"{cost.trainable / 1e6:.2f} M train",
-        highlight=False,
+        f"{cost.trainable / 1e6:.2f} M train"
     )
 
 

@@ -42,7 +42,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     kinds = parser.add_subparsers(required=True, metavar=" | ".join((*BENCHMARKED, "data")))
     for kind in BENCHMARKED:
         network = kinds.add_parser(kind, allow_abbrev=False)
-        network.set_defaults(run=network_costs, kind=kind)
+        absent = {"num_kept": None, "size": None, "batch_size": [1], "compile": None, "recompute": [], "image": None}
+        network.set_defaults(run=network_costs, kind=kind, **absent)
         add = network.add_argument
         files = "a YAML file, or a shipped name such as err_seg_convnext_b; may be given several times"
         add("--config-file", required=True, action="append", metavar="FILE", help=files)
@@ -52,12 +53,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
             kept = 'classes kept, "need" (MODEL.CRM.MIN_SCORE) or "all"; the reference takes the first (the published)'
             add("--num-kept", type=num_kept, nargs="+", metavar="K", help=kept)
             add("--size", type=positive, nargs="+", metavar="S", help="side of the input (the configuration's)")
-            add("--batch-size", type=positive, nargs="+", default=[1], metavar="B", help="images at a time (1)")
+            add("--batch-size", type=positive, nargs="+", metavar="B", help="images at a time (1)")
             modes = f"also each case compiled: {', '.join(COMPILE_MODES)} (default)"
             add("--compile", nargs="*", choices=COMPILE_MODES, metavar="MODE", help=modes)
         if kind == "training":
             what = f"also each case with these recomputed in the backward pass: {', '.join(RECOMPUTED)}"
-            add("--recompute", nargs="+", choices=RECOMPUTED, default=[], metavar="WHAT", help=what)
+            add("--recompute", nargs="+", choices=RECOMPUTED, metavar="WHAT", help=what)
         if kind in ("prediction", "evaluation"):
             sides = "of the image, and of its label map (480 640)"
             add("--image", type=positive, nargs=2, default=(480, 640), metavar=("H", "W"), help=sides)
@@ -76,7 +77,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--root", metavar="DIR", help="the data sets' root (default: $DETECTRON2_DATASETS)")
     add("--pictures", dest="images", type=positive, default=64, metavar="N", help="how many to read (%(default)s)")
     add("--crop-size", type=positive, default=640, metavar="S", help="side in pixels (%(default)s)")
-    add("--color-jitter", choices=("ssd", "none"), default="ssd", help="(%(default)s)")
     parser.epilog = "\n".join(kind.format_usage() for kind in kinds.choices.values())
     options = parser.parse_args(arguments)
     options.command = shlex.join(["err-seg", "benchmark", *(sys.argv[1:] if arguments is None else arguments)])
@@ -120,22 +120,20 @@ def cases_of(options: argparse.Namespace, name: str, cfg: Config) -> "list[Case]
     from err_seg.lab.benchmarks.cases import Case, own_num_kept
 
     is_training = options.kind == "training"
-    sizes = getattr(options, "size", None) or [cfg.INPUT.CROP_SIZE if is_training else cfg.INPUT.SIZE]
-    batches = getattr(options, "batch_size", [1])
-    asked = getattr(options, "compile", None)
-    compiled = [""] if asked is None else ["", *(asked or COMPILE_MODES[:1])]
-    recomputed = ["", *getattr(options, "recompute", [])]
+    sizes = options.size or [cfg.INPUT.CROP_SIZE if is_training else cfg.INPUT.SIZE]
+    compiled = [""] if options.compile is None else ["", *(options.compile or COMPILE_MODES[:1])]
     cases = []
-    for classes, size, batch in itertools.product(options.num_classes, sizes, batches):
-        image = tuple(getattr(options, "image", (size, size)))
-        kept = getattr(options, "num_kept", None) or [own_num_kept(cfg, classes, training=is_training)]
-        base = Case(options.kind, name, classes, kept[0], size, batch, image)
+    for classes, size, batch in itertools.product(options.num_classes, sizes, options.batch_size):
+        kept = options.num_kept or [own_num_kept(cfg, classes, training=is_training)]
+        base = Case(options.kind, name, classes, kept[0], size, batch, tuple(options.image or (size, size)))
         if not options.no_reference:
             fixed = base.num_kept if base.num_kept != BY_NEED else own_num_kept(cfg, classes, training=is_training)
             cases.append(replace(base, num_kept=fixed, is_reference=True))
         cases += [
             replace(base, num_kept=own, precision=precision, compiled=how, recomputed=what)
-            for own, precision, how, what in itertools.product(kept, options.precision, compiled, recomputed)
+            for own, precision, how, what in itertools.product(
+                kept, options.precision, compiled, ["", *options.recompute]
+            )
         ]
     return cases
 
@@ -149,10 +147,4 @@ def data_costs(options: argparse.Namespace) -> None:
     elif options.decoders:
         compare_decoders(options.decoders, options.images)
     else:
-        benchmark_reading(
-            options.dataset,
-            options.root,
-            images=options.images,
-            crop_size=options.crop_size,
-            color_jitter=options.color_jitter,
-        )
+        benchmark_reading(options.dataset, options.root, options.images, options.crop_size)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from err_seg.commands.options import command_parser, positive, reporting_errors
 
-DRAWING = """Draw the miniature world: write a split, look at it, or measure how fast it is drawn.
+DRAWING = """Draw the miniature world: write a split, or look at it.
 
     err-seg mini draw --split val --count 240 --output datasets
     err-seg mini draw --split val --sheet sheet.png
@@ -53,9 +53,8 @@ STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles"
 SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "all")
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = command_parser("mini", __doc__)
+def add_stage_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the steps that share a command line."""
     add = parser.add_argument
     add("step", choices=STEPS, help="draw, vocabularies and tiles have options of their own: err-seg mini draw --help")
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg.yaml")
@@ -65,16 +64,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--scenes", type=positive, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="how many of each split")
     add("--package", action="store_true", help="write the weights made here into the package")
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
-    return parser.parse_intermixed_args(argv)
 
 
-def parse_drawing(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line of ``err-seg mini draw``."""
-    parser = command_parser("mini draw", DRAWING)
+def add_drawing_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``err-seg mini draw``."""
     add = parser.add_argument
     add("--output", type=Path, metavar="DIR", help="write the scenes to DIR/mini_world")
     add("--sheet", type=Path, metavar="FILE.png", help="draw contact sheets")
-    add("--benchmark", action="store_true", help="measure the speed of drawing")
     add("--split", choices=SPLITS, default="train", help="(train)")
     add("--count", type=positive, default=1000, metavar="N", help="number of scenes (1000)")
     add("--size", type=positive, nargs=2, default=(128, 192), metavar=("MIN", "MAX"), help="sides in pixels (128 192)")
@@ -82,53 +78,44 @@ def parse_drawing(argv: Sequence[str]) -> argparse.Namespace:
     add("--level", choices=LEVELS, default="easy", help="(easy)")
     add("--seed", type=int, default=0, metavar="S", help="(0)")
     add("--workers", type=positive, default=2, metavar="N", help="threads that write (2)")
-    options = parser.parse_args(argv)
-    if not (options.output or options.sheet or options.benchmark):
-        parser.error("nothing to do: give --output, --sheet or --benchmark")
-    return options
 
 
-def parse_vocabularies(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line of ``err-seg mini vocabularies``."""
-    parser = command_parser("mini vocabularies", VOCABULARIES)
+def add_vocabularies_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``err-seg mini vocabularies``."""
     add = parser.add_argument
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg_large.yaml")
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
     add("--most-memory", type=positive, default=4, metavar="GB", help="that keeping all classes may need (4)")
     add("--most-minutes", type=positive, default=1, metavar="M", help="CPU time that one evaluation may take (1)")
-    add("--no-training", action="store_true", help="measure MODEL.WEIGHTS")
     add("--choosing", type=positive, metavar="T", help="measure only the memory of choosing among T classes")
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
-    return parser.parse_intermixed_args(argv)
 
 
-def parse_tiles(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the command line of ``err-seg mini tiles``."""
-    parser = command_parser("mini tiles", TILES)
+def add_tiles_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``err-seg mini tiles``."""
     add = parser.add_argument
     add("--output", type=Path, default=Path("output/mini_tiles"), metavar="DIR")
     add("--scenes", type=positive, default=8, metavar="N", help="of each kind, split and seed (8)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the scenes (0 1 2)")
-    return parser.parse_args(argv)
 
 
 OWN_OPTIONS = {
-    "draw": (parse_drawing, "drawing"),
-    "vocabularies": (parse_vocabularies, "vocabulary_length"),
-    "tiles": (parse_tiles, "large_images"),
+    "draw": (DRAWING, add_drawing_options, "drawing"),
+    "vocabularies": (VOCABULARIES, add_vocabularies_options, "vocabulary_length"),
+    "tiles": (TILES, add_tiles_options, "large_images"),
 }
-"""Steps with a command line of their own, and the modules of :mod:`err_seg.lab.mini` that run them."""
+"""Steps with a command line of their own: its help and options, and the module of :mod:`err_seg.lab.mini` to run."""
 
 
 @reporting_errors(1)
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the steps asked for."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and argv[0] in OWN_OPTIONS:
-        parse, module = OWN_OPTIONS[argv[0]]
-        options = parse(argv[1:])
-    else:
-        options, module = parse_arguments(argv), "stages"
+    own = argv[:1] if argv and argv[0] in OWN_OPTIONS else []
+    text, add_options, module = OWN_OPTIONS[own[0]] if own else (__doc__, add_stage_options, "stages")
+    parser = command_parser(" ".join(["mini", *own]), text)
+    add_options(parser)
+    options = parser.parse_intermixed_args(argv[len(own) :])
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     command = shlex.join(["err-seg", "mini", *argv])
     importlib.import_module(f"err_seg.lab.mini.{module}").run(options, command)

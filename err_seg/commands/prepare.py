@@ -32,8 +32,7 @@ FROM = """Convert annotations of your own images to label maps, and write the co
 The folder of --output gets labels/ (a label map for each annotated image), classes.txt and dataset.yaml, which each run
 writes again. Pixels without annotation are ignored, or get the class of --background. datasets/README.md has the rules.
 """
-SHOWN = 20
-"""Classes, and label maps with errors, that --check shows of each split."""
+SHOWN = 20  # classes, and label maps with errors, of each split that --check shows
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -131,47 +130,36 @@ def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[
     path = write_check(name, results)
     failures = []
     for result in results:
-        what = f"{name} {result.split}"
+        what = f"{name} {result.split.name}"
         if not result.found:
             print(f"{what}: not checked, no converted label maps in {result.folder}")
         else:
-            if result.labels:
-                print_classes(what, result)
             print(f"{what}: {result.labels:,} of {result.found:,} label maps are sound in {result.folder}")
-            if result.labels:
-                total = int(result.pixels.sum()) + result.ignored
-                print(f"  {result.ignored / total:.1%} of their {total:,} pixels are ignored")
+        if result.labels:
+            print_classes(result)
         failures += [problem for _, problem in result.problems[:SHOWN]]
         if len(result.problems) > SHOWN:
             failures.append(f"{what}: {len(result.problems) - SHOWN:,} more label maps with errors, all in {path}")
-        failures += compare_count(what, result.found, result.expected, options.strict)
+        failures += compare_count(what, result.found, result.split.expected, options.strict)
     print(f"all counts are in {path}")
     return failures
 
 
-def print_classes(what: str, result: "SplitCheck") -> None:
-    """Print the classes with the most pixels."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def print_classes(result: "SplitCheck") -> None:
+    """Print the classes with the most pixels, and the share of ignored pixels."""
+    from err_seg.evaluation.results import text_table
 
     total = int(result.pixels.sum()) + result.ignored
-    present = [index for index in (-result.pixels).argsort(kind="stable") if result.pixels[index]]
-    more = len(present) - SHOWN
-    table = Table(
-        title=f"{what}: {len(present)} of {len(result.class_names)} classes occur",
-        title_justify="left",
-        caption=f"and {more} more, with fewer pixels" if more > 0 else None,
-        caption_justify="left",
-    )
-    for header in ("index", "pixels", "share", "pictures"):
-        table.add_column(header, justify="right")
-    table.add_column("class", max_width=36, no_wrap=True, overflow="ellipsis")
+    present = [index for index in (-result.pixels).argsort(kind="stable").tolist() if result.pixels[index]]
+    rows, names = [], result.split.spec.evaluated_classes
     for index in present[:SHOWN]:
-        pixels, images = result.pixels[index], result.images[index]
-        name = escape(result.class_names[index])
-        table.add_row(str(index), f"{pixels:,}", f"{pixels / total:.2%}", f"{images:,}", name)
-    Console().print(table)
+        pixels, images = int(result.pixels[index]), int(result.images[index])
+        rows.append((index, pixels, f"{pixels / total:.2%}", images, names[index]))
+    classes = f"{len(present)} of {len(names)} classes occur"
+    print(f"{classes}; {result.ignored / total:.1%} of {total:,} pixels are ignored")
+    print(text_table(["index", "pixels", "share", "pictures", "class"], rows))
+    if len(present) > SHOWN:
+        print(f"and {len(present) - SHOWN} more, with fewer pixels")
 
 
 def compare_count(what: str, found: int, expected: int, strict: bool) -> list[str]:
@@ -193,9 +181,7 @@ def convert_annotations(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("format", choices=ANNOTATION_FORMATS, metavar="FORMAT", help=", ".join(ANNOTATION_FORMATS))
     add("--images", type=Path, metavar="DIR", required=True, help="folder of the images")
-    files = (
-        "labelme: JSON file or folder (that of the images); coco...: JSON file; yolo: data.yaml, or folder of labels"
-    )
+    files = "JSON file (labelme: or their folder, by default that of the images); yolo: data.yaml, or folder of labels"
     add("--annotations", type=Path, metavar="PLACE", help=files)
     add("--output", type=Path, metavar="DIR", required=True, help="its name becomes the data set's")
     add("--classes", metavar="FILE", help=".txt (a class a line), .json or .yaml (the format's order, or sorted)")

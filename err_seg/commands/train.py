@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from err_seg.commands.options import command_parser, complain
 from err_seg.config import Config, ConfigError, get_cfg
 from err_seg.config.constants import ENGINES, SET_CLIP_WEIGHTS
+from err_seg.plugins import imported_packages
 
 if TYPE_CHECKING:
     from err_seg.evaluation import BenchmarkResult
@@ -116,6 +117,8 @@ def work(arguments: argparse.Namespace) -> int:
         whole.enter_context(one_writer(Path(cfg.OUTPUT_DIR)))
         whole.enter_context(logging_to(Path(cfg.OUTPUT_DIR), rank))
         logger.info("engine: %s, %s", arguments.engine, arguments.engine_reason)
+        for name, version in imported_packages().items():  # before there was a log
+            logger.info("imported %s %s", name, version)
         register_entries(cfg.DATASETS.CUSTOM)
         is_random = arguments.eval_only and not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
         check_benchmarks(cfg)

@@ -65,7 +65,7 @@ def get_cfg(config_file: str | Path | None = None, overrides: Sequence[Any] = ()
             _set(cfg, KEYS, key, value, source)
     validate(cfg)
     # folders stay relative: results do not depend on where the data sets are
-    cfg.DATASETS.CUSTOM = _found_in(datasets_root(cfg.DATASETS.ROOT), "DATASETS.CUSTOM", cfg.DATASETS.CUSTOM)
+    cfg.DATASETS.CUSTOM = found_in(datasets_root(cfg.DATASETS.ROOT), "DATASETS.CUSTOM", cfg.DATASETS.CUSTOM)
     cfg.EXTRA = {name: asdict(extra_section(cfg, name)) for name in cfg.EXTRA}
     return cfg
 
@@ -170,16 +170,16 @@ def _read_yaml(file: Path) -> Iterator[tuple[str, Any, str]]:
     for base in bases if isinstance(bases, list) else [bases]:
         yield from _read_yaml(_find_yaml(file.parent / expanduser(base), base))
     for key, value in settings_of(tree):
-        yield key, _found_in(file.parent, key, value, FOLDER_KEYS), str(file)
+        yield key, found_in(file.parent, key, value, FOLDER_KEYS), str(file)
 
 
-def _found_in(folder: Path, key: str, value: Any, folder_keys: Sequence[str] = ()) -> Any:
+def found_in(folder: Path, key: str, value: Any, folder_keys: Sequence[str] = ()) -> Any:
     """Return the path of what a setting names, if that lies in a folder; else the setting as it is.
 
     Of the entries of ``DATASETS.CUSTOM`` this is done for each setting.
     """
     if key == "DATASETS.CUSTOM" and isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
-        return [{name: _found_in(folder, name, part, folder_keys) for name, part in entry.items()} for entry in value]
+        return [{name: found_in(folder, name, part, folder_keys) for name, part in entry.items()} for entry in value]
     if not isinstance(value, str) or not value or key not in (*FILE_KEYS, *folder_keys):
         return value
     path = abspath(folder / expanduser(value))

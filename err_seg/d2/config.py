@@ -100,6 +100,8 @@ def _fill(cfg: CfgNode, own: Config) -> None:
         for name in path:
             node = node.setdefault(name, CfgNode())
         node[leaf] = value
+    cfg.EXTRA = CfgNode(own.EXTRA)
+    cfg.EXTRA.set_new_allowed(True)  # its keys are those of packages
     cfg.MODEL.DEVICE = str(resolve_device(own.MODEL.DEVICE))
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE = True, "absolute"
     cfg.INPUT.CROP.SIZE = [own.INPUT.CROP_SIZE, own.INPUT.CROP_SIZE]

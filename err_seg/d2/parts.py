@@ -75,6 +75,11 @@ class ERRSegHead(nn.Module):
 
 
 def by_use(maps: Mapping[str, Entry]) -> list[tuple[Entry, ...]]:
-    """Sort maps by what they are for, as :class:`Features` does; a backbone may lack some."""
-    uses = (("e16", "e32", "e64"), ("f4", "f3"), ("f3", "f2", "f1"))
+    """Sort maps by what they are for, as :class:`Features` does; a backbone may lack some, or all shallow ones.
+
+    Maps of other names, which an encoder of one's own may have, are deep guidance before F4 and F3.
+    """
+    embeddings, shallow = ("e16", "e32", "e64"), ("f3", "f2", "f1")
+    deep = (*(name for name in maps if name not in (*embeddings, "f4", *shallow)), "f4", "f3")
+    uses = (embeddings, deep, shallow if "f1" in maps else ())
     return [tuple(maps[name] for name in names if name in maps) for names in uses]

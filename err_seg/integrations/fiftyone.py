@@ -45,8 +45,7 @@ class FiftyOneModel(Model):
 
     Args:
         model: see :func:`err_seg.load`.
-        vocabulary: as ``model.predict`` takes it.
-        options: of ``model.predict``.
+        vocabulary, options: as ``model.predict`` takes them.
 
     Attributes:
         mask_targets: from the values of masks to class names.

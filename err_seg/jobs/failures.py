@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from err_seg.jobs.result_names import printable
+from err_seg.models.checkpoint import reason_of
 
 
 class DeviceError(RuntimeError):
@@ -43,8 +44,3 @@ def check_device(device: torch.device, error: Exception) -> None:
     except Exception as failure:
         if not is_out_of_memory(failure):
             raise DeviceError(f"the device {device} failed and no longer computes ({reason_of(error)})") from failure
-
-
-def reason_of(error: Exception) -> str:
-    """Return an error's type and the first line of its message."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")

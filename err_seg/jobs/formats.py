@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from err_seg.evaluation.results import write_csv
-from err_seg.jobs.geotiff import write_geotiff
 from err_seg.jobs.label_set import UNLABELED, LabelSet, without_empty
 from err_seg.jobs.result_names import file_name
 from err_seg.prediction.attention import Attention, attention_figure
@@ -20,7 +19,7 @@ from err_seg.prediction.kept_classes import kept_figure
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.files import write_json
 from err_seg.utils.images import save_image
-from err_seg.visualization.label_files import rle_segments, save_label_png, save_rle_json
+from err_seg.visualization.label_files import rle_segments, save_geotiff, save_label_png, save_rle_json
 from err_seg.visualization.overlay import OPACITY, overlay
 from err_seg.visualization.regions import Region, coco_dataset, find_regions, to_geojson
 from err_seg.visualization.text import first_synonym
@@ -102,7 +101,7 @@ def _labels(result: Result, path: Path) -> None:
 
 
 def _geotiff(result: Result, path: Path) -> None:
-    write_geotiff(result.labels, result.label_set.classes, result.source, path)
+    save_geotiff(result.labels, result.label_set.classes, result.source, path)
 
 
 def _masks(result: Result, path: Path) -> None:
@@ -203,9 +202,9 @@ FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
 Those of :data:`err_seg.jobs.job_outputs.GATHERED` are parts of one file for the whole job."""
 
 
-def result_paths(name: str, formats: Iterable[str], folder: Path) -> list[Path]:
-    """Return the files of an image's results."""
-    return [folder / f"{name}{FORMATS[kind][0]}" for kind in formats]
+def result_path(name: str, kind: str, folder: Path) -> Path:
+    """Return the file of an image's results in one format."""
+    return folder / f"{name}{FORMATS[kind][0]}"
 
 
 def write_result(result: Result, formats: Iterable[str], folder: Path) -> None:
@@ -215,5 +214,4 @@ def write_result(result: Result, formats: Iterable[str], folder: Path) -> None:
         OSError: one cannot be written.
     """
     for kind in formats:
-        (path,) = result_paths(result.name, [kind], folder)
-        FORMATS[kind][1](result, path)
+        FORMATS[kind][1](result, result_path(result.name, kind, folder))

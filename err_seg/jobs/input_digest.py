@@ -14,11 +14,7 @@ from err_seg.utils.fingerprint import content_digest, file_digest, is_settled
 
 
 class FileContent:
-    """A file, as it is when it is first looked at.
-
-    Attributes:
-        path: absolute.
-    """
+    """A file, as it is when it is first looked at; ``path`` is absolute."""
 
     def __init__(self, path: Path):
         self.path = str(path.absolute())

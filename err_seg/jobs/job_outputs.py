@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from err_seg.data import read_image
-from err_seg.jobs.failures import reason_of
-from err_seg.jobs.formats import result_paths
+from err_seg.jobs.formats import result_path
 from err_seg.jobs.job_report import Finished
 from err_seg.jobs.manifest import OutputError
 from err_seg.jobs.result_names import printable
 from err_seg.jobs.video import frame_rate, write_video
+from err_seg.models.checkpoint import reason_of
 from err_seg.utils.files import write_pieces
 from err_seg.utils.progress import ProgressBar
 from err_seg.visualization.colors import class_colors, hex_color
@@ -29,9 +29,8 @@ from err_seg.visualization.text import first_synonym
 TEMPLATE = Path(__file__).with_name("page.html")
 FILES = {"coco": "_annotations.coco.json", "html": "index.html"}
 """Name of a format to that of its only file."""
-
-Joined = Iterator[tuple[Path, Callable[[], None]]]
-"""Files of a job, each with the function that writes it."""
+GATHERED = (*FILES, "video")
+"""The formats of which each image has a part of the job's files."""
 
 
 def gather_results(
@@ -51,7 +50,7 @@ def gather_results(
     ordered = sorted(results, key=lambda result: (result.place.name, result.place.frame or 0))
     written, failed = [], []
     for kind in formats:
-        for file, write in GATHERED[kind](folder, classes, ordered):
+        for file, write in _files(kind, folder, classes, ordered):
             try:
                 write()
                 written.append(file)
@@ -62,30 +61,33 @@ def gather_results(
     return written, failed
 
 
-def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
+def _files(
+    kind: str, folder: Path, classes: Sequence[str], results: Sequence[Finished]
+) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Yield the files of a format, each with the function that writes it."""
+    if kind == "video":
+        yield from _videos(folder, results)
+    else:
+        path, pieces = folder / FILES[kind], {"coco": _coco, "html": _page}[kind]
+        yield path, lambda: write_pieces(path, pieces(folder, classes, results))
+
+
+def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Iterator[str]:
     """One COCO data set."""
-    path = folder / FILES["coco"]
     parts = (
         {**part, "images": [{**image, "file_name": result.source} for image in part["images"]]}
         for result, part in _parts(folder, results, "coco", {"images", "annotations"})
     )
-    yield path, lambda: write_pieces(path, join_coco(parts, classes))
+    return join_coco(parts, classes)
 
 
-def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
-    """A page that needs nothing else: thumbnails, and the classes to filter them by."""
-    path, names = folder / FILES["html"], [first_synonym(name) for name in classes]
-    colors = {name: hex_color(color) for name, color in zip(names, class_colors(classes), strict=True)}
-    parts = _parts(folder, results, "html", {"thumbnail", "classes", "nothing"})
-    yield path, lambda: write_pieces(path, _page_pieces(parts, colors))
-
-
-def _page_pieces(parts: Iterable[tuple[Finished, dict[str, Any]]], colors: dict[str, str]) -> Iterator[str]:
-    """Thumbnails first, each an element that is not looked into until it is shown, then all else."""
+def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Iterator[str]:
+    """A page that needs nothing else: thumbnails, which are not looked into until they are shown, then all else."""
     begin, middle, end = re.split("THUMBNAILS|DATA", TEMPLATE.read_text(encoding="utf-8"))
-    images = []
+    names, images = [first_synonym(name) for name in classes], []
+    colors = {name: hex_color(color) for name, color in zip(names, class_colors(classes), strict=True)}
     yield begin
-    for result, part in parts:
+    for result, part in _parts(folder, results, "html", {"thumbnail", "classes", "nothing"}):
         yield f'<script type="text/plain" class="thumbnail">{part.pop("thumbnail")}</script>\n'
         images.append({**part, "source": result.source, "title": Path(result.source).name})
     yield middle
@@ -93,7 +95,7 @@ def _page_pieces(parts: Iterable[tuple[Finished, dict[str, Any]]], colors: dict[
     yield end
 
 
-def _videos(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Joined:
+def _videos(folder: Path, results: Sequence[Finished]) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A video of the overlays of each video's frames, as fast as the video they were taken from."""
     frames = (result for result in results if result.place.frame is not None)
     for (name, source), group in groupby(frames, key=lambda result: (result.place.name, result.place.source)):
@@ -104,22 +106,14 @@ def _videos(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -
 def _write_video(folder: Path, path: Path, source: Path, results: Sequence[Finished]) -> None:
     numbers = [result.place.frame or 0 for result in results]
     step = statistics.median_low([b - a for a, b in pairwise(numbers)] or [1])
-    files = [file for result in results for file in result_paths(result.place.files, ["video"], folder)]
+    files = [result_path(result.place.files, "video", folder) for result in results]
     shown = ProgressBar(files, desc=printable(path), unit="frame", disable=None)
     write_video((read_image(file) for file in shown), path, frame_rate(source) / step)
 
 
-GATHERED: dict[str, Callable[[Path, Sequence[str], Sequence[Finished]], Joined]] = {
-    "coco": _coco,
-    "html": _page,
-    "video": _videos,
-}
-"""Name of a format to the function that joins the job's files from the images' parts."""
-
-
 def own_files(name: str, formats: Iterable[str], folder: Path) -> list[Path]:
     """Return an image's result files, each mask among them, but no part of a file of the job: joining checks those."""
-    files = result_paths(name, (kind for kind in formats if kind not in GATHERED), folder)
+    files = [result_path(name, kind, folder) for kind in formats if kind not in GATHERED]
     for listing in (file for file in files if file.name == "masks.json"):
         with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             files += [listing.parent / row["file"] for row in json.loads(listing.read_bytes())]
@@ -130,7 +124,7 @@ def _parts(
     folder: Path, results: Iterable[Finished], kind: str, keys: set[str]
 ) -> Iterator[tuple[Finished, dict[str, Any]]]:
     for result in results:
-        (path,) = result_paths(result.place.files, [kind], folder)
+        path = result_path(result.place.files, kind, folder)
         try:
             part = json.loads(path.read_text(encoding="utf-8"))
             if missing := keys.difference(part if isinstance(part, dict) else ()):

@@ -57,25 +57,21 @@ class Report:
         self.skipped += 1
         self.finished.append(finished)
 
-    def merge(self, other: "Report") -> None:
-        """Add another process's report."""
-        self.done += other.done
-        self.skipped += other.skipped
-        self.unlabeled += other.unlabeled
-        self.pixels.update(other.pixels)
-        self.images.update(other.images)
-        self.finished += other.finished
-        self.problems += other.problems
-        self.renamed.update(other.renamed)
-        self.network.add(other.network)
-
 
 def gather_reports(report: Report) -> Report | None:
     """Add up what all processes did; in process 0, and ``None`` in the others."""
     reports = gather_launched(report)
     if reports is None:
         return None
-    whole = Report()
-    for part in reports:
-        whole.merge(part)
+    whole, *others = reports
+    for other in others:
+        whole.done += other.done
+        whole.skipped += other.skipped
+        whole.unlabeled += other.unlabeled
+        whole.pixels += other.pixels
+        whole.images += other.images
+        whole.finished += other.finished
+        whole.problems += other.problems
+        whole.renamed |= other.renamed
+        whole.network.add(other.network)
     return whole

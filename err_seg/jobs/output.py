@@ -11,6 +11,7 @@ from err_seg.config import completed
 from err_seg.jobs.manifest import Manifest, OutputError, write_line
 from err_seg.utils.files import remove_partial_files, try_lock
 from err_seg.utils.fingerprint import RESULT_FORMAT
+from err_seg.visualization.text import shortened
 
 EARLIER_SETTINGS = "settings.json"  # of versions that recognised finished results by the times of files
 
@@ -57,7 +58,9 @@ def open_output(
         try:
             remove_partial_files(folder)
             if force:
-                _forget(folder, descriptor, processes if rank == 0 else None)
+                os.ftruncate(descriptor, 0)
+                if rank == 0:
+                    _forget_others(folder, processes)
             else:
                 _take_up(manifest, settings)
                 if rank == 0 and os.fstat(descriptor).st_size == 0:
@@ -74,11 +77,8 @@ def open_output(
         os.close(descriptor)
 
 
-def _forget(folder: Path, descriptor: int, processes: int | None) -> None:
-    """Empty this process's manifest; the first process also removes manifests of processes that this job lacks."""
-    os.ftruncate(descriptor, 0)
-    if processes is None:
-        return
+def _forget_others(folder: Path, processes: int) -> None:
+    """Remove the manifests of processes that this job lacks, and the settings of an earlier version."""
     if _is_earlier(folder / EARLIER_SETTINGS):
         (folder / EARLIER_SETTINGS).unlink()
     for manifest in folder.glob("manifest-*.jsonl"):
@@ -97,11 +97,7 @@ def _check_absent(folder: Path, files: Iterable[str]) -> None:
 
 
 def _take_up(manifest: Manifest, settings: Mapping[str, Any]) -> None:
-    """Read all manifests of a folder.
-
-    Raises:
-        OutputError: one is of other settings or of another version.
-    """
+    """Read all manifests of a folder, which must be of these settings and of this version."""
     folder, remedy = manifest.folder, "choose another --output, or replace them with --force"
     if _is_earlier(folder / EARLIER_SETTINGS):
         raise OutputError(
@@ -155,9 +151,5 @@ def _is_earlier(file: Path) -> bool:
 
 def _first_difference(present: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     key = next(key for key in {**settings, **present} if present.get(key) != settings.get(key))
-    return f"{key} is {_short(settings.get(key))} now and was {_short(present.get(key))}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    now, before = (shortened(json.dumps(facts.get(key), ensure_ascii=False), 60) for facts in (settings, present))
+    return f"{key} is {now} now and was {before}"

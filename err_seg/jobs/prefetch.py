@@ -1,13 +1,13 @@
 """Images, read ahead of the network unless their results are there and no other frame of the video needs them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from err_seg.data import ImageReadError
 from err_seg.jobs.failures import Problem, problem_of
-from err_seg.jobs.formats import result_paths
+from err_seg.jobs.formats import result_path
 from err_seg.jobs.inputs import Item
 from err_seg.jobs.job_outputs import own_files
 from err_seg.jobs.job_report import Finished
@@ -38,62 +38,56 @@ class LoadedItem:
         return Finished(self.place, self.item.source)
 
 
-@dataclass(frozen=True)
-class ItemReader:
-    """Reads images whose results are not there.
+def read_item(
+    item: Item | Problem,
+    manifest: Manifest,
+    formats: Sequence[str],
+    point: tuple[int, int] | None,
+    *,
+    even_if_done: bool = False,
+) -> LoadedItem | Problem:
+    """Read an image, which must contain the point (x, y), unless its results are there; problems are passed on."""
+    if isinstance(item, Problem):
+        return item
+    try:
+        place = _place(item, manifest)
+        is_there = all(result_path(place.files, kind, manifest.folder).is_file() for kind in formats)
+        is_done = is_there and manifest.is_done(place, own_files(place.files, formats, manifest.folder))
+        if is_done and not even_if_done:
+            return LoadedItem(item, place, None, is_done)
+        pixels = item.read()
+        height, width = pixels.shape[:2]
+        if point and not (0 <= point[0] < width and 0 <= point[1] < height):
+            raise ImageReadError(f"{item.source}: the point {point} lies outside of this image of {width}x{height}")
+        return LoadedItem(item, place, pixels, is_done)
+    except OutputError:
+        raise
+    except ImageReadError as error:
+        return Problem(item.source, printable(str(error)))
+    except Exception as error:  # of any library that decodes
+        return problem_of(item.source, error, "cannot be read")
 
-    Attributes:
-        manifest: of the results.
-        formats: that the results must have.
-        point: (x, y), a pixel that each image must contain.
+
+def _place(item: Item, manifest: Manifest) -> Place:
+    try:
+        return manifest.place(item.name, item.frame, item.content)
+    except OutputError:
+        raise
+    except OSError:
+        item.read()  # its own message says more
+        raise
+
+
+def with_neighbours(
+    loaded: Iterable[LoadedItem | Problem], reach: int, read: Callable[..., LoadedItem | Problem]
+) -> Iterator[LoadedItem | Problem]:
+    """Yield images in order; of those that are done, read frames at most ``reach`` away from one that is not.
+
+    A reach of 0 changes nothing. ``read`` is :func:`read_item` with its manifest, formats and point.
     """
-
-    manifest: Manifest
-    formats: Sequence[str]
-    point: tuple[int, int] | None
-
-    def read(self, item: Item | Problem, *, even_if_done: bool = False) -> LoadedItem | Problem:
-        """Read an image unless its results are there; problems are passed on."""
-        if isinstance(item, Problem):
-            return item
-        try:
-            place = self._place(item)
-            name, folder = place.files, self.manifest.folder
-            is_there = all(file.is_file() for file in result_paths(name, self.formats, folder))
-            is_done = is_there and self.manifest.is_done(place, own_files(name, self.formats, folder))
-            if is_done and not even_if_done:
-                return LoadedItem(item, place, None, is_done)
-            pixels = item.read()
-            if self.point and not (0 <= self.point[0] < pixels.shape[1] and 0 <= self.point[1] < pixels.shape[0]):
-                size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-                raise ImageReadError(f"{item.source}: the point {self.point} lies outside of this image of {size}")
-            return LoadedItem(item, place, pixels, is_done)
-        except OutputError:
-            raise
-        except ImageReadError as error:
-            return Problem(item.source, printable(str(error)))
-        except Exception as error:  # of any library that decodes
-            return problem_of(item.source, error, "cannot be read")
-
-    def _place(self, item: Item) -> Place:
-        try:
-            return self.manifest.place(item.name, item.frame, item.content)
-        except OutputError:
-            raise
-        except OSError:
-            item.read()  # its own message says more
-            raise
-
-    def with_neighbours(self, loaded: Iterable[LoadedItem | Problem], reach: int) -> Iterator[LoadedItem | Problem]:
-        """Yield images; of those that are done, read frames at most ``reach`` away from one that is not.
-
-        Args:
-            loaded: the results of :meth:`read` for all items, in order.
-            reach: a number of frames of the same video; 0 changes nothing.
-        """
-        for window in windows(loaded, reach):
-            one, due = window[reach], [near for near in window if isinstance(near, LoadedItem) and not near.is_done]
-            assert one
-            if isinstance(one, LoadedItem) and one.is_done and one.item.name in {near.item.name for near in due}:
-                one = self.read(one.item, even_if_done=True)
-            yield one
+    for window in windows(loaded, reach):
+        one, due = window[reach], [near for near in window if isinstance(near, LoadedItem) and not near.is_done]
+        assert one
+        if isinstance(one, LoadedItem) and one.is_done and one.item.name in {near.item.name for near in due}:
+            one = read(one.item, even_if_done=True)
+        yield one

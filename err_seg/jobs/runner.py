@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeAlias
 
 import torch
 
@@ -16,9 +18,9 @@ from err_seg.jobs.job_outputs import own_files
 from err_seg.jobs.job_report import Finished, Report
 from err_seg.jobs.label_set import LabelSet
 from err_seg.jobs.manifest import Manifest, OutputError
-from err_seg.jobs.prefetch import ItemReader, LoadedItem
+from err_seg.jobs.prefetch import LoadedItem, read_item, with_neighbours
 from err_seg.jobs.result_names import printable
-from err_seg.prediction.attention import Attention, record_attention
+from err_seg.prediction.attention import record_attention
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.prediction.smoothing import averaged, windows
@@ -32,13 +34,8 @@ READERS = WRITERS = 2
 ABOUT_A_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
-@dataclass(frozen=True)
-class _Prediction:
-    """An image and the network's result."""
-
-    loaded: LoadedItem
-    segmentation: Segmentation
-    attention: Attention | None
+Prediction: TypeAlias = tuple[LoadedItem, Result]
+"""An image and the network's result."""
 
 
 @dataclass
@@ -87,10 +84,10 @@ class Job:
             VocabularyError: the network cannot encode a class name.
         """
         self.model.embed_vocabulary(self.label_set.vocabulary)  # unusable names are found before anything is read
-        reader = ItemReader(self.manifest, self.formats, self.point)
+        read = partial(read_item, manifest=self.manifest, formats=self.formats, point=self.point)
         with self.report.network.timing("whole"), ProgressBar(total=total, unit="image", disable=None) as progress:
-            loaded = ordered_map(reader.read, items, threads=READERS, ahead=2 * self.batch_size)
-            predictions = self._predict_all(reader.with_neighbours(loaded, self.smooth), progress)
+            loaded = ordered_map(read, items, threads=READERS, ahead=2 * self.batch_size)
+            predictions = self._predict_all(with_neighbours(loaded, self.smooth, read), progress)
             results = self._smoothed(predictions) if self.smooth else predictions
             written = ordered_map(self._write, results, threads=WRITERS, ahead=WRITERS + self.batch_size)
             with closing(loaded), closing(written):
@@ -101,7 +98,7 @@ class Job:
                         self.report.add(*outcome)
         return self.report
 
-    def _predict_all(self, loaded: Iterator[LoadedItem | Problem], progress: ProgressBar) -> Iterator[_Prediction]:
+    def _predict_all(self, loaded: Iterator[LoadedItem | Problem], progress: ProgressBar) -> Iterator[Prediction]:
         due = self._due(loaded, progress)
         while batch := list(itertools.islice(due, self.batch_size)):
             with self.report.network.timing("work"):
@@ -121,12 +118,8 @@ class Job:
                 self.report.skip(one.finished)
             progress.update()
 
-    def _predict(self, batch: list[LoadedItem]) -> list[_Prediction]:
-        """Predict a batch; if that fails, smaller ones, so that one image does not affect the others.
-
-        Raises:
-            DeviceError: the model's device failed.
-        """
+    def _predict(self, batch: list[LoadedItem]) -> list[Prediction]:
+        """Predict a batch; if that fails, smaller ones, so that one image does not affect the others."""
         try:
             return self._predict_together(batch)
         except Exception as error:  # a network can fail in any way
@@ -143,82 +136,70 @@ class Job:
             logger.warning("out of memory with %d images at a time; going on with %d", len(batch), size)
         return [done for i in range(0, len(batch), size) for done in self._predict(batch[i : i + size])]
 
-    def _predict_together(self, batch: list[LoadedItem]) -> list[_Prediction]:
+    def _predict_together(self, batch: list[LoadedItem]) -> list[Prediction]:
         images, names = [loaded.pixels for loaded in batch], self.label_set.vocabulary
         options = {"num_kept": self.num_kept, "tile": self.tile, "refine": self.refine, "batch_size": len(batch)}
         predictions = []
-        for loaded, result in zip(batch, self.model.predict(images, names, **options), strict=True):
+        for loaded, segmentation in zip(batch, self.model.predict(images, names, **options), strict=True):
             assert loaded.pixels is not None
             attention = None
             if "attention" in self.formats:
                 attention = record_attention(self.model, loaded.pixels, names, self.num_kept)
-            predictions.append(_Prediction(loaded, result if self.smooth else _ready(result), attention))
+            result = Result(
+                name=loaded.place.files,
+                source=loaded.item.source,
+                image=loaded.pixels,
+                segmentation=segmentation if self.smooth else _ready(segmentation),
+                label_set=self.label_set,
+                attention=attention,
+                point=self.point,
+                region_names=self.region_names,
+                weights=self.model.source.facts() if self.model.source else None,
+            )
+            predictions.append((loaded, result))
             if loaded.place.name != loaded.item.name:
                 self.report.renamed[printable(loaded.place.source)] = printable(loaded.place.name)
         return predictions
 
     def _problem_of(self, loaded: LoadedItem, error: Exception) -> Problem:
-        """Describe the network's error with an image.
-
-        Raises:
-            DeviceError: it is the device's.
-        """
+        """Describe the network's error with an image; raises ``DeviceError`` if it is the device's."""
         check_device(self.model.device, error)
         return problem_of(loaded.item.source, error, "the network failed on it")
 
-    def _smoothed(self, predictions: Iterator[_Prediction]) -> Iterator[_Prediction]:
-        """Average the frames of each video; those whose results are there were needed for others, and are counted.
-
-        Raises:
-            DeviceError: the model's device failed.
-        """
+    def _smoothed(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+        """Average the frames of each video; those whose results are there were needed for others, and are counted."""
         for window in windows(predictions, self.smooth):
-            one = window[self.smooth]
-            assert one
-            if one.loaded.is_done:
-                self.report.skip(one.loaded.finished)
+            middle = window[self.smooth]
+            assert middle
+            loaded, result = middle
+            if loaded.is_done:
+                self.report.skip(loaded.finished)
                 continue
-            name = one.loaded.item.name
-            frames = [other.segmentation if other and other.loaded.item.name == name else None for other in window]
+            name = loaded.item.name
+            frames = [other[1].segmentation if other and other[0].item.name == name else None for other in window]
             try:
                 with self.report.network.timing("work"):
                     segmentation = _ready(averaged(frames))
             except Exception as error:  # of any device
-                self.report.problems.append(self._problem_of(one.loaded, error))
+                self.report.problems.append(self._problem_of(loaded, error))
             else:
-                yield replace(one, segmentation=segmentation)
+                yield loaded, replace(result, segmentation=segmentation)
 
-    def _write(self, prediction: _Prediction) -> tuple[Finished, Result] | Problem:
-        """Write the results of an image, and record that they are complete.
-
-        Raises:
-            OutputError: nothing can be written any more.
-        """
-        item, place, pixels = prediction.loaded.item, prediction.loaded.place, prediction.loaded.pixels
-        assert pixels is not None
+    def _write(self, prediction: Prediction) -> tuple[Finished, Result] | Problem:
+        """Write the results of an image, and record that they are complete."""
+        loaded, result = prediction
         try:
-            result = Result(
-                name=place.files,
-                source=item.source,
-                image=pixels,
-                segmentation=prediction.segmentation,
-                label_set=self.label_set,
-                attention=prediction.attention,
-                point=self.point,
-                region_names=self.region_names,
-                weights=self.model.source.facts() if self.model.source else None,
-            )
             write_result(result, self.formats, self.manifest.folder)
-            self.manifest.add(place, own_files(place.files, self.formats, self.manifest.folder))
+            self.manifest.add(loaded.place, own_files(result.name, self.formats, self.manifest.folder))
             _ = result.areas  # kept: counted here, not while the network waits
-            return prediction.loaded.finished, result
+            return loaded.finished, result
         except OSError as error:
-            what = f"cannot write the results of {item.source} to {self.manifest.folder}: {error}"
+            what = f"cannot write the results of {result.source} to {self.manifest.folder}: {error}"
             if error.errno not in ABOUT_A_NAME:
                 raise OutputError(what) from error
-            return Problem(item.source, printable(what))
+            return Problem(result.source, printable(what))
         except Exception as error:  # of any library that draws or encodes
-            return problem_of(item.source, error, "the results cannot be written")
+            return problem_of(result.source, error, "the results cannot be written")
 
 
 def _ready(segmentation: Segmentation) -> Segmentation:

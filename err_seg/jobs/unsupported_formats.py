@@ -9,20 +9,23 @@ from PIL import Image
 
 from err_seg.jobs.video import is_video
 
-HEIC_SUFFIXES = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))
+HEIC_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
 RAW_SUFFIXES = frozenset(
     (
         *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw"),
         *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
     )
 )
-OTHERS = {
+ADVICE = {
+    **dict.fromkeys(HEIC_SUFFIXES, "HEIC images need pillow-heif: pip install pillow-heif"),
+    **dict.fromkeys(
+        RAW_SUFFIXES, "this is a raw file of a camera; develop it to TIFF or JPEG, for example with darktable-cli"
+    ),
+    **dict.fromkeys((".svg", ".svgz"), "drawings cannot be read; convert it to PNG, for example with rsvg-convert"),
     ".avif": "AVIF images need a newer Pillow: pip install --upgrade pillow",
     ".exr": "OpenEXR images have no defined white; save it with 8 bits a channel, for example as PNG",
     ".hdr": "Radiance images have no defined white; save it with 8 bits a channel, for example as PNG",
     ".jxl": "JPEG XL images cannot be read; convert it to PNG, for example with djxl",
-    ".svg": "drawings cannot be read; convert it to PNG, for example with rsvg-convert",
-    ".svgz": "drawings cannot be read; convert it to PNG, for example with rsvg-convert",
     ".xcf": "GIMP's own files cannot be read; export it as PNG",
 }
 WRITTEN_ONLY = ("PDF", "PALM")  # formats that Pillow does not read
@@ -50,12 +53,8 @@ def why_unreadable(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if is_readable(path):
         return None
-    if suffix in HEIC_SUFFIXES:
-        return "HEIC images need pillow-heif: pip install pillow-heif"
-    if suffix in RAW_SUFFIXES:
-        return "this is a raw file of a camera; develop it to TIFF or JPEG, for example with darktable-cli"
-    if suffix in OTHERS:
-        return OTHERS[suffix]
+    if suffix in ADVICE:
+        return ADVICE[suffix]
     kind = BUILTIN_TYPES.guess_type(f"file{suffix}")[0] or ""
     if kind.startswith(("image/", "video/")):
         return f"{kind} cannot be read; convert it to {'PNG' if kind.startswith('image/') else 'MP4'}"

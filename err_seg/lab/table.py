@@ -13,6 +13,12 @@ def mean_text(values: Sequence[float], spec: str = ".1f") -> str:
     return f"{statistics.fmean(values):{spec}}{spread}"
 
 
+def duration_text(seconds: float) -> str:
+    """Write how long something took, as "5 min 02 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
 def images_text(count: int) -> str:
     """Write a number of images in words."""
     return "1 image" if count == 1 else f"{count:,} images"

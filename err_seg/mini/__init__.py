@@ -6,8 +6,6 @@ in training and 16 contain a word that never does ("purple", "ring", "dotted"), 
 vocabulary is open can be measured separately. A tiny CLIP learns all the words from captioned crops, as a large one
 does from the web.
 
-For long vocabularies there are further names, 100 to 11,712 of them, such as "red star with blue dots".
-
 Every image is a function of (seed, split, index): the same in any order and any process, and never the same in
 two splits. The data sets are "mini_world_train" and its like (:mod:`err_seg.mini.files`), the CLIPs ``mini``,
 ``mini_vit``, ``mini_fastvit`` and ``mini_large`` of ``MODEL.CLIP.NAME`` (:mod:`err_seg.mini.clip`).

@@ -68,12 +68,9 @@ class Canvas:
         return ground + _MARKS[look.pattern](u, v, period)[..., None] * (pattern - ground)
 
     def paint_wall(self, look: Look, label: int, outside: Array | None = None) -> None:
-        """Cover the image, or one side of a line, with a wall.
+        """Cover the image, or one side of a line, with a wall, and write its label there.
 
-        Args:
-            look: the wall's.
-            label: written wherever the wall shows.
-            outside: (H, W) signed distance in pixels, negative where the wall is; None is everywhere.
+        ``outside`` is (H, W), a signed distance in pixels, negative where the wall is; ``None`` is everywhere.
         """
         period = self.zoom * self.rng.uniform(16, 24)
         phase_x, phase_y = self.rng.uniform(0, period, 2)
@@ -90,13 +87,9 @@ class Canvas:
         self.image[:] = self._tones(colour)
 
     def paint_object(self, look: Look, label: int, centre: tuple[float, float], radius: float) -> None:
-        """Put an object on top of what is there; what lies beyond the image's edge is lost.
+        """Put an object on top of what is there, and its label inside the shape; what lies beyond the edge is lost.
 
-        Args:
-            look: the object's.
-            label: written inside the shape.
-            centre: (x, y) in pixels.
-            radius: of the circle around the shape, in pixels.
+        The circle around the shape has a centre (x, y) and a radius in pixels.
         """
         reach = radius + 1
         rows = slice(max(0, int(centre[1] - reach)), max(0, math.ceil(centre[1] + reach)))

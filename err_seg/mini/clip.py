@@ -39,13 +39,10 @@ class MiniCLIP(NamedTuple):
 
 
 _FOLDER = Path(__file__).parent
-_CONVNEXT = {
-    "timm_model_name": TRUNK,
-    "timm_model_pretrained": False,
-    "timm_pool": "",
-    "timm_proj": "linear",
-    "image_size": 64,
-}
+_TIMM = {"timm_model_pretrained": False, "image_size": 64}
+_CONVNEXT = {**_TIMM, "timm_model_name": TRUNK, "timm_pool": "", "timm_proj": "linear"}
+# "avg" and no projection leave the trunk its own head, as in MobileCLIP2
+_FASTVIT = {**_TIMM, "timm_model_name": FASTVIT_TRUNK, "timm_pool": "avg", "timm_proj": None}
 _VIT = {
     "image_size": 96,
     "patch_size": 16,
@@ -54,13 +51,6 @@ _VIT = {
     "head_width": 32,
     "pos_embed_type": "sin_cos_2d",  # gives the patches' positions from the first step
     "pool_type": "avg",  # pre-training trains the patches
-}
-_FASTVIT = {
-    "timm_model_name": FASTVIT_TRUNK,
-    "timm_model_pretrained": False,
-    "timm_pool": "avg",
-    "timm_proj": None,  # the trunk's own head, as in MobileCLIP2
-    "image_size": 64,
 }
 CLIPS = {
     NAME: MiniCLIP(_CONVNEXT, _FOLDER / "clip.safetensors"),

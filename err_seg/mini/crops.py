@@ -6,10 +6,10 @@ from functools import cached_property
 
 import numpy as np
 
-from err_seg.mini.canvas import LEVELS, Canvas
-from err_seg.mini.sampling import CROP, CROPS, SPLITS, at_least, balanced_classes, choose, random
+from err_seg.mini.canvas import Canvas
+from err_seg.mini.sampling import CROP, CROPS, at_least, balanced_classes, check_settings, random
 from err_seg.mini.shapes import WALL_COLOURS
-from err_seg.mini.vocabulary import CLASS_SETS, PROMPTS, SIXTY, mini_vocabulary
+from err_seg.mini.vocabulary import PROMPTS, SIXTY, mini_vocabulary
 
 
 def render_crop(
@@ -25,9 +25,7 @@ def render_crop(
     Args:
         index: class, an index into the vocabulary.
         rng: source of scale, place, rotation, background, light and noise.
-        size: side in pixels.
-        level: "easy" or "hard".
-        names: how many names the vocabulary has.
+        size, level, names: as for :class:`MiniCrops`.
         backgrounds: the walls that an object may stand before; () is all.
 
     Returns:
@@ -61,12 +59,9 @@ class MiniCrops:
     """Captioned images of single classes, for teaching a small CLIP the words. Map-style, drawn on demand.
 
     Attributes:
-        split: "train", "val" or "test".
+        split, seed, level, names: as for :class:`err_seg.mini.scenes.MiniScenes`.
         length: number of crops; of T classes, any T that begin at a multiple of T show every class once.
-        seed: other images for every seed.
         size: side in pixels.
-        level: "easy" or "hard".
-        names: how many names the vocabulary has.
         classes: "all", or "seen" alone.
 
     Raises:
@@ -83,13 +78,8 @@ class MiniCrops:
     classes: str = "all"
 
     def __post_init__(self) -> None:
-        choose("split", self.split, SPLITS)
-        choose("level", self.level, list(LEVELS))
-        at_least("length", self.length, 1)
-        at_least("seed", self.seed, 0)
+        check_settings(self)
         at_least("size", self.size, 32)
-        choose("classes", self.classes, CLASS_SETS)
-        mini_vocabulary(self.names)
 
     @cached_property
     def _classes(self) -> tuple[int, ...]:

@@ -1,18 +1,30 @@
 """Random numbers of scenes and crops: a stream for each purpose, and a balanced choice of classes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from err_seg.mini.canvas import LEVELS
+from err_seg.mini.vocabulary import CLASS_SETS, mini_vocabulary
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 PLAN, PAINT, CROP, WALLS, OBJECTS, CROPS = range(6)
 """The streams of random numbers."""
 
 
-def choose(what: str, value: str, options: Sequence[str]) -> None:
-    """Raise ValueError unless a value is one of the options."""
-    if value not in options:
-        raise ValueError(f"miniature world: {what} must be one of {', '.join(options)}; found {value!r}")
+def check_settings(drawn: Any) -> None:
+    """Check what scenes and crops have in common: split, level, classes, length, seed and names.
+
+    Raises:
+        ValueError: one of them is unknown or too small.
+    """
+    for what, options in (("split", SPLITS), ("classes", CLASS_SETS), ("level", LEVELS)):
+        if (value := getattr(drawn, what)) not in options:
+            raise ValueError(f"miniature world: {what} must be one of {', '.join(options)}; found {value!r}")
+    at_least("length", drawn.length, 1)
+    at_least("seed", drawn.seed, 0)
+    mini_vocabulary(drawn.names)
 
 
 def at_least(what: str, value: int, least: int) -> None:
@@ -36,11 +48,7 @@ def balanced_classes(
     """
     cycle, place = divmod(index, len(counts))
     start = cycle * sum(counts) + sum(counts[:place])
-    orders: dict[int, np.ndarray] = {}
-    chosen = []
-    for position in range(start, start + counts[place]):
-        number, within = divmod(position, len(classes))
-        if number not in orders:
-            orders[number] = random(seed, purpose, split, number).permutation(len(classes))
-        chosen.append(classes[orders[number][within]])
-    return chosen
+    places = [divmod(position, len(classes)) for position in range(start, start + counts[place])]
+    numbers = {number for number, _ in places}
+    orders = {number: random(seed, purpose, split, number).permutation(len(classes)) for number in numbers}
+    return [classes[orders[number][within]] for number, within in places]

@@ -9,8 +9,8 @@ import numpy as np
 
 from err_seg.data.dataset import Sample
 from err_seg.mini.canvas import LEVELS, Canvas
-from err_seg.mini.sampling import OBJECTS, PAINT, PLAN, SPLITS, WALLS, at_least, balanced_classes, choose, random
-from err_seg.mini.vocabulary import CLASS_SETS, SIXTY, MiniVocabulary, mini_vocabulary
+from err_seg.mini.sampling import OBJECTS, PAINT, PLAN, WALLS, at_least, balanced_classes, check_settings, random
+from err_seg.mini.vocabulary import SIXTY, MiniVocabulary, mini_vocabulary
 
 # Eight scenes to a cycle. Counts rather than draws, so that classes can come equally often: see balanced_classes.
 _OBJECTS_PER_SCENE = (1, 2, 3, 4, 4, 3, 2, 1)
@@ -85,16 +85,11 @@ class MiniScenes:
     names: int = SIXTY
 
     def __post_init__(self) -> None:
-        choose("split", self.split, SPLITS)
         if not self.classes:
             object.__setattr__(self, "classes", "seen" if self.split == "train" else "all")
-        choose("classes", self.classes, CLASS_SETS)
-        choose("level", self.level, list(LEVELS))
+        check_settings(self)
         at_least("size", self.sides[0], 64)
         at_least("size's second number", self.sides[1], self.sides[0])
-        at_least("length", self.length, 1)
-        at_least("seed", self.seed, 0)
-        mini_vocabulary(self.names)
 
     @property
     def full_vocabulary(self) -> MiniVocabulary:
@@ -177,9 +172,6 @@ class LargeScenes(MiniScenes):
     Attributes:
         zoom: how many times larger than usual everything is drawn. With 1, scenes of 1,000 pixels show a hundred small
             objects; with 6 they are usual scenes, as a sharper camera sees them.
-
-    Raises:
-        ValueError: as for :class:`MiniScenes`.
     """
 
     size: int | tuple[int, int] = (900, 1200)

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -34,7 +34,8 @@ class Features(NamedTuple):
 
     embeddings: CLIP embeddings of every pixel, (B, D, h, w); CRM ranks by the first map: (E16, E32) with HSM,
         (E32,) without, (E16,) for a ViT, (E32, E64) and (E64,) for a trunk with five stages.
-    deep: guidance maps for ESCF, deepest first: (F4, F3), or a ViT's last map; values within ±16.
+    deep: guidance maps for ESCF, deepest first: (F4, F3), or a ViT's last map; values within ±16. Any number of them;
+        the size of the last is the grid (H, W).
     shallow: guidance maps for GUD's stages: (F3, F2, F1), or none; values within ±16.
     """
 
@@ -55,13 +56,13 @@ class CLIPEncoder(nn.Module, ABC):
         maps: names, channels and strides of what :meth:`forward` returns.
     """
 
-    is_hierarchical: ClassVar[bool]
+    is_hierarchical: bool
     """Whether there are features at strides 4 to 16; HSM and the guidance of GUD need them.
 
     Such encoders are subclasses of :class:`err_seg.modeling.hierarchical.HierarchicalEncoder`, and are built with the
     same arguments."""
 
-    image_weights: ClassVar[re.Pattern[str]]
+    image_weights: re.Pattern[str]
     """Matches the names of the parameters that the strategy ``"weight"`` trains in the image tower."""
 
     clip: OpenCLIP

@@ -139,17 +139,23 @@ def read_clip(cfg: Config, clip: OpenCLIP) -> CLIPEncoder:
     Raises:
         ConfigError: no class of the package reads it, or it lacks what HSM or GUD is configured to use.
     """
-    name, hsm, kind = cfg.MODEL.CLIP.NAME, cfg.MODEL.HSM, encoder_of(clip)
+    hsm, kind = cfg.MODEL.HSM, encoder_of(clip)
     if kind is None:
+        name = cfg.MODEL.CLIP.NAME
         raise ConfigError(f"MODEL.CLIP.NAME: {name} is neither a ConvNeXt, a FastViT nor a ViT of open_clip's own")
+    check_fits(cfg, kind)
+    options = {"hsm": hsm.ENABLED, "stage4_gradient": hsm.STAGE4_GRADIENT} if kind.is_hierarchical else {}
+    return kind(clip, **options)
+
+
+def check_fits(cfg: Config, kind: type[CLIPEncoder]) -> None:
+    """Raise :class:`ConfigError` if HSM or GUD is configured to use what an encoder of this kind does not have."""
     if not kind.is_hierarchical:
-        lacks = f"with {name}, which has no features at strides 4 to 16 besides its output (Table XII)"
-        if hsm.ENABLED:
+        lacks = f"with {cfg.MODEL.CLIP.NAME}, which has no features at strides 4 to 16 besides its output (Table XII)"
+        if cfg.MODEL.HSM.ENABLED:
             raise ConfigError(f"MODEL.HSM.ENABLED must be False {lacks}")
         if cfg.MODEL.GUD.ENABLED and any(cfg.MODEL.GUD.GUIDANCE_DIMS):
             raise ConfigError(f"MODEL.GUD.GUIDANCE_DIMS must be [0, 0, 0] {lacks}")
-    options = {"hsm": hsm.ENABLED, "stage4_gradient": hsm.STAGE4_GRADIENT} if kind.is_hierarchical else {}
-    return kind(clip, **options)
 
 
 def encoder_of(clip: OpenCLIP) -> type[CLIPEncoder] | None:

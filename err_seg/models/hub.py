@@ -22,7 +22,7 @@ from err_seg.modeling.clip import CUSTOM_CLIPS
 from err_seg.models.build import build_compiled
 from err_seg.models.checkpoint import Checkpoint, CheckpointError, HubError, open_checkpoint, reason_of
 from err_seg.models.hub_files import MODELS, find_weights, kind_of
-from err_seg.plugins import imported_packages
+from err_seg.plugins import import_packages, imported_packages
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.fingerprint import WeightsSource
 from err_seg.utils.messages import listed
@@ -158,17 +158,24 @@ def packages_for(weights: Checkpoint, stored: Mapping[str, Any], named: Sequence
     """List the packages of a stored configuration and those that the user names, which must include the former.
 
     Raises:
-        CheckpointError: the weights need a package that is neither named nor imported already.
+        CheckpointError: the weights need a package that is neither named nor imported already, or do not say which.
     """
-    needed, present, versions = stored.get(IMPORTS, []), imported_packages(), {}
-    with suppress(ValueError):
+    needed, versions = stored.get(IMPORTS, []), {}
+    if not isinstance(needed, list) or not all(isinstance(name, str) for name in needed):
+        raise CheckpointError(
+            f"{weights.source.file}: in the configuration stored in it {IMPORTS} is {needed!r}, expected a list of "
+            "names; give another configuration (config=, --config-file)"
+        )
+    with suppress(ValueError, TypeError):
         versions = dict(json.loads(weights.metadata.get("packages", "{}")))
-    if missing := [name for name in needed if name not in {*named, *present, *sys.modules}]:
+    if missing := [name for name in needed if name not in {*named, *sys.modules}]:
         shown = listed(f"{name} {versions.get(name, '')}".strip() for name in missing)
         raise CheckpointError(
             f"{weights.source.file} needs packages that are not imported: {shown}. If you trust them, install them and "
             f"name them: err_seg.load(..., imports={missing!r}), or --import {' --import '.join(missing)}"
         )
+    import_packages(needed)
+    present = imported_packages()
     for name in needed:
         if versions.get(name, present.get(name)) != present.get(name):
             logger.warning("%s was written with %s %s", weights.source.file, name, versions[name])

@@ -63,6 +63,7 @@ MODELS: Mapping[str, NamedModel] = {
     "mini": NamedModel("mini/err_seg", packaged=ERR_SEG_WEIGHTS),
 }
 STEM = "visual.trunk.stem.0.weight"
+CLIP_PART = re.compile(r"encoder\.(.+\.)?clip\.")  # an encoder of one's own may wrap another
 OTHER_NETWORK = "an ERR-Seg network of another kind"
 ASIDE = re.compile(r"clip(?!_model)|optim|sched|scaler|rng|training", re.IGNORECASE)
 """Names of files that may well hold something else than a network; they are looked into last."""
@@ -80,7 +81,7 @@ class FoundWeights(NamedTuple):
 def kind_of(shapes: Shapes) -> str:
     """Say what the tensors of a file are, by their shapes: a name of ``MODELS``, else what else was recognised."""
     widths = {shape[0] for name, shape in shapes.items() if name.endswith(STEM)}
-    if any(name.startswith("head.") for name in shapes) and any(name.startswith("encoder.clip.") for name in shapes):
+    if any(name.startswith("head.") for name in shapes) and any(CLIP_PART.match(name) for name in shapes):
         return next((name for name, model in MODELS.items() if widths == {model.width}), OTHER_NETWORK)
     return f"CLIP of width {widths.pop()}, without ERR-Seg's head" if len(widths) == 1 else "no ERR-Seg network"
 

@@ -64,7 +64,7 @@ def spread_colors(names: Sequence[str], shown: Sequence[str]) -> Vocabulary:
     """Give names that are shown together base colours far apart: each its own, or the most similar one that is far.
 
     Args:
-        names: all class names; colours that a :class:`~err_seg.text.vocabulary.Vocabulary` gives stay.
+        names: all class names; colours that a :class:`~err_seg.text.prompts.Vocabulary` gives stay.
         shown: some of these, the most important first.
     """
     colors, base = dict(Vocabulary(names).colors), oklab(BASE_COLORS)

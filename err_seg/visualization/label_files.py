@@ -1,4 +1,4 @@
-"""Predictions as files: label maps as PNG, segments as COCO's run-length JSON."""
+"""Predictions as files: label maps as PNG and GeoTIFF (``err_seg[geo]``), segments as COCO's run-length JSON."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +15,10 @@ from err_seg.utils.images import save_image
 from err_seg.visualization.colors import class_colors
 
 Labels = NDArray[np.integer[Any]]
-UNLABELED_8BIT = 255
-UNLABELED_16BIT = 65535
+
+
+class GeoreferenceError(ValueError):
+    """An image that is not georeferenced; the message names it."""
 
 
 def save_label_png(
@@ -37,17 +39,63 @@ def save_label_png(
     Raises:
         ValueError: for another shape, or a value that is neither a class nor ``ignore_label``.
     """
-    ignored = _check_labels(labels, len(class_names), ignore_label)
-    if len(class_names) <= UNLABELED_8BIT:
-        image = Image.fromarray(np.where(ignored, np.uint8(UNLABELED_8BIT), labels.astype(np.uint8)))
+    stored = stored_labels(labels, _check_labels(labels, len(class_names), ignore_label), len(class_names), path)
+    image = Image.fromarray(stored)
+    if stored.dtype == np.uint8:
         palette = np.zeros((256, 3), dtype=np.uint8)
         palette[: len(class_names)] = class_colors(class_names)
         image.putpalette(palette.tobytes())
-    elif len(class_names) <= UNLABELED_16BIT:
-        image = Image.fromarray(np.where(ignored, np.uint16(UNLABELED_16BIT), labels.astype(np.uint16)))
-    else:
-        raise ValueError(f"{path}: a PNG file holds at most {UNLABELED_16BIT} classes, found {len(class_names)}")
     save_image(image, path, "PNG")
+
+
+def save_geotiff(labels: Labels, names: Sequence[str], source: str, path: Path) -> None:
+    """Write a label map with the coordinate system and the location of its image, complete or not at all.
+
+    Args:
+        labels: (H, W) integers; negative ones (no class) become "no data": 255, or 65535 in 16 bits.
+        names: of the classes; up to 255 are written in 8 bits and with their colours.
+        source: the image, a georeferenced file; its corners are those of the label map.
+        path: the file to write.
+
+    Raises:
+        GeoreferenceError: the image is not a georeferenced file.
+        OSError: the file cannot be written.
+    """
+    import rasterio
+
+    if not Path(source).is_file():
+        raise GeoreferenceError(f"{source}: is not a file and so not georeferenced; write --format labels instead")
+    try:
+        with rasterio.open(source) as image:
+            crs, transform, size = image.crs, image.transform, (image.height, image.width)
+    except rasterio.errors.RasterioIOError as error:
+        raise GeoreferenceError(f"{source}: cannot be read as a map ({error})") from error
+    if crs is None:
+        raise GeoreferenceError(f"{source}: is not georeferenced; write --format labels instead")
+    height, width = labels.shape
+    transform = transform * transform.scale(size[1] / width, size[0] / height)
+    stored = stored_labels(labels, labels < 0, len(names), path)
+    profile = {
+        **{"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": stored.dtype, "crs": crs},
+        **{"transform": transform, "nodata": np.iinfo(stored.dtype).max, "compress": "deflate", "tiled": True},
+    }
+    with atomic_write(path) as temporary, rasterio.open(temporary, "w", **profile) as file:
+        file.write(stored, 1)
+        file.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(names)})
+        if stored.dtype == np.uint8:
+            file.write_colormap(1, {label: tuple(color) for label, color in enumerate(class_colors(names).tolist())})
+
+
+def stored_labels(labels: Labels, ignored: NDArray[np.bool_], num_classes: int, path: str | Path) -> Labels:
+    """Return labels (H, W) in 8 bits, in 16 for more than 255 classes; ignored pixels get the largest value.
+
+    Raises:
+        ValueError: there are more classes than a file (``path``) with 16 bits can hold.
+    """
+    for kind in (np.uint8, np.uint16):
+        if num_classes <= (most := np.iinfo(kind).max):
+            return np.where(ignored, kind(most), labels.astype(kind))
+    raise ValueError(f"{path}: a file of labels holds at most {most} classes, found {num_classes}")
 
 
 def rle_segments(
@@ -65,9 +113,8 @@ def rle_segments(
     ``category_name``, ``area`` and ``score``.
 
     Args:
-        labels: (H, W) integers, 0..N-1.
+        labels, class_names: as for :func:`save_label_png`.
         file_name: the image's file name.
-        class_names: N names, in label order.
         category_ids: N ids of the data set, in label order; by default the label itself.
         scores: label to confidence; segments of labels that are not in it have no key ``score``.
         ignore_label: a further value that ``labels`` may hold; it gets no segment.

@@ -58,11 +58,7 @@ def draw_legend(entries: Sequence[Entry], width: int, size: int) -> Image.Image:
 
     There is at least one entry; the width and the text's size are in pixels.
     """
-    columns = _columns([_Cell(entry, size) for entry in entries], width)
-    own = max(width, sum(_widths(columns)))
-    image = Image.new("RGB", (own, len(columns[0]) * _line(size)), BACKGROUND)
-    _draw(image, columns, size, (0, 0))
-    return image
+    return _drawn(_columns([_Cell(entry, size) for entry in entries], width), width, size)
 
 
 def add_legend(image: Image.Image, entries: Sequence[Entry], last: Sequence[Entry] = ()) -> Image.Image:
@@ -75,23 +71,25 @@ def add_legend(image: Image.Image, entries: Sequence[Entry], last: Sequence[Entr
     if not entries and not last:
         return image
     size = min(max(SMALLEST, round(min(image.width, 1.5 * image.height) / LINES_PER_IMAGE)), LARGEST)
-    line, padding = _line(size), size
-    most = max(1, (image.height - padding) // line)
-    columns = _fit(entries, last, size, most, image.width - padding)
-    width = max(image.width, sum(_widths(columns)) + padding)
-    canvas = Image.new("RGB", (width, image.height + len(columns[0]) * line + padding), BACKGROUND)
+    padding = size
+    most = max(1, (image.height - padding) // _line(size))
+    legend = _drawn(_fit(entries, last, size, most, image.width - padding), 0, size)
+    width = max(image.width, legend.width + padding)
+    canvas = Image.new("RGB", (width, image.height + legend.height + padding), BACKGROUND)
     canvas.paste(image, ((width - image.width) // 2, 0))
-    _draw(canvas, columns, size, (padding // 2, image.height + padding // 2))
+    canvas.paste(legend, (padding // 2, image.height + padding // 2))
     return canvas
 
 
-def _draw(image: Image.Image, columns: Sequence[Sequence[_Cell]], size: int, corner: tuple[int, int]) -> None:
-    """Draw columns of entries, starting at an upper left corner."""
-    draw, (x, y) = ImageDraw.Draw(image), corner
-    for column, width in zip(columns, _widths(columns), strict=True):
+def _drawn(columns: Sequence[Sequence[_Cell]], width: int, size: int) -> Image.Image:
+    """Draw columns of entries on white paper of at least a width."""
+    image = Image.new("RGB", (max(width, sum(_widths(columns))), len(columns[0]) * _line(size)), BACKGROUND)
+    draw, x = ImageDraw.Draw(image), 0
+    for column, column_width in zip(columns, _widths(columns), strict=True):
         for row, cell in enumerate(column):
-            cell.draw(draw, x, y + row * _line(size), size)
-        x += width
+            cell.draw(draw, x, row * _line(size), size)
+        x += column_width
+    return image
 
 
 def _line(size: int) -> int:

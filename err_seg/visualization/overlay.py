@@ -100,15 +100,10 @@ def _draw_contours(image: Image.Image, labels: np.ndarray) -> None:
 
 
 def write_names(image: Image.Image, labels: Labels, vocabulary: Sequence[str]) -> None:
-    """Write each region's class name where the region is widest, in place.
+    """Write each region's class name, its first synonym, where the region is widest, in place.
 
-    The largest regions come first. A name that does not fit into its region, or would touch another name, is written
-    smaller, or left out.
-
-    Args:
-        image: RGB.
-        labels: (H, W) integers, as large as the image, indices into the vocabulary; others have no name.
-        vocabulary: class names; the first synonym is written.
+    The arguments are those of :func:`overlay`. The largest regions come first. A name that does not fit into its
+    region, or would touch another name, is written smaller, or left out.
     """
     largest = min(max(SMALLEST, round(min(image.size) / NAMES_PER_IMAGE)), LARGEST)
     draw, taken = ImageDraw.Draw(image), list[Box]()

@@ -19,8 +19,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from err_seg.web.downloads import FILE_KINDS
-from err_seg.web.uploads import Uploads
+from err_seg.web.files import FILE_KINDS, Uploads
 
 MAX_UPLOAD = 20 * 2**20
 MAX_FRAME = 2**16  # for what surrounds an upload in its request

@@ -19,7 +19,7 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.visualization.colors import class_colors, hex_color, spread_colors
 from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR
 from err_seg.visualization.text import first_synonym
-from err_seg.web.downloads import PERCENT, Downloads, FileKind, read_upload, shown_size
+from err_seg.web.files import PERCENT, Downloads, FileKind, read_upload, shown_size
 
 # Pillow reads many more, some of them, such as EPS, by programs that are not safe with files of strangers
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
@@ -60,16 +60,13 @@ def label_upload(
     num_kept: int,
     region_names: bool,
 ) -> Answer:
-    """Label an uploaded image.
+    """Label an uploaded image, and let ``downloads`` keep the result.
 
     Args:
-        model: see :func:`err_seg.load`.
-        downloads: what makes the files of results.
-        path: the image.
+        model, downloads, path: the network, the results of all visitors, and the image.
         names, background: class names, see :func:`err_seg.jobs.split_names`.
         threshold: pixels whose highest probability, in 0..1, is below this are none of the classes.
-        num_kept: K.
-        region_names: write the names on the regions of overlays.
+        num_kept, region_names: K, and whether overlays have names on their regions.
 
     Raises:
         ImageReadError: no image, a damaged one, or one of too many pixels.

@@ -14,11 +14,10 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import VocabularyError
 from err_seg.text.vocabularies import vocabularies
 from err_seg.web.browser import CHOOSE, KEEP, REDRAW, RESTORE, RESULT, SAMPLES, SHOW
-from err_seg.web.downloads import PERCENT, Downloads
 from err_seg.web.drawing_widget import drawing_widget
+from err_seg.web.files import PERCENT, Downloads, NoSuchUpload, Uploads
 from err_seg.web.guard import LABEL, SAMPLE, Event, EventKinds, UploadedImage
 from err_seg.web.labelling import Answer, label_upload
-from err_seg.web.uploads import NoSuchUpload, Uploads
 
 MOST_KEPT = 64
 WAITING = 16
@@ -32,15 +31,7 @@ NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
 def build_page(
     model: ERRSeg, classes: str, uploads: Uploads, downloads: Downloads, samples: Sequence[Path] = ()
 ) -> gr.Blocks:
-    """Lay the page out.
-
-    Args:
-        model: see :func:`err_seg.load`.
-        classes: first content of the field for class names.
-        uploads: the files that may be labelled.
-        downloads: what makes the files of results.
-        samples: some of these, to try.
-    """
+    """Lay the page out, see :func:`~err_seg.web.server.create_app`; the samples are some of the uploads."""
     page = gr.Blocks(title="ERR-Seg", analytics_enabled=False, delete_cache=(10 * MINUTE, 60 * MINUTE))
     with page:
         gr.Markdown("# ERR-Seg\nSegment any image with any list of class names.")

@@ -19,10 +19,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from err_seg.data import ImageReadError
 from err_seg.prediction.model import ERRSeg
 from err_seg.web.browser import STYLE
-from err_seg.web.downloads import PROCESSES, Downloads, FileKind
+from err_seg.web.files import PROCESSES, Downloads, FileKind, NoSuchUpload, Uploads
 from err_seg.web.guard import MAX_UPLOAD, PROGRESS, UPLOAD, Guard
 from err_seg.web.page import WAITING, build_page, event_kinds
-from err_seg.web.uploads import NoSuchUpload, Uploads
 
 LEAST_FREE = 500 * 2**20  # bytes of the disk that uploads leave free
 PATIENCE = 20  # seconds for the head of a request, and for reading a part of an answer
@@ -65,7 +64,8 @@ def create_app(
     images in other processes, so a script that calls this needs ``if __name__ == "__main__":``.
 
     Args:
-        model, classes: see :func:`build_page`.
+        model: see :func:`err_seg.load`.
+        classes: the first content of the field for class names.
         folder: an existing folder for uploads, results and copies of the samples; it should hold nothing else, since
             everything in it can be downloaded. ``GRADIO_TEMP_DIR`` is set to it, so that Gradio uses it.
         samples: images to try.

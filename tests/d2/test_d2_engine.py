@@ -1,10 +1,12 @@
 """tools/train_net.py --engine detectron2 beside --engine plain: the same losses, weights, figures and files."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 from contextvars import Context
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.d2
 from detectron2.engine import HookBase
 
 import err_seg.d2 as d2
+from err_seg.d2 import hooks
 from err_seg.d2 import trainer as d2_trainer
 
 WITH = ("--engine", "detectron2")
@@ -105,6 +108,18 @@ def test_best_result_survives_a_stop(run_cfg, tmp_path, monkeypatch):
     best = (tmp_path / "out/model_best.safetensors").read_bytes()
     d2_trainer.train(run_cfg("SOLVER.MAX_ITER", 6, "TEST.EVAL_PERIOD", 2), resume=True)
     assert (tmp_path / "out/model_best.safetensors").read_bytes() == best
+
+
+def test_random_numbers_follow_from_seed_iteration_and_rank(toy_cfg, monkeypatch):
+    def drawn(seed, iteration, rank):
+        monkeypatch.setattr(hooks.comm, "get_rank", lambda: rank)
+        hooks.TrainerHook.before_step(SimpleNamespace(cfg=toy_cfg("SEED", seed), iteration=iteration))
+        return torch.rand(4).tolist()
+
+    places = list(itertools.product((0, 7), (0, 1, 2), (0, 1, 2)))
+    seen = [drawn(*place) for place in places]
+    assert len(set(map(str, seen))) == len(places)
+    assert [drawn(*place) for place in places] == seen
 
 
 def test_poly_schedule_is_that_of_detectron2s_project(toy_cfg, toy_model):

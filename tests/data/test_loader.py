@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import itertools
 import shutil
 from collections import Counter
 from itertools import islice
@@ -12,7 +13,14 @@ from PIL import Image
 
 from err_seg.data.dataset import Sample, SegmentationPairs
 from err_seg.data.images import ImageReadError
-from err_seg.data.loader import TrainingSampler, evaluation_loader, label_dtype, seed_of, training_loader
+from err_seg.data.loader import (
+    TrainingDataset,
+    TrainingSampler,
+    evaluation_loader,
+    label_dtype,
+    seed_of,
+    training_loader,
+)
 from err_seg.data.spec import DatasetSpec
 from err_seg.data.transforms import EvaluationTransform, TrainingTransform
 from err_seg.evaluation import ConfusionMatrix
@@ -108,6 +116,16 @@ def test_same_image_is_transformed_anew_each_epoch(pairs):
     for batch in batches(pairs, 2 * NUM_PAIRS, batch_size=1):
         seen.setdefault(batch.paths[0], []).append(batch.images)
     assert all(not torch.equal(first, second) for first, second in seen.values())
+
+
+def test_a_transform_is_drawn_anew_for_every_seed_epoch_and_index(pairs, monkeypatch):
+    sample = pairs[0]
+    monkeypatch.setattr(SegmentationPairs, "__getitem__", lambda self, index: sample)
+    places = list(itertools.product((0, 3), range(3), range(NUM_PAIRS)))
+    seen = [TrainingDataset(pairs, TRANSFORM, seed)[epoch, index].image for seed, epoch, index in places]
+    assert len({image.numpy().tobytes() for image in seen}) == len(places)
+    again = [TrainingDataset(pairs, TRANSFORM, seed)[epoch, index].image for seed, epoch, index in places]
+    assert all(map(torch.equal, seen, again))
 
 
 def test_seeds_do_not_collide():

@@ -11,7 +11,7 @@ import yaml
 from err_seg.commands import train
 from err_seg.commands.prepare import main
 from err_seg.config import get_cfg
-from err_seg.data import SegmentationPairs, get_dataset, register, spec_from_dict, unregister
+from err_seg.data import SegmentationPairs, get_dataset, register, spec_from_dict
 from err_seg.data.catalog import published
 from tests.helpers.annotations import (
     coco_content,
@@ -53,23 +53,18 @@ def test_the_table_of_names_is_the_catalog():
     assert [get_dataset(alias).name for alias in aliases] == list(table)
 
 
-def test_the_configuration_entry_and_the_call_declare_the_same(tmp_path):
-    classes = tmp_path / "classes.txt"
-    classes.write_text("road\nbuilding, house\nsky\n")
-    entry = block("yaml", "CUSTOM").replace("/data/streets/classes.txt", str(classes))
-    base = REPOSITORY / "configs" / "err_seg_convnext_b.yaml"
-    path = tmp_path / "own.yaml"
-    path.write_text(entry.replace("err_seg_convnext_b.yaml", str(base)))
-    cfg = get_cfg(str(path))
-    try:
-        exec(block("python", "register").replace("/data/streets/classes.txt", str(classes)))
-        (name,) = cfg.DATASETS.TEST
-        (declared,) = cfg.DATASETS.CUSTOM
-        assert register(spec_from_dict(declared)) == get_dataset(name)
-        listed = re.search(r"or a list: (\[.*\])", entry).group(1)
-        assert tuple(yaml.safe_load(listed)) == get_dataset(name).vocabulary
-    finally:
-        unregister("my_streets")
+def test_the_configuration_entry_and_the_call_declare_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "streets").mkdir()
+    (tmp_path / "streets/classes.txt").write_text("road\nbuilding, house\nsky\n")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "own.yaml").write_text(re.search(r"^```yaml\n(_BASE_.*?)^```$", readme, re.DOTALL | re.MULTILINE)[1])
+    cfg = get_cfg("own.yaml")
+    exec(block("python", "register"))
+    (name,) = cfg.DATASETS.TEST
+    (declared,) = cfg.DATASETS.CUSTOM
+    assert register(spec_from_dict(declared)) == get_dataset(name)
+    assert get_dataset(name).vocabulary == ("road", "building, house", "sky")
 
 
 def test_the_names_in_the_short_configuration_are_registered():

@@ -177,6 +177,16 @@ def test_crop_is_redrawn_until_no_class_dominates():
     assert share_with_both(single_category_max_area=0.95) > 0.75
 
 
+def test_a_class_may_cover_just_the_largest_share():
+    image, places = coordinates(64, 64)
+    label = places % 2  # stripes: in every crop of an even width each class covers exactly a half
+    first, redrawn = (plain(16, min_sizes=(64,), single_category_max_area=share) for share in (1.0, 0.5))
+    below = plain(16, min_sizes=(64,), single_category_max_area=0.49)
+    pixels = [[transform(image, label, seed)[0] for seed in range(10)] for transform in (first, redrawn, below)]
+    assert all(map(torch.equal, pixels[0], pixels[1]))
+    assert not any(map(torch.equal, pixels[0], pixels[2]))  # drawn again, in vain
+
+
 def test_ignored_pixels_do_not_count_as_a_class():
     label = np.full((64, 64), -1)
     label[0, :2] = [0, 1]

@@ -180,3 +180,39 @@ def test_weights_of_a_student_load_without_their_teacher(run_cfg, tmp_path, teac
 def test_a_teacher_that_cannot_teach_is_refused_by_its_key(teacher, complaint, run_cfg):
     with pytest.raises(ConfigError, match=rf"^MODEL\.DISTILL\.WEIGHTS: .*{complaint}"):
         run(run_cfg("MODEL.DISTILL.WEIGHTS", teacher))
+
+
+def test_a_single_pixel_that_counts():
+    logits, targets = torch.tensor([1.5, -0.5]).view(1, 2, 1, 1), torch.tensor([0.25, 1.0]).view(1, 2, 1, 1)
+    kept, wide = torch.tensor([[0, 2]]), (1, 2, 2, 2)
+    labels = torch.tensor([[[0, 255], [255, 255]]])
+    expected = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+    expected = expected - F.binary_cross_entropy(targets, targets, reduction="sum")
+    arguments = (logits.expand(wide), targets, kept, labels, 4)
+    torch.testing.assert_close(distillation_loss(*arguments, ignored_are_negatives=False), expected / 4)
+
+
+def test_the_number_of_pixels_is_that_of_the_labels():
+    """What a part is divided by is counted in pixels of the labels, of which there are more than of the logits."""
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = (torch.rand(2, 2, 3, 5, generator=generator) for _ in range(2))
+    kept, labels = torch.tensor([[0, 1], [0, 1]]), torch.zeros(2, 6, 20, dtype=torch.int64)
+    own = distillation_loss(logits, targets, kept, labels, 3, ignored_are_negatives=False)
+    given = distillation_loss(
+        logits, targets, kept, labels, 3, ignored_are_negatives=False, num_pixels=torch.tensor(2 * labels[0].numel())
+    )
+    torch.testing.assert_close(given, own)
+
+
+def test_labels_are_read_at_the_centres_of_the_logits_pixels():
+    """A label map three times as large as the logits: only the middle of each 3×3 block says what counts."""
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(1, 2, 4, 5, generator=generator), torch.rand(1, 2, 4, 5, generator=generator)
+    kept = torch.tensor([[0, 2]])
+    labels = torch.full((1, 12, 15), 255)
+    labels[:, 1::3, 1::3] = torch.tensor([0, 2, 1, 255, 2])  # class 1 is not kept
+    loss = distillation_loss(logits, targets, kept, labels, 3, ignored_are_negatives=False)
+    divergence = distillation_loss(
+        *(maps[..., [0, 1, 4]] for maps in (logits, targets)), kept, torch.zeros(1, 4, 3, dtype=torch.int64), 3
+    )
+    torch.testing.assert_close(loss, divergence)

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 import err_seg
 from err_seg.engine import build_optimizer, build_schedule, parameter_groups
@@ -38,6 +39,41 @@ def test_groups_are_the_published_ones(size, monkeypatch, request):
         else:
             lr, decay = (value["lr"], value["weight_decay"]) if isinstance(value, dict) else value
             assert found[name] == (pytest.approx(lr), pytest.approx(decay)), name
+
+
+def test_every_kind_of_norm_has_its_own_weight_decay(toy_cfg):
+    cfg = toy_cfg("SOLVER.WEIGHT_DECAY", 0.3, "SOLVER.WEIGHT_DECAY_NORM", 0.2)
+    norms = (nn.LayerNorm(4), nn.GroupNorm(2, 4), nn.BatchNorm1d(4), nn.BatchNorm2d(4), nn.SyncBatchNorm(4))
+    for norm in norms:
+        (norms_only,) = parameter_groups(nn.Sequential(norm), cfg)
+        assert (norms_only["weight_decay"], norms_only["names"]) == (0.2, ["0.weight", "0.bias"]), norm
+    mixed = parameter_groups(nn.Sequential(nn.Conv2d(1, 1, 1), nn.GroupNorm(1, 1)), cfg)
+    assert [(group["weight_decay"], group["names"]) for group in mixed] == [
+        (0.3, ["0.weight", "0.bias"]),
+        (0.2, ["1.weight", "1.bias"]),
+    ]
+
+
+def test_what_a_norm_contains_is_no_norm(toy_cfg):
+    norm = nn.BatchNorm2d(4)
+    norm.activation = nn.PReLU()
+    groups = parameter_groups(norm, toy_cfg("SOLVER.WEIGHT_DECAY", 0.3, "SOLVER.WEIGHT_DECAY_NORM", 0.2))
+    assert {name: group["weight_decay"] for group in groups for name in group["names"]} == {
+        "weight": 0.2,
+        "bias": 0.2,
+        "activation.weight": 0.3,
+    }
+
+
+def test_hsm_s_branch_learns_as_slowly_as_clip(toy_cfg, toy_model):
+    overrides = ("MODEL.HSM.TRAIN_CONV", True, "SOLVER.BASE_LR", 0.5, "SOLVER.CLIP_MULTIPLIER", 0.25)
+    overrides += ("MODEL.CLIP.IMAGE_TUNING", "none", "MODEL.CLIP.TEXT_TUNING", "none")
+    model = toy_model(*overrides)
+    rates = {name: group["lr"] for group in parameter_groups(model, toy_cfg(*overrides)) for name in group["names"]}
+    branch = {name: rate for name, rate in rates.items() if name.startswith("encoder.")}
+    assert set(branch) == {f"encoder.hsm.{part}.{kind}" for part in ("norm", "conv") for kind in ("weight", "bias")}
+    assert set(branch.values()) == {0.125}
+    assert {rate for name, rate in rates.items() if name not in branch} == {0.5}
 
 
 def test_number_of_trainable_parameters(monkeypatch, request):

@@ -1,6 +1,8 @@
 import itertools
+import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +44,30 @@ def test_accumulation_changes_memory_but_not_the_step(run_cfg):
     whole = trained(run_cfg)
     assert_close(trained(run_cfg, "SOLVER.ACCUMULATION_STEPS", 2), whole)
     assert_close(trained(run_cfg, "SOLVER.ACCUMULATION_STEPS", 4), whole)
+
+
+def test_random_numbers_follow_from_seed_iteration_and_rank(toy_cfg):
+    """They are drawn anew in every iteration and process, and are the same whenever the iteration is run."""
+
+    class NoMoreBatches(Exception):
+        pass
+
+    def batches():
+        raise NoMoreBatches
+        yield
+
+    def drawn(seed, iteration, rank):
+        rank = SimpleNamespace(process_index=rank)
+        run = SimpleNamespace(cfg=toy_cfg("SEED", seed), iteration=iteration, accelerator=rank, _batches=batches())
+        with pytest.raises(NoMoreBatches):
+            PlainTrainer.step(run)
+        return torch.rand(4).tolist(), np.random.rand(), random.random()  # noqa: NPY002 - the state that libraries use
+
+    places = list(itertools.product((0, 7), (0, 1, 2), (0, 1, 2)))
+    seen = [drawn(*place) for place in places]
+    for kind in zip(*seen, strict=True):
+        assert len({str(numbers) for numbers in kind}) == len(places)
+    assert [drawn(*place) for place in places] == seen
 
 
 def test_compiled_training_is_the_same(run_cfg):

@@ -113,11 +113,33 @@ def test_bad_settings_and_images_are_refused():
     boundary = BoundaryConfusion(3, IGNORE)
     with pytest.raises(ValueError, match="label holds 7"):
         boundary.update(torch.tensor([[0]]), torch.tensor([[7]]))
-    with pytest.raises(ValueError, match="different widths"):
+    with pytest.raises(ValueError, match=r"different widths .* 0\.02 and 0\.1 of the diagonal"):
         boundary.merge(BoundaryConfusion(3, IGNORE, dilation_ratio=0.1))
     with pytest.raises(ValueError, match="1 class names need"):
         boundary.metrics(["a"])
 
 
-def test_without_images_there_are_no_figures():
+def test_without_images_there_are_no_figures_and_no_warnings(recwarn):
     assert all(math.isnan(value) for value in BoundaryConfusion(3, IGNORE).metrics(NAMES).values())
+    assert not recwarn
+
+
+def test_a_class_of_a_single_pixel_counts():
+    label = torch.zeros(5, 5, dtype=torch.int64)
+    label[2, 2] = 1
+    boundary = BoundaryConfusion(3, IGNORE)
+    boundary.update(label, label)
+    metrics = boundary.metrics(NAMES)
+    assert (metrics["BoundaryIoU-a"], metrics["BoundaryIoU-b"], metrics["mBoundaryIoU"]) == (100, 100, 100)
+    assert math.isnan(metrics["BoundaryIoU-c"])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
+def test_every_integer_dtype_counts_alike(dtype):
+    generator = torch.Generator().manual_seed(0)
+    prediction, label = torch.randint(0, 3, (2, 1, 6, 6), generator=generator).repeat_interleave(3, 3)
+    label[:, 2] = IGNORE
+    expected, counted = BoundaryConfusion(3, IGNORE), BoundaryConfusion(3, IGNORE)
+    expected.update(prediction, label)
+    counted.update(prediction.to(dtype), label.to(dtype))
+    assert counted.state() == expected.state()

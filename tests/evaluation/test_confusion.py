@@ -6,11 +6,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from err_seg.evaluation import ConfusionMatrix
+from err_seg.evaluation import BoundaryConfusion, ConfusionMatrix
+from tests.helpers.fake_cuda import CUDA
 
 IGNORE = 255
 
@@ -114,11 +116,20 @@ def test_bad_images_are_refused_and_leave_the_counts_alone(prediction, label, ba
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
 def test_only_integers_are_class_indices(dtype):
-    with pytest.raises(TypeError, match="prediction must hold integer"):
-        ConfusionMatrix(2, IGNORE).update(torch.zeros(1, 1, dtype=dtype), torch.zeros(1, 1, dtype=torch.int64))
+    wrong, right = torch.zeros(1, 1, dtype=dtype), torch.zeros(1, 1, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"^prediction must hold integer"):
+        ConfusionMatrix(2, IGNORE).update(wrong, right)
+    with pytest.raises(TypeError, match=r"^label must hold integer"):
+        ConfusionMatrix(2, IGNORE).update(right, wrong)
 
 
-@pytest.mark.parametrize("arguments", [(0, 255), (3, 2), (3, 255, 1), (3, 255, 3)])
+def test_a_single_class():
+    confusion = ConfusionMatrix(1, IGNORE)
+    confusion.update(torch.tensor([[0, 0, 7]]), torch.tensor([[0, IGNORE, IGNORE]]))
+    assert confusion.matrix.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("arguments", [(0, 255), (3, 2), (3, 0), (3, 255, 1), (3, 255, 3)])
 def test_impossible_settings_are_refused(arguments):
     with pytest.raises(ValueError, match=r"num_classes|ignore_label|background"):
         ConfusionMatrix(*arguments)
@@ -159,7 +170,13 @@ def test_counts_beyond_float_and_32_bit_precision_stay_exact():
     assert ConfusionMatrix.from_state(json.loads(json.dumps(total.state()))).matrix.tolist() == total.matrix.tolist()
 
 
-@pytest.mark.parametrize("entry", [[2, 0, 1], [0, -1, 1], [0, 0, -1]])
+def test_a_state_keeps_its_settings_and_adds_entries_of_one_cell():
+    state = ConfusionMatrix(3, IGNORE, background=2).state()
+    resumed = ConfusionMatrix.from_state({**state, "entries": [[0, 2, 3], [0, 2, 4], [1, 1, 0]]})
+    assert resumed.state() == {**state, "entries": [[0, 2, 7]]}
+
+
+@pytest.mark.parametrize("entry", [[2, 0, 1], [-1, 0, 1], [0, 2, 1], [0, -1, 1], [0, 0, -1]])
 def test_a_damaged_state_is_refused(entry):
     state = ConfusionMatrix(2, IGNORE).state()
     with pytest.raises(ValueError, match="outside classes"):
@@ -173,6 +190,47 @@ def test_all_reduce_alone_changes_nothing():
     confusion = ConfusionMatrix(2, IGNORE)
     confusion.update(torch.tensor([[0]]), torch.tensor([[1]]))
     assert confusion.all_reduce().matrix.tolist() == [[0, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(("backend", "device", "meeting"), [("nccl", "cpu", "cuda"), ("gloo", "cuda", "cpu")])
+def test_counts_are_summed_where_the_backend_can_sum(fake_cuda, monkeypatch, backend, device, meeting):
+    seen = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_backend", lambda: backend)
+    monkeypatch.setattr(dist, "all_reduce", lambda counts: seen.append((counts.device.type, counts.shape)))
+    confusion = ConfusionMatrix(3, IGNORE, device=device)
+    assert confusion.all_reduce() is confusion
+    assert seen == [(meeting, (9,))]
+    assert confusion.device.type == device
+
+
+def test_the_sum_replaces_the_counts(monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(dist, "all_reduce", lambda counts: counts.mul_(3))
+    confusion = ConfusionMatrix(2, IGNORE)
+    confusion.update(torch.tensor([[0, 1]]), torch.tensor([[1, 1]]))
+    assert confusion.all_reduce().matrix.tolist() == [[0, 3], [0, 3]]
+
+
+@pytest.mark.parametrize("kind", [ConfusionMatrix, BoundaryConfusion])
+def test_counts_stay_on_their_device(fake_cuda, monkeypatch, kind):
+    monkeypatch.setattr(ConfusionMatrix, "_check_values", lambda *_: None)  # on the CPU: no value may be read here
+    confusion, label = kind(3, 65535, device=CUDA), torch.empty(2, 8, 8, dtype=torch.uint16)
+    for prediction, truth in ((label, label), (label.to(CUDA), label), (label, label.to(CUDA))):
+        confusion.update(prediction, truth)
+    counters = [confusion] if kind is ConfusionMatrix else [confusion, confusion.bands]
+    assert all(counter.device == CUDA for counter in counters)
+    assert confusion.merge(kind(3, 65535)).device == CUDA
+    assert kind(3, 65535).merge(confusion).device.type == "cpu"
+
+
+@pytest.mark.parametrize("kind", [ConfusionMatrix, BoundaryConfusion])
+def test_a_state_is_rebuilt_on_the_device_asked_for(kind):
+    state = kind(3, IGNORE).state()
+    rebuilt = kind.from_state(state, "meta")
+    assert rebuilt.device.type == "meta"
+    assert kind is ConfusionMatrix or rebuilt.bands.device.type == "meta"
 
 
 # Runs the module's file alone: importing the whole package in every process would take the test's time.

@@ -36,6 +36,8 @@ class NoWaiting(TorchDispatchMode):
 @pytest.fixture
 def fake_cuda(monkeypatch):
     """Make new tensors fake, "cuda" a device and autocast available there, for the time of a test."""
+    # at its first call autograd starts a thread for each device, and no process with such threads may be forked
+    torch.ones(1, requires_grad=True).sum().backward()
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))

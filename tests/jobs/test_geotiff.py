@@ -7,6 +7,7 @@ import pytest
 
 from err_seg.commands import predict
 from err_seg.data.images import read_label as load_label_png
+from err_seg.visualization.label_files import save_geotiff
 from tests.helpers.predicting import save
 
 
@@ -44,6 +45,14 @@ def test_many_classes_take_16_bits(run_predict, map_file, rasterio, tmp_path):
     with rasterio.open(tmp_path / "out/map_labels.tif") as found:
         assert found.dtypes == ("uint16",)
         assert found.nodata == 65535
+
+
+def test_more_classes_than_16_bits_hold_are_refused(map_file, tmp_path):
+    """Labels from 65536 on became other classes."""
+    names = [str(number) for number in range(65536)]
+    with pytest.raises(ValueError, match="at most 65535 classes, found 65536"):
+        save_geotiff(np.full((30, 40), 65535), names, str(map_file), tmp_path / "labels.tif")
+    assert not (tmp_path / "labels.tif").exists()
 
 
 def test_what_does_not_say_where_it_lies_is_reported(run_predict, map_file, rasterio, tmp_path):

@@ -32,6 +32,16 @@ def test_choice(min_score, num_kept, min_kept):
     assert kept.shape[1] == max((row != NOT_KEPT).sum() for row in kept)
 
 
+def test_a_score_that_equals_the_minimum_suffices():
+    cost = torch.zeros(1, 3, 4, 4)
+    cost[:, 0, 1:], cost[:, 1, 0] = 1, 1  # the first at 12 of 16 pixels, the second at 4
+    for min_score, expected in ((0.25, [0, 1]), (0.25 + 1e-6, [0]), (0.75, [0])):
+        assert CRM(num_ranks=1, num_kept=2, min_score=min_score).eval()([cost])[0].tolist() == [expected]
+    for min_kept in (1, 2):
+        kept, _ = CRM(num_ranks=1, num_kept=2, min_score=0.75 + 1e-6, min_kept=min_kept).eval()([cost])
+        assert kept.tolist() == [[0, 1][:min_kept]]
+
+
 def test_a_class_needs_its_score_in_every_cost_map():
     first = torch.zeros(1, 4, 4, 4)
     first[:, 0, :2], first[:, 1, 2:] = 1, 1

@@ -49,6 +49,34 @@ def test_present_classes_come_first_in_training():
     assert kept.tolist() == [[0, 2, 4, 5]]
 
 
+@pytest.mark.parametrize("rank_decay", [0.1, 1.0, 10.0])
+def test_present_classes_come_first_whatever_the_weights(rank_decay):
+    cost = torch.arange(5, 0, -1.0).view(1, 5, 1, 1).expand(1, 5, 4, 4)  # at every pixel the ranking is 0, 1, 2, 3, 4
+    kept, scores = CRM(num_ranks=3, rank_decay=rank_decay)([cost], 1, torch.tensor([[0, 0, 0, 0, 1]]))
+    assert kept.tolist() == [[4]]
+    torch.testing.assert_close(scores, 16 * torch.tensor([[1, rank_decay, rank_decay**2, 0, 0]]))
+
+
+def test_training_and_evaluation_have_numbers_of_their_own():
+    crm, cost = CRM(num_kept=2, num_kept_train=3), [torch.randn(1, 6, 4, 4)]
+    assert crm.train()(cost)[0].shape == (1, 3)
+    assert crm.eval()(cost)[0].shape == (1, 2)
+    assert crm(cost, 5)[0].shape == (1, 5)
+    assert CRM(num_kept_train=3).eval()(cost)[0].shape == (1, 6)
+
+
+def test_further_cost_maps_are_read_only_for_a_minimum():
+    def unread():
+        raise AssertionError("read")
+        yield
+
+    cost = torch.randn(1, 4, 2, 2)
+    scores = CRM(num_kept=2).eval().score_classes([cost], [unread()])
+    torch.testing.assert_close(scores.shares, scores.scores / 4)
+    with pytest.raises(AssertionError, match="read"):
+        CRM(num_kept=2, min_score=0.1).eval().score_classes([cost], [unread()])
+
+
 def test_more_present_classes_than_places_keeps_the_most_frequent():
     pixels = torch.tensor([[10, 400_001, 400_000, 3, 0, 7]])
     kept, _ = CRM()([torch.randn(1, 6, 2, 2)], 3, pixels)

@@ -101,6 +101,8 @@ def test_batch_norms_keep_their_statistics_in_training(toy_model):
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     images = torch.randn(3, 3, 64, 64)
     expected = model.encoder.eval()(images[:1]).embeddings[0]
+    assert model.encoder.train() is model.encoder
+    assert model.encoder.training
     model.train()
     assert len(norms) > 30
     assert not any(module.training for module in norms)

@@ -57,6 +57,16 @@ def test_images_without_a_labelled_pixel(case):
     torch.testing.assert_close(segmentation_loss(logits, kept, nothing, NUM_CLASSES), everywhere_negative)
 
 
+def test_a_single_labelled_pixel_and_a_given_number():
+    logits = torch.tensor([1.5, -0.5]).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    kept, labels = torch.tensor([[0, 2]]), torch.tensor([[[2, 255], [255, 255]]])
+    expected = F.binary_cross_entropy_with_logits(logits[0, :, 0, 0], torch.tensor([0.0, 1.0]), reduction="sum") / 4
+    loss = segmentation_loss(logits, kept, labels, 4, ignored_are_negatives=False)
+    torch.testing.assert_close(loss, expected)
+    halved = segmentation_loss(logits, kept, labels, 4, ignored_are_negatives=False, num_pixels=torch.tensor(2))
+    torch.testing.assert_close(halved, expected / 2)
+
+
 def test_extreme_logits_stay_finite(case):
     logits, kept, labels = case
     loss = segmentation_loss((logits * 1e3).half(), kept, labels, NUM_CLASSES)

@@ -173,6 +173,15 @@ def test_a_part_of_a_resized_image(size):
         assert torch.allclose(resized_part(maps, size, rows, columns), whole[:, rows, columns], atol=1e-5)
 
 
+def test_a_part_far_from_the_origin():
+    """Places beyond 2²⁴, which float32 does not tell apart."""
+    maps = (torch.arange(2**24 + 40) % 251).to(torch.uint8).view(1, 1, -1)
+    start = 2 * (2**24 + 8)
+    part = resized_part(maps, (1, 2 * maps.shape[2]), slice(0, 1), slice(start, start + 32))
+    expected = resized_part(maps[:, :, 2**24 :].clone(), (1, 80), slice(0, 1), slice(16, 48))
+    torch.testing.assert_close(part, expected, rtol=0, atol=0)
+
+
 def test_labels_and_scores_in_strips(monkeypatch):
     result, again = a_result(20, num_kept=11, size=(150, 97)), a_result(20, num_kept=11, size=(150, 97))
     labels, scores = result.labels, result.scores

@@ -14,9 +14,8 @@ from PIL import Image
 pytest.importorskip("gradio")
 
 from err_seg.utils.fingerprint import WeightsSource
-from err_seg.web.downloads import Downloads
+from err_seg.web.files import Downloads, Uploads
 from err_seg.web.labelling import label_upload
-from err_seg.web.uploads import Uploads
 from tests.helpers.serving import CALL, FIELDS, image, wait_for_answer
 from tests.helpers.training import environment
 
@@ -74,7 +73,7 @@ def test_files_are_made_one_at_a_time(site, photo, monkeypatch):
 
 
 def test_only_the_latest_results_are_kept(site, photo, folder, monkeypatch):
-    monkeypatch.setattr("err_seg.web.downloads.MOST_RESULTS", 2)
+    monkeypatch.setattr("err_seg.web.files.MOST_RESULTS", 2)
     path = site.upload(photo)
     first, second, third = (labelled(site, path) for _ in range(3))
     assert [site.ask("GET", links[0]).status for links in (first, second, third)] == [403, 200, 200]
@@ -109,7 +108,7 @@ def test_uploads_are_decoded_where_there_is_no_fork_server(tmp_path):
     script.write_text(
         "from multiprocessing import reduction\n"
         "reduction.HAVE_SEND_HANDLE = False\n"
-        "from err_seg.web.downloads import read_upload\n"
+        "from err_seg.web.files import read_upload\n"
         "if __name__ == '__main__':\n"
         "    print(read_upload('photo.png').shape)\n"
     )

@@ -14,8 +14,8 @@ from PIL import Image
 gradio = pytest.importorskip("gradio")
 
 from err_seg.web import create_app
+from err_seg.web.files import NoSuchUpload, Uploads
 from err_seg.web.guard import MAX_EVENT, MAX_UPLOAD
-from err_seg.web.uploads import NoSuchUpload, Uploads
 from tests.helpers.serving import CALL, FIELDS, META, image, serving, wait_for_answer
 
 JOIN, RUN, UPLOAD = (f"/gradio_api/{name}" for name in ("queue/join", "run/predict", "upload"))
@@ -115,7 +115,7 @@ def test_nothing_outside_is_looked_at(folder, secret, monkeypatch):
     def resolve(path, strict=False):
         raise AssertionError(f"{path} was looked at")
 
-    monkeypatch.setattr("err_seg.web.uploads.Path.resolve", resolve)
+    monkeypatch.setattr("err_seg.web.files.Path.resolve", resolve)
     for path in (str(secret), f"{folder}/../{secret.name}", "/etc/passwd", os.path.relpath(secret)):
         with pytest.raises(NoSuchUpload):
             uploads.find(path)

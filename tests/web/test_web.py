@@ -26,10 +26,9 @@ from err_seg.mini.shapes import OBJECT_COLOURS
 from err_seg.text.prompts import Vocabulary, VocabularyError
 from err_seg.text.vocabularies import load_vocabulary
 from err_seg.visualization.colors import class_colors, hex_color, oklab
-from err_seg.web import create_app, downloads, labelling
-from err_seg.web.downloads import Downloads
+from err_seg.web import create_app, files, labelling
 from err_seg.web.drawing_widget import SIDE
-from err_seg.web.uploads import NoSuchUpload, Uploads
+from err_seg.web.files import Downloads, NoSuchUpload, Uploads
 from tests.helpers.results import a_result
 from tests.helpers.serving import CALL, FIELDS, free_port, image, serving, wait_for_answer
 from tests.helpers.toy import REPOSITORY
@@ -84,7 +83,7 @@ def test_areas(model, photo, folder):
     [((3000, 2000), (1400, 933)), ((700, 1000), (700, 1000)), ((60, 90), (360, 540)), ((1, 5000), (1, 1400))],
 )
 def test_shown_size(size, shown):
-    assert downloads.shown_size(size) == shown
+    assert files.shown_size(size) == shown
 
 
 def seen(labels, classes):
@@ -141,14 +140,14 @@ def test_an_endless_word_is_refused_at_once(model, photo, folder):
 
 
 def test_decoding_ends_in_time(model, photo, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "DECODING_SECONDS", 1)
+    monkeypatch.setattr(files, "DECODING_SECONDS", 1)
     os.mkfifo(tmp_path / "endless.png")
     with pytest.raises(ImageReadError, match=r"endless.png: is not decoded within 1 s; save it as PNG"):
-        downloads.read_upload(tmp_path / "endless.png")
+        files.read_upload(tmp_path / "endless.png")
     monkeypatch.undo()
-    np.testing.assert_array_equal(downloads.read_upload(photo), np.asarray(Image.open(photo)))
+    np.testing.assert_array_equal(files.read_upload(photo), np.asarray(Image.open(photo)))
     with pytest.raises(ImageReadError, match="no such file"):
-        downloads.read_upload(tmp_path / "absent.png")
+        files.read_upload(tmp_path / "absent.png")
 
 
 def test_labelling_ends_in_time(model, photo, folder, monkeypatch):

@@ -24,7 +24,6 @@ from err_seg.utils.messages import listed
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 AREAS = ("polygon", "relative polygon", "rectangle", "circle", "mask", "instance", "crowd", "segment")
-MARGIN = 0.1  # of the longer side: points farther outside were set on an image of another size
 Size = tuple[int, int]  # height, width
 
 
@@ -200,7 +199,8 @@ def area_of(shape: Shape, size: Size) -> np.ndarray:
 
 def _points(values: Any, size: Size, least: int = 3, scale: Size = (1, 1)) -> np.ndarray:
     """Return points (N, 2) in pixels, x and y, of which none may lie far outside of the image."""
-    points, margin = np.asarray(values, dtype=np.float64).reshape(-1, 2) * scale, MARGIN * max(size)
+    points = np.asarray(values, dtype=np.float64).reshape(-1, 2) * scale
+    margin = 0.1 * max(size)  # points farther outside were set on an image of another size
     if len(points) < least:
         raise ValueError(f"has {len(points)} points, expected at least {least}")
     is_near = ((points >= -margin) & (points <= np.array(size[::-1]) + margin)).all(axis=1)

@@ -10,7 +10,7 @@ from err_seg.data.images import read_label
 from err_seg.data.preparation.conversions import CONVERSIONS
 from err_seg.data.preparation.images import DamagedFileError, check_size, image_size, naming
 from err_seg.data.preparation.parallel import for_each
-from err_seg.data.preparation.sources import PreparationError
+from err_seg.data.preparation.sources import PreparationError, Split
 from err_seg.data.spec import DatasetSpec
 from err_seg.utils.files import write_json
 from err_seg.utils.messages import listed
@@ -22,17 +22,14 @@ class SplitCheck:
 
     Attributes:
         folder: of the label maps.
-        class_names: in label order.
-        labels: number of label maps that are sound; ``expected``: by the protocol.
+        labels: number of label maps that are sound.
         pixels, images: (classes,) int64, how many pixels each class has and how many images it occurs in.
         ignored: number of pixels with the ignore label.
         problems: (file stem, what is wrong) of the others.
     """
 
-    split: str
+    split: Split
     folder: Path
-    class_names: tuple[str, ...]
-    expected: int
     pixels: np.ndarray
     images: np.ndarray
     labels: int = 0
@@ -74,7 +71,7 @@ def check(name: str, root: Path, *, workers: int = 1) -> list[SplitCheck]:
     for split in CONVERSIONS[name].splits:
         spec = split.spec
         counts = np.zeros((2, spec.num_evaluated_classes), dtype=np.int64)
-        result = SplitCheck(split.name, spec.label_folder(root), spec.evaluated_classes, split.expected, *counts)
+        result = SplitCheck(split, spec.label_folder(root), *counts)
         if files := split.list_converted(root):
             title = f"check {name} {split.name}"
             for_each(partial(count_label, spec), files, result.add, workers=workers, title=title)
@@ -127,12 +124,12 @@ def write_check(name: str, results: list[SplitCheck]) -> Path:
     """Write the results beside the first split's label folder, as ``<name>_check.json``, and return that path."""
     splits = []
     for result in results:
-        classes = zip(result.class_names, result.pixels.tolist(), result.images.tolist(), strict=True)
+        classes = zip(result.split.spec.evaluated_classes, result.pixels.tolist(), result.images.tolist(), strict=True)
         splits.append(
             {
-                "split": result.split,
+                "split": result.split.name,
                 "labels": result.labels,
-                "expected": result.expected,
+                "expected": result.split.expected,
                 "ignored_pixels": result.ignored,
                 "problems": [{"file": stem, "problem": problem} for stem, problem in result.problems],
                 "classes": [

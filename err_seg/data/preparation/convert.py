@@ -1,6 +1,8 @@
 """From raw pairs to converted files: one runner for all data sets."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,8 @@ from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.sources import Listing, MissingFiles, Pair, PreparationError, Split, read_raw_label
 from err_seg.utils.files import atomic_write, remove_partial_files
 from err_seg.utils.images import save_image
+
+LOCK = ".prepare.lock"  # in each folder of label maps that is, or was, written
 
 
 @dataclass(frozen=True)
@@ -88,14 +92,24 @@ def prepare(name: str, root: Path, *, workers: int = 1, force: bool = False) -> 
         OSError: a converted file cannot be written.
     """
     conversion = CONVERSIONS[name]
-    listings = _list_splits(conversion, root)
-    return [
-        _convert_split(conversion, split, listings[split.name], root, workers, force) for split in conversion.splits
-    ]
+    reports = []
+    for split, listing in zip(conversion.splits, _list_splits(conversion, root), strict=True):
+        report = SplitReport(split.name, split.spec.label_folder(root), split.expected, listing)
+        done = set() if force else {label.stem for image, label in split.list_converted(root) if image.exists()}
+        pending = [pair for pair in listing.pairs if pair.stem not in done]
+        report.kept = len(listing.pairs) - len(pending)
+        if pending:
+            convert = partial(convert_pair, conversion, split, root)
+            with only_run(report.folder):
+                for_each(convert, pending, report.add, workers=workers, title=f"{name} {split.name}")
+        report.converted = len(split.list_converted(root)) - report.stale
+        reports.append(report)
+    return reports
 
 
-def _list_splits(conversion: Conversion, root: Path) -> dict[str, Listing]:
-    listings, missing = {}, []
+def _list_splits(conversion: Conversion, root: Path) -> list[Listing]:
+    """Return what the archive holds of each split; of one that is missing a note says so."""
+    listings = []
     for split in conversion.splits:
         try:
             listing = conversion.list_pairs(root, split)
@@ -107,44 +121,32 @@ def _list_splits(conversion: Conversion, root: Path) -> dict[str, Listing]:
                 )
         except MissingFiles as error:
             listing = Listing([], [str(error)])
-            missing.append(str(error))
-        listings[split.name] = listing
-    if len(missing) == len(listings):
+        listings.append(listing)
+    if not any(listing.pairs for listing in listings):
         folders = dict.fromkeys(folder for s in conversion.splits for folder in (s.raw_images, s.raw_labels))
         raise MissingFiles(
             f"{conversion.name}: the archive was not found (datasets/README.md shows the tree)"
             + "".join(f"\n  expected {root / folder}" for folder in folders)
-            + "".join(f"\n  found    {complaint}" for complaint in missing)
+            + "".join(f"\n  found    {complaint}" for listing in listings for complaint in listing.notes)
             + "".join(f"\n  get      {page}" for page in conversion.pages)
         )
     return listings
 
 
-def _convert_split(
-    conversion: Conversion, split: Split, listing: Listing, root: Path, workers: int, force: bool
-) -> SplitReport:
-    report = SplitReport(split.name, split.spec.label_folder(root), split.expected, listing)
-    done = set() if force else {label.stem for image, label in split.list_converted(root) if image.exists()}
-    pending = [pair for pair in listing.pairs if pair.stem not in done]
-    report.kept = len(listing.pairs) - len(pending)
-    if pending:
-        report.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            # the system releases the lock when the process ends, however it ends
-            with FileLock(report.folder / ".prepare.lock", timeout=0):
-                remove_partial_files(report.folder)
-                if conversion.shorter_side is not None:
-                    remove_partial_files(split.spec.image_folder(root))
-                convert = partial(convert_pair, conversion, split, root)
-                title = f"{conversion.name} {split.name}"
-                for_each(convert, pending, report.add, workers=workers, title=title)
-        except Timeout as error:
-            raise PreparationError(
-                f"another run is preparing {report.folder} at this moment (it holds {error.lock_file}); wait for it to "
-                "end"
-            ) from error
-    report.converted = len(split.list_converted(root)) - report.stale
-    return report
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Let no other run write to a folder of label maps during a ``with`` block.
+
+    Raises:
+        PreparationError: another run does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):  # which the system releases when the process ends, however it ends
+            remove_partial_files(folder)
+            yield
+    except Timeout as error:
+        raise PreparationError(f"another run is preparing {folder} at this moment; wait for it to end") from error
 
 
 def convert_pair(conversion: Conversion, split: Split, root: Path, pair: Pair) -> Outcome:

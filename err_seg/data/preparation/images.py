@@ -50,29 +50,25 @@ def check_size(label: np.ndarray, size: tuple[int, int]) -> None:
         )
 
 
-def shrunk_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
-    """Height and width such that the shorter one is ``shorter_side``; unchanged where it is not longer than that."""
-    shortest = min(size)
-    if shortest <= shorter_side:
-        return size
-    height, width = (int(length * shorter_side / shortest + 0.5) for length in size)
-    return height, width
-
-
 def shrink_image(path: Path, shorter_side: int) -> Image.Image | None:
     """An image as stored, in RGB, shrunk (linear); None where the file can serve as it is."""
     with Image.open(path) as image:
-        height, width = shrunk_size((image.height, image.width), shorter_side)
         # A label map is drawn on the pixels as stored, so an orientation that readers would apply must go.
-        if (width, height) == image.size and exif_orientation(image) == 1:
+        if min(image.size) <= shorter_side and exif_orientation(image) == 1:
             return None
-        return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        return _shrink(image.convert("RGB"), shorter_side, Image.Resampling.BILINEAR)
 
 
 def shrink_label(label: np.ndarray, shorter_side: int) -> np.ndarray:
-    """A label map (H, W) shrunk (nearest) to ``shrunk_size``, with its dtype."""
-    height, width = shrunk_size((label.shape[0], label.shape[1]), shorter_side)
-    return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+    """A label map (H, W) shrunk (nearest) as its image is, with its dtype."""
+    return np.asarray(_shrink(Image.fromarray(label), shorter_side, Image.Resampling.NEAREST))
+
+
+def _shrink(image: Image.Image, shorter_side: int, resampling: Image.Resampling) -> Image.Image:
+    shortest = min(image.size)
+    shrunk = min(shortest, shorter_side)
+    width, height = (int(length * shrunk / shortest + 0.5) for length in image.size)
+    return image.resize((width, height), resampling)
 
 
 def write_label(label: np.ndarray, path: Path) -> None:

@@ -10,18 +10,16 @@ import numpy as np
 import yaml
 
 from err_seg.data.preparation.annotations import AREAS, READERS, Annotated, draw, images_by_name
-from err_seg.data.preparation.convert import Outcome, SplitReport
+from err_seg.data.preparation.convert import LOCK, Outcome, SplitReport, only_run
 from err_seg.data.preparation.images import image_size, naming, write_label
 from err_seg.data.preparation.parallel import for_each
 from err_seg.data.preparation.sources import Listing, PreparationError, require
 from err_seg.data.spec import DatasetSpec
 from err_seg.utils.errors import DamagedFileError
 from err_seg.utils.files import write_text
-from err_seg.utils.locks import locked
 from err_seg.utils.messages import did_you_mean, listed
 
-IGNORED = "__ignore__"
-"""labelme's name for what has no class."""
+IGNORED = "__ignore__"  # labelme's name for what has no class
 
 
 def prepare_from(
@@ -68,12 +66,9 @@ def prepare_from(
     if others := len(present.keys() - pairs.keys()):
         notes.append(f"{others:,} images without annotations left out")
     report = SplitReport(form, labels, len(pairs), Listing([], notes), failed=failed)
-    lock = labels / ".prepare.lock"
-    if labels.is_dir() and any(labels.iterdir()) and not lock.exists():
+    if labels.is_dir() and any(labels.iterdir()) and not (labels / LOCK).exists():
         raise PreparationError(f"{labels} holds files that this command did not write; name another --output")
-    with locked(lock) as descriptor:
-        if descriptor is None:
-            raise PreparationError(f"another run is preparing {labels} at this moment; wait for it to end")
+    with only_run(labels):
         for path in (output / "dataset.yaml", *labels.rglob("[!.]*.png"), *labels.rglob("[!.]*.tif")):
             path.unlink(missing_ok=True)
         write = partial(write_label_map, spec, indices, indices[background or IGNORED])

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TypeVar
 
 from err_seg.data.preparation.sources import PreparationError
 from err_seg.utils.processes import start_method
 from err_seg.utils.progress import ProgressBar
+from err_seg.utils.signals import handling_stop_signals
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -56,7 +57,7 @@ def for_each(
                 context.set_forkserver_preload([__package__])
                 executor = ProcessPoolExecutor(workers, context, _start_worker)
                 stack.callback(executor.shutdown, cancel_futures=True)
-                with _interrupts_ignored():
+                with handling_stop_signals(signal.SIG_IGN, ["SIGINT"]):  # so in the workers from their start
                     results = executor.map(function, items, chunksize=max(1, min(16, len(items) // (workers * 32))))
             with ProgressBar(results, title, len(items), unit="file", mininterval=0.5, disable=None) as progress:
                 for result in progress:
@@ -66,19 +67,6 @@ def for_each(
                 "a worker process ended abruptly, perhaps for lack of memory: run again with fewer --workers; "
                 "files that are done are kept"
             ) from error
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started here inherit that they ignore Ctrl-C, so that only the parent answers it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _start_worker() -> None:

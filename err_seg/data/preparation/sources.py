@@ -55,9 +55,8 @@ class Split:
     def list_converted(self, root: Path) -> list[tuple[Path, Path]]:
         """Every converted label map that there is, with the path of its image: (image, label map)."""
         folder = self.spec.label_folder(root)
-        labels = _files(folder, self.spec.label_ext) if folder.is_dir() else {}
-        images, suffix = self.spec.image_folder(root), self.spec.image_endings[0]
-        return [(images / f"{stem}{suffix}", label) for stem, label in labels.items()]
+        stems = _files(folder, self.spec.label_ext) if folder.is_dir() else {}
+        return [self.converted(root, stem) for stem in stems]
 
 
 Regions = tuple[tuple[int, Mapping[str, Any]], ...]

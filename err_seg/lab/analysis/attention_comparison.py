@@ -131,9 +131,8 @@ def compare_attention(
     runs = []
     for k in (num_kept, num_classes):
         with recording(escf) as attention:
-            result = model.predict(image, vocabulary, num_kept=k)
-        runs.append((result, attention))
-    (few, _), _ = runs
+            runs.append((model.predict(image, vocabulary, num_kept=k), attention))
+    few = runs[0][0]
     if len(few.kept) == num_classes:
         raise ValueError(f"all {num_classes} classes are kept anyway; take more classes, or a K below {num_classes}")
     predicted = few.labels.cpu().numpy()
@@ -164,12 +163,9 @@ def redundancy_figure(comparison: Comparison) -> Image.Image:
     columns = 1 + layers
     aspect = min(max(small.shape[0] / small.shape[1], 0.4), 1.6)
     panel = 3.1
-    num_bars = 2 * len(c.few.attention.category)
-    bars_height = 0.36 * num_bars + 1.3
-    figure = Figure(figsize=(panel * columns, 2 * (panel * aspect + 0.3) + bars_height), dpi=DPI, layout="constrained")
-    above, below = np.asarray(
-        figure.subfigures(2, 1, height_ratios=(2 * (panel * aspect + 0.3), bars_height)), dtype=object
-    )
+    heights = 2 * (panel * aspect + 0.3), 0.72 * len(c.few.attention.category) + 1.3  # of the maps and of the bars
+    figure = Figure(figsize=(panel * columns, sum(heights)), dpi=DPI, layout="constrained")
+    above, below = np.asarray(figure.subfigures(2, 1, height_ratios=heights), dtype=object)
     axes = above.subplots(2, columns, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
@@ -219,22 +215,18 @@ def _write_explanation(axis: Axes, c: Comparison) -> None:
 
 def _draw_class_shares(axis: Axes, c: Comparison) -> None:
     """Draw one bar for each CFM and run: how it divides the class's attention, and how uniform attention would."""
-    labels: list[tuple[float, str]] = []
-    for layer in range(len(c.few.attention.category)):
-        for run in (c.all, c.few):
-            y = len(labels) + 0.4 * layer
-            left = 0.0
-            for share, (name, color) in zip(c.class_shares(run, layer).tolist(), SHARE_COLORS.items(), strict=True):
-                axis.barh(y, share, left=left, color=color, height=0.8, label=None if labels else name)
-                if share > 0.05:
-                    ink = "white" if name == "itself" else "black"
-                    axis.text(left + share / 2, y, f"{share:.0%}", ha="center", va="center", fontsize=9, color=ink)
-                left += share
-            uniform = float(c.present[run.result.kept.cpu()].float().mean())
-            axis.plot(uniform, y - 0.4, UNIFORM_MARKER, color="black", markersize=7, clip_on=False)
-            labels.append((y, f"CFM {layer + 1}, {_kept(run)}"))
+    bars = [(layer, run) for layer in range(len(c.few.attention.category)) for run in (c.all, c.few)]
+    places = np.array([number + 0.4 * layer for number, (layer, _) in enumerate(bars)])
+    shares = np.array([c.class_shares(run, layer).tolist() for layer, run in bars])  # bars×3
+    starts = shares.cumsum(axis=1) - shares
+    for (name, color), share, start in zip(SHARE_COLORS.items(), shares.T, starts.T, strict=True):
+        drawn = axis.barh(places, share, left=start, color=color, height=0.8, label=name)
+        written = [f"{part:.0%}" if part > 0.05 else "" for part in share]
+        axis.bar_label(drawn, written, label_type="center", fontsize=9, color="white" if name == "itself" else "black")
+    uniform = [float(c.present[run.result.kept.cpu()].float().mean()) for _, run in bars]
+    axis.plot(uniform, places - 0.4, UNIFORM_MARKER, color="black", markersize=7, clip_on=False)
     axis.plot([], [], UNIFORM_MARKER, color="black", label="where blue would end if all classes got the same")
-    axis.set_yticks([y for y, _ in labels], [name for _, name in labels], fontsize=9)
+    axis.set_yticks(places, [f"CFM {layer + 1}, {_kept(run)}" for layer, run in bars], fontsize=9)
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.xaxis.set_major_formatter(PercentFormatter(1))

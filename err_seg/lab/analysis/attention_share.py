@@ -46,11 +46,10 @@ def share_bounds(num_present: int, num_redundant: int, spread: Tensor) -> tuple[
     """Return the least and the greatest share of the redundant classes (statement 1), each of the shape of Δ.
 
     Args:
-        num_present, num_redundant: P and R, with P + R > 0.
+        num_present, num_redundant: P, at least 1, and R.
         spread: Δ ≥ 0, any shape: the largest logit less the smallest.
     """
-    log_odds = torch.log(torch.as_tensor(num_redundant, dtype=spread.dtype, device=spread.device))
-    log_odds = log_odds - torch.log(torch.as_tensor(num_present, dtype=spread.dtype, device=spread.device))
+    log_odds = spread.new_tensor(num_redundant / num_present).log()
     return (log_odds - spread).sigmoid(), (log_odds + spread).sigmoid()
 
 
@@ -198,12 +197,11 @@ def save_attention_share(results: Sequence[AttentionShare], path: str | Path) ->
 
 def draw_attention_share(results: Sequence[AttentionShare]) -> Figure:
     """Draw the redundant classes' share over K, a panel per data set: measured in each CFM and at uniform attention."""
-    by_dataset: dict[str, list[AttentionShare]] = {}
-    for result in results:
-        by_dataset.setdefault(result.dataset, []).append(result)
-    figure, panels = panel_grid(len(by_dataset), (5.2, 3.8), margin=1, sharey=True)
-    for panel, (dataset, group) in zip(panels, by_dataset.items(), strict=True):
-        group = sorted(group, key=lambda result: result.num_kept)
+    ordered = sorted(results, key=lambda result: result.num_kept)
+    datasets = dict.fromkeys(result.dataset for result in results)
+    figure, panels = panel_grid(len(datasets), (5.2, 3.8), margin=1, sharey=True)
+    for panel, dataset in zip(panels, datasets, strict=True):
+        group = [result for result in ordered if result.dataset == dataset]
         num_kept = [result.num_kept for result in group]
         panel.plot(num_kept, [r.uniform for r in group], "o--", color="grey", label="R / K, uniform attention")
         shares = np.array([result.mean("redundant") for result in group])  # K×L

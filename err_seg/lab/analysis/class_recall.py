@@ -19,7 +19,7 @@ from err_seg.lab.table import finish_shares
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.files import write_json
-from err_seg.visualization.plots import COLUMNS
+from err_seg.visualization.plots import COLUMNS, panel_grid
 
 # most of Table XIII's
 NUM_KEPT_COLUMNS = (4, 8, 16, 24, 32, 48, 64, 80)
@@ -114,8 +114,7 @@ def save_class_recall(results: Sequence[ClassRecall], path: str | Path) -> None:
 
 def draw_class_recall(results: Sequence[ClassRecall]) -> Figure:
     """Draw the recall of classes (left) and of pixels (right) over K, one line per data set, a dot at its own K."""
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    figure, (left, right) = panel_grid(2, (5, 4.8), sharey=True)
     for result in results:
         for panel, recall in ((left, result.class_recall), (right, result.pixel_recall)):
             (line,) = panel.step(range(1, len(recall) + 1), recall, where="post", label=result.dataset)

@@ -81,11 +81,11 @@ def image_grid(images: Sequence[np.ndarray], columns: Sequence[Column], cell: in
         gray = _pale_gray(small)
         panels, legends = [small], [list[Entry]()]
         for column in columns:
-            own = np.array([places.get(synonym_key(name), -1) for name in column.vocabulary])
+            # the last is for pixels of no class
+            own = np.array([*(places.get(synonym_key(name), -1) for name in column.vocabulary), -1])
             label_map = Image.fromarray(column.labels[number].astype(np.int32))
             labels = np.asarray(label_map.resize(size, Image.Resampling.NEAREST))
-            known = (labels >= 0) & (labels < len(own))
-            labels = np.where(known, own[np.where(known, labels, 0)], -1)
+            labels = own[np.where((labels >= 0) & (labels < len(own)), labels, -1)]
             coat = np.asarray(overlay(gray, labels, names, legend=False))
             panels.append(overlay(coat, labels, names, legend=False))
             legends.append(_legend(labels, names))

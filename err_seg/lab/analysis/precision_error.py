@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from err_seg.config import Config
 from err_seg.data import EvaluationItem, SegmentationPairs
 from err_seg.evaluation.benchmarks import benchmark_num_kept, new_counts
 from err_seg.evaluation.loop import evaluation_batches
 from err_seg.evaluation.results import text_table
+from err_seg.evaluation.tta import segment_images
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.device import upload
@@ -55,13 +55,12 @@ def measure_precision_error(
     spec, num_kept = pairs.spec, benchmark_num_kept(cfg, pairs.spec)
     precisions = list(dict.fromkeys(("fp32", *precisions)))
     counts = {precision: new_counts(spec, model.device, boundary_iou=False) for precision in precisions}
-    differences: dict[str, list[Tensor]] = {precision: [] for precision in precisions}
+    differences: dict[str, list[tuple[float, ...]]] = {precision: [] for precision in precisions}
 
     def segment(precision: str, items: Sequence[EvaluationItem]) -> list[Segmentation]:
         with model.evaluating(precision):
-            text = model.embed_vocabulary(spec.vocabulary)
-            found = model(model.preprocess([item.image for item in items]), text, num_kept)
-        return model.compact(found, spec.vocabulary, [item.size for item in items])
+            asked = model.embed_vocabulary(spec.vocabulary), num_kept, spec.vocabulary, [item.size for item in items]
+            return segment_images(cfg, model, [item.image for item in items], asked)
 
     for items in evaluation_batches(cfg, pairs):
         found = {precision: segment(precision, items) for precision in precisions}
@@ -72,26 +71,26 @@ def measure_precision_error(
     rows = []
     for precision in precisions:
         miou = counts[precision].metrics(spec.evaluated_classes)["mIoU"]
-        same_kept, same_labels, pixels, mean, largest = torch.stack(differences[precision]).T.numpy()
+        same_kept, same_labels, pixels, mean, largest = np.array(differences[precision]).T
         same = float(same_kept.mean()), float(same_labels.sum() / pixels.sum())
         errors = float(mean[same_kept > 0].mean()) if same_kept.any() else float("nan"), float(np.fmax.reduce(largest))
         rows.append(PrecisionError(spec.name, precision, len(pairs), miou, *same, *errors))
     return rows
 
 
-def _difference(result: Segmentation, exact: Segmentation) -> Tensor:
+def _difference(result: Segmentation, exact: Segmentation) -> tuple[float, ...]:
     """Compare an image's results.
 
     Returns:
-        (5,) float64: whether both keep the same classes, pixels with the same label, all pixels, and mean and largest
-        error, NaN where other classes are kept.
+        Whether both keep the same classes, pixels with the same label, all pixels, and mean and largest error, NaN
+        where other classes are kept.
     """
     same_kept, same_labels = torch.equal(result.kept, exact.kept), int((result.labels == exact.labels).sum())
     mean = largest = float("nan")
     if same_kept:
         error = (result.probabilities - exact.probabilities).abs().double()
         mean, largest = error.mean().item(), error.max().item()
-    return torch.tensor([same_kept, same_labels, result.labels.numel(), mean, largest], dtype=torch.float64)
+    return same_kept, same_labels, result.labels.numel(), mean, largest
 
 
 def precision_table(results: Sequence[PrecisionError]) -> str:

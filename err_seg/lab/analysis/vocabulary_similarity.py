@@ -19,6 +19,7 @@ from err_seg.models.build import build_model, build_vocabulary_encoder
 from err_seg.text.cache import encode_in_batches
 from err_seg.utils.device import resolve_device
 from err_seg.utils.files import write_json
+from err_seg.visualization.plots import panel_grid
 
 # Table IV: shares of classes with a similarity of 1, and above two thresholds
 PAPER = {
@@ -156,8 +157,7 @@ def save_similarities(results: Sequence[NearestClasses], json_path: str | Path, 
 
 def draw_similarities(results: Sequence[NearestClasses], thresholds: Sequence[float]) -> Figure:
     """Draw, for each vocabulary, the share of classes over the least similarity to their nearest training class."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    panel = figure.subplots()
+    figure, (panel,) = panel_grid(1, (7, 4.5))
     for result in results:
         similarity = np.sort(result.similarity.numpy())[::-1]
         share = np.arange(1, len(similarity) + 1) / len(similarity)

@@ -1,7 +1,5 @@
 """The cases that are compared, and the work that each of them is."""
 
-import copy
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -18,7 +16,7 @@ from err_seg.engine import build_optimizer
 from err_seg.engine.parallel import activation_checkpointing
 from err_seg.engine.step import training_loss
 from err_seg.evaluation.benchmarks import new_counts
-from err_seg.lab.benchmarks.reference import all_positions, dense_labels, dense_loss, reference
+from err_seg.lab.benchmarks.reference import all_positions, dense_labels, dense_loss, reference, sharing_copy
 from err_seg.modeling.clip import embed_prompts
 from err_seg.modeling.crm import CRM, NOT_KEPT
 from err_seg.models.build import default_num_kept
@@ -96,10 +94,7 @@ def own_num_kept(cfg: Config, num_classes: int, *, training: bool) -> int | None
 
 def variant(case: Case, cfg: Config, model: ERRSeg) -> ERRSeg:
     """Copy a network as a case needs it; parameters are shared."""
-    if case.is_reference:
-        network = reference(model)
-    else:
-        network = copy.deepcopy(model, {id(t): t for t in itertools.chain(model.parameters(), model.buffers())})
+    network = reference(model) if case.is_reference else sharing_copy(model)
     crm = network.head.crm
     if isinstance(case.num_kept, str):  # BY_NEED
         most = own_num_kept(cfg, case.num_classes, training=crm.training)
@@ -118,13 +113,8 @@ def variant(case: Case, cfg: Config, model: ERRSeg) -> ERRSeg:
 def make_work(case: Case, cfg: Config, model: ERRSeg) -> Callable[[], float]:
     """Make a case ready: the returned function does it once, on noise, and returns how many classes were kept."""
     network = variant(case, cfg, model.train(case.kind == "training"))
-    make = {
-        "prediction": predicting,
-        "evaluation": evaluating,
-        "training": training,
-        "vocabulary": embedding,
-    }[case.kind]
-    return make(case, cfg, network)
+    kinds = {"prediction": predicting, "evaluation": evaluating, "training": training, "vocabulary": embedding}
+    return kinds[case.kind](case, cfg, network)
 
 
 def noise(case: Case, device: torch.device, height: int, width: int) -> Tensor:

@@ -39,20 +39,16 @@ ROUNDS = 25
 TOP_COSTS = 3
 
 
-def benchmark_reading(
-    dataset_name: str | None, root: str | None, *, images: int, crop_size: int, color_jitter: str
-) -> None:
+def benchmark_reading(dataset_name: str | None, root: str | None, images: int, crop_size: int) -> None:
     """Read so many training images of a registered data set, and print a table.
 
     A name of ``None`` stands for a few generated images, a root of ``None`` for the default. The crop size is a side in
-    pixels; the jitter is "ssd" or "none".
+    pixels.
     """
     with tempfile.TemporaryDirectory() as folder, one_thread():
         spec = get_dataset(dataset_name) if dataset_name else generate(Path(folder))
         pairs = SegmentationPairs(spec, root)
-        transform = TrainingTransform(
-            crop_size, min_sizes=(crop_size,), color_jitter=color_jitter, ignore_label=spec.ignore_label
-        )
+        transform = TrainingTransform(crop_size, min_sizes=(crop_size,), ignore_label=spec.ignore_label)
         dataset = TrainingDataset(pairs, transform, seed=0)
         positions = list(islice(TrainingSampler(len(pairs), seed=0), images))
         dataset[positions[0]]  # a warm-up
@@ -83,12 +79,11 @@ def benchmark_preparation(count: int) -> None:
         generate(Path(folder))
         raw = Path(folder) / "coco-stuff"
         for split in ("train2017", "val2017"):
-            for kind in ("images", "annotations"):
+            for source, kind, suffix in (("images", "images", "jpg"), ("labels", "annotations", "png")):
                 (raw / kind / split).mkdir(parents=True)
-            for index in range(count // 2):
-                source = f"{index % NUM_GENERATED}"
-                shutil.copy(Path(folder) / "images" / f"{source}.jpg", raw / "images" / split / f"{index:012}.jpg")
-                shutil.copy(Path(folder) / "labels" / f"{source}.png", raw / "annotations" / split / f"{index:012}.png")
+                for index in range(count // 2):
+                    file = Path(folder, source, f"{index % NUM_GENERATED}.{suffix}")
+                    shutil.copy(file, raw / kind / split / f"{index:012}.{suffix}")
         start = time.perf_counter()
         reports = prepare("coco-stuff", Path(folder))
         seconds = time.perf_counter() - start

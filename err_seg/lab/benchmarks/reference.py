@@ -62,13 +62,17 @@ class DenseHead(Head):
 PLAIN: dict[type, type] = {GuidedLinear: ConcatenatedLinear, GuidedConv2d: ConcatenatedConv2d, Head: DenseHead}
 
 
+def sharing_copy(model: ERRSeg) -> ERRSeg:
+    """Copy a network; parameters and buffers are shared."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())})
+
+
 def reference(model: ERRSeg) -> ERRSeg:
     """Make the network that computes what ``model`` does in the released code's way, on its parameters and buffers.
 
     The results of its ``forward`` have maps of all T classes.
     """
-    shared = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
-    plain = copy.deepcopy(model, shared)
+    plain = sharing_copy(model)
     for module in plain.modules():
         module.__class__ = PLAIN.get(type(module), type(module))
     return plain

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,7 @@ def save(rows: Sequence[Measurement], machine: Machine, command: str, output: Pa
     header = ["kind", "config", "T", "S", "B", *HEADER]
     facts = [(r.case.kind, r.case.config, r.case.num_classes, r.case.size, r.case.batch_size) for r in rows]
     write_csv(output / "table.csv", header, [[*fact, *cells(row)] for fact, row in zip(facts, rows, strict=True)])
-    groups = dict.fromkeys(row.case.group for row in rows)
-    tables = [group_table([row for row in rows if row.case.group == group]) for group in groups]
+    tables = [group_table(list(group)) for _, group in groupby(rows, key=lambda row: row.case.group)]
     parts = [f"`{command}`", machine_text(machine), *tables, EXPLANATION, PAPER.strip()]
     write_text(output / "table.md", "\n\n".join(parts) + "\n")
     (output / "plot.png").unlink(missing_ok=True)  # an earlier benchmark's

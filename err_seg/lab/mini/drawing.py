@@ -1,12 +1,11 @@
-"""The stage ``err-seg mini draw``: scenes as files, sheets of them to look at, and how fast they are drawn."""
+"""The stage ``err-seg mini draw``: scenes as files, and sheets of them to look at."""
 
 import argparse
-import time
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from err_seg.mini.crops import MiniCrops, render_crop
+from err_seg.mini.crops import render_crop
 from err_seg.mini.files import mini_world_spec
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import SEEN, UNSEEN_COMBINATIONS, VOCABULARY
@@ -40,26 +39,16 @@ def class_sheet(level: str, seed: int, columns: int = 5, crops: int = 4, size: i
     return sheet(panels, columns, (width, height))
 
 
-def benchmark(scenes: MiniScenes, crops: MiniCrops) -> str:
-    """Draw 300 scenes and 1200 crops on one thread and say how long it takes."""
-    lines = []
-    for name, data, count in (("scenes", scenes, 300), ("crops", crops, 1200)):
-        start = time.perf_counter()
-        for index in range(count):
-            data[index % len(data)]
-        seconds = (time.perf_counter() - start) / count
-        lines.append(f"{name}: {1e3 * seconds:.2f} ms each, {1 / seconds:.0f} a second")
-    return "\n".join(lines)
-
-
 def run(arguments: argparse.Namespace, command: str) -> None:
-    """Write scenes, sheets of them, and how fast they are drawn, as far as asked for.
+    """Write scenes and sheets of them, as far as asked for.
 
     Raises:
-        ValueError, OSError: scenes that cannot be drawn, or a file that cannot be written.
+        ValueError, OSError: nothing to write, scenes that cannot be drawn, or a file that cannot be written.
     """
-    split, level = arguments.split, arguments.level
-    scenes = MiniScenes(split, tuple(arguments.size), arguments.classes, level, arguments.count, arguments.seed)
+    if not (arguments.output or arguments.sheet):
+        raise ValueError("nothing to do: give --output or --sheet")
+    size, level, seed = tuple(arguments.size), arguments.level, arguments.seed
+    scenes = MiniScenes(arguments.split, size, arguments.classes, level, arguments.count, seed)
     if arguments.output:
         spec = mini_world_spec(scenes)
         spec.make_available(arguments.output, arguments.workers)
@@ -67,8 +56,6 @@ def run(arguments: argparse.Namespace, command: str) -> None:
         print(f"{len(scenes)} scenes of {len(scenes.vocabulary)} classes are in {folder}")
     if arguments.sheet:
         classes = arguments.sheet.with_stem(f"{arguments.sheet.stem}_classes")
-        for image, path in ((scene_sheet(scenes), arguments.sheet), (class_sheet(level, arguments.seed), classes)):
+        for image, path in ((scene_sheet(scenes), arguments.sheet), (class_sheet(level, seed), classes)):
             save_image(image, path)
             print(f"wrote {path}")
-    if arguments.benchmark:
-        print(benchmark(scenes, MiniCrops(split, seed=arguments.seed, level=level)))

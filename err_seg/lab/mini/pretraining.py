@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.lab.mini.pretraining_data import PretrainingConfig, batches
+from err_seg.lab.mini.pretraining_data import PretrainingConfig, batches, draw_crops
 from err_seg.mini import clip as mini
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.vocabulary import MOST_NAMES, PROMPTS, SIXTY, mini_vocabulary
@@ -172,15 +172,15 @@ def zero_shot_accuracy(
         The share of right ones: "objects", "walls" and "all"; beyond 60 names also "seen" and "unseen", which
         pre-training has named or not.
     """
-    images = torch.stack([torch.from_numpy(crops[i][0]).permute(2, 0, 1) for i in range(len(crops))])
-    classes = torch.tensor([crops[i][1] for i in range(len(crops))])
+    images, indices = draw_crops(crops)
+    classes = indices[:, 0]
     known = mini_vocabulary(crops.names)
     tokens = mini.tokenizer(name)([PROMPTS[0].format(words) for words in known.names])
     text = torch.cat([F.normalize(clip.encode_text(part), dim=1) for part in tokens.split(1024)])
     normalised = (images.float() - pixel_mean) / pixel_std
     scores = torch.cat([F.normalize(clip.encode_image(part), dim=1) @ text.T for part in normalised.split(128)])
     right = (scores.argmax(1) == classes).float()
-    walls, seen = (torch.isin(classes, torch.tensor(indices)) for indices in (known.walls, known.seen))
+    walls, seen = (torch.isin(classes, torch.tensor(group)) for group in (known.walls, known.seen))
     groups = {"objects": ~walls, "walls": walls, "all": torch.ones_like(walls)}
     if crops.names != SIXTY:
         groups |= {"seen": seen, "unseen": ~seen}

@@ -79,10 +79,14 @@ class CaptionedBatch(NamedTuple):
 
 def batches(config: PretrainingConfig) -> Iterator[CaptionedBatch]:
     """Yield ``steps`` batches; each shows crops or scenes."""
-    sources = draw_crops(config), draw_scenes(config)
+    names, seed, class_set = config.names, config.seed, config.classes
+    sources = (
+        draw_crops(MiniCrops("train", config.crops, seed, config.crop_size, names=names, classes=class_set)),
+        draw_scenes(MiniScenes("train", config.scene_size, class_set, length=config.scenes, seed=seed, names=names)),
+    )
     sides = config.crop_sides, config.scene_sides
     counts = config.crop_batch, config.scene_batch
-    known = torch.tensor(mini_vocabulary(config.names).labels(config.classes))
+    known = torch.tensor(mini_vocabulary(names).labels(class_set))
     generator = torch.Generator().manual_seed(config.seed)
     orders = [torch.empty(0, dtype=torch.int64) for _ in sources]
     for _ in range(config.steps):
@@ -111,23 +115,17 @@ def as_shares(captions: Tensor, classes: Tensor) -> Tensor:
     return named / named.sum(dim=1, keepdim=True)
 
 
-def draw_crops(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
+def draw_crops(crops: MiniCrops) -> tuple[Tensor, Tensor]:
     """Draw images of single classes: (N, 3, h, w) uint8, and their classes (N, 1)."""
-    crops = MiniCrops("train", config.crops, config.seed, config.crop_size, names=config.names, classes=config.classes)
     items = [crops[i][:2] for i in ProgressBar(range(len(crops)), "draw crops", unit="crop")]
     images = torch.from_numpy(np.stack([image for image, _ in items])).permute(0, 3, 1, 2)
     return images, torch.tensor([[index] for _, index in items])
 
 
-def draw_scenes(config: PretrainingConfig) -> tuple[Tensor, Tensor]:
+def draw_scenes(scenes: MiniScenes) -> tuple[Tensor, Tensor]:
     """Draw scenes with the names of what they show, but not where: (N, 3, h, w) uint8, and classes (N, M)."""
-    scenes = MiniScenes(
-        "train", config.scene_size, config.classes, length=config.scenes, seed=config.seed, names=config.names
-    )
-    images: list[Tensor] = []
-    captions: list[Tensor] = []
-    for i in ProgressBar(range(len(scenes)), "draw scenes", unit="scene"):
-        plan = scenes.plan(i)
-        images.append(torch.from_numpy(scenes[i].image).permute(2, 0, 1))
-        captions.append(torch.tensor([*plan.walls, *(thing.class_index for thing in plan.things)]))
-    return torch.stack(images), pad_sequence(captions, batch_first=True, padding_value=-1)
+    progress = ProgressBar(range(len(scenes)), "draw scenes", unit="scene")
+    images = torch.stack([torch.from_numpy(scenes[i].image).permute(2, 0, 1) for i in progress])
+    plans = [scenes.plan(i) for i in range(len(scenes))]
+    captions = [torch.tensor([*plan.walls, *(thing.class_index for thing in plan.things)]) for plan in plans]
+    return images, pad_sequence(captions, batch_first=True, padding_value=-1)

@@ -23,7 +23,7 @@ from err_seg.data.image_sources import image_to_tensor
 from err_seg.engine import train
 from err_seg.lab.mini.evaluation import check_test_scenes, cost_map_labels, measure, set_scenes
 from err_seg.lab.mini.pretraining import SETTINGS, pretrain, zero_shot_accuracy
-from err_seg.lab.table import mean_text
+from err_seg.lab.table import duration_text, mean_text
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS, NAME
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.files import SCENES
@@ -91,7 +91,8 @@ def pretrain_clip(cfg: Config, file: Path | None, command: str) -> None:
     facts |= {"names": settings.names, "captions": settings.captions}
     save_half(clip.state_dict(), file or CLIPS[name].weights, facts)
     shares = ", ".join(f"{kind} {share:.2f}" for kind, share in accuracy.items())
-    print(f"Pre-trained CLIP in {_minutes(start)}; zero-shot accuracy among {settings.names} names: {shares}")
+    taken = duration_text(time.perf_counter() - start)
+    print(f"Pre-trained CLIP in {taken}; zero-shot accuracy among {settings.names} names: {shares}")
 
 
 def save_half(state: Mapping[str, Tensor], file: Path, facts: Mapping[str, object]) -> None:
@@ -112,7 +113,7 @@ def train_network(cfg: Config) -> ERRSeg:
     """Train the network of a configuration."""
     start, model = time.perf_counter(), build_model(cfg)
     train(cfg, model)
-    print(f"Trained seed {cfg.SEED}, {cfg.SOLVER.MAX_ITER} iterations, in {_minutes(start)}")
+    print(f"Trained seed {cfg.SEED}, {cfg.SOLVER.MAX_ITER} iterations, in {duration_text(time.perf_counter() - start)}")
     return model
 
 
@@ -139,11 +140,6 @@ def show(cfg: Config, models: dict[int, ERRSeg], command: str) -> None:
     save_report(runs, list(models), settings, output / "results.json")
     draw_grid(cfg, next(iter(models.values())), output / "predictions.png")
     print(f"Figures: {output / 'results.json'}\nImages: {output / 'predictions.png'}")
-
-
-def _minutes(start: float) -> str:
-    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
-    return f"{minutes} min {seconds:02d} s"
 
 
 def summarize(runs: Sequence[Rows]) -> dict[str, dict[str, dict[str, float]]]:

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace, command: str) -> None:
     output = options.output or Path(cfg.OUTPUT_DIR)
     cfg.OUTPUT_DIR = str(output)
     most_memory, most_seconds = options.most_memory * 2**30, 60 * options.most_minutes
-    rows = measure(cfg, most_memory=most_memory, most_seconds=most_seconds, trained=not options.no_training)
+    rows = measure(cfg, most_memory=most_memory, most_seconds=most_seconds)
     settings = {"command": command, "threads": torch.get_num_threads(), "config": cfg.dump()}
     write_json(output / "vocabularies.json", {"rows": [asdict(row) for row in rows], "settings": settings})
     write_text(output / "vocabularies.md", markdown(rows))
@@ -76,18 +76,16 @@ def run(options: argparse.Namespace, command: str) -> None:
     print(markdown(rows), end="")
 
 
-def measure(cfg: Config, *, most_memory: float, most_seconds: float, trained: bool = True) -> list[VocabularyResult]:
+def measure(cfg: Config, *, most_memory: float, most_seconds: float) -> list[VocabularyResult]:
     """Train the network of a configuration, and measure every data set of ``DATASETS.TEST``.
 
     Args:
         cfg: whose data sets are those of worlds of many names.
         most_memory: keeping all classes is not run if it is estimated to need more bytes.
         most_seconds: an evaluation is not run if it takes more CPU time.
-        trained: whether to train; else ``MODEL.WEIGHTS`` are measured.
     """
     model = build_model(cfg)
-    if trained:
-        train(cfg, model)
+    train(cfg, model)
     rows: list[VocabularyResult] = []
     for name in cfg.DATASETS.TEST:
         pairs = SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT).spread(cfg.TEST.NUM_IMAGES)

@@ -3,7 +3,7 @@
 ::
 
     title: "Table V: without one of the modules"
-    base: ../err_seg_convnext_b.yaml          # relative to this file
+    base: err_seg_convnext_b                  # a file, relative to this one, or the name of a shipped one
     seeds: [0]                                # default
     settings: {MODEL.TEXT.SYNONYMS: average}  # of all variants; default: none
     variants:                                 # the first is what the others are compared with
@@ -21,12 +21,13 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from err_seg.config.loading import FOLDER_KEYS, found_in, shipped_configs
 from err_seg.utils.messages import did_you_mean
 
 COMMON_KEYS = ("base", "seeds", "settings", "variants", "plot", "cost", "note")
@@ -112,13 +113,18 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
     for key in ("title", "base"):
         if not isinstance(entries.get(key), str):
             raise SweepError(f"{file}: {key} must be text, not {entries.get(key)!r}")
+    shipped, base = shipped_configs() / f"{entries['base']}.yaml", file.parent / entries["base"]
+
+    def beside(tree: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: found_in(file.parent, key, value, FOLDER_KEYS) for key, value in tree.items()}
+
     return Sweep(
         name=file.stem + ("-mini" if mini else ""),
         title=entries["title"],
         file=file,
-        base=file.parent / entries["base"],
-        settings=settings,
-        variants=variants,
+        base=shipped if shipped.is_file() and not base.is_file() else base,
+        settings=beside(settings),
+        variants=tuple(replace(variant, settings=beside(variant.settings)) for variant in variants),
         seeds=_seeds(entries.get("seeds", [0]), f"{file}: seeds"),
         plot=_plot(entries["plot"], f"{file}: plot") if entries.get("plot") else None,
         cost=str(entries.get("cost", "")),

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -22,15 +22,7 @@ BAR = "{desc}: {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt}{postfix}"
 _COUNT = re.compile(r"(?:(?P<name>[^:]*): +\d+%\|.*\| *|done )(?P<done>\d+)/(?P<total>\d+)")
 
 
-class State(NamedTuple):
-    """The progress of a process: how much is done, of how much, and further text."""
-
-    done: int
-    total: int
-    text: str
-
-
-def state_of(folder: Path, iterations: int = 0) -> State | None:
+def state_of(folder: Path, iterations: int) -> tuple[int, int, str] | None:
     """Read the progress of an ``err-seg train`` process from the files in its folder.
 
     Args:
@@ -38,8 +30,9 @@ def state_of(folder: Path, iterations: int = 0) -> State | None:
         iterations: of its training; 0 for an evaluation.
 
     Returns:
-        Iterations with loss and remaining time, from ``metrics.json``; else the counts in its last line, such as the
-        images of an evaluation or the scenes drawn; ``None`` if there is neither.
+        How much is done, of how much, and further text: iterations with loss and remaining time, from
+        ``metrics.json``; else the counts in its last line, such as the images of an evaluation or the scenes drawn;
+        ``None`` if there is neither.
     """
     try:
         line = json.loads("".join(last_lines(folder / "metrics.json", 1))) if iterations else None
@@ -47,12 +40,12 @@ def state_of(folder: Path, iterations: int = 0) -> State | None:
         line = None
     if line is not None and line.get("total_loss") is not None:  # the line of an evaluation has none
         left = datetime.timedelta(seconds=round(line["eta_seconds"]))
-        return State(line["iteration"] + 1, iterations, f"loss {line['total_loss']:.4f}, {left} left")
+        return line["iteration"] + 1, iterations, f"loss {line['total_loss']:.4f}, {left} left"
     try:
         count = _COUNT.search("".join(last_lines(folder / "output.txt", 1)))
     except OSError:
         return None
-    return State(int(count["done"]), int(count["total"]), count["name"] or "") if count else None
+    return (int(count["done"]), int(count["total"]), count["name"] or "") if count else None
 
 
 def last_lines(file: Path, count: int) -> list[str]:
@@ -76,35 +69,30 @@ class Display:
         self.stream.flush()
 
     @contextmanager
-    def whole(self, title: str, total: int, done: int) -> Iterator[Callable[[], None]]:
-        """Show the sweep's own bar during a ``with`` block; yields a function to call when a run is done."""
-        with self._bar(title, 0, total=total, initial=done) as bar:
-            yield bar.update
-
-    @contextmanager
     def process(self, title: str, folder: Path, iterations: int, place: int) -> Iterator[Callable[[], None]]:
         """Show the progress of a process during a ``with`` block; yields a function to call now and then.
 
         ``folder`` and ``iterations`` are as for :func:`state_of`; ``place`` is the bar's, from 0.
         """
         shown, next_line = None, time.monotonic() + SECONDS_BETWEEN_LINES
-        with self._bar(title, place + 1, total=iterations or None) as bar:
+        with self.bar(title, place + 1, total=iterations or None) as bar:
 
             def look() -> None:
                 nonlocal shown, next_line
                 state = state_of(folder, iterations)
                 if state is None or state == shown:
                     return
-                bar.n, bar.total = state.done, state.total
-                bar.set_postfix_str(state.text)
+                bar.n, bar.total, text = state
+                bar.set_postfix_str(text)
                 if not self.bars and time.monotonic() >= next_line:
-                    self.tell(f"{title}: {state.done} of {state.total}  {state.text}".rstrip())
+                    self.tell(f"{title}: {bar.n} of {bar.total}  {text}".rstrip())
                     next_line = time.monotonic() + SECONDS_BETWEEN_LINES
                 shown = state
 
             yield look
 
-    def _bar(self, title: str, position: int, **counts: int | None) -> tqdm:
+    def bar(self, title: str, position: int, **counts: int | None) -> tqdm:
+        """Return a bar in one of the lines, from 0, which is for the sweep's own."""
         return tqdm(
             desc=title,
             position=position,

@@ -10,11 +10,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 
 from err_seg.data import SegmentationPairs, find_dataset
 from err_seg.data.ground_truth import check_ground_truth
@@ -24,6 +23,7 @@ from err_seg.lab.sweeps.display import Display, last_lines
 from err_seg.lab.sweeps.plan import Run
 from err_seg.lab.sweeps.run_steps import Step, Workers
 from err_seg.lab.sweeps.tables import swept_values
+from err_seg.lab.table import duration_text
 from err_seg.utils.locks import locked
 from err_seg.utils.signals import handling_stop_signals
 
@@ -102,38 +102,31 @@ def work_through(
     groups: dict[Path, list[Run]] = {}
     for run in missing:
         groups.setdefault(run.training.folder, []).append(run)
-    stop, failures, one_at_a_time = Stop(), [], threading.Lock()
-    slots: SimpleQueue[int] = SimpleQueue()
-    for slot in range(workers.jobs):
-        slots.put(slot)
+    waiting = iter(groups.values())  # all slots take from it
+    stop, failures, one_at_a_time = Stop(), list[str](), threading.Lock()
 
-    def work(group: list[Run], advance: Callable[[], None]) -> list[str]:
-        slot, failed = slots.get(), []
-        try:
+    def work(slot: int) -> None:
+        for group in waiting:
             for run in group:
                 failure = _finish_run(run, workers, slot, stop, display)
                 if not failure and not stop.signum:
                     with one_at_a_time:
-                        advance()
+                        whole.update()
                         try:
                             finished()
                         except (OSError, ValueError) as error:
                             failure = str(error)
                 if failure:
-                    failed.append(failure)
+                    failures.append(failure)
                 if failure and not run.weights.is_file():  # which the others need, too
                     break
-        finally:
-            slots.put(slot)
-        return failed
 
     with (
         handling_stop_signals(stop),
-        display.whole(title, len(runs), len(runs) - len(missing)) as advance,
+        display.bar(title, 0, total=len(runs), initial=len(runs) - len(missing)) as whole,
         ThreadPoolExecutor(workers.jobs) as pool,
     ):
-        for future in as_completed([pool.submit(work, group, advance) for group in groups.values()]):
-            failures += future.result()
+        list(pool.map(work, range(workers.jobs)))  # raises what a slot raised
     if stop.signum:
         raise KeyboardInterrupt
     return list(dict.fromkeys(failures))
@@ -191,6 +184,5 @@ def _run(step: Step, workers: Workers, slot: int, lock: int, stop: Stop, display
                 process.wait(SECONDS_BETWEEN_LOOKS)
         stop.processes.discard(process)
     if process.returncode == 0:
-        minutes, seconds = divmod(round(time.monotonic() - start), 60)
-        display.tell(f"{step.title}: done in {minutes} min {seconds:02d} s")
+        display.tell(f"{step.title}: done in {duration_text(time.monotonic() - start)}")
     return process.returncode

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from err_seg.config import shipped_configs
-from err_seg.data import SegmentationPairs, get_dataset, register_entries
+from err_seg.data import SegmentationPairs, find_dataset
 from err_seg.lab.analysis.class_recall import ClassRecall, draw_saturation, measure_class_recall
 from err_seg.lab.sweeps.definition import Sweep, SweepError, load_sweep
 from err_seg.lab.sweeps.plan import Run, plan_runs
@@ -99,9 +99,8 @@ def _section(sweep: Sweep, runs: Sequence[Run], rows: Sequence[VariantResult], p
 def _class_recall(run: Run) -> ClassRecall:
     """Measure the recall of CRM in the network that a run has trained."""
     cfg = run.cfg.clone()
-    register_entries(cfg.DATASETS.CUSTOM)
     cfg.MODEL.WEIGHTS = str(run.weights)
-    pairs = SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT)
+    pairs = SegmentationPairs(find_dataset(cfg.DATASETS.TEST[0], cfg.DATASETS.CUSTOM), cfg.DATASETS.ROOT)
     return measure_class_recall(cfg, build_model(cfg), pairs)
 
 

@@ -20,8 +20,9 @@ def pairs(write_pairs, images):
     return write_pairs([label.astype(np.uint8) for label in labels], CLASSES, images, num_kept=3)
 
 
-def test_fp32_is_evaluations_and_the_others_differ_a_little(toy_cfg, toy_model, pairs):
-    cfg, model = toy_cfg("TEST.BATCH_SIZE", 2), toy_model()
+@pytest.mark.parametrize("seen", [(), ("TEST.TILE", 48, "TEST.REFINE", True)])
+def test_fp32_is_evaluations_and_the_others_differ_a_little(toy_cfg, toy_model, pairs, seen):
+    cfg, model = toy_cfg("TEST.BATCH_SIZE", 2, *seen), toy_model()
     exact, low = measure_precision_error(cfg, model, pairs, ["bf16"])
     assert (exact.precision, low.precision) == ("fp32", "bf16")
     assert (exact.same_kept, exact.same_labels, exact.mean_error, exact.max_error) == (1, 1, 0, 0)

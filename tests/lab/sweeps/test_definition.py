@@ -83,6 +83,25 @@ def test_keys_of_the_file(sweep_file, tmp_path):
         select_runs(runs, ["x"], [])
 
 
+def test_paths_are_looked_for_beside_the_file_and_the_base_may_be_a_shipped_name(tmp_path, monkeypatch):
+    (tmp_path / "teacher.safetensors").touch()
+    (tmp_path / "data").mkdir()
+    text = """title: T
+base: mini/sweep
+settings: {DATASETS.ROOT: data}
+variants:
+  one: {settings: {MODEL.DISTILL.WEIGHTS: teacher.safetensors}}
+  two: {settings: {MODEL.DISTILL.WEIGHTS: err-seg-b}}
+"""
+    (tmp_path / "own.yaml").write_text(text)
+    monkeypatch.chdir("/")
+    sweep = load_sweep(tmp_path / "own.yaml")
+    assert sweep.base == REPOSITORY / "configs/mini/sweep.yaml"
+    assert sweep.settings == {"DATASETS.ROOT": str(tmp_path / "data")}
+    weights = [variant.settings["MODEL.DISTILL.WEIGHTS"] for variant in sweep.variants]
+    assert weights == [str(tmp_path / "teacher.safetensors"), "err-seg-b"]
+
+
 def test_mini_inherits_what_it_does_not_say_anew(sweep_file, tmp_path):
     """A top-level SOLVER.MAX_ITER of 12 used to be dropped, and 500 iterations were trained."""
     top = MINIMAL + "settings: {SOLVER.MAX_ITER: 12, SOLVER.BASE_LR: 0.5}\nseeds: [4, 5]\ncost: ade20k_150_val\n"

@@ -19,6 +19,7 @@ from err_seg.commands import sweep
 from err_seg.data import DatasetError
 from err_seg.engine import evaluate
 from err_seg.lab.sweeps import display as display_module
+from err_seg.lab.sweeps import executor
 from err_seg.lab.sweeps.definition import SweepError, load_sweep
 from err_seg.lab.sweeps.display import Display
 from err_seg.lab.sweeps.executor import open_data, work_through
@@ -127,6 +128,25 @@ def test_a_failed_training_is_not_repeated_for_each_of_its_rows(sweep_file, tmp_
         planned.cfg.SOLVER.PRECISION = "fp16"
     assert len(work_through(runs, Workers(engine="plain"), Display(), list)) == 1
     assert capsys.readouterr().out.count("…") == 1
+
+
+def test_each_run_is_done_once_by_one_of_the_slots_and_those_of_a_training_by_the_same(
+    sweep_file, tmp_path, monkeypatch
+):
+    runs, done, tables = plan_runs(load_sweep(sweep_file), tmp_path / "runs", seeds=[1, 2]), {}, []
+
+    def finish(run, workers, slot, stop, display):
+        assert run.title not in done
+        done[run.title] = slot
+        return "" if run.seed else f"{run.title} failed"
+
+    monkeypatch.setattr(executor, "_finish_run", finish)
+    failures = work_through(runs, Workers(jobs=2), Display(io.StringIO()), lambda: tables.append(1))
+    assert sorted(failures) == ["full, seed 0 failed", "no star, seed 0 failed"], "K = 2 has the training of full"
+    assert done.keys() == {run.title for run in runs} - {"K = 2, seed 0"}
+    assert all(done[f"full, seed {seed}"] == done[f"K = 2, seed {seed}"] for seed in (1, 2))
+    assert set(done.values()) <= {0, 1}
+    assert len(tables) == 6
 
 
 def test_data_that_a_later_run_trains_on_is_opened_before_any_runs(sweep_file, tmp_path):

@@ -1,23 +1,28 @@
-"""The files of results, made when a visitor asks for one."""
+"""The one folder whose files the page serves and labels: uploads, samples, and results, made when one is asked for."""
 
 import multiprocessing
+import os
+import re
 import secrets
+import shutil
 from collections import OrderedDict
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
-from typing import Literal, get_args
+from typing import BinaryIO, Literal, get_args
 
 import numpy as np
+from fastapi import HTTPException
 
 from err_seg.data.images import ImageReadError, read_image
-from err_seg.jobs.formats import Result, result_paths, write_result
+from err_seg.jobs.formats import Result, result_path, write_result
 from err_seg.prediction.segmentation import ROOM_FOR_NAMES
 from err_seg.utils.fingerprint import WeightsSource
 from err_seg.utils.processes import start_method
 from err_seg.visualization.grid import fitting_size
 from err_seg.visualization.overlay import OPACITY
-from err_seg.web.uploads import NoSuchUpload, Uploads
 
+LONGEST_NAME = 60  # of an upload
 PROCESSES = multiprocessing.get_context(start_method())
 PROCESSES.set_forkserver_preload(["err_seg.data.images"])
 DECODING_SECONDS = 20
@@ -45,6 +50,54 @@ def read_upload(path: Path) -> np.ndarray:
             return pool.apply_async(read_image, [path]).get(DECODING_SECONDS)
         except multiprocessing.TimeoutError as error:
             raise ImageReadError(f"{path}: is not decoded within {DECODING_SECONDS} s; save it as PNG") from error
+
+
+class NoSuchUpload(HTTPException):
+    """A path that is not allowed: outside the folder, or absent. The answer does not say which."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.FORBIDDEN, "There is no such upload; choose the image again.")
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class Uploads:
+    """The server's folder.
+
+    Args:
+        folder: an existing folder. Links in its own path are followed; links inside it may only lead to files inside
+            it.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder).resolve()
+
+    def find(self, path: str) -> Path:
+        """Return the file that a client names, with links resolved; nothing outside the folder is looked at.
+
+        Raises:
+            NoSuchUpload: it is not in the folder, absent, or no file.
+        """
+        try:
+            # first by the text alone, so that not even the time taken tells whether a file outside exists
+            if not Path(os.path.normpath(path)).is_relative_to(self.folder):
+                raise NoSuchUpload
+            found = Path(path).resolve(strict=True)
+            if found.is_relative_to(self.folder) and found.is_file():
+                return found
+        except (OSError, ValueError, RuntimeError):  # absent or too long; a null character; links in a circle
+            pass
+        raise NoSuchUpload
+
+    def store(self, name: str, content: BinaryIO) -> Path:
+        """Write a file under a path that nobody can guess; of its name, letters, digits, ``.`` and ``-`` are kept."""
+        safe = re.sub(r"[^\w.-]+", "_", Path(name).name)[-LONGEST_NAME:].lstrip(".") or "image"
+        path = self.folder / secrets.token_hex(16) / safe
+        path.parent.mkdir()
+        with path.open("wb") as file:
+            shutil.copyfileobj(content, file)
+        return path
 
 
 class Downloads:
@@ -81,7 +134,7 @@ class Downloads:
         if stored is None:
             raise NoSuchUpload
         folder = self.uploads.folder / f"{key}-{percent}"
-        (file,) = result_paths(stored.name, [kind], folder)
+        file = result_path(stored.name, kind, folder)
         if not file.exists():
             path = self.uploads.find(stored.source)
             segmentation = replace(stored.segmentation)  # whose labels do not stay in memory
