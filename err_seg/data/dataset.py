@@ -36,11 +36,8 @@ class SegmentationPairs:
     """Map-style data set over the pairs that the split lists, or whose image and label map both exist, sorted by name.
 
     Without a split, images without a label map and label maps without an image are left out, and counted in a warning
-    where the data set is not known to be complete.
-
-    Args:
-        spec: the data set.
-        root: what relative folders lie under, see :func:`err_seg.data.spec.datasets_root`.
+    where the data set is not known to be complete. Relative folders lie under ``root``, see
+    :func:`err_seg.data.spec.datasets_root`.
 
     Attributes:
         names: name of each pair: its path inside the image folder, without the ending.
@@ -114,9 +111,7 @@ class SegmentationPairs:
 def digest_of_files(spec: DatasetSpec, root: str | os.PathLike[str] | None = None) -> str | None:
     """Hash names, sizes and times of writing, in whole seconds, of the files of a data set; their content is not read.
 
-    Returns:
-        32 hexadecimal digits; ``None`` if the data set is drawn, so that its declaration identifies it, or is not on
-        disk.
+    ``None`` if the data set is drawn, so that its declaration identifies it, or is not on disk.
     """
     if spec.is_drawn:
         return None
@@ -147,10 +142,9 @@ def read_sample(spec: DatasetSpec, image_path: str, label_path: str, advice: str
 
 
 def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.ndarray:
-    """Read one label map of a data set.
+    """Read one label map of a data set, as int64 (H, W).
 
-    Returns:
-        (H, W) int64, class indices 0..num_evaluated_classes - 1 and the ignore label; for training also ``BACKGROUND``.
+    It holds class indices 0..num_evaluated_classes - 1 and the ignore label; for training also ``BACKGROUND``.
 
     Raises:
         ImageReadError: the file cannot be read.

@@ -191,8 +191,7 @@ def _complaint(name: str, error: Exception) -> str:
 def _decode_plain_jpeg(image: Image.Image, content: bytes, as_stored: bool) -> np.ndarray | None:
     """Decode an upright sRGB JPEG with OpenCV, in two thirds of Pillow's time: both call libjpeg-turbo, to one end.
 
-    Returns:
-        (H, W, 3) uint8, RGB; None for any other image, and where OpenCV cannot: Pillow then says what is wrong.
+    ``None`` for any other image, and where OpenCV cannot: Pillow then says what is wrong.
     """
     if image.format != "JPEG" or image.mode != "RGB" or exif_orientation(image) != 1:
         return None

@@ -100,9 +100,6 @@ class TrainingDataset(Dataset):
     seed: int
     skip_damaged: bool = False
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
     def __getitem__(self, position: tuple[int, int]) -> TrainingItem:
         """Read one (epoch, index), or, where damaged pairs are skipped, the next pair that can be read.
 
@@ -259,9 +256,6 @@ def evaluation_loader(
 class _EvaluationDataset(Dataset):
     pairs: SegmentationPairs
     transform: EvaluationTransform
-
-    def __len__(self) -> int:
-        return len(self.pairs)
 
     def __getitem__(self, index: int) -> EvaluationItem:
         sample = self.pairs[index]

@@ -71,7 +71,7 @@ class BaseTrainer:
         check_shared_folder(self.output)
         if self.is_main and not resume:
             self.checkpoints.set_aside()
-            self.skipped.remove_list()
+            self.skipped.file.unlink(missing_ok=True)  # of an earlier run
         wait_for_all()
         state = None
         if resume:

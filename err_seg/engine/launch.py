@@ -83,12 +83,9 @@ def launch(
 def join_processes(cfg: Config, on_loss: Callable[[str], None] | None = None) -> None:
     """Meet the other processes of :func:`launch` or torchrun, and set ``MODEL.DEVICE`` to this process's own device.
 
-    From then on each notices when another one is lost, and ends (:mod:`err_seg.utils.heartbeat`). A single
-    process only takes its device.
-
-    Args:
-        on_loss: called with a sentence when another process is lost, in one process of each machine; by default the
-            sentence is printed.
+    From then on each notices when another one is lost, and ends (:mod:`err_seg.utils.heartbeat`); in one process of
+    each machine, ``on_loss`` is called with a sentence, which is printed by default. A single process only takes its
+    device.
 
     Raises:
         ConfigError: there are fewer GPUs than processes.

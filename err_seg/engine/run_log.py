@@ -182,7 +182,3 @@ class SkippedSamples:
         for line in new:
             logger.warning("skipping a damaged pair, the next one takes its place: %s", line)
         logger.warning("damaged pairs so far: %d, listed in %s", len(listed) + len(new), self.file)
-
-    def remove_list(self) -> None:
-        """Remove the list of an earlier run."""
-        self.file.unlink(missing_ok=True)

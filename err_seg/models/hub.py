@@ -120,8 +120,7 @@ def config_of(name: str | os.PathLike[str]) -> str:
 def settings_in(weights: Checkpoint) -> tuple[str | None, list[Any]]:
     """Find the configuration for weights: the one stored in their file, else the one that the tensors' width tells.
 
-    Returns:
-        A shipped configuration to start from, if any, and KEY VALUE pairs that override it.
+    Returns a shipped configuration to start from, if any, and KEY VALUE pairs that override it.
 
     Raises:
         CheckpointError: the configuration cannot be read, or names a CLIP that would be fetched from elsewhere.

@@ -87,8 +87,7 @@ class Attention:
     def to_classes(self, layer: int, point: tuple[float, float]) -> Tensor:
         """Return how CFM divides each kept class's attention between the kept classes, at a point.
 
-        Returns:
-            (K, K) float32; row i is what class i attends to, and sums to 1.
+        Row i of the (K, K) float32 is what class i attends to, and sums to 1.
         """
         attention = self.category[layer]
         row, column = cell(point, attention.grid)

@@ -98,7 +98,7 @@ def expand_names(words: VocabularySource) -> Vocabulary:
 
 
 def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
-    """Class names, in label order, exactly as written.
+    """Class names, at least one, in label order, exactly as written; synonyms stay within their string.
 
     The package's own tables keep the oddities that all cost-based works share (a trailing space in ADE20K-150's
     "bed ", "airconditioner" in PASCAL-Context-459), so that results compare.
@@ -108,9 +108,6 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
             file has a class on each line and nothing else; blank lines do not count. A ``.json``, ``.yaml`` or ``.yml``
             file has a list of names; instead of a name, a mapping with the keys ``name``, ``synonyms`` (a list) and
             ``color`` ("#70a0ff" or three numbers in 0..255), of which the last two may be missing.
-
-    Returns:
-        One string per class, at least one; synonyms stay within their string.
 
     Raises:
         VocabularyError: an unknown name, no such file, or one that holds anything but class names.
