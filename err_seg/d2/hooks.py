@@ -78,10 +78,10 @@ class TrainerHook(BaseTrainer, HookBase):
             storage, seconds = self.trainer.storage, time.perf_counter() - self._start
             values = {name: value for name, (value, when) in storage.latest().items() if when == storage.iter}
             loss, data_seconds = torch.tensor(values["total_loss"]), values.pop("data_time")
-            scalars = {name: value for name, value in values.items() if name not in OF_DETECTRON2} | {"signal": 0.0}
+            scalars = {name: value for name, value in values.items() if name not in OF_DETECTRON2}
             if self.scaler is not None:
                 scalars["loss_scale"] = self.scaler.get_scale()
-            numbers = DeferredScalars(torch.tensor(list(scalars.values()), dtype=torch.float64))
+            numbers = DeferredScalars(torch.tensor([0.0, *scalars.values()], dtype=torch.float64))
             lr = max(group["lr"] for group in self.optimizer.param_groups)
             self.monitor.pending = Iteration(
                 *(self.iteration, [], loss, list(scalars), numbers, lr, seconds, data_seconds)

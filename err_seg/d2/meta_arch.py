@@ -50,10 +50,8 @@ class ERRSeg(nn.Module):
         own: the plain engine's configuration: how losses are computed and images evaluated.
         train_dataset, test_dataset: whose vocabulary counts for inputs that do not name theirs.
 
-    Attributes:
-        latest: the last training batch.
-
-    In evaluation mode, ``model.network.predict("photo.jpg", ["cat", "sofa"])`` labels images.
+    In evaluation mode, ``model.network.predict("photo.jpg", ["cat", "sofa"])`` labels images; ``model.latest`` is the
+    last training batch.
     """
 
     @configurable

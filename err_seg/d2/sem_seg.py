@@ -26,12 +26,8 @@ class CompactSemSeg(Tensor):
     """A (T, H, W) float32 tensor of probabilities whose values are computed only when they are used.
 
     ``argmax(dim=0)``, which evaluators and visualizers call, is computed from the K kept maps. For any other use an
-    ordinary tensor is made.
-
-    Args:
-        segmentation: the result that it represents.
-        num_foreground: if given, all classes of the vocabulary from this index on are one class, "background", with the
-            highest of their probabilities; T is then ``num_foreground + 1``.
+    ordinary tensor is made. If ``num_foreground`` is given, all classes of the vocabulary from this index on are one
+    class, "background", with the highest of their probabilities; T is then ``num_foreground + 1``.
     """
 
     segmentation: Segmentation

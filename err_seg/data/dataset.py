@@ -159,9 +159,7 @@ def read_checked_label(spec: DatasetSpec, path: str, advice: str = "") -> np.nda
             keys = "palette" if rule.is_color else "label_map or ignore_label"
             raise PairError(f"{path}: {error}; list them in {keys} of its entry (others: ignore). {advice}") from error
     label = read_label(path, no_data=spec.ignore_label)
-    strange = (label >= spec.num_evaluated_classes) & (label != spec.ignore_label)
-    if label.dtype.kind == "i":
-        strange |= (label < 0) & (label != spec.ignore_label)
+    strange = ((label < 0) | (label >= spec.num_evaluated_classes)) & (label != spec.ignore_label)
     if strange.any():
         values = listed(np.unique(label[strange]), 5)
         raise PairError(

@@ -40,8 +40,8 @@ class Iteration(NamedTuple):
         number: which one, from 0.
         files: the files of this process's images.
         own_loss: this process's loss, a scalar on the device.
-        names, numbers: "total_loss", "signal" and what else is logged, means over the processes; "loss_scale" if there
-            is one.
+        names: of the numbers behind the first: "total_loss" and what else is logged; "loss_scale" with loss scaling.
+        numbers: the signal, and those numbers; means over the processes.
         lr: the learning rate.
         seconds, data_seconds: how long the iteration took, and how much of that was waiting for data.
     """
@@ -90,11 +90,12 @@ class LossMonitor:
         iteration, self.pending = self.pending, None
         if iteration is None:
             return
-        numbers = dict(zip(iteration.names, iteration.numbers.read(), strict=True))
-        loss, scale = numbers["total_loss"], numbers.pop("loss_scale", None)
-        self.asked_to_stop |= numbers.pop("signal") > 0
-        scaling: dict[str, Any] = {}
-        if scale is not None and self.scale is not None:
+        signal, *values = iteration.numbers.read()
+        numbers = dict(zip(iteration.names, values, strict=True))
+        self.asked_to_stop |= signal > 0
+        loss, scaling = numbers["total_loss"], dict[str, Any]()
+        if self.scale is not None:
+            scale = numbers.pop("loss_scale")
             self.skipped += scale < self.scale  # the scale falls exactly when a step is skipped
             self.scale = scale
             scaling = {"loss_scale": scale, "skipped_steps": self.skipped}

@@ -145,8 +145,9 @@ class PlainTrainer(BaseTrainer):
         totals = sum(parts[1:], start=parts[0])
         total = totals.sum()
         several = {f"loss_{name}": value for name, value in zip(losses, totals, strict=True) if len(losses) > 1}
-        logged = {"total_loss": total, "signal": torch.full_like(total, signum), **several}
-        means = self.accelerator.reduce(torch.stack(list(logged.values())), reduction="mean")
+        logged = {"total_loss": total, **several}
+        own = torch.stack([torch.full_like(total, signum), *logged.values()])
+        means = self.accelerator.reduce(own, reduction="mean")
         self.monitor.check()
         lr = set_learning_rates(self.optimizer, self.cfg, self.iteration)
         self._update_weights()

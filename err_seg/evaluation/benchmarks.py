@@ -102,9 +102,8 @@ def evaluate_benchmark(
 ) -> tuple[BenchmarkResult, EvaluationProgress]:
     """Evaluate the model on one benchmark: compare each image's labels, at its own size, with the ground truth.
 
-    Returns:
-        The result, and the record of progress, which is to be removed when the result is written. It is of use only for
-        the same ``weights``, the digest of the model's.
+    Returns the result, and the record of progress, which is to be removed when the result is written. It is of use only
+    for the same ``weights``, the digest of the model's.
     """
     spec = pairs.spec
     folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name

@@ -62,13 +62,11 @@ def read_vocabulary(words: VocabularySource) -> Vocabulary:
 def expand_names(words: VocabularySource) -> Vocabulary:
     """Put names in the place of what stands for them; they are not checked.
 
-    A string that is exactly the name of a vocabulary ("coco") stands for it, alone or in a list; the word is "Coco",
-    since CLIP does not distinguish case. A path object stands for the names in a file; alone, a string may be a path
+    Words are class names, in label order, names of vocabularies and paths; or one of the latter two. A string that is
+    exactly the name of a vocabulary ("coco") stands for it, alone or in a list; the word is "Coco", since CLIP does not
+    distinguish case. A path object stands for the names in a file; alone, a string may be a path
     as well. A name that several vocabularies, files and words of a list share is kept once, where it comes first; case
     and synonyms behind the first do not count.
-
-    Args:
-        words: class names, in label order, names of vocabularies and paths; or one of the latter two.
 
     Raises:
         VocabularyError: nothing of all this, a file that cannot be used, or a word that ends as such a file does.

@@ -11,11 +11,7 @@ STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 
 
 class StopRequest:
-    """A handler for signals that records whether this process was asked to stop.
-
-    Attributes:
-        signum: the first signal that came; 0 until one comes.
-    """
+    """A handler for signals that records in ``signum`` the first one that asked this process to stop; else it is 0."""
 
     def __init__(self) -> None:
         self.signum = 0
