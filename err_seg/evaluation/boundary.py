@@ -101,11 +101,11 @@ class BoundaryConfusion(ConfusionMatrix):
         return {"dilation_ratio": self.dilation_ratio, "regions": super().state(), "bands": self.bands.state()}
 
     @classmethod
-    def from_state(cls: type[B], state: dict[str, Any]) -> B:
-        """Rebuild from :meth:`state`, exactly, on the CPU."""
-        boundary = super().from_state(state["regions"])
+    def from_state(cls: type[B], state: dict[str, Any], device: torch.device | str = "cpu") -> B:
+        """Rebuild from :meth:`state`, exactly."""
+        boundary = super().from_state(state["regions"], device)
         boundary.dilation_ratio = state["dilation_ratio"]
-        boundary.bands = ConfusionMatrix.from_state(state["bands"])
+        boundary.bands = ConfusionMatrix.from_state(state["bands"], device)
         return boundary
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, float]:

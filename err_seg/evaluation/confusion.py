@@ -153,8 +153,8 @@ class ConfusionMatrix:
         return {**self._settings(), "entries": entries.tolist()}
 
     @classmethod
-    def from_state(cls: type[C], state: dict[str, Any]) -> C:
-        """Rebuild a matrix from :meth:`state`, exactly, on the CPU.
+    def from_state(cls: type[C], state: dict[str, Any], device: torch.device | str = "cpu") -> C:
+        """Rebuild a matrix from :meth:`state`, exactly.
 
         Raises:
             ValueError: a key is missing, or an entry is not a valid (class, class, pixels) triple.
@@ -170,6 +170,7 @@ class ConfusionMatrix:
             if not (0 <= prediction < n and 0 <= label < n and pixels >= 0):
                 raise ValueError(f"entry {entry} of a confusion matrix's state is outside classes 0..{n - 1}")
             confusion.matrix[prediction, label] += pixels
+        confusion._counts = confusion._counts.to(device)
         return confusion
 
     def _settings(self) -> dict[str, Any]:

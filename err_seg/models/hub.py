@@ -91,7 +91,10 @@ def read(
         raise ArgumentError(f"sha256 must be 64 hexadecimal digits, not {sha256!r}")
     device = str(device) if isinstance(device, torch.device) else check_text("device", device)
     pairs = [part for pair in override_pairs(overrides) for part in pair]
-    pairs += [IMPORTS, [imports] if isinstance(imports, str) else list(imports)] if imports else []
+    names = [imports] if isinstance(imports, str) else imports
+    if not isinstance(names, (list, tuple)):
+        raise ArgumentError(f"imports must be a list of packages, not {imports!r}")
+    pairs += [IMPORTS, [check_text("imports", package) for package in names]] if names else []
     settings = [*pairs, "MODEL.DEVICE", device, *(("TEST.PRECISION", precision) if precision else ())]
     found = find_weights(name, **given)
     settings += ["MODEL.WEIGHTS", str(found.file)]
