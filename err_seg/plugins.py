@@ -18,9 +18,11 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from err_seg.utils.errors import ConfigError
+from err_seg.utils.fingerprint import file_digest, fingerprint
 from err_seg.utils.messages import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -120,6 +122,16 @@ def import_packages(names: Iterable[str]) -> None:
 def imported_packages() -> dict[str, str]:
     """Return the packages that :func:`import_packages` has imported, with their versions ("" if they have none)."""
     return dict(_versions)
+
+
+def package_digests(names: Iterable[str]) -> dict[str, str]:
+    """Return the digest of the Python files of each package of :func:`import_packages`: results depend on its code."""
+    digests = {}
+    for name, module in ((name, import_module(name)) for name in sorted({*_entry_points(), *names})):
+        folders = map(Path, getattr(module, "__path__", ()))
+        files = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(str(module.__file__))]
+        digests[name] = fingerprint({"files": [(file.name, file_digest(file)) for file in files]})
+    return digests
 
 
 @cache

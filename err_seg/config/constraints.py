@@ -36,10 +36,7 @@ def any_of(*choices: str) -> Range:
 
 
 def numbers(each: Range, count: int | None = None, *, empty: bool = False) -> Range:
-    """Return the range of lists of ``count`` numbers, or of any number of them, each in a range of its own.
-
-    The list may be ``empty`` only if that is said.
-    """
+    """Return the range of lists of ``count`` numbers, or of at least one (``empty``: or none), each in a range."""
     many = "a list of numbers" if count is None else f"a list of {count} numbers"
 
     def accepts(values: Sequence[Any]) -> bool:

@@ -16,7 +16,7 @@ from err_seg.evaluation.loop import count_images
 from err_seg.evaluation.results import PredictionFiles, save_class_csv, save_results, save_summary_csv
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import evaluation_transform, evaluation_views
-from err_seg.plugins import METRICS
+from err_seg.plugins import METRICS, package_digests
 from err_seg.prediction.model import ERRSeg
 from err_seg.utils.device import Precision, resolve_precision
 from err_seg.utils.errors import EvaluationError, translate_errors
@@ -117,6 +117,7 @@ def evaluate_benchmark(
         "data": spec.facts(),
         "pictures": [(name, *map(file_signature, pairs.paths(i))) for i, name in enumerate(pairs.names)],
         "files": cfg.TEST.SAVE,
+        "packages": package_digests(cfg.MODEL.IMPORTS),
     }
     logger.info(
         "evaluating %d images of %s: precision %s (%s), without TF32, device %s",

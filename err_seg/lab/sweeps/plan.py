@@ -25,6 +25,7 @@ from err_seg.lab.sweeps.definition import Sweep, SweepError, Variant
 from err_seg.mini.clip import CLIPS
 from err_seg.models.checkpoint import weights_file_digest
 from err_seg.models.hub_files import MODELS
+from err_seg.plugins import package_digests
 from err_seg.utils.files import write_json
 from err_seg.utils.fingerprint import RESULT_FORMAT, file_digest, fingerprint
 from err_seg.utils.messages import listed
@@ -40,7 +41,8 @@ INDIFFERENT = (
     *("SOLVER.ACTIVATION_CHECKPOINTING", "SOLVER.RECOMPUTED"),
     *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_KEPT", "SOLVER.STOP_SIGNALS"),
     *("TEST.PROGRESS_PERIOD", "TEST.SAVE", "TEST.BATCH_SIZE", "TEST.COMPILE"),
-    *("TEST.EVAL_PERIOD", "TEST.BEST_METRIC"),  # the weights after the last iteration are what is measured
+    # the weights after the last iteration are what is measured
+    *("TEST.EVAL_PERIOD", "TEST.BEST_METRIC", "DATASETS.VAL"),
 )
 # settings that a training does not read
 OF_EVALUATION = (
@@ -242,7 +244,7 @@ def read_record(folder: Path) -> tuple[dict[str, Any], str]:
 def facts_of(cfg: Config, files_of: Callable[[DatasetSpec, str], str | None]) -> dict[str, Any]:
     """List all settings that can change a metric, key to JSON-able value: data sets as declared, files by content.
 
-    Where data sets are on disk, what ``files_of`` (:func:`~err_seg.data.digest_of_files`) says of them is added.
+    Data sets on disk add what ``files_of`` (:func:`~err_seg.data.digest_of_files`) says; the code of packages counts.
 
     Raises:
         DatasetError: an unknown data set.
@@ -262,6 +264,7 @@ def facts_of(cfg: Config, files_of: Callable[[DatasetSpec, str], str | None]) ->
             facts[key] = weights_file_digest(file)
     if Path(cfg.MODEL.CLIP.NAME).is_file():
         facts["MODEL.CLIP.NAME"] = file_digest(cfg.MODEL.CLIP.NAME)
+    facts["MODEL.IMPORTS"] = package_digests(cfg.MODEL.IMPORTS) or []
     return json.loads(json.dumps(facts))
 
 

@@ -182,6 +182,22 @@ def test_windows_borders_and_parts_are_other_evaluations_of_the_same_training(sw
     assert (other.is_trained(), other.is_evaluated()) == (True, False)
 
 
+def test_the_data_that_weights_are_chosen_on_does_not_matter(sweep, tmp_path):
+    before, after = (
+        plan_runs(sweep, tmp_path, more)[0].training.folder for more in ([], ["DATASETS.VAL", ["mini_world_val"]])
+    )
+    assert before == after
+
+
+def test_other_code_of_a_package_is_another_run(sweep, tmp_path, package):
+    folders = []
+    for text in ("WIDTH = 8", "WIDTH = 16", "WIDTH = 8"):
+        package("own_part", text)
+        folders.append(plan_runs(sweep, tmp_path, ["MODEL.IMPORTS", ["own_part"]])[0].training.folder)
+    assert folders[0] == folders[2] != folders[1]
+    assert plan_runs(sweep, tmp_path)[0].training.folder not in folders
+
+
 def test_a_run_that_does_not_say_its_data_is_of_those_that_are_there_first(any_root, tmp_path, caplog):
     for seed, name in enumerate(("first", "second")):
         write_images(tmp_path / name, "val", 3, len(VOCABULARY), seed)
