@@ -79,9 +79,8 @@ ENCODERS: Registry[Callable[..., Any]] = Registry("MODEL.CLIP.ENCODER")
 COST_EMBEDDINGS: Registry[Callable[..., Any]] = Registry("MODEL.COST_EMBEDDING.NAME")
 FUSIONS: Registry[Callable[..., Any]] = Registry("MODEL.ESCF.NAME")
 DECODERS: Registry[Callable[..., Any]] = Registry("MODEL.GUD.NAME")
-"""``(cfg, maps) -> nn.Module``: a part of the head for an encoder with these ``FeatureMaps``; it takes and returns what
-the part in its place does, see :mod:`err_seg.modeling.hsm`, :mod:`err_seg.modeling.escf`, :mod:`err_seg.modeling.gud`.
-"""
+"""``(cfg, maps) -> nn.Module``: a part of the head for an encoder with these ``FeatureMaps``, which takes and returns
+what the part in its place does: ``CostEmbedding``, ``ESCF``, ``GUD`` of :mod:`err_seg.modeling`."""
 
 LOSS_TERMS: Registry[Callable[..., Any]] = Registry("MODEL.LOSS.TERMS")
 """``(cfg) -> term``, with ``term(inputs) -> Tensor``: from :class:`err_seg.engine.step.LossInputs` to a scalar."""

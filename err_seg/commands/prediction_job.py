@@ -15,6 +15,7 @@ from err_seg.commands.options import complain
 from err_seg.jobs.job_outputs import FILES
 from err_seg.jobs.result_names import printable
 from err_seg.jobs.video import is_video
+from err_seg.plugins import package_digests
 from err_seg.prediction.attention import escf_with
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.tiles import check_tile
@@ -89,6 +90,7 @@ def settings_of(arguments: argparse.Namespace, label_set: jobs.LabelSet, model: 
         **({"outlines": "exact"} if "polygons" in arguments.format else {}),
         **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
         **({"colors": colors} if (colors := Vocabulary(label_set.classes).colors) else {}),
+        **({"packages": code} if (code := package_digests(model.settings.get("MODEL.IMPORTS", []))) else {}),
         **model.settings,
     }
 

@@ -16,12 +16,16 @@ from PIL import Image
 
 import err_seg
 from err_seg.commands import models
+from err_seg.commands.predict import parse_arguments
+from err_seg.commands.prediction_job import settings_of
 from err_seg.data import ImageReadError
 from err_seg.data.images import read_label as load_label_png
 from err_seg.jobs import OutputError, input_digest, inputs, open_output
 from err_seg.jobs import manifest as manifest_module
 from err_seg.jobs.input_digest import FileContent
+from err_seg.jobs.label_set import parse_label_set
 from err_seg.jobs.manifest import is_readable_result
+from err_seg.plugins import import_packages
 from err_seg.utils.files import file_sha256
 from err_seg.utils.fingerprint import RESULT_FORMAT, file_digest
 from tests.helpers.predicting import files, save
@@ -437,3 +441,18 @@ def test_a_manifest_that_was_overwritten_counts_for_nothing(run_predict, tmp_pat
     assert "1 done, 0 were" in run_predict(image)[1]
     manifest.write_bytes(lines[0] + rubbish + b"\n" + lines[1])
     assert "0 done, 1 were" in run_predict(image)[1]
+
+
+def test_code_of_a_package_that_changed_makes_another_job(toy, package, tmp_path):
+    arguments = parse_arguments(["photo.png", "--classes", "cat", "--output", str(tmp_path)])
+    model, label_set = toy, parse_label_set(("cat",))
+    found = []
+    for text in ("WIDTH = 8", "WIDTH = 16"):
+        package("own_part", text)
+        import_packages(["own_part"])
+        model.settings = {**model.settings, "MODEL.IMPORTS": ["own_part"]}
+        found.append(settings_of(arguments, label_set, model))
+    assert found[0]["packages"].keys() == {"own_part"}
+    assert found[0]["packages"] != found[1]["packages"]
+    model.settings = {**model.settings, "MODEL.IMPORTS": []}
+    assert "packages" not in settings_of(arguments, label_set, model)

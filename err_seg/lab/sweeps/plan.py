@@ -41,8 +41,7 @@ INDIFFERENT = (
     *("SOLVER.ACTIVATION_CHECKPOINTING", "SOLVER.RECOMPUTED"),
     *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_KEPT", "SOLVER.STOP_SIGNALS"),
     *("TEST.PROGRESS_PERIOD", "TEST.SAVE", "TEST.BATCH_SIZE", "TEST.COMPILE"),
-    # the weights after the last iteration are what is measured
-    *("TEST.EVAL_PERIOD", "TEST.BEST_METRIC", "DATASETS.VAL"),
+    *("TEST.EVAL_PERIOD", "TEST.BEST_METRIC", "DATASETS.VAL"),  # the last weights are what is measured
 )
 # settings that a training does not read
 OF_EVALUATION = (
