@@ -14,6 +14,7 @@ point group ``err_seg.plugins``; such packages are imported whenever a configura
 checkpoint never causes one: it only says which packages its network needs.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from err_seg.utils.errors import ConfigError
-from err_seg.utils.fingerprint import file_digest, fingerprint
+from err_seg.utils.files import file_sha256
 from err_seg.utils.messages import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,8 @@ def package_digests(names: Iterable[str]) -> dict[str, str]:
     for name, module in ((name, import_module(name)) for name in sorted({*_entry_points(), *names})):
         folders = map(Path, getattr(module, "__path__", ()))
         files = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(str(module.__file__))]
-        digests[name] = fingerprint({"files": [(file.name, file_digest(file)) for file in files]})
+        listing = "\n".join(f"{file_sha256(file)} {file.name}" for file in files)
+        digests[name] = hashlib.sha256(listing.encode()).hexdigest()
     return digests
 
 
