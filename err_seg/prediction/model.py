@@ -51,6 +51,8 @@ class ERRSeg(ERRSegNetwork):
     """What it was built from (:func:`err_seg.config.network_settings`), to tell results of networks apart."""
     source: WeightsSource | None = None
     """Where its weights were read from; ``None`` if from no file, or if they were trained since."""
+    few_names: int = FEW_NAMES
+    """Vocabularies of fewer names compete with the common ones unless :meth:`predict` is given a contrast."""
     # from :mod:`err_seg.models`, which is above this room
     from_pretrained: ClassVar[Callable[..., "ERRSeg"]]
     save_pretrained: Callable[..., None]
@@ -116,7 +118,7 @@ class ERRSeg(ERRSegNetwork):
             VocabularyError: the vocabulary or the contrast cannot be used.
         """
         if contrast is None:
-            contrast = COMMON if len(vocabulary) < FEW_NAMES and self.num_kept else NONE
+            contrast = COMMON if len(vocabulary) < self.few_names and self.num_kept else NONE
         text = self.embed_vocabulary(vocabulary, style)
         if isinstance(contrast, str) and contrast == NONE:
             return text, Contrast()
@@ -214,8 +216,8 @@ class ERRSeg(ERRSegNetwork):
                 :func:`err_seg.text.vocabularies.expand_names`. "auto" is the common names, see ``contrast``.
             contrast: names that compete with the vocabulary, and whose pixels are none of its classes: "none",
                 "common" (what most images can be described with), or whatever a vocabulary may be. Names that mean the
-                same as a class are left out. ``None``: the common ones, if there are fewer than
-                :data:`~err_seg.prediction.contrast.FEW_NAMES` classes and the model has a K.
+                same as a class are left out. ``None``: the common ones, if there are fewer than :attr:`few_names`
+                classes and the model has a K.
             num_kept: K, instead of the model's own: how many of all names an image's result may contain.
             templates: prompts with ``{}`` for the name, instead of the model's own.
             synonyms: ``"first"`` or ``"average"``, instead of the model's own.
