@@ -41,8 +41,8 @@ def trace(model: ERRSeg) -> ExportedProgram:
     batch = {} if model.head.crm.is_adaptive else {0: Dim("batch", min=1, max=LARGEST_BATCH)}
     shapes: dict[str, Any] = {
         "image": {2: Dim("height", min=2, max=LARGEST_SIDE), 3: Dim("width", min=2, max=LARGEST_SIDE), **batch},
-        "text": {0: Dim("classes", min=model.head.crm.num_ranks, max=LARGEST_VOCABULARY)},
-        "ranks": {0: Dim("kept", min=2, max=LARGEST_VOCABULARY)},
+        "text": {0: Dim("classes", min=1, max=LARGEST_VOCABULARY)},
+        "ranks": {0: Dim("kept", min=1, max=LARGEST_VOCABULARY)},
     }
     with torch.no_grad(), _exporter():
         inputs = example_inputs(model, EXAMPLE_CLASSES, EXAMPLE_KEPT)
@@ -106,7 +106,7 @@ def facts(model: ERRSeg, precision: str = "fp32") -> dict[str, Any]:
         "inputs": f"image ({batch}, 3, H, W) float32 RGB 0..255; text (T, D) float32 unit vectors; ranks 0..K-1 int64",
         "outputs": f"probabilities ({batch}, K, S/4, S/4) float32; kept ({batch}, K) int64 indices into text",
         "embedding_dim": model.encoder.embedding_dim,
-        "fewest_classes": model.head.crm.num_ranks,
+        "fewest_classes": 1,  # more in files of earlier versions
         "num_kept": model.num_kept or 0,
         "min_score": model.head.crm.min_score,
         "size": model.size,

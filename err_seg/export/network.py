@@ -9,6 +9,8 @@ from err_seg.prediction.model import ERRSeg
 
 INPUTS = ("image", "text", "ranks")
 OUTPUTS = ("probabilities", "kept")
+BELOW_ALL = -2.0
+"""A cost below that of every class; those are cosines."""
 
 
 class ExportableERRSeg(nn.Module):
@@ -30,7 +32,7 @@ class ExportableERRSeg(nn.Module):
 
         Args:
             image: (B, 3, H, W) float32 RGB in 0..255; B is 1 with a minimum score.
-            text: (T, D) float32 text embeddings, T at least CRM's R (3).
+            text: (T, D) float32 text embeddings, T at least 1.
             ranks: (K,) int64, 0, 1, ..., K - 1: which places of CRM's ranking are kept; K at most T. With a minimum
                 score, only as many of them as the image needs.
 
@@ -54,16 +56,23 @@ class ExportableERRSeg(nn.Module):
             (B, K') int64 class indices, ascending; K' is K or, with a minimum score, as many as the image needs.
         """
         crm = self.model.head.crm
-        first, *others = costs
-        scores = crm.scores(*crm.winners([first]))
-        best = ranked(scores).index_select(1, ranks)
+        best = ranked(self.scores(costs[0])).index_select(1, ranks)
         if not crm.is_adaptive:
             return best.sort(dim=1).values
-        shares = crm.shares(scores / (first.shape[2] * first.shape[3]), [[cost] for cost in others])
-        needed = crm.needed(best, shares)
+        shares = [self.scores(cost) / (cost.shape[2] * cost.shape[3]) for cost in costs]
+        needed = crm.needed(best, torch.stack(shares).amin(dim=0))
         kept = best[needed].sort().values
         torch._check(kept.shape[0] >= 1)  # an exporter cannot find this out itself
         return kept.unsqueeze(0)
+
+    def scores(self, cost: Tensor) -> Tensor:
+        """Score the classes of a cost map (B, T, h, w) to (B, T).
+
+        A graph takes as many ranks whatever T is, so the last ranks of fewer classes go to fillers that score nothing.
+        """
+        crm = self.model.head.crm
+        filled = F.pad(cost, (0, 0, 0, 0, 0, crm.num_ranks - 1), value=BELOW_ALL)
+        return crm.scores(*crm.winners([filled]))[:, : cost.shape[1]]
 
 
 def example_inputs(model: ERRSeg, num_classes: int, num_kept: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
