@@ -18,7 +18,6 @@ from err_seg.export.half import products_to_half
 from err_seg.export.network import INPUTS, OUTPUTS, ExportableERRSeg, example_inputs
 from err_seg.models.checkpoint import reason_of
 from err_seg.prediction.model import ERRSeg
-from err_seg.text.prompts import VocabularyError
 from err_seg.utils.errors import RunError
 from err_seg.utils.files import atomic_write
 from err_seg.utils.fingerprint import RESULT_FORMAT, weights_digest
@@ -130,8 +129,8 @@ def check_facts(model: ERRSeg, file: Path, precision: str = "fp32") -> None:
         if found.get(key) != expected[key]:
             was = f"is {expected[key]} now and was {found[key]}" if key in found else "is not noted in it"
             raise ExportError(
-                f"{file} already exists and was exported from another network ({key} {was}), so its text embeddings "
-                "would not match. Write to another file, or replace both with --force"
+                f"{file} already exists and was exported from another network, or by another version ({key} {was}), "
+                "so its text embeddings would not match. Write to another file, or replace both with --force"
             )
 
 
@@ -152,25 +151,21 @@ def _facts_in(file: Path) -> dict[str, str]:
         raise ExportError(f"{file} already exists and is not an exported network; --force replaces it") from error
 
 
-def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path) -> None:
+def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path, contrast: Sequence[str] = ()) -> None:
     """Write class names and text embeddings, which an exported network takes as input, as ``.npz``.
 
-    The file holds ``names`` (T,) text, ``text`` (T, D) float32 unit vectors, and ``weights``, the digest of the weights
-    that computed the vectors: with other weights, a network computes nothing meaningful from them. It is complete or
-    absent.
+    The file holds ``names`` (T,) and ``contrast`` (C,) text; ``text`` (T + C, D) float32 unit vectors, the rows of
+    ``contrast`` last: pixels that one of these wins belong to none of ``names``; and ``weights``, the digest of the
+    weights that computed the vectors: with other weights, a network computes nothing meaningful from them. It is
+    complete or absent.
 
     Raises:
-        VocabularyError: the network cannot read the names, or there are fewer of them than CRM ranks (3).
+        VocabularyError: the network cannot read the names.
     """
-    fewest = model.head.crm.num_ranks
-    if len(names) < fewest:
-        raise VocabularyError(
-            f"an exported network takes {fewest} classes or more, got {len(names)}; add some that the images do not "
-            'show, such as "sky" or "wall"'
-        )
-    embeddings = model.embed_vocabulary(names).float().cpu().numpy()
+    text = model.embed_vocabulary((*names, *contrast)).float().cpu().numpy()
+    others, digest = np.array(contrast, dtype=str), np.array(weights_digest(model))
     with atomic_write(file) as partial, open(partial, "wb") as stream:
-        np.savez(stream, names=np.array(names), text=embeddings, weights=np.array(weights_digest(model)))
+        np.savez(stream, names=np.array(names), contrast=others, text=text, weights=digest)
 
 
 def _check_installed(*libraries: str) -> None:

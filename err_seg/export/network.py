@@ -9,8 +9,6 @@ from err_seg.prediction.model import ERRSeg
 
 INPUTS = ("image", "text", "ranks")
 OUTPUTS = ("probabilities", "kept")
-BELOW_ALL = -2.0
-"""A cost below that of every class; those are cosines."""
 
 
 class ExportableERRSeg(nn.Module):
@@ -55,24 +53,18 @@ class ExportableERRSeg(nn.Module):
         Returns:
             (B, K') int64 class indices, ascending; K' is K or, with a minimum score, as many as the image needs.
         """
-        crm = self.model.head.crm
-        best = ranked(self.scores(costs[0])).index_select(1, ranks)
+        crm, num_classes = self.model.head.crm, costs[0].shape[1]
+        # a graph has R ranks whatever T is: fewer classes leave the last to fillers, whose cost is below every cosine
+        first, *others = (F.pad(cost, (0, 0, 0, 0, 0, crm.num_ranks - 1), value=-2.0) for cost in costs)
+        scores = crm.scores(*crm.winners([first]))
+        best = ranked(scores[:, :num_classes]).index_select(1, ranks)
         if not crm.is_adaptive:
             return best.sort(dim=1).values
-        shares = [self.scores(cost) / (cost.shape[2] * cost.shape[3]) for cost in costs]
-        needed = crm.needed(best, torch.stack(shares).amin(dim=0))
+        shares = crm.shares(scores / (first.shape[2] * first.shape[3]), [[cost] for cost in others])
+        needed = crm.needed(best, shares)
         kept = best[needed].sort().values
         torch._check(kept.shape[0] >= 1)  # an exporter cannot find this out itself
         return kept.unsqueeze(0)
-
-    def scores(self, cost: Tensor) -> Tensor:
-        """Score the classes of a cost map (B, T, h, w) to (B, T).
-
-        A graph takes as many ranks whatever T is, so the last ranks of fewer classes go to fillers that score nothing.
-        """
-        crm = self.model.head.crm
-        filled = F.pad(cost, (0, 0, 0, 0, 0, crm.num_ranks - 1), value=BELOW_ALL)
-        return crm.scores(*crm.winners([filled]))[:, : cost.shape[1]]
 
 
 def example_inputs(model: ERRSeg, num_classes: int, num_kept: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
