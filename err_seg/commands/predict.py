@@ -100,10 +100,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--names writes on overlays: it needs --format overlay or video")
     if "geotiff" in arguments.format and not find_spec("rasterio"):
         parser.error('--format geotiff needs rasterio: pip install "err_seg[geo]"')
-    if arguments.tile and {"attention", "features"} & set(arguments.format):
-        parser.error("attention and features are of the image as a whole: leave out --tile")
-    if arguments.smooth and {"attention", "features"} & set(arguments.format):
-        parser.error("attention and features are of single frames: leave out --smooth")
+    if (arguments.smooth or arguments.tile) and {"attention", "features"} & set(arguments.format):
+        message = "attention is shown for the image as a whole, not for several frames, and so are features"
+        parser.error(f"{message}: leave out --smooth and --tile")
     alone = arguments.format == ("features",)
     if alone == (arguments.classes is not None or arguments.classes_file is not None):
         parser.error("give --classes or --classes-file; --format features alone needs neither: leave them out")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
 
 from err_seg.evaluation.results import write_csv
 from err_seg.jobs.label_set import UNLABELED, LabelSet, without_empty
@@ -195,7 +195,7 @@ def _features(result: Result, path: Path) -> None:
     found, weights = result.features
     facts = {"stride": json.dumps(found.stride), "size": json.dumps(found.size), "weights": weights}
     with atomic_write(path) as partial:
-        save_file({"features": found.embeddings.numpy().astype(np.float16)}, partial, facts)
+        save_file({"features": found.embeddings.half().contiguous()}, partial, facts)
 
 
 FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {

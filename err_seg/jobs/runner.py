@@ -144,8 +144,7 @@ class Job:
         options = {"num_kept": self.num_kept, "tile": self.tile, "refine": self.refine, "batch_size": len(batch)}
         is_wanted, predictions = "features" in self.formats, []
         features = self.model.features(images, batch_size=len(batch)) if is_wanted else [None] * len(batch)
-        nothing = [_without_classes(found) for found in features if found] if not names else []
-        results = self.model.predict(images, names, **options) if names else nothing
+        results = self.model.predict(images, names, **options) if names else [_unasked(one) for one in features if one]
         for loaded, segmentation, found in zip(batch, results, features, strict=True):
             assert loaded.pixels is not None
             attention = None
@@ -219,7 +218,7 @@ def _ready(segmentation: Segmentation) -> Segmentation:
     return segmentation.cpu()
 
 
-def _without_classes(features: DenseFeatures) -> Segmentation:
+def _unasked(features: DenseFeatures) -> Segmentation:
     """Return the result of an image that nothing is asked about."""
     maps, kept, scores = torch.zeros(0, 1, 1), torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     return Segmentation(maps, kept, (), features.size, scores)

@@ -1,7 +1,10 @@
 """Exported files compute what the network computes, for images and vocabularies that were not traced."""
 
+import json
 import subprocess
 import sys
+import zipfile
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from err_seg.commands import export, models
 from err_seg.export import (
     ExportableERRSeg,
     ExportError,
+    check_facts,
     check_onnx,
     check_program,
     export_onnx,
@@ -116,14 +120,37 @@ def test_vocabulary_file(model, tmp_path):
     np.testing.assert_allclose(file["text"], model.embed_vocabulary(VOCABULARY).numpy())
 
 
-def test_fewer_words_than_the_network_ranks_are_refused(model, tmp_path):
-    with pytest.raises(VocabularyError, match="3 classes or more, got 2"):
-        save_vocabulary(model, VOCABULARY[:2], tmp_path / "words.npz")
-    assert not list(tmp_path.iterdir())
-    save_vocabulary(model, VOCABULARY[:3], tmp_path / "words.npz")
-    text = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
-    assert "any vocabulary of three or more classes" in text
-    assert facts(model)["fewest_classes"] == 3
+def test_words_and_contrast_words_in_a_file(model, tmp_path):
+    save_vocabulary(model, VOCABULARY[:1], tmp_path / "words.npz", contrast=VOCABULARY[1:4])
+    file = np.load(tmp_path / "words.npz")
+    assert (tuple(file["names"]), tuple(file["contrast"])) == (VOCABULARY[:1], VOCABULARY[1:4])
+    np.testing.assert_array_equal(file["text"], model.embed_vocabulary(VOCABULARY[:4]).numpy())
+    with pytest.raises(VocabularyError):
+        save_vocabulary(model, (), tmp_path / "none.npz")
+    assert not (tmp_path / "none.npz").exists()
+
+
+@pytest.mark.parametrize("min_score", [0.0, 0.08])
+@pytest.mark.parametrize(("num_classes", "num_kept"), [(1, 1), (2, 1), (2, 2), (3, 2), (40, 12)])
+def test_any_number_of_classes_bit_for_bit(toy_model, num_classes, num_kept, min_score):
+    """Fillers take the ranks that classes leave, and nothing else."""
+    model = toy_model("MODEL.CRM.MIN_SCORE", min_score).eval()
+    image, text, ranks = example_inputs(model, num_classes, num_kept)
+    with torch.no_grad():
+        probabilities, kept = ExportableERRSeg(model).eval()(image, text, ranks)
+        expected = model(model.preprocess(image), text, num_kept)
+    assert torch.equal(kept, expected.kept)
+    assert torch.equal(probabilities, expected.logits.sigmoid())
+
+
+def test_a_file_of_an_earlier_version_is_recognised(model, tmp_path):
+    """It takes three classes or more, which words for this version may not be."""
+    file = tmp_path / "net.pt2"
+    for changed, matches in (({}, True), ({"fewest_classes": 3}, False)):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("net/extra/err_seg.json", json.dumps({**facts(model), **changed}))
+        with nullcontext() if matches else pytest.raises(ExportError, match="fewest_classes is 1 now and was 3"):
+            check_facts(model, file)
 
 
 def test_a_file_says_where_the_weights_came_from(toy_model, tmp_path):
@@ -213,14 +240,19 @@ def test_onnx_and_the_example(model, tmp_path, monkeypatch, capsys):
 
     with np.load(tmp_path / "net.npz") as words:
         whole = dict(words)
-    few = {"names": whole["names"][:2], "text": whole["text"][:2]}
-    foreign = {"weights": np.array(weights_digest({}))}
-    for change, message in ((few, "3 classes or more, few.npz has 2"), (foreign, "for other weights than net.onnx")):
-        np.savez(tmp_path / "few.npz", **{**whole, **change})
-        result = run("net.onnx", "few.npz", "photo.png", "none.png")
-        assert result.returncode == 1
-        assert message in result.stderr
-        assert len(result.stderr.splitlines()) == 1
+    np.savez(tmp_path / "few.npz", **{**whole, "weights": np.array(weights_digest({}))})
+    result = run("net.onnx", "few.npz", "photo.png", "none.png")
+    assert result.returncode == 1
+    assert "for other weights than net.onnx" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    for few in (1, 2):  # the others' pixels are of none of these
+        save_vocabulary(model, VOCABULARY[:few], tmp_path / "few.npz", contrast=VOCABULARY[few:])
+        result = run("net.onnx", "few.npz", "photo.png", "few.png")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "other: " in result.stdout
+        labels = np.asarray(Image.open(tmp_path / "few.png"))
+        assert (labels == np.where(expected < few, expected, 65535)).mean() > 0.99
+    whole = dict(np.load(tmp_path / "few.npz"))
     del whole["weights"]  # of an earlier version
     np.savez(tmp_path / "few.npz", **whole)
     assert run("net.onnx", "few.npz", "photo.png", "none.png").returncode == 1
