@@ -101,8 +101,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if "geotiff" in arguments.format and not find_spec("rasterio"):
         parser.error('--format geotiff needs rasterio: pip install "err_seg[geo]"')
     if (arguments.smooth or arguments.tile) and {"attention", "features"} & set(arguments.format):
-        message = "attention is shown for the image as a whole, not for several frames, and so are features"
-        parser.error(f"{message}: leave out --smooth and --tile")
+        parser.error("attention is shown for the image as a whole, and so are features: leave out --smooth and --tile")
     alone = arguments.format == ("features",)
     if alone == (arguments.classes is not None or arguments.classes_file is not None):
         parser.error("give --classes or --classes-file; --format features alone needs neither: leave them out")

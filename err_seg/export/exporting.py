@@ -154,10 +154,9 @@ def _facts_in(file: Path) -> dict[str, str]:
 def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path, contrast: Sequence[str] = ()) -> None:
     """Write class names and text embeddings, which an exported network takes as input, as ``.npz``.
 
-    The file holds ``names`` (T,) and ``contrast`` (C,) text; ``text`` (T + C, D) float32 unit vectors, the rows of
-    ``contrast`` last: pixels that one of these wins belong to none of ``names``; and ``weights``, the digest of the
-    weights that computed the vectors: with other weights, a network computes nothing meaningful from them. It is
-    complete or absent.
+    The file, complete or absent, holds ``names`` (T,) and ``contrast`` (C,) text; ``text`` (T + C, D) float32 unit
+    vectors, the last C of ``contrast``: pixels that these win belong to none of ``names``; and ``weights``, the digest
+    of the weights that computed the vectors: with other weights, a network computes nothing meaningful from them.
 
     Raises:
         VocabularyError: the network cannot read the names.
