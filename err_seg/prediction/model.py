@@ -235,7 +235,7 @@ class ERRSeg(ERRSegNetwork):
     def features(self, images: Any, *, batch_size: int = 1, **arrays: Any) -> DenseFeatures | list[DenseFeatures]:
         """Embed the cells of an image, or of several, in the space of the text embeddings; no words are needed.
 
-        One image gives its :class:`DenseFeatures`, several give a list of them, in order. The arguments, ``value_range``
+        One image gives its :class:`DenseFeatures`, several a list of them, in order. The arguments, ``value_range``
         and ``channel_order`` among them, and the errors are those of :meth:`predict_stream`.
         """
         batch_size = check_count("batch_size", batch_size)
