@@ -17,7 +17,9 @@ from torch.export import Dim, ExportedProgram
 from err_seg.export.half import products_to_half
 from err_seg.export.network import INPUTS, OUTPUTS, ExportableERRSeg, example_inputs
 from err_seg.models.checkpoint import reason_of
+from err_seg.prediction.contrast import NONE
 from err_seg.prediction.model import ERRSeg
+from err_seg.text.vocabularies import VocabularySource
 from err_seg.utils.errors import RunError
 from err_seg.utils.files import atomic_write
 from err_seg.utils.fingerprint import RESULT_FORMAT, weights_digest
@@ -151,20 +153,20 @@ def _facts_in(file: Path) -> dict[str, str]:
         raise ExportError(f"{file} already exists and is not an exported network; --force replaces it") from error
 
 
-def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path, contrast: Sequence[str] = ()) -> None:
+def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path, contrast: VocabularySource = NONE) -> None:
     """Write class names and text embeddings, which an exported network takes as input, as ``.npz``.
 
-    The file, complete or absent, holds ``names`` (T,) and ``contrast`` (C,) text; ``text`` (T + C, D) float32 unit
-    vectors, the last C of ``contrast``: pixels that these win belong to none of ``names``; and ``weights``, the digest
-    of the weights that computed the vectors: with other weights, a network computes nothing meaningful from them.
+    The file, complete or absent, holds ``names`` (T,) and ``contrast`` (C,) text, see ``ERRSeg.predict_stream``;
+    ``text`` (T + C, D) float32 unit vectors, of ``contrast`` the last C: pixels that these win belong to none of
+    ``names``; and ``weights``, the digest of the weights that computed the vectors, without which they mean nothing.
 
     Raises:
-        VocabularyError: the network cannot read the names.
+        VocabularyError: the network cannot read the names or the contrast.
     """
-    text = model.embed_vocabulary((*names, *contrast)).float().cpu().numpy()
-    others, digest = np.array(contrast, dtype=str), np.array(weights_digest(model))
+    text, found = model.embed_with_contrast(names, contrast)
+    others, digest = np.array(found.names, dtype=str), np.array(weights_digest(model))
     with atomic_write(file) as partial, open(partial, "wb") as stream:
-        np.savez(stream, names=np.array(names), contrast=others, text=text, weights=digest)
+        np.savez(stream, names=np.array(names), contrast=others, text=text.float().cpu().numpy(), weights=digest)
 
 
 def _check_installed(*libraries: str) -> None:

@@ -21,10 +21,10 @@ from err_seg.jobs.manifest import Manifest, OutputError
 from err_seg.jobs.prefetch import LoadedItem, read_item, with_neighbours
 from err_seg.jobs.result_names import printable
 from err_seg.prediction.attention import record_attention
-from err_seg.prediction.dense_features import DenseFeatures
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.prediction.smoothing import averaged, windows
+from err_seg.text.vocabularies import VocabularySource
 from err_seg.utils.fingerprint import weights_digest
 from err_seg.utils.ordered_map import ordered_map
 from err_seg.utils.progress import ProgressBar
@@ -51,6 +51,7 @@ class Job:
         formats: of :data:`~err_seg.jobs.FORMATS`.
         batch_size: images, or windows of an image, that go through the network together; it shrinks when memory is
             too small for a batch.
+        contrast: names that compete with the classes, see :meth:`~err_seg.ERRSeg.predict`.
         num_kept: K, instead of the model's own.
         tile, refine: see :meth:`~err_seg.ERRSeg.predict`.
         smooth: how many frames of a video before, and as many after, each frame is averaged with, see
@@ -65,6 +66,7 @@ class Job:
     manifest: Manifest
     formats: Sequence[str] = ("overlay",)
     batch_size: int = 1
+    contrast: VocabularySource | None = None
     num_kept: int | None = None
     tile: int | str | None = None
     refine: bool = False
@@ -141,15 +143,20 @@ class Job:
 
     def _predict_together(self, batch: list[LoadedItem]) -> list[Prediction]:
         images, names = [loaded.pixels for loaded in batch], self.label_set.vocabulary
-        options = {"num_kept": self.num_kept, "tile": self.tile, "refine": self.refine, "batch_size": len(batch)}
+        options = {"contrast": self.contrast, "num_kept": self.num_kept, "tile": self.tile, "refine": self.refine}
+        options |= {"batch_size": len(batch)}
         is_wanted, predictions = "features" in self.formats, []
         features = self.model.features(images, batch_size=len(batch)) if is_wanted else [None] * len(batch)
-        results = self.model.predict(images, names, **options) if names else [_unasked(one) for one in features if one]
+        if names:
+            results = self.model.predict(images, names, **options)
+        else:  # nothing is asked about the images
+            none = torch.zeros(0)
+            results = [Segmentation(none[:, None, None], none.long(), (), one.size, none) for one in features if one]
         for loaded, segmentation, found in zip(batch, results, features, strict=True):
             assert loaded.pixels is not None
             attention = None
             if "attention" in self.formats:
-                attention = record_attention(self.model, loaded.pixels, names, self.num_kept)
+                attention = record_attention(self.model, loaded.pixels, names, self.num_kept, self.contrast)
             result = Result(
                 name=loaded.place.files,
                 source=loaded.item.source,
@@ -216,9 +223,3 @@ def _ready(segmentation: Segmentation) -> Segmentation:
     """Make the labels here, since two threads that compute hinder each other, and leave the device to what comes."""
     _ = segmentation.labels
     return segmentation.cpu()
-
-
-def _unasked(features: DenseFeatures) -> Segmentation:
-    """Return the result of an image that nothing is asked about."""
-    maps, kept, scores = torch.zeros(0, 1, 1), torch.zeros(0, dtype=torch.int64), torch.zeros(0)
-    return Segmentation(maps, kept, (), features.size, scores)

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar, overload
 
@@ -17,12 +18,13 @@ from err_seg.modeling.err_seg import ERRSegNetwork
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.hsm import unit_pixels
 from err_seg.modeling.layers import resize
+from err_seg.prediction.contrast import AUTO, COMMON, FEW_NAMES, NONE, Contrast, competing, distinct
 from err_seg.prediction.dense_features import DenseFeatures
 from err_seg.prediction.segmentation import Segmentation, split_results
 from err_seg.prediction.stream import batches, stream_results
 from err_seg.prediction.tiles import check_tile, plan_windows, segment_windows
 from err_seg.text.encoder import VocabularyEncoder
-from err_seg.text.prompts import PromptStyle
+from err_seg.text.prompts import PromptStyle, Vocabulary
 from err_seg.text.vocabularies import VocabularySource, read_vocabulary
 from err_seg.utils.device import PRECISIONS, autocast, check_finite, tf32, upload
 from err_seg.utils.fingerprint import WeightsSource
@@ -51,6 +53,8 @@ class ERRSeg(ERRSegNetwork):
     """What it was built from (:func:`err_seg.config.network_settings`), to tell results of networks apart."""
     source: WeightsSource | None = None
     """Where its weights were read from; ``None`` if from no file, or if they were trained since."""
+    few_names: int = FEW_NAMES
+    """Vocabularies of fewer names compete with the common ones unless :meth:`predict` is given a contrast."""
     # from :mod:`err_seg.models`, which is above this room
     from_pretrained: ClassVar[Callable[..., "ERRSeg"]]
     save_pretrained: Callable[..., None]
@@ -99,6 +103,39 @@ class ERRSeg(ERRSegNetwork):
         """Embed T class names to (T, D) unit vectors, without gradient; see :class:`VocabularyEncoder`."""
         return self.vocabulary_encoder.embed(self.encoder.clip, vocabulary, style)
 
+    def common_names(self, style: PromptStyle | None = None) -> tuple[Vocabulary, Tensor]:
+        """Return T names that most images can be described with, near-synonyms merged, and their (T, D) unit vectors.
+
+        They are those of all vocabularies of the package; of a model of the miniature world, its own.
+        """
+        names = self.vocabulary_encoder.common_names
+        text = self.embed_vocabulary(names, style)
+        places = distinct(text)
+        return Vocabulary(names[place] for place in places), text[places]
+
+    def embed_with_contrast(
+        self, vocabulary: Sequence[str], contrast: VocabularySource | None = None, style: PromptStyle | None = None
+    ) -> tuple[Tensor, Contrast]:
+        """Embed T class names, and the C that compete with them, to (T + C, D) unit vectors, without gradient.
+
+        ``contrast`` is described in :meth:`predict_stream`.
+
+        Raises:
+            VocabularyError: the vocabulary or the contrast cannot be used.
+        """
+        if contrast is None:
+            contrast = COMMON if len(vocabulary) < self.few_names and self.num_kept else NONE
+        text = self.embed_vocabulary(vocabulary, style)
+        if isinstance(contrast, str) and contrast == NONE:
+            return text, Contrast()
+        if isinstance(contrast, str) and contrast == COMMON:
+            names, rows = self.common_names(style)
+        else:
+            names = read_vocabulary(contrast)
+            rows = self.embed_vocabulary(names, style)
+        found, rows = competing(names, rows, vocabulary, text)
+        return torch.cat([text, rows]), found
+
     def preprocess(self, images: Sequence[Tensor] | Tensor, size: int | None = None) -> Tensor:
         """Normalise images and resize each to S×S (bilinear, not antialiased, aspect ratio not kept).
 
@@ -133,8 +170,8 @@ class ERRSeg(ERRSegNetwork):
             images: an image, or a list, tuple, generator, ... of images, of any sizes; see :meth:`predict_stream`.
             vocabulary: class names, or the name of a vocabulary, or a file; see :meth:`predict_stream`.
             progress: show a progress bar.
-            options: ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``refine``, ``batch_size``,
-                ``value_range`` and ``channel_order``, see :meth:`predict_stream`.
+            options: ``contrast``, ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``refine``,
+                ``batch_size``, ``value_range`` and ``channel_order``, see :meth:`predict_stream`.
 
         Returns:
             For one image its :class:`Segmentation`; for several, however many, a list of them, in order.
@@ -155,6 +192,7 @@ class ERRSeg(ERRSegNetwork):
         images: Any,
         vocabulary: VocabularySource,
         *,
+        contrast: VocabularySource | None = None,
         num_kept: int | None = None,
         templates: Iterable[str] | None = None,
         synonyms: str | None = None,
@@ -181,8 +219,12 @@ class ERRSeg(ERRSegNetwork):
                 All are made upright and eight bit, and composited on white where they are transparent.
             vocabulary: class names, of which "a, b" are synonyms of one class; names of vocabularies (the keys of
                 :func:`err_seg.vocabularies`) and paths of files of names may be among them or stand alone, see
-                :func:`err_seg.text.vocabularies.expand_names`.
-            num_kept: K, instead of the model's own: how many classes of the vocabulary an image's result may contain.
+                :func:`err_seg.text.vocabularies.expand_names`. "auto" is the common names, see ``contrast``.
+            contrast: names that compete with the vocabulary, and whose pixels are none of its classes: "none",
+                "common" (what most images can be described with), or whatever a vocabulary may be. Names that mean the
+                same as a class are left out. ``None``: the common ones, if there are fewer than :attr:`few_names`
+                classes and the model has a K.
+            num_kept: K, instead of the model's own: how many of all names an image's result may contain.
             templates: prompts with ``{}`` for the name, instead of the model's own.
             synonyms: ``"first"`` or ``"average"``, instead of the model's own.
             size: (H, W) of the results, instead of each image's own.
@@ -207,21 +249,24 @@ class ERRSeg(ERRSegNetwork):
             NonFiniteError: the network computed NaN or infinity.
             TooLargeError: ``tile`` is so small that the maps would take most of the memory.
         """
-        names = read_vocabulary(vocabulary)
         style = self.vocabulary_encoder.style.changed(templates, synonyms)
-        kept = (self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept)
+        num_kept = self.num_kept if num_kept is None else check_count("num_kept", num_kept)
         result_size = None if size is None else check_size(size)
         covered = check_tile(tile, self.size)
         refine, batch_size = check_flag("refine", refine), check_count("batch_size", batch_size)
         readers = open_images(images, ArrayFormat(value_range, channel_order))
         side, precision = self.size, self.precision
         with torch.no_grad(), self.evaluating(precision):
-            text = self.embed_vocabulary(names, style)
+            is_auto = isinstance(vocabulary, str) and vocabulary == AUTO
+            names = self.common_names(style)[0] if is_auto else read_vocabulary(vocabulary)
+            text, competitors = self.embed_with_contrast(names, contrast, style)
+        kept = num_kept or len(text)
 
         def segment(batch: list[Tensor]) -> list[Segmentation]:
             sizes = [result_size or (image.shape[1], image.shape[2]) for image in batch]
             with torch.no_grad(), self._computing(precision):
-                return self.segment(batch, text, kept, names, sizes, side, covered, batch_size)
+                found = self.segment(batch, text, kept, names, sizes, side, covered, batch_size)
+            return [replace(result, contrast=competitors) for result in found]
 
         return stream_results(readers, segment, 1 if covered else batch_size, refine=refine, ahead=not are_read(images))
 
@@ -263,7 +308,7 @@ class ERRSeg(ERRSegNetwork):
 
         Args:
             images: B images (3, h, w), RGB in 0..255.
-            text, num_kept: (T, D) embeddings of the vocabulary, and K; ``None``: the model's own.
+            text, num_kept: embeddings of the vocabulary (T, D), and K; ``None``: the model's own.
             vocabulary, sizes: the T class names, and (H, W) of each result.
             side, tile, batch_size: S, pixels that a side of a window covers, and windows that go through together.
 

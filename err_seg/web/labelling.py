@@ -13,11 +13,11 @@ from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from err_seg.data import ImageReadError
-from err_seg.jobs.formats import UNLABELED_NAME, Result, kept_by_score
+from err_seg.jobs.formats import Result, kept_by_score
 from err_seg.jobs.label_set import UNLABELED, LabelSetError, parse_label_set, split_names
 from err_seg.prediction.model import ERRSeg
 from err_seg.visualization.colors import class_colors, hex_color, spread_colors
-from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR
+from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR, UNLABELED_NAME
 from err_seg.visualization.text import first_synonym
 from err_seg.web.files import PERCENT, Downloads, FileKind, read_upload, shown_size
 

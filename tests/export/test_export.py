@@ -26,6 +26,7 @@ from err_seg.export.exporting import facts
 from err_seg.export.network import example_inputs
 from err_seg.export.parity import compare
 from err_seg.models.checkpoint import save_weights
+from err_seg.prediction import contrast
 from err_seg.text.prompts import VocabularyError
 from err_seg.utils.files import file_sha256
 from err_seg.utils.fingerprint import weights_digest
@@ -120,11 +121,17 @@ def test_vocabulary_file(model, tmp_path):
     np.testing.assert_allclose(file["text"], model.embed_vocabulary(VOCABULARY).numpy())
 
 
-def test_words_and_contrast_words_in_a_file(model, tmp_path):
-    save_vocabulary(model, VOCABULARY[:1], tmp_path / "words.npz", contrast=VOCABULARY[1:4])
+@pytest.fixture
+def different_words(monkeypatch):
+    """Let all words mean something else, whatever a toy's text tower says."""
+    monkeypatch.setattr(contrast, "SAME_MEANING", 2.0)
+
+
+def test_words_and_contrast_words_in_a_file(model, different_words, tmp_path):
+    save_vocabulary(model, VOCABULARY[:1], tmp_path / "words.npz", contrast=VOCABULARY[:4])  # but for the word itself
     file = np.load(tmp_path / "words.npz")
     assert (tuple(file["names"]), tuple(file["contrast"])) == (VOCABULARY[:1], VOCABULARY[1:4])
-    np.testing.assert_array_equal(file["text"], model.embed_vocabulary(VOCABULARY[:4]).numpy())
+    np.testing.assert_allclose(file["text"], model.embed_vocabulary(VOCABULARY[:4]).numpy(), atol=1e-6)
     with pytest.raises(VocabularyError):
         save_vocabulary(model, (), tmp_path / "none.npz")
     assert not (tmp_path / "none.npz").exists()
@@ -197,6 +204,23 @@ def test_words_of_other_weights_are_not_put_beside_a_network(command, model, toy
     assert str(np.load(words)["weights"]) == weights_digest(other)
 
 
+def test_command_writes_contrast_words(command, model, different_words, monkeypatch, tmp_path, capsys):
+    file = tmp_path / "net.onnx"
+    file.touch()
+    monkeypatch.setattr("err_seg.export.check_facts", lambda *_: None)
+    assert command(file, "--classes", "cat") == (0, "")
+    assert np.load(tmp_path / "net.npz")["contrast"].shape == (0,)
+    assert command(file, "--classes", "cat", "--contrast", "dog, cat, sky") == (0, "")
+    words = np.load(tmp_path / "net.npz")
+    assert (words["names"].tolist(), words["contrast"].tolist()) == (["cat"], ["dog", "sky"])
+    np.testing.assert_allclose(words["text"], model.embed_vocabulary(("cat", "dog", "sky")).numpy(), atol=1e-6)
+    assert "ade150" not in command(file, "--classes", "cat", "--contrast", "ade150")[1]
+    assert len(np.load(tmp_path / "net.npz")["contrast"]) > 100
+    with pytest.raises(SystemExit):
+        command(file, "--contrast", "dog")
+    assert "--contrast competes with classes: it needs --classes" in capsys.readouterr().err
+
+
 def test_command_refuses_other_endings(capsys, tmp_path):
     with pytest.raises(SystemExit) as leaving:
         export.main([str(tmp_path / "net.tflite")])
@@ -214,7 +238,7 @@ def test_command_refuses_other_precisions(capsys, tmp_path, ending, precision, w
 
 
 @pytest.mark.slow
-def test_onnx_and_the_example(model, tmp_path, monkeypatch, capsys):
+def test_onnx_and_the_example(model, different_words, tmp_path):
     for library in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library)
     export_onnx(model, tmp_path / "net.onnx")
@@ -247,8 +271,8 @@ def test_onnx_and_the_example(model, tmp_path, monkeypatch, capsys):
     assert len(result.stderr.splitlines()) == 1
     order = np.bincount(expected.ravel(), minlength=len(VOCABULARY)).argsort()[::-1].tolist()  # the largest first
     for few in (1, 2):  # the others' pixels are of none of these
-        names, contrast = ([VOCABULARY[index] for index in part] for part in (order[:few], order[few:]))
-        save_vocabulary(model, names, tmp_path / "few.npz", contrast)
+        names, others = ([VOCABULARY[index] for index in part] for part in (order[:few], order[few:]))
+        save_vocabulary(model, names, tmp_path / "few.npz", others)
         result = run("net.onnx", "few.npz", "photo.png", "few.png")
         assert (result.returncode, result.stderr) == (0, "")
         assert "other: " in result.stdout

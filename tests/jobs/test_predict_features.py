@@ -10,6 +10,8 @@ from safetensors import safe_open
 from err_seg.utils.fingerprint import weights_digest
 from tests.helpers.predicting import files, save
 
+WITHOUT_CLASSES = "has no classes: no --background, --contrast, --num-kept or --refine"
+
 
 @pytest.fixture
 def images(tmp_path):
@@ -91,9 +93,10 @@ def test_other_weights_are_other_results(run_predict, images, toy):
         (("--format", "features"), "cat", "alone needs neither: leave them out"),
         (("--format", "features,labels"), None, "give --classes or --classes-file"),
         ((), None, "give --classes or --classes-file"),
-        (("--format", "features", "--background", "0.3"), None, "leave out --background, --num-kept and --refine"),
-        (("--format", "features", "--refine"), None, "leave out --background, --num-kept and --refine"),
-        (("--format", "features", "--num-kept", "2"), None, "leave out --background, --num-kept and --refine"),
+        (("--format", "features", "--background", "0.3"), None, WITHOUT_CLASSES),
+        (("--format", "features", "--refine"), None, WITHOUT_CLASSES),
+        (("--format", "features", "--contrast", "none"), None, WITHOUT_CLASSES),
+        (("--format", "features", "--num-kept", "2"), None, WITHOUT_CLASSES),
         (("--format", "features,labels", "--tile", "auto"), "cat", "leave out --smooth and --tile"),
         (("--format", "features", "--smooth", "1"), None, "leave out --smooth"),
     ],
