@@ -41,10 +41,12 @@ def catalog_as_before():
     CATALOG._specs = specs
 
 
-@pytest.fixture(autouse=True)
-def no_contrast_unless_asked_for(monkeypatch):
-    """Leave random networks, which would find everywhere one of a thousand common names, to the names of the test."""
-    monkeypatch.setattr(err_seg.ERRSeg, "few_names", 0)
+@pytest.fixture(autouse=True, scope="session")
+def no_contrast_unless_asked_for():
+    """Leave random networks, which would find one of a thousand common names everywhere, to the names of the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(err_seg.ERRSeg, "few_names", 0)
+        yield
 
 
 @pytest.fixture
