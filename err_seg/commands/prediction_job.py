@@ -33,13 +33,16 @@ def predict(arguments: argparse.Namespace) -> int:
     """Predict this process's share of the images, and finish the job in the first process; returns the exit status."""
     try:
         rank, processes = launched_share()
-        label_set = jobs.parse_label_set(models.read_names(arguments), arguments.background)
+        label_set = jobs.LabelSet(())
+        if arguments.format != ("features",):
+            label_set = jobs.parse_label_set(models.read_names(arguments), arguments.background)
         sources, problems = jobs.collect_sources(arguments.inputs, exclude=arguments.output)
         model = models.load_model(arguments)
         if label_set.classes == (AUTO,):
             label_set = jobs.parse_label_set(model.common_names()[0], arguments.background)
-        contrast = models.read_contrast(arguments.contrast)
-        competing = model.embed_with_contrast(label_set.vocabulary, contrast)[1]
+        contrast, competing = models.read_contrast(arguments.contrast), Contrast()
+        if label_set.classes:
+            competing = model.embed_with_contrast(label_set.vocabulary, contrast)[1]
         check_tile(arguments.tile, model.size)
         if "attention" in arguments.format:
             escf_with(model)
@@ -135,7 +138,7 @@ def finish(report: jobs.Report, job: jobs.Job) -> int:
 
 def summarize(report: jobs.Report, output: Path) -> None:
     """Print which classes were found, and how much of the area they take."""
-    if report.done:
+    if report.done and report.pixels.total() + report.unlabeled:
         total = sum(report.pixels.values()) + report.unlabeled
         new = " new" if report.skipped else ""  # of the others, nothing is known here
         table = Table("class", title=Text(f"{report.done}{new} images, results in {printable(output)}"))
