@@ -32,7 +32,13 @@ from err_seg.engine.periodic_eval import check_selection
 from err_seg.engine.run_log import SkippedSamples
 from err_seg.engine.run_setup import check_settings, open_data, run_context
 from err_seg.evaluation import BenchmarkResult
-from err_seg.evaluation.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
+from err_seg.evaluation.benchmarks import (
+    check_once,
+    confidence_settings,
+    evaluation_settings,
+    save_benchmarks,
+    source_of,
+)
 from err_seg.evaluation.results import load_results
 from err_seg.models.build import compile_network, default_num_kept
 from err_seg.utils.device import resolve_device, resolve_precision
@@ -143,6 +149,7 @@ class Trainer(DefaultTrainer):
             root=own.DATASETS.ROOT,
             boundary_iou=own.TEST.BOUNDARY_IOU,
             metrics=own.TEST.METRICS,
+            confidence=own.TEST.CALIBRATION,
             save=own.TEST.SAVE,
             settings=evaluation_settings(own, spec, num_kept=k, precision=precision),
             num_images=own.TEST.NUM_IMAGES,
@@ -168,7 +175,9 @@ class Trainer(DefaultTrainer):
         check_once([evaluator.spec for evaluator in of_ours])
         bare = getattr(model, "module", model)
         for evaluator in of_ours:
-            evaluator.settings |= source_of(bare.network) if isinstance(bare, ERRSeg) else {}
+            if isinstance(bare, ERRSeg):
+                evaluator.settings |= source_of(bare.network)
+                evaluator.settings |= confidence_settings(bare.network) if evaluator.counts_confidence else {}
         with one_writer(Path(cfg.OUTPUT_DIR), EvaluationError):
             metrics = super().test(cfg, model, evaluators)
             save_benchmarks([e.result for e in of_ours if e.result is not None], Path(cfg.OUTPUT_DIR))

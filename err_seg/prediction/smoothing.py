@@ -62,7 +62,7 @@ def averaged(window: Sequence[Segmentation | None]) -> Segmentation:
         maps[torch.searchsorted(kept, result.kept)] += weight * result.probabilities
         class_scores += weight * result.class_scores
     maps.clamp_(max=1)  # weights add up to 1 but for rounding
-    found = Segmentation(maps, kept, middle.vocabulary, middle.size, class_scores, middle.source)
+    found = Segmentation(maps, kept, middle.vocabulary, middle.size, class_scores, middle.source, middle.calibration)
     return refined(found, middle.guide) if isinstance(middle, RefinedSegmentation) else found
 
 
