@@ -10,11 +10,15 @@ Keys such as DATASETS.ROOT, TEST.BATCH_SIZE and TEST.NUM_IMAGES are set with --o
 Exit status: 0 done; 2 the model or the data cannot be used, nothing was written.
 """
 
+import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from err_seg.commands.options import add_model_options, command_parser, reporting_errors
+
+NOT_JSON = ("err_seg_version", "format")  # of metadata
 
 
 @reporting_errors(2)
@@ -33,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from err_seg.lab.table import mean_text
     from err_seg.models import hub
     from err_seg.models.build import build_compiled
-    from err_seg.models.checkpoint import save_calibrated
+    from err_seg.models.checkpoint import save_weights
     from err_seg.models.pretrained import stored_config
     from err_seg.prediction.calibration import Calibration
 
@@ -47,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = build_compiled(cfg, weights)
     leads, scores = count_for_calibration(cfg, model, benchmarks)
     checked = cross_validate(leads, scores)
-    earlier = model.calibration.sha256 if model.calibration else None
-    names = tuple(pairs.spec.name for pairs in benchmarks)
-    calibration = Calibration(*fit(leads.sum(axis=0)), names, images, earlier or weights.source.sha256)
-    is_changed = arguments.config_file or any(text.startswith(("MODEL.", "INPUT.")) for text in arguments.opts)
-    config = stored_config(model) if is_changed or "config" not in weights.metadata else None
-    save_calibrated(weights, output, calibration, config)
+    sha256 = (model.calibration and model.calibration.sha256) or weights.source.sha256
+    calibration = Calibration(*fit(leads.sum(axis=0)), ", ".join(p.spec.name for p in benchmarks), images, sha256)
+    facts = {name: json.loads(text) for name, text in weights.metadata.items() if name not in NOT_JSON}
+    if arguments.config_file or "config" not in facts or any("MODEL." in o or "INPUT." in o for o in arguments.opts):
+        facts["config"] = stored_config(model)  # with which it was calibrated
+    save_weights(weights.weights, output, {**facts, "calibration": asdict(calibration)})
     rows = [
         [title, *(mean_text([part[place][metric] for part in checked], ".2f") for metric in CALIBRATION_METRICS[:3])]
         for place, title in enumerate(("scores", "confidence, of other images than those it was fitted on"))

@@ -32,13 +32,7 @@ from err_seg.engine.periodic_eval import check_selection
 from err_seg.engine.run_log import SkippedSamples
 from err_seg.engine.run_setup import check_settings, open_data, run_context
 from err_seg.evaluation import BenchmarkResult
-from err_seg.evaluation.benchmarks import (
-    check_once,
-    confidence_settings,
-    evaluation_settings,
-    save_benchmarks,
-    source_of,
-)
+from err_seg.evaluation.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
 from err_seg.evaluation.results import load_results
 from err_seg.models.build import compile_network, default_num_kept
 from err_seg.utils.device import resolve_device, resolve_precision
@@ -175,9 +169,7 @@ class Trainer(DefaultTrainer):
         check_once([evaluator.spec for evaluator in of_ours])
         bare = getattr(model, "module", model)
         for evaluator in of_ours:
-            if isinstance(bare, ERRSeg):
-                evaluator.settings |= source_of(bare.network)
-                evaluator.settings |= confidence_settings(bare.network) if evaluator.counts_confidence else {}
+            evaluator.settings |= source_of(bare.network) if isinstance(bare, ERRSeg) else {}
         with one_writer(Path(cfg.OUTPUT_DIR), EvaluationError):
             metrics = super().test(cfg, model, evaluators)
             save_benchmarks([e.result for e in of_ours if e.result is not None], Path(cfg.OUTPUT_DIR))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,6 @@ def evaluate_benchmark(
     if precision.name != model.precision:
         precision = Precision(model.precision, "the model's own")
     settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision) | pairs.selection
-    settings |= confidence_settings(model) if cfg.TEST.CALIBRATION else {}
     facts = {
         "weights": weights,
         "network": network_settings(cfg),
@@ -123,6 +122,7 @@ def evaluate_benchmark(
         "pictures": [(name, *map(file_signature, pairs.paths(i))) for i, name in enumerate(pairs.names)],
         "files": cfg.TEST.SAVE,
         "packages": package_digests(cfg.MODEL.IMPORTS),
+        **({"calibration": str(model.calibration)} if cfg.TEST.CALIBRATION else {}),
     }
     logger.info(
         "evaluating %d images of %s: precision %s (%s), without TF32, device %s",
@@ -152,13 +152,9 @@ def evaluate_benchmark(
 
 
 def source_of(model: ERRSeg) -> dict[str, Any]:
-    """Return where a model's weights were read from, as an entry of a result's settings; empty if from no file."""
-    return {"source": model.source.facts()} if model.source else {}
-
-
-def confidence_settings(model: ERRSeg) -> dict[str, Any]:
-    """Return what ``TEST.CALIBRATION`` measures of a model, as an entry of a result's settings."""
-    return {"calibration": model.calibration.facts() if model.calibration else "none: the network's own scores"}
+    """Return where a model's weights were read from, and how it is calibrated, as far as known: entries of settings."""
+    found = {"source": model.source, "calibration": model.calibration}
+    return {name: asdict(value) for name, value in found.items() if value}
 
 
 def new_counts(

@@ -10,13 +10,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from err_seg.evaluation.calibration import (
-    class_groups,
-    count_pixels,
-    dense_counts,
-    group_metrics,
-    sparse_counts,
-)
+from err_seg.evaluation.calibration import BINS, GROUPS, count_pixels, group_metrics
 from err_seg.evaluation.metrics import segmentation_metrics
 from err_seg.utils.processes import sum_over_processes
 
@@ -39,7 +33,7 @@ class ConfusionMatrix:
 
     Attributes:
         further: metrics of one's own, see ``err_seg.plugins.METRICS``.
-        confidences: (3, BINS, 2) counts of pixels by confidence, see :mod:`err_seg.evaluation.calibration`; ``None``
+        confidences: (GROUPS, BINS, 2) counts of pixels, see :mod:`err_seg.evaluation.calibration`; ``None``
             unless :meth:`count_confidence` was called.
 
     Raises:
@@ -78,8 +72,10 @@ class ConfusionMatrix:
     def count_confidence(self, seen_and_unseen: Sequence[Sequence[int]] = ()) -> None:
         """From now on also count confidences, of these two groups of predicted classes and of all others apart."""
         self._seen_and_unseen = [list(group) for group in seen_and_unseen]
-        self._groups = class_groups(self.num_classes, seen_and_unseen).to(self.device)
-        self.confidences = dense_counts([]).to(self.device)
+        self._groups = self._counts.new_full((self.num_classes,), GROUPS - 1)
+        for group, classes in enumerate(self._seen_and_unseen):
+            self._groups[classes] = group
+        self.confidences = self._counts.new_zeros(GROUPS, BINS, 2)
 
     def update(self, prediction: Tensor, label: Tensor, confidence: Tensor | None = None) -> None:
         """Count one image or a batch.
@@ -122,7 +118,7 @@ class ConfusionMatrix:
         if self.confidences is not None:
             assert confidence is not None
             values, found = confidence.to(self.device)[counted], prediction[counted]
-            self.confidences += count_pixels(values, found == label[counted], self._groups[found], 3)
+            self.confidences += count_pixels(values, found == label[counted], self._groups[found], GROUPS)
 
     def merge(self: C, other: C) -> C:
         """Add another matrix's counts to this one, in place, and return this one.
@@ -178,7 +174,7 @@ class ConfusionMatrix:
         entries = torch.cat([cells, matrix[cells[:, 0], cells[:, 1]].unsqueeze(1)], dim=1)
         state = {**self._settings(), "entries": entries.tolist()}
         if self.confidences is not None:
-            state["confidences"] = sparse_counts(self.confidences)
+            state["confidences"] = self.confidences.tolist()
         return state
 
     @classmethod
@@ -202,7 +198,7 @@ class ConfusionMatrix:
         confusion._counts = confusion._counts.to(device)
         if "confidences" in state:
             confusion.count_confidence(state["seen_and_unseen"])
-            confusion.confidences = dense_counts(state["confidences"]).to(device)
+            confusion.confidences = torch.tensor(state["confidences"], device=device)
         return confusion
 
     def _settings(self) -> dict[str, Any]:

@@ -73,8 +73,8 @@ class Checkpoint:
         if "calibration" not in self.metadata:
             return None
         try:
-            return Calibration.of_facts(json.loads(self.metadata["calibration"]))
-        except (ValueError, TypeError, KeyError) as error:
+            return Calibration(**json.loads(self.metadata["calibration"]))
+        except (ValueError, TypeError) as error:
             raise CheckpointError(
                 f"{self.source.file}: the calibration stored in it cannot be read ({reason_of(error)}); write it anew "
                 "with: err-seg calibrate"
@@ -94,28 +94,11 @@ def save_weights(
     packages = imported_packages()
     own = {"packages": packages, **(metadata or {})} if packages else metadata or {}
     facts = {"err_seg_version": __version__, **{key: json.dumps(value) for key, value in own.items()}}
-    _save(model if isinstance(model, Mapping) else model.state_dict(), file, facts)
-
-
-def save_calibrated(checkpoint: Checkpoint, file: str | Path, calibration: Calibration, config: str | None) -> None:
-    """Write the weights of a checkpoint once more, bit for bit, and its metadata, with another calibration.
-
-    Args:
-        checkpoint: ours or a released one.
-        file: where to write, possibly its own file.
-        calibration: of these weights.
-        config: as JSON, the configuration to store instead of the checkpoint's; ``None``: that of the checkpoint.
-    """
-    facts = {"calibration": calibration.facts(), **({"config": config} if config else {})}
-    written = {name: json.dumps(value) for name, value in facts.items()}
-    _save(checkpoint.weights, file, {"err_seg_version": __version__, **checkpoint.metadata, **written})
-
-
-def _save(entries: Mapping[str, Tensor], file: str | Path, metadata: dict[str, str]) -> None:
+    entries = model if isinstance(model, Mapping) else model.state_dict()
     # copies, since safetensors refuses tied weights
     state = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in entries.items()}
     with atomic_write(file) as temporary:
-        save_file(state, temporary, metadata=metadata)
+        save_file(state, temporary, metadata=facts)
 
 
 def load_weights(model: nn.Module, source: str | Path | Checkpoint | Mapping[str, Any]) -> None:

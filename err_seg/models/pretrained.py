@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,7 +43,7 @@ def save_pretrained(
         raise ArgumentError("the network has no configuration to save; build it with err_seg.build_model")
     folder = Path(folder)
     config, calibration = stored_config(model), model.calibration
-    metadata = {"config": config, **({"calibration": calibration.facts()} if calibration else {})}
+    metadata = {"config": config, **({"calibration": asdict(calibration)} if calibration else {})}
     save_weights(model, folder / PRETRAINED_WEIGHTS, metadata)
     write_text(folder / CONFIG, config + "\n")
     write_text(folder / CARD, model_card(name or folder.resolve().name, model.settings, run, calibration))

@@ -1,14 +1,12 @@
 """Calibrated confidence: how probable it is that a pixel's label is right."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
 
 NARROWEST = 1 / 6000
-"""Leads closer to 0 or 1 than this count as this, since so wide is half a bin of the counts that are fitted."""
+"""Leads closer to 0 or 1 than this count as this: half a bin of the counts that are fitted."""
 
 
 @dataclass(frozen=True)
@@ -18,39 +16,31 @@ class Calibration:
     It holds for images and vocabularies such as those that it was fitted on.
 
     Attributes:
-        temperature: above 0; from 1 on, it makes labels less certain.
+        temperature: above 0.
         offset: added to the logit.
         datasets: names of the labelled data sets that both were fitted on.
         images: how many there were.
         sha256: of the file that held these weights without a calibration.
+
+    Raises:
+        ValueError: the temperature is not above 0, or a number is not finite.
     """
 
     temperature: float
     offset: float
-    datasets: tuple[str, ...] = ()
+    datasets: str = ""
     images: int = 0
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        if not (self.temperature > 0 and math.isfinite(self.temperature) and math.isfinite(self.offset)):
+        if not (0 < self.temperature < math.inf and math.isfinite(self.offset)):
             raise ValueError(f"temperature {self.temperature} must be above 0, and offset {self.offset} finite")
 
     def __str__(self) -> str:
         """Return one line."""
-        return (
-            f"temperature {self.temperature:.3f} and offset {self.offset:.3f}, fitted on {self.images} images of "
-            f"{', '.join(self.datasets)}"
-        )
+        numbers = f"temperature {self.temperature:.3f}, offset {self.offset:.3f}"
+        return f"{numbers}, fitted on {self.images} images of {self.datasets}"
 
     def confidence(self, lead: Tensor) -> Tensor:
         """Return the probabilities, in 0..1, that labels with these leads are right; both of any one shape."""
         return (lead.logit(NARROWEST) / self.temperature + self.offset).sigmoid()
-
-    def facts(self) -> dict[str, Any]:
-        """Return the attributes by name, JSON-able."""
-        return asdict(self)
-
-    @classmethod
-    def of_facts(cls, facts: Mapping[str, Any]) -> "Calibration":
-        """Make one from :meth:`facts`, as JSON holds them; ValueError, TypeError or KeyError if they make none."""
-        return cls(**{**facts, "datasets": tuple(facts["datasets"])})
