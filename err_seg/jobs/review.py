@@ -1,0 +1,89 @@
+"""Regions that are most worth a look: parts of an image whose labels are doubtful, with thumbnails."""
+
+import base64
+import io
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from err_seg.jobs.label_set import UNLABELED
+from err_seg.prediction.segmentation import Segmentation
+from err_seg.visualization.regions import Region, find_regions
+from err_seg.visualization.text import first_synonym
+
+DOUBTFUL = 0.9
+"""Pixels of less confidence are shown; chosen on validation scenes of the miniature world."""
+OF_AN_IMAGE = 20
+THUMBNAIL, CONTEXT, LEAST_SIDE = 320, 0.5, 48  # pixels; margin over the region's longer side; pixels of the image
+DARKER = 0.45
+
+
+def doubtful_regions(segmentation: Segmentation, labels: np.ndarray, classes: tuple[str, ...]) -> list[Region]:
+    """Find the connected doubtful parts of classes, first those in which most pixels are expected to be wrong.
+
+    Args:
+        segmentation: its confidence counts if it is calibrated, else its lead, whose order is the same.
+        labels: (H, W) indices of ``classes``; others are not looked at.
+        classes: their names.
+    """
+    trust = (segmentation.confidence if segmentation.calibration else segmentation.lead).cpu().numpy()
+    regions = find_regions(np.where(trust < DOUBTFUL, labels, UNLABELED), classes, trust)
+    return sorted(regions, key=expected_errors, reverse=True)
+
+
+def expected_errors(region: Region) -> float:
+    """Return how many pixels of a region are expected to be wrong: those that its scores leave open."""
+    return region.area * (1 - (region.score or 0))
+
+
+def review_part(segmentation: Segmentation, image: np.ndarray, regions: list[Region]) -> dict[str, Any]:
+    """Describe an image's doubtful regions for the page of the whole job; only the first have thumbnails."""
+    cards = []
+    for region in regions[:OF_AN_IMAGE]:
+        errors, (x, y, *_) = expected_errors(region), region.box
+        about = f"or {next_best(segmentation, region)}? {region.area:,} pixels at {x}, {y}"
+        cards.append(
+            {
+                "errors": errors,
+                "classes": [{"name": first_synonym(region.name), "share": region.score}],
+                "about": about + (f"; about {errors:,.0f} wrong" if segmentation.calibration else ""),
+                "thumbnail": thumbnail(image, region),
+            }
+        )
+    return {"cards": cards, "found": len(regions), "calibrated": bool(segmentation.calibration)}
+
+
+def next_best(segmentation: Segmentation, region: Region) -> str:
+    """Return the name of the class that is the second most probable one in a region on average."""
+    maps, kept = segmentation.probabilities.cpu(), segmentation.kept.cpu()
+    mask = whole_mask(region, segmentation.size).astype(np.float32)
+    weights = torch.from_numpy(cv2.resize(mask, maps.shape[:0:-1], interpolation=cv2.INTER_AREA))
+    means = torch.einsum("khw,hw->k", maps, weights).masked_fill(kept == region.label, -1)
+    return first_synonym(segmentation.vocabulary[kept[means.argmax()]]) if len(kept) > 1 else "none of the words"
+
+
+def thumbnail(image: np.ndarray, region: Region) -> str:
+    """Draw the part of an image (H, W, 3) around a region, darker outside of it: a JPEG in base64."""
+    x, y, width, height = region.box
+    side = max(LEAST_SIDE, round((1 + CONTEXT) * max(width, height)))
+    left, top = (max(0, start + (size - side) // 2) for start, size in ((x, width), (y, height)))
+    pixels = np.asarray(image) * np.where(whole_mask(region, image.shape[:2]), 1, DARKER)[..., None]
+    cut = Image.fromarray(pixels[top : top + side, left : left + side].astype(np.uint8))
+    scale = THUMBNAIL / max(cut.size)
+    shown = cut.resize((round(scale * cut.width), round(scale * cut.height)))
+    draw = ImageDraw.Draw(shown)
+    for ring in (ring for polygon in region.outlines() for ring in polygon):
+        draw.line([tuple(point) for point in scale * (ring - (left, top))], fill="white", width=2)
+    shown.save(file := io.BytesIO(), format="JPEG", quality=80)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def whole_mask(region: Region, size: tuple[int, ...]) -> np.ndarray:
+    """Return (H, W) bool: which pixels of an image of that size belong to a region."""
+    x, y, width, height = region.box
+    mask = np.zeros(size, bool)
+    mask[y : y + height, x : x + width] = region.mask
+    return mask
