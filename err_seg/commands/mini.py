@@ -9,6 +9,7 @@
     err-seg mini draw --sheet sheet.png        a sheet of its images, to look at
     err-seg mini vocabularies                  the same scenes with 100, 1,000 and 10,000 names
     err-seg mini tiles                         what windows gain on images of 1,000 pixels
+    err-seg mini confidence                    how far confidence can be trusted, and what it finds in a review
 
 Images are drawn on first use, to mini_world in the data sets' folder (DATASETS.ROOT). Trained networks, results.json
 and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" wrote there, else the one in the package.
@@ -49,14 +50,24 @@ TILES = """Measure what windows gain on large images: mIoU, boundary IoU and CPU
 Scenes of 900 to 1,200 pixels a side show either many things of the usual size, or few things that are six times larger.
 The network is the package's own. large_images.json and .md go to OUTPUT.
 """
-STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles")
+CONFIDENCE = """Measure confidence before and after calibration, and the errors that a review finds.
+
+    err-seg mini confidence --networks output/mini/seed*/model_final.safetensors
+
+Fits on validation scenes and measures on test scenes. confidence.json and .md go to OUTPUT.
+"""
+STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles", "confidence")
 SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "all")
 
 
 def add_stage_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the steps that share a command line."""
     add = parser.add_argument
-    add("step", choices=STEPS, help="draw, vocabularies and tiles have options of their own: err-seg mini draw --help")
+    add(
+        "step",
+        choices=STEPS,
+        help="draw, vocabularies, tiles and confidence have options of their own: err-seg mini draw --help",
+    )
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg.yaml")
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
     add("--seeds", type=int, nargs="+", default=[0], metavar="S", help="of the training (0)")
@@ -99,10 +110,19 @@ def add_tiles_options(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the scenes (0 1 2)")
 
 
+def add_confidence_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``err-seg mini confidence``."""
+    add = parser.add_argument
+    add("--networks", nargs="+", default=["mini"], metavar="MODEL", help="names or files, one for each seed (mini)")
+    add("--scenes", type=positive, default=240, metavar="N", help="of each split (240)")
+    add("--output", type=Path, default=Path("output/mini_confidence"), metavar="DIR")
+
+
 OWN_OPTIONS = {
     "draw": (DRAWING, add_drawing_options, "drawing"),
     "vocabularies": (VOCABULARIES, add_vocabularies_options, "vocabulary_length"),
     "tiles": (TILES, add_tiles_options, "large_images"),
+    "confidence": (CONFIDENCE, add_confidence_options, "confidence"),
 }
 """Steps with a command line of their own: its help and options, and the module of :mod:`err_seg.lab.mini` to run."""
 

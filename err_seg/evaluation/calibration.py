@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit
 from torch import Tensor
 
 from err_seg.prediction.calibration import NARROWEST, Calibration
@@ -87,7 +88,7 @@ def fit(leads: Counts) -> tuple[float, float]:
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         z = parameters[0] * logits + parameters[1]
-        errors = pixels / (1 + np.exp(-z)) - target
+        errors = pixels * expit(z) - target
         value = pixels @ np.logaddexp(0, z) - target @ z
         return value / pixels.sum(), np.array([errors @ logits, errors.sum()]) / pixels.sum()
 

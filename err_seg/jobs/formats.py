@@ -14,7 +14,7 @@ from PIL import Image
 from err_seg.evaluation.results import write_csv
 from err_seg.jobs.label_set import UNLABELED, LabelSet, without_empty
 from err_seg.jobs.result_names import file_name
-from err_seg.jobs.review import doubtful_regions, review_part
+from err_seg.jobs.review import review_part
 from err_seg.prediction.attention import Attention, attention_figure
 from err_seg.prediction.kept_classes import kept_figure
 from err_seg.prediction.segmentation import Segmentation
@@ -171,8 +171,8 @@ def _html(result: Result, path: Path) -> None:
 
 def _review(result: Result, path: Path) -> None:
     """Write an image's part of the page of what is most worth a look."""
-    regions = doubtful_regions(result.segmentation, result.labels, result.label_set.classes)
-    write_json(path, review_part(result.segmentation, result.image, regions), ensure_ascii=False)
+    part = review_part(result.segmentation, result.image, result.labels, result.label_set.classes)
+    write_json(path, part, ensure_ascii=False)
 
 
 def _video(result: Result, path: Path) -> None:

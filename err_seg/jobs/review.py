@@ -21,15 +21,14 @@ THUMBNAIL, CONTEXT, LEAST_SIDE = 320, 0.5, 48  # pixels; margin over the region'
 DARKER = 0.45
 
 
-def doubtful_regions(segmentation: Segmentation, labels: np.ndarray, classes: tuple[str, ...]) -> list[Region]:
+def doubtful_regions(trust: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> list[Region]:
     """Find the connected doubtful parts of classes, first those in which most pixels are expected to be wrong.
 
     Args:
-        segmentation: its confidence counts if it is calibrated, else its lead, whose order is the same.
+        trust: (H, W) in 0..1, such as confidence.
         labels: (H, W) indices of ``classes``; others are not looked at.
         classes: their names.
     """
-    trust = (segmentation.confidence if segmentation.calibration else segmentation.lead).cpu().numpy()
     regions = find_regions(np.where(trust < DOUBTFUL, labels, UNLABELED), classes, trust)
     return sorted(regions, key=expected_errors, reverse=True)
 
@@ -39,9 +38,15 @@ def expected_errors(region: Region) -> float:
     return region.area * (1 - (region.score or 0))
 
 
-def review_part(segmentation: Segmentation, image: np.ndarray, regions: list[Region]) -> dict[str, Any]:
-    """Describe an image's doubtful regions for the page of the whole job; only the first have thumbnails."""
-    cards = []
+def review_part(
+    segmentation: Segmentation, image: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Describe an image's most doubtful regions, for the page of the whole job.
+
+    What counts is confidence if the result is calibrated, else its lead, of which the order of pixels is the same.
+    """
+    trust = segmentation.confidence if segmentation.calibration else segmentation.lead
+    regions, cards = doubtful_regions(trust.cpu().numpy(), labels, classes), []
     for region in regions[:OF_AN_IMAGE]:
         errors, (x, y, *_) = expected_errors(region), region.box
         about = f"or {next_best(segmentation, region)}? {region.area:,} pixels at {x}, {y}"
@@ -70,8 +75,9 @@ def thumbnail(image: np.ndarray, region: Region) -> str:
     x, y, width, height = region.box
     side = max(LEAST_SIDE, round((1 + CONTEXT) * max(width, height)))
     left, top = (max(0, start + (size - side) // 2) for start, size in ((x, width), (y, height)))
-    pixels = np.asarray(image) * np.where(whole_mask(region, image.shape[:2]), 1, DARKER)[..., None]
-    cut = Image.fromarray(pixels[top : top + side, left : left + side].astype(np.uint8))
+    part = (slice(top, top + side), slice(left, left + side))
+    light = np.where(whole_mask(region, image.shape[:2])[part], 1, DARKER)[..., None]
+    cut = Image.fromarray((np.asarray(image)[part] * light).astype(np.uint8))
     scale = THUMBNAIL / max(cut.size)
     shown = cut.resize((round(scale * cut.width), round(scale * cut.height)))
     draw = ImageDraw.Draw(shown)
