@@ -10,6 +10,7 @@
     err-seg mini vocabularies                  the same scenes with 100, 1,000 and 10,000 names
     err-seg mini tiles                         what windows gain on images of 1,000 pixels
     err-seg mini confidence                    how far confidence can be trusted, and what it finds in a review
+    err-seg mini words                         what contrast gains where few names are asked for
 
 Images are drawn on first use, to mini_world in the data sets' folder (DATASETS.ROOT). Trained networks, results.json
 and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" wrote there, else the one in the package.
@@ -56,7 +57,16 @@ CONFIDENCE = """Measure confidence before and after calibration, and the errors 
 
 Fits on validation scenes and measures on test scenes. confidence.json and .md go to OUTPUT.
 """
-STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles", "confidence")
+WORDS = """Measure what contrast gains where 1 to 60 names are asked for, half of which a scene shows.
+
+    err-seg mini words
+    err-seg mini train --seeds 0 1 2 --output output/mini
+    err-seg mini words --networks output/mini/seed0/model_final.safetensors output/mini/seed1/model_final.safetensors
+
+Each answer is compared with the scene, in which "none of these" is right wherever it shows another name. words.json
+and .md go to OUTPUT.
+"""
+STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles", "words", "confidence")
 SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "all")
 
 
@@ -66,7 +76,7 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
     add(
         "step",
         choices=STEPS,
-        help="draw, vocabularies, tiles and confidence have options of their own: err-seg mini draw --help",
+        help="draw, vocabularies, tiles, words and confidence have options of their own: err-seg mini draw --help",
     )
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg.yaml")
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
@@ -110,19 +120,28 @@ def add_tiles_options(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the scenes (0 1 2)")
 
 
-def add_confidence_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``err-seg mini confidence``."""
+def add_networks_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of steps that measure trained networks, one for each seed."""
     add = parser.add_argument
     add("--networks", nargs="+", default=["mini"], metavar="MODEL", help="names or files, one for each seed (mini)")
-    add("--scenes", type=positive, default=240, metavar="N", help="of each split (240)")
-    add("--output", type=Path, default=Path("output/mini_confidence"), metavar="DIR")
+    add("--scenes", type=positive, default=80, metavar="N", help="of each split (80)")
+    add("--output", type=Path, default=Path("output/mini_networks"), metavar="DIR")
+
+
+def add_words_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``err-seg mini words``."""
+    add_networks_options(parser)
+    parser.add_argument(
+        "--names", type=positive, default=60, metavar="T", help="of the world: 60, or 100 to 11,712 (60)"
+    )
 
 
 OWN_OPTIONS = {
     "draw": (DRAWING, add_drawing_options, "drawing"),
     "vocabularies": (VOCABULARIES, add_vocabularies_options, "vocabulary_length"),
     "tiles": (TILES, add_tiles_options, "large_images"),
-    "confidence": (CONFIDENCE, add_confidence_options, "confidence"),
+    "words": (WORDS, add_words_options, "words"),
+    "confidence": (CONFIDENCE, add_networks_options, "confidence"),
 }
 """Steps with a command line of their own: its help and options, and the module of :mod:`err_seg.lab.mini` to run."""
 

@@ -66,7 +66,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     inputs = "images, videos, folders, globs, https addresses of images, - (standard input)"
     add("inputs", nargs="+", metavar="INPUT", help=inputs)
-    add_words_options(parser)
+    add_words_options(parser, required=False)
     add(
         "--background",
         type=names_or_threshold,
@@ -76,6 +76,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help='pixels that belong to none of the classes: those of further words ("wall, floor") or, given a number, '
         "those whose highest probability is below it; may be given twice",
     )
+    competing = 'names that compete with the classes, and whose pixels belong to none of them: "common", "none", or '
+    competing += "names, a vocabulary or a file (common, for a few classes)"
+    add("--contrast", metavar="NAMES", help=competing)
     add("--num-kept", type=positive, metavar="K", help="how many of the classes an image may show")
     add("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
     add("--format", type=format_names, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)")
@@ -100,10 +103,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--names writes on overlays: it needs --format overlay or video")
     if "geotiff" in arguments.format and not find_spec("rasterio"):
         parser.error('--format geotiff needs rasterio: pip install "err_seg[geo]"')
-    if arguments.tile and "attention" in arguments.format:
-        parser.error("attention is shown for the image as a whole: leave out --tile")
-    if arguments.smooth and "attention" in arguments.format:
-        parser.error("attention is shown for single frames: leave out --smooth")
+    if (arguments.smooth or arguments.tile) and {"attention", "features"} & set(arguments.format):
+        parser.error("attention is shown for the image as a whole, and so are features: leave out --smooth and --tile")
+    alone = arguments.format == ("features",)
+    if alone == (arguments.classes is not None or arguments.classes_file is not None):
+        parser.error("give --classes or --classes-file; --format features alone needs neither: leave them out")
+    if alone and (arguments.background or arguments.contrast or arguments.num_kept or arguments.refine):
+        parser.error("--format features alone has no classes: no --background, --contrast, --num-kept or --refine")
     return arguments
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,22 +11,23 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import save_file
 
 from err_seg.evaluation.results import write_csv
 from err_seg.jobs.label_set import UNLABELED, LabelSet, without_empty
 from err_seg.jobs.result_names import file_name
 from err_seg.jobs.review import review_part
 from err_seg.prediction.attention import Attention, attention_figure
+from err_seg.prediction.dense_features import DenseFeatures
 from err_seg.prediction.kept_classes import kept_figure
 from err_seg.prediction.segmentation import Segmentation
-from err_seg.utils.files import write_json
+from err_seg.utils.files import atomic_write, write_json
 from err_seg.utils.images import save_image
 from err_seg.visualization.label_files import rle_segments, save_geotiff, save_label_png, save_rle_json
-from err_seg.visualization.overlay import OPACITY, overlay
+from err_seg.visualization.overlay import OPACITY, UNLABELED_NAME, overlay
 from err_seg.visualization.regions import Region, coco_dataset, find_regions, to_geojson
 from err_seg.visualization.text import first_synonym
 
-UNLABELED_NAME = "none of these"
 THUMBNAIL, THUMBNAIL_QUALITY = 320, 80  # pixels of the longer side, and JPEG's quality
 
 
@@ -44,6 +46,7 @@ class Result:
         region_names: whether the overlay has names on its regions.
         opacity: of the overlay's colours, in 0..1.
         weights: where the model's were read from, ``None`` if not known.
+        features: of the image, on the CPU, and the digest of the weights that computed them, where they were asked for.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Result:
     region_names: bool = False
     opacity: float = OPACITY
     weights: Mapping[str, Any] | None = None
+    features: tuple[DenseFeatures, str] | None = None
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -65,6 +69,8 @@ class Result:
     @cached_property
     def areas(self) -> dict[int, int]:
         """The number of pixels of every label that occurs, ``UNLABELED`` among them."""
+        if not self.label_set.classes:
+            return {}
         labels, pixels = np.unique(self.labels, return_counts=True)
         return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
 
@@ -127,6 +133,8 @@ def _json(result: Result, path: Path) -> None:
         "kept": [{"name": name, "crm_score": round(score, 3)} for name, score in kept_by_score(result.segmentation)],
         "weights": result.weights,
     }
+    if names := result.segmentation.contrast.names:
+        facts["contrast"] = {"names": len(names), "left_out": dict(result.segmentation.contrast.left_out)}
     write_json(path, facts, ensure_ascii=False)
 
 
@@ -139,7 +147,7 @@ def kept_by_score(segmentation: Segmentation) -> list[tuple[str, float]]:
     """Return the names of the kept classes and their CRM scores, the highest first."""
     scores = segmentation.class_scores.tolist()
     best = sorted(segmentation.kept.tolist(), key=lambda index: (-scores[index], index))
-    return [(segmentation.vocabulary[index], scores[index]) for index in best]
+    return [(segmentation.names[index], scores[index]) for index in best]
 
 
 def _rle(result: Result, path: Path) -> None:
@@ -189,6 +197,15 @@ def _attention(result: Result, path: Path) -> None:
     save_image(attention_figure(np.asarray(result.image), result.segmentation, result.attention, result.point), path)
 
 
+def _features(result: Result, path: Path) -> None:
+    """Write the features in float16; the metadata are JSON but for the digest."""
+    assert result.features is not None
+    found, weights = result.features
+    facts = {"stride": json.dumps(found.stride), "size": json.dumps(found.size), "weights": weights}
+    with atomic_write(path) as partial:
+        save_file({"features": found.embeddings.half().contiguous()}, partial, facts)
+
+
 FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "overlay": ("_overlay.png", _overlay),
     "labels": ("_labels.png", _labels),
@@ -204,6 +221,7 @@ FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "video": ("_frame.jpg", _video),
     "kept": ("_kept.png", _kept),
     "attention": ("_attention.png", _attention),
+    "features": (".safetensors", _features),
 }
 """Name of a format to the ending of its files and the function that writes one.
 

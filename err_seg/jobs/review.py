@@ -67,7 +67,7 @@ def next_best(segmentation: Segmentation, region: Region) -> str:
     mask = whole_mask(region, segmentation.size).astype(np.float32)
     weights = torch.from_numpy(cv2.resize(mask, maps.shape[:0:-1], interpolation=cv2.INTER_AREA))
     means = torch.einsum("khw,hw->k", maps, weights).masked_fill(kept == region.label, -1)
-    return first_synonym(segmentation.vocabulary[kept[means.argmax()]]) if len(kept) > 1 else "none of the words"
+    return first_synonym(segmentation.names[kept[means.argmax()]]) if len(kept) > 1 else "none of the words"
 
 
 def thumbnail(image: np.ndarray, region: Region) -> str:

@@ -3,11 +3,12 @@
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from err_seg.config.habits import explaining_habits
 from err_seg.data.arrays import ArrayFormat
@@ -15,15 +16,18 @@ from err_seg.data.image_sources import ImageSource, are_read, is_single, open_im
 from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.modeling.err_seg import ERRSegNetwork
 from err_seg.modeling.head import Head, Prediction
+from err_seg.modeling.hsm import unit_pixels
 from err_seg.modeling.layers import resize
 from err_seg.prediction.calibration import Calibration
+from err_seg.prediction.contrast import AUTO, COMMON, FEW_NAMES, NONE, Contrast, competing, distinct
+from err_seg.prediction.dense_features import DenseFeatures
 from err_seg.prediction.segmentation import Segmentation, split_results
-from err_seg.prediction.stream import stream_results
+from err_seg.prediction.stream import batches, stream_results
 from err_seg.prediction.tiles import check_tile, plan_windows, segment_windows
 from err_seg.text.encoder import VocabularyEncoder
-from err_seg.text.prompts import PromptStyle
+from err_seg.text.prompts import PromptStyle, Vocabulary
 from err_seg.text.vocabularies import VocabularySource, read_vocabulary
-from err_seg.utils.device import PRECISIONS, autocast, tf32, upload
+from err_seg.utils.device import PRECISIONS, autocast, check_finite, tf32, upload
 from err_seg.utils.fingerprint import WeightsSource
 from err_seg.utils.progress import ProgressBar
 from err_seg.utils.validation import ArgumentError, check_count, check_flag, check_size
@@ -52,6 +56,8 @@ class ERRSeg(ERRSegNetwork):
     """Where its weights were read from; ``None`` if from no file, or if they were trained since."""
     calibration: Calibration | None = None
     """What the confidence of results is computed with; ``None`` if the weights hold none, or were trained since."""
+    few_names: int = FEW_NAMES
+    """Vocabularies of fewer names compete with the common ones unless :meth:`predict` is given a contrast."""
     # from :mod:`err_seg.models`, which is above this room
     from_pretrained: ClassVar[Callable[..., "ERRSeg"]]
     save_pretrained: Callable[..., None]
@@ -74,8 +80,12 @@ class ERRSeg(ERRSegNetwork):
         self.precision = precision
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
-        self.register_forward_pre_hook(_refuse_words, with_kwargs=True)
         self.register_load_state_dict_post_hook(_forget_origin)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call :meth:`predict` with images and words, or the network, :meth:`forward`, with tensors of both."""
+        text = args[1] if len(args) > 1 else options.get("text")
+        return super().__call__(*args, **options) if isinstance(text, Tensor) else self.predict(*args, **options)
 
     @property
     def device(self) -> torch.device:
@@ -96,6 +106,39 @@ class ERRSeg(ERRSegNetwork):
     def embed_vocabulary(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
         """Embed T class names to (T, D) unit vectors, without gradient; see :class:`VocabularyEncoder`."""
         return self.vocabulary_encoder.embed(self.encoder.clip, vocabulary, style)
+
+    def common_names(self, style: PromptStyle | None = None) -> tuple[Vocabulary, Tensor]:
+        """Return T names that most images can be described with, near-synonyms merged, and their (T, D) unit vectors.
+
+        They are those of all vocabularies of the package; of a model of the miniature world, its own.
+        """
+        names = self.vocabulary_encoder.common_names
+        text = self.embed_vocabulary(names, style)
+        places = distinct(text)
+        return Vocabulary(names[place] for place in places), text[places]
+
+    def embed_with_contrast(
+        self, vocabulary: Sequence[str], contrast: VocabularySource | None = None, style: PromptStyle | None = None
+    ) -> tuple[Tensor, Contrast]:
+        """Embed T class names, and the C that compete with them, to (T + C, D) unit vectors, without gradient.
+
+        ``contrast`` is described in :meth:`predict_stream`.
+
+        Raises:
+            VocabularyError: the vocabulary or the contrast cannot be used.
+        """
+        if contrast is None:
+            contrast = COMMON if len(vocabulary) < self.few_names and self.num_kept else NONE
+        text = self.embed_vocabulary(vocabulary, style)
+        if isinstance(contrast, str) and contrast == NONE:
+            return text, Contrast()
+        if isinstance(contrast, str) and contrast == COMMON:
+            names, rows = self.common_names(style)
+        else:
+            names = read_vocabulary(contrast)
+            rows = self.embed_vocabulary(names, style)
+        found, rows = competing(names, rows, vocabulary, text)
+        return torch.cat([text, rows]), found
 
     def preprocess(self, images: Sequence[Tensor] | Tensor, size: int | None = None) -> Tensor:
         """Normalise images and resize each to S×S (bilinear, not antialiased, aspect ratio not kept).
@@ -131,8 +174,8 @@ class ERRSeg(ERRSegNetwork):
             images: an image, or a list, tuple, generator, ... of images, of any sizes; see :meth:`predict_stream`.
             vocabulary: class names, or the name of a vocabulary, or a file; see :meth:`predict_stream`.
             progress: show a progress bar.
-            options: ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``refine``, ``batch_size``,
-                ``value_range`` and ``channel_order``, see :meth:`predict_stream`.
+            options: ``contrast``, ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``refine``,
+                ``batch_size``, ``value_range`` and ``channel_order``, see :meth:`predict_stream`.
 
         Returns:
             For one image its :class:`Segmentation`; for several, however many, a list of them, in order.
@@ -153,6 +196,7 @@ class ERRSeg(ERRSegNetwork):
         images: Any,
         vocabulary: VocabularySource,
         *,
+        contrast: VocabularySource | None = None,
         num_kept: int | None = None,
         templates: Iterable[str] | None = None,
         synonyms: str | None = None,
@@ -179,8 +223,12 @@ class ERRSeg(ERRSegNetwork):
                 All are made upright and eight bit, and composited on white where they are transparent.
             vocabulary: class names, of which "a, b" are synonyms of one class; names of vocabularies (the keys of
                 :func:`err_seg.vocabularies`) and paths of files of names may be among them or stand alone, see
-                :func:`err_seg.text.vocabularies.expand_names`.
-            num_kept: K, instead of the model's own: how many classes of the vocabulary an image's result may contain.
+                :func:`err_seg.text.vocabularies.expand_names`. "auto" is the common names, see ``contrast``.
+            contrast: names that compete with the vocabulary, and whose pixels are none of its classes: "none",
+                "common" (what most images can be described with), or whatever a vocabulary may be. Names that mean the
+                same as a class are left out. ``None``: the common ones, if there are fewer than :attr:`few_names`
+                classes and the model has a K.
+            num_kept: K, instead of the model's own: how many of all names an image's result may contain.
             templates: prompts with ``{}`` for the name, instead of the model's own.
             synonyms: ``"first"`` or ``"average"``, instead of the model's own.
             size: (H, W) of the results, instead of each image's own.
@@ -205,23 +253,49 @@ class ERRSeg(ERRSegNetwork):
             NonFiniteError: the network computed NaN or infinity.
             TooLargeError: ``tile`` is so small that the maps would take most of the memory.
         """
-        names = read_vocabulary(vocabulary)
         style = self.vocabulary_encoder.style.changed(templates, synonyms)
-        kept = (self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept)
+        num_kept = self.num_kept if num_kept is None else check_count("num_kept", num_kept)
         result_size = None if size is None else check_size(size)
         covered = check_tile(tile, self.size)
         refine, batch_size = check_flag("refine", refine), check_count("batch_size", batch_size)
         readers = open_images(images, ArrayFormat(value_range, channel_order))
         side, precision = self.size, self.precision
         with torch.no_grad(), self.evaluating(precision):
-            text = self.embed_vocabulary(names, style)
+            is_auto = isinstance(vocabulary, str) and vocabulary == AUTO
+            names = self.common_names(style)[0] if is_auto else read_vocabulary(vocabulary)
+            text, competitors = self.embed_with_contrast(names, contrast, style)
+        kept = num_kept or len(text)
 
         def segment(batch: list[Tensor]) -> list[Segmentation]:
             sizes = [result_size or (image.shape[1], image.shape[2]) for image in batch]
             with torch.no_grad(), self._computing(precision):
-                return self.segment(batch, text, kept, names, sizes, side, covered, batch_size)
+                found = self.segment(batch, text, kept, names, sizes, side, covered, batch_size)
+            return [replace(result, contrast=competitors) for result in found]
 
         return stream_results(readers, segment, 1 if covered else batch_size, refine=refine, ahead=not are_read(images))
+
+    @overload
+    def features(self, images: ImageSource, **options: Any) -> DenseFeatures: ...
+
+    @overload
+    def features(self, images: Iterable[Any], **options: Any) -> list[DenseFeatures]: ...
+
+    @explaining_habits
+    def features(self, images: Any, *, batch_size: int = 1, **arrays: Any) -> DenseFeatures | list[DenseFeatures]:
+        """Embed the cells of an image, or of several, in the space of the text embeddings; no words are needed.
+
+        One image gives its :class:`DenseFeatures`, several a list of them, in order. The arguments, ``value_range``
+        and ``channel_order`` among them, and the errors are those of :meth:`predict_stream`.
+        """
+        batch_size = check_count("batch_size", batch_size)
+        readers = open_images(images, ArrayFormat(**arrays))
+        found: list[DenseFeatures] = []
+        for batch in batches((read() for read in readers), batch_size):
+            with torch.no_grad(), self.evaluating():
+                maps = unit_pixels(self.encoder(self.preprocess(batch)).embeddings[0])
+            sizes = [(image.shape[1], image.shape[2]) for image in batch]
+            found += map(DenseFeatures, check_finite(maps, "the features hold"), sizes)
+        return found[0] if is_single(images) else found
 
     def segment(
         self,
@@ -238,7 +312,7 @@ class ERRSeg(ERRSegNetwork):
 
         Args:
             images: B images (3, h, w), RGB in 0..255.
-            text, num_kept: (T, D) embeddings of the vocabulary, and K; ``None``: the model's own.
+            text, num_kept: embeddings of the vocabulary (T, D), and K; ``None``: the model's own.
             vocabulary, sizes: the T class names, and (H, W) of each result.
             side, tile, batch_size: S, pixels that a side of a window covers, and windows that go through together.
 
@@ -295,13 +369,6 @@ class ERRSeg(ERRSegNetwork):
             yield
 
 
-def _forget_origin(model: nn.Module, _: Any) -> None:
+def _forget_origin(model: ERRSeg, _: Any) -> None:
     """Forget where weights were read from, and how they are calibrated, once others are loaded."""
-    vars(model).update(source=None, calibration=None)
-
-
-def _refuse_words(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """Refuse images and words where a model is called, which runs the network."""
-    text = args[1] if len(args) > 1 else options.get("text")
-    if not isinstance(text, Tensor):
-        raise ArgumentError("model(...) runs the network on tensors; for images and words call model.predict(...)")
+    model.source = model.calibration = None

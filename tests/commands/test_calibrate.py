@@ -28,7 +28,7 @@ def weights(run_cfg, tmp_path):
     for name, count in (("right_val", 7), ("small_val", 3)):
         write_images(tmp_path, name, count, len(VOCABULARY))
         for image in (tmp_path / name / "images").iterdir():
-            result = model.predict(image, VOCABULARY)
+            result = model.predict(image, VOCABULARY, contrast="none")
             lead = result.lead.numpy()
             is_right = lead.argsort(axis=None).argsort().reshape(lead.shape) > random.uniform(0, lead.size, lead.shape)
             labels = np.where(is_right, result.labels.numpy(), (result.labels.numpy() + 1) % len(VOCABULARY))

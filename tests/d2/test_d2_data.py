@@ -267,5 +267,5 @@ def test_confidence_needs_results_and_not_only_probabilities(toy_data):
     """Those of other models hold no scores that could be trusted."""
     evaluator = ERRSegEvaluator("toy_val", confidence=True)
     given = {"file_name": SegmentationPairs(get_dataset("toy_val")).paths(0)[0]}
-    with pytest.raises(ValueError, match='TEST.CALIBRATION needs outputs with "segmentation"'):
+    with pytest.raises(ValueError, match=r'TEST\.CALIBRATION needs outputs with "segmentation"'):
         evaluator.process([given], [{"sem_seg": torch.rand(len(VOCABULARY), 4, 4)}])

@@ -42,7 +42,7 @@ def calibrated_on(model: ERRSeg, scenes: MiniScenes) -> Calibration:
     """Fit a calibration to scenes."""
     leads = torch.zeros(BINS, 2, dtype=torch.int64)
     for sample in (scenes[index] for index in range(len(scenes))):
-        result = model.predict(sample.image, VOCABULARY)
+        result = model.predict(sample.image, VOCABULARY, contrast="none")
         leads += count_pixels(result.lead.flatten(), (result.labels == torch.from_numpy(sample.label)).flatten())[0]
     return Calibration(*fit(leads.numpy()), "validation scenes", len(scenes))
 
@@ -55,7 +55,7 @@ def measure(model: ERRSeg, scenes: MiniScenes) -> Rows:
     for counter in counts.values():
         counter.count_confidence((SEEN, UNSEEN))
     for sample in (scenes[index] for index in range(len(scenes))):
-        result, label = model.predict(sample.image, VOCABULARY), torch.from_numpy(sample.label)
+        result, label = model.predict(sample.image, VOCABULARY, contrast="none"), torch.from_numpy(sample.label)
         labels, is_wrong = result.labels.numpy(), (result.labels != label).numpy()
         for kind, name in kinds.items():
             trust = getattr(result, name)
