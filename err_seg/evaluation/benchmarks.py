@@ -122,7 +122,7 @@ def evaluate_benchmark(
         "pictures": [(name, *map(file_signature, pairs.paths(i))) for i, name in enumerate(pairs.names)],
         "files": cfg.TEST.SAVE,
         "packages": package_digests(cfg.MODEL.IMPORTS),
-        **({"calibration": str(model.calibration)} if cfg.TEST.CALIBRATION else {}),
+        **({"calibration": repr(model.calibration)} if cfg.TEST.CALIBRATION else {}),
     }
     logger.info(
         "evaluating %d images of %s: precision %s (%s), without TF32, device %s",

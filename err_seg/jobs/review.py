@@ -45,20 +45,20 @@ def review_part(
 
     What counts is confidence if the result is calibrated, else its lead, of which the order of pixels is the same.
     """
-    trust = segmentation.confidence if segmentation.calibration else segmentation.lead
-    regions, cards = doubtful_regions(trust.cpu().numpy(), labels, classes), []
-    for region in regions[:OF_AN_IMAGE]:
-        errors, (x, y, *_) = expected_errors(region), region.box
-        about = f"or {next_best(segmentation, region)}? {region.area:,} pixels at {x}, {y}"
-        cards.append(
-            {
-                "errors": errors,
-                "classes": [{"name": first_synonym(region.name), "share": region.score}],
-                "about": about + (f"; about {errors:,.0f} wrong" if segmentation.calibration else ""),
-                "thumbnail": thumbnail(image, region),
-            }
-        )
-    return {"cards": cards, "found": len(regions), "calibrated": bool(segmentation.calibration)}
+    is_calibrated = segmentation.calibration is not None
+    trust = segmentation.confidence if is_calibrated else segmentation.lead
+    regions = doubtful_regions(trust.cpu().numpy(), labels, classes)
+    cards = [
+        {
+            "errors": expected_errors(region),
+            "classes": [{"name": first_synonym(region.name), "share": region.score}],
+            "about": f"or {next_best(segmentation, region)}? {region.area:,} pixels at {region.box[0]}, {region.box[1]}"
+            + f"; about {expected_errors(region):,.0f} wrong" * is_calibrated,
+            "thumbnail": thumbnail(image, region),
+        }
+        for region in regions[:OF_AN_IMAGE]
+    ]
+    return {"cards": cards, "found": len(regions), "calibrated": is_calibrated}
 
 
 def next_best(segmentation: Segmentation, region: Region) -> str:

@@ -235,7 +235,7 @@ def test_an_interrupted_evaluation_continues(run_cfg, calibrated, tmp_path):
 def test_counts_of_another_calibration_are_not_continued(run_cfg, calibrated):
     options = ("TEST.CALIBRATION", True, "TEST.PROGRESS_PERIOD", 1)
     interrupted(run_cfg(*options), calibrated, after=4)
-    calibrated.calibration, seen = Calibration(2.0, 0.0), []
+    calibrated.calibration, seen = Calibration(0.70001, -0.2, "toy_train", 10), []
     calibrated.encoder.register_forward_pre_hook(lambda *_: seen.append(1))
     evaluate(run_cfg(*options), calibrated)
     assert len(seen) == 7
