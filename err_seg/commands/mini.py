@@ -53,7 +53,8 @@ The network is the package's own. large_images.json and .md go to OUTPUT.
 """
 CONFIDENCE = """Measure confidence before and after calibration, and the errors that a review finds.
 
-    err-seg mini confidence --networks output/mini/seed*/model_final.safetensors
+    err-seg mini confidence
+    err-seg mini confidence --networks output/mini/seed0/model_final.safetensors
 
 Fits on validation scenes and measures on test scenes. confidence.json and .md go to OUTPUT.
 """
