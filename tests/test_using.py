@@ -16,6 +16,7 @@ import err_seg
 from err_seg.commands import main, models
 from err_seg.export import save_vocabulary
 from err_seg.models import hub
+from err_seg.prediction.calibration import Calibration
 from tests.helpers.documents import blocks, commands
 from tests.helpers.toy import REPOSITORY
 
@@ -23,6 +24,8 @@ USING = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
 EXTRAS = {"fiftyone": "fiftyone", "ray": "ray", "err-seg export": "onnxscript", "bands": "rasterio"}
 """What a block names, and the library without which it is left out."""
 NOT_RUN = (
+    "err-seg calibrate",
+    "err-seg mini",
     "pip ",
     "cp ",
     "hf ",
@@ -62,6 +65,7 @@ def folder(tmp_path, monkeypatch, toy, toy_weights):
     (tmp_path / "words.txt").write_text("cat\nsofa, couch\nwall\n")
     (tmp_path / "words.yaml").write_text(next(iter(blocks(USING, "yaml"))))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(toy, "calibration", Calibration(0.8, 0.1, "my_streets_val", 9))
     monkeypatch.setattr(err_seg, "load", lambda name, **options: toy)
     # uploading and fetching: tests/test_repositories.py
     monkeypatch.setattr(err_seg.ERRSeg, "from_pretrained", lambda name, **options: toy)

@@ -101,6 +101,7 @@ def settings_of(arguments: argparse.Namespace, label_set: jobs.LabelSet, contras
         **({"outlines": "exact"} if "polygons" in arguments.format else {}),
         **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
         **({"colors": colors} if (colors := Vocabulary(label_set.classes).colors) else {}),
+        **({"calibration": repr(model.calibration)} if "review" in arguments.format else {}),
         **({"packages": code} if (code := package_digests(model.settings.get("MODEL.IMPORTS", []))) else {}),
         **model.settings,
     }

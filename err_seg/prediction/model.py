@@ -18,6 +18,7 @@ from err_seg.modeling.err_seg import ERRSegNetwork
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.hsm import unit_pixels
 from err_seg.modeling.layers import resize
+from err_seg.prediction.calibration import Calibration
 from err_seg.prediction.contrast import AUTO, COMMON, FEW_NAMES, NONE, Contrast, competing, distinct
 from err_seg.prediction.dense_features import DenseFeatures
 from err_seg.prediction.segmentation import Segmentation, split_results
@@ -53,6 +54,8 @@ class ERRSeg(ERRSegNetwork):
     """What it was built from (:func:`err_seg.config.network_settings`), to tell results of networks apart."""
     source: WeightsSource | None = None
     """Where its weights were read from; ``None`` if from no file, or if they were trained since."""
+    calibration: Calibration | None = None
+    """What the confidence of results is computed with; ``None`` if the weights hold none, or were trained since."""
     few_names: int = FEW_NAMES
     """Vocabularies of fewer names compete with the common ones unless :meth:`predict` is given a contrast."""
     # from :mod:`err_seg.models`, which is above this room
@@ -77,6 +80,7 @@ class ERRSeg(ERRSegNetwork):
         self.precision = precision
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+        self.register_load_state_dict_post_hook(_forget_origin)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call :meth:`predict` with images and words, or the network, :meth:`forward`, with tensors of both."""
@@ -96,7 +100,7 @@ class ERRSeg(ERRSegNetwork):
     def train(self, mode: bool = True) -> "ERRSeg":
         """Switch to training mode, in which weights may change, or to evaluation mode."""
         if mode:
-            self.source = None
+            self.source = self.calibration = None
         return super().train(mode)
 
     def embed_vocabulary(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
@@ -327,15 +331,15 @@ class ERRSeg(ERRSegNetwork):
                     lambda views: self.encoder(self.preprocess(views, side)),
                     *(self.head, image, text, num_kept, windows, batch_size),
                 )
-                results += split_results(*blended, vocabulary, [size], is_adaptive=False)
+                results += split_results(*blended, vocabulary, [size], is_adaptive=False, calibration=self.calibration)
         return results
 
     def compact(
         self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]
     ) -> list[Segmentation]:
         """Split a prediction into one compact result per image, each at its own size (H, W)."""
-        probabilities, adaptive = prediction.logits.float().sigmoid(), self.head.crm.is_adaptive
-        return split_results(probabilities, prediction.kept, prediction.class_scores, vocabulary, sizes, adaptive)
+        probabilities, options = prediction.logits.float().sigmoid(), (self.head.crm.is_adaptive, self.calibration)
+        return split_results(probabilities, prediction.kept, prediction.class_scores, vocabulary, sizes, *options)
 
     @contextlib.contextmanager
     def evaluating(self, precision: str | None = None) -> Iterator[None]:
@@ -363,3 +367,8 @@ class ERRSeg(ERRSegNetwork):
     def _computing(self, precision: str) -> Iterator[None]:
         with tf32(False), autocast(self.device, PRECISIONS[precision]):
             yield
+
+
+def _forget_origin(model: ERRSeg, _: Any) -> None:
+    """Forget where weights were read from, and how they are calibrated, once others are loaded."""
+    model.source = model.calibration = None

@@ -145,11 +145,11 @@ def cost(network: str, names: int, way: str) -> tuple[float, float]:
         return 1e3 * statistics.median(times[1:]), peak() / 2**20
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure every way and number of names, and write the tables."""
     parser = study_parser("words", __doc__)
     parser.add_argument("--names", type=int, default=SIXTY, metavar="T", help="of the world: 60, or 100 to 11,712 (60)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     models = [hub.load(network) for network in options.networks]
     validation, tests = (MiniScenes(split, length=options.scenes, names=options.names) for split in ("val", "test"))
     ways, rows = WAYS + WAYS_OF_SIXTY * (options.names == SIXTY), []
