@@ -16,6 +16,7 @@ import ray
 from err_seg.data import ImageReadError, read_masked_image
 from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set, without_empty
 from err_seg.models import hub
+from err_seg.text.vocabularies import VocabularySource
 from err_seg.visualization.label_files import rle_segments
 
 __all__ = ["Predictor", "predict_rows"]
@@ -28,10 +29,17 @@ class Predictor:
     The arguments are those of :func:`predict_rows`, with the classes and the background as a label set.
     """
 
-    def __init__(self, model: str, label_set: LabelSet, num_kept: int | None, options: Mapping[str, Any]):
+    def __init__(
+        self,
+        model: str,
+        label_set: LabelSet,
+        contrast: VocabularySource | None,
+        num_kept: int | None,
+        options: Mapping[str, Any],
+    ):
         self.model = hub.load(model, **options)
         self.label_set = label_set
-        self.num_kept = num_kept
+        self.options = {"contrast": contrast, "num_kept": num_kept}
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Label the encoded images of a batch, rows of "path" and "bytes"; returns rows of :func:`predict_rows`."""
@@ -42,7 +50,7 @@ class Predictor:
         (height, width), segments, problem = (0, 0), list[Row](), ""
         try:
             image = read_masked_image(data, path)
-            result = self.model.predict(image, self.label_set.vocabulary, num_kept=self.num_kept)
+            result = self.model.predict(image, self.label_set.vocabulary, **self.options)
             (height, width), labels = result.size, without_empty(self.label_set.labels(result), image)
             segments = rle_segments(labels, path, self.label_set.classes, ignore_label=UNLABELED)
         except ImageReadError as error:
@@ -67,6 +75,7 @@ def predict_rows(
     classes: Sequence[str],
     *,
     background: Sequence[str] = (),
+    contrast: VocabularySource | None = None,
     num_kept: int | None = None,
     concurrency: int = 1,
     batch_size: int = 8,
@@ -81,6 +90,7 @@ def predict_rows(
         model: a name or file for :func:`err_seg.load`, which every machine can read.
         classes: class names.
         background: as the command's ``--background``.
+        contrast: names that compete with the classes, see :meth:`err_seg.ERRSeg.predict`.
         num_kept: K, instead of the model's own.
         concurrency: number of workers, each with its own network.
         batch_size: images that a worker takes at a time.
@@ -97,7 +107,7 @@ def predict_rows(
     """
     return images.map_batches(
         Predictor,
-        fn_constructor_args=(model, parse_label_set(classes, background), num_kept, options),
+        fn_constructor_args=(model, parse_label_set(classes, background), contrast, num_kept, options),
         batch_size=batch_size,
         compute=ray.data.ActorPoolStrategy(size=concurrency),
         num_cpus=num_cpus,

@@ -41,6 +41,14 @@ def catalog_as_before():
     CATALOG._specs = specs
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_contrast_unless_asked_for():
+    """Leave random networks, which would find one of a thousand common names everywhere, to the names of the test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(err_seg.ERRSeg, "few_names", 0)
+        yield
+
+
 @pytest.fixture
 def toy_cfg():
     """Return a function from overrides to the configuration of a toy network."""

@@ -13,8 +13,10 @@ from err_seg.jobs.label_set import split_names
 from err_seg.models import hub
 from err_seg.models.build import build_compiled
 from err_seg.models.checkpoint import checked_sha256
+from err_seg.prediction.contrast import COMMON, NONE
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import Vocabulary
+from err_seg.text.vocabularies import VOCABULARY_ENDINGS, VocabularySource
 from err_seg.utils.device import own_device
 
 
@@ -64,6 +66,13 @@ def _check_nothing_pinned(arguments: argparse.Namespace, options: str) -> None:
 def open_pairs(cfg: Config, names: Iterable[str]) -> list[SegmentationPairs]:
     """Open registered data sets."""
     return [SegmentationPairs(get_dataset(name), cfg.DATASETS.ROOT) for name in names]
+
+
+def read_contrast(text: str | None) -> VocabularySource | None:
+    """Read the value of --contrast: "none", "common", or class names as in --classes or --classes-file."""
+    if text is None or text in (NONE, COMMON):
+        return text
+    return load_vocabulary(text) if text.lower().endswith(VOCABULARY_ENDINGS) else split_names(text)
 
 
 def read_names(arguments: argparse.Namespace) -> Vocabulary:

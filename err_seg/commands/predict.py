@@ -76,6 +76,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help='pixels that belong to none of the classes: those of further words ("wall, floor") or, given a number, '
         "those whose highest probability is below it; may be given twice",
     )
+    competing = 'names that compete with the classes, and whose pixels belong to none of them: "common", "none", or '
+    competing += "names, a vocabulary or a file (common, for a few classes)"
+    add("--contrast", metavar="NAMES", help=competing)
     add("--num-kept", type=positive, metavar="K", help="how many of the classes an image may show")
     add("--output", type=Path, default=Path("output/predictions"), metavar="DIR")
     add("--format", type=format_names, default=("overlay",), help=f"any of {','.join(FORMATS)} (overlay)")

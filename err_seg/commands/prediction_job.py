@@ -17,6 +17,7 @@ from err_seg.jobs.result_names import printable
 from err_seg.jobs.video import is_video
 from err_seg.plugins import package_digests
 from err_seg.prediction.attention import escf_with
+from err_seg.prediction.contrast import AUTO, Contrast
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.tiles import check_tile
 from err_seg.text.prompts import Vocabulary
@@ -35,7 +36,10 @@ def predict(arguments: argparse.Namespace) -> int:
         label_set = jobs.parse_label_set(models.read_names(arguments), arguments.background)
         sources, problems = jobs.collect_sources(arguments.inputs, exclude=arguments.output)
         model = models.load_model(arguments)
-        model.embed_vocabulary(label_set.vocabulary)
+        if label_set.classes == (AUTO,):
+            label_set = jobs.parse_label_set(model.common_names()[0], arguments.background)
+        contrast = models.read_contrast(arguments.contrast)
+        competing = model.embed_with_contrast(label_set.vocabulary, contrast)[1]
         check_tile(arguments.tile, model.size)
         if "attention" in arguments.format:
             escf_with(model)
@@ -43,7 +47,7 @@ def predict(arguments: argparse.Namespace) -> int:
         return complain(error, 2)
     output = jobs.open_output(
         arguments.output,
-        settings_of(arguments, label_set, model),
+        settings_of(arguments, label_set, competing, model),
         source=model.source.facts() if model.source else None,
         files=[FILES[kind] for kind in arguments.format if kind in FILES],
         force=arguments.force,
@@ -52,6 +56,8 @@ def predict(arguments: argparse.Namespace) -> int:
     )
     reading = {name: getattr(arguments, name) for name in ("every", "bands", "value_range")}
     items = jobs.iterate_items(sources, rank=rank, world_size=processes, whole_videos=bool(arguments.smooth), **reading)
+    if competing.names and rank == 0:
+        print(f"{competing} compete with the classes; what they win is none of these (--contrast none: without them)")
     has_videos = any(source.path and is_video(source.path) for source in sources)  # of an unknown number of frames
     try:
         with output as manifest:
@@ -61,6 +67,7 @@ def predict(arguments: argparse.Namespace) -> int:
                 manifest,
                 formats=arguments.format,
                 batch_size=arguments.batch_size,
+                contrast=contrast,
                 num_kept=arguments.num_kept,
                 tile=arguments.tile,
                 refine=arguments.refine,
@@ -74,7 +81,7 @@ def predict(arguments: argparse.Namespace) -> int:
         return complain(error, 3)
 
 
-def settings_of(arguments: argparse.Namespace, label_set: jobs.LabelSet, model: ERRSeg) -> dict:
+def settings_of(arguments: argparse.Namespace, label_set: jobs.LabelSet, contrast: Contrast, model: ERRSeg) -> dict:
     """Collect all settings that results depend on."""
     return {
         "classes": label_set.classes,
@@ -87,6 +94,7 @@ def settings_of(arguments: argparse.Namespace, label_set: jobs.LabelSet, model: 
         "precision": model.precision,
         # absent in folders of earlier versions
         **{name: value for name in SINCE_FIRST if (value := getattr(arguments, name))},
+        **({"contrast": contrast.names} if contrast.names else {}),
         **({"outlines": "exact"} if "polygons" in arguments.format else {}),
         **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
         **({"colors": colors} if (colors := Vocabulary(label_set.classes).colors) else {}),

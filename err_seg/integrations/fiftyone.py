@@ -25,14 +25,15 @@ except ImportError as error:
 def segmentation(result: Any) -> fiftyone.Segmentation:
     """Return a result as FiftyOne's ``Segmentation``.
 
-    Its values are the labels plus 1, as in :func:`mask_targets`, since FiftyOne draws nothing where a mask is 0.
+    Its values are the labels plus 1, as in :func:`mask_targets`, since FiftyOne draws nothing where a mask is 0, which
+    are the pixels of no class.
 
     Args:
         result: an ``err_seg.Segmentation``.
     """
     labels = result.labels.cpu().numpy()
     kind = np.uint8 if len(result.vocabulary) <= 255 else np.uint16 if len(result.vocabulary) <= 65535 else np.int32
-    return fiftyone.Segmentation(mask=labels.astype(kind) + kind(1))
+    return fiftyone.Segmentation(mask=(labels.astype(np.int64) + 1).astype(kind))
 
 
 def mask_targets(vocabulary: Sequence[str]) -> dict[int, str]:

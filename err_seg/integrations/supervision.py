@@ -20,8 +20,8 @@ def detections(result: Any) -> supervision.Detections:
         result: an ``err_seg.Segmentation``.
     """
     labels, scores = result.labels.cpu().numpy(), result.scores.cpu().numpy()
-    classes = np.unique(labels)
-    masks = np.stack([labels == label for label in classes])
+    classes = np.unique(labels[labels >= 0])
+    masks = labels == classes[:, None, None]
     return supervision.Detections(
         xyxy=supervision.mask_to_xyxy(masks).astype(np.float32),
         mask=masks,

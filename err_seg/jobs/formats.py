@@ -20,11 +20,10 @@ from err_seg.prediction.segmentation import Segmentation
 from err_seg.utils.files import write_json
 from err_seg.utils.images import save_image
 from err_seg.visualization.label_files import rle_segments, save_geotiff, save_label_png, save_rle_json
-from err_seg.visualization.overlay import OPACITY, overlay
+from err_seg.visualization.overlay import OPACITY, UNLABELED_NAME, overlay
 from err_seg.visualization.regions import Region, coco_dataset, find_regions, to_geojson
 from err_seg.visualization.text import first_synonym
 
-UNLABELED_NAME = "none of these"
 THUMBNAIL, THUMBNAIL_QUALITY = 320, 80  # pixels of the longer side, and JPEG's quality
 
 
@@ -126,6 +125,8 @@ def _json(result: Result, path: Path) -> None:
         "kept": [{"name": name, "crm_score": round(score, 3)} for name, score in kept_by_score(result.segmentation)],
         "weights": result.weights,
     }
+    if names := result.segmentation.contrast.names:
+        facts["contrast"] = {"names": len(names), "left_out": dict(result.segmentation.contrast.left_out)}
     write_json(path, facts, ensure_ascii=False)
 
 
@@ -138,7 +139,7 @@ def kept_by_score(segmentation: Segmentation) -> list[tuple[str, float]]:
     """Return the names of the kept classes and their CRM scores, the highest first."""
     scores = segmentation.class_scores.tolist()
     best = sorted(segmentation.kept.tolist(), key=lambda index: (-scores[index], index))
-    return [(segmentation.vocabulary[index], scores[index]) for index in best]
+    return [(segmentation.names[index], scores[index]) for index in best]
 
 
 def _rle(result: Result, path: Path) -> None:

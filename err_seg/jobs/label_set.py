@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from err_seg.prediction.class_maps import UNLABELED
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.text.prompts import Vocabulary, VocabularyError, carrying, check_vocabulary
 from err_seg.text.vocabularies import VocabularySource, expand_names, plain_names
 from err_seg.visualization.colors import spread_colors
 
-UNLABELED = -1
 FEW = 12  # so many classes have colours far apart; of more, many would be no farther from each other than they are
 
 

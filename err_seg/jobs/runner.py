@@ -24,6 +24,7 @@ from err_seg.prediction.attention import record_attention
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.prediction.smoothing import averaged, windows
+from err_seg.text.vocabularies import VocabularySource
 from err_seg.utils.ordered_map import ordered_map
 from err_seg.utils.progress import ProgressBar
 
@@ -49,6 +50,7 @@ class Job:
         formats: of :data:`~err_seg.jobs.FORMATS`.
         batch_size: images, or windows of an image, that go through the network together; it shrinks when memory is
             too small for a batch.
+        contrast: names that compete with the classes, see :meth:`~err_seg.ERRSeg.predict`.
         num_kept: K, instead of the model's own.
         tile, refine: see :meth:`~err_seg.ERRSeg.predict`.
         smooth: how many frames of a video before, and as many after, each frame is averaged with, see
@@ -63,6 +65,7 @@ class Job:
     manifest: Manifest
     formats: Sequence[str] = ("overlay",)
     batch_size: int = 1
+    contrast: VocabularySource | None = None
     num_kept: int | None = None
     tile: int | str | None = None
     refine: bool = False
@@ -138,13 +141,14 @@ class Job:
 
     def _predict_together(self, batch: list[LoadedItem]) -> list[Prediction]:
         images, names = [loaded.pixels for loaded in batch], self.label_set.vocabulary
-        options = {"num_kept": self.num_kept, "tile": self.tile, "refine": self.refine, "batch_size": len(batch)}
+        options = {"contrast": self.contrast, "num_kept": self.num_kept, "tile": self.tile, "refine": self.refine}
+        options |= {"batch_size": len(batch)}
         predictions = []
         for loaded, segmentation in zip(batch, self.model.predict(images, names, **options), strict=True):
             assert loaded.pixels is not None
             attention = None
             if "attention" in self.formats:
-                attention = record_attention(self.model, loaded.pixels, names, self.num_kept)
+                attention = record_attention(self.model, loaded.pixels, names, self.num_kept, self.contrast)
             result = Result(
                 name=loaded.place.files,
                 source=loaded.item.source,

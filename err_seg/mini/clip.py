@@ -18,7 +18,7 @@ from timm.models.convnext import ConvNeXt
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
 from torch import Tensor
 
-from err_seg.mini.vocabulary import MOST_NAMES, SIXTY, words
+from err_seg.mini.vocabulary import MOST_NAMES, SIXTY, mini_vocabulary, words
 from err_seg.modeling.clip import CUSTOM_CLIPS, CustomCLIP
 from err_seg.text.prompts import VocabularyError
 from err_seg.utils.messages import did_you_mean, listed
@@ -27,6 +27,7 @@ TRUNK, FASTVIT_TRUNK = "err_seg_mini_convnext", "err_seg_mini_fastvit"
 CONTEXT_LENGTH = 16
 START = 1
 WORDS_SHOWN = 40
+COMMON_NAMES = 1000
 NAME, VIT_NAME, FASTVIT_NAME, LARGE_NAME = "mini", "mini_vit", "mini_fastvit", "mini_large"
 
 
@@ -72,9 +73,11 @@ class WordTokenizer:
     Args:
         words: all words, lower case.
         context_length: tokens of a text, start and end included.
+        names: class names, which stand for the common ones.
     """
 
-    def __init__(self, words: Sequence[str], context_length: int):
+    def __init__(self, words: Sequence[str], context_length: int, names: Sequence[str] = ()):
+        self.names = names
         self.ids = {word: START + 1 + i for i, word in enumerate(words)}
         self.end = START + 1 + len(words)
         self.vocab_size = self.end + 1
@@ -108,7 +111,8 @@ class WordTokenizer:
 
 def tokenizer(name: str = NAME) -> WordTokenizer:
     """Return the tokenizer of the words in the vocabulary of a tiny CLIP, one of ``CLIPS``."""
-    return WordTokenizer(words(CLIPS[name].names), CONTEXT_LENGTH)
+    count = CLIPS[name].names
+    return WordTokenizer(words(count), CONTEXT_LENGTH, mini_vocabulary(min(count, COMMON_NAMES)).names)
 
 
 def clip_config(name: str) -> dict[str, Any]:

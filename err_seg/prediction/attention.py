@@ -7,7 +7,7 @@ every place, from every kept class to all kept classes.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.modeling.escf import CFM, ESCF, SFM
+from err_seg.prediction.contrast import Contrast
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
+from err_seg.text.vocabularies import VocabularySource
 from err_seg.visualization.plots import DPI, draw_heat, set_class_ticks, set_class_title, thumbnail, to_image
 
 Index = int | slice | Tensor
@@ -101,15 +103,21 @@ def cell(point: tuple[float, float], grid: tuple[int, int]) -> tuple[int, int]:
 
 @torch.no_grad()
 def record_attention(
-    model: ERRSeg, image: np.ndarray, vocabulary: Sequence[str], num_kept: int | None = None
+    model: ERRSeg,
+    image: np.ndarray,
+    vocabulary: Sequence[str],
+    num_kept: int | None = None,
+    contrast: VocabularySource | None = None,
 ) -> Attention:
     """Run the network on one image (H, W, 3), uint8 RGB, and keep the queries and keys of ESCF's attentions.
+
+    ``vocabulary``, ``num_kept`` and ``contrast`` are those of the image's prediction.
 
     Raises:
         ValueError: the network has no ESCF (Table V), or is compiled.
     """
     with model.evaluating(), recording(escf_with(model)) as attention:
-        text = model.embed_vocabulary(vocabulary)
+        text, _ = model.embed_with_contrast(vocabulary, contrast)
         model(model.preprocess([image_to_tensor(image)]), text, num_kept)
     return attention
 
@@ -184,7 +192,8 @@ def attention_figure(
     height, width = image.shape[:2]
     x, y = (width // 2, height // 2) if point is None else (min(point[0], width - 1), min(point[1], height - 1))
     at = ((x + 0.5) / width, (y + 0.5) / height)
-    index = int(result.resized((height, width)).labels[y, x])
+    of_all_names = replace(result, vocabulary=result.names, contrast=Contrast(), size=(height, width))
+    index = int(of_all_names.labels[y, x])
     place = result.kept.tolist().index(index)
     small = thumbnail(image)
     spot = (at[0] * small.shape[1], at[1] * small.shape[0])
@@ -197,7 +206,7 @@ def attention_figure(
         axis.axis("off")
     axes[0, 0].imshow(small)
     axes[0, 0].plot(*spot, "o", color=POINT_COLOR, markeredgecolor="black", markersize=9)
-    set_class_title(axes[0, 0], result.vocabulary[index], " at the point")
+    set_class_title(axes[0, 0], result.names[index], " at the point")
     for layer in range(len(attention.spatial)):
         axis = axes[0, layer + 1]
         draw_heat(axis, small, attention.to_pixels(layer, place, at).numpy())
@@ -233,7 +242,7 @@ def _draw_shares(axis: Axes, shares: Tensor, result: Segmentation, place: int, t
     axis.axis("on")
     axis.imshow(matrix[:, : len(shown)].numpy(), cmap="viridis", vmin=0, vmax=highest, aspect="auto")
     axis.set_xlim(-0.5, matrix.shape[1] - 0.5)
-    names = [result.vocabulary[int(result.kept[i])] for i in shown]
+    names = [result.names[int(result.kept[i])] for i in shown]
     set_class_ticks(axis.yaxis, names, 8)
     set_class_ticks(axis.xaxis, names, 8, [f"{others} others"] if others else [])
     for tick in axis.get_xticklabels():

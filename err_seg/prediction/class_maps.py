@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from err_seg.modeling.layers import resize, resized_part
+from err_seg.prediction.contrast import Contrast
 from err_seg.utils.device import check_finite
 from err_seg.utils.messages import listed
 from err_seg.utils.validation import check_size
 
 M = TypeVar("M", bound="ClassMaps")
+UNLABELED = -1
+"""The label of pixels that belong to no class of the vocabulary."""
 CLASSES_AT_A_TIME = 8
 PIXELS_AT_A_TIME = 2**24
 """Labels and scores of larger results are made strip by strip, so that few maps of their size are in memory."""
@@ -36,11 +39,12 @@ class ClassMaps:
     Attributes:
         probabilities: (K, S/4, S/4) float32 in [0, 1]; of an image labelled in windows (K, h, w), its size following
             the image's.
-        kept: (K,) int64 vocabulary indices of the kept classes, ascending.
+        kept: (K,) int64 indices of the kept classes, ascending, into :attr:`names`.
         vocabulary: the T class names.
         size: (H, W) of the results: the image's own size, unless another was asked for.
-        class_scores: (T,) float32, CRM's score of every class of the vocabulary.
+        class_scores: (T + C,) float32, CRM's score of each of :attr:`names`.
         source: reads the same image, (3, H, W) uint8, once more; ``None`` if that is not known.
+        contrast: the C names that competed with the vocabulary, whose pixels belong to none of its classes.
     """
 
     probabilities: Tensor
@@ -49,27 +53,37 @@ class ClassMaps:
     size: tuple[int, int]
     class_scores: Tensor
     source: Callable[[], Tensor] | None = None
+    contrast: Contrast = field(default_factory=Contrast)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names that the network chose from: the vocabulary, then the contrast names."""
+        return (*self.vocabulary, *self.contrast.names)
 
     def __repr__(self) -> str:
         """Name the size and the kept classes."""
-        (height, width), names = self.size, [self.vocabulary[label] for label in self.kept.tolist()]
-        return f"Segmentation({height}×{width} pixels, {len(names)} of {len(self.vocabulary)} classes: {listed(names)})"
+        (height, width), names = self.size, [self.names[label] for label in self.kept.tolist()]
+        return f"Segmentation({height}×{width} pixels, {len(names)} of {len(self.names)} classes: {listed(names)})"
 
     @cached_property
     def labels(self) -> Tensor:
         """(H, W) integers: for every pixel the vocabulary index of the most probable class; computed once.
 
+        Where a contrast name is the most probable, it is :data:`UNLABELED`, and the type is then signed.
+
         The type is the smallest that holds the T classes: uint8 up to 255 (255 itself is never a label), int16 up to
         32,767, else int32. NumPy indexes with any of them; call ``.long()`` before indexing a torch tensor and before
         arithmetic.
         """
-        kind = label_type(len(self.vocabulary))
+        kind = label_type(len(self.names))
+        if self.contrast.names:
+            kind = torch.promote_types(kind, torch.int8)
         if self.size[0] * self.size[1] > PIXELS_AT_A_TIME:  # smaller ones always find room, and are asked for most
             self._check_room("labels", None, kind)
         labels = torch.empty(self.size, dtype=kind, device=self.kept.device)
         for rows, _, best in self._best():
             labels[rows] = best
-        return labels
+        return labels.masked_fill_(labels >= len(self.vocabulary), UNLABELED) if self.contrast.names else labels
 
     @property
     def scores(self) -> Tensor:
@@ -105,7 +119,8 @@ class ClassMaps:
         self._check_room("dense()", len(self.vocabulary), torch.float32, advice)
         dense = self.probabilities.new_zeros(len(self.vocabulary), *self.size)
         for kept, maps in self._portions(slice(0, self.size[0])):
-            dense[kept] = maps
+            inside = kept < len(dense)
+            dense[kept[inside]] = maps[inside]
         return dense
 
     def resized(self: M, size: tuple[int, int]) -> M:
@@ -143,7 +158,7 @@ class ClassMaps:
         for top in range(0, height, step):
             rows = slice(top, min(top + step, height))
             best = self.probabilities.new_full((rows.stop - top, width), -1.0)
-            labels = torch.zeros(best.shape, dtype=label_type(len(self.vocabulary)), device=best.device)
+            labels = torch.zeros(best.shape, dtype=label_type(len(self.names)), device=best.device)
             for kept, maps in self._portions(rows):
                 score, place = maps.max(dim=0)
                 better = score > best

@@ -39,7 +39,7 @@ def kept_figure(image: np.ndarray, result: Segmentation) -> Image.Image:
         axis.axis("off")
     for axis, place in zip(axes, order, strict=False):
         heat = draw_heat(axis, small, maps[place].numpy(), highest=1.0)
-        set_class_title(axis, result.vocabulary[int(result.kept[place])], f"  max {maps[place].max():.2f}")
+        set_class_title(axis, result.names[int(result.kept[place])], f"  max {maps[place].max():.2f}")
     bar = right.colorbar(heat, ax=list(axes), location="bottom", shrink=0.5, aspect=40, pad=0.02)
     bar.set_label("probability", fontsize=9)
     return to_image(figure)
@@ -73,7 +73,7 @@ def _draw_scores(axis: Axes, result: Segmentation, rows: list[int | str], cut: i
     colors = [KEPT_COLOR if place < cut else DROPPED_COLOR for place in range(len(rows))]
     axis.barh(range(len(rows)), values, color=colors)
     axis.invert_yaxis()
-    set_class_ticks(axis.yaxis, [result.vocabulary[row] if isinstance(row, int) else row for row in rows], 10)
+    set_class_ticks(axis.yaxis, [result.names[row] if isinstance(row, int) else row for row in rows], 10)
     for place, row in enumerate(rows):
         if isinstance(row, int):
             text = f"{values[place]:.1f}" if values[place] >= 0.05 or values[place] == 0 else "< 0.1"
@@ -84,7 +84,7 @@ def _draw_scores(axis: Axes, result: Segmentation, rows: list[int | str], cut: i
     axis.margins(y=0.01)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_xlabel("CRM score (grid places, √ scale)", fontsize=9)
-    total, num_kept = len(result.vocabulary), len(result.kept)
+    total, num_kept = len(result.names), len(result.kept)
     if num_kept == total:
         axis.set_title(f"all {total} classes kept", fontsize=10)
         return

@@ -1,8 +1,10 @@
 """The model that people load: the network with its vocabulary, pixel statistics and prediction."""
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar, overload
 
@@ -16,14 +18,17 @@ from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.modeling.err_seg import ERRSegNetwork
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.layers import resize
+from err_seg.prediction.contrast import AUTO, COMMON, FEW_NAMES, NONE, Contrast, competing, distinct
+from err_seg.prediction.examples import Exemplar, gathered, with_rows
 from err_seg.prediction.segmentation import Segmentation, split_results
 from err_seg.prediction.stream import stream_results
 from err_seg.prediction.tiles import check_tile, plan_windows, segment_windows
 from err_seg.text.encoder import VocabularyEncoder
-from err_seg.text.prompts import PromptStyle
+from err_seg.text.prompts import PromptStyle, Vocabulary, VocabularyError, check_vocabulary
 from err_seg.text.vocabularies import VocabularySource, read_vocabulary
 from err_seg.utils.device import PRECISIONS, autocast, tf32, upload
-from err_seg.utils.fingerprint import WeightsSource
+from err_seg.utils.fingerprint import WeightsSource, weights_digest
+from err_seg.utils.messages import listed
 from err_seg.utils.progress import ProgressBar
 from err_seg.utils.validation import ArgumentError, check_count, check_flag, check_size
 
@@ -49,6 +54,8 @@ class ERRSeg(ERRSegNetwork):
     """What it was built from (:func:`err_seg.config.network_settings`), to tell results of networks apart."""
     source: WeightsSource | None = None
     """Where its weights were read from; ``None`` if from no file, or if they were trained since."""
+    few_names: int = FEW_NAMES
+    """Vocabularies of fewer names compete with the common ones unless :meth:`predict` is given a contrast."""
     # from :mod:`err_seg.models`, which is above this room
     from_pretrained: ClassVar[Callable[..., "ERRSeg"]]
     save_pretrained: Callable[..., None]
@@ -69,6 +76,7 @@ class ERRSeg(ERRSegNetwork):
         self.vocabulary_encoder = vocabulary_encoder
         self.size = size
         self.precision = precision
+        self._digest: tuple[Any, str] = (None, "")
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
         self.register_forward_pre_hook(_refuse_words, with_kwargs=True)
@@ -89,9 +97,107 @@ class ERRSeg(ERRSegNetwork):
             self.source = None
         return super().train(mode)
 
+    @property
+    def digest(self) -> str:
+        """What identifies the weights (:func:`~err_seg.utils.fingerprint.weights_digest`); computed if they changed."""
+        state = tuple((value.data_ptr(), value._version) for value in self.state_dict().values())
+        if self._digest[0] != state:
+            self._digest = state, weights_digest(self)
+        return self._digest[1]
+
     def embed_vocabulary(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
-        """Embed T class names to (T, D) unit vectors, without gradient; see :class:`VocabularyEncoder`."""
-        return self.vocabulary_encoder.embed(self.encoder.clip, vocabulary, style)
+        """Embed T class names to (T, D) unit vectors, without gradient; see :class:`VocabularyEncoder`.
+
+        Classes by example have their rows, which depend on no style; the others' are those of a vocabulary without
+        them, bit for bit.
+
+        Raises:
+            VocabularyError: see :meth:`VocabularyEncoder.tokenize`; also a row that belongs to other weights.
+        """
+        names = check_vocabulary(vocabulary)
+        shown = [place for place, name in enumerate(names) if name in names.rows]
+        if not shown:
+            return self.vocabulary_encoder.embed(self.encoder.clip, names, style)
+        rows, fitting = names.rows, (self.digest, self.encoder.embedding_dim)
+        if wrong := [
+            name for name in names if name in rows and (rows[name].weights, len(rows[name].vector)) != fitting
+        ]:
+            raise VocabularyError(
+                f"the examples of {listed(map(repr, wrong))} were read by a model with other weights; use that model, "
+                "or make the vocabulary again with this one and the images"
+            )
+        text = torch.empty(len(names), fitting[1], device=self.device)
+        text[shown] = torch.stack([rows[names[place]].vector for place in shown]).to(self.device)
+        if words := Vocabulary((name for name in names if name not in rows), folders=names.folders):
+            places = [place for place, name in enumerate(names) if name not in rows]
+            text[places] = self.vocabulary_encoder.embed(self.encoder.clip, words, style)
+        return text
+
+    def vocabulary_with_examples(
+        self,
+        vocabulary: VocabularySource = (),
+        examples: Mapping[str, Sequence[Exemplar]] | str | os.PathLike[str] | None = None,
+        *,
+        use_names: bool = True,
+    ) -> Vocabulary:
+        """Return a vocabulary in which classes stand for what examples show, for whatever takes a vocabulary.
+
+        Args:
+            vocabulary: class names, or what stands for them; folders of examples that a file names are read as well.
+            examples: of some classes, one or more; other classes' names are added to the vocabulary. Or a folder with
+                a folder for each class, see :func:`~err_seg.prediction.examples.read_folder`.
+            use_names: let the names of these classes count beside the examples, by a weight that is chosen by leaving
+                images out. ``False``: they are only labels, such as "part 17", and may be any text.
+
+        Raises:
+            VocabularyError: names that cannot be used.
+            ArgumentError, ImageError, ImageReadError: examples that cannot be used; names them.
+        """
+        names, found = gathered(vocabulary, examples, check_flag("use_names", use_names))
+        if not found:
+            return names
+        with torch.inference_mode(False), torch.no_grad(), self.evaluating("fp32"):
+            return with_rows(
+                names,
+                found,
+                encode=lambda image: self.encoder(self.preprocess([image])),
+                embed=self.embed_vocabulary,
+                common=self.common_names()[1],
+                weights=self.digest,
+            )
+
+    def common_names(self, style: PromptStyle | None = None) -> tuple[Vocabulary, Tensor]:
+        """Return T names that most images can be described with, near-synonyms merged, and their (T, D) unit vectors.
+
+        They are those of all vocabularies of the package; of a model of the miniature world, its own.
+        """
+        names = self.vocabulary_encoder.common_names
+        text = self.embed_vocabulary(names, style)
+        places = distinct(text)
+        return Vocabulary(names[place] for place in places), text[places]
+
+    def embed_with_contrast(
+        self, vocabulary: Sequence[str], contrast: VocabularySource | None = None, style: PromptStyle | None = None
+    ) -> tuple[Tensor, Contrast]:
+        """Embed T class names, and the C that compete with them, to (T + C, D) unit vectors, without gradient.
+
+        ``contrast`` is described in :meth:`predict_stream`.
+
+        Raises:
+            VocabularyError: the vocabulary or the contrast cannot be used.
+        """
+        if contrast is None:
+            contrast = COMMON if len(vocabulary) < self.few_names and self.num_kept else NONE
+        text = self.embed_vocabulary(vocabulary, style)
+        if isinstance(contrast, str) and contrast == NONE:
+            return text, Contrast()
+        if isinstance(contrast, str) and contrast == COMMON:
+            names, rows = self.common_names(style)
+        else:
+            names = read_vocabulary(contrast)
+            rows = self.embed_vocabulary(names, style)
+        found, rows = competing(names, rows, vocabulary, text)
+        return torch.cat([text, rows]), found
 
     def preprocess(self, images: Sequence[Tensor] | Tensor, size: int | None = None) -> Tensor:
         """Normalise images and resize each to S×S (bilinear, not antialiased, aspect ratio not kept).
@@ -127,8 +233,8 @@ class ERRSeg(ERRSegNetwork):
             images: an image, or a list, tuple, generator, ... of images, of any sizes; see :meth:`predict_stream`.
             vocabulary: class names, or the name of a vocabulary, or a file; see :meth:`predict_stream`.
             progress: show a progress bar.
-            options: ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``refine``, ``batch_size``,
-                ``value_range`` and ``channel_order``, see :meth:`predict_stream`.
+            options: ``contrast``, ``num_kept``, ``templates``, ``synonyms``, ``size``, ``tile``, ``refine``,
+                ``batch_size``, ``value_range`` and ``channel_order``, see :meth:`predict_stream`.
 
         Returns:
             For one image its :class:`Segmentation`; for several, however many, a list of them, in order.
@@ -149,6 +255,7 @@ class ERRSeg(ERRSegNetwork):
         images: Any,
         vocabulary: VocabularySource,
         *,
+        contrast: VocabularySource | None = None,
         num_kept: int | None = None,
         templates: Iterable[str] | None = None,
         synonyms: str | None = None,
@@ -175,8 +282,12 @@ class ERRSeg(ERRSegNetwork):
                 All are made upright and eight bit, and composited on white where they are transparent.
             vocabulary: class names, of which "a, b" are synonyms of one class; names of vocabularies (the keys of
                 :func:`err_seg.vocabularies`) and paths of files of names may be among them or stand alone, see
-                :func:`err_seg.text.vocabularies.expand_names`.
-            num_kept: K, instead of the model's own: how many classes of the vocabulary an image's result may contain.
+                :func:`err_seg.text.vocabularies.expand_names`. "auto" is the common names, see ``contrast``.
+            contrast: names that compete with the vocabulary, and whose pixels are none of its classes: "none",
+                "common" (what most images can be described with), or whatever a vocabulary may be. Names that mean the
+                same as a class are left out. ``None``: the common ones, if there are fewer than :attr:`few_names`
+                classes and the model has a K.
+            num_kept: K, instead of the model's own: how many of all names an image's result may contain.
             templates: prompts with ``{}`` for the name, instead of the model's own.
             synonyms: ``"first"`` or ``"average"``, instead of the model's own.
             size: (H, W) of the results, instead of each image's own.
@@ -201,21 +312,24 @@ class ERRSeg(ERRSegNetwork):
             NonFiniteError: the network computed NaN or infinity.
             TooLargeError: ``tile`` is so small that the maps would take most of the memory.
         """
-        names = read_vocabulary(vocabulary)
         style = self.vocabulary_encoder.style.changed(templates, synonyms)
-        kept = (self.num_kept or len(names)) if num_kept is None else check_count("num_kept", num_kept)
+        num_kept = self.num_kept if num_kept is None else check_count("num_kept", num_kept)
         result_size = None if size is None else check_size(size)
         covered = check_tile(tile, self.size)
         refine, batch_size = check_flag("refine", refine), check_count("batch_size", batch_size)
         readers = open_images(images, ArrayFormat(value_range, channel_order))
         side, precision = self.size, self.precision
         with torch.no_grad(), self.evaluating(precision):
-            text = self.embed_vocabulary(names, style)
+            is_auto = isinstance(vocabulary, str) and vocabulary == AUTO
+            names = self.common_names(style)[0] if is_auto else self.vocabulary_with_examples(vocabulary)
+            text, competitors = self.embed_with_contrast(names, contrast, style)
+        kept = num_kept or len(text)
 
         def segment(batch: list[Tensor]) -> list[Segmentation]:
             sizes = [result_size or (image.shape[1], image.shape[2]) for image in batch]
             with torch.no_grad(), self._computing(precision):
-                return self.segment(batch, text, kept, names, sizes, side, covered, batch_size)
+                found = self.segment(batch, text, kept, names, sizes, side, covered, batch_size)
+            return [replace(result, contrast=competitors) for result in found]
 
         return stream_results(readers, segment, 1 if covered else batch_size, refine=refine, ahead=not are_read(images))
 
@@ -234,7 +348,7 @@ class ERRSeg(ERRSegNetwork):
 
         Args:
             images: B images (3, h, w), RGB in 0..255.
-            text, num_kept: (T, D) embeddings of the vocabulary, and K; ``None``: the model's own.
+            text, num_kept: embeddings of the vocabulary (T, D), and K; ``None``: the model's own.
             vocabulary, sizes: the T class names, and (H, W) of each result.
             side, tile, batch_size: S, pixels that a side of a window covers, and windows that go through together.
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.data.images import ImageReadError
 from err_seg.modeling.crm import NOT_KEPT
-from err_seg.prediction.class_maps import ClassMaps
+from err_seg.prediction.class_maps import UNLABELED, ClassMaps
 from err_seg.utils.files import write_json
 from err_seg.utils.images import save_image
 from err_seg.utils.validation import ArgumentError, check_number, check_text
 from err_seg.visualization import regions
 from err_seg.visualization.label_files import save_label_png
-from err_seg.visualization.overlay import overlay
+from err_seg.visualization.overlay import UNLABELED_NAME, overlay
 
 if TYPE_CHECKING:
     import fiftyone
@@ -66,7 +66,8 @@ class Segmentation(ClassMaps):
         if factor > 1:
             larger = self.resized((factor * self.size[0], factor * self.size[1]))
             return larger.plot(shown, names=names, legend=legend)
-        return overlay(shown, self.labels.cpu().numpy(), self.vocabulary, names=names, legend=legend)
+        labels, nothing = self.labels.cpu().numpy(), UNLABELED_NAME if self.contrast.names else None
+        return overlay(shown, labels, self.vocabulary, names=names, legend=legend, unlabeled_name=nothing)
 
     def show(self, image: Any = None, **options: Any) -> None:
         """Open the picture that :meth:`plot` draws in the system's viewer."""
@@ -96,7 +97,7 @@ class Segmentation(ClassMaps):
         if what == "overlay":
             save_image(self.plot(), path)
         elif what == "labels":
-            save_label_png(self.labels.cpu().numpy(), path, self.vocabulary)
+            save_label_png(self.labels.cpu().numpy(), path, self.vocabulary, ignore_label=UNLABELED)
         else:
             write_json(path, self.to_coco() if what == "coco" else self.polygons(), ensure_ascii=False)
 

@@ -62,9 +62,9 @@ def averaged(window: Sequence[Segmentation | None]) -> Segmentation:
         maps[torch.searchsorted(kept, result.kept)] += weight * result.probabilities
         class_scores += weight * result.class_scores
     maps.clamp_(max=1)  # weights add up to 1 but for rounding
-    found = Segmentation(maps, kept, middle.vocabulary, middle.size, class_scores, middle.source)
+    found = Segmentation(maps, kept, middle.vocabulary, middle.size, class_scores, middle.source, middle.contrast)
     return refined(found, middle.guide) if isinstance(middle, RefinedSegmentation) else found
 
 
 def _kind(result: Segmentation) -> tuple[object, ...]:
-    return result.size, result.vocabulary, result.probabilities.shape[1:]
+    return result.size, result.names, result.probabilities.shape[1:]

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from err_seg.modeling.clip import OpenCLIP
 from err_seg.text.cache import TextEmbeddings
 from err_seg.text.prompts import PromptStyle, Vocabulary, VocabularyError, check_vocabulary
-from err_seg.text.vocabularies import load_vocabulary, vocabulary_names
+from err_seg.text.vocabularies import common_vocabulary, load_vocabulary, vocabulary_names
 from err_seg.utils.messages import listed
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,11 @@ class VocabularyEncoder:
         self.style = style or PromptStyle()
         self.embeddings = embeddings or TextEmbeddings(None)
         self._latest: dict[tuple[tuple[str, ...], PromptStyle], Tensor] = {}
+
+    @property
+    def common_names(self) -> Sequence[str]:
+        """The names that most images can be described with: the tokenizer's own, else those of the package."""
+        return getattr(self.tokenizer, "names", None) or common_vocabulary()
 
     def tokenize(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
         """Turn T class names into the tokens of their prompts, on the CPU, cut behind the longest.

@@ -39,7 +39,7 @@ _SHORT = {
     "voc20": "pascal_voc_20",
 }
 _KNOWN = {**_SHORT, **{name: name for name in _TABLES}}
-_ENDINGS = (".txt", ".json", ".yaml", ".yml", ROWS_ENDING)
+VOCABULARY_ENDINGS = (".txt", ".json", ".yaml", ".yml", ROWS_ENDING)
 _KEYS = ("name", "synonyms", "color", "examples", "label_only")
 # lines of other programs' lists: headers, tables, "0: cat", "1. cat", "cat,0", "road:128,64,128::", "road 128 64 128"
 _FOREIGN = re.compile(
@@ -58,6 +58,14 @@ def vocabulary_names() -> tuple[str, ...]:
 def vocabularies() -> dict[str, int]:
     """Return the short names of the vocabularies that come with the package, and how many classes each has."""
     return {name: len(load_vocabulary(name)) for name in _SHORT}
+
+
+def common_vocabulary() -> Vocabulary:
+    """Return the names of all vocabularies that come with the package; of equal first synonyms the first name."""
+    distinct: dict[str, str] = {}
+    for name in expand_names(_TABLES):
+        distinct.setdefault(synonym_key(name), name)
+    return Vocabulary(distinct.values())
 
 
 def read_vocabulary(words: VocabularySource) -> Vocabulary:
@@ -94,7 +102,7 @@ def expand_names(words: VocabularySource) -> Vocabulary:
             names += [name for name in part if synonym_key(name) not in typed | listed]
             parts.append(part)
             listed |= {synonym_key(name) for name in part}
-        elif isinstance(word, str) and word.lower().endswith(_ENDINGS):
+        elif isinstance(word, str) and word.lower().endswith(VOCABULARY_ENDINGS):
             raise VocabularyError(
                 f"{word!r} in a list would be a class; for the names in the file give pathlib.Path({word!r}), on the "
                 "command line --classes-file"
@@ -129,12 +137,12 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
         return _from_data(json.loads(table.read_text(encoding="utf-8")), name)
     path = Path(os.path.expanduser(name))
     ending = path.suffix.lower()
-    if ending not in _ENDINGS:
+    if ending not in VOCABULARY_ENDINGS:
         hint = did_you_mean(name, _KNOWN, f"known names: {', '.join(_KNOWN)};")
         several = f" for one class, {[word.strip() for word in name.split(',')]} for several" if "," in name else ""
         raise VocabularyError(
             f"unknown vocabulary {name!r}; {hint} Own classes come as a list, not one string, [{name!r}]{several}, or "
-            f"in a file: {', '.join(_ENDINGS)}"
+            f"in a file: {', '.join(VOCABULARY_ENDINGS)}"
         )
     if ending == ROWS_ENDING:
         return check_vocabulary(read_rows(path), str(path))

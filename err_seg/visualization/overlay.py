@@ -16,7 +16,7 @@ OPACITY = 0.55
 CONTOUR_LIGHT = 0.75
 # a contour is one pixel wide up to this many pixels of the image's longer side, two up to twice as many, ...
 PIXELS_PER_CONTOUR = 1000
-UNLABELED_COLOR = (255, 255, 255)
+UNLABELED_COLOR, UNLABELED_NAME = (255, 255, 255), "none of these"
 
 INK, OUTLINE = (255, 255, 255), (0, 0, 0)  # white with a dark edge can be read on any colour
 NAMES_PER_IMAGE = 30  # the largest text is this fraction of the image's shorter side high

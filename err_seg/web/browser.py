@@ -26,7 +26,7 @@ KEEP = """(...values) => {
 # values of before a reload: the image and settings, then the result; without those whose files are gone, and none that
 # another version of the page has kept
 RESTORE = f"""async (...values) => {{
-  const samples = document.querySelector("#{SAMPLES}"), num_settings = 7;
+  const samples = document.querySelector("#{SAMPLES}"), num_settings = 8;
   const name = () => samples.querySelectorAll("img").forEach((image, index) =>
     image.alt = `sample ${{index + 1}}: ${{decodeURI(image.src).split("/").pop()}}`);
   if (samples) new MutationObserver(name).observe(samples, {{ childList: true, subtree: true }}), name();

@@ -13,11 +13,12 @@ from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from err_seg.data import ImageReadError
-from err_seg.jobs.formats import UNLABELED_NAME, Result, kept_by_score
+from err_seg.jobs.formats import Result, kept_by_score
 from err_seg.jobs.label_set import UNLABELED, LabelSetError, parse_label_set, split_names
+from err_seg.prediction.contrast import AUTO, NONE
 from err_seg.prediction.model import ERRSeg
 from err_seg.visualization.colors import class_colors, hex_color, spread_colors
-from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR
+from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR, UNLABELED_NAME
 from err_seg.visualization.text import first_synonym
 from err_seg.web.files import PERCENT, Downloads, FileKind, read_upload, shown_size
 
@@ -59,14 +60,16 @@ def label_upload(
     threshold: float,
     num_kept: int,
     region_names: bool,
+    contrast: bool,
 ) -> Answer:
     """Label an uploaded image, and let ``downloads`` keep the result.
 
     Args:
         model, downloads, path: the network, the results of all visitors, and the image.
-        names, background: class names, see :func:`err_seg.jobs.split_names`.
+        names, background: class names, see :func:`err_seg.jobs.split_names`; "auto" for the model's common names.
         threshold: pixels whose highest probability, in 0..1, is below this are none of the classes.
         num_kept, region_names: K, and whether overlays have names on their regions.
+        contrast: whether few classes compete with the common names, see :meth:`err_seg.ERRSeg.predict`.
 
     Raises:
         ImageReadError: no image, a damaged one, or one of too many pixels.
@@ -76,7 +79,8 @@ def label_upload(
         raise ImageReadError("Choose an image first.")
     if (length := len(names) + len(background)) > MAX_TEXT:
         raise LabelSetError(f"class names of {length} characters in all; this page takes up to {MAX_TEXT}")
-    label_set = parse_label_set(split_names(names), [background, str(threshold)])
+    given = model.common_names()[0] if names.strip() == AUTO else split_names(names)
+    label_set = parse_label_set(given, [background, str(threshold)])
     num_names = len(label_set.vocabulary)
     if num_names > MAX_CLASSES:
         raise LabelSetError(f"{num_names} classes; this page takes up to {MAX_CLASSES}")
@@ -84,9 +88,11 @@ def label_upload(
     start = time.perf_counter()
     image = read_upload(path)
     with register_module_forward_pre_hook(deadline(LABELLING_SECONDS)):  # one image is labelled at a time
-        whole = model.predict([image], label_set.vocabulary, num_kept=int(num_kept))[0]
+        competing = None if contrast else NONE
+        whole = model.predict([image], label_set.vocabulary, num_kept=int(num_kept), contrast=competing)[0]
     seconds = time.perf_counter() - start
-    note = f"{seconds:.2f} s on {model.device.type}; {len(whole.kept)} of {num_names} classes kept."
+    note = f"{seconds:.2f} s on {model.device.type}; {len(whole.kept)} of {len(whole.names)} classes kept."
+    note += f" {whole.contrast}." if whole.contrast.names else ""
 
     whole = replace(whole, source=None).cpu()  # nothing of the image's own size stays in memory
     result = Result(

@@ -74,7 +74,7 @@ def build_page(
 
 def class_names(classes: str) -> gr.Textbox:
     """Lay out the field for class names, and a list of vocabularies that fills it."""
-    info = "with commas between, or one a line; the name of a vocabulary stands for its names"
+    info = "with commas between, or one a line; the name of a vocabulary stands for its names, auto for common names"
     names = gr.Textbox(classes, label="Classes", info=info, lines=3, max_lines=8)
     sizes = [(f"{name}: {size} names", name) for name, size in vocabularies().items()]
     known = gr.Dropdown(
@@ -93,7 +93,9 @@ def settings(num_kept: int) -> list[gr.components.Component]:
     threshold = gr.Slider(0, 1, 0, step=0.01, label="Least probability", info="below it: none of these")
     kept = gr.Slider(1, MOST_KEPT, num_kept, step=1, label="Classes kept (K)")
     with_names = gr.Checkbox(True, label="Names on the regions")
-    return [background, threshold, kept, with_names]
+    info = "what is none of a few classes stays unpainted, since many other names compete with them"
+    contrast = gr.Checkbox(True, label="Contrast", info=info)
+    return [background, threshold, kept, with_names, contrast]
 
 
 def results() -> list[gr.components.Component]:
@@ -113,7 +115,8 @@ def results() -> list[gr.components.Component]:
 def event_kinds(page: gr.Blocks, num_samples: int) -> EventKinds:
     """Return the page's events: their numbers, and the types and ranges of their fields, as laid out above."""
     numbers = {event["api_name"]: event["id"] for event in page.config["dependencies"]}
-    fields: dict[str, Any] = {LABEL: tuple[UploadedImage | None, StrictStr, StrictStr, Share, NumKept, StrictBool]}
+    settings = tuple[UploadedImage | None, StrictStr, StrictStr, Share, NumKept, StrictBool, StrictBool]
+    fields: dict[str, Any] = {LABEL: settings}
     if num_samples:
         fields[SAMPLE] = tuple[Annotated[StrictInt, Field(ge=0, lt=num_samples)]]
     return {name: (numbers[name], create_model(name, __base__=Event, data=data)) for name, data in fields.items()}

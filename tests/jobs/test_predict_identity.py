@@ -26,6 +26,7 @@ from err_seg.jobs.input_digest import FileContent
 from err_seg.jobs.label_set import parse_label_set
 from err_seg.jobs.manifest import is_readable_result
 from err_seg.plugins import import_packages
+from err_seg.prediction.contrast import Contrast
 from err_seg.utils.files import file_sha256
 from err_seg.utils.fingerprint import RESULT_FORMAT, file_digest
 from tests.helpers.predicting import files, save
@@ -451,8 +452,8 @@ def test_code_of_a_package_that_changed_makes_another_job(toy, package, tmp_path
         package("own_part", text)
         import_packages(["own_part"])
         model.settings = {**model.settings, "MODEL.IMPORTS": ["own_part"]}
-        found.append(settings_of(arguments, label_set, model))
+        found.append(settings_of(arguments, label_set, Contrast(), model))
     assert found[0]["packages"].keys() == {"own_part"}
     assert found[0]["packages"] != found[1]["packages"]
     model.settings = {**model.settings, "MODEL.IMPORTS": []}
-    assert "packages" not in settings_of(arguments, label_set, model)
+    assert "packages" not in settings_of(arguments, label_set, Contrast(), model)

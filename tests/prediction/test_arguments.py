@@ -123,6 +123,8 @@ MISTAKES = [
     ({"vocabulary": None}, VocabularyError, "not NoneType"),
     ({"vocabulary": []}, VocabularyError, "no class names"),
     ({"vocabulary": ["cat", "cat"]}, VocabularyError, "more than once: 'cat'"),
+    ({"contrast": "commn"}, VocabularyError, "unknown vocabulary 'commn'"),
+    ({"contrast": []}, VocabularyError, "no class names"),
     ({"batch_size": 10**30}, ArgumentError, "batch_size must be"),
     ({"num_kept": True}, ArgumentError, "not True"),
     ({"num_kept": float("nan")}, ArgumentError, "not nan"),

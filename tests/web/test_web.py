@@ -40,9 +40,11 @@ QUIET = [
 ]
 
 
-def label(model, folder, path, names="cat, dog", background="", threshold=0.0, num_kept=2, with_names=True):
+def label(
+    model, folder, path, names="cat, dog", background="", threshold=0.0, num_kept=2, with_names=True, contrast=True
+):
     return labelling.label_upload(
-        model, Downloads(Uploads(folder)), path, names, background, threshold, num_kept, with_names
+        model, Downloads(Uploads(folder)), path, names, background, threshold, num_kept, with_names, contrast
     )
 
 
@@ -164,7 +166,7 @@ def test_colours_of_the_classes_shown_are_far_apart_in_all_files(model, photo, f
     """Three of four were blue."""
     vocabulary = load_vocabulary("ade150")
     store = Downloads(Uploads(folder))
-    answer = labelling.label_upload(model, store, photo, "ade150", "", 0.0, 12, True)
+    answer = labelling.label_upload(model, store, photo, "ade150", "", 0.0, 12, True, True)
     rows, styles = answer.areas["data"], answer.areas["metadata"]["styling"]
     shown = {row[0]: style[0][-7:] for row, style in zip(rows, styles, strict=True)}
     lab = oklab(np.array([[*bytes.fromhex(color[1:])] for color in shown.values()], dtype=np.uint8))
@@ -182,7 +184,7 @@ def test_the_overlay_in_any_strength(model, photo, folder):
     store = Downloads(Uploads(folder))
     with photo.open("rb") as content:
         path = store.uploads.store("photo.png", content)
-    answer = labelling.label_upload(model, store, path, "cat, dog", "", 0.0, 2, False)
+    answer = labelling.label_upload(model, store, path, "cat, dog", "", 0.0, 2, False, True)
     (key,) = store.results
     plain, drawn = (np.asarray(image).astype(int) for image in answer.pair)
     shown = {

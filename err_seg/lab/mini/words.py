@@ -1,0 +1,173 @@
+"""What contrast gains where few names are asked for: names that are in the image, and names that are not.
+
+Of each scene some names are asked, half of which it shows. The right answer is "none of these" wherever the scene shows
+another name. Thresholds are chosen on validation scenes.
+"""
+
+import argparse
+import logging
+import random
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from err_seg.evaluation.results import text_table
+from err_seg.lab.benchmarks.measurement import in_new_process, peak_memory
+from err_seg.lab.table import mean_text
+from err_seg.mini.scenes import MiniScenes
+from err_seg.mini.shapes import OBJECT_COLOURS, SHAPES, TEXTURES, WALL_COLOURS
+from err_seg.mini.vocabulary import SIXTY
+from err_seg.models import hub
+from err_seg.prediction.class_maps import UNLABELED
+from err_seg.prediction.model import ERRSeg
+from err_seg.prediction.segmentation import Segmentation
+from err_seg.utils.files import write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+ASKED = (1, 3, 6, 12, 24, 48, SIXTY)
+WAYS = ("off", "threshold", "background", "30 others", "30 others, 30 wrong", "wrong", "common")
+THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
+STEP = 3  # every so many pixels enter the ranking of pixels
+HEADER = ("asked", "contrast", "IoU, present", "area of absent, %", "pixels right, %", "AUROC", "FPR95, %")
+METRICS = ("IoU", "false area", "accuracy", "AUROC", "FPR95")
+
+
+class Ask(NamedTuple):
+    """A question: the image, the names asked for, and for every pixel the right one of them or ``UNLABELED``."""
+
+    image: np.ndarray
+    names: list[str]
+    label: np.ndarray
+
+
+def questions(scenes: MiniScenes, count: int) -> Iterator[Ask]:
+    """Ask of each scene for so many names, half of them present; of one name, once for a present and an absent one."""
+    vocabulary = scenes.full_vocabulary.names
+    for index in range(len(scenes)):
+        sample, choice = scenes[index], random.Random(index)
+        present = [int(label) for label in np.unique(sample.label)]
+        absent = [label for label in range(len(vocabulary)) if label not in present]
+        choice.shuffle(present)
+        choice.shuffle(absent)
+        for shown in (1, 0) if count == 1 else (-(-count // 2),):
+            shown = max(min(shown, len(present)), count - len(absent))
+            asked = present[:shown] + absent[: count - shown]
+            places = np.full(len(vocabulary), UNLABELED)
+            places[asked] = np.arange(len(asked))
+            yield Ask(sample.image, [vocabulary[label] for label in asked], places[sample.label])
+
+
+def contrast_names(way: str, asked: Sequence[str], scenes: MiniScenes) -> Any:
+    """Return what ``predict`` takes as ``contrast``, or for "background" the walls, as one would write by hand."""
+    if way in ("off", "threshold"):
+        return "none"
+    if way == "common":
+        return "common"
+    world = scenes.full_vocabulary.names
+    others = [name for name in world if name not in asked]
+    random.Random(len(asked)).shuffle(others)
+    kinds = (*SHAPES, *(f"{texture} wall" for texture in TEXTURES))
+    wrong = [name for name in map(" ".join, product((*OBJECT_COLOURS, *WALL_COLOURS), kinds)) if name not in world]
+    random.Random(0).shuffle(wrong)
+    return {
+        "background": [name for name in others if name.endswith("wall")] or "none",
+        "30 others": others[:30] or "none",
+        "30 others, 30 wrong": [*others[:30], *wrong[:30]],
+        "wrong": wrong,
+    }[way]
+
+
+def evaluate(model: ERRSeg, scenes: MiniScenes, count: int, way: str, thresholds: Sequence[float]) -> list[dict]:
+    """Ask every scene in one way; return ``METRICS`` for each threshold, in percent but for AUROC."""
+    inside, union, false, right = (np.zeros(len(thresholds)) for _ in range(4))
+    pixels, scores, truths = 0, [], []
+    asks = list(questions(scenes, count))
+    for ask in asks:
+        result = model.predict(ask.image, ask.names, contrast=contrast_names(way, ask.names, scenes))
+        labels, highest = result.labels.numpy().astype(int), result.scores.numpy()
+        present = [label for label in np.unique(ask.label) if label != UNLABELED]
+        pixels += labels.size
+        for row, threshold in enumerate(thresholds):
+            found = np.where(highest < threshold, UNLABELED, labels)
+            right[row] += (found == ask.label).sum()
+            false[row] += (~np.isin(found, [UNLABELED, *present])).mean()
+            for label in present:
+                inside[row] += ((found == label) & (ask.label == label)).sum()
+                union[row] += ((found == label) | (ask.label == label)).sum()
+        scores.append(none_score(result)[::STEP, ::STEP].ravel())
+        truths.append((ask.label == UNLABELED)[::STEP, ::STEP].ravel())
+    auroc, false_positives = ranking(np.concatenate(scores), np.concatenate(truths))
+    values = zip(inside / union, false / len(asks), right / pixels, strict=True)
+    return [
+        dict(zip(METRICS, map(float, (100 * iou, 100 * area, 100 * share, auroc, 100 * false_positives)), strict=True))
+        for iou, area, share in values
+    ]
+
+
+def none_score(result: Segmentation) -> np.ndarray:
+    """Rank pixels (H, W) by how probable it is that they are none of the classes."""
+    maps, is_class = result.maps.numpy(), (result.kept < len(result.vocabulary)).numpy()
+    best = [maps[which].max(axis=0, initial=0) for which in (is_class, ~is_class)]
+    return best[1] - best[0]
+
+
+def ranking(scores: np.ndarray, truths: np.ndarray) -> tuple[float, float]:
+    """Return the area under the ROC curve, and the false positive rate where 95 % of the true pixels are found."""
+    if truths.all() or not truths.any():
+        return float("nan"), float("nan")
+    values, place = np.unique(scores, return_inverse=True)
+    true, false = (np.bincount(place, which, len(values))[::-1].cumsum() for which in (truths, ~truths))
+    true, false = np.r_[0, true / true[-1]], np.r_[0, false / false[-1]]
+    auroc = (np.diff(false) * (true[1:] + true[:-1]) / 2).sum()
+    return float(auroc), float(false[np.searchsorted(true, 0.95)])
+
+
+def cost(network: str, way: str) -> tuple[float, float]:
+    """Measure the CPU milliseconds and the peak memory in megabytes of one image of one name; in a new process."""
+    model, scenes = hub.load(network), MiniScenes("test", length=12)
+    asks = [ask for index, ask in enumerate(questions(scenes, 1)) if not index % 2]
+    times = []
+    with peak_memory(torch.device("cpu")) as peak:
+        for ask in asks:
+            start = time.process_time()
+            _ = model.predict(ask.image, ask.names, contrast=contrast_names(way, ask.names, scenes)).labels
+            times.append(time.process_time() - start)
+        return 1e3 * statistics.median(times[1:]), peak() / 2**20
+
+
+def run(options: argparse.Namespace, command: str) -> None:
+    """Measure every way and number of names, write ``words.json`` and ``.md`` to a folder, and print the tables."""
+    models = [hub.load(network) for network in options.networks]
+    validation, tests = (MiniScenes(split, length=options.scenes) for split in ("val", "test"))
+    rows = []
+    for count, way in product(ASKED, WAYS):
+        found, chosen = [], []
+        for model in models:
+            tried = evaluate(model, validation, count, way, THRESHOLDS) if way == "threshold" else []
+            best = max(range(len(tried)), key=lambda row: tried[row]["accuracy"], default=None)
+            chosen.append(0.0 if best is None else THRESHOLDS[best])
+            found += evaluate(model, tests, count, way, chosen[-1:])
+        rows.append({"asked": count, "contrast": way, "thresholds": chosen, "metrics": found})
+        logger.info(" | ".join(cells(rows[-1])))
+    costs = {way: in_new_process(cost, options.networks[0], way) for way in WAYS}
+    text = text_table(HEADER, [cells(row) for row in rows]) + "\n\n"
+    text += text_table(("contrast", "CPU ms", "MB"), [[way, *(f"{n:.0f}" for n in costs[way])] for way in WAYS]) + "\n"
+    settings = {"command": command, "threads": torch.get_num_threads()}
+    write_json(options.output / "words.json", {"rows": rows, "cost": costs, "settings": settings})
+    write_text(options.output / "words.md", text)
+    print(text, end="")
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """Return a row of the table: the mean over the networks, with the standard deviation."""
+    values = ([of_one[metric] for of_one in row["metrics"]] for metric in METRICS)
+    shown = [
+        mean_text(of_all, ".3f" if metric == "AUROC" else ".1f") for metric, of_all in zip(METRICS, values, strict=True)
+    ]
+    return [str(row["asked"]), row["contrast"], *shown]
