@@ -20,21 +20,18 @@ arguments = parser.parse_args()
 session = onnxruntime.InferenceSession(arguments.network, providers=onnxruntime.get_available_providers())
 facts = session.get_modelmeta().custom_metadata_map
 file = np.load(arguments.vocabulary)
-names, text = file["names"], file["text"]
+names, text = file["names"], file["text"]  # T names; contrast words, if there are any, have the rows after these
 if "weights" not in file or str(file["weights"]) != facts.get("weights"):
     sys.exit(f"error: {arguments.vocabulary} was written for other weights than {arguments.network}; export both anew")
-if len(names) < int(facts["fewest_classes"]):
-    sys.exit(
-        f"error: the network takes {facts['fewest_classes']} classes or more, {arguments.vocabulary} has {len(names)}"
-    )
 
 photo = ImageOps.exif_transpose(Image.open(arguments.photo)).convert("RGB")  # upright
 image = np.asarray(photo, dtype=np.float32).transpose(2, 0, 1)[None]  # 1×3×H×W, RGB in 0..255
-ranks = np.arange(min(int(facts["num_kept"]) or len(names), len(names)))  # how many classes the image may show
+ranks = np.arange(min(int(facts["num_kept"]) or len(text), len(text)))  # how many classes the image may show
 probabilities, kept = session.run(None, {"image": image, "text": text, "ranks": ranks})  # of one image each
 
 maps = [np.asarray(Image.fromarray(p).resize(photo.size, Image.Resampling.BILINEAR)) for p in probabilities[0]]
-labels = kept[0, np.argmax(maps, axis=0)]  # H×W, index into names
+labels = kept[0, np.argmax(maps, axis=0)]  # H×W, rows of text
+labels[labels >= len(names)] = -1  # a contrast word: none of the names
 for index, pixels in zip(*np.unique(labels, return_counts=True), strict=True):
-    print(f"{names[index]}: {pixels / labels.size:.1%}")
-Image.fromarray(labels.astype(np.uint16)).save(arguments.labels)
+    print(f"{names[index] if index >= 0 else 'other'}: {pixels / labels.size:.1%}")
+Image.fromarray(labels.astype(np.uint16)).save(arguments.labels)  # 65535 is other

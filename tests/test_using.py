@@ -14,6 +14,7 @@ from PIL import Image
 
 import err_seg
 from err_seg.commands import main, models
+from err_seg.export import save_vocabulary
 from err_seg.models import hub
 from tests.helpers.documents import blocks, commands
 from tests.helpers.toy import REPOSITORY
@@ -57,6 +58,7 @@ def folder(tmp_path, monkeypatch, toy, toy_weights):
         profile = {"driver": "GTiff", "width": 60, "height": 40, "count": 4, "dtype": "uint16"}
         with rasterio.open(tmp_path / "map.tif", "w", transform=rasterio.Affine(1, 0, 9, 0, -1, 9), **profile) as file:
             file.write(random.integers(0, 3000, (4, 40, 60)).astype(np.uint16))
+    save_vocabulary(toy, ["cat"], tmp_path / "err_seg.npz", contrast=["wall", "sofa"])
     (tmp_path / "words.txt").write_text("cat\nsofa, couch\nwall\n")
     (tmp_path / "words.yaml").write_text(next(iter(blocks(USING, "yaml"))))
     monkeypatch.chdir(tmp_path)
@@ -82,12 +84,24 @@ class Dataset:
 def test_python(folder):
     names = {"folder": folder, "array": np.random.default_rng(0).random((30, 40, 3)), "cv2": cv2, "dataset": Dataset()}
     names["frames"] = list(np.random.default_rng(0).integers(0, 256, (3, 30, 40, 3), dtype=np.uint8))
+    names |= {"kept": np.array([[0, 2]]), "maps": [np.eye(2), np.full((2, 2), 0.5)]}  # of an exported file
     scripts = [script for script in blocks(USING, "python") if is_possible(script) and "ray" not in script]
     assert len(scripts) >= 4
     for script in scripts:
         exec(compile(script, "docs/using.md", "exec"), names)
     for file in ("photo_overlay.png", "photo_labels.png", "photo.json", "photo.geojson"):
         assert Path(file).stat().st_size > 50
+    assert names["labels"].tolist() == [[0, -1], [-1, 0]]
+
+
+def test_the_example_reads_an_exported_file_as_the_page_says():
+    example = (
+        (REPOSITORY / "examples/run_exported.py")
+        .read_text(encoding="utf-8")
+        .replace("arguments.vocabulary", '"err_seg.npz"')
+    )
+    (block,) = [block for block in blocks(USING, "python") if "np.load" in block]
+    assert set(block.splitlines()) - {""} <= set(example.splitlines())
 
 
 COMMANDS = [line for block in blocks(USING, "bash") for line in commands(f"```bash\n{block}```")]

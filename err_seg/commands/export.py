@@ -27,11 +27,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="what to write: FILE.onnx or FILE.pt2")
     add("--classes", metavar="NAMES", help='also write FILE.npz with the embeddings of "cat, sofa, wall"')
+    add("--contrast", metavar="NAMES", help='what competes with these: "common", names, a vocabulary or a file (none)')
     add("--force", action="store_true", help="replace the network's file if it exists")
     add_model_options(parser)
     arguments = parser.parse_args(argv)
     if arguments.file.suffix not in ENDINGS:
         parser.error(f"{arguments.file}: the ending must be one of {', '.join(ENDINGS)}")
+    if arguments.contrast and arguments.classes is None:
+        parser.error("--contrast competes with classes: it needs --classes")
     arguments.precision = "fp32" if arguments.precision in (None, "auto") else arguments.precision
     if arguments.precision not in ENDINGS[arguments.file.suffix]:
         written = " or ".join(ENDINGS[arguments.file.suffix])
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Export, compare, and write the vocabulary."""
     arguments = parse_arguments(argv)
     from err_seg import export
-    from err_seg.commands.models import load_model
+    from err_seg.commands.models import load_model, read_contrast
     from err_seg.jobs import split_names
 
     precision = arguments.precision
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         export.check_facts(model, arguments.file, precision)
     if arguments.classes is not None:
         names, vocabulary = split_names(arguments.classes), arguments.file.with_suffix(".npz")
-        export.save_vocabulary(model, names, vocabulary)
+        export.save_vocabulary(model, names, vocabulary, read_contrast(arguments.contrast) or "none")
         print(f"{vocabulary}: {len(names)} classes")
     if is_there:
         print(f"{arguments.file} exists already; --force replaces it")

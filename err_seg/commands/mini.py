@@ -121,11 +121,19 @@ def add_networks_options(parser: argparse.ArgumentParser) -> None:
     add("--output", type=Path, default=Path("output/mini_networks"), metavar="DIR")
 
 
+def add_words_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``err-seg mini words``."""
+    add_networks_options(parser)
+    parser.add_argument(
+        "--names", type=positive, default=60, metavar="T", help="of the world: 60, or 100 to 11,712 (60)"
+    )
+
+
 OWN_OPTIONS = {
     "draw": (DRAWING, add_drawing_options, "drawing"),
     "vocabularies": (VOCABULARIES, add_vocabularies_options, "vocabulary_length"),
     "tiles": (TILES, add_tiles_options, "large_images"),
-    "words": (WORDS, add_networks_options, "words"),
+    "words": (WORDS, add_words_options, "words"),
 }
 """Steps with a command line of their own: its help and options, and the module of :mod:`err_seg.lab.mini` to run."""
 

@@ -153,9 +153,9 @@ def pinned(arguments: argparse.Namespace) -> dict[str, str | None]:
     return {name: getattr(arguments, name, None) for name in ("repository", "revision", "filename", "sha256")}
 
 
-def add_words_options(parser: argparse.ArgumentParser) -> None:
+def add_words_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the options that name the classes."""
-    words = parser.add_mutually_exclusive_group(required=True)
+    words = parser.add_mutually_exclusive_group(required=required)
     typed = '"cat, dog, grass"; with synonyms "cat; sofa, couch; grass"; a vocabulary by name: "ade150, my word"'
     words.add_argument("--classes", metavar="NAMES", help=typed)
     words.add_argument("--classes-file", metavar="FILE", help=".txt (a class a line), .json, .yaml, or ade150, ...")

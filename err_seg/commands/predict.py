@@ -66,7 +66,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     inputs = "images, videos, folders, globs, https addresses of images, - (standard input)"
     add("inputs", nargs="+", metavar="INPUT", help=inputs)
-    add_words_options(parser)
+    add_words_options(parser, required=False)
+    shown = "a folder for each class by example, of its name, with images NAME.jpg and masks NAME_mask.png"
+    add("--examples", type=Path, metavar="FOLDER", help=shown)
+    add("--label-only", action="store_true", help="the names of these classes say nothing; use the examples alone")
     add(
         "--background",
         type=names_or_threshold,
@@ -103,10 +106,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--names writes on overlays: it needs --format overlay or video")
     if "geotiff" in arguments.format and not find_spec("rasterio"):
         parser.error('--format geotiff needs rasterio: pip install "err_seg[geo]"')
-    if arguments.tile and "attention" in arguments.format:
-        parser.error("attention is shown for the image as a whole: leave out --tile")
-    if arguments.smooth and "attention" in arguments.format:
-        parser.error("attention is shown for single frames: leave out --smooth")
+    if (arguments.smooth or arguments.tile) and {"attention", "features"} & set(arguments.format):
+        parser.error("attention is shown for the image as a whole, and so are features: leave out --smooth and --tile")
+    alone = arguments.format == ("features",)
+    if alone == any(given is not None for given in (arguments.classes, arguments.classes_file, arguments.examples)):
+        parser.error("give --classes, --classes-file or --examples; --format features alone needs none: leave them out")
+    if alone and (arguments.background or arguments.contrast or arguments.num_kept or arguments.refine):
+        parser.error("--format features alone has no classes: no --background, --contrast, --num-kept or --refine")
+    if arguments.label_only and not arguments.examples:
+        parser.error("--label-only says how names count beside examples: it needs --examples")
     return arguments
 
 

@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -33,13 +34,17 @@ def predict(arguments: argparse.Namespace) -> int:
     """Predict this process's share of the images, and finish the job in the first process; returns the exit status."""
     try:
         rank, processes = launched_share()
-        label_set = jobs.parse_label_set(models.read_names(arguments), arguments.background)
+        label_set = jobs.LabelSet(())
+        if arguments.format != ("features",):
+            label_set = jobs.parse_label_set(models.read_names(arguments), arguments.background)
         sources, problems = jobs.collect_sources(arguments.inputs, exclude=arguments.output)
         model = models.load_model(arguments)
         if label_set.classes == (AUTO,):
             label_set = jobs.parse_label_set(model.common_names()[0], arguments.background)
-        contrast = models.read_contrast(arguments.contrast)
-        competing = model.embed_with_contrast(label_set.vocabulary, contrast)[1]
+        contrast, competing = models.read_contrast(arguments.contrast), Contrast()
+        if label_set.classes:
+            label_set = replace(label_set, classes=model.vocabulary_with_examples(label_set.classes))
+            competing = model.embed_with_contrast(label_set.vocabulary, contrast)[1]
         check_tile(arguments.tile, model.size)
         if "attention" in arguments.format:
             escf_with(model)
@@ -98,9 +103,16 @@ def settings_of(arguments: argparse.Namespace, label_set: jobs.LabelSet, contras
         **({"outlines": "exact"} if "polygons" in arguments.format else {}),
         **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
         **({"colors": colors} if (colors := Vocabulary(label_set.classes).colors) else {}),
+        **({"examples": origins} if (origins := origins_of(label_set.classes)) else {}),
         **({"packages": code} if (code := package_digests(model.settings.get("MODEL.IMPORTS", []))) else {}),
         **model.settings,
     }
+
+
+def origins_of(classes: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return, of the classes by example, the digests of their weights and of what they were made from."""
+    rows = Vocabulary(classes).rows
+    return {name: rows[name][2:] for name in classes if name in rows}
 
 
 def run(job: jobs.Job, items: Iterator[jobs.Item | jobs.Problem], total: int | None) -> int:
@@ -135,7 +147,7 @@ def finish(report: jobs.Report, job: jobs.Job) -> int:
 
 def summarize(report: jobs.Report, output: Path) -> None:
     """Print which classes were found, and how much of the area they take."""
-    if report.done:
+    if report.done and report.pixels.total() + report.unlabeled:
         total = sum(report.pixels.values()) + report.unlabeled
         new = " new" if report.skipped else ""  # of the others, nothing is known here
         table = Table("class", title=Text(f"{report.done}{new} images, results in {printable(output)}"))

@@ -17,8 +17,9 @@ from torch.export import Dim, ExportedProgram
 from err_seg.export.half import products_to_half
 from err_seg.export.network import INPUTS, OUTPUTS, ExportableERRSeg, example_inputs
 from err_seg.models.checkpoint import reason_of
+from err_seg.prediction.contrast import NONE
 from err_seg.prediction.model import ERRSeg
-from err_seg.text.prompts import VocabularyError
+from err_seg.text.vocabularies import VocabularySource
 from err_seg.utils.errors import RunError
 from err_seg.utils.files import atomic_write
 from err_seg.utils.fingerprint import RESULT_FORMAT, weights_digest
@@ -41,8 +42,8 @@ def trace(model: ERRSeg) -> ExportedProgram:
     batch = {} if model.head.crm.is_adaptive else {0: Dim("batch", min=1, max=LARGEST_BATCH)}
     shapes: dict[str, Any] = {
         "image": {2: Dim("height", min=2, max=LARGEST_SIDE), 3: Dim("width", min=2, max=LARGEST_SIDE), **batch},
-        "text": {0: Dim("classes", min=model.head.crm.num_ranks, max=LARGEST_VOCABULARY)},
-        "ranks": {0: Dim("kept", min=2, max=LARGEST_VOCABULARY)},
+        "text": {0: Dim("classes", min=1, max=LARGEST_VOCABULARY)},
+        "ranks": {0: Dim("kept", min=1, max=LARGEST_VOCABULARY)},
     }
     with torch.no_grad(), _exporter():
         inputs = example_inputs(model, EXAMPLE_CLASSES, EXAMPLE_KEPT)
@@ -106,7 +107,7 @@ def facts(model: ERRSeg, precision: str = "fp32") -> dict[str, Any]:
         "inputs": f"image ({batch}, 3, H, W) float32 RGB 0..255; text (T, D) float32 unit vectors; ranks 0..K-1 int64",
         "outputs": f"probabilities ({batch}, K, S/4, S/4) float32; kept ({batch}, K) int64 indices into text",
         "embedding_dim": model.encoder.embedding_dim,
-        "fewest_classes": model.head.crm.num_ranks,
+        "fewest_classes": 1,  # more in files of earlier versions
         "num_kept": model.num_kept or 0,
         "min_score": model.head.crm.min_score,
         "size": model.size,
@@ -130,8 +131,8 @@ def check_facts(model: ERRSeg, file: Path, precision: str = "fp32") -> None:
         if found.get(key) != expected[key]:
             was = f"is {expected[key]} now and was {found[key]}" if key in found else "is not noted in it"
             raise ExportError(
-                f"{file} already exists and was exported from another network ({key} {was}), so its text embeddings "
-                "would not match. Write to another file, or replace both with --force"
+                f"{file} already exists and was exported from another network, or by another version ({key} {was}), "
+                "so its text embeddings would not match. Write to another file, or replace both with --force"
             )
 
 
@@ -152,25 +153,20 @@ def _facts_in(file: Path) -> dict[str, str]:
         raise ExportError(f"{file} already exists and is not an exported network; --force replaces it") from error
 
 
-def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path) -> None:
+def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path, contrast: VocabularySource = NONE) -> None:
     """Write class names and text embeddings, which an exported network takes as input, as ``.npz``.
 
-    The file holds ``names`` (T,) text, ``text`` (T, D) float32 unit vectors, and ``weights``, the digest of the weights
-    that computed the vectors: with other weights, a network computes nothing meaningful from them. It is complete or
-    absent.
+    The file, complete or absent, holds ``names`` (T,) and ``contrast`` (C,) text, see ``ERRSeg.predict_stream``;
+    ``text`` (T + C, D) float32 unit vectors, of ``contrast`` the last C: pixels that these win belong to none of
+    ``names``; and ``weights``, the digest of the weights that computed the vectors, without which they mean nothing.
 
     Raises:
-        VocabularyError: the network cannot read the names, or there are fewer of them than CRM ranks (3).
+        VocabularyError: the network cannot read the names or the contrast.
     """
-    fewest = model.head.crm.num_ranks
-    if len(names) < fewest:
-        raise VocabularyError(
-            f"an exported network takes {fewest} classes or more, got {len(names)}; add some that the images do not "
-            'show, such as "sky" or "wall"'
-        )
-    embeddings = model.embed_vocabulary(names).float().cpu().numpy()
+    text, found = model.embed_with_contrast(names, contrast)
+    others, digest = np.array(found.names, dtype=str), np.array(weights_digest(model))
     with atomic_write(file) as partial, open(partial, "wb") as stream:
-        np.savez(stream, names=np.array(names), text=embeddings, weights=np.array(weights_digest(model)))
+        np.savez(stream, names=np.array(names), contrast=others, text=text.float().cpu().numpy(), weights=digest)
 
 
 def _check_installed(*libraries: str) -> None:

@@ -30,7 +30,7 @@ class ExportableERRSeg(nn.Module):
 
         Args:
             image: (B, 3, H, W) float32 RGB in 0..255; B is 1 with a minimum score.
-            text: (T, D) float32 text embeddings, T at least CRM's R (3).
+            text: (T, D) float32 text embeddings, T at least 1.
             ranks: (K,) int64, 0, 1, ..., K - 1: which places of CRM's ranking are kept; K at most T. With a minimum
                 score, only as many of them as the image needs.
 
@@ -53,10 +53,11 @@ class ExportableERRSeg(nn.Module):
         Returns:
             (B, K') int64 class indices, ascending; K' is K or, with a minimum score, as many as the image needs.
         """
-        crm = self.model.head.crm
-        first, *others = costs
+        crm, num_classes = self.model.head.crm, costs[0].shape[1]
+        # a graph has R ranks whatever T is: fewer classes leave the last to fillers, whose cost is below every cosine
+        first, *others = (F.pad(cost, (0, 0, 0, 0, 0, crm.num_ranks - 1), value=-2.0) for cost in costs)
         scores = crm.scores(*crm.winners([first]))
-        best = ranked(scores).index_select(1, ranks)
+        best = ranked(scores[:, :num_classes]).index_select(1, ranks)
         if not crm.is_adaptive:
             return best.sort(dim=1).values
         shares = crm.shares(scores / (first.shape[2] * first.shape[3]), [[cost] for cost in others])

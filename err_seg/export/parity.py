@@ -20,7 +20,7 @@ TOLERANCES = {"fp32": 2e-3, "fp16": 2e-2}
 """How much a probability may differ."""
 FULL_SCORE = 0.99
 """Of the scores of the classes that fp32 keeps, the share that those of a lower precision must reach."""
-CASES = ((3, 3), (5, 2), (40, 12))  # T and K
+CASES = ((1, 1), (2, 1), (3, 3), (5, 2), (40, 12))  # T and K
 TURNS = 3
 
 Runner = Callable[[Tensor, Tensor, Tensor], tuple[np.ndarray, np.ndarray]]

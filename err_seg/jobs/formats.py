@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,14 +11,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import save_file
 
 from err_seg.evaluation.results import write_csv
 from err_seg.jobs.label_set import UNLABELED, LabelSet, without_empty
 from err_seg.jobs.result_names import file_name
 from err_seg.prediction.attention import Attention, attention_figure
+from err_seg.prediction.dense_features import DenseFeatures
 from err_seg.prediction.kept_classes import kept_figure
 from err_seg.prediction.segmentation import Segmentation
-from err_seg.utils.files import write_json
+from err_seg.utils.files import atomic_write, write_json
 from err_seg.utils.images import save_image
 from err_seg.visualization.label_files import rle_segments, save_geotiff, save_label_png, save_rle_json
 from err_seg.visualization.overlay import OPACITY, UNLABELED_NAME, overlay
@@ -42,6 +45,7 @@ class Result:
         region_names: whether the overlay has names on its regions.
         opacity: of the overlay's colours, in 0..1.
         weights: where the model's were read from, ``None`` if not known.
+        features: of the image, on the CPU, and the digest of the weights that computed them, where they were asked for.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Result:
     region_names: bool = False
     opacity: float = OPACITY
     weights: Mapping[str, Any] | None = None
+    features: tuple[DenseFeatures, str] | None = None
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -63,6 +68,8 @@ class Result:
     @cached_property
     def areas(self) -> dict[int, int]:
         """The number of pixels of every label that occurs, ``UNLABELED`` among them."""
+        if not self.label_set.classes:
+            return {}
         labels, pixels = np.unique(self.labels, return_counts=True)
         return dict(zip(labels.tolist(), pixels.tolist(), strict=True))
 
@@ -183,6 +190,15 @@ def _attention(result: Result, path: Path) -> None:
     save_image(attention_figure(np.asarray(result.image), result.segmentation, result.attention, result.point), path)
 
 
+def _features(result: Result, path: Path) -> None:
+    """Write the features in float16; the metadata are JSON but for the digest."""
+    assert result.features is not None
+    found, weights = result.features
+    facts = {"stride": json.dumps(found.stride), "size": json.dumps(found.size), "weights": weights}
+    with atomic_write(path) as partial:
+        save_file({"features": found.embeddings.half().contiguous()}, partial, facts)
+
+
 FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "overlay": ("_overlay.png", _overlay),
     "labels": ("_labels.png", _labels),
@@ -197,6 +213,7 @@ FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "video": ("_frame.jpg", _video),
     "kept": ("_kept.png", _kept),
     "attention": ("_attention.png", _attention),
+    "features": (".safetensors", _features),
 }
 """Name of a format to the ending of its files and the function that writes one.
 

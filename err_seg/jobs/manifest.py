@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from safetensors import safe_open
 
 from err_seg.jobs.input_digest import Content
 from err_seg.jobs.result_names import DIGITS, fitting_name, name_key
@@ -166,12 +167,14 @@ def _signatures(files: Iterable[Path]) -> dict[str, list[int]]:
 
 
 def is_readable_result(file: Path) -> bool:
-    """Whether a file can be read as what its ending says: an image, a table, else JSON."""
+    """Whether a file can be read as what its ending says: a table, JSON, features, else an image."""
     with suppress(Exception):  # of any decoder
         if file.suffix == ".csv":
             return b"class" in file.read_bytes()[:9]  # also behind what Excel puts before it
         if "json" in file.suffix:
             json.loads(file.read_bytes())
+        elif file.suffix == ".safetensors":
+            safe_open(file, framework="numpy")
         else:
             Image.open(io.BytesIO(file.read_bytes())).load()
         return True

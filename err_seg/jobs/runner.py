@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeAlias
 
 import torch
@@ -25,6 +25,7 @@ from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
 from err_seg.prediction.smoothing import averaged, windows
 from err_seg.text.vocabularies import VocabularySource
+from err_seg.utils.fingerprint import weights_digest
 from err_seg.utils.ordered_map import ordered_map
 from err_seg.utils.progress import ProgressBar
 
@@ -45,7 +46,7 @@ class Job:
 
     Attributes:
         model: see :func:`err_seg.load`.
-        label_set: the classes.
+        label_set: the classes; there may be none if ``formats`` are the features alone.
         manifest: of the results' folder, see :func:`~err_seg.jobs.open_output`; finished images are skipped.
         formats: of :data:`~err_seg.jobs.FORMATS`.
         batch_size: images, or windows of an image, that go through the network together; it shrinks when memory is
@@ -86,7 +87,8 @@ class Job:
             DeviceError: the model's device failed; all earlier results are complete.
             VocabularyError: the network cannot encode a class name.
         """
-        self.model.embed_vocabulary(self.label_set.vocabulary)  # unusable names are found before anything is read
+        if self.label_set.classes:
+            self.model.embed_vocabulary(self.label_set.vocabulary)  # unusable names are found before anything is read
         read = partial(read_item, manifest=self.manifest, formats=self.formats, point=self.point)
         with self.report.network.timing("whole"), ProgressBar(total=total, unit="image", disable=None) as progress:
             loaded = ordered_map(read, items, threads=READERS, ahead=2 * self.batch_size)
@@ -143,8 +145,14 @@ class Job:
         images, names = [loaded.pixels for loaded in batch], self.label_set.vocabulary
         options = {"contrast": self.contrast, "num_kept": self.num_kept, "tile": self.tile, "refine": self.refine}
         options |= {"batch_size": len(batch)}
-        predictions = []
-        for loaded, segmentation in zip(batch, self.model.predict(images, names, **options), strict=True):
+        is_wanted, predictions = "features" in self.formats, []
+        features = self.model.features(images, batch_size=len(batch)) if is_wanted else [None] * len(batch)
+        if names:
+            results = self.model.predict(images, names, **options)
+        else:  # nothing is asked about the images
+            none = torch.zeros(0)
+            results = [Segmentation(none[:, None, None], none.long(), (), one.size, none) for one in features if one]
+        for loaded, segmentation, found in zip(batch, results, features, strict=True):
             assert loaded.pixels is not None
             attention = None
             if "attention" in self.formats:
@@ -159,11 +167,16 @@ class Job:
                 point=self.point,
                 region_names=self.region_names,
                 weights=self.model.source.facts() if self.model.source else None,
+                features=found and (found._replace(embeddings=found.embeddings.cpu()), self._weights),
             )
             predictions.append((loaded, result))
             if loaded.place.name != loaded.item.name:
                 self.report.renamed[printable(loaded.place.source)] = printable(loaded.place.name)
         return predictions
+
+    @cached_property
+    def _weights(self) -> str:
+        return weights_digest(self.model)
 
     def _problem_of(self, loaded: LoadedItem, error: Exception) -> Problem:
         """Describe the network's error with an image; raises ``DeviceError`` if it is the device's."""

@@ -23,6 +23,7 @@ from err_seg.data.image_sources import open_image
 from err_seg.data.images import read_label
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.hsm import unit_pixels
+from err_seg.prediction.contrast import SAME_MEANING
 from err_seg.text.prompts import ExampleFolder, TextRow, Vocabulary, carrying, check_vocabulary
 from err_seg.text.vocabularies import VocabularySource, expand_names
 from err_seg.utils.fingerprint import fingerprint, weights_digest
@@ -193,8 +194,8 @@ def with_rows(
         VocabularyError: names that cannot be embedded.
     """
     parts, digests = [], []
-    for owner, (name, found) in enumerate(examples.items()):
-        for number, exemplar in enumerate(found.exemplars):
+    for owner, (name, (exemplars, _)) in enumerate(examples.items()):
+        for number, exemplar in enumerate(exemplars):
             image, mask = exemplar.read(f"example {number} of {name!r}")
             digests.append(weights_digest({"image": image, "mask": mask}))
             parts.append(Pixels.of_example(encode(image), mask, owner, number))
@@ -205,16 +206,17 @@ def with_rows(
     words = pixels.vectors.new_zeros(len(examples), others.shape[1])
     if spoken:
         words[spoken] = embed(Vocabulary(tuple(examples)[place] for place in spoken)).cpu()
-    vectors = fit_rows(pixels, words, others, torch.cat([others, words[spoken], common.cpu()]))
+    vectors, meanings = fit_rows(pixels, words, others, torch.cat([others, words[spoken], common.cpu()]))
     numbers = [(name, len(found.exemplars), found.use_name) for name, found in examples.items()]
-    facts = {"names": names, "rows": [row[1:] for row in names.rows.values()], "examples": numbers, "pixels": digests}
+    facts = {"names": names, "rows": [row[2:] for row in names.rows.values()], "examples": numbers, "pixels": digests}
     origin = fingerprint(facts)
-    rows = {name: TextRow(vector, weights, origin) for name, vector in zip(examples, vectors, strict=True)}
+    found = zip(examples, vectors, meanings, strict=True)
+    rows = {name: TextRow(vector, meaning, weights, origin) for name, vector, meaning in found}
     return Vocabulary(names, rows={**names.rows, **rows}, folders={})
 
 
 @torch.enable_grad()
-def fit_rows(pixels: Pixels, words: Tensor, others: Tensor, reference: Tensor) -> Tensor:
+def fit_rows(pixels: Pixels, words: Tensor, others: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the rows of K classes by example.
 
     Args:
@@ -224,19 +226,20 @@ def fit_rows(pixels: Pixels, words: Tensor, others: Tensor, reference: Tensor) -
         reference: (R, D) unit vectors of words, which say how similar words and pixels are.
 
     Returns:
-        (K, D) float32 unit vectors.
+        (K, D) float32 unit vectors, and (K, D) vectors to be compared with words: their product is ``SAME_MEANING`` or
+        more for words that are as similar to the pixels as good ones are.
     """
     away = unseen_direction(pixels.vectors, reference.mean(dim=0))
     share = word_share(pixels.vectors, reference)
     strongest = [torch.logsumexp(SHARPNESS / share * part @ others.T, 1) for part in split(pixels.vectors)]
     competing = torch.cat(strongest)
 
-    def rows_of(chosen: Tensor) -> Tensor:
+    def rows_of(chosen: Tensor) -> tuple[Tensor, Tensor]:
         directions = separating_directions(pixels[chosen], competing[chosen], len(words))
         directions = F.normalize(directions - (directions @ away)[:, None] * away, dim=1)
-        return share * directions + (1 - share**2) ** 0.5 * away
+        return share * directions + (1 - share**2) ** 0.5 * away, directions
 
-    rows = rows_of(torch.ones_like(pixels.owners, dtype=torch.bool))
+    rows, directions = rows_of(torch.ones_like(pixels.owners, dtype=torch.bool))
     is_word = words.any(dim=1)
     numbers = pixels.sums(pixels.inside, len(words)).round()
     is_tried = (is_word & (numbers > 1))[pixels.owners]
@@ -244,12 +247,13 @@ def fit_rows(pixels: Pixels, words: Tensor, others: Tensor, reference: Tensor) -
     for fold in range(FOLDS):
         left_out = is_tried & (pixels.images % FOLDS == fold)
         if left_out.any():
-            rest = rows_of(~left_out)
-            mixed = (F.normalize(torch.lerp(rest, words, weight), dim=1) / share for weight in NAME_WEIGHTS)
-            found = [class_losses(each, pixels[left_out], competing[left_out]) for each in mixed]
+            rest, _ = rows_of(~left_out)
+            tried = (F.normalize(torch.lerp(rest, words, weight), dim=1) / share for weight in NAME_WEIGHTS)
+            found = [class_losses(each, pixels[left_out], competing[left_out]) for each in tried]
             losses.append(torch.stack(found)[:, pixels[left_out].owners.unique()])
     weight = chosen_weight(torch.cat(losses, dim=1)) if losses else NAME_WEIGHT
-    return F.normalize(torch.lerp(rows, words, weight * is_word[:, None]), dim=1)
+    mixed = F.normalize(torch.lerp(rows, words, weight * is_word[:, None]), dim=1)
+    return mixed, directions * SAME_MEANING / share
 
 
 def chosen_weight(losses: Tensor) -> float:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from err_seg.config.habits import explaining_habits
 from err_seg.data.arrays import ArrayFormat
@@ -17,16 +17,18 @@ from err_seg.data.image_sources import ImageSource, are_read, is_single, open_im
 from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.modeling.err_seg import ERRSegNetwork
 from err_seg.modeling.head import Head, Prediction
+from err_seg.modeling.hsm import unit_pixels
 from err_seg.modeling.layers import resize
 from err_seg.prediction.contrast import AUTO, COMMON, FEW_NAMES, NONE, Contrast, competing, distinct
+from err_seg.prediction.dense_features import DenseFeatures
 from err_seg.prediction.examples import Exemplar, gathered, with_rows
 from err_seg.prediction.segmentation import Segmentation, split_results
-from err_seg.prediction.stream import stream_results
+from err_seg.prediction.stream import batches, stream_results
 from err_seg.prediction.tiles import check_tile, plan_windows, segment_windows
 from err_seg.text.encoder import VocabularyEncoder
 from err_seg.text.prompts import PromptStyle, Vocabulary, VocabularyError, check_vocabulary
 from err_seg.text.vocabularies import VocabularySource, read_vocabulary
-from err_seg.utils.device import PRECISIONS, autocast, tf32, upload
+from err_seg.utils.device import PRECISIONS, autocast, check_finite, tf32, upload
 from err_seg.utils.fingerprint import WeightsSource, weights_digest
 from err_seg.utils.messages import listed
 from err_seg.utils.progress import ProgressBar
@@ -79,7 +81,11 @@ class ERRSeg(ERRSegNetwork):
         self._digest: tuple[Any, str] = (None, "")
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
-        self.register_forward_pre_hook(_refuse_words, with_kwargs=True)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call :meth:`predict` with images and words, or the network, :meth:`forward`, with tensors of both."""
+        text = args[1] if len(args) > 1 else options.get("text")
+        return super().__call__(*args, **options) if isinstance(text, Tensor) else self.predict(*args, **options)
 
     @property
     def device(self) -> torch.device:
@@ -333,6 +339,29 @@ class ERRSeg(ERRSegNetwork):
 
         return stream_results(readers, segment, 1 if covered else batch_size, refine=refine, ahead=not are_read(images))
 
+    @overload
+    def features(self, images: ImageSource, **options: Any) -> DenseFeatures: ...
+
+    @overload
+    def features(self, images: Iterable[Any], **options: Any) -> list[DenseFeatures]: ...
+
+    @explaining_habits
+    def features(self, images: Any, *, batch_size: int = 1, **arrays: Any) -> DenseFeatures | list[DenseFeatures]:
+        """Embed the cells of an image, or of several, in the space of the text embeddings; no words are needed.
+
+        One image gives its :class:`DenseFeatures`, several a list of them, in order. The arguments, ``value_range``
+        and ``channel_order`` among them, and the errors are those of :meth:`predict_stream`.
+        """
+        batch_size = check_count("batch_size", batch_size)
+        readers = open_images(images, ArrayFormat(**arrays))
+        found: list[DenseFeatures] = []
+        for batch in batches((read() for read in readers), batch_size):
+            with torch.no_grad(), self.evaluating():
+                maps = unit_pixels(self.encoder(self.preprocess(batch)).embeddings[0])
+            sizes = [(image.shape[1], image.shape[2]) for image in batch]
+            found += map(DenseFeatures, check_finite(maps, "the features hold"), sizes)
+        return found[0] if is_single(images) else found
+
     def segment(
         self,
         images: Sequence[Tensor],
@@ -403,10 +432,3 @@ class ERRSeg(ERRSegNetwork):
     def _computing(self, precision: str) -> Iterator[None]:
         with tf32(False), autocast(self.device, PRECISIONS[precision]):
             yield
-
-
-def _refuse_words(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """Refuse images and words where a model is called, which runs the network."""
-    text = args[1] if len(args) > 1 else options.get("text")
-    if not isinstance(text, Tensor):
-        raise ArgumentError("model(...) runs the network on tensors; for images and words call model.predict(...)")

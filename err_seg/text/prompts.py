@@ -20,11 +20,13 @@ class TextRow(NamedTuple):
     """What stands in the place of a name's text embedding.
 
     vector: (D,) float32 of length 1, on the CPU.
+    meaning: (D,) float32, which is compared with words to find out which of them mean the same.
     weights: digest of the weights that it belongs to (:func:`err_seg.utils.fingerprint.weights_digest`).
     origin: digest of what it was made from, so that results of one row are not taken for another's.
     """
 
     vector: Tensor
+    meaning: Tensor
     weights: str
     origin: str
 

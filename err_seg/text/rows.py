@@ -34,9 +34,9 @@ def save_vocabulary(vocabulary: Vocabulary, file: str | Path) -> None:
             f"{file}: expected a path that ends in {ROWS_ENDING}, and a vocabulary with examples; names alone may be "
             "written to a .txt or .json file"
         )
-    facts = {"names": names, "colors": names.colors, "rows": {name: row[1:] for name, row in rows.items()}}
+    facts = {"names": names, "colors": names.colors, "rows": {name: row[2:] for name, row in rows.items()}}
     with atomic_write(file) as partial:
-        vectors = torch.stack([row.vector for row in rows.values()])
+        vectors = torch.stack([torch.stack(row[:2]) for row in rows.values()])  # (R, 2, D)
         save_file({"rows": vectors}, partial, metadata={"format": _FORMAT, "vocabulary": json.dumps(facts)})
 
 
@@ -57,8 +57,13 @@ def read_rows(file: Path) -> Vocabulary:
             vectors, facts = stored.get_tensor("rows").clone(), json.loads(metadata["vocabulary"])
         colors = {key: (int(r), int(g), int(b)) for key, (r, g, b) in facts["colors"].items()}
         origins = {str(name): (str(weights), str(origin)) for name, (weights, origin) in facts["rows"].items()}
-        is_unit = vectors.dtype == torch.float32 and (vectors.norm(dim=1) - 1).abs().max() < 1e-3
-        if not is_unit or len(vectors) != len(origins) or not origins.keys() <= set(facts["names"]):
+        is_unit = vectors.dtype == torch.float32 and (vectors[:, 0].norm(dim=1) - 1).abs().max() < 1e-3
+        if (
+            not is_unit
+            or vectors.shape[:2] != (len(origins), 2)
+            or not vectors.isfinite().all()
+            or not origins.keys() <= set(facts["names"])
+        ):
             raise ValueError("its rows are not unit vectors of its names")
     except FileNotFoundError as error:
         raise VocabularyError(f"no vocabulary file at {file.absolute()}") from error
@@ -66,5 +71,5 @@ def read_rows(file: Path) -> Vocabulary:
         if isinstance(error, VocabularyError):
             raise
         raise VocabularyError(f"{file}: is damaged or no vocabulary ({error}); fetch or write it again") from error
-    rows = {name: TextRow(vector, *facts) for (name, facts), vector in zip(origins.items(), vectors, strict=True)}
+    rows = {name: TextRow(*pair, *facts) for (name, facts), pair in zip(origins.items(), vectors, strict=True)}
     return Vocabulary(facts["names"], colors, rows)

@@ -1,7 +1,10 @@
 """Exported files compute what the network computes, for images and vocabularies that were not traced."""
 
+import json
 import subprocess
 import sys
+import zipfile
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from err_seg.commands import export, models
 from err_seg.export import (
     ExportableERRSeg,
     ExportError,
+    check_facts,
     check_onnx,
     check_program,
     export_onnx,
@@ -22,6 +26,7 @@ from err_seg.export.exporting import facts
 from err_seg.export.network import example_inputs
 from err_seg.export.parity import compare
 from err_seg.models.checkpoint import save_weights
+from err_seg.prediction import contrast
 from err_seg.text.prompts import VocabularyError
 from err_seg.utils.files import file_sha256
 from err_seg.utils.fingerprint import weights_digest
@@ -116,14 +121,43 @@ def test_vocabulary_file(model, tmp_path):
     np.testing.assert_allclose(file["text"], model.embed_vocabulary(VOCABULARY).numpy())
 
 
-def test_fewer_words_than_the_network_ranks_are_refused(model, tmp_path):
-    with pytest.raises(VocabularyError, match="3 classes or more, got 2"):
-        save_vocabulary(model, VOCABULARY[:2], tmp_path / "words.npz")
-    assert not list(tmp_path.iterdir())
-    save_vocabulary(model, VOCABULARY[:3], tmp_path / "words.npz")
-    text = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
-    assert "any vocabulary of three or more classes" in text
-    assert facts(model)["fewest_classes"] == 3
+@pytest.fixture
+def different_words(monkeypatch):
+    """Let all words mean something else, whatever a toy's text tower says."""
+    monkeypatch.setattr(contrast, "SAME_MEANING", 2.0)
+
+
+def test_words_and_contrast_words_in_a_file(model, different_words, tmp_path):
+    save_vocabulary(model, VOCABULARY[:1], tmp_path / "words.npz", contrast=VOCABULARY[:4])  # but for the word itself
+    file = np.load(tmp_path / "words.npz")
+    assert (tuple(file["names"]), tuple(file["contrast"])) == (VOCABULARY[:1], VOCABULARY[1:4])
+    np.testing.assert_allclose(file["text"], model.embed_vocabulary(VOCABULARY[:4]).numpy(), atol=1e-6)
+    with pytest.raises(VocabularyError):
+        save_vocabulary(model, (), tmp_path / "none.npz")
+    assert not (tmp_path / "none.npz").exists()
+
+
+@pytest.mark.parametrize("min_score", [0.0, 0.08])
+@pytest.mark.parametrize(("num_classes", "num_kept"), [(1, 1), (2, 1), (2, 2), (3, 2), (40, 12)])
+def test_any_number_of_classes_bit_for_bit(toy_model, num_classes, num_kept, min_score):
+    """Fillers take the ranks that classes leave, and nothing else."""
+    model = toy_model("MODEL.CRM.MIN_SCORE", min_score).eval()
+    image, text, ranks = example_inputs(model, num_classes, num_kept)
+    with torch.no_grad():
+        probabilities, kept = ExportableERRSeg(model).eval()(image, text, ranks)
+        expected = model(model.preprocess(image), text, num_kept)
+    assert torch.equal(kept, expected.kept)
+    assert torch.equal(probabilities, expected.logits.sigmoid())
+
+
+def test_a_file_of_an_earlier_version_is_recognised(model, tmp_path):
+    """It takes three classes or more, which words for this version may not be."""
+    file = tmp_path / "net.pt2"
+    for changed, matches in (({}, True), ({"fewest_classes": 3}, False)):
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("net/extra/err_seg.json", json.dumps({**facts(model), **changed}))
+        with nullcontext() if matches else pytest.raises(ExportError, match="fewest_classes is 1 now and was 3"):
+            check_facts(model, file)
 
 
 def test_a_file_says_where_the_weights_came_from(toy_model, tmp_path):
@@ -170,6 +204,23 @@ def test_words_of_other_weights_are_not_put_beside_a_network(command, model, toy
     assert str(np.load(words)["weights"]) == weights_digest(other)
 
 
+def test_command_writes_contrast_words(command, model, different_words, monkeypatch, tmp_path, capsys):
+    file = tmp_path / "net.onnx"
+    file.touch()
+    monkeypatch.setattr("err_seg.export.check_facts", lambda *_: None)
+    assert command(file, "--classes", "cat") == (0, "")
+    assert np.load(tmp_path / "net.npz")["contrast"].shape == (0,)
+    assert command(file, "--classes", "cat", "--contrast", "dog, cat, sky") == (0, "")
+    words = np.load(tmp_path / "net.npz")
+    assert (words["names"].tolist(), words["contrast"].tolist()) == (["cat"], ["dog", "sky"])
+    np.testing.assert_allclose(words["text"], model.embed_vocabulary(("cat", "dog", "sky")).numpy(), atol=1e-6)
+    assert "ade150" not in command(file, "--classes", "cat", "--contrast", "ade150")[1]
+    assert len(np.load(tmp_path / "net.npz")["contrast"]) > 100
+    with pytest.raises(SystemExit):
+        command(file, "--contrast", "dog")
+    assert "--contrast competes with classes: it needs --classes" in capsys.readouterr().err
+
+
 def test_command_refuses_other_endings(capsys, tmp_path):
     with pytest.raises(SystemExit) as leaving:
         export.main([str(tmp_path / "net.tflite")])
@@ -187,7 +238,7 @@ def test_command_refuses_other_precisions(capsys, tmp_path, ending, precision, w
 
 
 @pytest.mark.slow
-def test_onnx_and_the_example(model, tmp_path, monkeypatch, capsys):
+def test_onnx_and_the_example(model, different_words, tmp_path):
     for library in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(library)
     export_onnx(model, tmp_path / "net.onnx")
@@ -213,14 +264,22 @@ def test_onnx_and_the_example(model, tmp_path, monkeypatch, capsys):
 
     with np.load(tmp_path / "net.npz") as words:
         whole = dict(words)
-    few = {"names": whole["names"][:2], "text": whole["text"][:2]}
-    foreign = {"weights": np.array(weights_digest({}))}
-    for change, message in ((few, "3 classes or more, few.npz has 2"), (foreign, "for other weights than net.onnx")):
-        np.savez(tmp_path / "few.npz", **{**whole, **change})
-        result = run("net.onnx", "few.npz", "photo.png", "none.png")
-        assert result.returncode == 1
-        assert message in result.stderr
-        assert len(result.stderr.splitlines()) == 1
+    np.savez(tmp_path / "few.npz", **{**whole, "weights": np.array(weights_digest({}))})
+    result = run("net.onnx", "few.npz", "photo.png", "none.png")
+    assert result.returncode == 1
+    assert "for other weights than net.onnx" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    order = np.bincount(expected.ravel(), minlength=len(VOCABULARY)).argsort()[::-1].tolist()  # the largest first
+    for few in (1, 2):  # the others' pixels are of none of these
+        names, others = ([VOCABULARY[index] for index in part] for part in (order[:few], order[few:]))
+        save_vocabulary(model, names, tmp_path / "few.npz", others)
+        result = run("net.onnx", "few.npz", "photo.png", "few.png")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "other: " in result.stdout
+        labels = np.asarray(Image.open(tmp_path / "few.png")).astype(np.int64)
+        places = np.array([order.index(index) for index in range(len(order))])[expected]
+        assert (labels == np.where(places < few, places, 65535)).mean() > 0.99
+    whole = dict(np.load(tmp_path / "few.npz"))
     del whole["weights"]  # of an earlier version
     np.savez(tmp_path / "few.npz", **whole)
     assert run("net.onnx", "few.npz", "photo.png", "none.png").returncode == 1

@@ -110,7 +110,7 @@ def test_the_command(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(models, "load_model", lambda _: model)
     file = tmp_path / "net.onnx"
     assert export.main([str(file), "--precision", "fp16", "--classes", "cat, dog, sky"]) == 0
-    assert "the same classes were kept in 3" in capsys.readouterr().out
+    assert "the same classes were kept in 5" in capsys.readouterr().out
     assert export.main([str(file), "--precision", "fp16", "--classes", "cat, dog, grass"]) == 0
     assert export.main([str(file), "--classes", "cat, dog, sky"]) == 2
     assert "precision is fp32 now and was fp16" in capsys.readouterr().err

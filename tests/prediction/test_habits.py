@@ -19,15 +19,18 @@ def model(toy_model):
     return toy_model()
 
 
-def test_calling_the_model_with_an_image_and_words_names_predict(model, images, tmp_path):
+def test_calling_the_model_with_images_and_words_is_predict(model, images, tmp_path):
     file = tmp_path / "image.png"
     Image.fromarray(images[0]).save(file)
-    for image in (file, str(file), Image.open(file), images[0], torch.from_numpy(images[0]), images):
-        for arguments in ((image, VOCABULARY), (image, list(VOCABULARY)), (image,)):
-            with pytest.raises(ArgumentError, match=r"for images and words call model\.predict"):
-                model(*arguments)
-    with pytest.raises(ArgumentError, match=r"call model\.predict"):
-        model(images=file, vocabulary=VOCABULARY, num_kept=3)
+    expected = model.predict(images[0], VOCABULARY, num_kept=3)
+    for image in (file, str(file), Image.open(file), images[0], torch.from_numpy(images[0])):
+        assert torch.equal(model(image, list(VOCABULARY), num_kept=3).labels, expected.labels)
+    assert torch.equal(model(images=file, vocabulary=VOCABULARY, num_kept=3).labels, expected.labels)
+    assert [found.size for found in model(images, VOCABULARY)] == [image.shape[:2] for image in images]
+    with pytest.raises(TypeError, match="vocabulary"):
+        model(images[0])
+    with pytest.raises(ArgumentError, match="training mode"):
+        model.train()(file, VOCABULARY)
 
 
 def test_calling_the_model_with_tensors_is_the_network(model, images):
@@ -88,7 +91,7 @@ def test_keywords_of_other_libraries(model, images, keyword, hint):
         model.predict(images[0], VOCABULARY, **{keyword: 1})
     with pytest.raises(TypeError, match=rf"^predict_stream\(\) has no '{keyword}'; use .*{hint}"):
         model.predict_stream(images[0], VOCABULARY, **{keyword: 1})
-    with pytest.raises(ArgumentError, match=r"call model\.predict"):
+    with pytest.raises(TypeError, match=rf"^predict\(\) has no '{keyword}'; use .*{hint}"):
         model(images[0], VOCABULARY, **{keyword: 1})
 
 
