@@ -10,6 +10,7 @@
     err-seg mini vocabularies                  the same scenes with 100, 1,000 and 10,000 names
     err-seg mini tiles                         what windows gain on images of 1,000 pixels
     err-seg mini words                         what contrast gains where few names are asked for
+    err-seg mini examples                      what classes shown by example gain and cost
 
 Images are drawn on first use, to mini_world in the data sets' folder (DATASETS.ROOT). Trained networks, results.json
 and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" wrote there, else the one in the package.
@@ -59,7 +60,13 @@ WORDS = """Measure what contrast gains where 1 to 60 names are asked for, half o
 Each answer is compared with the scene, in which "none of these" is right wherever it shows another name. words.json
 and .md go to OUTPUT.
 """
-STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles", "words")
+EXAMPLES = """Measure classes by example: unseen classes shown, named, or both, with 1, 2, 5 and 10 examples.
+
+    err-seg mini examples --networks seed0.safetensors seed1.safetensors seed2.safetensors
+
+Examples are drawn from validation scenes, results are on test scenes. examples.json and .md go to OUTPUT.
+"""
+STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles", "words", "examples")
 SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "all")
 
 
@@ -69,7 +76,7 @@ def add_stage_options(parser: argparse.ArgumentParser) -> None:
     add(
         "step",
         choices=STEPS,
-        help="draw, vocabularies, tiles and words have options of their own: err-seg mini draw --help",
+        help="draw, vocabularies, tiles, words and examples have options of their own: err-seg mini draw --help",
     )
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg.yaml")
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
@@ -134,6 +141,7 @@ OWN_OPTIONS = {
     "vocabularies": (VOCABULARIES, add_vocabularies_options, "vocabulary_length"),
     "tiles": (TILES, add_tiles_options, "large_images"),
     "words": (WORDS, add_words_options, "words"),
+    "examples": (EXAMPLES, add_networks_options, "examples"),
 }
 """Steps with a command line of their own: its help and options, and the module of :mod:`err_seg.lab.mini` to run."""
 

@@ -170,6 +170,11 @@ class Pixels:
         return values.new_zeros(num_classes, *values.shape[1:]).index_add_(0, self.owners, values)
 
 
+def join(parts: Sequence[Pixels]) -> Pixels:
+    """Put pixels of several examples together."""
+    return Pixels(*(torch.cat([getattr(part, each) for part in parts]) for each in vars(parts[0])))
+
+
 def with_rows(
     names: Vocabulary,
     examples: Mapping[str, ClassExamples],
@@ -199,7 +204,7 @@ def with_rows(
             image, mask = exemplar.read(f"example {number} of {name!r}")
             digests.append(weights_digest({"image": image, "mask": mask}))
             parts.append(Pixels.of_example(encode(image), mask, owner, number))
-    pixels = Pixels(*(torch.cat([getattr(part, each) for part in parts]) for each in vars(parts[0])))
+    pixels = join(parts)
     named = carrying((name for name in names if name not in examples), names)
     spoken = [place for place, found in enumerate(examples.values()) if found.use_name]
     others = embed(named).cpu() if named else common[:0].cpu()

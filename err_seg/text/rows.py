@@ -71,5 +71,6 @@ def read_rows(file: Path) -> Vocabulary:
         if isinstance(error, VocabularyError):
             raise
         raise VocabularyError(f"{file}: is damaged or no vocabulary ({error}); fetch or write it again") from error
-    rows = {name: TextRow(*pair, *facts) for (name, facts), pair in zip(origins.items(), vectors, strict=True)}
+    pairs = zip(origins.items(), vectors, strict=True)
+    rows = {name: TextRow(vector, meaning, *facts) for (name, facts), (vector, meaning) in pairs}
     return Vocabulary(facts["names"], colors, rows)
