@@ -36,7 +36,8 @@ SHRINKAGE = 0.2  # toward the mean of the pixels under the masks
 GOOD_WORDS = 0.75  # quantile of the words that say how similar a word is to its pixels
 DAMPING = 0.01  # relative variance below which a direction counts as one that pixels do not have
 NAME_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-NAME_WEIGHT = 0.6  # of a class with a single example, which none can be left out of
+NAME_WEIGHT = 0.8  # of a class with a single example, which none can be left out of
+LIKENESS = 0.95  # of a word that means the same, relative to good words and their pixels
 FOLDS = 5
 PIXELS_AT_A_TIME = 8192
 
@@ -232,7 +233,7 @@ def fit_rows(pixels: Pixels, words: Tensor, others: Tensor, reference: Tensor) -
 
     Returns:
         (K, D) float32 unit vectors, and (K, D) vectors to be compared with words: their product is ``SAME_MEANING`` or
-        more for words that are as similar to the pixels as good ones are.
+        more for words that are about as similar to the pixels as good ones are.
     """
     away = unseen_direction(pixels.vectors, reference.mean(dim=0))
     share = word_share(pixels.vectors, reference)
@@ -258,7 +259,7 @@ def fit_rows(pixels: Pixels, words: Tensor, others: Tensor, reference: Tensor) -
             losses.append(torch.stack(found)[:, pixels[left_out].owners.unique()])
     weight = chosen_weight(torch.cat(losses, dim=1)) if losses else NAME_WEIGHT
     mixed = F.normalize(torch.lerp(rows, words, weight * is_word[:, None]), dim=1)
-    return mixed, directions * SAME_MEANING / share
+    return mixed, directions * SAME_MEANING / (LIKENESS * share)
 
 
 def chosen_weight(losses: Tensor) -> float:

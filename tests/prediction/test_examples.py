@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -28,7 +29,7 @@ RING = VOCABULARY.index("red ring")
 OTHERS = tuple(name for name in VOCABULARY if name != "red ring")
 SHOWING = [s for s in (MiniScenes("val", length=120, seed=1)[i] for i in range(120)) if (s.label == RING).sum() > 300]
 EXAMPLES = [Exemplar(sample.image, sample.label == RING) for sample in SHOWING[:4]]
-SCENE = SHOWING[4]
+SCENE = SHOWING[5]
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,7 @@ def test_rows_of_other_classes_stay_equal_bit_for_bit(mini, zorbs):
     assert torch.equal(mini.embed_vocabulary(turned)[1:], text[:-1])
 
 
-def test_the_row_is_nearer_to_the_right_word_than_the_plain_mean_is_to_words_scale(mini, zorbs):
-    """Better than the plain mean: on scenes of one fixed class, the mean takes pixels of others."""
+def test_better_than_the_plain_mean(mini, zorbs):
     parts = []
     with torch.no_grad(), mini.evaluating():
         for exemplar in EXAMPLES:
@@ -77,7 +77,7 @@ def test_the_row_is_nearer_to_the_right_word_than_the_plain_mean_is_to_words_sca
     plain = Vocabulary(zorbs, rows={"zorb": row._replace(vector=mean)})
     places = zorbs.index("zorb")
     inside = union = plain_inside = plain_union = 0
-    for sample in SHOWING[4:]:
+    for sample in SHOWING[4:6]:
         truth = sample.label == RING
         found, by_mean = (mini.predict(sample.image, names).labels.numpy() == places for names in (zorbs, plain))
         inside, union = inside + (found & truth).sum(), union + (found | truth).sum()
@@ -105,12 +105,10 @@ def test_a_contrast_name_that_means_the_same_does_not_compete(mini):
 def test_a_good_word_weighs_more_than_a_poor_one(mini):
     right = mini.vocabulary_with_examples(VOCABULARY, {"red ring": EXAMPLES})
     text = mini.embed_vocabulary(VOCABULARY)
-    others = [name for name in VOCABULARY if name != "green wall"]
     wrong = mini.vocabulary_with_examples(["green wall", *OTHERS], {"green wall": EXAMPLES})
     assert F.cosine_similarity(right.rows["red ring"].vector, text[RING], dim=0) > 0.9
     poor = mini.embed_vocabulary(["green wall"])[0]
     assert F.cosine_similarity(wrong.rows["green wall"].vector, poor, dim=0) < 0.5
-    assert len(others) == 60
 
 
 def test_the_largest_weight_within_a_standard_error_is_chosen():
@@ -139,10 +137,7 @@ def test_a_saved_vocabulary_is_read_wherever_a_file_is(mini, zorbs, tmp_path):
     assert found.colors == {"zorb": (1, 2, 3)}
     assert torch.equal(mini.embed_vocabulary(found), mini.embed_vocabulary(zorbs))
     assert torch.equal(mini.predict(SCENE.image, file).labels, mini.predict(SCENE.image, zorbs).labels)
-    assert torch.equal(
-        mini.predict(SCENE.image, ["zorb", file]).probabilities.sum(),
-        _ := mini.predict(SCENE.image, ["zorb", file]).probabilities.sum(),
-    )
+    assert read_vocabulary(["a word", file]).rows.keys() == {"zorb"}
     save_embeddings(mini, zorbs, tmp_path / "zorbs.npz")
     stored = np.load(tmp_path / "zorbs.npz")
     assert stored["names"][-1] == "zorb"
@@ -176,7 +171,7 @@ def test_damaged_and_foreign_files_are_refused(zorbs, tmp_path):
     with pytest.raises(VocabularyError, match="damaged or no vocabulary"):
         load_vocabulary(file)
     file.write_bytes(content.replace(b"err_seg vocabulary 1", b"err_seg vocabulary 9"))
-    with pytest.raises(VocabularyError, match="is no vocabulary of err_seg.save_vocabulary"):
+    with pytest.raises(VocabularyError, match="is no vocabulary of"):
         load_vocabulary(file)
     file.write_bytes(content.replace(b'\\"names\\"', b'\\"nomes\\"'))
     with pytest.raises(VocabularyError, match="damaged or no vocabulary"):
@@ -184,8 +179,6 @@ def test_damaged_and_foreign_files_are_refused(zorbs, tmp_path):
     file.write_bytes(content)
     vectors = load_file(file)["rows"]
     for wrong in (vectors * 2, vectors * float("nan"), vectors[:, :1], vectors.double()):
-        from safetensors import safe_open
-
         with safe_open(file, "pt") as stored:
             metadata = stored.metadata()
         save_file({"rows": wrong.contiguous()}, tmp_path / "wrong.safetensors", metadata=metadata)
@@ -193,7 +186,7 @@ def test_damaged_and_foreign_files_are_refused(zorbs, tmp_path):
             load_vocabulary(tmp_path / "wrong.safetensors")
     with pytest.raises(VocabularyError, match="a vocabulary with examples"):
         err_seg.save_vocabulary(Vocabulary(OTHERS), file)
-    with pytest.raises(VocabularyError, match="ends in .safetensors"):
+    with pytest.raises(VocabularyError, match="expected a path that ends in"):
         err_seg.save_vocabulary(zorbs, tmp_path / "zorbs.txt")
 
 
@@ -260,11 +253,11 @@ def test_entries_of_files_are_checked(tmp_path, entry):
 
 
 def test_the_command_takes_examples_and_refuses_others_for_the_same_job(folder, tmp_path, capsys):
-    command = [str(tmp_path / "scene.png"), "--classes", ", ".join(OTHERS[:20]), "--examples", str(folder)]
+    command = [str(tmp_path / "scene.png"), "--classes", ", ".join(OTHERS), "--examples", str(folder)]
     command += ["--label-only", "--model", "mini", "--output", str(tmp_path / "out"), "--format", "labels"]
     assert predict.main(command) == 0
     labels = np.array(Image.open(tmp_path / "out/scene_labels.png"))
-    assert iou(labels, 20) > 0.6
+    assert iou(labels, 59) > 0.6
     assert predict.main(command) == 0
     assert "1 were done before" in capsys.readouterr().out
     mask = SHOWING[1].label == RING
