@@ -124,7 +124,7 @@ def gathered(
         ArgumentError, VocabularyError: see :meth:`err_seg.ERRSeg.vocabulary_with_examples`.
     """
     names = expand_names(vocabulary)
-    folders = {name: names.folders[name] for name in names if name in names.folders}
+    folders = {name: folder for name, folder in names.folders.items() if name in names}
     if isinstance(examples, str | os.PathLike):
         folders |= class_folders(examples, use_names)
     found = {name: ClassExamples(read_folder(each.folder), each.use_name) for name, each in folders.items()}
