@@ -40,11 +40,12 @@ class Contrast:
 
 def distinct(text: Tensor) -> list[int]:
     """Return which of the names with (T, D) unit vectors do not mean the same as an earlier one."""
-    dropped: set[int] = set()
-    for first, second in (text @ text.T >= SAME_MEANING).triu(1).nonzero().tolist():
-        if first not in dropped:
-            dropped.add(second)
-    return [place for place in range(len(text)) if place not in dropped]
+    later = (text @ text.T >= SAME_MEANING).triu(1).cpu()
+    dropped = torch.zeros(len(text), dtype=torch.bool)
+    for place, same in enumerate(later):
+        if not dropped[place]:
+            dropped |= same
+    return (~dropped).nonzero()[:, 0].tolist()
 
 
 def competing(names: Sequence[str], rows: Tensor, classes: Sequence[str], text: Tensor) -> tuple[Contrast, Tensor]:

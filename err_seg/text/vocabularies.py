@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def vocabularies() -> dict[str, int]:
     return {name: len(load_vocabulary(name)) for name in _SHORT}
 
 
+@cache
 def common_vocabulary() -> Vocabulary:
     """Return the names of all vocabularies that come with the package; of equal first synonyms the first name."""
     distinct: dict[str, str] = {}

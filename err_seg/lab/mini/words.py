@@ -30,9 +30,9 @@ from err_seg.utils.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
-ASKED = (1, 3, 6, 12, 24, 48, SIXTY)
-WAYS = ("off", "threshold", "30 others", "common")
-WAYS_OF_SIXTY = ("background", "30 others, 30 wrong", "wrong")
+ASKED = (1, 3, 6, 12, 24, SIXTY)
+WAYS = ("off", "threshold", "common")
+WAYS_OF_SIXTY = ("background", "30 others, 30 wrong")
 """What needs names that the world of sixty lacks, or its walls."""
 THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
 STEP = 3  # every so many pixels enter the ranking of pixels
@@ -75,23 +75,19 @@ def questions(scenes: MiniScenes, count: int) -> Iterator[Ask]:
 
 
 def contrast_names(way: str, asked: Sequence[str], scenes: MiniScenes) -> Any:
-    """Return what ``predict`` takes as ``contrast``, or for "background" the walls, as one would write by hand."""
+    """Return what ``predict`` takes as ``contrast``; for "background", the walls, which one would write by hand."""
     if way in ("off", "threshold"):
         return "none"
     if way == "common":
-        return "common"
+        return way
     world = scenes.full_vocabulary.names
     others = [name for name in world if name not in asked]
-    random.Random(len(asked)).shuffle(others)
+    if way == "background":
+        return [name for name in others if name.endswith("wall")] or "none"
     kinds = (*SHAPES, *(f"{texture} wall" for texture in TEXTURES))
     wrong = [name for name in map(" ".join, product((*OBJECT_COLOURS, *WALL_COLOURS), kinds)) if name not in world]
-    random.Random(0).shuffle(wrong)
-    return {
-        "background": [name for name in others if name.endswith("wall")] or "none",
-        "30 others": others[:30] or "none",
-        "30 others, 30 wrong": [*others[:30], *wrong[:30]],
-        "wrong": wrong,
-    }[way]
+    choice = random.Random(len(asked))
+    return choice.sample(others, min(30, len(others))) + choice.sample(wrong, 30)
 
 
 def evaluate(model: ERRSeg, scenes: MiniScenes, count: int, way: str, thresholds: Sequence[float]) -> list[dict]:
