@@ -237,7 +237,9 @@ def fit_rows(pixels: Pixels, words: Tensor, others: Tensor, reference: Tensor) -
     """
     away = unseen_direction(pixels.vectors, reference.mean(dim=0))
     share = word_share(pixels.vectors, reference)
-    strongest = [torch.logsumexp(SHARPNESS / share * part @ others.T, 1) for part in split(pixels.vectors)]
+    strongest = [
+        torch.logsumexp(SHARPNESS / share * part @ others.T, 1) for part in pixels.vectors.split(PIXELS_AT_A_TIME)
+    ]
     competing = torch.cat(strongest)
 
     def rows_of(chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -301,7 +303,7 @@ def separating_directions(pixels: Pixels, competing: Tensor, num_classes: int) -
 
 def word_share(vectors: Tensor, words: Tensor) -> float:
     """Return the cosine similarity, in (0, 1], of a good word and the mean of the pixels (N, D) that it wins."""
-    winners = torch.cat([(part @ words.T).argmax(dim=1) for part in split(vectors)])
+    winners = torch.cat([(part @ words.T).argmax(dim=1) for part in vectors.split(PIXELS_AT_A_TIME)])
     sums = torch.zeros_like(words).index_add_(0, winners, vectors)
     similarity, order = F.cosine_similarity(sums, words, dim=1).sort()
     reached = torch.bincount(winners, minlength=len(words))[order].cumsum(0) >= GOOD_WORDS * len(vectors)
@@ -313,8 +315,3 @@ def unseen_direction(vectors: Tensor, start: Tensor) -> Tensor:
     moments = vectors.T @ vectors / len(vectors)
     identity = torch.eye(len(start))
     return F.normalize(torch.linalg.solve(moments * len(start) / moments.trace() + DAMPING * identity, start), dim=0)
-
-
-def split(vectors: Tensor) -> tuple[Tensor, ...]:
-    """Split pixels, so that their similarities to many words need little memory."""
-    return vectors.split(PIXELS_AT_A_TIME)

@@ -58,18 +58,14 @@ def read_rows(file: Path) -> Vocabulary:
         colors = {key: (int(r), int(g), int(b)) for key, (r, g, b) in facts["colors"].items()}
         origins = {str(name): (str(weights), str(origin)) for name, (weights, origin) in facts["rows"].items()}
         is_unit = vectors.dtype == torch.float32 and (vectors[:, 0].norm(dim=1) - 1).abs().max() < 1e-3
-        if (
-            not is_unit
-            or vectors.shape[:2] != (len(origins), 2)
-            or not vectors.isfinite().all()
-            or not origins.keys() <= set(facts["names"])
-        ):
+        fits = vectors.shape[:2] == (len(origins), 2) and origins.keys() <= set(facts["names"])
+        if not (is_unit and fits and vectors.isfinite().all()):
             raise ValueError("its rows are not unit vectors of its names")
     except FileNotFoundError as error:
         raise VocabularyError(f"no vocabulary file at {file.absolute()}") from error
+    except VocabularyError:
+        raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        if isinstance(error, VocabularyError):
-            raise
         raise VocabularyError(f"{file}: is damaged or no vocabulary ({error}); fetch or write it again") from error
     pairs = zip(origins.items(), vectors, strict=True)
     rows = {name: TextRow(vector, meaning, *facts) for (name, facts), (vector, meaning) in pairs}
