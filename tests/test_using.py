@@ -23,7 +23,7 @@ USING = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
 EXTRAS = {"fiftyone": "fiftyone", "ray": "ray", "err-seg export": "onnxscript", "bands": "rasterio"}
 """What a block names, and the library without which it is left out."""
 NOT_RUN = (
-    "err-seg mini ",
+    "python -m tools.studies.",
     "pip ",
     "cp ",
     "hf ",

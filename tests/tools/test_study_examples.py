@@ -1,4 +1,4 @@
-"""``err-seg mini examples``: what it compares, and what it writes."""
+"""The study of examples: what it compares, and what it writes."""
 
 import json
 
@@ -6,10 +6,9 @@ import pytest
 import torch
 
 import err_seg
-from err_seg.commands import mini as command
-from err_seg.lab.mini import examples
 from err_seg.mini.scenes import MiniScenes
 from err_seg.mini.vocabulary import UNSEEN, VOCABULARY
+from tools.studies import examples
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +36,13 @@ def test_rows_are_those_of_the_method(drawn):
 @pytest.mark.slow
 def test_the_command_writes_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(examples, "COUNTS", (1,))
-    assert command.main(["examples", "--scenes", "8", "--output", str(tmp_path)]) == 0
-    rows = json.loads((tmp_path / "examples.json").read_text())["rows"]
+    monkeypatch.setattr("sys.argv", ["examples", "--scenes", "8", "--output", str(tmp_path)])
+    examples.main()
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [(row["examples"], row["names"]) for row in rows] == [
         *((0, way) for way in ("right", "colour")),
         *((1, way) for way in ("none, plain mean", "none", "right", "colour")),
     ]
     by_way = {(row["examples"], row["names"]): row["miou"][0]["unseen"] for row in rows}
     assert by_way[0, "right"] > by_way[1, "none"] > 50 > by_way[0, "colour"]
-    assert (tmp_path / "examples.md").read_text() in capsys.readouterr().out
+    assert (tmp_path / "results.md").read_text() in capsys.readouterr().out

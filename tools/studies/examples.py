@@ -4,8 +4,7 @@ All sixty names are asked for; the rows of the 36 unseen ones are replaced. Exam
 results of test scenes. A colour is an ambiguous name: several classes have it.
 """
 
-import argparse
-import logging
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,9 +22,7 @@ from err_seg.models import hub
 from err_seg.prediction.examples import Exemplar, Pixels, fit_rows, join
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import TextRow, Vocabulary
-from err_seg.utils.files import write_json, write_text
-
-logger = logging.getLogger(__name__)
+from tools.studies import save_study, study_parser
 
 COUNTS = (1, 2, 5, 10)
 EXAMPLE_SCENES, LEAST_PIXELS = 400, 100
@@ -94,8 +91,9 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     return [str(row["examples"]), row["names"], *found]
 
 
-def run(options: argparse.Namespace, command: str) -> None:
-    """Measure all ways and numbers of examples; write ``examples.json`` and ``.md`` to a folder, print the table."""
+def main() -> None:
+    """Measure all ways and numbers of examples, and write the table."""
+    options = study_parser("examples", __doc__).parse_args()
     scenes, rows = MiniScenes("test", length=options.scenes), []
     models = [hub.load(network) for network in options.networks]
     for count in (0, *COUNTS):
@@ -105,8 +103,9 @@ def run(options: argparse.Namespace, command: str) -> None:
             for way, vectors in rows_by_way(model, pixels).items():
                 ways.setdefault(way, []).append(evaluate(model, scenes, vectors))
         rows += [{"examples": count, "names": way, "miou": found} for way, found in ways.items()]
-        logger.info("\n".join(" | ".join(cells(row)) for row in rows[-len(ways) :]))
-    text = text_table(HEADER, [cells(row) for row in rows]) + "\n"
-    write_json(options.output / "examples.json", {"rows": rows, "settings": {"command": command}})
-    write_text(options.output / "examples.md", text)
-    print(text, end="")
+        print("\n".join(" | ".join(cells(row)) for row in rows[-len(ways) :]), file=sys.stderr)
+    save_study(options.output, text_table(HEADER, [cells(row) for row in rows]) + "\n", {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()
