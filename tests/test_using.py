@@ -26,6 +26,7 @@ EXTRAS = {"fiftyone": "fiftyone", "ray": "ray", "err-seg export": "onnxscript", 
 NOT_RUN = (
     "err-seg calibrate",
     "err-seg mini",
+    "python -m tools.studies.",
     "pip ",
     "cp ",
     "hf ",
@@ -35,7 +36,7 @@ NOT_RUN = (
     "err-seg check ",
     "python examples/run_exported.py ",
 )
-"""Installation; and what other tests run: several processes, the server, the check, the exported file."""
+"""Installation; and what other tests run: several processes, the server, the check, the exported file, the lab."""
 
 
 def is_possible(text):
@@ -50,6 +51,11 @@ def folder(tmp_path, monkeypatch, toy, toy_weights):
     for name in ("photo.jpg", "other.jpg", "map.png", "holiday/beach.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / name)
+    mask = Image.fromarray(np.eye(40, 60, dtype=np.uint8))
+    mask.save(tmp_path / "photo_mask.png")
+    (tmp_path / "shown/part 17").mkdir(parents=True)
+    mask.save(tmp_path / "shown/part 17/1_mask.png")
+    Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "shown/part 17/1.png")
     (tmp_path / "clips").mkdir()
     video = cv2.VideoWriter(str(tmp_path / "clips/clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (60, 40))
     for _ in range(2):

@@ -53,13 +53,15 @@ def competing(names: Sequence[str], rows: Tensor, classes: Sequence[str], text: 
 
     Args:
         names, rows: contrast names and their (C, D) unit vectors.
-        classes, text: the vocabulary and its (T, D) unit vectors.
+        classes, text: the vocabulary and its (T, D) unit vectors; of classes by example, what these mean is compared.
 
     Returns:
         The names that compete, and their rows.
     """
     own = {synonym_key(name): name for name in classes}
-    similarity, nearest = (rows @ text.T).max(dim=1)
+    shown = getattr(classes, "rows", {})
+    meanings = [shown[name].meaning.to(text) if name in shown else row for name, row in zip(classes, text, strict=True)]
+    similarity, nearest = (rows @ torch.stack(meanings).T).max(dim=1)
     is_same = (similarity >= SAME_MEANING).tolist()
     left_out: dict[str, str] = {}
     for place, name in enumerate(names):
