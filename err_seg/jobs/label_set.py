@@ -1,5 +1,6 @@
 """The class names of a prediction, and which pixels belong to none of the classes."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -64,9 +65,7 @@ def split_names(text: str) -> Vocabulary:
     if "\n" in text.strip():
         plain_names(text, "the list of classes")
     separators = "\n;" if "\n" in text or ";" in text else ","
-    for separator in separators:
-        text = text.replace(separator, "\n")
-    names = (name.strip(", \t\r") for name in text.split("\n"))
+    names = (name.strip(", \t\r") for name in re.split(f"[{separators}]", text))
     return expand_names(name for name in names if name)
 
 

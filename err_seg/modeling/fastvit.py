@@ -2,15 +2,12 @@
 
 import copy
 import re
-from typing import TypeVar
 
 from timm.models.fastvit import FastVit
 from torch import Tensor, nn
 
 from err_seg.modeling.clip import OpenCLIP
 from err_seg.modeling.hierarchical import HierarchicalEncoder
-
-Own = TypeVar("Own", bound="FastViTEncoder")
 
 
 class FastViTEncoder(HierarchicalEncoder):
@@ -31,7 +28,7 @@ class FastViTEncoder(HierarchicalEncoder):
         trunk = getattr(clip.visual, "trunk", None)
         return isinstance(trunk, FastVit) and trunk.global_pool == "avg" and isinstance(trunk.head.fc, nn.Linear)
 
-    def train(self: Own, mode: bool = True) -> Own:
+    def train(self, mode: bool = True) -> "FastViTEncoder":
         """Set the mode; batch norms always stay in evaluation mode."""
         super().train(mode)
         for module in self.modules():

@@ -34,9 +34,8 @@ class CostMaps(nn.Module):
             For each map of embeddings a cost map (B, T, h, w), or (B, K, h, w), float32 in [−1, 1]; the first is on the
             grid (H, W).
         """
-        costs = [cosine_similarity(unit_pixels(maps), text) for maps in features.embeddings]
-        costs[0] = on_grid(costs[0], features)
-        return costs
+        first, *others = (cosine_similarity(unit_pixels(maps), text) for maps in features.embeddings)
+        return [on_grid(first, features), *others]
 
     def of_vocabulary(self, features: Features, text: Tensor) -> list[Iterator[Tensor]]:
         """Return the cost maps of T classes, (T, D), each as an iterator over parts (B, t, h, w) of a few classes."""

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice, repeat
 from typing import TypeVar
 
@@ -62,8 +63,7 @@ def averaged(window: Sequence[Segmentation | None]) -> Segmentation:
         maps[torch.searchsorted(kept, result.kept)] += weight * result.probabilities
         class_scores += weight * result.class_scores
     maps.clamp_(max=1)  # weights add up to 1 but for rounding
-    facts = (middle.vocabulary, middle.size, class_scores, middle.source, middle.contrast, middle.calibration)
-    found = Segmentation(maps, kept, *facts)
+    found = replace(middle, probabilities=maps, kept=kept, class_scores=class_scores)
     return refined(found, middle.guide) if isinstance(middle, RefinedSegmentation) else found
 
 
