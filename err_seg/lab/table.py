@@ -1,16 +1,29 @@
 """What tables and figures of the lab share."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
+
+from err_seg.utils.files import write_json, write_text
 
 
 def mean_text(values: Sequence[float], spec: str = ".1f") -> str:
     """Write the mean and, of several values, "± standard deviation"; ``spec`` formats both, a sign aside."""
     spread = f" ± {statistics.stdev(values):{spec.lstrip('+')}}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):{spec}}{spread}"
+
+
+def save_measurement(folder: Path, name: str, text: str, document: Mapping[str, Any], **settings: Any) -> None:
+    """Print a text, and write it as ``name``.md and the document, with settings and threads, as ``name``.json."""
+    settings["threads"] = torch.get_num_threads()
+    write_json(folder / f"{name}.json", {**document, "settings": settings})
+    write_text(folder / f"{name}.md", text)
+    print(text, end="")
 
 
 def duration_text(seconds: float) -> str:
