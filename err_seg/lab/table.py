@@ -18,6 +18,11 @@ def mean_text(values: Sequence[float], spec: str = ".1f") -> str:
     return f"{statistics.fmean(values):{spec}}{spread}"
 
 
+def mean_and_stdev(values: Sequence[float]) -> dict[str, float]:
+    """Return "mean" and "stdev" of values, the latter 0 for one value."""
+    return {"mean": statistics.fmean(values), "stdev": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
 def save_measurement(folder: Path, name: str, text: str, document: Mapping[str, Any], **settings: Any) -> None:
     """Print a text, and write it as ``name``.md and the document, with settings and threads, as ``name``.json."""
     settings["threads"] = torch.get_num_threads()
