@@ -28,9 +28,11 @@ if TYPE_CHECKING:  # an import "as" the same name is public for type checkers
     from err_seg.models.hub import HubError as HubError
     from err_seg.models.hub import load as load
     from err_seg.prediction.class_maps import TooLargeError as TooLargeError
+    from err_seg.prediction.examples import Exemplar as Exemplar
     from err_seg.prediction.segmentation import Segmentation as Segmentation
     from err_seg.prediction.smoothing import smoothed as smoothed
     from err_seg.text.prompts import VocabularyError as VocabularyError
+    from err_seg.text.rows import save_vocabulary as save_vocabulary
     from err_seg.text.vocabularies import vocabularies as vocabularies
     from err_seg.utils.errors import NonFiniteError as NonFiniteError
     from err_seg.utils.validation import ArgumentError as ArgumentError
@@ -43,9 +45,11 @@ _NAMES = {
     "models.checkpoint": ("CheckpointError", "load_weights", "save_weights"),
     "models.hub": ("ERRSeg", "HubError", "load"),
     "prediction.class_maps": ("TooLargeError",),
+    "prediction.examples": ("Exemplar",),
     "prediction.segmentation": ("Segmentation",),
     "prediction.smoothing": ("smoothed",),
     "text.prompts": ("VocabularyError",),
+    "text.rows": ("save_vocabulary",),
     "text.vocabularies": ("vocabularies",),
     "utils.errors": ("NonFiniteError",),
     "utils.validation": ("ArgumentError",),

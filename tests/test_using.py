@@ -16,6 +16,7 @@ import err_seg
 from err_seg.commands import main, models
 from err_seg.export import save_vocabulary
 from err_seg.models import hub
+from err_seg.prediction.calibration import Calibration
 from tests.helpers.documents import blocks, commands
 from tests.helpers.toy import REPOSITORY
 
@@ -23,6 +24,9 @@ USING = (REPOSITORY / "docs/using.md").read_text(encoding="utf-8")
 EXTRAS = {"fiftyone": "fiftyone", "ray": "ray", "err-seg export": "onnxscript", "bands": "rasterio"}
 """What a block names, and the library without which it is left out."""
 NOT_RUN = (
+    "err-seg calibrate",
+    "err-seg mini",
+    "python -m tools.studies.",
     "pip ",
     "cp ",
     "hf ",
@@ -32,7 +36,7 @@ NOT_RUN = (
     "err-seg check ",
     "python examples/run_exported.py ",
 )
-"""Installation; and what other tests run: several processes, the server, the check, the exported file."""
+"""Installation; and what other tests run: several processes, the server, the check, the exported file, the lab."""
 
 
 def is_possible(text):
@@ -47,6 +51,11 @@ def folder(tmp_path, monkeypatch, toy, toy_weights):
     for name in ("photo.jpg", "other.jpg", "map.png", "holiday/beach.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / name)
+    mask = Image.fromarray(np.eye(40, 60, dtype=np.uint8))
+    mask.save(tmp_path / "photo_mask.png")
+    (tmp_path / "shown/part 17").mkdir(parents=True)
+    mask.save(tmp_path / "shown/part 17/1_mask.png")
+    Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "shown/part 17/1.png")
     (tmp_path / "clips").mkdir()
     video = cv2.VideoWriter(str(tmp_path / "clips/clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (60, 40))
     for _ in range(2):
@@ -62,6 +71,7 @@ def folder(tmp_path, monkeypatch, toy, toy_weights):
     (tmp_path / "words.txt").write_text("cat\nsofa, couch\nwall\n")
     (tmp_path / "words.yaml").write_text(next(iter(blocks(USING, "yaml"))))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(toy, "calibration", Calibration(0.8, 0.1, "my_streets_val", 9))
     monkeypatch.setattr(err_seg, "load", lambda name, **options: toy)
     # uploading and fetching: tests/test_repositories.py
     monkeypatch.setattr(err_seg.ERRSeg, "from_pretrained", lambda name, **options: toy)

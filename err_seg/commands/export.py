@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         export.check_facts(model, arguments.file, precision)
     if arguments.classes is not None:
         names, vocabulary = split_names(arguments.classes), arguments.file.with_suffix(".npz")
-        export.save_vocabulary(model, names, vocabulary, read_contrast(arguments.contrast) or "none")
-        print(f"{vocabulary}: {len(names)} classes")
+        contrast = export.save_vocabulary(model, names, vocabulary, read_contrast(arguments.contrast) or "none")
+        print(f"{vocabulary}: {len(names)} classes, {contrast}")
     if is_there:
         print(f"{arguments.file} exists already; --force replaces it")
         return 0

@@ -9,7 +9,6 @@
     err-seg mini draw --sheet sheet.png        a sheet of its images, to look at
     err-seg mini vocabularies                  the same scenes with 100, 1,000 and 10,000 names
     err-seg mini tiles                         what windows gain on images of 1,000 pixels
-    err-seg mini words                         what contrast gains where few names are asked for
 
 Images are drawn on first use, to mini_world in the data sets' folder (DATASETS.ROOT). Trained networks, results.json
 and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" wrote there, else the one in the package.
@@ -50,27 +49,14 @@ TILES = """Measure what windows gain on large images: mIoU, boundary IoU and CPU
 Scenes of 900 to 1,200 pixels a side show either many things of the usual size, or few things that are six times larger.
 The network is the package's own. large_images.json and .md go to OUTPUT.
 """
-WORDS = """Measure what contrast gains where 1 to 60 names are asked for, half of which a scene shows.
-
-    err-seg mini words
-    err-seg mini train --seeds 0 1 2 --output output/mini
-    err-seg mini words --networks output/mini/seed0/model_final.safetensors output/mini/seed1/model_final.safetensors
-
-Each answer is compared with the scene, in which "none of these" is right wherever it shows another name. words.json
-and .md go to OUTPUT.
-"""
-STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles", "words")
+STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles")
 SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "all")
 
 
 def add_stage_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the steps that share a command line."""
     add = parser.add_argument
-    add(
-        "step",
-        choices=STEPS,
-        help="draw, vocabularies, tiles and words have options of their own: err-seg mini draw --help",
-    )
+    add("step", choices=STEPS, help="draw, vocabularies and tiles have options of their own: err-seg mini draw --help")
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg.yaml")
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
     add("--seeds", type=int, nargs="+", default=[0], metavar="S", help="of the training (0)")
@@ -113,27 +99,10 @@ def add_tiles_options(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the scenes (0 1 2)")
 
 
-def add_networks_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of steps that measure trained networks, one for each seed."""
-    add = parser.add_argument
-    add("--networks", nargs="+", default=["mini"], metavar="MODEL", help="names or files, one for each seed (mini)")
-    add("--scenes", type=positive, default=80, metavar="N", help="of each split (80)")
-    add("--output", type=Path, default=Path("output/mini_networks"), metavar="DIR")
-
-
-def add_words_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``err-seg mini words``."""
-    add_networks_options(parser)
-    parser.add_argument(
-        "--names", type=positive, default=60, metavar="T", help="of the world: 60, or 100 to 11,712 (60)"
-    )
-
-
 OWN_OPTIONS = {
     "draw": (DRAWING, add_drawing_options, "drawing"),
     "vocabularies": (VOCABULARIES, add_vocabularies_options, "vocabulary_length"),
     "tiles": (TILES, add_tiles_options, "large_images"),
-    "words": (WORDS, add_words_options, "words"),
 }
 """Steps with a command line of their own: its help and options, and the module of :mod:`err_seg.lab.mini` to run."""
 

@@ -67,6 +67,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     inputs = "images, videos, folders, globs, https addresses of images, - (standard input)"
     add("inputs", nargs="+", metavar="INPUT", help=inputs)
     add_words_options(parser, required=False)
+    shown = "a folder for each class by example, of its name, with images NAME.jpg and masks NAME_mask.png"
+    add("--examples", type=Path, metavar="FOLDER", help=shown)
+    add("--label-only", action="store_true", help="the names of these classes say nothing; use the examples alone")
     add(
         "--background",
         type=names_or_threshold,
@@ -106,10 +109,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if (arguments.smooth or arguments.tile) and {"attention", "features"} & set(arguments.format):
         parser.error("attention is shown for the image as a whole, and so are features: leave out --smooth and --tile")
     alone = arguments.format == ("features",)
-    if alone == (arguments.classes is not None or arguments.classes_file is not None):
-        parser.error("give --classes or --classes-file; --format features alone needs neither: leave them out")
+    if alone == any(given is not None for given in (arguments.classes, arguments.classes_file, arguments.examples)):
+        parser.error("give --classes, --classes-file or --examples; --format features alone needs none: leave them out")
     if alone and (arguments.background or arguments.contrast or arguments.num_kept or arguments.refine):
         parser.error("--format features alone has no classes: no --background, --contrast, --num-kept or --refine")
+    if arguments.label_only and not arguments.examples:
+        parser.error("--label-only says how names count beside examples: it needs --examples")
     return arguments
 
 

@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -42,6 +43,7 @@ def predict(arguments: argparse.Namespace) -> int:
             label_set = jobs.parse_label_set(model.common_names()[0], arguments.background)
         contrast, competing = models.read_contrast(arguments.contrast), Contrast()
         if label_set.classes:
+            label_set = replace(label_set, classes=model.vocabulary_with_examples(label_set.classes))
             competing = model.embed_with_contrast(label_set.vocabulary, contrast)[1]
         check_tile(arguments.tile, model.size)
         if "attention" in arguments.format:
@@ -101,9 +103,17 @@ def settings_of(arguments: argparse.Namespace, label_set: jobs.LabelSet, contras
         **({"outlines": "exact"} if "polygons" in arguments.format else {}),
         **({"every": arguments.every} if arguments.smooth else {}),  # of which a result depends on others
         **({"colors": colors} if (colors := Vocabulary(label_set.classes).colors) else {}),
+        **({"calibration": repr(model.calibration)} if "review" in arguments.format else {}),
+        **({"examples": origins} if (origins := origins_of(label_set.classes)) else {}),
         **({"packages": code} if (code := package_digests(model.settings.get("MODEL.IMPORTS", []))) else {}),
         **model.settings,
     }
+
+
+def origins_of(classes: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return, of the classes by example, the digests of their weights and of what they were made from."""
+    rows = Vocabulary(classes).rows
+    return {name: rows[name][2:] for name in classes if name in rows}
 
 
 def run(job: jobs.Job, items: Iterator[jobs.Item | jobs.Problem], total: int | None) -> int:

@@ -74,7 +74,8 @@ def check_figures(run: "TrainingRecord", model: "ERRSeg") -> None:
     assert model.source is not None  # it was read from a file
     for result in run.results:
         source = result.settings.get("source", {})
-        if source.get("sha256", model.source.sha256) != model.source.sha256:
+        before = model.calibration and model.calibration.sha256
+        if source.get("sha256", model.source.sha256) not in (model.source.sha256, before):
             raise ValueError(
                 f"results.json is of other weights ({source['file']}) than {model.source.file}; evaluate these into "
                 "the same folder first, or publish the others"

@@ -15,7 +15,7 @@ BY_NEED = "need"
 """Instead of a number K: as many classes as an image needs."""
 FORMATS = (
     *("overlay", "labels", "geotiff", "masks", "json", "csv", "rle", "coco", "polygons"),
-    *("html", "video", "kept", "attention", "features"),
+    *("html", "review", "video", "kept", "attention", "features"),
 )
 """Of prediction's result files, see :mod:`err_seg.jobs.formats`."""
 DEFAULT_TEMPLATE = "A photo of a {} in the scene"

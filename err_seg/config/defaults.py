@@ -311,6 +311,9 @@ class EvaluationConfig(Section):
     TILE: int = key(0, allowed.at_least(0))
     REFINE: bool = False  # let borders follow the edges of the image, as predict's refine does
     BOUNDARY_IOU: bool = False  # boundary IoU besides the usual metrics
+    # how far confidence can be trusted: ECE, Brier score and risk by coverage, of the calibrated confidence where the
+    # model has one (err-seg calibrate), else of the network's scores
+    CALIBRATION: bool = False
     # files to write of every prediction, in OUTPUT_DIR/inference: any of "png" (label maps), "rle", "overlay"
     SAVE: list[str] = key([], allowed.any_of("png", "rle", "overlay"))
     AUG: TTAConfig = field(default_factory=TTAConfig)

@@ -13,6 +13,7 @@ from err_seg.d2.catalog import open_pairs
 from err_seg.data.ground_truth import check_ground_truth
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import new_counts, save_benchmarks
+from err_seg.evaluation.calibration import confidence_of
 from err_seg.evaluation.results import PredictionFiles
 from err_seg.utils import heartbeat
 from err_seg.utils.processes import is_main_process, wait_for_all
@@ -31,6 +32,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         root: as ``DATASETS.ROOT``; ``None``: that which the name was registered with.
         boundary_iou: also compute boundary IoU.
         metrics: names of further metrics to compute, as ``TEST.METRICS``.
+        confidence: as ``TEST.CALIBRATION``; outputs must then have ``segmentation``, as those of ``ERRSeg`` do.
         save: files of the predictions, as ``TEST.SAVE``; they need ``output_dir``.
         settings: what the metrics depend on, stored with them.
         num_images: as ``TEST.NUM_IMAGES``; give it to the loader as well.
@@ -52,6 +54,7 @@ class ERRSegEvaluator(DatasetEvaluator):
         root: str | None = None,
         boundary_iou: bool = False,
         metrics: Sequence[str] = (),
+        confidence: bool = False,
         save: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
         num_images: int = 0,
@@ -62,7 +65,8 @@ class ERRSegEvaluator(DatasetEvaluator):
         self.spec, self.settings = self.pairs.spec, {**(settings or {}), **self.pairs.selection}
         self.output = None if output_dir is None else Path(output_dir)
         self.distributed, self.write_results = distributed, write_results
-        self._counted: dict[str, Any] = {"boundary_iou": boundary_iou, "metrics": metrics}
+        self.counts_confidence = confidence
+        self._counted: dict[str, Any] = {"boundary_iou": boundary_iou, "metrics": metrics, "confidence": confidence}
         self.result: BenchmarkResult | None = None
         if save and self.output is None:
             raise ValueError("files of the predictions (save) need an output_dir")
@@ -80,9 +84,12 @@ class ERRSegEvaluator(DatasetEvaluator):
         """Count images."""
         heartbeat.check()
         for given, output in zip(inputs, outputs, strict=True):
+            if self.counts_confidence and "segmentation" not in output:
+                raise ValueError('TEST.CALIBRATION needs outputs with "segmentation", as ERRSeg gives; switch it off')
             labels = output["sem_seg"].argmax(dim=0).cpu()
             index = self._index[given["file_name"]]
-            self._counts.update(labels, torch.from_numpy(self.pairs.load_label(index)))
+            confidence = confidence_of(output["segmentation"]) if self.counts_confidence else None
+            self._counts.update(labels, torch.from_numpy(self.pairs.load_label(index)), confidence)
             self._images += 1
             self._kept += len(output["segmentation"].kept) if "segmentation" in output else 0
             self._files.save(index, given["file_name"], labels.numpy())

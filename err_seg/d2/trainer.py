@@ -143,6 +143,7 @@ class Trainer(DefaultTrainer):
             root=own.DATASETS.ROOT,
             boundary_iou=own.TEST.BOUNDARY_IOU,
             metrics=own.TEST.METRICS,
+            confidence=own.TEST.CALIBRATION,
             save=own.TEST.SAVE,
             settings=evaluation_settings(own, spec, num_kept=k, precision=precision),
             num_images=own.TEST.NUM_IMAGES,

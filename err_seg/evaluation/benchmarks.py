@@ -2,23 +2,26 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from err_seg.config import Config, ConfigError, network_settings
 from err_seg.data import DatasetSpec, SegmentationPairs, get_dataset
 from err_seg.data.ground_truth import check_ground_truth
 from err_seg.evaluation import BenchmarkResult, BoundaryConfusion, ConfusionMatrix
-from err_seg.evaluation.loop import count_images
+from err_seg.evaluation.calibration import BINS, count_pixels
+from err_seg.evaluation.loop import count_images, evaluation_batches
 from err_seg.evaluation.results import PredictionFiles, save_class_csv, save_results, save_summary_csv
 from err_seg.evaluation.state import EvaluationProgress
-from err_seg.evaluation.tta import evaluation_transform, evaluation_views
+from err_seg.evaluation.tta import evaluation_transform, evaluation_views, segment_images
 from err_seg.plugins import METRICS, package_digests
 from err_seg.prediction.model import ERRSeg
-from err_seg.utils.device import Precision, resolve_precision
+from err_seg.utils.device import Precision, resolve_precision, upload
 from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.files import file_signature
 from err_seg.utils.fingerprint import fingerprint, weights_digest
@@ -26,6 +29,7 @@ from err_seg.utils.processes import check_shared_folder, is_main_process, of_mai
 
 logger = logging.getLogger(__name__)
 
+FOLDS = 5  # of the images that calibration is cross-validated on
 GO_ON = "rerun the same command (with --resume, if it trains first) to continue from there"
 
 
@@ -118,13 +122,19 @@ def evaluate_benchmark(
         "pictures": [(name, *map(file_signature, pairs.paths(i))) for i, name in enumerate(pairs.names)],
         "files": cfg.TEST.SAVE,
         "packages": package_digests(cfg.MODEL.IMPORTS),
+        **({"calibration": repr(model.calibration)} if cfg.TEST.CALIBRATION else {}),
     }
     logger.info(
         "evaluating %d images of %s: precision %s (%s), without TF32, device %s",
         *(len(pairs), spec.name, settings["precision"], settings["precision_reason"], model.device),
     )
     progress = EvaluationProgress(folder, of_main_process(fingerprint({**settings, **facts})))
-    counts = new_counts(spec, model.device, boundary_iou=cfg.TEST.BOUNDARY_IOU, metrics=cfg.TEST.METRICS)
+    counted: dict[str, Any] = {
+        "boundary_iou": cfg.TEST.BOUNDARY_IOU,
+        "metrics": cfg.TEST.METRICS,
+        "confidence": cfg.TEST.CALIBRATION,
+    }
+    counts = new_counts(spec, model.device, **counted)
     files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
     with translate_errors(EvaluationError, lambda: f"{progress.saved} images of {spec.name} are done and kept", GO_ON):
         progress.restore(counts)
@@ -142,14 +152,22 @@ def evaluate_benchmark(
 
 
 def source_of(model: ERRSeg) -> dict[str, Any]:
-    """Return where a model's weights were read from, as an entry of a result's settings; empty if from no file."""
-    return {"source": model.source.facts()} if model.source else {}
+    """Return where a model's weights were read from, and how it is calibrated, as far as known: entries of settings."""
+    found = {"source": model.source, "calibration": model.calibration}
+    return {name: asdict(value) for name, value in found.items() if value}
 
 
 def new_counts(
-    spec: DatasetSpec, device: torch.device | str, *, boundary_iou: bool, metrics: Sequence[str] = ()
+    spec: DatasetSpec,
+    device: torch.device | str,
+    *,
+    boundary_iou: bool,
+    metrics: Sequence[str] = (),
+    confidence: bool = False,
 ) -> ConfusionMatrix:
     """Return an empty counter for a benchmark's pixels, which also computes the ``metrics`` of these names.
+
+    With ``confidence``, confidences are counted as well.
 
     Raises:
         ConfigError: no imported package registers a metric of that name.
@@ -157,6 +175,8 @@ def new_counts(
     counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
     counts = counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
     counts.further = [METRICS.get(name) for name in metrics]
+    if confidence:
+        counts.count_confidence(spec.seen_and_unseen)
     return counts
 
 
@@ -181,3 +201,29 @@ def evaluation_settings(
         "tf32": False,  # ``ERRSeg.evaluating`` switches it off
         "weights": cfg.MODEL.WEIGHTS,
     }
+
+
+@torch.no_grad()
+def count_for_calibration(
+    cfg: Config, model: ERRSeg, benchmarks: Sequence[SegmentationPairs]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the pixels of labelled images by lead and by score, as evaluation sees them, of fifths of the images apart.
+
+    Returns:
+        Two arrays (5, BINS, 2) of wrong and right pixels, see :mod:`err_seg.evaluation.calibration`.
+    """
+    leads, scores = torch.zeros(2, FOLDS, BINS, 2, dtype=torch.int64, device=model.device)
+    with model.evaluating():
+        for pairs in benchmarks:
+            spec, num_kept = pairs.spec, benchmark_num_kept(cfg, pairs.spec)
+            text = model.embed_vocabulary(spec.vocabulary)
+            for items in evaluation_batches(cfg, pairs):
+                asked = (text, num_kept, spec.vocabulary, [item.size for item in items])
+                results = segment_images(cfg, model, [item.image for item in items], asked)
+                for item, result in zip(items, results, strict=True):
+                    label, last = upload(item.label, model.device).long(), spec.num_evaluated_classes - 1
+                    counted = label != spec.ignore_label
+                    is_right = (result.checked().labels.clamp(max=last) == label)[counted]
+                    for counts, values in ((leads, result.lead), (scores, result.scores)):
+                        counts[item.index % FOLDS] += count_pixels(values[counted], is_right)[0]
+    return leads.cpu().numpy(), scores.cpu().numpy()

@@ -68,9 +68,9 @@ class BoundaryConfusion(ConfusionMatrix):
         self.bands = ConfusionMatrix(num_classes + 1, IGNORED, device=device)  # the last: pixels off the boundary
         self.dilation_ratio = dilation_ratio
 
-    def update(self, prediction: Tensor, label: Tensor) -> None:
+    def update(self, prediction: Tensor, label: Tensor, confidence: Tensor | None = None) -> None:
         """Count one image or a batch of one size: arguments and errors as for :meth:`ConfusionMatrix.update`."""
-        super().update(prediction, label)
+        super().update(prediction, label, confidence)
         if label.numel() == 0:
             return
         prediction, label = prediction.to(self.device, torch.int64), label.to(self.device, torch.int64)

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from err_seg.evaluation.calibration import BINS, GROUPS, count_pixels, group_metrics
 from err_seg.evaluation.metrics import segmentation_metrics
 from err_seg.utils.processes import sum_over_processes
 
@@ -32,12 +33,15 @@ class ConfusionMatrix:
 
     Attributes:
         further: metrics of one's own, see ``err_seg.plugins.METRICS``.
+        confidences: (GROUPS, BINS, 2) counts of pixels, see :mod:`err_seg.evaluation.calibration`; ``None``
+            unless :meth:`count_confidence` was called.
 
     Raises:
         ValueError: ``ignore_label`` is a class, or ``background`` is not the last class.
     """
 
     further: Sequence[Callable[[NDArray[np.int64], Sequence[str]], dict[str, float]]] = ()
+    confidences: Tensor | None = None
 
     def __init__(
         self, num_classes: int, ignore_label: int, background: int | None = None, device: torch.device | str = "cpu"
@@ -65,12 +69,21 @@ class ConfusionMatrix:
         """Where the counts are kept."""
         return self._counts.device
 
-    def update(self, prediction: Tensor, label: Tensor) -> None:
+    def count_confidence(self, seen_and_unseen: Sequence[Sequence[int]] = ()) -> None:
+        """From now on also count confidences, of these two groups of predicted classes and of all others apart."""
+        self._seen_and_unseen = [list(group) for group in seen_and_unseen]
+        self._groups = self._counts.new_full((self.num_classes,), GROUPS - 1)
+        for group, classes in enumerate(self._seen_and_unseen):
+            self._groups[classes] = group
+        self.confidences = self._counts.new_zeros(GROUPS, BINS, 2)
+
+    def update(self, prediction: Tensor, label: Tensor, confidence: Tensor | None = None) -> None:
         """Count one image or a batch.
 
         Args:
             prediction: (H, W) or (B, H, W), any integer dtype: class indices.
             label: same shape, any integer dtype: class indices or ``ignore_label``.
+            confidence: same shape, in 0..1, where confidences are counted.
 
         Raises:
             TypeError: a tensor is not of an integer dtype.
@@ -102,6 +115,10 @@ class ConfusionMatrix:
         # not bincount, which waits for the device to return the largest value
         counts = self._counts.new_zeros(n * n + 1)
         self._counts += counts.scatter_add_(0, cell, counts.new_ones(1).expand_as(cell))[:-1]
+        if self.confidences is not None:
+            assert confidence is not None
+            values, found = confidence.to(self.device)[counted], prediction[counted]
+            self.confidences += count_pixels(values, found == label[counted], self._groups[found], GROUPS)
 
     def merge(self: C, other: C) -> C:
         """Add another matrix's counts to this one, in place, and return this one.
@@ -115,6 +132,8 @@ class ConfusionMatrix:
                 f"{other._settings()}; evaluate both on the same benchmark"
             )
         self._counts += other._counts.to(self.device)
+        if self.confidences is not None and other.confidences is not None:
+            self.confidences += other.confidences.to(self.device)
         return self
 
     def __add__(self: C, other: C) -> C:
@@ -129,6 +148,8 @@ class ConfusionMatrix:
             # NCCL reduces only CUDA tensors; gloo is meant for CPU tensors.
             device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
             self._counts = sum_over_processes(self._counts.to(device)).to(self.device)
+            if self.confidences is not None:
+                self.confidences = sum_over_processes(self.confidences.to(device)).to(self.device)
         return self
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, float]:
@@ -138,6 +159,7 @@ class ConfusionMatrix:
             ValueError: two metrics have the same name.
         """
         found = segmentation_metrics(self.matrix, class_names)
+        found |= {} if self.confidences is None else group_metrics(self.confidences)
         for metric in self.further:
             added = metric(self.matrix.cpu().numpy(), class_names)
             if both := found.keys() & added.keys():
@@ -150,7 +172,10 @@ class ConfusionMatrix:
         matrix = self.matrix.cpu()
         cells = matrix.nonzero()
         entries = torch.cat([cells, matrix[cells[:, 0], cells[:, 1]].unsqueeze(1)], dim=1)
-        return {**self._settings(), "entries": entries.tolist()}
+        state = {**self._settings(), "entries": entries.tolist()}
+        if self.confidences is not None:
+            state["confidences"] = self.confidences.tolist()
+        return state
 
     @classmethod
     def from_state(cls: type[C], state: dict[str, Any], device: torch.device | str = "cpu") -> C:
@@ -171,10 +196,14 @@ class ConfusionMatrix:
                 raise ValueError(f"entry {entry} of a confusion matrix's state is outside classes 0..{n - 1}")
             confusion.matrix[prediction, label] += pixels
         confusion._counts = confusion._counts.to(device)
+        if "confidences" in state:
+            confusion.count_confidence(state["seen_and_unseen"])
+            confusion.confidences = torch.tensor(state["confidences"], device=device)
         return confusion
 
     def _settings(self) -> dict[str, Any]:
-        return {"num_classes": self.num_classes, "ignore_label": self.ignore_label, "background": self.background}
+        own = {"num_classes": self.num_classes, "ignore_label": self.ignore_label, "background": self.background}
+        return own if self.confidences is None else {**own, "seen_and_unseen": self._seen_and_unseen}
 
     def _check_values(self, prediction: Tensor, label: Tensor) -> None:
         """Raise if a value is out of range; all four bounds are copied to the host at once."""

@@ -10,6 +10,7 @@ from err_seg.config import Config
 from err_seg.data import EvaluationItem, SegmentationPairs, evaluation_loader
 from err_seg.data.loader import ImageLoader
 from err_seg.evaluation import ConfusionMatrix
+from err_seg.evaluation.calibration import confidence_of
 from err_seg.evaluation.results import PredictionFiles
 from err_seg.evaluation.state import EvaluationProgress
 from err_seg.evaluation.tta import evaluation_transform, segment_images
@@ -74,7 +75,8 @@ def count_images(
                 files.save(item.index, item.image_path, result.labels.cpu().numpy())
         with progress.counting({item.index: len(result.kept) for item, result in segmented}):
             for item, result in segmented:
-                counts.update(result.labels, upload(item.label, model.device))
+                confidence = confidence_of(result) if cfg.TEST.CALIBRATION else None
+                counts.update(result.labels, upload(item.label, model.device), confidence)
         if progress.unsaved >= cfg.TEST.PROGRESS_PERIOD:
             progress.save(counts)
         return len(segmented)

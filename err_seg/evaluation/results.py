@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from err_seg.data import DatasetSpec, read_image
+from err_seg.evaluation.calibration import CALIBRATION_METRICS, risk_coverage
 from err_seg.evaluation.confusion import ConfusionMatrix
 from err_seg.evaluation.metrics import SEEN_METRICS, SUMMARY_METRICS, class_pixels, seen_metrics, unique_names
 from err_seg.utils.files import atomic_write, write_json, write_text
@@ -38,6 +39,7 @@ class BenchmarkResult:
         pictures: number of images evaluated.
         settings: what the metrics depend on (checkpoint, K, sizes …), JSON-able; stored without being interpreted.
         mean_kept: how many classes of the vocabulary were kept per image on average; ``None`` if not counted.
+        risk_coverage: see :func:`err_seg.evaluation.calibration.risk_coverage`; empty if confidence was not counted.
     """
 
     benchmark: str
@@ -47,6 +49,7 @@ class BenchmarkResult:
     pictures: int
     settings: dict[str, Any] = field(default_factory=dict)
     mean_kept: float | None = None
+    risk_coverage: list[tuple[int, float]] = field(default_factory=list)
 
     @classmethod
     def from_counts(
@@ -69,6 +72,7 @@ class BenchmarkResult:
             class_pixels=class_pixels(counts.matrix),
             pictures=pictures,
             settings=dict(settings or {}),
+            risk_coverage=[] if counts.confidences is None else risk_coverage(counts.confidences.sum(0).cpu().numpy()),
         )
 
     def class_rows(self) -> list[tuple[str, float, float, int]]:
@@ -84,7 +88,7 @@ def save_results(results: Sequence[BenchmarkResult], path: str | Path) -> None:
     """Write results as one JSON file, complete or not at all.
 
     The file is an object {"benchmarks": {name: {"pictures", "metrics", "class_names", "class_pixels", "settings",
-    "mean_kept"}}}; undefined metrics are null.
+    "mean_kept"}}}, and "risk_coverage" where it was counted; undefined metrics are null.
 
     Raises:
         ValueError: two results have the same benchmark name.
@@ -95,6 +99,8 @@ def save_results(results: Sequence[BenchmarkResult], path: str | Path) -> None:
             raise ValueError(f"{path}: two results named {result.benchmark!r}; a file holds one of each benchmark")
         entry = asdict(result)
         entry["metrics"] = {name: None if math.isnan(value) else value for name, value in result.metrics.items()}
+        if not result.risk_coverage:
+            del entry["risk_coverage"]
         benchmarks[entry.pop("benchmark")] = entry
     write_json(path, {"benchmarks": benchmarks}, ensure_ascii=False, allow_nan=False)
 
@@ -119,8 +125,9 @@ def load_results(path: str | Path) -> list[BenchmarkResult]:
 
 
 def _summary(results: Sequence[BenchmarkResult], last: str) -> tuple[list[str], list[list[Any]]]:
-    """Return header and rows of a table: five metrics, and those of seen classes if a result has them."""
-    columns = [*SUMMARY_METRICS, *(name for name in SEEN_METRICS if any(name in result.metrics for result in results))]
+    """Return header and rows of a table: five metrics, and further ones if a result has them."""
+    further = (*SEEN_METRICS, *CALIBRATION_METRICS)
+    columns = [*SUMMARY_METRICS, *(name for name in further if any(name in result.metrics for result in results))]
     rows = [
         [result.benchmark, *(result.metrics.get(n, math.nan) for n in columns), result.pictures] for result in results
     ]

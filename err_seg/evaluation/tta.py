@@ -76,4 +76,5 @@ def segment_views(
         probabilities = model.head.segment(features, text, kept).float().sigmoid()
         seen.append(resize(probabilities.flip(-1) if view.mirrored else probabilities, (side, side)))
     average = sum(seen[1:], start=seen[0]) / len(views)
-    return split_results(average, kept, class_scores, vocabulary, sizes, model.head.crm.is_adaptive)
+    options = (model.head.crm.is_adaptive, model.calibration)
+    return split_results(average, kept, class_scores, vocabulary, sizes, *options)

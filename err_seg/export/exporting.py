@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 from err_seg.export.half import products_to_half
 from err_seg.export.network import INPUTS, OUTPUTS, ExportableERRSeg, example_inputs
 from err_seg.models.checkpoint import reason_of
-from err_seg.prediction.contrast import NONE
+from err_seg.prediction.contrast import NONE, Contrast
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.vocabularies import VocabularySource
 from err_seg.utils.errors import RunError
@@ -153,12 +153,15 @@ def _facts_in(file: Path) -> dict[str, str]:
         raise ExportError(f"{file} already exists and is not an exported network; --force replaces it") from error
 
 
-def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path, contrast: VocabularySource = NONE) -> None:
+def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path, contrast: VocabularySource = NONE) -> Contrast:
     """Write class names and text embeddings, which an exported network takes as input, as ``.npz``.
 
     The file, complete or absent, holds ``names`` (T,) and ``contrast`` (C,) text, see ``ERRSeg.predict_stream``;
     ``text`` (T + C, D) float32 unit vectors, of ``contrast`` the last C: pixels that these win belong to none of
     ``names``; and ``weights``, the digest of the weights that computed the vectors, without which they mean nothing.
+
+    Returns:
+        The contrast names.
 
     Raises:
         VocabularyError: the network cannot read the names or the contrast.
@@ -167,6 +170,7 @@ def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path, contrast: V
     others, digest = np.array(found.names, dtype=str), np.array(weights_digest(model))
     with atomic_write(file) as partial, open(partial, "wb") as stream:
         np.savez(stream, names=np.array(names), contrast=others, text=text.float().cpu().numpy(), weights=digest)
+    return found
 
 
 def _check_installed(*libraries: str) -> None:

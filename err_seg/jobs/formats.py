@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from err_seg.evaluation.results import write_csv
 from err_seg.jobs.label_set import UNLABELED, LabelSet, without_empty
 from err_seg.jobs.result_names import file_name
+from err_seg.jobs.review import review_part
 from err_seg.prediction.attention import Attention, attention_figure
 from err_seg.prediction.dense_features import DenseFeatures
 from err_seg.prediction.kept_classes import kept_figure
@@ -176,6 +177,12 @@ def _html(result: Result, path: Path) -> None:
     write_json(path, facts, ensure_ascii=False)
 
 
+def _review(result: Result, path: Path) -> None:
+    """Write an image's part of the page of what is most worth a look."""
+    part = review_part(result.segmentation, result.image, result.labels, result.label_set.classes)
+    write_json(path, part, ensure_ascii=False)
+
+
 def _video(result: Result, path: Path) -> None:
     """Write a frame of the video."""
     save_image(result.overlay(legend=False, names=result.region_names), path)
@@ -210,6 +217,7 @@ FORMATS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "coco": ("_coco.json", _coco),
     "polygons": (".geojson", _polygons),
     "html": ("_page.json", _html),
+    "review": ("_review.json", _review),
     "video": ("_frame.jpg", _video),
     "kept": ("_kept.png", _kept),
     "attention": ("_attention.png", _attention),

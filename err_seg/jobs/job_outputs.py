@@ -3,6 +3,7 @@
 Parts are results like any other, so that an interrupted job goes on, and several processes share one.
 """
 
+import heapq
 import json
 import re
 import statistics
@@ -27,8 +28,16 @@ from err_seg.visualization.regions import join_coco
 from err_seg.visualization.text import first_synonym
 
 TEMPLATE = Path(__file__).with_name("page.html")
-FILES = {"coco": "_annotations.coco.json", "html": "index.html"}
+LISTED = 300  # regions of the page to review
+FILES = {"coco": "_annotations.coco.json", "html": "index.html", "review": "review.html"}
 """Name of a format to that of its only file."""
+REVIEW_NOTES = (
+    "The model is not calibrated: a percentage is the lead of the class over the next best one, and no probability; "
+    "err-seg calibrate makes it the probability that the label is right.",
+    "A percentage is the probability that the label is right. The regions are those in which most wrong pixels are "
+    "expected.",
+)
+"""What the page says of models that are not calibrated, and of those that are."""
 GATHERED = (*FILES, "video")
 """The formats of which each image has a part of the job's files."""
 
@@ -68,7 +77,7 @@ def _files(
     if kind == "video":
         yield from _videos(folder, results)
     else:
-        path, pieces = folder / FILES[kind], {"coco": _coco, "html": _page}[kind]
+        path, pieces = folder / FILES[kind], {"coco": _coco, "html": _page, "review": _review}[kind]
         yield path, lambda: write_pieces(path, pieces(folder, classes, results))
 
 
@@ -82,16 +91,38 @@ def _coco(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> 
 
 
 def _page(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Iterator[str]:
+    """A page of all images."""
+    parts = _parts(folder, results, "html", {"thumbnail", "classes", "nothing"})
+    return _document(classes, ({**part, **_named(result)} for result, part in parts), {"what": "images"})
+
+
+def _review(folder: Path, classes: Sequence[str], results: Sequence[Finished]) -> Iterator[str]:
+    """A page of the regions most worth a look, of all images."""
+    cards: list[dict[str, Any]] = []
+    found, note = 0, ""
+    for result, part in _parts(folder, results, "review", {"cards", "found", "calibrated"}):
+        cards += [{**card, **_named(result)} for card in part["cards"]]
+        cards = heapq.nlargest(LISTED, cards, key=lambda card: card["errors"])
+        found, note = found + part["found"], REVIEW_NOTES[part["calibrated"]]
+    note = f"{len(cards)} of {found:,} doubtful regions, the most doubtful ones first. {note}"
+    return _document(classes, cards, {"what": "regions", "note": note})
+
+
+def _named(result: Finished) -> dict[str, str]:
+    return {"source": result.source, "title": Path(result.source).name}
+
+
+def _document(classes: Sequence[str], cards: Iterable[dict[str, Any]], facts: dict[str, str]) -> Iterator[str]:
     """A page that needs nothing else: thumbnails, which are not looked into until they are shown, then all else."""
     begin, middle, end = re.split("THUMBNAILS|DATA", TEMPLATE.read_text(encoding="utf-8"))
     names, images = [first_synonym(name) for name in classes], []
     colors = {name: hex_color(color) for name, color in zip(names, class_colors(classes), strict=True)}
     yield begin
-    for result, part in _parts(folder, results, "html", {"thumbnail", "classes", "nothing"}):
-        yield f'<script type="text/plain" class="thumbnail">{part.pop("thumbnail")}</script>\n'
-        images.append({**part, "source": result.source, "title": Path(result.source).name})
+    for card in cards:
+        yield f'<script type="text/plain" class="thumbnail">{card.pop("thumbnail")}</script>\n'
+        images.append(card)
     yield middle
-    yield json.dumps({"colors": colors, "images": images}, ensure_ascii=False).replace("<", "\\u003c")
+    yield json.dumps({"colors": colors, "images": images, **facts}, ensure_ascii=False).replace("<", "\\u003c")
     yield end
 
 

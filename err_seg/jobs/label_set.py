@@ -8,7 +8,7 @@ import torch
 
 from err_seg.prediction.class_maps import UNLABELED
 from err_seg.prediction.segmentation import Segmentation
-from err_seg.text.prompts import Vocabulary, VocabularyError, check_vocabulary
+from err_seg.text.prompts import Vocabulary, VocabularyError, carrying, check_vocabulary
 from err_seg.text.vocabularies import VocabularySource, expand_names, plain_names
 from err_seg.visualization.colors import spread_colors
 
@@ -36,7 +36,7 @@ class LabelSet:
     @property
     def vocabulary(self) -> Vocabulary:
         """All names that the network chooses from: classes, then background."""
-        return Vocabulary((*self.classes, *self.background), Vocabulary(self.classes).colors)
+        return carrying((*self.classes, *self.background), self.classes)
 
     def labels(self, result: Segmentation) -> np.ndarray:
         """Return (H, W) int16, int32 beyond 32,767 names: for every pixel its class, or :data:`UNLABELED`.
@@ -94,7 +94,7 @@ def parse_label_set(classes: VocabularySource, background: Iterable[str] = ()) -
     outside = tuple(dict.fromkeys(names))
     try:
         given = expand_names(classes)
-        inside = Vocabulary((name for name in given if name not in outside), given.colors)
+        inside = carrying((name for name in given if name not in outside), given)
         check_vocabulary((*inside, *outside))
     except VocabularyError as error:
         raise LabelSetError(str(error)) from error

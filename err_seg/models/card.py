@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from err_seg.evaluation.results import BenchmarkResult, summary_table
+from err_seg.prediction.calibration import Calibration
 from err_seg.version import __version__
 
 PAPER = "https://arxiv.org/abs/2501.17642"
@@ -34,7 +35,9 @@ class TrainingRecord:
     licence: str | None = None
 
 
-def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> str:
+def model_card(
+    name: str, settings: Mapping[str, Any], run: TrainingRecord, calibration: Calibration | None = None
+) -> str:
     """Write the card of a model, named after its repository or folder, as Markdown with the hub's metadata in front."""
     evaluated = [
         EvalResult(
@@ -72,6 +75,7 @@ def model_card(name: str, settings: Mapping[str, Any], run: TrainingRecord) -> s
         'out = model.predict("photo.jpg", vocabulary=["cat", "sofa, couch", "wall"])\nout.labels  # (H, W)\n```',
         "## Results",
         *results,
+        *([f"## Confidence\n\n`out.confidence` is calibrated: {calibration}."] if calibration else []),
         f"## Training\n\n{training or 'Not recorded.'}",
         f"## Licence\n\n{run.licence or UNLICENSED}",
         f"Written by err_seg {__version__}.",

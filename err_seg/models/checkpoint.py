@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from err_seg.models.checkpoint_names import current_name, current_names
 from err_seg.plugins import imported_packages
+from err_seg.prediction.calibration import Calibration
 from err_seg.utils.device import all_finite
 from err_seg.utils.files import atomic_write, cache_dir, file_sha256, file_signature, is_safetensors, write_text
 from err_seg.utils.fingerprint import WeightsSource, fingerprint, is_settled, weights_digest
@@ -62,6 +63,23 @@ class Checkpoint:
         """The tensors by today's name (:func:`current_name`)."""
         return current_names(self.entries)
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the metadata say of confidence; ``None`` if nothing.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        if "calibration" not in self.metadata:
+            return None
+        try:
+            return Calibration(**json.loads(self.metadata["calibration"]))
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(
+                f"{self.source.file}: the calibration stored in it cannot be read ({reason_of(error)}); write it anew "
+                "with: err-seg calibrate"
+            ) from error
+
 
 def save_weights(
     model: nn.Module | Mapping[str, Tensor], file: str | Path, metadata: Mapping[str, Any] | None = None
@@ -86,7 +104,7 @@ def save_weights(
 def load_weights(model: nn.Module, source: str | Path | Checkpoint | Mapping[str, Any]) -> None:
     """Load all weights of the model, strictly: the entries and the model's names must be exactly the same.
 
-    ``model.source`` is then the file's :class:`WeightsSource`; ``None`` after a state dictionary.
+    ``model.source`` and ``model.calibration`` are then the file's; ``None`` after a state dictionary.
 
     Args:
         model: an ``ERRSeg``.
@@ -98,12 +116,13 @@ def load_weights(model: nn.Module, source: str | Path | Checkpoint | Mapping[str
         CheckpointError: the file cannot be read, or entries differ from the model's; lists the differences.
     """
     if isinstance(source, Mapping):
-        state, origin = _entries(source), None
+        state, origin, calibration = _entries(source), None, None
     else:
         checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
-        state, origin = checkpoint.entries, checkpoint.source
+        state, origin, calibration = checkpoint.entries, checkpoint.source, checkpoint.calibration
     model.load_state_dict(fitting_state(model, state, origin.file if origin else "the state dictionary"), strict=True)
-    vars(model)["source"] = origin  # torch declares that modules hold nothing but tensors and modules
+    # torch declares that modules hold nothing but tensors and modules
+    vars(model).update(source=origin, calibration=calibration)
 
 
 def fitting_state(model: nn.Module, state: Mapping[str, Any], name: str) -> dict[str, Any]:

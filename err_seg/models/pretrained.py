@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,10 +42,16 @@ def save_pretrained(
     if not model.settings:
         raise ArgumentError("the network has no configuration to save; build it with err_seg.build_model")
     folder = Path(folder)
-    config = json.dumps(_nested(model.settings), indent=1)
-    save_weights(model, folder / PRETRAINED_WEIGHTS, {"config": config})
+    config, calibration = stored_config(model), model.calibration
+    metadata = {"config": config, **({"calibration": asdict(calibration)} if calibration else {})}
+    save_weights(model, folder / PRETRAINED_WEIGHTS, metadata)
     write_text(folder / CONFIG, config + "\n")
-    write_text(folder / CARD, model_card(name or folder.resolve().name, model.settings, run))
+    write_text(folder / CARD, model_card(name or folder.resolve().name, model.settings, run, calibration))
+
+
+def stored_config(model: ERRSeg) -> str:
+    """Write the configuration of a network as files of weights hold it."""
+    return json.dumps(_nested(model.settings), indent=1)
 
 
 def push_to_hub(model: ERRSeg, repository: str, *, private: bool = False, run: TrainingRecord = NO_RECORD) -> str:

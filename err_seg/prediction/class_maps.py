@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from err_seg.modeling.layers import resize, resized_part
+from err_seg.prediction.calibration import Calibration
 from err_seg.prediction.contrast import Contrast
 from err_seg.utils.device import check_finite
 from err_seg.utils.messages import listed
-from err_seg.utils.validation import check_size
+from err_seg.utils.validation import ArgumentError, check_size
 
 M = TypeVar("M", bound="ClassMaps")
 UNLABELED = -1
@@ -45,6 +46,7 @@ class ClassMaps:
         class_scores: (T + C,) float32, CRM's score of each of :attr:`names`.
         source: reads the same image, (3, H, W) uint8, once more; ``None`` if that is not known.
         contrast: the C names that competed with the vocabulary, whose pixels belong to none of its classes.
+        calibration: of the model, which :attr:`confidence` needs; ``None`` if it has none.
     """
 
     probabilities: Tensor
@@ -54,6 +56,7 @@ class ClassMaps:
     class_scores: Tensor
     source: Callable[[], Tensor] | None = None
     contrast: Contrast = field(default_factory=Contrast)
+    calibration: Calibration | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,6 +100,38 @@ class ClassMaps:
         for rows, best, _ in self._best():
             scores[rows] = best
         return scores
+
+    @property
+    def lead(self) -> Tensor:
+        """(H, W) float32 in [0, 1]: the most probable class's share of the best two classes' probabilities.
+
+        Where only one class was kept, it is the probability of that class. Made anew at every call.
+
+        Raises:
+            TooLargeError: this would take more than half of the free memory.
+        """
+        self._check_room("lead", None, torch.float32)
+        lead = self.probabilities.new_empty(self.size)
+        for rows, best, labels in self._best():
+            second = self._best_of(rows, labels)[0] if len(self.kept) > 1 else 1 - best
+            lead[rows] = best / (best + second).clamp(min=torch.finfo(best.dtype).tiny)
+        return lead
+
+    @property
+    def confidence(self) -> Tensor:
+        """(H, W) float32 in [0, 1]: the calibrated probability that the label is right; made anew at every call.
+
+        Raises:
+            ArgumentError: the model is not calibrated.
+            TooLargeError: this would take more than half of the free memory.
+        """
+        if self.calibration is None:
+            raise ArgumentError(
+                "the model is not calibrated, so nothing says how probable it is that a label is right; calibrate it "
+                "on labelled images with: err-seg calibrate MODEL --datasets NAME (`scores` and `lead` need no "
+                "calibration)"
+            )
+        return self.calibration.confidence(self.lead)
 
     @property
     def maps(self) -> Tensor:
@@ -157,14 +192,20 @@ class ClassMaps:
         step = height if height * width <= PIXELS_AT_A_TIME else max(1, PIXELS_AT_A_TIME // (4 * width))
         for top in range(0, height, step):
             rows = slice(top, min(top + step, height))
-            best = self.probabilities.new_full((rows.stop - top, width), -1.0)
-            labels = torch.zeros(best.shape, dtype=label_type(len(self.names)), device=best.device)
-            for kept, maps in self._portions(rows):
-                score, place = maps.max(dim=0)
-                better = score > best
-                best = torch.where(better, score, best)
-                labels = torch.where(better, kept.to(labels.dtype)[place], labels)
-            yield rows, best, labels
+            yield rows, *self._best_of(rows)
+
+    def _best_of(self, rows: slice, other_than: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the highest probability of every pixel of some rows, and its class; ``other_than`` leaves one out."""
+        best = self.probabilities.new_full((rows.stop - rows.start, self.size[1]), -1.0)
+        labels = torch.zeros(best.shape, dtype=label_type(len(self.names)), device=best.device)
+        for kept, maps in self._portions(rows):
+            if other_than is not None:
+                maps = maps.masked_fill(kept[:, None, None] == other_than, -1.0)
+            score, place = maps.max(dim=0)
+            better = score > best
+            best = torch.where(better, score, best)
+            labels = torch.where(better, kept.to(labels.dtype)[place], labels)
+        return best, labels
 
     def _portions(self, rows: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield a few kept classes (k,) and some rows of their maps (k, rows, W) at a time, to save memory."""

@@ -7,6 +7,7 @@ others compete with it; CRM makes these cheap.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from err_seg.text.vocabularies import synonym_key
@@ -39,11 +40,12 @@ class Contrast:
 
 def distinct(text: Tensor) -> list[int]:
     """Return which of the names with (T, D) unit vectors do not mean the same as an earlier one."""
-    dropped: set[int] = set()
-    for first, second in (text @ text.T >= SAME_MEANING).triu(1).nonzero().tolist():
-        if first not in dropped:
-            dropped.add(second)
-    return [place for place in range(len(text)) if place not in dropped]
+    later = (text @ text.T >= SAME_MEANING).triu(1).cpu()
+    dropped = torch.zeros(len(text), dtype=torch.bool)
+    for place, same in enumerate(later):
+        if not dropped[place]:
+            dropped |= same
+    return (~dropped).nonzero()[:, 0].tolist()
 
 
 def competing(names: Sequence[str], rows: Tensor, classes: Sequence[str], text: Tensor) -> tuple[Contrast, Tensor]:
@@ -51,13 +53,15 @@ def competing(names: Sequence[str], rows: Tensor, classes: Sequence[str], text: 
 
     Args:
         names, rows: contrast names and their (C, D) unit vectors.
-        classes, text: the vocabulary and its (T, D) unit vectors.
+        classes, text: the vocabulary and its (T, D) unit vectors; of classes by example, what these mean is compared.
 
     Returns:
         The names that compete, and their rows.
     """
     own = {synonym_key(name): name for name in classes}
-    similarity, nearest = (rows @ text.T).max(dim=1)
+    shown = getattr(classes, "rows", {})
+    meanings = [shown[name].meaning.to(text) if name in shown else row for name, row in zip(classes, text, strict=True)]
+    similarity, nearest = (rows @ torch.stack(meanings).T).max(dim=1)
     is_same = (similarity >= SAME_MEANING).tolist()
     left_out: dict[str, str] = {}
     for place, name in enumerate(names):

@@ -1,6 +1,7 @@
 """The model that people load: the network with its vocabulary, pixel statistics and prediction."""
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
@@ -18,16 +19,19 @@ from err_seg.modeling.err_seg import ERRSegNetwork
 from err_seg.modeling.head import Head, Prediction
 from err_seg.modeling.hsm import unit_pixels
 from err_seg.modeling.layers import resize
+from err_seg.prediction.calibration import Calibration
 from err_seg.prediction.contrast import AUTO, COMMON, FEW_NAMES, NONE, Contrast, competing, distinct
 from err_seg.prediction.dense_features import DenseFeatures
+from err_seg.prediction.examples import Exemplar, gathered, with_rows
 from err_seg.prediction.segmentation import Segmentation, split_results
 from err_seg.prediction.stream import batches, stream_results
 from err_seg.prediction.tiles import check_tile, plan_windows, segment_windows
 from err_seg.text.encoder import VocabularyEncoder
-from err_seg.text.prompts import PromptStyle, Vocabulary
+from err_seg.text.prompts import PromptStyle, Vocabulary, VocabularyError, check_vocabulary
 from err_seg.text.vocabularies import VocabularySource, read_vocabulary
 from err_seg.utils.device import PRECISIONS, autocast, check_finite, tf32, upload
-from err_seg.utils.fingerprint import WeightsSource
+from err_seg.utils.fingerprint import WeightsSource, weights_digest
+from err_seg.utils.messages import listed
 from err_seg.utils.progress import ProgressBar
 from err_seg.utils.validation import ArgumentError, check_count, check_flag, check_size
 
@@ -53,6 +57,8 @@ class ERRSeg(ERRSegNetwork):
     """What it was built from (:func:`err_seg.config.network_settings`), to tell results of networks apart."""
     source: WeightsSource | None = None
     """Where its weights were read from; ``None`` if from no file, or if they were trained since."""
+    calibration: Calibration | None = None
+    """What the confidence of results is computed with; ``None`` if the weights hold none, or were trained since."""
     few_names: int = FEW_NAMES
     """Vocabularies of fewer names compete with the common ones unless :meth:`predict` is given a contrast."""
     # from :mod:`err_seg.models`, which is above this room
@@ -75,8 +81,10 @@ class ERRSeg(ERRSegNetwork):
         self.vocabulary_encoder = vocabulary_encoder
         self.size = size
         self.precision = precision
+        self._digest: tuple[Any, str] = (None, "")
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+        self.register_load_state_dict_post_hook(_forget_origin)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call :meth:`predict` with images and words, or the network, :meth:`forward`, with tensors of both."""
@@ -96,12 +104,77 @@ class ERRSeg(ERRSegNetwork):
     def train(self, mode: bool = True) -> "ERRSeg":
         """Switch to training mode, in which weights may change, or to evaluation mode."""
         if mode:
-            self.source = None
+            self.source = self.calibration = None
         return super().train(mode)
 
+    @property
+    def digest(self) -> str:
+        """What identifies the weights (:func:`~err_seg.utils.fingerprint.weights_digest`); computed if they changed."""
+        state = tuple((value.data_ptr(), value._version) for value in self.state_dict().values())
+        if self._digest[0] != state:
+            self._digest = state, weights_digest(self)
+        return self._digest[1]
+
     def embed_vocabulary(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
-        """Embed T class names to (T, D) unit vectors, without gradient; see :class:`VocabularyEncoder`."""
-        return self.vocabulary_encoder.embed(self.encoder.clip, vocabulary, style)
+        """Embed T class names to (T, D) unit vectors, without gradient; see :class:`VocabularyEncoder`.
+
+        Classes by example have their rows, which depend on no style; the others' are those of a vocabulary without
+        them, bit for bit.
+
+        Raises:
+            VocabularyError: see :meth:`VocabularyEncoder.tokenize`; also a row that belongs to other weights.
+        """
+        names = check_vocabulary(vocabulary)
+        shown = [place for place, name in enumerate(names) if name in names.rows]
+        if not shown:
+            return self.vocabulary_encoder.embed(self.encoder.clip, names, style)
+        rows, fitting = names.rows, (self.digest, self.encoder.embedding_dim)
+        if wrong := [
+            name for name in names if name in rows and (rows[name].weights, len(rows[name].vector)) != fitting
+        ]:
+            raise VocabularyError(
+                f"the examples of {listed(map(repr, wrong))} were read by a model with other weights; use that model, "
+                "or make the vocabulary again with this one and the images"
+            )
+        text = torch.empty(len(names), fitting[1], device=self.device)
+        text[shown] = torch.stack([rows[names[place]].vector for place in shown]).to(self.device)
+        if words := Vocabulary((name for name in names if name not in rows), folders=names.folders):
+            places = [place for place, name in enumerate(names) if name not in rows]
+            text[places] = self.vocabulary_encoder.embed(self.encoder.clip, words, style)
+        return text
+
+    def vocabulary_with_examples(
+        self,
+        vocabulary: VocabularySource = (),
+        examples: Mapping[str, Sequence[Exemplar]] | str | os.PathLike[str] | None = None,
+        *,
+        use_names: bool = True,
+    ) -> Vocabulary:
+        """Return a vocabulary in which classes stand for what examples show, for whatever takes a vocabulary.
+
+        Args:
+            vocabulary: class names, or what stands for them; folders of examples that a file names are read as well.
+            examples: of some classes, one or more; other classes' names are added to the vocabulary. Or a folder with
+                a folder for each class, see :func:`~err_seg.prediction.examples.read_folder`.
+            use_names: let the names of these classes count beside the examples, by a weight that is chosen by leaving
+                images out. ``False``: they are only labels, such as "part 17", and may be any text.
+
+        Raises:
+            VocabularyError: names that cannot be used.
+            ArgumentError, ImageError, ImageReadError: examples that cannot be used; names them.
+        """
+        names, found = gathered(vocabulary, examples, check_flag("use_names", use_names))
+        if not found:
+            return names
+        with torch.inference_mode(False), torch.no_grad(), self.evaluating("fp32"):
+            return with_rows(
+                names,
+                found,
+                encode=lambda image: self.encoder(self.preprocess([image])),
+                embed=self.embed_vocabulary,
+                common=self.common_names()[1],
+                weights=self.digest,
+            )
 
     def common_names(self, style: PromptStyle | None = None) -> tuple[Vocabulary, Tensor]:
         """Return T names that most images can be described with, near-synonyms merged, and their (T, D) unit vectors.
@@ -258,7 +331,7 @@ class ERRSeg(ERRSegNetwork):
         side, precision = self.size, self.precision
         with torch.no_grad(), self.evaluating(precision):
             is_auto = isinstance(vocabulary, str) and vocabulary == AUTO
-            names = self.common_names(style)[0] if is_auto else read_vocabulary(vocabulary)
+            names = self.common_names(style)[0] if is_auto else self.vocabulary_with_examples(vocabulary)
             text, competitors = self.embed_with_contrast(names, contrast, style)
         kept = num_kept or len(text)
 
@@ -327,15 +400,15 @@ class ERRSeg(ERRSegNetwork):
                     lambda views: self.encoder(self.preprocess(views, side)),
                     *(self.head, image, text, num_kept, windows, batch_size),
                 )
-                results += split_results(*blended, vocabulary, [size], is_adaptive=False)
+                results += split_results(*blended, vocabulary, [size], is_adaptive=False, calibration=self.calibration)
         return results
 
     def compact(
         self, prediction: Prediction, vocabulary: tuple[str, ...], sizes: Sequence[tuple[int, int]]
     ) -> list[Segmentation]:
         """Split a prediction into one compact result per image, each at its own size (H, W)."""
-        probabilities, adaptive = prediction.logits.float().sigmoid(), self.head.crm.is_adaptive
-        return split_results(probabilities, prediction.kept, prediction.class_scores, vocabulary, sizes, adaptive)
+        probabilities, options = prediction.logits.float().sigmoid(), (self.head.crm.is_adaptive, self.calibration)
+        return split_results(probabilities, prediction.kept, prediction.class_scores, vocabulary, sizes, *options)
 
     @contextlib.contextmanager
     def evaluating(self, precision: str | None = None) -> Iterator[None]:
@@ -363,3 +436,8 @@ class ERRSeg(ERRSegNetwork):
     def _computing(self, precision: str) -> Iterator[None]:
         with tf32(False), autocast(self.device, PRECISIONS[precision]):
             yield
+
+
+def _forget_origin(model: ERRSeg, _: Any) -> None:
+    """Forget where weights were read from, and how they are calibrated, once others are loaded."""
+    model.source = model.calibration = None

@@ -12,6 +12,7 @@ from torch import Tensor
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.data.images import ImageReadError
 from err_seg.modeling.crm import NOT_KEPT
+from err_seg.prediction.calibration import Calibration
 from err_seg.prediction.class_maps import UNLABELED, ClassMaps
 from err_seg.utils.files import write_json
 from err_seg.utils.images import save_image
@@ -32,8 +33,8 @@ BY_SUFFIX = {".png": "overlay", ".jpg": "overlay", ".jpeg": "overlay", ".json": 
 class Segmentation(ClassMaps):
     """What the network says about one image: classes and probabilities, pictures, regions, files.
 
-    ``probabilities``, ``kept``, ``vocabulary``, ``size``, ``class_scores`` and ``source`` are described in
-    :class:`~err_seg.prediction.class_maps.ClassMaps`.
+    ``probabilities``, ``kept``, ``vocabulary``, ``size``, ``class_scores``, ``source`` and ``calibration`` are
+    described in :class:`~err_seg.prediction.class_maps.ClassMaps`.
     """
 
     @property
@@ -191,6 +192,7 @@ def split_results(
     vocabulary: tuple[str, ...],
     sizes: Sequence[tuple[int, int]],
     is_adaptive: bool,
+    calibration: Calibration | None = None,
 ) -> list[Segmentation]:
     """Make a result for each of B images of probabilities (B, K, h, w), kept (B, K) and class_scores (B, T).
 
@@ -200,6 +202,6 @@ def split_results(
     numbers = (kept != NOT_KEPT).sum(dim=1).tolist() if is_adaptive else [kept.shape[1]] * len(kept)
     rows = zip(numbers, probabilities, kept, class_scores, sizes, strict=True)
     return [
-        Segmentation(maps[:number], classes[:number], vocabulary, size, scores)
+        Segmentation(maps[:number], classes[:number], vocabulary, size, scores, calibration=calibration)
         for number, maps, classes, scores, size in rows
     ]

@@ -62,7 +62,8 @@ def averaged(window: Sequence[Segmentation | None]) -> Segmentation:
         maps[torch.searchsorted(kept, result.kept)] += weight * result.probabilities
         class_scores += weight * result.class_scores
     maps.clamp_(max=1)  # weights add up to 1 but for rounding
-    found = Segmentation(maps, kept, middle.vocabulary, middle.size, class_scores, middle.source, middle.contrast)
+    facts = (middle.vocabulary, middle.size, class_scores, middle.source, middle.contrast, middle.calibration)
+    found = Segmentation(maps, kept, *facts)
     return refined(found, middle.guide) if isinstance(middle, RefinedSegmentation) else found
 
 

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 LONGEST_WORD = 300  # characters; the time of CLIP's tokenizer grows with the square: 31 s for 30,000
 
+REMEMBERED = 4  # vocabularies; threads may replace the dictionary, but none changes it
+
 
 class VocabularyEncoder:
     """CLIP's tokenizer, the prompts for class names, and the cache of their embeddings. Threads may share one object.
@@ -39,7 +41,7 @@ class VocabularyEncoder:
         self.context_length = context_length
         self.style = style or PromptStyle()
         self.embeddings = embeddings or TextEmbeddings(None)
-        self._latest: dict[tuple[tuple[str, ...], PromptStyle], Tensor] = {}
+        self._recent: dict[tuple[tuple[str, ...], PromptStyle], Tensor] = {}
 
     @property
     def common_names(self) -> Sequence[str]:
@@ -49,7 +51,7 @@ class VocabularyEncoder:
     def tokenize(self, vocabulary: Sequence[str], style: PromptStyle | None = None) -> Tensor:
         """Turn T class names into the tokens of their prompts, on the CPU, cut behind the longest.
 
-        The latest result is remembered.
+        The latest few results are remembered.
 
         Returns:
             (T, P, L) int64 tokens; P is the largest number of prompts of a class, rows of zeros fill up the others.
@@ -60,10 +62,16 @@ class VocabularyEncoder:
                 a vocabulary in the package that have the same prompts are reported as a warning.
         """
         key = check_vocabulary(vocabulary), style or self.style
-        tokens = self._latest.get(key)
+        if shown := {*key[0].rows, *key[0].folders}.intersection(key[0]):
+            raise VocabularyError(
+                f"{listed(map(repr, sorted(shown)))} are classes by example, not words; use model.predict, or "
+                "model.vocabulary_with_examples for files that name folders of examples"
+            )
+        tokens = self._recent.get(key)
         if tokens is None:
             tokens = self._tokenize(*key)
-            self._latest = {key: tokens}
+            latest = list(self._recent.items())[1 - REMEMBERED :]
+            self._recent = {**dict(latest), key: tokens}
         return tokens
 
     def _tokenize(self, names: Vocabulary, style: PromptStyle) -> Tensor:

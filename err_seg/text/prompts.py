@@ -1,15 +1,45 @@
 """From class names to the prompts that CLIP's text tower reads."""
 
 import re
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor
 
 from err_seg.config.constants import DEFAULT_TEMPLATE
 
 T = TypeVar("T")
 Color = tuple[int, int, int]
+CARRIED = ("colors", "rows", "folders")  # what a vocabulary holds of its names
+
+
+class TextRow(NamedTuple):
+    """What stands in the place of a name's text embedding.
+
+    vector: (D,) float32 of length 1, on the CPU.
+    meaning: (D,) float32, which is compared with words to find out which of them mean the same.
+    weights: digest of the weights that it belongs to (:func:`err_seg.utils.fingerprint.weights_digest`).
+    origin: digest of what it was made from, so that results of one row are not taken for another's.
+    """
+
+    vector: Tensor
+    meaning: Tensor
+    weights: str
+    origin: str
+
+
+class ExampleFolder(NamedTuple):
+    """Examples of a class that are still to be read (:func:`err_seg.prediction.examples.read_folder`).
+
+    folder: holds images, each with a mask.
+    use_name: whether the name counts beside the examples; else it is only a label.
+    """
+
+    folder: Path
+    use_name: bool
 
 
 class Vocabulary(tuple[str, ...]):
@@ -17,15 +47,32 @@ class Vocabulary(tuple[str, ...]):
 
     Attributes:
         colors: sRGB in 0..255 of the names that were given a colour, by their :func:`name_key`.
+        rows: of the names, exactly as written, that stand for something shown instead of said.
+        folders: of the names whose examples are still to be read.
     """
 
     colors: Mapping[str, Color]
+    rows: Mapping[str, TextRow]
+    folders: Mapping[str, ExampleFolder]
 
-    def __new__(cls, names: Iterable[str] = (), colors: Mapping[str, Color] | None = None) -> "Vocabulary":
-        """Make one of names; without ``colors``, with those of ``names``."""
+    def __new__(
+        cls,
+        names: Iterable[str] = (),
+        colors: Mapping[str, Color] | None = None,
+        rows: Mapping[str, TextRow] | None = None,
+        folders: Mapping[str, ExampleFolder] | None = None,
+    ) -> "Vocabulary":
+        """Make one of names; what is not given is that of ``names``."""
         vocabulary = super().__new__(cls, names)
-        vocabulary.colors = dict(getattr(names, "colors", {}) if colors is None else colors)
+        for attribute, value in {"colors": colors, "rows": rows, "folders": folders}.items():
+            setattr(vocabulary, attribute, dict(getattr(names, attribute, {}) if value is None else value))
         return vocabulary
+
+
+def carrying(names: Iterable[str], *sources: Iterable[str]) -> Vocabulary:
+    """Make a vocabulary of names that have the colours and rows of other vocabularies; the first one counts."""
+    held = (ChainMap(*(getattr(source, attribute, {}) for source in sources)) for attribute in CARRIED)
+    return Vocabulary(names, *held)
 
 
 def name_key(name: str) -> str:
@@ -97,7 +144,7 @@ def as_texts(what: str, texts: Iterable[T]) -> tuple[T, ...]:
 
 
 def check_vocabulary(vocabulary: Iterable[str], source: str = "") -> Vocabulary:
-    """Return class names as a tuple, with their colours, or say what is wrong with them.
+    """Return class names as a tuple, with what a vocabulary holds of them, or say what is wrong with them.
 
     Errors begin with ``source``, such as the file that the names are from.
 
@@ -105,7 +152,7 @@ def check_vocabulary(vocabulary: Iterable[str], source: str = "") -> Vocabulary:
         VocabularyError: no list, no names, something that is not text, an empty name, or the same name twice.
     """
     prefix = f"{source}: " if source else ""
-    names = Vocabulary(as_texts(f"{prefix}a vocabulary", vocabulary), getattr(vocabulary, "colors", None))
+    names = carrying(as_texts(f"{prefix}a vocabulary", vocabulary), vocabulary)
     if not names:
         raise VocabularyError(f"{prefix}no class names; a vocabulary has at least one")
     for index, name in enumerate(names):

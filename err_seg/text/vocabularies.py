@@ -7,13 +7,24 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from err_seg.text.prompts import Color, Vocabulary, VocabularyError, as_texts, check_vocabulary, name_key
+from err_seg.text.prompts import (
+    Color,
+    ExampleFolder,
+    Vocabulary,
+    VocabularyError,
+    as_texts,
+    carrying,
+    check_vocabulary,
+    name_key,
+)
+from err_seg.text.rows import ROWS_ENDING, read_rows
 from err_seg.utils.messages import did_you_mean, listed
 
 _TABLES = (
@@ -29,8 +40,8 @@ _SHORT = {
     "voc20": "pascal_voc_20",
 }
 _KNOWN = {**_SHORT, **{name: name for name in _TABLES}}
-VOCABULARY_ENDINGS = (".txt", ".json", ".yaml", ".yml")
-_KEYS = ("name", "synonyms", "color")
+VOCABULARY_ENDINGS = (".txt", ".json", ".yaml", ".yml", ROWS_ENDING)
+_KEYS = ("name", "synonyms", "color", "examples", "label_only")
 # lines of other programs' lists: headers, tables, "0: cat", "1. cat", "cat,0", "road:128,64,128::", "road 128 64 128"
 _FOREIGN = re.compile(
     r"""["'#\[{]|-\s|__\w+__$|\d+\s*[:;=,)|]|\d+\.\s|.*(\t|[:;,=]\s*\d+\s*([:;,]|$)|(\s\d{1,3}){3}$)"""
@@ -50,6 +61,7 @@ def vocabularies() -> dict[str, int]:
     return {name: len(load_vocabulary(name)) for name in _SHORT}
 
 
+@cache
 def common_vocabulary() -> Vocabulary:
     """Return the names of all vocabularies that come with the package; of equal first synonyms the first name."""
     distinct: dict[str, str] = {}
@@ -84,13 +96,13 @@ def expand_names(words: VocabularySource) -> Vocabulary:
     if isinstance(words, (str, os.PathLike)):
         return load_vocabulary(words)
     names: list[Any] = []
-    colors: dict[str, Color] = {}
+    parts: list[Vocabulary] = []
     typed, listed = set[str](), set[str]()
     for word in as_texts("a vocabulary", words):
         if isinstance(word, os.PathLike) or (isinstance(word, str) and word in _KNOWN):
             part = load_vocabulary(word)
             names += [name for name in part if synonym_key(name) not in typed | listed]
-            colors = {**part.colors, **colors}
+            parts.append(part)
             listed |= {synonym_key(name) for name in part}
         elif isinstance(word, str) and word.lower().endswith(VOCABULARY_ENDINGS):
             raise VocabularyError(
@@ -100,7 +112,7 @@ def expand_names(words: VocabularySource) -> Vocabulary:
         elif not isinstance(word, str) or synonym_key(word) not in listed:
             names.append(word)
             typed |= {synonym_key(word)} if isinstance(word, str) else set()
-    return Vocabulary(names, colors)
+    return carrying(names, *parts)
 
 
 def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
@@ -113,7 +125,10 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
         name_or_path: a key of :func:`vocabularies`, one of :func:`vocabulary_names`, or a file in UTF-8. A ``.txt``
             file has a class on each line and nothing else; blank lines do not count. A ``.json``, ``.yaml`` or ``.yml``
             file has a list of names; instead of a name, a mapping with the keys ``name``, ``synonyms`` (a list) and
-            ``color`` ("#70a0ff" or three numbers in 0..255), of which the last two may be missing.
+            ``color`` ("#70a0ff" or three numbers in 0..255), of which the last two may be missing. It may also have
+            ``examples``, a folder, relative to the file, of images with masks of the class, and then ``label_only``:
+            true, if the name says nothing (see :meth:`err_seg.ERRSeg.vocabulary_with_examples`). A ``.safetensors``
+            file is one of :func:`err_seg.save_vocabulary`.
 
     Raises:
         VocabularyError: an unknown name, no such file, or one that holds anything but class names.
@@ -131,6 +146,8 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
             f"unknown vocabulary {name!r}; {hint} Own classes come as a list, not one string, [{name!r}]{several}, or "
             f"in a file: {', '.join(VOCABULARY_ENDINGS)}"
         )
+    if ending == ROWS_ENDING:
+        return check_vocabulary(read_rows(path), str(path))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -193,6 +210,7 @@ def _from_data(data: Any, file: str) -> Vocabulary:
         raise VocabularyError(f"{file}: expected a list of class names, found {type(data).__name__}")
     names: list[str] = []
     colors: dict[str, Color] = {}
+    folders: dict[str, ExampleFolder] = {}
     for index, entry in enumerate(data):
         where = f"{file}: class {index}"
         if isinstance(entry, str):
@@ -216,7 +234,15 @@ def _from_data(data: Any, file: str) -> Vocabulary:
         names.append(", ".join(words))
         if "color" in entry:
             colors[name_key(names[-1])] = _color(entry["color"], where)
-    return check_vocabulary(Vocabulary(names, colors), file)
+        folder, label_only = entry.get("examples"), entry.get("label_only", False)
+        if not isinstance(folder, str | None) or not isinstance(label_only, bool) or (label_only and not folder):
+            raise VocabularyError(
+                f"{where}: examples must be a folder, and label_only, which needs examples, true or false; found "
+                f"{folder!r} and {label_only!r}"
+            )
+        if folder:
+            folders[names[-1]] = ExampleFolder(Path(file).parent / Path(folder).expanduser(), not label_only)
+    return check_vocabulary(Vocabulary(names, colors, folders=folders), file)
 
 
 def _color(value: Any, where: str) -> Color:

@@ -261,3 +261,11 @@ def test_detectron2s_own_trainer_and_mapper(users_own, run_cfg, tmp_path):
     assert trainer.iter == 2
     assert (tmp_path / "out/model_final.pth").is_file()
     assert (cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.SIZE) == (True, [32, 32])
+
+
+def test_confidence_needs_results_and_not_only_probabilities(toy_data):
+    """Those of other models hold no scores that could be trusted."""
+    evaluator = ERRSegEvaluator("toy_val", confidence=True)
+    given = {"file_name": SegmentationPairs(get_dataset("toy_val")).paths(0)[0]}
+    with pytest.raises(ValueError, match=r'TEST\.CALIBRATION needs outputs with "segmentation"'):
+        evaluator.process([given], [{"sem_seg": torch.rand(len(VOCABULARY), 4, 4)}])

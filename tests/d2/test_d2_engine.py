@@ -14,6 +14,7 @@ import torch
 from err_seg.config import ConfigError
 from err_seg.engine import build_optimizer, build_schedule, step
 from err_seg.engine.run_log import RunLog
+from err_seg.models.checkpoint import open_checkpoint, save_weights
 from err_seg.plugins import LOSS_TERMS
 from err_seg.utils.errors import EvaluationError, TrainingError
 from err_seg.utils.files import file_sha256
@@ -226,6 +227,21 @@ def test_all_settings_of_evaluation_count(train_net, tmp_path):
     plain, other = run_both(train_net, tmp_path, "--eval-only", "MODEL.WEIGHTS", weights, *options)
     for file in ("results.json", "inference/toy_val/sem_seg_predictions.json"):  # settings included
         assert (other / file).read_text() == (plain / file).read_text()
+
+
+@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_confidence_is_counted_as_by_the_plain_engine(train_net, tmp_path, is_calibrated):
+    weights = tmp_path / "weights.safetensors"
+    train_net("--engine", "plain", "DATASETS.TEST", "[]", "SOLVER.MAX_ITER", 1, *in_out(tmp_path, "trained"))
+    facts = {"calibration": {"temperature": 0.7, "offset": 0.2}} if is_calibrated else {}
+    save_weights(open_checkpoint(tmp_path / "trained/model_final.safetensors").weights, weights, facts)
+    options = ("TEST.CALIBRATION", True, "TEST.BOUNDARY_IOU", True)
+    plain, other = run_both(train_net, tmp_path, "--eval-only", "MODEL.WEIGHTS", weights, *options)
+    assert (other / "results.json").read_text() == (plain / "results.json").read_text()  # settings included
+    entry = json.loads((other / "results.json").read_text())["benchmarks"]["toy_val"]
+    assert {"ECE", "Brier", "AURC"} < entry["metrics"].keys()
+    assert len(entry["risk_coverage"]) == 20
+    assert entry["settings"].get("calibration", {}).get("temperature") == (0.7 if is_calibrated else None)
 
 
 def test_windows_borders_and_parts_are_those_of_the_plain_engine(train_net, tmp_path):

@@ -81,7 +81,13 @@ def commands(text):
 
 OF_READERS = ("streets/", "prepared/")
 """Folders of the reader's own, whose configurations other tests write and run."""
-WITH_OWN_OPTIONS = (["mini", "draw"], ["mini", "vocabularies"], ["mini", "tiles"], ["prepare", "from"])
+WITH_OWN_OPTIONS = (
+    ["mini", "draw"],
+    ["mini", "vocabularies"],
+    ["mini", "tiles"],
+    ["mini", "confidence"],
+    ["prepare", "from"],
+)
 
 
 @functools.cache

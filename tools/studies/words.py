@@ -4,10 +4,9 @@ Of each scene some names are asked, half of which it shows. The right answer is 
 another name. Thresholds are chosen on validation scenes.
 """
 
-import argparse
-import logging
 import random
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -26,13 +25,11 @@ from err_seg.models import hub
 from err_seg.prediction.class_maps import UNLABELED
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
-from err_seg.utils.files import write_json, write_text
+from tools.studies import save_study, study_parser
 
-logger = logging.getLogger(__name__)
-
-ASKED = (1, 3, 6, 12, 24, 48, SIXTY)
-WAYS = ("off", "threshold", "30 others", "common")
-WAYS_OF_SIXTY = ("background", "30 others, 30 wrong", "wrong")
+ASKED = (1, 3, 6, 12, 24, SIXTY)
+WAYS = ("off", "threshold", "common")
+WAYS_OF_SIXTY = ("background", "30 others, 30 wrong")
 """What needs names that the world of sixty lacks, or its walls."""
 THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
 STEP = 3  # every so many pixels enter the ranking of pixels
@@ -75,23 +72,19 @@ def questions(scenes: MiniScenes, count: int) -> Iterator[Ask]:
 
 
 def contrast_names(way: str, asked: Sequence[str], scenes: MiniScenes) -> Any:
-    """Return what ``predict`` takes as ``contrast``, or for "background" the walls, as one would write by hand."""
+    """Return what ``predict`` takes as ``contrast``; for "background", the walls, which one would write by hand."""
     if way in ("off", "threshold"):
         return "none"
     if way == "common":
-        return "common"
+        return way
     world = scenes.full_vocabulary.names
     others = [name for name in world if name not in asked]
-    random.Random(len(asked)).shuffle(others)
+    if way == "background":
+        return [name for name in others if name.endswith("wall")] or "none"
     kinds = (*SHAPES, *(f"{texture} wall" for texture in TEXTURES))
     wrong = [name for name in map(" ".join, product((*OBJECT_COLOURS, *WALL_COLOURS), kinds)) if name not in world]
-    random.Random(0).shuffle(wrong)
-    return {
-        "background": [name for name in others if name.endswith("wall")] or "none",
-        "30 others": others[:30] or "none",
-        "30 others, 30 wrong": [*others[:30], *wrong[:30]],
-        "wrong": wrong,
-    }[way]
+    choice = random.Random(len(asked))
+    return choice.sample(others, min(30, len(others))) + choice.sample(wrong, 30)
 
 
 def evaluate(model: ERRSeg, scenes: MiniScenes, count: int, way: str, thresholds: Sequence[float]) -> list[dict]:
@@ -152,8 +145,11 @@ def cost(network: str, names: int, way: str) -> tuple[float, float]:
         return 1e3 * statistics.median(times[1:]), peak() / 2**20
 
 
-def run(options: argparse.Namespace, command: str) -> None:
-    """Measure every way and number of names, write ``words.json`` and ``.md`` to a folder, and print the tables."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure every way and number of names, and write the tables."""
+    parser = study_parser("words", __doc__)
+    parser.add_argument("--names", type=int, default=SIXTY, metavar="T", help="of the world: 60, or 100 to 11,712 (60)")
+    options = parser.parse_args(argv)
     models = [hub.load(network) for network in options.networks]
     validation, tests = (MiniScenes(split, length=options.scenes, names=options.names) for split in ("val", "test"))
     ways, rows = WAYS + WAYS_OF_SIXTY * (options.names == SIXTY), []
@@ -165,14 +161,11 @@ def run(options: argparse.Namespace, command: str) -> None:
             (metrics,) = evaluate(model, tests, count, way, [thresholds[best]])
             found.append({"threshold": thresholds[best], "validation": tried[best], **metrics})
         rows.append({"asked": count, "contrast": way, "metrics": found})
-        logger.info(" | ".join(cells(rows[-1])))
+        print(" | ".join(cells(rows[-1])), file=sys.stderr)
     costs = {way: in_new_process(cost, options.networks[0], options.names, way) for way in ways}
     text = text_table(HEADER, [cells(row) for row in rows]) + "\n\n"
     text += text_table(("contrast", "CPU ms", "MB"), [[way, *(f"{n:.0f}" for n in costs[way])] for way in ways]) + "\n"
-    settings = {"command": command, "threads": torch.get_num_threads()}
-    write_json(options.output / "words.json", {"rows": rows, "cost": costs, "settings": settings})
-    write_text(options.output / "words.md", text)
-    print(text, end="")
+    save_study(options.output, text, {"rows": rows, "cost": costs})
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -180,3 +173,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     values = {metric: [of_one[metric] for of_one in row["metrics"]] for metric in ("validation", *METRICS)}
     shown = [mean_text(of_all, ".3f" if metric == "AUROC" else ".1f") for metric, of_all in values.items()]
     return [str(row["asked"]), row["contrast"], *shown]
+
+
+if __name__ == "__main__":
+    main()
