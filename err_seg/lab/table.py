@@ -1,15 +1,10 @@
 """What tables and figures of the lab share."""
 
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
-
-from err_seg.utils.files import write_json, write_text
 
 
 def mean_text(values: Sequence[float], spec: str = ".1f") -> str:
@@ -21,14 +16,6 @@ def mean_text(values: Sequence[float], spec: str = ".1f") -> str:
 def mean_and_stdev(values: Sequence[float]) -> dict[str, float]:
     """Return "mean" and "stdev" of values, the latter 0 for one value."""
     return {"mean": statistics.fmean(values), "stdev": statistics.stdev(values) if len(values) > 1 else 0.0}
-
-
-def save_measurement(folder: Path, name: str, text: str, document: Mapping[str, Any], **settings: Any) -> None:
-    """Print a text, and write it as ``name``.md and the document, with settings and threads, as ``name``.json."""
-    settings["threads"] = torch.get_num_threads()
-    write_json(folder / f"{name}.json", {**document, "settings": settings})
-    write_text(folder / f"{name}.md", text)
-    print(text, end="")
 
 
 def duration_text(seconds: float) -> str:

@@ -17,11 +17,12 @@ from PIL import Image
 
 from err_seg.evaluation import BoundaryConfusion
 from err_seg.evaluation.results import text_table
-from err_seg.lab.table import mean_text, save_measurement
+from err_seg.lab.table import mean_text
 from err_seg.mini.scenes import LargeScenes
 from err_seg.models import hub
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
+from err_seg.utils.files import write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -147,5 +148,8 @@ def markdown(rows: Sequence[WindowResult]) -> str:
 def run(options: argparse.Namespace, command: str) -> None:
     """Measure the network of the package, write ``large_images.json`` and ``.md`` to a folder, and print the table."""
     rows = measure(hub.load("mini"), options.scenes, options.seeds)
-    document = {"rows": [asdict(row) for row in rows], "chosen": chosen(rows)}
-    save_measurement(options.output, "large_images", markdown(rows), document, command=command)
+    settings = {"command": command, "threads": torch.get_num_threads()}
+    document = {"rows": [asdict(row) for row in rows], "chosen": chosen(rows), "settings": settings}
+    write_json(options.output / "large_images.json", document)
+    write_text(options.output / "large_images.md", markdown(rows))
+    print(markdown(rows), end="")

@@ -24,10 +24,10 @@ from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.results import text_table
 from err_seg.lab.benchmarks.measurement import in_new_process, peak_memory
 from err_seg.lab.mini.evaluation import cost_map_labels, evaluate_baseline, evaluate_with
-from err_seg.lab.table import save_measurement
 from err_seg.mini.vocabulary import NUM_SHOWN
 from err_seg.modeling.encoder import FeatureMap, Features
 from err_seg.models.build import build_model
+from err_seg.utils.files import write_json, write_text
 from err_seg.visualization.plots import panel_grid, save_figure
 
 logger = logging.getLogger(__name__)
@@ -69,9 +69,11 @@ def run(options: argparse.Namespace, command: str) -> None:
     cfg.OUTPUT_DIR = str(output)
     most_memory, most_seconds = options.most_memory * 2**30, 60 * options.most_minutes
     rows = measure(cfg, most_memory=most_memory, most_seconds=most_seconds)
+    settings = {"command": command, "threads": torch.get_num_threads(), "config": cfg.dump()}
+    write_json(output / "vocabularies.json", {"rows": [asdict(row) for row in rows], "settings": settings})
+    write_text(output / "vocabularies.md", markdown(rows))
     save_figure(draw(rows), output / "vocabularies.png")
-    document = {"rows": [asdict(row) for row in rows]}
-    save_measurement(output, "vocabularies", markdown(rows), document, command=command, config=cfg.dump())
+    print(markdown(rows), end="")
 
 
 def measure(cfg: Config, *, most_memory: float, most_seconds: float) -> list[VocabularyResult]:
