@@ -14,21 +14,15 @@ read, or label maps prepared, a second a core, and what the time goes into.
 """
 
 import argparse
-import itertools
 import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from err_seg.commands.options import command_parser, positive, reporting_errors
-from err_seg.config import Config, get_cfg
+from err_seg.config import get_cfg
 from err_seg.config.constants import BENCHMARKED, BY_NEED, COMPILE_MODES, PRECISIONS, RECOMPUTED
-
-if TYPE_CHECKING:
-    from err_seg.lab.benchmarks.cases import Case
 
 
 def num_kept(text: str) -> int | str | None:
@@ -93,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def network_costs(options: argparse.Namespace) -> None:
     """Measure the network, group by group; what is measured is written after each."""
     from err_seg.lab.benchmarks import report
+    from err_seg.lab.benchmarks.cases import cases_of
     from err_seg.lab.benchmarks.machine import measure_machine
     from err_seg.lab.benchmarks.measurement import measure
     from err_seg.utils.device import resolve_device
@@ -113,29 +108,6 @@ def network_costs(options: argparse.Namespace) -> None:
         if options.output:
             report.save(rows, machine, options.command, options.output)
     print(f"\n{report.EXPLANATION}")
-
-
-def cases_of(options: argparse.Namespace, name: str, cfg: Config) -> "list[Case]":
-    """Multiply the options out to a configuration's cases, group by group, the reference first in each."""
-    from err_seg.lab.benchmarks.cases import Case, own_num_kept
-
-    is_training = options.kind == "training"
-    sizes = options.size or [cfg.INPUT.CROP_SIZE if is_training else cfg.INPUT.SIZE]
-    compiled = [""] if options.compile is None else ["", *(options.compile or COMPILE_MODES[:1])]
-    cases = []
-    for classes, size, batch in itertools.product(options.num_classes, sizes, options.batch_size):
-        kept = options.num_kept or [own_num_kept(cfg, classes, training=is_training)]
-        base = Case(options.kind, name, classes, kept[0], size, batch, tuple(options.image or (size, size)))
-        if not options.no_reference:
-            fixed = base.num_kept if base.num_kept != BY_NEED else own_num_kept(cfg, classes, training=is_training)
-            cases.append(replace(base, num_kept=fixed, is_reference=True))
-        cases += [
-            replace(base, num_kept=own, precision=precision, compiled=how, recomputed=what)
-            for own, precision, how, what in itertools.product(
-                kept, options.precision, compiled, ["", *options.recompute]
-            )
-        ]
-    return cases
 
 
 def data_costs(options: argparse.Namespace) -> None:

@@ -7,8 +7,6 @@
     err-seg mini evaluate                      the trained network in the package
     err-seg mini train SOLVER.MAX_ITER 100     any key of the configuration, before the options
     err-seg mini draw --sheet sheet.png        a sheet of its images, to look at
-    err-seg mini vocabularies                  the same scenes with 100, 1,000 and 10,000 names
-    err-seg mini tiles                         what windows gain on images of 1,000 pixels
 
 Images are drawn on first use, to mini_world in the data sets' folder (DATASETS.ROOT). Trained networks, results.json
 and predictions.png go to OUTPUT. "evaluate" takes the networks that "train" wrote there, else the one in the package.
@@ -33,30 +31,14 @@ Images and label maps go to a folder in OUTPUT/mini_world, named by split, numbe
 the data sets' folder, the data sets mini_world_train, mini_world_val and mini_world_test are found there. --sheet
 writes two files: FILE.png with scenes beside their labels, and FILE_classes.png with crops of all sixty classes.
 """
-VOCABULARIES = """Measure vocabularies of 100, 1,000 and 10,000 names: mIoU, CPU time and memory, with and without CRM.
-
-    err-seg mini vocabularies
-    err-seg mini vocabularies --choosing 10000 --config-file err_seg_convnext_b MODEL.CLIP.PRETRAINED ""
-
-The first trains a network on the 50 seen ones of 100 names, and writes vocabularies.json, .md and .png to OUTPUT. The
-second says how much memory choosing the classes of one image takes above the loaded model. Features and text embeddings
-are random there, and not counted.
-"""
-TILES = """Measure what windows gain on large images: mIoU, boundary IoU and CPU time, over the size of the windows.
-
-    err-seg mini tiles
-
-Scenes of 900 to 1,200 pixels a side show either many things of the usual size, or few things that are six times larger.
-The network is the package's own. large_images.json and .md go to OUTPUT.
-"""
-STEPS = ("pretrain", "train", "evaluate", "all", "draw", "vocabularies", "tiles")
+STEPS = ("pretrain", "train", "evaluate", "all", "draw")
 SPLITS, LEVELS, CLASS_SETS = ("train", "val", "test"), ("easy", "hard"), ("seen", "all")
 
 
 def add_stage_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the steps that share a command line."""
     add = parser.add_argument
-    add("step", choices=STEPS, help="draw, vocabularies and tiles have options of their own: err-seg mini draw --help")
+    add("step", choices=STEPS, help="draw has options of its own: err-seg mini draw --help")
     add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg.yaml")
     add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
     add("--seeds", type=int, nargs="+", default=[0], metavar="S", help="of the training (0)")
@@ -80,42 +62,14 @@ def add_drawing_options(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=positive, default=2, metavar="N", help="threads that write (2)")
 
 
-def add_vocabularies_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``err-seg mini vocabularies``."""
-    add = parser.add_argument
-    add("--config-file", type=Path, metavar="FILE", help="default: configs/mini/err_seg_large.yaml")
-    add("--output", type=Path, metavar="DIR", help="default: the configuration's OUTPUT_DIR")
-    add("--most-memory", type=positive, default=4, metavar="GB", help="that keeping all classes may need (4)")
-    add("--most-minutes", type=positive, default=1, metavar="M", help="CPU time that one evaluation may take (1)")
-    add("--choosing", type=positive, metavar="T", help="measure only the memory of choosing among T classes")
-    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
-
-
-def add_tiles_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``err-seg mini tiles``."""
-    add = parser.add_argument
-    add("--output", type=Path, default=Path("output/mini_tiles"), metavar="DIR")
-    add("--scenes", type=positive, default=8, metavar="N", help="of each kind, split and seed (8)")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the scenes (0 1 2)")
-
-
-OWN_OPTIONS = {
-    "draw": (DRAWING, add_drawing_options, "drawing"),
-    "vocabularies": (VOCABULARIES, add_vocabularies_options, "vocabulary_length"),
-    "tiles": (TILES, add_tiles_options, "large_images"),
-}
-"""Steps with a command line of their own: its help and options, and the module of :mod:`err_seg.lab.mini` to run."""
-
-
 @reporting_errors(1)
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the steps asked for."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    own = argv[:1] if argv and argv[0] in OWN_OPTIONS else []
-    text, add_options, module = OWN_OPTIONS[own[0]] if own else (__doc__, add_stage_options, "stages")
-    parser = command_parser(" ".join(["mini", *own]), text)
-    add_options(parser)
-    options = parser.parse_intermixed_args(argv[len(own) :])
+    draws = argv[:1] == ["draw"]
+    parser = command_parser("mini draw", DRAWING) if draws else command_parser("mini", __doc__)
+    (add_drawing_options if draws else add_stage_options)(parser)
+    options = parser.parse_intermixed_args(argv[1:] if draws else argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    command = shlex.join(["err-seg", "mini", *argv])
-    importlib.import_module(f"err_seg.lab.mini.{module}").run(options, command)
+    step = importlib.import_module(f"err_seg.lab.mini.{'drawing' if draws else 'stages'}")
+    step.run(options, shlex.join(["err-seg", "mini", *argv]))

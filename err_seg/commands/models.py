@@ -14,9 +14,8 @@ from err_seg.models import hub
 from err_seg.models.build import build_compiled
 from err_seg.models.checkpoint import checked_sha256
 from err_seg.prediction.contrast import COMMON, NONE
-from err_seg.prediction.examples import class_folders
 from err_seg.prediction.model import ERRSeg
-from err_seg.text.prompts import Vocabulary, carrying
+from err_seg.text.prompts import Vocabulary
 from err_seg.text.vocabularies import VOCABULARY_ENDINGS, VocabularySource
 from err_seg.utils.device import own_device
 
@@ -77,11 +76,7 @@ def read_contrast(text: str | None) -> VocabularySource | None:
 
 
 def read_names(arguments: argparse.Namespace) -> Vocabulary:
-    """Return the class names that the options give, with folders of examples; typed ones are not checked."""
-    folder, typed = getattr(arguments, "examples", None), arguments.classes
-    by_example = Vocabulary((), folders=class_folders(folder, not arguments.label_only) if folder else {})
-    if typed is None:
-        names = load_vocabulary(arguments.classes_file) if arguments.classes_file else Vocabulary()
-    else:
-        names = split_names(typed)
-    return carrying((*names, *(name for name in by_example.folders if name not in names)), by_example, names)
+    """Return the class names that the options give, if any; typed ones are not checked."""
+    if arguments.classes is not None:
+        return split_names(arguments.classes)
+    return load_vocabulary(arguments.classes_file) if arguments.classes_file else Vocabulary()

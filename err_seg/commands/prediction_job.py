@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -34,16 +33,18 @@ def predict(arguments: argparse.Namespace) -> int:
     """Predict this process's share of the images, and finish the job in the first process; returns the exit status."""
     try:
         rank, processes = launched_share()
-        label_set = jobs.LabelSet(())
-        if arguments.format != ("features",):
-            label_set = jobs.parse_label_set(models.read_names(arguments), arguments.background)
+        names, label_set = models.read_names(arguments), jobs.LabelSet(())
+        if names:
+            jobs.parse_label_set(names, arguments.background)  # a mistake is reported before weights are loaded
         sources, problems = jobs.collect_sources(arguments.inputs, exclude=arguments.output)
         model = models.load_model(arguments)
-        if label_set.classes == (AUTO,):
-            label_set = jobs.parse_label_set(model.common_names()[0], arguments.background)
+        if names == (AUTO,):
+            names = model.common_names()[0]
+        if arguments.examples:
+            names = model.vocabulary_with_examples(names, arguments.examples, use_names=not arguments.label_only)
         contrast, competing = models.read_contrast(arguments.contrast), Contrast()
-        if label_set.classes:
-            label_set = replace(label_set, classes=model.vocabulary_with_examples(label_set.classes))
+        if names:
+            label_set = jobs.parse_label_set(names, arguments.background)
             competing = model.embed_with_contrast(label_set.vocabulary, contrast)[1]
         check_tile(arguments.tile, model.size)
         if "attention" in arguments.format:

@@ -21,7 +21,8 @@ from err_seg.utils.disk import is_disk_full
 from err_seg.utils.messages import listed
 
 if TYPE_CHECKING:
-    from err_seg.data.preparation import SplitCheck, SplitReport
+    from err_seg.data.preparation.check import SplitCheck
+    from err_seg.data.preparation.convert import SplitReport
 
 FROM = """Convert annotations of your own images to label maps, and write the configuration that names them.
 
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return convert_annotations(argv[1:])
     options = parse_arguments(argv)
     from err_seg.data import datasets_root
-    from err_seg.data.preparation import PreparationError, default_workers
+    from err_seg.data.preparation.parallel import default_workers
+    from err_seg.data.preparation.sources import PreparationError
 
     root = datasets_root(options.root)
     options.workers = options.workers or default_workers()
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def convert_archive(name: str, root: Path, options: argparse.Namespace) -> list[str]:
     """Convert one data set, report, and return what makes the exit status non-zero."""
-    from err_seg.data.preparation import prepare
+    from err_seg.data.preparation.convert import prepare
 
     start = time.perf_counter()
     reports = prepare(name, root, workers=options.workers, force=options.force)
@@ -124,7 +126,7 @@ def describe(report: "SplitReport") -> str:
 
 def check_converted(name: str, root: Path, options: argparse.Namespace) -> list[str]:
     """Check one data set, report, and return what makes the exit status non-zero."""
-    from err_seg.data.preparation import check, write_check
+    from err_seg.data.preparation.check import check, write_check
 
     results = check(name, root, workers=options.workers)
     path = write_check(name, results)
@@ -191,7 +193,8 @@ def convert_annotations(argv: Sequence[str]) -> int:
     if options.annotations is None and options.format != "labelme":
         parser.error(f"{options.format} needs --annotations")
     from err_seg.data import load_vocabulary
-    from err_seg.data.preparation import default_workers, prepare_from
+    from err_seg.data.preparation.own import prepare_from
+    from err_seg.data.preparation.parallel import default_workers
 
     classes = load_vocabulary(options.classes) if options.classes else ()
     places = options.images, options.annotations or options.images, options.output

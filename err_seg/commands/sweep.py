@@ -15,18 +15,12 @@ import argparse
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from err_seg.commands.options import add_pinning_options, command_parser, positive, reporting_errors
 from err_seg.config.constants import ENGINES
-
-if TYPE_CHECKING:
-    from err_seg.lab.sweeps.definition import Sweep
-    from err_seg.lab.sweeps.plan import Run
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -60,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check all sweeps, then run what is missing and write the tables, one after the other."""
     arguments = parse_arguments(argv)
     from err_seg.commands.models import find_weights
-    from err_seg.lab.sweeps.executor import check_sweep, open_data
+    from err_seg.lab.sweeps.definition import load_sweeps
+    from err_seg.lab.sweeps.executor import check_sweep, open_data, run_sweep
     from err_seg.lab.sweeps.plan import plan_runs, select_runs
+    from err_seg.lab.sweeps.run_steps import Workers
     from err_seg.lab.sweeps.tables import settings_text
     from err_seg.mini.files import SCENES
 
@@ -79,80 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"== {sweep.title}\n{settings_text(sweep, wanted)}", flush=True)
         folder = arguments.output / (f"{sweep.name}-{runs[0].training.folder.name}" if weights else sweep.name)
         plans.append((sweep, runs, wanted, folder))
-    if not arguments.dry_run:
+    workers = None if arguments.dry_run else Workers(arguments.jobs, arguments.num_gpus, arguments.engine)
+    if workers:
         for _, _, wanted, _ in plans:
             open_data(wanted)
-    failures = []
-    for sweep, runs, wanted, folder in plans:
-        with writing_tables(folder, runs):
-            failures += do_sweep(sweep, runs, wanted, folder, arguments, command)
+    failures = [failure for plan in plans for failure in run_sweep(*plan, workers, command)]
     for line in failures:
         print(f"error: {line}", file=sys.stderr)
     return 1 if failures else 0
-
-
-@contextmanager
-def writing_tables(folder: Path, runs: "list[Run]") -> Iterator[None]:
-    """During a ``with`` block, let no sweep over other runs write its tables to a folder.
-
-    Raises:
-        SweepError: one is doing so.
-    """
-    from err_seg.lab.sweeps.definition import SweepError
-    from err_seg.utils.fingerprint import fingerprint
-    from err_seg.utils.locks import locked
-
-    lock, own = folder.with_name(f".{folder.name}.lock"), fingerprint({"runs": [str(r.results) for r in runs]})
-    with locked(lock, own) as held:
-        if held is None and lock.read_text(encoding="utf-8") != own:
-            problem = f"another sweep is writing the table of other settings or seeds to {folder} at this moment"
-            raise SweepError(f"{problem}; wait for it, or choose another --output")
-        yield
-
-
-def do_sweep(
-    sweep: "Sweep", runs: "list[Run]", wanted: "list[Run]", folder: Path, arguments: argparse.Namespace, command: str
-) -> list[str]:
-    """Run what is missing of a sweep, and write its tables before, after each run and at the end.
-
-    Returns:
-        One line for each step that failed.
-    """
-    from err_seg.lab.sweeps.display import Display
-    from err_seg.lab.sweeps.executor import work_through
-    from err_seg.lab.sweeps.results import measured_rows
-    from err_seg.lab.sweeps.run_steps import Workers
-    from err_seg.lab.sweeps.tables import markdown_table, save_tables
-
-    def write_tables() -> None:
-        save_tables(sweep, measured_rows(sweep, runs), folder, command)
-
-    print(f"== {sweep.title}", flush=True)
-    write_tables()  # so that errors in writing show before anything is run
-    try:
-        if not arguments.dry_run:
-            workers = Workers(arguments.jobs, arguments.num_gpus, arguments.engine)
-            return work_through(wanted, workers, Display(), write_tables, sweep.title)
-        for run in wanted:
-            if not run.is_evaluated():
-                print(f"missing: {run.title} ({run.evaluation.folder})")
-        return []
-    finally:
-        write_tables()
-        print(markdown_table(sweep, measured_rows(sweep, runs)))
-        print(f"Written to {folder}", flush=True)
-
-
-def load_sweeps(files: list[Path], *, mini: bool) -> "list[Sweep]":
-    """Read the files; if there are several, those with nothing for the miniature world are skipped."""
-    from err_seg.lab.sweeps.definition import NoMiniSweep, load_sweep
-
-    sweeps = []
-    for file in files:
-        try:
-            sweeps.append(load_sweep(file, mini=mini))
-        except NoMiniSweep as error:
-            if len(files) == 1:
-                raise
-            print(f"passed over: {error}", flush=True)
-    return sweeps

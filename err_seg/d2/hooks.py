@@ -61,11 +61,9 @@ class TrainerHook(BaseTrainer, HookBase):
         return self.state
 
     def before_train(self) -> None:
-        """Open the files; if no iteration is left, write the final weights: an earlier run may not have come to it."""
+        """Open the files."""
         assert self.state is not None
         self.open(self.state)
-        if self.iteration >= self.cfg.SOLVER.MAX_ITER:
-            self.finish()
 
     def before_step(self) -> None:
         """Seed the random numbers from the iteration's place in the run alone; start the clock."""
@@ -78,14 +76,12 @@ class TrainerHook(BaseTrainer, HookBase):
             storage, seconds = self.trainer.storage, time.perf_counter() - self._start
             values = {name: value for name, (value, when) in storage.latest().items() if when == storage.iter}
             loss, data_seconds = torch.tensor(values["total_loss"]), values.pop("data_time")
-            scalars = {name: value for name, value in values.items() if name not in OF_DETECTRON2}
-            if self.scaler is not None:
+            scalars = {"signal": 0.0, **{name: x for name, x in values.items() if name not in OF_DETECTRON2}}
+            if self.scaler.is_enabled():
                 scalars["loss_scale"] = self.scaler.get_scale()
-            numbers = DeferredScalars(torch.tensor([0.0, *scalars.values()], dtype=torch.float64))
+            numbers = DeferredScalars({name: torch.tensor(x, dtype=torch.float64) for name, x in scalars.items()})
             lr = max(group["lr"] for group in self.optimizer.param_groups)
-            self.monitor.pending = Iteration(
-                *(self.iteration, [], loss, list(scalars), numbers, lr, seconds, data_seconds)
-            )
+            self.monitor.pending = Iteration(self.iteration, [], loss, numbers, lr, seconds, data_seconds)
             self.monitor.check()
         self.iteration += 1
         self.pictures += self.cfg.SOLVER.IMS_PER_BATCH

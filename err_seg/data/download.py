@@ -5,9 +5,8 @@ import re
 import socket
 import string
 import threading
-from functools import partial
 from http.client import HTTPException, HTTPMessage, HTTPResponse, HTTPSConnection
-from typing import IO, Any
+from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
@@ -101,7 +100,14 @@ class _Deadline(HTTPSHandler):
             raise TimeoutError
 
     def https_open(self, req: Request) -> HTTPResponse:
-        return self.do_open(partial(_Connection, deadline=self), req)
+        deadline = self
+
+        class Connection(HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                deadline.watch(self.sock)
+
+        return self.do_open(Connection, req)
 
     def watch(self, connected: socket.socket) -> None:
         """End this connection as well, at once if the time is over."""
@@ -115,18 +121,6 @@ class _Deadline(HTTPSHandler):
         for connected in self.sockets:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
-
-
-class _Connection(HTTPSConnection):
-    """A connection that ends with a deadline."""
-
-    def __init__(self, host: str, *, deadline: _Deadline, **options: Any):
-        super().__init__(host, **options)
-        self.deadline = deadline
-
-    def connect(self) -> None:
-        super().connect()
-        self.deadline.watch(self.sock)
 
 
 class _HttpsOnly(HTTPRedirectHandler):

@@ -279,7 +279,5 @@ def _to_indices(image: Image.Image, name: str, is_color: bool) -> np.ndarray:
 def _raw_mode(image: Image.Image) -> str:
     """Pillow's name for the pixels' layout in the file, known before they are decoded ("" where there is none)."""
     tiles = getattr(image, "tile", None)
-    if not tiles:
-        return ""
-    arguments = tiles[0][3]
+    arguments = tiles[0][3] if tiles else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)

@@ -149,9 +149,8 @@ class TrainingSampler(Sampler):
     start: int = 0
 
     def __post_init__(self) -> None:
-        if self.length < 1 or self.seed < 0 or self.start < 0:
-            raise ValueError(f"expected length >= 1, seed >= 0, start >= 0; found {self}")
-        _check_rank(self.rank, self.world_size)
+        if self.length < 1 or min(self.seed, self.start) < 0 or not 0 <= self.rank < self.world_size:
+            raise ValueError(f"expected length >= 1, seed >= 0, start >= 0, 0 <= rank < world_size; found {self}")
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         position = self.start + (self.rank - self.start) % self.world_size
@@ -168,15 +167,9 @@ class TrainingSampler(Sampler):
 class ImageLoader(DataLoader):
     """A ``DataLoader``, with its options, that reports its processes' failures in one sentence."""
 
-    def __init__(self, dataset: Dataset, *, workers: int, pinned: bool, **options: Any) -> None:
-        super().__init__(
-            dataset,
-            num_workers=workers,
-            pin_memory=pinned,
-            worker_init_fn=start_worker,
-            generator=torch.Generator(),  # of the seed for the workers: not from the caller's global state
-            **options,
-        )
+    def __init__(self, dataset: Dataset, **options: Any) -> None:
+        generator = torch.Generator()  # of the seed for the workers: not from the caller's global state
+        super().__init__(dataset, worker_init_fn=start_worker, generator=generator, **options)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is enough
         """Yield the batches.
@@ -216,8 +209,8 @@ def training_loader(
         batch_size=batch_size,
         sampler=TrainingSampler(len(pairs), seed, rank, world_size, start),
         collate_fn=_to_batch,
-        workers=workers,
-        pinned=pinned,
+        num_workers=workers,
+        pin_memory=pinned,
     )
 
 
@@ -241,14 +234,13 @@ def evaluation_loader(
 
     The others are those of :func:`training_loader`.
     """
-    _check_rank(rank, world_size)
     return ImageLoader(
         _EvaluationDataset(pairs, transform),
         batch_size=batch_size,
         sampler=[index for index in range(rank, len(pairs), world_size) if index not in skip],
         collate_fn=_to_list,
-        workers=workers,
-        pinned=pinned,
+        num_workers=workers,
+        pin_memory=pinned,
     )
 
 
@@ -276,8 +268,3 @@ def _to_list(items: list[EvaluationItem]) -> list[EvaluationItem]:
             item.image.share_memory_()
             item.label.share_memory_()
     return items
-
-
-def _check_rank(rank: int, world_size: int) -> None:
-    if not 0 <= rank < world_size:
-        raise ValueError(f"expected 0 <= rank < world_size; found {rank=}, {world_size=}")

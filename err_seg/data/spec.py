@@ -199,15 +199,13 @@ def spec_from_dict(entry: Mapping[str, Any]) -> DatasetSpec:
     missing = [field.name for field in fields(DatasetSpec) if field.default is MISSING and field.name not in entry]
     if missing:
         raise DatasetError(f"{label}: missing {', '.join(missing)}")
-    values = {key: value for key, value in entry.items() if key not in KEYS}
+    given = ((key, value) for key, value in entry.items() if key not in KEYS)
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given}
     if isinstance(values["vocabulary"], str):
         values["vocabulary"] = load_vocabulary(values["vocabulary"])
-    for key in ("vocabulary", "image_ext", "aliases"):
-        if isinstance(values.get(key), list):
-            values[key] = tuple(values[key])
     ignored = values.get("ignore_label", DatasetSpec.ignore_label)
-    ignored = ignored if isinstance(ignored, list) else [ignored]
-    left_out, seen = (values.pop(key, None) or [] for key in ("left_out", "seen"))
+    ignored = ignored if isinstance(ignored, tuple) else (ignored,)
+    left_out, seen = (values.pop(key, None) or () for key in ("left_out", "seen"))
     spec = DatasetSpec(**{**values, "ignore_label": next(iter(ignored), None)})
     left_out = [left_out] if isinstance(left_out, str) else left_out
     if isinstance(seen, str):

@@ -35,6 +35,7 @@ class BaseTrainer:
 
     Because of it both engines write the same files, so that a run begun with one can be resumed with the other. The
     order of calls: :meth:`prepare`, :meth:`restore`, :meth:`open`, then :meth:`after_iteration` after each iteration.
+    Whatever draws, evaluates or writes weights raises a TrainingError where the loss or a weight is not finite.
 
     Attributes:
         iteration: iterations done.
@@ -46,7 +47,7 @@ class BaseTrainer:
     """
 
     optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler | None
+    scaler: torch.amp.GradScaler  # disabled except with fp16
     monitor: LossMonitor
     log: RunLog | None = None
     average: WeightAverage | None = None
@@ -92,20 +93,22 @@ class BaseTrainer:
         self, state: TrainingState, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None
     ) -> None:
         """Restore what the state of :meth:`prepare` holds besides weights and counters; ``scaler`` is fp16's."""
-        self.optimizer, self.scaler = optimizer, scaler
+        self.optimizer, self.scaler = optimizer, scaler or torch.amp.GradScaler(enabled=False)
         if state.iteration:
             restore_optimizer_state(optimizer, state.optimizer)
         if self.average is not None:
             self.average.restore(state.average)
-        if state.scaler and scaler is not None:
-            scaler.load_state_dict(state.scaler)
+        if state.scaler:
+            self.scaler.load_state_dict(state.scaler)
 
     def open(self, state: TrainingState) -> None:
-        """Open the log files."""
+        """Open the log files; if no iteration is left, do what an earlier run may not have come to: :meth:`finish`."""
         averaged = {"total_loss": state.losses, **state.scalars}
         self.log = RunLog(self.cfg, self.model.device, state.iteration, averaged) if self.is_main else None
-        scale = self.scaler.get_scale() if self.scaler is not None else None
+        scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
         self.monitor = LossMonitor(self.checkpoints, self.log, state, scale)
+        if self.iteration >= self.cfg.SOLVER.MAX_ITER:
+            self.finish()
 
     def after_iteration(self, signum: int) -> None:
         """Draw predictions, evaluate, save and finish, each if it is due; all processes must call this.
@@ -113,7 +116,7 @@ class BaseTrainer:
         ``signum`` is the signal by which any process was asked to stop, or 0.
 
         Raises:
-            TrainingError: a file could not be written, or the loss or weights are not finite.
+            TrainingError: a file could not be written.
             TrainingInterrupted: a signal came; a checkpoint was written.
         """
         cfg, done, is_last = self.cfg, self.iteration, self.iteration == self.cfg.SOLVER.MAX_ITER
@@ -147,11 +150,7 @@ class BaseTrainer:
         raise NotImplementedError
 
     def evaluate(self) -> None:
-        """Evaluate the weights (with ``SOLVER.EMA`` their average) and keep the best; all processes must call this.
-
-        Raises:
-            TrainingError: the loss or weights are not finite.
-        """
+        """Evaluate the weights (with ``SOLVER.EMA`` their average) and keep the best; all processes must call this."""
         self.monitor.check()
         weights = self.final_weights()
         results = self.run_evaluation(weights)
@@ -164,14 +163,14 @@ class BaseTrainer:
                 save_weights(weights, file, {"iteration": self.iteration, "config": self.cfg.dump(), metric: mean})
                 logger.info("the best weights so far, mean %s %.4f: %s", metric, mean, file)
         if self.log is not None:
-            self.log.evaluation(self.iteration - 1, periodic_eval.scalar_metrics(results))
+            self.log.write({"iteration": self.iteration - 1, **periodic_eval.scalar_metrics(results)})
         wait_for_all()
 
     def save(self) -> None:
         """Write a checkpoint; all processes must call this.
 
         Raises:
-            TrainingError: it could not be written, or the loss or weights are not finite; earlier ones are unchanged.
+            TrainingError: it could not be written; earlier ones are unchanged.
         """
         self.monitor.check()
         if self._has_part:
@@ -182,7 +181,7 @@ class BaseTrainer:
                 iteration=self.iteration,
                 pictures=self.pictures,
                 optimizer=optimizer,
-                scaler=self.scaler.state_dict() if self.scaler is not None else {},
+                scaler=self.scaler.state_dict(),
                 losses=self.log.averaged.get("total_loss", []),
                 scalars={name: values for name, values in self.log.averaged.items() if name != "total_loss"},
                 config=self.cfg.dump(),
@@ -203,11 +202,7 @@ class BaseTrainer:
         wait_for_all()
 
     def finish(self) -> None:
-        """Write ``model_final.safetensors``: the last weights, or their moving average with ``SOLVER.EMA``.
-
-        Raises:
-            TrainingError: the loss or weights are not finite.
-        """
+        """Write ``model_final.safetensors``: the last weights, or their moving average with ``SOLVER.EMA``."""
         self.monitor.check()
         if self._has_part:
             weights = self.final_weights()
@@ -222,11 +217,7 @@ class BaseTrainer:
         return self.is_main or isinstance(self.model, FSDPModule)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the network's state, whole and on the CPU.
-
-        Raises:
-            TrainingError: some of it is not finite.
-        """
+        """Return the network's state, whole and on the CPU."""
         weights = {name: whole(tensor).detach().cpu() for name, tensor in self.model.state_dict().items()}
         broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
         if broken:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -20,17 +20,19 @@ LOSSES_SKIPPED = 10  # in a row, before a run with loss scaling ends: a few are 
 
 
 class DeferredScalars:
-    """A few numbers that are copied from the device to the host while both continue to compute."""
+    """A few numbers by name, copied from the device to the host while both continue to compute."""
 
-    def __init__(self, numbers: Tensor):
-        self._numbers = numbers.to("cpu", non_blocking=True)  # into pinned memory, if from CUDA
-        self._arrived = torch.cuda.current_stream(numbers.device).record_event() if numbers.is_cuda else None
+    def __init__(self, numbers: Mapping[str, Tensor]):
+        values = torch.stack([*numbers.values()])
+        self._names = [*numbers]
+        self._values = values.to("cpu", non_blocking=True)  # into pinned memory, if from CUDA
+        self._arrived = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
 
-    def read(self) -> list[float]:
+    def read(self) -> dict[str, float]:
         """Return the numbers; waits until they have arrived."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return self._numbers.tolist()
+        return dict(zip(self._names, self._values.tolist(), strict=True))
 
 
 class Iteration(NamedTuple):
@@ -40,8 +42,8 @@ class Iteration(NamedTuple):
         number: which one, from 0.
         files: the files of this process's images.
         own_loss: this process's loss, a scalar on the device.
-        names: of the numbers behind the first: "total_loss" and what else is logged; "loss_scale" with loss scaling.
-        numbers: the signal, and those numbers; means over the processes.
+        numbers: "signal", "total_loss" and what else is logged, means over the processes; "loss_scale" with loss
+            scaling.
         lr: the learning rate.
         seconds, data_seconds: how long the iteration took, and how much of that was waiting for data.
     """
@@ -49,7 +51,6 @@ class Iteration(NamedTuple):
     number: int
     files: list[str]
     own_loss: Tensor
-    names: Sequence[str]
     numbers: DeferredScalars
     lr: float
     seconds: float
@@ -90,9 +91,8 @@ class LossMonitor:
         iteration, self.pending = self.pending, None
         if iteration is None:
             return
-        signal, *values = iteration.numbers.read()
-        numbers = dict(zip(iteration.names, values, strict=True))
-        self.asked_to_stop |= signal > 0
+        numbers = iteration.numbers.read()
+        self.asked_to_stop |= numbers.pop("signal") > 0
         loss, scaling = numbers["total_loss"], dict[str, Any]()
         if self.scale is not None:
             scale = numbers.pop("loss_scale")

@@ -93,7 +93,7 @@ class RunLog:
             **further,
         }
         self.averaged, self._times = {}, []
-        self._write(line)
+        self.write(line)
         logger.info(
             "eta: %s  iter: %d/%d  total_loss: %.4f  time: %.4f  data_time: %.4f  lr: %.4g  max_mem: %.0fM%s",
             datetime.timedelta(seconds=round(line["eta_seconds"])),
@@ -101,11 +101,8 @@ class RunLog:
             "".join(f"  {name}: {value:g}" for name, value in {**means, **further}.items() if value is not None),
         )
 
-    def evaluation(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Write the line of an evaluation after an iteration (from 0)."""
-        self._write({"iteration": iteration, **metrics})
-
-    def _write(self, line: dict[str, Any]) -> None:
+    def write(self, line: dict[str, Any]) -> None:
+        """Write a line, which has an ``iteration`` (from 0), to ``metrics.json``, and its numbers to the trackers."""
         with writing(self._metrics.name):
             self._metrics.write(json.dumps(line) + "\n")
             self._metrics.flush()

@@ -162,13 +162,10 @@ def environment(cfg: Config, device: torch.device, processes: int) -> dict[str, 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Return a folder's commit and the files that differ from it, or ``None`` without git or a repository."""
+    options: dict[str, Any] = {"cwd": folder, "text": True, "stderr": subprocess.DEVNULL, "timeout": 20}
     try:
-        commit = _git(folder, "rev-parse", "HEAD").strip()
-        return {"commit": commit, "changed": _git(folder, "status", "--porcelain").splitlines()}
+        commit = subprocess.check_output(["git", "rev-parse", "HEAD"], **options).strip()
+        changed = subprocess.check_output(["git", "status", "--porcelain"], **options).splitlines()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    return {"commit": commit, "changed": changed}

@@ -65,8 +65,6 @@ def train(cfg: Config, model: ERRSeg, *, resume: bool = False) -> list[Benchmark
     if cfg.TEST.EVAL_PERIOD:
         check_selection(cfg, [pairs.spec for pairs in open_benchmarks(evaluation_cfg(cfg, 0))])
     with run_context(cfg, model) as stop, closing(PlainTrainer(cfg, model, resume=resume)) as trainer:
-        if trainer.iteration >= cfg.SOLVER.MAX_ITER:  # an earlier run may have ended before its weights were written
-            trainer.finish()
         while trainer.iteration < cfg.SOLVER.MAX_ITER:
             trainer.after_iteration(trainer.step(stop.signum))
         return trainer.reported
@@ -138,41 +136,35 @@ class PlainTrainer(BaseTrainer):
                 each = torch.stack(list(losses.values())) / len(batches)
                 parts.append(each.detach())
                 loss = each.sum()
-                if self.scaler is not None:  # makes the gradients of a loss that is not finite so too: skips the step
+                if self.scaler.is_enabled():  # makes the gradients of a loss that is not finite so too: skips the step
                     loss = loss * (1 + 0 * loss.detach())
                 self.accelerator.backward(loss)
 
         totals = sum(parts[1:], start=parts[0])
         total = totals.sum()
         several = {f"loss_{name}": value for name, value in zip(losses, totals, strict=True) if len(losses) > 1}
-        logged = {"total_loss": total, **several}
-        own = torch.stack([torch.full_like(total, signum), *logged.values()])
-        means = self.accelerator.reduce(own, reduction="mean")
+        own = {"signal": torch.full_like(total, signum), "total_loss": total, **several}
+        means = self.accelerator.reduce(torch.stack([*own.values()]), reduction="mean")
+        numbers = dict(zip(own, means, strict=True))
         self.monitor.check()
         lr = set_learning_rates(self.optimizer, self.cfg, self.iteration)
-        self._update_weights()
-        scale = {} if self.scaler is None else {"loss_scale": self.scaler.scale(torch.ones_like(means[:1]))}
-        numbers = DeferredScalars(torch.cat([means, *scale.values()]))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
+        if self.scaler.is_enabled():
+            numbers["loss_scale"] = self.scaler.scale(torch.ones_like(total))
         files = [path for batch in batches for path in batch.paths]
         seconds = time.perf_counter() - start
         self.monitor.pending = Iteration(
-            *(self.iteration, files, total, [*logged, *scale], numbers, lr, seconds, data_seconds)
+            *(self.iteration, files, total, DeferredScalars(numbers), lr, seconds, data_seconds)
         )
         self.iteration += 1
         self.pictures += self.cfg.SOLVER.IMS_PER_BATCH
         self._latest = batches[0]
         asked_to_stop = self.monitor.asked_to_stop if self.processes > 1 else signum
         return (signum or signal.SIGTERM) if asked_to_stop else 0
-
-    def _update_weights(self) -> None:
-        if self.scaler is not None:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        else:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update()
 
     def label_latest(self) -> tuple[Batch, np.ndarray, Sequence[str]]:
         """Label the first images of the latest iteration's first part."""

@@ -13,6 +13,11 @@ def mean_text(values: Sequence[float], spec: str = ".1f") -> str:
     return f"{statistics.fmean(values):{spec}}{spread}"
 
 
+def mean_and_stdev(values: Sequence[float]) -> dict[str, float]:
+    """Return "mean" and "stdev" of values, the latter 0 for one value."""
+    return {"mean": statistics.fmean(values), "stdev": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
 def duration_text(seconds: float) -> str:
     """Write how long something took, as "5 min 02 s"."""
     minutes, rest = divmod(round(seconds), 60)

@@ -40,6 +40,7 @@ class MiniCLIP(NamedTuple):
 
 
 _FOLDER = Path(__file__).parent
+_FEATURES = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}  # all stages, for timm
 _TIMM = {"timm_model_pretrained": False, "image_size": 64}
 _CONVNEXT = {**_TIMM, "timm_model_name": TRUNK, "timm_pool": "", "timm_proj": "linear"}
 # "avg" and no projection leave the trunk its own head, as in MobileCLIP2
@@ -133,10 +134,9 @@ def clip_config(name: str) -> dict[str, Any]:
 @register_model
 def err_seg_mini_convnext(pretrained: bool = False, **options: Any) -> ConvNeXt:
     """A ConvNeXt of 4 stages for timm: strides 4 to 32 with 32 to 256 channels, and 6 blocks."""
-    features = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
     sizes = {"depths": (1, 1, 3, 1), "dims": (32, 64, 128, 256), "ls_init_value": 1.0}
     options["pretrained_cfg"] = {"architecture": TRUNK}  # timm warns where there is none
-    return build_model_with_cfg(ConvNeXt, TRUNK, pretrained, feature_cfg=features, **sizes, **options)
+    return build_model_with_cfg(ConvNeXt, TRUNK, pretrained, feature_cfg=_FEATURES, **sizes, **options)
 
 
 @register_model
@@ -153,8 +153,7 @@ def err_seg_mini_fastvit(pretrained: bool = False, **options: Any) -> FastVit:
         "layer_scale_init_value": 1.0,
     }
     options["pretrained_cfg"] = {"architecture": FASTVIT_TRUNK, "classifier": "head.fc"}
-    features = {"out_indices": (0, 1, 2, 3), "flatten_sequential": True}
-    return build_model_with_cfg(FastVit, FASTVIT_TRUNK, pretrained, feature_cfg=features, **sizes, **options)
+    return build_model_with_cfg(FastVit, FASTVIT_TRUNK, pretrained, feature_cfg=_FEATURES, **sizes, **options)
 
 
 CUSTOM_CLIPS.update(

@@ -79,18 +79,16 @@ class MiniVocabulary:
         names: the T class names, in label order.
         looks: what each looks like.
         seen: indices of those that segmentation training sees.
-        shown: indices of those that are drawn in scenes of all classes.
     """
 
     names: tuple[str, ...]
     looks: tuple[Look, ...]
     seen: tuple[int, ...]
-    shown: tuple[int, ...]
 
     @cached_property
     def walls(self) -> tuple[int, ...]:
         """Indices of the walls; all other classes are objects."""
-        return tuple(i for i, look in enumerate(self.looks) if look.shape == "wall")
+        return tuple(self.split(range(len(self.looks)))[0])
 
     def labels(self, classes: str) -> tuple[int, ...]:
         """Indices of the names that labels of a class set, "seen" or "all", stand for, in label order."""
@@ -98,7 +96,7 @@ class MiniVocabulary:
 
     def drawn(self, classes: str) -> tuple[int, ...]:
         """Indices of the names that are drawn in scenes of a class set."""
-        return self.seen if classes == "seen" else self.shown
+        return self.seen if classes == "seen" else self.labels(classes)[:NUM_SHOWN]
 
     def split(self, indices: Sequence[int]) -> tuple[list[int], list[int]]:
         """Separate the walls from the objects."""
@@ -116,11 +114,11 @@ def mini_vocabulary(names: int = SIXTY) -> MiniVocabulary:
     if names == SIXTY:
         objects = [Look(shape, OBJECT_COLOURS[colour]) for colour, shape in _OBJECTS]
         walls = [Look("wall", ground, texture, tone) for ground, tone in WALL_COLOURS.values() for texture in TEXTURES]
-        return MiniVocabulary(VOCABULARY, (*objects, *walls), SEEN, tuple(range(SIXTY)))
+        return MiniVocabulary(VOCABULARY, (*objects, *walls), SEEN)
     if not NUM_SHOWN <= names <= MOST_NAMES:
         raise ValueError(f"miniature world: names must be {SIXTY}, or {NUM_SHOWN} to {MOST_NAMES}; found {names!r}")
     texts, looks = zip(*_COMBINATIONS[:names], strict=True)
-    return MiniVocabulary(texts, looks, tuple(range(0, names, 2)), tuple(range(NUM_SHOWN)))
+    return MiniVocabulary(texts, looks, tuple(range(0, names, 2)))
 
 
 def _combinations() -> list[tuple[str, Look]]:

@@ -4,15 +4,14 @@ A row is a direction that separates the pixels under a class's masks from the re
 other classes by example, and from what the other words mean (logistic regression on unit vectors of both strides). It
 is then moved away from all pixels until it is as similar to its pixels as words are to theirs: image features are more
 similar to each other than to text, and the network reads absolute similarities. Last, it is averaged with the embedding
-of the class's name. Names weigh as much as they can without being clearly worse than the best weight on images that are
-left out.
+of the class's name, which weighs as much as it can without being worse than the best weight on images left out.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +23,8 @@ from err_seg.data.images import read_label
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.hsm import unit_pixels
 from err_seg.prediction.contrast import SAME_MEANING
-from err_seg.text.prompts import ExampleFolder, TextRow, Vocabulary, carrying, check_vocabulary
-from err_seg.text.vocabularies import VocabularySource, expand_names
+from err_seg.text.prompts import TextRow, Vocabulary, carrying
 from err_seg.utils.fingerprint import fingerprint, weights_digest
-from err_seg.utils.messages import listed
 from err_seg.utils.validation import ArgumentError
 
 MASK_ENDING = "_mask.png"
@@ -38,6 +35,7 @@ DAMPING = 0.01  # relative variance below which a direction counts as one that p
 NAME_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 NAME_WEIGHT = 0.8  # of a class with a single example, which none can be left out of
 LIKENESS = 0.95  # of a word that means the same, relative to good words and their pixels
+TOLERANCE = 0.03  # of the loss of an example that was left out
 FOLDS = 5
 PIXELS_AT_A_TIME = 8192
 
@@ -76,64 +74,33 @@ class Exemplar:
         return image, mask
 
 
-def class_folders(folder: str | os.PathLike[str], use_names: bool = True) -> dict[str, ExampleFolder]:
-    """Return the folders of examples in a folder, by the names of the classes, which are theirs.
+def read_examples(folder: str | os.PathLike[str]) -> dict[str, list[Exemplar]]:
+    """List the examples in a folder: a folder for each class, of its name, with images and masks.
+
+    Of every image, such as ``NAME.jpg``, the mask is ``NAME_mask.png``.
 
     Raises:
-        ArgumentError: there are none.
+        ArgumentError: there are no classes, a class has no images, or an image or mask has no partner.
     """
     root = Path(folder).expanduser()
-    found = sorted(path for path in root.glob("[!.]*") if path.is_dir())
+    found = {path.name: read_pairs(path) for path in sorted(root.glob("[!.]*")) if path.is_dir()}
     if not found:
         raise ArgumentError(f"{root}: expected a folder for each class, with images and their masks, found none")
-    return {path.name: ExampleFolder(path, use_names) for path in found}
+    return found
 
 
-def read_folder(folder: Path) -> list[Exemplar]:
-    """List the examples of a class: of every image, such as ``NAME.jpg``, the mask is ``NAME_mask.png``.
-
-    Raises:
-        ArgumentError: there are no images, an image has no mask, or a mask has no image or several.
-    """
+def read_pairs(folder: Path) -> list[Exemplar]:
+    """List the examples of a class, see :func:`read_examples`."""
     files = sorted(path for path in folder.glob("[!.]*") if path.is_file())
     masks = {path.name.removesuffix(MASK_ENDING): path for path in files if path.name.endswith(MASK_ENDING)}
-    images = {path: path.stem for path in files if path not in masks.values()}
-    if sorted(images.values()) != sorted(masks) or not images:
-        odd = sorted({str(path) for path, stem in images.items() if stem not in masks})
-        odd += sorted(str(path) for stem, path in masks.items() if list(images.values()).count(stem) != 1)
+    images = [path for path in files if path not in masks.values()]
+    stems = [path.stem for path in images]
+    if not images or sorted(stems) != sorted(masks):
+        odd = [str(path) for path in images if path.stem not in masks]
+        odd += [str(path) for stem, path in masks.items() if stems.count(stem) != 1]
         found = f"without a partner: {', '.join(odd[:5])}" if odd else "it holds no images"
         raise ArgumentError(f"{folder}: expected images, NAME.jpg or the like, each with NAME{MASK_ENDING}; {found}")
-    return [Exemplar(path, masks[stem]) for path, stem in images.items()]
-
-
-class ClassExamples(NamedTuple):
-    """The examples of a class, and whether its name counts beside them."""
-
-    exemplars: Sequence[Exemplar]
-    use_name: bool
-
-
-def gathered(
-    vocabulary: VocabularySource,
-    examples: Mapping[str, Sequence[Exemplar]] | str | os.PathLike[str] | None,
-    use_names: bool,
-) -> tuple[Vocabulary, dict[str, ClassExamples]]:
-    """Return a vocabulary and all examples of its classes, also those in folders.
-
-    Raises:
-        ArgumentError, VocabularyError: see :meth:`err_seg.ERRSeg.vocabulary_with_examples`.
-    """
-    names = expand_names(vocabulary)
-    folders = {name: folder for name, folder in names.folders.items() if name in names}
-    if isinstance(examples, str | os.PathLike):
-        folders |= class_folders(examples, use_names)
-    found = {name: ClassExamples(read_folder(each.folder), each.use_name) for name, each in folders.items()}
-    if isinstance(examples, Mapping):
-        found |= {name: ClassExamples(exemplars, use_names) for name, exemplars in examples.items()}
-    names = check_vocabulary(carrying((*names, *(name for name in found if name not in names)), names))
-    if empty := [name for name in found if not found[name].exemplars]:
-        raise ArgumentError(f"{listed(map(repr, empty))}: no examples; give at least one of each class by example")
-    return names, found
+    return [Exemplar(path, masks[path.stem]) for path in images]
 
 
 @dataclass(frozen=True)
@@ -178,8 +145,9 @@ def join(parts: Sequence[Pixels]) -> Pixels:
 
 def with_rows(
     names: Vocabulary,
-    examples: Mapping[str, ClassExamples],
+    examples: Mapping[str, Sequence[Exemplar]],
     *,
+    use_names: bool,
     encode: Callable[[Tensor], Features],
     embed: Callable[[Vocabulary], Tensor],
     common: Tensor,
@@ -189,7 +157,8 @@ def with_rows(
 
     Args:
         names: the T class names, all of ``examples`` among them.
-        examples: of K classes.
+        examples: of K classes, one or more of each.
+        use_names: whether the names of these count beside the examples.
         encode: from an image (3, H, W) to its features.
         embed: from T class names to (T, D) unit vectors.
         common: (R, D) unit vectors of names that most images can be described with.
@@ -200,25 +169,23 @@ def with_rows(
         VocabularyError: names that cannot be embedded.
     """
     parts, digests = [], []
-    for owner, (name, (exemplars, _)) in enumerate(examples.items()):
+    for owner, (name, exemplars) in enumerate(examples.items()):
         for number, exemplar in enumerate(exemplars):
             image, mask = exemplar.read(f"example {number} of {name!r}")
             digests.append(weights_digest({"image": image, "mask": mask}))
             parts.append(Pixels.of_example(encode(image), mask, owner, number))
     pixels = join(parts)
     named = carrying((name for name in names if name not in examples), names)
-    spoken = [place for place, found in enumerate(examples.values()) if found.use_name]
     others = embed(named).cpu() if named else common[:0].cpu()
-    words = pixels.vectors.new_zeros(len(examples), others.shape[1])
-    if spoken:
-        words[spoken] = embed(Vocabulary(tuple(examples)[place] for place in spoken)).cpu()
-    vectors, meanings = fit_rows(pixels, words, others, torch.cat([others, words[spoken], common.cpu()]))
-    numbers = [(name, len(found.exemplars), found.use_name) for name, found in examples.items()]
-    facts = {"names": names, "rows": [row[2:] for row in names.rows.values()], "examples": numbers, "pixels": digests}
-    origin = fingerprint(facts)
+    own = embed(Vocabulary(examples)).cpu() if use_names else common[:0].cpu()
+    words = own if use_names else torch.zeros(len(examples), common.shape[1])
+    vectors, meanings = fit_rows(pixels, words, others, torch.cat([others, own, common.cpu()]))
+    numbers = [(name, len(exemplars)) for name, exemplars in examples.items()]
+    facts = {"names": names, "rows": [row[2:] for row in names.rows.values()], "use_names": use_names}
+    origin = fingerprint({**facts, "examples": numbers, "pixels": digests})
     found = zip(examples, vectors, meanings, strict=True)
     rows = {name: TextRow(vector, meaning, weights, origin) for name, vector, meaning in found}
-    return Vocabulary(names, rows={**names.rows, **rows}, folders={})
+    return Vocabulary(names, rows={**names.rows, **rows})
 
 
 @torch.enable_grad()
@@ -265,10 +232,9 @@ def fit_rows(pixels: Pixels, words: Tensor, others: Tensor, reference: Tensor) -
 
 
 def chosen_weight(losses: Tensor) -> float:
-    """Return the largest of NAME_WEIGHTS whose losses (W, N) are above the lowest by no more than a standard error."""
-    excess = losses - losses[losses.mean(dim=1).argmin()]
-    error = excess.std(dim=1, correction=0) / excess.shape[1] ** 0.5
-    return NAME_WEIGHTS[int((excess.mean(dim=1) <= error).nonzero().max())]
+    """Return the largest of NAME_WEIGHTS whose losses, rows of (W, N), are on average about as low as the lowest."""
+    mean = losses.mean(dim=1)
+    return NAME_WEIGHTS[int((mean <= mean.min() + TOLERANCE).nonzero().max())]
 
 
 def class_losses(rows: Tensor, pixels: Pixels, competing: Tensor) -> Tensor:

@@ -22,13 +22,13 @@ from err_seg.modeling.layers import resize
 from err_seg.prediction.calibration import Calibration
 from err_seg.prediction.contrast import AUTO, COMMON, FEW_NAMES, NONE, Contrast, competing, distinct
 from err_seg.prediction.dense_features import DenseFeatures
-from err_seg.prediction.examples import Exemplar, gathered, with_rows
+from err_seg.prediction.examples import Exemplar, read_examples, with_rows
 from err_seg.prediction.segmentation import Segmentation, split_results
 from err_seg.prediction.stream import batches, stream_results
 from err_seg.prediction.tiles import check_tile, plan_windows, segment_windows
 from err_seg.text.encoder import VocabularyEncoder
-from err_seg.text.prompts import PromptStyle, Vocabulary, VocabularyError, check_vocabulary
-from err_seg.text.vocabularies import VocabularySource, read_vocabulary
+from err_seg.text.prompts import PromptStyle, Vocabulary, VocabularyError, carrying, check_vocabulary
+from err_seg.text.vocabularies import VocabularySource, expand_names, read_vocabulary
 from err_seg.utils.device import PRECISIONS, autocast, check_finite, tf32, upload
 from err_seg.utils.fingerprint import WeightsSource, weights_digest
 from err_seg.utils.messages import listed
@@ -138,24 +138,24 @@ class ERRSeg(ERRSegNetwork):
             )
         text = torch.empty(len(names), fitting[1], device=self.device)
         text[shown] = torch.stack([rows[names[place]].vector for place in shown]).to(self.device)
-        if words := Vocabulary((name for name in names if name not in rows), folders=names.folders):
+        if words := Vocabulary(name for name in names if name not in rows):
             places = [place for place, name in enumerate(names) if name not in rows]
             text[places] = self.vocabulary_encoder.embed(self.encoder.clip, words, style)
         return text
 
     def vocabulary_with_examples(
         self,
-        vocabulary: VocabularySource = (),
-        examples: Mapping[str, Sequence[Exemplar]] | str | os.PathLike[str] | None = None,
+        vocabulary: VocabularySource,
+        examples: Mapping[str, Sequence[Exemplar]] | str | os.PathLike[str],
         *,
         use_names: bool = True,
     ) -> Vocabulary:
         """Return a vocabulary in which classes stand for what examples show, for whatever takes a vocabulary.
 
         Args:
-            vocabulary: class names, or what stands for them; folders of examples that a file names are read as well.
+            vocabulary: class names, or what stands for them.
             examples: of some classes, one or more; other classes' names are added to the vocabulary. Or a folder with
-                a folder for each class, see :func:`~err_seg.prediction.examples.read_folder`.
+                a folder for each class, see :func:`~err_seg.prediction.examples.read_examples`.
             use_names: let the names of these classes count beside the examples, by a weight that is chosen by leaving
                 images out. ``False``: they are only labels, such as "part 17", and may be any text.
 
@@ -163,13 +163,17 @@ class ERRSeg(ERRSegNetwork):
             VocabularyError: names that cannot be used.
             ArgumentError, ImageError, ImageReadError: examples that cannot be used; names them.
         """
-        names, found = gathered(vocabulary, examples, check_flag("use_names", use_names))
-        if not found:
-            return names
+        check_flag("use_names", use_names)
+        names = expand_names(vocabulary)
+        found = examples if isinstance(examples, Mapping) else read_examples(examples)
+        if empty := [name for name, exemplars in found.items() if not exemplars]:
+            raise ArgumentError(f"{listed(map(repr, empty))}: no examples; give at least one of each class by example")
+        names = check_vocabulary(carrying((*names, *(name for name in found if name not in names)), names))
         with torch.inference_mode(False), torch.no_grad(), self.evaluating("fp32"):
             return with_rows(
                 names,
                 found,
+                use_names=use_names,
                 encode=lambda image: self.encoder(self.preprocess([image])),
                 embed=self.embed_vocabulary,
                 common=self.common_names()[1],
@@ -331,7 +335,7 @@ class ERRSeg(ERRSegNetwork):
         side, precision = self.size, self.precision
         with torch.no_grad(), self.evaluating(precision):
             is_auto = isinstance(vocabulary, str) and vocabulary == AUTO
-            names = self.common_names(style)[0] if is_auto else self.vocabulary_with_examples(vocabulary)
+            names = self.common_names(style)[0] if is_auto else read_vocabulary(vocabulary)
             text, competitors = self.embed_with_contrast(names, contrast, style)
         kept = num_kept or len(text)
 

@@ -62,11 +62,8 @@ class VocabularyEncoder:
                 a vocabulary in the package that have the same prompts are reported as a warning.
         """
         key = check_vocabulary(vocabulary), style or self.style
-        if shown := {*key[0].rows, *key[0].folders}.intersection(key[0]):
-            raise VocabularyError(
-                f"{listed(map(repr, sorted(shown)))} are classes by example, not words; use model.predict, or "
-                "model.vocabulary_with_examples for files that name folders of examples"
-            )
+        if shown := key[0].rows.keys() & set(key[0]):
+            raise VocabularyError(f"{listed(map(repr, sorted(shown)))}: classes by example have no words to be read")
         tokens = self._recent.get(key)
         if tokens is None:
             tokens = self._tokenize(*key)

@@ -4,7 +4,6 @@ import re
 from collections import ChainMap, Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -13,7 +12,7 @@ from err_seg.config.constants import DEFAULT_TEMPLATE
 
 T = TypeVar("T")
 Color = tuple[int, int, int]
-CARRIED = ("colors", "rows", "folders")  # what a vocabulary holds of its names
+CARRIED = ("colors", "rows")  # what a vocabulary holds of its names
 
 
 class TextRow(NamedTuple):
@@ -31,41 +30,27 @@ class TextRow(NamedTuple):
     origin: str
 
 
-class ExampleFolder(NamedTuple):
-    """Examples of a class that are still to be read (:func:`err_seg.prediction.examples.read_folder`).
-
-    folder: holds images, each with a mask.
-    use_name: whether the name counts beside the examples; else it is only a label.
-    """
-
-    folder: Path
-    use_name: bool
-
-
 class Vocabulary(tuple[str, ...]):
     """The tuple of T class names, and equal to it.
 
     Attributes:
         colors: sRGB in 0..255 of the names that were given a colour, by their :func:`name_key`.
         rows: of the names, exactly as written, that stand for something shown instead of said.
-        folders: of the names whose examples are still to be read.
     """
 
     colors: Mapping[str, Color]
     rows: Mapping[str, TextRow]
-    folders: Mapping[str, ExampleFolder]
 
     def __new__(
         cls,
         names: Iterable[str] = (),
         colors: Mapping[str, Color] | None = None,
         rows: Mapping[str, TextRow] | None = None,
-        folders: Mapping[str, ExampleFolder] | None = None,
     ) -> "Vocabulary":
         """Make one of names; what is not given is that of ``names``."""
         vocabulary = super().__new__(cls, names)
-        for attribute, value in {"colors": colors, "rows": rows, "folders": folders}.items():
-            setattr(vocabulary, attribute, dict(getattr(names, attribute, {}) if value is None else value))
+        vocabulary.colors = dict(getattr(names, "colors", {}) if colors is None else colors)
+        vocabulary.rows = dict(getattr(names, "rows", {}) if rows is None else rows)
         return vocabulary
 
 

@@ -14,16 +14,7 @@ from typing import Any
 
 import yaml
 
-from err_seg.text.prompts import (
-    Color,
-    ExampleFolder,
-    Vocabulary,
-    VocabularyError,
-    as_texts,
-    carrying,
-    check_vocabulary,
-    name_key,
-)
+from err_seg.text.prompts import Color, Vocabulary, VocabularyError, as_texts, carrying, check_vocabulary, name_key
 from err_seg.text.rows import ROWS_ENDING, read_rows
 from err_seg.utils.messages import did_you_mean, listed
 
@@ -41,7 +32,7 @@ _SHORT = {
 }
 _KNOWN = {**_SHORT, **{name: name for name in _TABLES}}
 VOCABULARY_ENDINGS = (".txt", ".json", ".yaml", ".yml", ROWS_ENDING)
-_KEYS = ("name", "synonyms", "color", "examples", "label_only")
+_KEYS = ("name", "synonyms", "color")
 # lines of other programs' lists: headers, tables, "0: cat", "1. cat", "cat,0", "road:128,64,128::", "road 128 64 128"
 _FOREIGN = re.compile(
     r"""["'#\[{]|-\s|__\w+__$|\d+\s*[:;=,)|]|\d+\.\s|.*(\t|[:;,=]\s*\d+\s*([:;,]|$)|(\s\d{1,3}){3}$)"""
@@ -125,9 +116,7 @@ def load_vocabulary(name_or_path: str | os.PathLike[str]) -> Vocabulary:
         name_or_path: a key of :func:`vocabularies`, one of :func:`vocabulary_names`, or a file in UTF-8. A ``.txt``
             file has a class on each line and nothing else; blank lines do not count. A ``.json``, ``.yaml`` or ``.yml``
             file has a list of names; instead of a name, a mapping with the keys ``name``, ``synonyms`` (a list) and
-            ``color`` ("#70a0ff" or three numbers in 0..255), of which the last two may be missing. It may also have
-            ``examples``, a folder, relative to the file, of images with masks of the class, and then ``label_only``:
-            true, if the name says nothing (see :meth:`err_seg.ERRSeg.vocabulary_with_examples`). A ``.safetensors``
+            ``color`` ("#70a0ff" or three numbers in 0..255), of which the last two may be missing. A ``.safetensors``
             file is one of :func:`err_seg.save_vocabulary`.
 
     Raises:
@@ -210,7 +199,6 @@ def _from_data(data: Any, file: str) -> Vocabulary:
         raise VocabularyError(f"{file}: expected a list of class names, found {type(data).__name__}")
     names: list[str] = []
     colors: dict[str, Color] = {}
-    folders: dict[str, ExampleFolder] = {}
     for index, entry in enumerate(data):
         where = f"{file}: class {index}"
         if isinstance(entry, str):
@@ -234,15 +222,7 @@ def _from_data(data: Any, file: str) -> Vocabulary:
         names.append(", ".join(words))
         if "color" in entry:
             colors[name_key(names[-1])] = _color(entry["color"], where)
-        folder, label_only = entry.get("examples"), entry.get("label_only", False)
-        if not isinstance(folder, str | None) or not isinstance(label_only, bool) or (label_only and not folder):
-            raise VocabularyError(
-                f"{where}: examples must be a folder, and label_only, which needs examples, true or false; found "
-                f"{folder!r} and {label_only!r}"
-            )
-        if folder:
-            folders[names[-1]] = ExampleFolder(Path(file).parent / Path(folder).expanduser(), not label_only)
-    return check_vocabulary(Vocabulary(names, colors, folders=folders), file)
+    return check_vocabulary(Vocabulary(names, colors), file)
 
 
 def _color(value: Any, where: str) -> Color:

@@ -158,9 +158,8 @@ def save_rle_json(segments: Iterable[Mapping[str, Any]], path: str | Path) -> in
     count = 0
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("[")
-        for segment in segments:
-            file.write(("\n" if count == 0 else ",\n") + json.dumps(segment, ensure_ascii=False, allow_nan=False))
-            count += 1
+        for count, segment in enumerate(segments, start=1):
+            file.write(("\n" if count == 1 else ",\n") + json.dumps(segment, ensure_ascii=False, allow_nan=False))
         file.write("\n]\n")
     return count
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.image import AxesImage
-from PIL import Image, ImageFont
+from PIL import Image
 
 from err_seg.utils.files import atomic_write
 from err_seg.visualization.grid import fitting_size
@@ -49,21 +49,20 @@ def draw_heat(axis: Axes, image: np.ndarray, heat: np.ndarray, highest: float | 
 def set_class_title(axis: Axes, name: str, suffix: str = "", size: int = TITLE) -> None:
     """Title a plot with a class name and what follows it, in a font that has the name's characters."""
     text, font = _class_text(name, size)
-    axis.set_title(text + suffix, fontproperties=FontProperties(fname=str(font.path)), fontsize=size)
+    axis.set_title(text + suffix, fontproperties=font, fontsize=size)
 
 
 def set_class_ticks(axis: Axis, names: Sequence[str], size: int, extra: Sequence[str] = ()) -> None:
     """Label the ticks 0, 1, ... with class names, each in a font that has its characters, and ``extra`` after them."""
     drawn = [_class_text(name, size) for name in names]
-    axis.set_ticks(range(len(names) + len(extra)), [*(text for text, _ in drawn), *extra])
+    axis.set_ticks(range(len(names) + len(extra)), [*(text for text, _ in drawn), *extra], fontsize=size)
     for tick, (_, font) in zip(axis.get_ticklabels(), drawn, strict=False):
-        tick.set_fontproperties(FontProperties(fname=str(font.path)))
-    for tick in axis.get_ticklabels():
-        tick.set_fontsize(size)
+        tick.set_fontproperties(font)
 
 
-def _class_text(name: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    return drawable(shortened(first_synonym(name), LONGEST_NAME), size)
+def _class_text(name: str, size: int) -> tuple[str, FontProperties]:
+    text, font = drawable(shortened(first_synonym(name), LONGEST_NAME), size)
+    return text, FontProperties(fname=str(font.path), size=size)
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:

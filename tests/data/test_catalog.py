@@ -9,7 +9,7 @@ import yaml
 
 from err_seg.data import catalog
 from err_seg.data.catalog import CATALOG, Catalog, dataset_names, get_dataset, register, unregister
-from err_seg.data.preparation import CONVERSIONS
+from err_seg.data.preparation.conversions import CONVERSIONS
 from err_seg.data.spec import DatasetError, DatasetSpec, datasets_root, spec_from_dict
 from err_seg.jobs import split_names
 from err_seg.text.prompts import VocabularyError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from err_seg.data.preparation import CONVERSIONS
+from err_seg.data.preparation.conversions import CONVERSIONS
 from tests.helpers.preparation import (
     CONVERTED,
     MAKERS,

@@ -6,7 +6,7 @@ from PIL import Image
 
 from err_seg.data import get_dataset
 from err_seg.data.catalog import published
-from err_seg.data.preparation import CONVERSIONS
+from err_seg.data.preparation.conversions import CONVERSIONS
 from err_seg.data.preparation.sources import read_raw_label
 
 COCO, ADE150, ADE847, PC59, PC459, VOC20, VOC20B = (conversion.convert for conversion in CONVERSIONS.values())

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from err_seg.commands.prepare import main
-from err_seg.data.preparation import CONVERSIONS
+from err_seg.data.preparation.conversions import CONVERSIONS
 from tests.helpers.toy import SHARED
 
 RAW = SHARED / "samples" / "raw"

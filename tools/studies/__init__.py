@@ -14,19 +14,24 @@ from typing import Any
 
 import torch
 
+from err_seg.commands.options import positive
 from err_seg.utils.files import write_json, write_text
 
 
 def study_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """Make the parser of a study: which networks, how many scenes, and where results go."""
+    """Make the parser of a study, with the folder that results go to."""
     parser = argparse.ArgumentParser(
         f"python -m tools.studies.{name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--output", type=Path, default=Path(f"output/studies/{name}"), metavar="DIR")
+    return parser
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of studies of trained networks: which ones, and on how many scenes."""
     add = parser.add_argument
     add("--networks", nargs="+", default=["mini"], metavar="MODEL", help="names or files, one for each seed (mini)")
-    add("--scenes", type=int, default=80, metavar="N", help="of each split (80)")
-    add("--output", type=Path, default=Path(f"output/studies/{name}"), metavar="DIR")
-    return parser
+    add("--scenes", type=positive, default=80, metavar="N", help="of each split (80)")
 
 
 def save_study(output: Path, text: str, document: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from err_seg.mini.vocabulary import SEEN, UNSEEN, VOCABULARY
 from err_seg.models import hub
 from err_seg.prediction.calibration import Calibration
 from err_seg.prediction.model import ERRSeg
-from tools.studies import save_study, study_parser
+from tools.studies import add_network_options, save_study, study_parser
 
 SIDES = (128, 192)
 REVIEWED = 10  # percent of all pixels
@@ -85,7 +85,9 @@ def markdown(found: Sequence[Rows]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure the networks, and write the table."""
-    options = study_parser("confidence", __doc__).parse_args(argv)
+    parser = study_parser("confidence", __doc__)
+    add_network_options(parser)
+    options = parser.parse_args(argv)
     found, fitted = [], []
     for name in options.networks:
         model = hub.load(name)

@@ -22,7 +22,7 @@ from err_seg.models import hub
 from err_seg.prediction.examples import Exemplar, Pixels, fit_rows, join
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import TextRow, Vocabulary
-from tools.studies import save_study, study_parser
+from tools.studies import add_network_options, save_study, study_parser
 
 COUNTS = (1, 2, 5, 10)
 EXAMPLE_SCENES, LEAST_PIXELS = 400, 100
@@ -93,7 +93,9 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Measure all ways and numbers of examples, and write the table."""
-    options = study_parser("examples", __doc__).parse_args()
+    parser = study_parser("examples", __doc__)
+    add_network_options(parser)
+    options = parser.parse_args()
     scenes, rows = MiniScenes("test", length=options.scenes), []
     models = [hub.load(network) for network in options.networks]
     for count in (0, *COUNTS):

@@ -25,7 +25,7 @@ from err_seg.models import hub
 from err_seg.prediction.class_maps import UNLABELED
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
-from tools.studies import save_study, study_parser
+from tools.studies import add_network_options, save_study, study_parser
 
 ASKED = (1, 3, 6, 12, 24, SIXTY)
 WAYS = ("off", "threshold", "common")
@@ -148,6 +148,7 @@ def cost(network: str, names: int, way: str) -> tuple[float, float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure every way and number of names, and write the tables."""
     parser = study_parser("words", __doc__)
+    add_network_options(parser)
     parser.add_argument("--names", type=int, default=SIXTY, metavar="T", help="of the world: 60, or 100 to 11,712 (60)")
     options = parser.parse_args(argv)
     models = [hub.load(network) for network in options.networks]

@@ -54,7 +54,7 @@ def for_each(
         try:
             if workers > 1:
                 context = multiprocessing.get_context(start_method())
-                context.set_forkserver_preload([__package__])
+                context.set_forkserver_preload([__name__])
                 executor = ProcessPoolExecutor(workers, context, _start_worker)
                 stack.callback(executor.shutdown, cancel_futures=True)
                 with handling_stop_signals(signal.SIG_IGN, ["SIGINT"]):  # so in the workers from their start

@@ -24,7 +24,7 @@ from torch import Tensor
 from err_seg.data import SegmentationPairs
 from err_seg.data.image_sources import image_to_tensor
 from err_seg.evaluation.results import text_table
-from err_seg.lab.table import finish_shares, images_text
+from err_seg.lab.table import finish_shares, images_text, mean_and_stdev
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.modeling.escf import CFM
 from err_seg.prediction.attention import AttentionLayer, escf_with, recording
@@ -161,13 +161,11 @@ def share_table(results: Sequence[AttentionShare]) -> str:
     """Lay the shares out as aligned text that is Markdown, too: one row for each K and layer, shares in percent."""
     rows = []
     for result in results:
-        redundant, itself = 100 * result.mean("redundant"), 100 * result.mean("itself")
-        lower, upper, spread = 100 * result.mean("lower"), 100 * result.mean("upper"), result.mean("spread")
-        for layer in range(len(redundant)):
-            shares = [100 * result.uniform, redundant[layer], itself[layer], 100 - redundant[layer] - itself[layer]]
-            numbers = [float(result.present.mean()), *map(float, shares), float(result.preference[layer])]
-            bounds = f"{lower[layer]:.1f} to {upper[layer]:.1f}"
-            rows.append([result.dataset, result.num_kept, layer + 1, *numbers, float(spread[layer]), bounds])
+        for layer, (redundant, itself, spread, lower, upper) in enumerate(result.quantities.mean(axis=0)):
+            shares = [100 * share for share in (result.uniform, redundant, itself, 1 - redundant - itself)]
+            numbers = [result.present.mean(), *shares, result.preference[layer], spread]
+            bounds = f"{100 * lower:.1f} to {100 * upper:.1f}"
+            rows.append([result.dataset, result.num_kept, layer + 1, *numbers, bounds])
     header = ["data set", "K", "CFM", "present kept", "uniform R/K", "to redundant", "to itself", "to other present"]
     return text_table([*header, "present : redundant", "Δ", "bounds"], rows)
 
@@ -183,11 +181,8 @@ def save_attention_share(results: Sequence[AttentionShare], path: str | Path) ->
             "present_kept": float(result.present.mean()),
             "uniform": result.uniform,
             "layers": [
-                {
-                    name: {"mean": float(values.mean()), "stdev": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
-                    for name, values in zip(QUANTITIES, result.quantities[:, layer].T, strict=True)
-                }
-                for layer in range(result.quantities.shape[1])
+                {name: mean_and_stdev(values) for name, values in zip(QUANTITIES, of_layer.T.tolist(), strict=True)}
+                for of_layer in result.quantities.transpose(1, 0, 2)  # images×5
             ],
         }
         for result in results

@@ -74,19 +74,11 @@ def count_classes(pairs: SegmentationPairs, workers: int = 1) -> ClassCounts:
 
 def class_counts_table(results: Sequence[ClassCounts]) -> str:
     """Lay several data sets out as aligned text that is Markdown, too, with the paper's means beside ("-": unknown)."""
-    rows = [
-        [
-            result.dataset,
-            len(result.classes),
-            result.mean,
-            PAPER.get(result.dataset, float("nan")),
-            float(np.median(result.classes)),
-            int(result.classes.max()),
-            result.vocabulary_size,
-            100 * result.redundancy,
-        ]
-        for result in results
-    ]
+    rows = []
+    for result in results:
+        means = result.mean, PAPER.get(result.dataset, float("nan")), float(np.median(result.classes))
+        sizes = int(result.classes.max()), result.vocabulary_size
+        rows.append([result.dataset, len(result.classes), *means, *sizes, 100 * result.redundancy])
     header = ["data set", "images", "classes per image", "paper", "median", "max", "T", "redundant %"]
     return text_table(header, rows)
 

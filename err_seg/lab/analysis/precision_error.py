@@ -96,11 +96,8 @@ def _difference(result: Segmentation, exact: Segmentation) -> tuple[float, ...]:
 def precision_table(results: Sequence[PrecisionError]) -> str:
     """Lay results out as aligned text that is Markdown, too; shares in percent."""
     header = ["data set", "precision", "mIoU", "same classes kept %", "same labels %", "mean error", "largest error"]
-    rows = [
-        [
-            *(r.dataset, r.precision, r.miou, 100 * r.same_kept, 100 * r.same_labels),
-            *(f"{r.mean_error:.5f}", f"{r.max_error:.3f}"),
-        ]
-        for r in results
-    ]
+    rows = []
+    for r in results:
+        errors = f"{r.mean_error:.5f}", f"{r.max_error:.3f}"
+        rows.append([r.dataset, r.precision, r.miou, 100 * r.same_kept, 100 * r.same_labels, *errors])
     return text_table(header, rows)

@@ -1,7 +1,9 @@
 """The cases that are compared, and the work that each of them is."""
 
+import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from statistics import fmean
 from typing import Any
 
@@ -73,6 +75,24 @@ class Case:
             *[f"{self.recomputed} recomputed"] * bool(self.recomputed),
         ]
         return ", ".join(words) or "ERR-Seg"
+
+
+def cases_of(options: argparse.Namespace, name: str, cfg: Config) -> list[Case]:
+    """Multiply the command's options out to a configuration's cases, group by group, the reference first in each."""
+    is_training = options.kind == "training"
+    sizes = options.size or [cfg.INPUT.CROP_SIZE if is_training else cfg.INPUT.SIZE]
+    compiled = [""] if options.compile is None else ["", *(options.compile or COMPILE_MODES[:1])]
+    recomputed = ["", *options.recompute]
+    cases = []
+    for classes, size, batch in product(options.num_classes, sizes, options.batch_size):
+        kept = options.num_kept or [own_num_kept(cfg, classes, training=is_training)]
+        base = Case(options.kind, name, classes, kept[0], size, batch, tuple(options.image or (size, size)))
+        if not options.no_reference:
+            fixed = base.num_kept if base.num_kept != BY_NEED else own_num_kept(cfg, classes, training=is_training)
+            cases.append(replace(base, num_kept=fixed, is_reference=True))
+        for own, precision, how, what in product(kept, options.precision, compiled, recomputed):
+            cases.append(replace(base, num_kept=own, precision=precision, compiled=how, recomputed=what))
+    return cases
 
 
 def own_num_kept(cfg: Config, num_classes: int, *, training: bool) -> int | None:

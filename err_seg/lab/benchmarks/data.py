@@ -30,7 +30,7 @@ from err_seg.data import (
     load_vocabulary,
     read_image,
 )
-from err_seg.data.preparation import prepare
+from err_seg.data.preparation.convert import prepare
 from err_seg.evaluation.results import text_table
 from err_seg.lab.benchmarks.machine import timed
 

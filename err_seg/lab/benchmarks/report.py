@@ -88,8 +88,8 @@ def save(rows: Sequence[Measurement], machine: Machine, command: str, output: Pa
     document = {"command": command, "machine": asdict(machine), "rows": [asdict(row) for row in rows]}
     write_json(output / "results.json", document, indent=1)
     header = ["kind", "config", "T", "S", "B", *HEADER]
-    facts = [(r.case.kind, r.case.config, r.case.num_classes, r.case.size, r.case.batch_size) for r in rows]
-    write_csv(output / "table.csv", header, [[*fact, *cells(row)] for fact, row in zip(facts, rows, strict=True)])
+    lines = [[row.case.kind, *row.case.group, *cells(row)] for row in rows]
+    write_csv(output / "table.csv", header, lines)
     tables = [group_table(list(group)) for _, group in groupby(rows, key=lambda row: row.case.group)]
     parts = [f"`{command}`", machine_text(machine), *tables, EXPLANATION, PAPER.strip()]
     write_text(output / "table.md", "\n\n".join(parts) + "\n")

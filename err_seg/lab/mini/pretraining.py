@@ -19,11 +19,6 @@ from err_seg.modeling.encoder import CLIPEncoder
 from err_seg.models.build import encoder_of
 from err_seg.utils.progress import ProgressBar
 
-
-class PretrainingError(ValueError):
-    """Pre-training that cannot run here; the message says what to do."""
-
-
 SETTINGS = {
     mini.NAME: PretrainingConfig(),
     # Larger images, in which a patch of 16 pixels shows a part of an object; and a lower rate, since each of AdamW's
@@ -55,7 +50,7 @@ def pretrain(name: str, config: PretrainingConfig, pixel_mean: Tensor, pixel_std
         open_clip's CLIP, on the CPU, in evaluation mode.
 
     Raises:
-        PretrainingError: see :func:`build_optimizers`.
+        ValueError: this torch has no Muon.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -99,10 +94,10 @@ def build_optimizers(clip: OpenCLIP, config: PretrainingConfig) -> list[torch.op
     AdamW alone learns the colours within the same number of steps, and neither shapes nor textures.
 
     Raises:
-        PretrainingError: this torch has no Muon.
+        ValueError: this torch has no Muon.
     """
     if not hasattr(torch.optim, "Muon"):
-        raise PretrainingError(
+        raise ValueError(
             f"pre-training the tiny CLIP needs torch 2.9 or newer (torch.optim.Muon), this is {torch.__version__}; "
             "everything else, and the weights that the package brings, work without"
         )

@@ -2,7 +2,6 @@
 
 import argparse
 import platform
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from err_seg.data.image_sources import image_to_tensor
 from err_seg.engine import train
 from err_seg.lab.mini.evaluation import check_test_scenes, cost_map_labels, measure, set_scenes
 from err_seg.lab.mini.pretraining import SETTINGS, pretrain, zero_shot_accuracy
-from err_seg.lab.table import duration_text, mean_text
+from err_seg.lab.table import duration_text, mean_and_stdev, mean_text
 from err_seg.mini.clip import CLIPS, ERR_SEG_WEIGHTS, NAME
 from err_seg.mini.crops import MiniCrops
 from err_seg.mini.files import SCENES
@@ -144,12 +143,8 @@ def show(cfg: Config, models: dict[int, ERRSeg], command: str) -> None:
 
 def summarize(runs: Sequence[Rows]) -> dict[str, dict[str, dict[str, float]]]:
     """Average each metric over the seeds: row to metric to "mean" and "stdev", the latter 0 for one seed."""
-
-    def spread(values: Sequence[float]) -> dict[str, float]:
-        return {"mean": statistics.mean(values), "stdev": statistics.stdev(values) if len(values) > 1 else 0.0}
-
     return {
-        row: {metric: spread([run[row][metric] for run in runs]) for metric in metrics}
+        row: {metric: mean_and_stdev([run[row][metric] for run in runs]) for metric in metrics}
         for row, metrics in runs[0].items()
     }
 

@@ -20,7 +20,7 @@
       seeds: [0, 1, 2]
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,19 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
         note=str(entries.get("note", "")).strip(),
         is_mini=mini,
     )
+
+
+def load_sweeps(files: Sequence[Path], *, mini: bool) -> list[Sweep]:
+    """Read several files; if there is more than one, those with nothing for the miniature world are skipped."""
+    sweeps = []
+    for file in files:
+        try:
+            sweeps.append(load_sweep(file, mini=mini))
+        except NoMiniSweep as error:
+            if len(files) == 1:
+                raise
+            print(f"passed over: {error}", flush=True)
+    return sweeps
 
 
 def _variants(tree: Any, where: str, published: tuple[Variant, ...] = ()) -> tuple[Variant, ...]:

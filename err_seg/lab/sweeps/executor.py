@@ -21,9 +21,11 @@ from err_seg.lab.mini.evaluation import check_test_scenes
 from err_seg.lab.sweeps.definition import Sweep, SweepError
 from err_seg.lab.sweeps.display import Display, last_lines
 from err_seg.lab.sweeps.plan import Run
+from err_seg.lab.sweeps.results import measured_rows
 from err_seg.lab.sweeps.run_steps import Step, Workers
-from err_seg.lab.sweeps.tables import swept_values
+from err_seg.lab.sweeps.tables import markdown_table, save_tables, swept_values
 from err_seg.lab.table import duration_text
+from err_seg.utils.fingerprint import fingerprint
 from err_seg.utils.locks import locked
 from err_seg.utils.signals import handling_stop_signals
 
@@ -67,6 +69,43 @@ def open_data(runs: Sequence[Run]) -> None:
         for name in names:
             pairs = SegmentationPairs(find_dataset(name, data.CUSTOM), data.ROOT)
             check_ground_truth(pairs, trains=name in data.TRAIN)
+
+
+def run_sweep(
+    sweep: Sweep, runs: Sequence[Run], wanted: Sequence[Run], folder: Path, workers: Workers | None, command: str
+) -> list[str]:
+    """Run what is missing of ``wanted``, and write the sweep's tables before, after each run and at the end.
+
+    Without ``workers`` nothing is run, and what is missing is listed.
+
+    Returns:
+        One line for each step that failed.
+
+    Raises:
+        SweepError: a sweep over other runs is writing its tables to ``folder``; see also :func:`work_through`.
+    """
+
+    def write_tables() -> None:
+        save_tables(sweep, measured_rows(sweep, runs), folder, command)
+
+    lock, own = folder.with_name(f".{folder.name}.lock"), fingerprint({"runs": [str(run.results) for run in runs]})
+    with locked(lock, own) as held:
+        if held is None and lock.read_text(encoding="utf-8") != own:
+            problem = f"another sweep is writing the table of other settings or seeds to {folder} at this moment"
+            raise SweepError(f"{problem}; wait for it, or choose another --output")
+        print(f"== {sweep.title}", flush=True)
+        write_tables()  # so that errors in writing show before anything is run
+        try:
+            if workers:
+                return work_through(wanted, workers, Display(), write_tables, sweep.title)
+            for run in wanted:
+                if not run.is_evaluated():
+                    print(f"missing: {run.title} ({run.evaluation.folder})")
+            return []
+        finally:
+            write_tables()
+            print(markdown_table(sweep, measured_rows(sweep, runs)))
+            print(f"Written to {folder}", flush=True)
 
 
 @dataclass

@@ -1,12 +1,13 @@
 """The same scenes with ever more names: what mIoU, time and memory become of vocabularies of 100 to 10,000 classes.
 
 The scenes show the first 100 names of their world, half of them seen in training and half new combinations of words.
-All other names are distractors, true words of the world that the scenes do not show.
+All other names are distractors, true words of the world that the scenes do not show. A network is trained on the seen
+ones of the 100 names first. With ``--choosing T``, only the memory that choosing among T classes takes for one image is
+measured, above the loaded model; features and text embeddings are random there, and not counted.
 """
 
-import argparse
-import logging
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from err_seg.commands.options import positive
 from err_seg.config import Config, get_cfg
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.data.image_sources import image_to_tensor
@@ -27,10 +29,8 @@ from err_seg.lab.mini.evaluation import cost_map_labels, evaluate_baseline, eval
 from err_seg.mini.vocabulary import NUM_SHOWN
 from err_seg.modeling.encoder import FeatureMap, Features
 from err_seg.models.build import build_model
-from err_seg.utils.files import write_json, write_text
 from err_seg.visualization.plots import panel_grid, save_figure
-
-logger = logging.getLogger(__name__)
+from tools.studies import save_study, study_parser
 
 FREE, CRM, ALL = "training-free", "CRM", "all kept"
 TIMED = 6
@@ -56,24 +56,6 @@ class VocabularyResult:
     memory: float
     milliseconds: float | None = None
     miou: Mapping[str, float] | None = None
-
-
-def run(options: argparse.Namespace, command: str) -> None:
-    """Measure what is asked for, write ``vocabularies.json``, ``.md`` and ``.png`` to a folder, and print the table."""
-    cfg = get_cfg(options.config_file or "mini/err_seg_large", options.opts)
-    if options.choosing:
-        peak = in_new_process(choosing_memory, cfg, options.choosing) / MEBIBYTE
-        print(f"choosing among {options.choosing:,} classes: {peak:.0f} MB above the loaded model, features and text")
-        return
-    output = options.output or Path(cfg.OUTPUT_DIR)
-    cfg.OUTPUT_DIR = str(output)
-    most_memory, most_seconds = options.most_memory * 2**30, 60 * options.most_minutes
-    rows = measure(cfg, most_memory=most_memory, most_seconds=most_seconds)
-    settings = {"command": command, "threads": torch.get_num_threads(), "config": cfg.dump()}
-    write_json(output / "vocabularies.json", {"rows": [asdict(row) for row in rows], "settings": settings})
-    write_text(output / "vocabularies.md", markdown(rows))
-    save_figure(draw(rows), output / "vocabularies.png")
-    print(markdown(rows), end="")
 
 
 def measure(cfg: Config, *, most_memory: float, most_seconds: float) -> list[VocabularyResult]:
@@ -104,7 +86,7 @@ def measure(cfg: Config, *, most_memory: float, most_seconds: float) -> list[Voc
                         result = evaluate_with(cfg, model, name, num_kept, f"T{total}-K{num_kept}")
                     row = replace(row, miou=shown_miou(result))
             rows.append(row)
-            logger.info(" | ".join(cells(row)))
+            print(" | ".join(cells(row)), file=sys.stderr)
     return rows
 
 
@@ -202,3 +184,28 @@ def draw(rows: Sequence[VocabularyResult]) -> Figure:
     panels[0].set_ylim(bottom=0)
     panels[0].legend()
     return figure
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure what is asked for, and write the table and its figure."""
+    parser = study_parser("vocabularies", __doc__)
+    add = parser.add_argument
+    add("--config-file", type=Path, metavar="FILE", default="mini/err_seg_large", help="(%(default)s)")
+    add("--most-memory", type=positive, default=4, metavar="GB", help="that keeping all classes may need (4)")
+    add("--most-minutes", type=positive, default=1, metavar="M", help="CPU time that one evaluation may take (1)")
+    add("--choosing", type=positive, metavar="T", help="measure only the memory of choosing among T classes")
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
+    options = parser.parse_intermixed_args(argv)
+    cfg = get_cfg(options.config_file, options.opts)
+    if options.choosing:
+        peak = in_new_process(choosing_memory, cfg, options.choosing) / MEBIBYTE
+        print(f"choosing among {options.choosing:,} classes: {peak:.0f} MB above the loaded model, features and text")
+        return
+    cfg.OUTPUT_DIR = str(options.output)
+    rows = measure(cfg, most_memory=options.most_memory * 2**30, most_seconds=60 * options.most_minutes)
+    save_figure(draw(rows), options.output / "results.png")
+    save_study(options.output, markdown(rows), {"rows": [asdict(row) for row in rows], "config": cfg.dump()})
+
+
+if __name__ == "__main__":
+    main()

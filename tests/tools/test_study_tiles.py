@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 import err_seg
-from err_seg.commands.mini import main
-from err_seg.lab.mini import large_images
-from err_seg.lab.mini.large_images import Way, WindowResult, cells, chosen, markdown, predict, ways
 from err_seg.mini.scenes import LargeScenes, MiniScenes
+from tools.studies import tiles
+from tools.studies.tiles import Way, WindowResult, cells, chosen, markdown, predict, ways
 
 
 def radii(scenes, count):
@@ -54,7 +53,7 @@ def test_ways_of_predicting():
 
 
 def test_what_is_best_on_validation_scenes_is_chosen(monkeypatch):
-    monkeypatch.setattr(large_images, "KINDS", {"small": 1.0})
+    monkeypatch.setattr(tiles, "KINDS", {"small": 1.0})
     tests = [{"mIoU": 50.0, "mBoundaryIoU": 30.0, "classes kept": 100.0, "seconds": 1.0}] * 2
     rows = [WindowResult("small", "a", 60.0, tests), WindowResult("small", "b", 61.0, tests)]
     assert chosen(rows) == {"small": "b"}
@@ -63,12 +62,11 @@ def test_what_is_best_on_validation_scenes_is_chosen(monkeypatch):
 
 
 def test_the_command_measures_that_windows_see_small_things(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(large_images, "KINDS", {"many small things": 1.0})
-    monkeypatch.setattr(large_images, "ways", lambda side: [Way(None), Way(2 * side)])
-    assert main(["tiles", "--scenes", "1", "--seeds", "0", "--output", str(tmp_path)]) == 0
-    written = json.loads((tmp_path / "large_images.json").read_text())
+    monkeypatch.setattr(tiles, "KINDS", {"many small things": 1.0})
+    monkeypatch.setattr(tiles, "ways", lambda side: [Way(None), Way(2 * side)])
+    tiles.main(["--scenes", "1", "--seeds", "0", "--output", str(tmp_path)])
+    written = json.loads((tmp_path / "results.json").read_text())
     whole, windows = written["rows"]
     assert windows["test"][0]["mIoU"] > whole["test"][0]["mIoU"] + 5
     assert written["chosen"] == {"many small things": "tile=384"}
-    assert written["settings"]["command"].startswith("err-seg mini tiles --scenes 1")
-    assert (tmp_path / "large_images.md").read_text() in capsys.readouterr().out
+    assert (tmp_path / "results.md").read_text() in capsys.readouterr().out

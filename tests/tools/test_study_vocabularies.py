@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from err_seg.commands.mini import main
 from err_seg.config import get_cfg, shipped_configs
 from err_seg.evaluation import BenchmarkResult
 from err_seg.lab.benchmarks.measurement import in_new_process
-from err_seg.lab.mini.vocabulary_length import (
+from err_seg.mini.vocabulary import mini_vocabulary
+from tools.studies import vocabularies
+from tools.studies.vocabularies import (
     ALL,
     CRM,
     FREE,
@@ -19,7 +20,6 @@ from err_seg.lab.mini.vocabulary_length import (
     markdown,
     shown_miou,
 )
-from err_seg.mini.vocabulary import mini_vocabulary
 
 CONFIG = shipped_configs() / "mini/err_seg_large.yaml"
 MIOU = {"seen": 50.0, "unseen": 40.0, "all": 45.0}
@@ -58,10 +58,10 @@ def test_the_command_measures_every_vocabulary(tmp_path, capsys):
     sets = ["DATASETS.TRAIN", "['mini_world_100_train_8']"]
     sets += ["DATASETS.TEST", "['mini_world_100_test_8', 'mini_world_5000_test_8']", "DATASETS.ROOT", str(tmp_path)]
     options = ["--output", str(tmp_path), "--most-memory", "1"]
-    assert main(["vocabularies", *options, *sets, "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2"]) == 0
-    rows = json.loads((tmp_path / "vocabularies.json").read_text())["rows"]
+    vocabularies.main([*options, *sets, "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2"])
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [(row["names"], row["method"]) for row in rows] == [(t, m) for t in (100, 5_000) for m in (FREE, CRM, ALL)]
     assert all(row["milliseconds"] > 0 and np.isfinite(row["miou"]["all"]) for row in rows[:5])
     assert rows[5]["miou"] is None
     assert "all kept, K = 5,000 | not run: " in capsys.readouterr().out
-    assert (tmp_path / "vocabularies.png").stat().st_size > 5_000
+    assert (tmp_path / "results.png").stat().st_size > 5_000

@@ -1,11 +1,11 @@
 """What windows gain on large images: mIoU and boundary IoU on large scenes of the miniature world.
 
 The size of the windows is chosen on validation scenes; every row is then measured on test scenes of several seeds.
+Scenes of 900 to 1,200 pixels a side show either many things of the usual size, or few things six times larger.
 """
 
-import argparse
-import logging
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from err_seg.commands.options import positive
 from err_seg.evaluation import BoundaryConfusion
 from err_seg.evaluation.results import text_table
 from err_seg.lab.table import mean_text
@@ -22,9 +23,7 @@ from err_seg.mini.scenes import LargeScenes
 from err_seg.models import hub
 from err_seg.prediction.model import ERRSeg
 from err_seg.prediction.segmentation import Segmentation
-from err_seg.utils.files import write_json, write_text
-
-logger = logging.getLogger(__name__)
+from tools.studies import save_study, study_parser
 
 TILES = (5 / 6, 1, 4 / 3, 2, 4)
 """Sides of windows that are compared, in units of S."""
@@ -92,7 +91,7 @@ def measure(model: ERRSeg, scenes: int, seeds: Sequence[int]) -> list[WindowResu
             validation_miou = evaluate_way(model, validation, way)["mIoU"]
             test_metrics = [evaluate_way(model, test, way) for test in tests]
             rows.append(WindowResult(kind, str(way), validation_miou, test_metrics))
-            logger.info(" | ".join(cells(rows[-1])))
+            print(" | ".join(cells(rows[-1])), file=sys.stderr)
     return rows
 
 
@@ -145,11 +144,16 @@ def markdown(rows: Sequence[WindowResult]) -> str:
     return f"{text_table(HEADER, [cells(row) for row in rows])}\n{best}"
 
 
-def run(options: argparse.Namespace, command: str) -> None:
-    """Measure the network of the package, write ``large_images.json`` and ``.md`` to a folder, and print the table."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure the network of the package, and write the table."""
+    parser = study_parser("tiles", __doc__)
+    add = parser.add_argument
+    add("--scenes", type=positive, default=8, metavar="N", help="of each kind, split and seed (8)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of the scenes (0 1 2)")
+    options = parser.parse_args(argv)
     rows = measure(hub.load("mini"), options.scenes, options.seeds)
-    settings = {"command": command, "threads": torch.get_num_threads()}
-    document = {"rows": [asdict(row) for row in rows], "chosen": chosen(rows), "settings": settings}
-    write_json(options.output / "large_images.json", document)
-    write_text(options.output / "large_images.md", markdown(rows))
-    print(markdown(rows), end="")
+    save_study(options.output, markdown(rows), {"rows": [asdict(row) for row in rows], "chosen": chosen(rows)})
+
+
+if __name__ == "__main__":
+    main()
