@@ -91,6 +91,8 @@ TABLE = "| theirs | ours |\n|---|---|\n| `OLD.KEY`, `configs/old.yaml` | `{}` |\
         (check_command, "torchrun --nproc-per-node 8 -m err_seg predict photos --clases cat", AssertionError),
         (check_command, "python tools/train_net.py --config-file configs/base.yaml SOLVER.MAX_ITR 1", ConfigError),
         (check_command, "bash scripts/train.sh configs/base.yaml 4 SOLVER.MAX_ITR 1", ConfigError),
+        (check_command, "python -m tools.studies.wrods", AssertionError),
+        (check_command, "python -m tools.studies.words --netwroks mini", AssertionError),
         (check_command, "rm photo.jpg", AssertionError),
     ],
 )

@@ -34,7 +34,7 @@ def predict(arguments: argparse.Namespace) -> int:
     try:
         rank, processes = launched_share()
         names, label_set = models.read_names(arguments), jobs.LabelSet(())
-        if names:
+        if arguments.format != ("features",) and not arguments.examples:
             jobs.parse_label_set(names, arguments.background)  # a mistake is reported before weights are loaded
         sources, problems = jobs.collect_sources(arguments.inputs, exclude=arguments.output)
         model = models.load_model(arguments)

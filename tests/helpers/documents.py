@@ -83,9 +83,6 @@ OF_READERS = ("streets/", "prepared/")
 """Folders of the reader's own, whose configurations other tests write and run."""
 WITH_OWN_OPTIONS = (
     ["mini", "draw"],
-    ["mini", "vocabularies"],
-    ["mini", "tiles"],
-    ["mini", "confidence"],
     ["prepare", "from"],
 )
 
@@ -108,6 +105,9 @@ def check_command(command):
         assert words[1] in [*COMMANDS, "--help"], command
         length = 3 if words[1:3] in WITH_OWN_OPTIONS else 2
         program, arguments = ("-m", "err_seg", *words[1:length]), words[length:]
+    elif words[:2] == ["python", "-m"] and words[2].startswith("tools."):
+        assert (REPOSITORY / words[2].replace(".", "/")).with_suffix(".py").is_file(), command
+        program, arguments = ("-m", words[2]), words[3:]
     elif place is None:
         is_assignment = re.fullmatch(r"[A-Z_]+=.*", words[0]) is not None
         assert is_assignment or words[0] in OTHER_PROGRAMS or words[:3] == ["python", "-m", "pytest"], command
