@@ -14,8 +14,8 @@ from err_seg.text.vocabularies import synonym_key
 from err_seg.utils.messages import listed
 
 COMMON, NONE, AUTO = "common", "none", "auto"
-FEW_NAMES = 30
-"""Vocabularies of fewer names compete with the common ones by default."""
+FEW_NAMES = 12
+"""Vocabularies of fewer names compete with the common ones by default: more of them usually cover an image."""
 SAME_MEANING = 0.9
 """Cosine similarity of the text embeddings from which two names mean the same."""
 

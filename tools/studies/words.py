@@ -172,7 +172,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def cells(row: dict[str, Any]) -> list[str]:
     """Return a row of the table: the mean over the networks, with the standard deviation."""
     values = {metric: [of_one[metric] for of_one in row["metrics"]] for metric in ("validation", *METRICS)}
-    shown = [mean_text(of_all, ".3f" if metric == "AUROC" else ".1f") for metric, of_all in values.items()]
+    shown = [
+        "" if np.isnan(of_all).any() else mean_text(of_all, ".3f" if metric == "AUROC" else ".1f")
+        for metric, of_all in values.items()
+    ]  # without a pixel of another name, nothing can be ranked
     return [str(row["asked"]), row["contrast"], *shown]
 
 
