@@ -152,11 +152,10 @@ class ClassMaps:
         """
         advice = f"`kept` and `maps` say the same of the {len(self.kept)} kept classes, and all others are 0; "
         self._check_room("dense()", len(self.vocabulary), torch.float32, advice)
-        dense = self.probabilities.new_zeros(len(self.vocabulary), *self.size)
+        dense = self.probabilities.new_zeros(len(self.vocabulary) + 1, *self.size)  # the last one for contrast names
         for kept, maps in self._portions(slice(0, self.size[0])):
-            inside = kept < len(dense)
-            dense[kept[inside]] = maps[inside]
-        return dense
+            dense[kept.clamp(max=len(self.vocabulary))] = maps
+        return dense[:-1]
 
     def resized(self: M, size: tuple[int, int]) -> M:
         """Return the same result at another size (H, W).
