@@ -26,14 +26,14 @@ KEEP = """(...values) => {
 # values of before a reload: the image and settings, then the result; without those whose files are gone, and none that
 # another version of the page has kept
 RESTORE = f"""async (...values) => {{
-  const samples = document.querySelector("#{SAMPLES}"), num_settings = 8;
+  const samples = document.querySelector("#{SAMPLES}"), num_settings = 11;
   const name = () => samples.querySelectorAll("img").forEach((image, index) =>
     image.alt = `sample ${{index + 1}}: ${{decodeURI(image.src).split("/").pop()}}`);
   if (samples) new MutationObserver(name).observe(samples, {{ childList: true, subtree: true }}), name();
   const stored = JSON.parse(sessionStorage.getItem("page"));
   const kept = stored?.length == values.length ? stored : values, pair = kept[num_settings + 1] ?? [];
   const isGone = async file => file && !(await fetch(file.url, {{ method: "HEAD" }})).ok;
-  if (await isGone(kept[0])) kept[0] = null;
+  for (const place of [0, 8, 9]) if (await isGone(kept[place])) kept[place] = null;
   if (await isGone(pair[0]) || await isGone(pair[1])) kept.splice(num_settings, 99, ...values.slice(num_settings));
   setTimeout(() => window.isRestored = true);
   return kept;

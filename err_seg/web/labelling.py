@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import gradio as gr
 import numpy as np
@@ -16,7 +16,9 @@ from err_seg.data import ImageReadError
 from err_seg.jobs.formats import Result, kept_by_score
 from err_seg.jobs.label_set import UNLABELED, LabelSetError, parse_label_set, split_names
 from err_seg.prediction.contrast import AUTO, NONE
+from err_seg.prediction.examples import Exemplar
 from err_seg.prediction.model import ERRSeg
+from err_seg.text.prompts import Vocabulary
 from err_seg.visualization.colors import class_colors, hex_color, spread_colors
 from err_seg.visualization.overlay import OPACITY, UNLABELED_COLOR, UNLABELED_NAME
 from err_seg.visualization.text import first_synonym
@@ -28,7 +30,11 @@ MAX_PIXELS = 40_000_000
 MAX_CLASSES = 1000
 MAX_TEXT = 100_000
 LABELLING_SECONDS = 120
+HALF_WHITE = 127
 FILE_NAMES: dict[FileKind, str] = {"labels": "labels (PNG)", "overlay": "overlay (PNG)", "coco": "regions (COCO JSON)"}
+
+
+Example: TypeAlias = tuple[str, Path | None, Path | None]
 
 
 class Answer(NamedTuple):
@@ -61,6 +67,8 @@ def label_upload(
     num_kept: int,
     region_names: bool,
     contrast: bool,
+    *,
+    example: Example = ("", None, None),
 ) -> Answer:
     """Label an uploaded image, and let ``downloads`` keep the result.
 
@@ -70,9 +78,11 @@ def label_upload(
         threshold: pixels whose highest probability, in 0..1, is below this are none of the classes.
         num_kept, region_names: K, and whether overlays have names on their regions.
         contrast: whether few classes compete with the common names, see :meth:`err_seg.ERRSeg.predict`.
+        example: the name of a class by example, its image, and its mask, white where the image shows it.
 
     Raises:
         ImageReadError: no image, a damaged one, or one of too many pixels.
+        ArgumentError: the mask does not fit the example.
         LabelSetError, VocabularyError: class names that cannot be used, or that take too long.
     """
     if path is None:
@@ -80,6 +90,9 @@ def label_upload(
     if (length := len(names) + len(background)) > MAX_TEXT:
         raise LabelSetError(f"class names of {length} characters in all; this page takes up to {MAX_TEXT}")
     given = model.common_names()[0] if names.strip() == AUTO else split_names(names)
+    name, *marked = example
+    if all(marked):
+        given = with_example(model, given, name.strip(), *filter(None, marked))
     label_set = parse_label_set(given, [background, str(threshold)])
     num_names = len(label_set.vocabulary)
     if num_names > MAX_CLASSES:
@@ -116,6 +129,17 @@ def label_upload(
         [[first_synonym(name), f"{score:.1f}"] for name, score in kept_by_score(whole)],
         f"Download at the image's own size: {' '.join(links)}",
     )
+
+
+def with_example(model: ERRSeg, names: Vocabulary, name: str, image: Path, mask: Path) -> Vocabulary:
+    """Add a class by example to class names, or let it take the place of one; see :func:`label_upload`."""
+    if not name:
+        raise LabelSetError("Give the class by example a name.")
+    for path in (image, mask):
+        check_image(path)
+    exemplar = Exemplar(read_upload(image), read_upload(mask)[:, :, 0] > HALF_WHITE)
+    with register_module_forward_pre_hook(deadline(LABELLING_SECONDS)):
+        return model.vocabulary_with_examples(names, {name: [exemplar]}, use_names=False)
 
 
 def deadline(seconds: float) -> Callable[..., None]:

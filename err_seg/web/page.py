@@ -13,8 +13,10 @@ from err_seg.jobs.label_set import LabelSetError
 from err_seg.prediction.model import ERRSeg
 from err_seg.text.prompts import VocabularyError
 from err_seg.text.vocabularies import vocabularies
+from err_seg.utils.validation import ArgumentError
 from err_seg.web.browser import CHOOSE, KEEP, REDRAW, RESTORE, RESULT, SAMPLES, SHOW
 from err_seg.web.drawing_widget import drawing_widget
+from err_seg.web.example_widget import example_widget
 from err_seg.web.files import PERCENT, Downloads, NoSuchUpload, Uploads
 from err_seg.web.guard import LABEL, SAMPLE, Event, EventKinds, UploadedImage
 from err_seg.web.labelling import Answer, label_upload
@@ -25,6 +27,7 @@ MINUTE = 60
 INITIAL_NAMES = "the initial class names"
 HINT = f"<p>For class names that this model can encode, choose “{INITIAL_NAMES}” under “Vocabularies”.</p>"
 Share: TypeAlias = Annotated[StrictFloat, Field(ge=0, le=1)]
+File: TypeAlias = UploadedImage | None
 NumKept: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MOST_KEPT)]
 
 
@@ -44,17 +47,21 @@ def build_page(
                     gr.Examples(paths, [upload], label="Samples", cache_examples=False, elem_id=SAMPLES)
                 with gr.Accordion("Draw an image", open=False):
                     drawing_widget(upload)
+                with gr.Accordion("A class by example", open=False):
+                    example = example_widget(upload)
                 names = class_names(classes)
                 button = gr.Button("Label the image", variant="primary")
                 with gr.Accordion("Settings", open=False):
-                    inputs = [upload, names, *settings(model.num_kept or MOST_KEPT)]
+                    inputs = [upload, names, *settings(model.num_kept or MOST_KEPT), *example]
             with gr.Column(scale=3, min_width=320, elem_id=RESULT):
                 strength, *outputs = results()
 
         def label_image(path: str | None, *values: Any) -> Answer:
+            *given, name, example, mask = values
             try:
-                return label_upload(model, downloads, uploads.find(path) if path else None, *values)
-            except (ImageReadError, NoSuchUpload, VocabularyError, LabelSetError) as error:
+                image, shown, marked = (uploads.find(file) if file else None for file in (path, example, mask))
+                return label_upload(model, downloads, image, *given, example=(name, shown, marked))
+            except (ArgumentError, ImageReadError, NoSuchUpload, VocabularyError, LabelSetError) as error:
                 message = str(error) if path is None else str(error).replace(path, Path(path).name)
                 hint = HINT if isinstance(error, VocabularyError) else ""
                 return Answer(f'<p role="alert">⚠ {escape(message)}</p>{hint}')
@@ -115,7 +122,7 @@ def results() -> list[gr.components.Component]:
 def event_kinds(page: gr.Blocks, num_samples: int) -> EventKinds:
     """Return the page's events: their numbers, and the types and ranges of their fields, as laid out above."""
     numbers = {event["api_name"]: event["id"] for event in page.config["dependencies"]}
-    settings = tuple[UploadedImage | None, StrictStr, StrictStr, Share, NumKept, StrictBool, StrictBool]
+    settings = tuple[File, StrictStr, StrictStr, Share, NumKept, StrictBool, StrictBool, StrictStr, File, File]
     fields: dict[str, Any] = {LABEL: settings}
     if num_samples:
         fields[SAMPLE] = tuple[Annotated[StrictInt, Field(ge=0, lt=num_samples)]]

@@ -12,7 +12,7 @@ import uvicorn
 
 CALL = "/gradio_api/call/label"
 META = {"_type": "gradio.FileData"}
-FIELDS = ["cat, dog", "", 0, 2, True, True]
+FIELDS = ["cat, dog", "", 0, 2, True, True, "", None, None]
 """The values of a labelling event, after its image."""
 
 

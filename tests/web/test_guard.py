@@ -19,7 +19,7 @@ from err_seg.web.guard import MAX_EVENT, MAX_UPLOAD
 from tests.helpers.serving import CALL, FIELDS, META, image, serving, wait_for_answer
 
 JOIN, RUN, UPLOAD = (f"/gradio_api/{name}" for name in ("queue/join", "run/predict", "upload"))
-SAMPLE_EVENT, SKETCH_EVENT, VOCABULARY_EVENT, LABEL_EVENT = range(4)
+SAMPLE_EVENT, SKETCH_EVENT, TAKE_EVENT, USE_EVENT, FORGET_EVENT, VOCABULARY_EVENT, LABEL_EVENT = range(7)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ BAD_FIELDS = [
 BAD_BODIES = [
     *("", "null", "[]", "{", "{}", '{"data":null}', '{"data":[]}', '{"data":{}}', '{"data":[1,2]}', '{"data":"text"}'),
     *("[" * 100_000, '{"data":[NaN,NaN,NaN,NaN,NaN,NaN]}', '{"data":[],"fn_index":"x"}', b"\xff\xfe", "\0"),
-    '{"data":[{"path":"x"},"\\ud800","",0,2,true,true]}',
+    '{"data":[{"path":"x"},"\\ud800","",0,2,true,true,"",null,null]}',
 ]
 
 
@@ -210,7 +210,7 @@ def test_wrong_fields_are_told(site, photo, capfd):
     assert site.post(CALL, " " * (MAX_EVENT + 1)).status == 413
     for target in (f"{CALL}/{'0' * 32}", "/gradio_api/queue/data?session_hash=nobody"):
         assert b"Not Found" in site.ask("GET", target).body
-    assert site.post(CALL, {"data": [image(path), "cat\0, dog", "\0", 0, 2, True, True]}).status == 200
+    assert site.post(CALL, {"data": [image(path), "cat\0, dog", "\0", 0, 2, True, True, "", None, None]}).status == 200
     assert "Traceback" not in "".join(capfd.readouterr())
 
 

@@ -18,6 +18,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 gradio = pytest.importorskip("gradio")
 
+from err_seg import ArgumentError, Exemplar
 from err_seg.data import ImageReadError
 from err_seg.jobs import UNLABELED, LabelSetError
 from err_seg.jobs.formats import Result
@@ -41,10 +42,19 @@ QUIET = [
 
 
 def label(
-    model, folder, path, names="cat, dog", background="", threshold=0.0, num_kept=2, with_names=True, contrast=True
+    model,
+    folder,
+    path,
+    names="cat, dog",
+    background="",
+    threshold=0.0,
+    num_kept=2,
+    with_names=True,
+    contrast=True,
+    **more,
 ):
     return labelling.label_upload(
-        model, Downloads(Uploads(folder)), path, names, background, threshold, num_kept, with_names, contrast
+        model, Downloads(Uploads(folder)), path, names, background, threshold, num_kept, with_names, contrast, **more
     )
 
 
@@ -56,6 +66,23 @@ def test_answer(model, photo, folder):
     assert sorted(row[0] for row in answer.kept) == sorted(names)
     assert [image.size for image in answer.pair] == [(540, 360)] * 2, "names need room: six times as large"
     assert not any(folder.iterdir()), "no file was asked for"
+
+
+def test_a_class_by_example(model, photo, folder, tmp_path):
+    mask = np.zeros((60, 90, 3), dtype=np.uint8)
+    mask[:, :45] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    answer = label(model, folder, photo, num_kept=3, example=(" zorb ", photo, tmp_path / "mask.png"))
+    assert {row[0] for row in answer.kept} == {"cat", "dog", "zorb"}
+    shown = Exemplar(photo, mask[:, :, 0] > 0)
+    words = model.vocabulary_with_examples(["cat", "dog"], {"zorb": [shown]}, use_names=False)
+    expected = {row["name"]: row["share"] for row in model.predict(photo, words, num_kept=3).summary()}
+    assert {row[0]: pytest.approx(row[1], abs=0.02) for row in answer.areas["data"]} == expected
+    with pytest.raises(LabelSetError, match="a name"):
+        label(model, folder, photo, example=("", photo, tmp_path / "mask.png"))
+    Image.fromarray(mask[1:]).save(tmp_path / "mask.png")
+    with pytest.raises(ArgumentError, match="of the image's size"):
+        label(model, folder, photo, example=("zorb", photo, tmp_path / "mask.png"))
 
 
 def test_a_vocabulary_by_name(model, photo, folder):
@@ -201,7 +228,7 @@ def test_the_overlay_in_any_strength(model, photo, folder):
 def test_words_that_the_model_does_not_know(site, photo, monkeypatch):
     """The page says how to get at words that it knows."""
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise VocabularyError("does not know the word '<img src=x>'")
 
     monkeypatch.setattr("err_seg.web.page.label_upload", refuse)
