@@ -129,12 +129,10 @@ def evaluate_benchmark(
         *(len(pairs), spec.name, settings["precision"], settings["precision_reason"], model.device),
     )
     progress = EvaluationProgress(folder, of_main_process(fingerprint({**settings, **facts})))
-    counted: dict[str, Any] = {
-        "boundary_iou": cfg.TEST.BOUNDARY_IOU,
-        "metrics": cfg.TEST.METRICS,
-        "confidence": cfg.TEST.CALIBRATION,
-    }
-    counts = new_counts(spec, model.device, **counted)
+    test = cfg.TEST
+    counts = new_counts(
+        spec, model.device, boundary_iou=test.BOUNDARY_IOU, metrics=test.METRICS, confidence=test.CALIBRATION
+    )
     files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
     with translate_errors(EvaluationError, lambda: f"{progress.saved} images of {spec.name} are done and kept", GO_ON):
         progress.restore(counts)

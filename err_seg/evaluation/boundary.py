@@ -68,20 +68,13 @@ class BoundaryConfusion(ConfusionMatrix):
         self.bands = ConfusionMatrix(num_classes + 1, IGNORED, device=device)  # the last: pixels off the boundary
         self.dilation_ratio = dilation_ratio
 
-    def update(self, prediction: Tensor, label: Tensor, confidence: Tensor | None = None) -> None:
-        """Count one image or a batch of one size: arguments and errors as for :meth:`ConfusionMatrix.update`."""
-        super().update(prediction, label, confidence)
-        if label.numel() == 0:
-            return
-        prediction, label = prediction.to(self.device, torch.int64), label.to(self.device, torch.int64)
-        if self.background is not None:
-            prediction = prediction.clamp(max=self.background)
-        ignored = label == self.ignore_label
+    def _count(self, prediction: Tensor, label: Tensor, counted: Tensor) -> None:
+        super()._count(prediction, label, counted)
         height, width = label.shape[-2:]
         band = boundary_width(height, width, self.dilation_ratio)
-        maps = [labels.masked_fill(ignored, IGNORED) for labels in (prediction, label)]
+        maps = [labels.where(counted, IGNORED) for labels in (prediction, label)]
         prediction, label = (torch.where(is_boundary(labels, band), labels, self.num_classes) for labels in maps)
-        self.bands.update(prediction, label.masked_fill(ignored, IGNORED))
+        self.bands.update(prediction, label.where(counted, IGNORED))
 
     def merge(self: B, other: B) -> B:
         """Add another one's counts in place; ValueError if the settings differ."""

@@ -110,15 +110,19 @@ class ConfusionMatrix:
         if self.background is not None:
             prediction = prediction.clamp(max=self.background)
 
+        self._count(prediction, label, counted)
+        if self.confidences is not None:
+            assert confidence is not None
+            values, found = confidence.to(self.device)[counted], prediction[counted]
+            self.confidences += count_pixels(values, found == label[counted], self._groups[found], GROUPS)
+
+    def _count(self, prediction: Tensor, label: Tensor, counted: Tensor) -> None:
+        """Count the pixels where ``counted``, of maps that :meth:`update` has checked and moved to the device."""
         n = self.num_classes
         cell = torch.where(counted, prediction * n + label, n * n).flatten()  # an extra cell for ignored pixels
         # not bincount, which waits for the device to return the largest value
         counts = self._counts.new_zeros(n * n + 1)
         self._counts += counts.scatter_add_(0, cell, counts.new_ones(1).expand_as(cell))[:-1]
-        if self.confidences is not None:
-            assert confidence is not None
-            values, found = confidence.to(self.device)[counted], prediction[counted]
-            self.confidences += count_pixels(values, found == label[counted], self._groups[found], GROUPS)
 
     def merge(self: C, other: C) -> C:
         """Add another matrix's counts to this one, in place, and return this one.

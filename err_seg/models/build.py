@@ -212,11 +212,8 @@ def build_escf(cfg: Config, maps: FeatureMaps) -> ESCF:
         sfm = SFM(**shared, ssr_ratio=escf.SSR_RATIO, drop_path_rate=rate) if escf.SFM else None
         cfm = CFM(**shared, csr_ratio=escf.CSR_RATIO, drop_path_rate=rate) if escf.CFM else None
         layers.append(ESCFLayer(sfm=sfm, cfm=cfm))
-    image_guidance = ImageGuidance(
-        in_dims=[deep.channels for deep in maps.deep],
-        hidden_dim=escf.GUIDANCE_HIDDEN_DIM,
-        dim=escf.GUIDANCE_DIM,
-    )
+    in_dims = [deep.channels for deep in maps.deep]
+    image_guidance = ImageGuidance(in_dims=in_dims, hidden_dim=escf.GUIDANCE_HIDDEN_DIM, dim=escf.GUIDANCE_DIM)
     text_guidance = TextGuidance(in_dim=maps.embeddings[0].channels, dim=escf.GUIDANCE_DIM)
     return ESCF(
         layers=layers,

@@ -5,6 +5,7 @@ same numbers on every machine, but for rounding.
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -111,8 +112,7 @@ def own_words_rank(model: ERRSeg, photo: Photo) -> float:
         text = model.embed_vocabulary([*photo.classes, *(others[i] for i in drawn)])
         _, scores = model.head.choose(model.encoder(model.preprocess([image])), text, len(text))
     own, random = scores[0].double().cpu().split([len(photo.classes), len(drawn)])
-    difference = own[:, None] - random[None]
-    return float(((difference > 0).double() + (difference == 0).double() / 2).mean())
+    return float((1 + (own[:, None] - random).sign().mean()) / 2)
 
 
 def measure_cost(model: ERRSeg, photo: Photo) -> tuple[Segmentation, float, int]:
@@ -137,7 +137,7 @@ def renaming_rules(names: Mapping[str, str]) -> list[tuple[str, str, int]]:
 
     ``names`` maps names in the file to those in the model; numbers in them are shown as N.
     """
-    counts: dict[tuple[str, str], int] = {}
+    counts: Counter[tuple[str, str]] = Counter()
     for old, new in names.items():
         before, after = ([("N" if part.isdecimal() else part) for part in name.split(".")] for name in (old, new))
         while len(before) > 1 and len(after) > 1 and before[-1] == after[-1]:
@@ -145,6 +145,5 @@ def renaming_rules(names: Mapping[str, str]) -> list[tuple[str, str, int]]:
             after.pop()
         if old == new:
             before, after = new.split(".")[:2], new.split(".")[:2]
-        pair = ".".join(before), ".".join(after)
-        counts[pair] = counts.get(pair, 0) + 1
+        counts[".".join(before), ".".join(after)] += 1
     return [(old, new, number) for (old, new), number in sorted(counts.items())]

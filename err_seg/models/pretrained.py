@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,7 +50,14 @@ def save_pretrained(
 
 def stored_config(model: ERRSeg) -> str:
     """Write the configuration of a network as files of weights hold it."""
-    return json.dumps(_nested(model.settings), indent=1)
+    nested: dict[str, Any] = {}
+    for key, value in model.settings.items():
+        *sections, last = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return json.dumps(nested, indent=1)
 
 
 def push_to_hub(model: ERRSeg, repository: str, *, private: bool = False, run: TrainingRecord = NO_RECORD) -> str:
@@ -84,14 +90,3 @@ def upload(folder: Path, repository: str, *, private: bool = False) -> str:
         return str(api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=list(FILES)))
     except Exception as error:  # the hub's client and the network libraries beneath it each raise their own
         raise HubError(f"could not upload to https://huggingface.co/{repository} ({reason_of(error)})") from error
-
-
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in settings.items():
-        *sections, last = key.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = value
-    return nested
