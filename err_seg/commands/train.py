@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from err_seg.commands.options import command_parser, reporting_errors
+from err_seg.commands.options import command_parser, complain
 from err_seg.config import Config, ConfigError, get_cfg
 from err_seg.config.constants import ENGINES, SET_CLIP_WEIGHTS
 from err_seg.plugins import imported_packages
@@ -50,24 +50,28 @@ def parse_arguments(
     return parser.parse_intermixed_args(argv)
 
 
-@reporting_errors(1)
 def main(argv: Sequence[str] | None = None, name: str = "train", description: str | None = __doc__) -> int:
     """Run ``err-seg train``, or ``err-seg evaluate``: train, evaluate, or both, in as many processes as asked for."""
     arguments = parse_arguments(argv, name, description)
     from err_seg.engine.launch import launch
 
-    cfg = get_cfg(arguments.config_file, arguments.opts)  # a mistake is reported once, not by every process
-    processes = int(os.environ.get("WORLD_SIZE", arguments.num_gpus * arguments.num_machines))
-    training = None if arguments.eval_only else cfg
-    arguments.engine, arguments.engine_reason = choose_engine(arguments.engine, training=training, processes=processes)
-    return launch(
-        work,
-        arguments,
-        processes=arguments.num_gpus,
-        machines=arguments.num_machines,
-        machine_rank=arguments.machine_rank,
-        dist_url=arguments.dist_url,
-    )
+    try:
+        cfg = get_cfg(arguments.config_file, arguments.opts)  # a mistake is reported once, not by every process
+        processes = int(os.environ.get("WORLD_SIZE", arguments.num_gpus * arguments.num_machines))
+        training = None if arguments.eval_only else cfg
+        arguments.engine, arguments.engine_reason = choose_engine(
+            arguments.engine, training=training, processes=processes
+        )
+        return launch(
+            work,
+            arguments,
+            processes=arguments.num_gpus,
+            machines=arguments.num_machines,
+            machine_rank=arguments.machine_rank,
+            dist_url=arguments.dist_url,
+        )
+    except (ValueError, OSError) as error:
+        return complain(error, 1)
 
 
 def choose_engine(wanted: str, *, training: Config | None = None, processes: int = 1) -> tuple[str, str]:

@@ -86,10 +86,10 @@ class ERRSeg(ERRSegNetwork):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
         self.register_load_state_dict_post_hook(_forget_origin)
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Call :meth:`predict` with images and words, or the network, :meth:`forward`, with tensors of both."""
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """Run the network on tensors of images and text; with images and words it is :meth:`predict`."""
         text = args[1] if len(args) > 1 else options.get("text")
-        return super().__call__(*args, **options) if isinstance(text, Tensor) else self.predict(*args, **options)
+        return super().forward(*args, **options) if isinstance(text, Tensor) else self.predict(*args, **options)
 
     @property
     def device(self) -> torch.device:

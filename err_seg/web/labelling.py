@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import gradio as gr
 import numpy as np
@@ -32,9 +32,6 @@ MAX_TEXT = 100_000
 LABELLING_SECONDS = 120
 HALF_WHITE = 127
 FILE_NAMES: dict[FileKind, str] = {"labels": "labels (PNG)", "overlay": "overlay (PNG)", "coco": "regions (COCO JSON)"}
-
-
-Example: TypeAlias = tuple[str, Path | None, Path | None]
 
 
 class Answer(NamedTuple):
@@ -68,7 +65,7 @@ def label_upload(
     region_names: bool,
     contrast: bool,
     *,
-    example: Example = ("", None, None),
+    example: tuple[str, Path | None, Path | None] = ("", None, None),
 ) -> Answer:
     """Label an uploaded image, and let ``downloads`` keep the result.
 

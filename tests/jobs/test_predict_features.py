@@ -90,9 +90,9 @@ def test_other_weights_are_other_results(run_predict, images, toy):
 @pytest.mark.parametrize(
     ("options", "classes", "message"),
     [
-        (("--format", "features"), "cat", "alone needs neither: leave them out"),
-        (("--format", "features,labels"), None, "give --classes or --classes-file"),
-        ((), None, "give --classes or --classes-file"),
+        (("--format", "features"), "cat", "alone needs none: leave them out"),
+        (("--format", "features,labels"), None, "give --classes, --classes-file or --examples"),
+        ((), None, "give --classes, --classes-file or --examples"),
         (("--format", "features", "--background", "0.3"), None, WITHOUT_CLASSES),
         (("--format", "features", "--refine"), None, WITHOUT_CLASSES),
         (("--format", "features", "--contrast", "none"), None, WITHOUT_CLASSES),
