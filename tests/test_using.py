@@ -26,6 +26,7 @@ EXTRAS = {"fiftyone": "fiftyone", "ray": "ray", "err-seg export": "onnxscript", 
 NOT_RUN = (
     "err-seg calibrate",
     "err-seg mini",
+    "err-seg train ",
     "python -m tools.studies.",
     "pip ",
     "cp ",
