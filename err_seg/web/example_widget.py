@@ -43,7 +43,7 @@ canvas.onpointerup = canvas.onpointercancel = () => { canvas.onpointermove = nul
 """
 BEGIN = f"""async image => {{
   if (image) await document.querySelector("#{CANVAS} canvas").begin(image.url);
-  return image;
+  return [image, null];  // what was marked on another image says nothing of this one
 }}"""
 SEND = f"""async () => {{
   const marked = document.querySelector("#{CANVAS} canvas").marked;
@@ -69,7 +69,7 @@ def example_widget(upload: gr.Image) -> list[gr.components.Component]:
     for part in (image, mask):
         part.preprocess = lambda sent: sent and sent.path
     forget = gr.Button("Forget the example")
-    take.click(None, upload, image, js=BEGIN, api_visibility="private")
+    take.click(None, upload, [image, mask], js=BEGIN, api_visibility="private")
     use.click(None, None, mask, js=SEND, api_visibility="private")
     forget.click(None, None, [name, image, mask], js='() => ["", null, null]', api_visibility="private")
     return [name, image, mask]

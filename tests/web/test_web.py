@@ -29,6 +29,7 @@ from err_seg.text.vocabularies import load_vocabulary
 from err_seg.visualization.colors import class_colors, hex_color, oklab
 from err_seg.web import create_app, files, labelling
 from err_seg.web.drawing_widget import SIDE
+from err_seg.web.example_widget import example_widget
 from err_seg.web.files import Downloads, NoSuchUpload, Uploads
 from tests.helpers.results import a_result
 from tests.helpers.serving import CALL, FIELDS, free_port, image, serving, wait_for_answer
@@ -83,6 +84,14 @@ def test_a_class_by_example(model, photo, folder, tmp_path):
     Image.fromarray(mask[1:]).save(tmp_path / "mask.png")
     with pytest.raises(ArgumentError, match="of the image's size"):
         label(model, folder, photo, example=("zorb", photo, tmp_path / "mask.png"))
+
+
+def test_the_mask_of_another_image_is_forgotten():
+    with gradio.Blocks() as page:
+        _, shown, mask = example_widget(gradio.Image())
+    take, *_ = page.config["dependencies"]
+    assert take["outputs"] == [shown._id, mask._id]
+    assert "[image, null]" in take["js"]
 
 
 def test_a_vocabulary_by_name(model, photo, folder):

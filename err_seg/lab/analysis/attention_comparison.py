@@ -131,7 +131,7 @@ def compare_attention(
     runs = []
     for k in (num_kept, num_classes):
         with recording(escf) as attention:
-            runs.append((model.predict(image, vocabulary, num_kept=k), attention))
+            runs.append((model.predict(image, vocabulary, num_kept=k, contrast="none"), attention))
     few = runs[0][0]
     if len(few.kept) == num_classes:
         raise ValueError(f"all {num_classes} classes are kept anyway; take more classes, or a K below {num_classes}")

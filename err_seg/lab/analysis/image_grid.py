@@ -53,7 +53,7 @@ def predict_column(
     cell: int = CELL,
 ) -> Column:
     """Predict a column of a grid, from images (H, W, 3) uint8 RGB; ``cell`` is the grid's, ``num_kept`` replaces K."""
-    results = model.predict(images, vocabulary, num_kept=num_kept)
+    results = model.predict(images, vocabulary, num_kept=num_kept, contrast="none")
     sizes = [fitting_size((image.shape[1], image.shape[0]), cell) for image in images]
     labels = [r.resized((h, w)).labels.cpu().numpy() for r, (w, h) in zip(results, sizes, strict=True)]
     return Column(tuple(vocabulary), labels, title)

@@ -159,3 +159,10 @@ def test_an_unreadable_image(photo, tmp_path, capsys):
     (tmp_path / "scene.png").write_bytes(b"not an image")
     assert main(photo) == 1
     assert "scene.png: is not an image in any format" in capsys.readouterr().err
+
+
+def test_few_names_are_compared_without_contrast(toy_model, images, monkeypatch):
+    monkeypatch.setattr("err_seg.ERRSeg.few_names", 100)
+    c = compare_attention(toy_model(), images[0], VOCABULARY, num_kept=3)
+    assert (len(c.few.result.kept), len(c.all.result.kept)) == (3, len(VOCABULARY))
+    assert c.all.result.names == VOCABULARY
