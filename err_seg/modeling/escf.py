@@ -10,10 +10,11 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from err_seg.modeling.cpu import PerClass
 from err_seg.modeling.layers import MLP, NORM_EPS, ConvReLU6, GuidedAttention, init_fusion_weights, resize
 
 
-class FusionModule(nn.Module):
+class FusionModule(PerClass):
     """What SFM and CFM have in common (paper, ESCF): norm, guided attention, norm and (star) MLP.
 
     Args:
@@ -63,6 +64,10 @@ class SFM(FusionModule):
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Fuse x (B, K, H, W, C) under the image guidance (B, H, W, G) to (B, K, H, W, C)."""
+        return self.few_at_a_time(lambda some: self.fuse(some, guidance), x, places=guidance.shape[:3].numel())
+
+    def fuse(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """Fuse the maps of some classes; arguments as above."""
         batch, grid = x.shape[:2], (x.shape[2], x.shape[3])
         pixels = self.norm1(x).flatten(2, 3)  # B×K×HW×C
         attended = self.attention(pixels, guidance.flatten(1, 2).unsqueeze(1), grid)
@@ -102,10 +107,16 @@ class CFM(FusionModule):
             pooled = F.avg_pool2d(pooled, self.csr_ratio)
         coarse = pooled.shape[-2:]
         places = pooled.unflatten(0, batch).permute(0, 3, 4, 1, 2).flatten(1, 2)  # B×hw×K×C
-        places = self.fuse(places, guidance.unsqueeze(1))
-        fused = places.unflatten(1, coarse).permute(0, 3, 4, 1, 2).flatten(0, 1)  # B·K×C×h×w
-        fused = resize(fused, grid, align_corners=True)
-        return x + fused.unflatten(0, batch).permute(0, 1, 3, 4, 2)
+        places = self.few_at_a_time(lambda some: self.fuse(some, guidance.unsqueeze(1)), places, places=batch.numel())
+        fused = places.unflatten(1, coarse).permute(0, 3, 1, 2, 4)  # B×K×h×w×C
+        return self.few_at_a_time(self.add_resized, x, fused, places=batch[0] * grid[0] * grid[1])
+
+    @staticmethod
+    def add_resized(x: Tensor, fused: Tensor) -> Tensor:
+        """Add the fused maps of some classes (B, n, h, w, C), resized, to their x (B, n, H, W, C)."""
+        maps = fused.flatten(0, 1).contiguous().permute(0, 3, 1, 2)  # B·n×C×h×w, channels last
+        resized = resize(maps, (x.shape[2], x.shape[3]), align_corners=True)
+        return x + resized.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
     def fuse(self, places: Tensor, guidance: Tensor) -> Tensor:
         """Fuse the classes at each place: places (B, hw, K, C) under guidance (B, 1, K, G)."""

@@ -1,11 +1,13 @@
 """GUD, the gradual upsampling decoder: from the stride-16 grid to S/4 under the guidance of CLIP's shallow features."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from err_seg.modeling.cpu import PerClass
 from err_seg.modeling.layers import NORM_EPS, ConvReLU6, GuidedConv2d, resize
 
 CHANNELS_PER_GROUP = 8
@@ -52,19 +54,20 @@ class UpsamplingStage(nn.Module):
         self.conv2 = nn.Conv2d(out_dim, out_dim, **options)
         self.norm2 = nn.GroupNorm(out_dim // CHANNELS_PER_GROUP, out_dim, eps=NORM_EPS)
 
-    def forward(self, x: Tensor, feature: Tensor | None) -> Tensor:
-        """Upsample x (B·K, in_dim, h, w) with feature (B, feature_dim, h', w') to (B·K, out_dim, scale·h, scale·w)."""
+    def project(self, feature: Tensor) -> Tensor | None:
+        """Project a feature map (B, feature_dim, h, w) to the guidance (B, guidance_dim, h, w), if there is any."""
+        return self.guidance(feature.detach() if self.stop_gradient else feature) if self.guidance else None
+
+    def forward(self, x: Tensor, guidance: Tensor | None) -> Tensor:
+        """Upsample x (B·K, in_dim, h, w) with guidance (B, guidance_dim, h', w') to (B·K, out_dim, h', w')."""
         x = self.up(x)
-        if self.guidance is not None and feature is not None:
-            guidance = self.guidance(feature.detach() if self.stop_gradient else feature)
-            x = self.conv1(x, guidance)
-        else:
-            x = self.conv1(x)
-        x = F.relu(self.norm1(x))
-        return F.relu(self.norm2(self.conv2(x)))
+        x = self.conv1(x) if guidance is None else self.conv1(x, guidance)
+        in_place = not torch.is_grad_enabled()
+        x = F.relu(self.norm1(x), inplace=in_place)
+        return F.relu(self.norm2(self.conv2(x)), inplace=in_place)
 
 
-class GUD(nn.Module):
+class GUD(PerClass):
     """Gradual upsampling decoder (paper, "Gradual Upsampling Decoder"; Tables V and XI).
 
     Stages at strides 16, 8 and 4, then one logit per pixel.
@@ -81,7 +84,15 @@ class GUD(nn.Module):
 
     def forward(self, x: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Decode x (B·K, C, H, W) with one feature map per stage (F3, F2, F1), or none, to logits (B·K, 1, 4H, 4W)."""
-        size = (4 * x.shape[2], 4 * x.shape[3])
+        stages = cast(Iterable[UpsamplingStage], self.stages)
+        guidance = [stage.project(feature) for stage, feature in zip(stages, features, strict=False)]
+        maps = x.unflatten(0, (len(features[0]) if features else 1, -1))  # B×K×C×H×W
+        places = maps.shape[0] * x.shape[2] * x.shape[3]
+        return self.few_at_a_time(lambda some: self.decode(some, guidance), maps, places=places).flatten(0, 1)
+
+    def decode(self, maps: Tensor, guidance: Sequence[Tensor | None]) -> Tensor:
+        """Decode the maps of some classes (B, n, C, H, W) to logits (B, n, 1, 4H, 4W)."""
+        x = maps.flatten(0, 1)
         for i, stage in enumerate(self.stages):
-            x = stage(x, features[i] if features else None)
-        return resize(self.head(x), size)
+            x = stage(x, guidance[i] if guidance else None)
+        return resize(self.head(x), (4 * maps.shape[3], 4 * maps.shape[4])).unflatten(0, maps.shape[:2])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from err_seg.modeling.cpu import PerClass
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.layers import resize
 from err_seg.utils.device import autocast
@@ -67,7 +68,7 @@ def cosine_similarity(pixels: Tensor, text: Tensor) -> Tensor:
         return torch.einsum("bchw,tc->bthw" if text.dim() == 2 else "bchw,btc->bthw", pixels, text)
 
 
-class CostEmbedding(nn.Module):
+class CostEmbedding(PerClass):
     """Embed the kept cost maps: X = Conv1×1((Conv7×7(C16) + resize(Conv7×7(C32))) / 2) (paper, input of ESCF).
 
     Each class is embedded by itself, with the same weights.
@@ -85,7 +86,12 @@ class CostEmbedding(nn.Module):
 
     def forward(self, costs: list[Tensor]) -> Tensor:
         """Embed cost maps (B, K, H, W), the first at stride 16, to X (B·K, C, H, W), image-major."""
+        places = len(costs[0]) * costs[0].shape[-2:].numel()
+        return self.few_at_a_time(self.embed, *costs, places=places).flatten(0, 1)
+
+    def embed(self, *costs: Tensor) -> Tensor:
+        """Embed the cost maps (B, n, H, W) of some classes to (B, n, C, H, W)."""
         grid = costs[0].shape[-2:]
-        maps = [cost.flatten(0, 1).unsqueeze(1) for cost in costs]  # B·K×1×h×w
+        maps = [cost.flatten(0, 1).unsqueeze(1) for cost in costs]  # B·n×1×h×w
         embedded = [resize(conv(cost), grid) for conv, cost in zip(self.convs, maps, strict=True)]
-        return self.fuse(sum(embedded[1:], start=embedded[0]) / len(embedded))
+        return self.fuse(sum(embedded[1:], start=embedded[0]) / len(embedded)).unflatten(0, costs[0].shape[:2])

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from err_seg.modeling.cpu import Linear, linear
+
 NORM_EPS = 1e-5
 # not F.interpolate, which resizes in another way when deterministic algorithms are asked for
 RESIZERS = {"bilinear": torch.ops.aten.upsample_bilinear2d, "bicubic": torch.ops.aten.upsample_bicubic2d}
@@ -28,7 +30,7 @@ class GuidedLinear(nn.Linear):
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:  # type: ignore[override]
         """Project x (B, N, L, C) and guidance (B, 1, L, G) to (B, N, L, out_dim)."""
         weight_x, weight_guidance = self.weight.tensor_split((self.dim,), dim=1)
-        return F.linear(x, weight_x) + F.linear(guidance, weight_guidance, self.bias)
+        return linear(x, weight_x) + linear(guidance, weight_guidance, self.bias)
 
 
 class GuidedConv2d(nn.Conv2d):
@@ -87,9 +89,9 @@ class GuidedAttention(nn.Module):
         self.num_heads = num_heads
         self.ssr = SSR(dim, guidance_dim, reduction) if reduction > 1 else None
         self.q = GuidedLinear(dim, guidance_dim, dim)
-        self.k = nn.Linear(dim + guidance_dim, dim) if self.ssr else GuidedLinear(dim, guidance_dim, dim)
-        self.v = nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
+        self.k = Linear(dim + guidance_dim, dim) if self.ssr else GuidedLinear(dim, guidance_dim, dim)
+        self.v = Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor, guidance: Tensor, grid: tuple[int, int]) -> Tensor:
         """Attend within each of the N sequences of an image.
@@ -121,13 +123,13 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, *, star: bool = True):
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(dim, hidden_dim) if star else None
-        self.fc3 = nn.Linear(hidden_dim, dim)
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(dim, hidden_dim) if star else None
+        self.fc3 = Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (..., C) to (..., C)."""
-        hidden = F.relu6(self.fc1(x))
+        hidden = F.relu6(self.fc1(x), inplace=not torch.is_grad_enabled())
         if self.fc2 is not None:
             hidden = hidden * self.fc2(x)
         return self.fc3(hidden)

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -151,31 +149,34 @@ def recording(escf: nn.Module, modules: tuple[type[SFM] | type[CFM], ...] = (SFM
     hooks = ExitStack()
     thread = threading.get_ident()
 
-    def record(module: nn.Module, layer: AttentionLayer, name: str, value: Callable[[Tensor, Tensor], Any]) -> None:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def hook(module: nn.Module, note: Callable[[Tensor, Tensor], None]) -> None:
+        def noting(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if threading.get_ident() == thread:
-                setattr(layer, name, value(inputs[0], output))
+                note(inputs[0], output)
 
-        hooks.enter_context(module.register_forward_hook(hook))
+        hooks.enter_context(module.register_forward_hook(noting))
+
+    def record(module: SFM | CFM, layer: AttentionLayer) -> None:
+        parts: dict[str, list[Tensor]] = {"queries": [], "keys": []}  # of a few classes, or places, each
+        ratio = module.csr_ratio if isinstance(module, CFM) else 1
+
+        def finish(x: Tensor, _: Tensor) -> None:
+            layer.grid = (x.shape[2] // ratio, x.shape[3] // ratio)
+            for name, found in parts.items():
+                setattr(layer, name, torch.cat(found))
+                found.clear()
+
+        hook(module.attention.q, lambda _, output: parts["queries"].append(output[0].detach().float().cpu()))
+        hook(module.attention.k, lambda _, output: parts["keys"].append(output[0].detach().float().cpu()))
+        hook(module, finish)
 
     with hooks:
         for module in escf.modules():
             if isinstance(module, modules):
                 layer = AttentionLayer(module.attention.num_heads)
                 (attention.category if isinstance(module, CFM) else attention.spatial).append(layer)
-                ratio = module.csr_ratio if isinstance(module, CFM) else 1
-                record(module, layer, "grid", partial(_coarse_grid, ratio))
-                record(module.attention.q, layer, "queries", _of_first_image)
-                record(module.attention.k, layer, "keys", _of_first_image)
+                record(module, layer)
         yield attention
-
-
-def _coarse_grid(ratio: int, x: Tensor, _: Tensor) -> tuple[int, int]:
-    return x.shape[2] // ratio, x.shape[3] // ratio
-
-
-def _of_first_image(_: Tensor, output: Tensor) -> Tensor:
-    return output[0].detach().float().cpu()
 
 
 def attention_figure(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
@@ -58,8 +59,12 @@ def measure_machine(device: torch.device, precisions: Sequence[str]) -> Machine:
     flops = {}
     for precision in dict.fromkeys(precisions):
         a, b = torch.randn(2, side, side, device=device).to(PRECISIONS[precision] or torch.float32)
+        pixels, weight = a.view(1, 1, side, side).permute(0, 3, 1, 2), b[:, :, None, None]  # another library's product
         with tf32(False):
-            flops[precision] = 2 * side**3 / best_seconds(partial(torch.mm, a, b), device)
+            seconds = min(
+                best_seconds(partial(f, *x), device) for f, x in ((torch.mm, (a, b)), (F.conv2d, (pixels, weight)))
+            )
+        flops[precision] = 2 * side**3 / seconds
     source = torch.ones(COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     copy = best_seconds(lambda: target.copy_(source), device)

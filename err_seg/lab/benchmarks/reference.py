@@ -5,16 +5,19 @@ It has the parameters of the network that it is made of, and gives its results, 
 * projections of ``[x; guidance]`` act on the concatenation, written out for every class map or place;
 * all T classes have maps: cost maps that are kept, logits of −100 for the classes that CRM drops, and a loss and an
   arg-max over T maps at full size;
+* all classes pass ESCF and GUD at once, and linear layers are matrix products;
 * the text tower reads all of CLIP's positions (77), however short the prompts are.
 """
 
 import copy
 import itertools
+import sys
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from err_seg.modeling.cpu import Linear, PerClass
 from err_seg.modeling.crm import count_class_pixels
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.head import Head, Prediction
@@ -59,7 +62,12 @@ class DenseHead(Head):
         return Prediction(dense, torch.arange(len(text), device=kept.device).expand(len(kept), -1), class_scores)
 
 
-PLAIN: dict[type, type] = {GuidedLinear: ConcatenatedLinear, GuidedConv2d: ConcatenatedConv2d, Head: DenseHead}
+PLAIN: dict[type, type] = {
+    GuidedLinear: ConcatenatedLinear,
+    GuidedConv2d: ConcatenatedConv2d,
+    Linear: nn.Linear,
+    Head: DenseHead,
+}
 
 
 def sharing_copy(model: ERRSeg) -> ERRSeg:
@@ -75,6 +83,8 @@ def reference(model: ERRSeg) -> ERRSeg:
     plain = sharing_copy(model)
     for module in plain.modules():
         module.__class__ = PLAIN.get(type(module), type(module))
+        if isinstance(module, PerClass):
+            module.places_at_a_time = sys.maxsize
     return plain
 
 
