@@ -1,13 +1,15 @@
-"""Writing the network as ONNX or as a program of torch.export, and vocabularies for it."""
+"""Writing the network as ONNX, as a program of torch.export or compiled, and vocabularies for it."""
 
 import json
 import logging
+import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -34,9 +36,9 @@ class ExportError(RunError):
     """The network cannot be exported, or not on this machine; the message says why."""
 
 
-def trace(model: ERRSeg) -> ExportedProgram:
+def trace(model: ERRSeg, device: str = "cpu") -> ExportedProgram:
     """Turn the network into a graph that takes any image size, T and K (see the inputs of ``ExportableERRSeg``)."""
-    if model.training or model.device.type != "cpu" or model.pixel_mean.dtype != torch.float32:
+    if model.training or model.device.type != device or model.pixel_mean.dtype != torch.float32:
         raise ExportError("export needs the model on the CPU, in float32 and evaluation mode; the file runs anywhere")
     network = ExportableERRSeg(model).eval()
     batch = {} if model.head.crm.is_adaptive else {0: Dim("batch", min=1, max=LARGEST_BATCH)}
@@ -46,7 +48,7 @@ def trace(model: ERRSeg) -> ExportedProgram:
         "ranks": {0: Dim("kept", min=1, max=LARGEST_VOCABULARY)},
     }
     with torch.no_grad(), _exporter():
-        inputs = example_inputs(model, EXAMPLE_CLASSES, EXAMPLE_KEPT)
+        inputs = tuple(t.to(model.device) for t in example_inputs(model, EXAMPLE_CLASSES, EXAMPLE_KEPT))
         return torch.export.export(network, inputs, dynamic_shapes=shapes, strict=False)
 
 
@@ -59,6 +61,23 @@ def export_program(model: ERRSeg, file: Path) -> None:
     program = trace(model)
     with atomic_write(file) as partial, open(partial, "wb") as stream:
         torch.export.save(program, stream, extra_files={FACTS: json.dumps(facts(model))})
+
+
+def export_compiled(model: ERRSeg, file: Path) -> None:
+    """Write a ``.pt2`` file of machine code for the model's device, made by AOTInductor, complete or not at all.
+
+    ``torch._inductor.aoti_load_package`` runs it, on processors (or GPUs) like this one. It does not look at strides:
+    tensors that are not contiguous give wrong results.
+
+    Raises:
+        ExportError: there is no C++ compiler, or it cannot compile the network.
+    """
+    program = trace(model, model.device.type)
+    with _exporter(), TemporaryDirectory() as folder, atomic_write(file) as partial:
+        package = torch._inductor.aoti_compile_and_package(program, package_path=f"{folder}/network.pt2")
+        with zipfile.ZipFile(package, "a") as archive:
+            archive.writestr(f"network/extra/{FACTS}", json.dumps(facts(model, compiled_for=model.device.type)))
+        shutil.copyfile(package, partial)
 
 
 def export_onnx(model: ERRSeg, file: Path, precision: str = "fp32") -> None:
@@ -99,7 +118,7 @@ def _stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bo
     return op.TopK(values, length, axis=dim, largest=int(descending), sorted=1)
 
 
-def facts(model: ERRSeg, precision: str = "fp32") -> dict[str, Any]:
+def facts(model: ERRSeg, precision: str = "fp32", compiled_for: str = "none") -> dict[str, Any]:
     """Return what an exported file says about itself: its inputs and outputs, its settings and its weights."""
     batch = 1 if model.head.crm.is_adaptive else "B"
     return {
@@ -112,20 +131,21 @@ def facts(model: ERRSeg, precision: str = "fp32") -> dict[str, Any]:
         "min_score": model.head.crm.min_score,
         "size": model.size,
         "precision": precision,
+        "compiled_for": compiled_for,  # a device
         "weights": weights_digest(model),
         "source": str(model.source or ""),
         "format": RESULT_FORMAT,
     }
 
 
-def check_facts(model: ERRSeg, file: Path, precision: str = "fp32") -> None:
-    """Check that a file was exported from this network, in this precision.
+def check_facts(model: ERRSeg, file: Path, precision: str = "fp32", compiled_for: str = "none") -> None:
+    """Check that a file was exported from this network, in this precision and for this device.
 
     Raises:
         ExportError: it has other weights or settings, does not say which, or cannot be read; names the file.
     """
-    found = {"precision": "fp32", **_facts_in(file)}  # absent in files of earlier versions
-    expected = {key: str(value) for key, value in facts(model, precision).items()}
+    found = {"precision": "fp32", "compiled_for": "none", **_facts_in(file)}  # absent in files of earlier versions
+    expected = {key: str(value) for key, value in facts(model, precision, compiled_for).items()}
     del expected["source"]  # the same weights may come from elsewhere
     for key in ("weights", *expected):
         if found.get(key) != expected[key]:

@@ -24,6 +24,7 @@ class ExportableERRSeg(nn.Module):
     def __init__(self, model: ERRSeg):
         super().__init__()
         self.model = model
+        self.encoder = model.encoder.fused()
 
     def forward(self, image: Tensor, text: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
         """Segment B images.
@@ -41,7 +42,7 @@ class ExportableERRSeg(nn.Module):
         normalised = (image - model.pixel_mean) / model.pixel_std
         # not `resize`, whose shortcut for equal sizes would fix the size in the graph
         size = (model.size, model.size)
-        features = model.encoder(F.interpolate(normalised, size, mode="bilinear", align_corners=False))
+        features = self.encoder(F.interpolate(normalised, size, mode="bilinear", align_corners=False))
         costs = model.head.cost_maps(features, text)  # in one part: a graph cannot loop over an open number of parts
         kept = self.choose(costs, ranks)
         logits = model.head.segment_equal(features, text[kept])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def compare(model: ERRSeg, run: Runner, precision: str = "fp32") -> Parity:
         image, text, ranks = example_inputs(model, num_classes, num_kept, seed)
         image = image[: 1 + seed]  # one image, then as many as were traced
         probabilities, found = run(image, text, ranks)
-        kept = torch.from_numpy(found)
+        kept, text = torch.from_numpy(found).to(model.device), text.to(model.device)
         with torch.no_grad():
             views = model.preprocess(image)
             expected = model(views, text, num_kept)
@@ -75,7 +76,7 @@ def compare(model: ERRSeg, run: Runner, precision: str = "fp32") -> Parity:
         same += torch.equal(kept, expected.kept)
         scores = [_score(expected.class_scores, classes) for classes in (kept, expected.kept)]
         score = min(score, float((scores[0] / scores[1]).min()))
-        largest = max(largest, float((torch.from_numpy(probabilities) - logits.sigmoid()).abs().max()))
+        largest = max(largest, float((torch.from_numpy(probabilities) - logits.sigmoid().cpu()).abs().max()))
     return Parity(len(CASES), largest, same, score, _time_ratio(model, run), precision)
 
 
@@ -93,7 +94,7 @@ def _time_ratio(model: ERRSeg, run: Runner) -> float:
         run(image, text, ranks)
         middle = time.perf_counter()
         with torch.no_grad():
-            model(model.preprocess(image), text, len(ranks))
+            model(model.preprocess(image), text.to(model.device), len(ranks)).logits.cpu()
         ratios.append((middle - start) / (time.perf_counter() - middle))
     return statistics.median(ratios[1:])
 
@@ -122,11 +123,18 @@ def check_onnx(model: ERRSeg, file: Path, precision: str = "fp32") -> Parity:
 
 def check_program(model: ERRSeg, file: Path) -> Parity:
     """Compare a ``.pt2`` file, run by torch."""
-    module = torch.export.load(str(file)).module()
+    return compare(model, _by_torch(torch.export.load(str(file)).module(), model))
 
+
+def check_compiled(model: ERRSeg, file: Path) -> Parity:
+    """Compare a compiled ``.pt2`` file, run by torch on the model's device."""
+    return compare(model, _by_torch(torch._inductor.aoti_load_package(str(file)), model))
+
+
+def _by_torch(network: Callable[..., Any], model: ERRSeg) -> Runner:
     def run(*inputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
         with torch.no_grad():
-            probabilities, kept = module(*inputs)
-        return probabilities.numpy(), kept.numpy()
+            probabilities, kept = network(*(tensor.to(model.device).contiguous() for tensor in inputs))
+        return probabilities.cpu().numpy(), kept.cpu().numpy()
 
-    return compare(model, run)
+    return run

@@ -21,7 +21,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     is_fp32 = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not (is_cpu_inference(x) and is_fp32 and x.numel()):
         return F.linear(x, weight, bias)
-    pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # 1×C×N×1, channels last
+    pixels = x.contiguous().view(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # 1×C×N×1, channels last
     return F.conv2d(pixels, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
 
 
@@ -62,8 +62,8 @@ class PerClass(nn.Module):
         Returns:
             (B, N, ...).
         """
-        size = max(1, self.places_at_a_time // places)
-        if not is_cpu_inference(maps[0]) or maps[0].shape[1] <= size:
+        if not is_cpu_inference(maps[0]):  # first, since an exported graph leaves the sizes open
             return function(*maps)
+        size = max(1, self.places_at_a_time // places)
         parts = zip(*(tensor.split(size, dim=1) for tensor in maps), strict=True)
         return torch.cat([function(*part) for part in parts], dim=1)

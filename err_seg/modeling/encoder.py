@@ -96,6 +96,10 @@ class CLIPEncoder(nn.Module, ABC):
         """Whether a part of the text tower is trained, so that its embeddings change with every step."""
         return any(parameter.requires_grad for parameter in text_tower(self.clip).transformer.parameters())
 
+    def fused(self) -> "CLIPEncoder":
+        """Return what computes the same in inference with fewer operations: where there is nothing to fuse, itself."""
+        return self
+
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Embed the prompts of T classes, (T, P, L) tokens, to unit vectors (T, D)."""
         return embed_prompts(self.clip, tokens)

@@ -53,7 +53,7 @@ class ERRSegNetwork(nn.Module):
     @property
     def is_compiled(self) -> bool:
         """Whether it is compiled, see :meth:`compile`."""
-        return self.encoder._compiled_call_impl is not None
+        return self.head.gud._compiled_call_impl is not None
 
     def blocks(self) -> list[nn.Module]:
         """List the blocks of the CLIP towers and ESCF, each run as one call, with weights used nowhere else."""

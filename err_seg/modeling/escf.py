@@ -64,7 +64,8 @@ class SFM(FusionModule):
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Fuse x (B, K, H, W, C) under the image guidance (B, H, W, G) to (B, K, H, W, C)."""
-        return self.few_at_a_time(lambda some: self.fuse(some, guidance), x, places=guidance.shape[:3].numel())
+        batch, _, height, width, _ = x.shape
+        return self.few_at_a_time(lambda some: self.fuse(some, guidance), x, places=batch * height * width)
 
     def fuse(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Fuse the maps of some classes; arguments as above."""
@@ -107,7 +108,9 @@ class CFM(FusionModule):
             pooled = F.avg_pool2d(pooled, self.csr_ratio)
         coarse = pooled.shape[-2:]
         places = pooled.unflatten(0, batch).permute(0, 3, 4, 1, 2).flatten(1, 2)  # B×hw×K×C
-        places = self.few_at_a_time(lambda some: self.fuse(some, guidance.unsqueeze(1)), places, places=batch.numel())
+        places = self.few_at_a_time(
+            lambda some: self.fuse(some, guidance.unsqueeze(1)), places, places=batch[0] * batch[1]
+        )
         fused = places.unflatten(1, coarse).permute(0, 3, 1, 2, 4)  # B×K×h×w×C
         return self.few_at_a_time(self.add_resized, x, fused, places=batch[0] * grid[0] * grid[1])
 

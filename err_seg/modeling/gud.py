@@ -86,7 +86,7 @@ class GUD(PerClass):
         """Decode x (B·K, C, H, W) with one feature map per stage (F3, F2, F1), or none, to logits (B·K, 1, 4H, 4W)."""
         stages = cast(Iterable[UpsamplingStage], self.stages)
         guidance = [stage.project(feature) for stage, feature in zip(stages, features, strict=False)]
-        maps = x.unflatten(0, (len(features[0]) if features else 1, -1))  # B×K×C×H×W
+        maps = x.unflatten(0, (features[0].shape[0] if features else 1, -1))  # B×K×C×H×W
         places = maps.shape[0] * x.shape[2] * x.shape[3]
         return self.few_at_a_time(lambda some: self.decode(some, guidance), maps, places=places).flatten(0, 1)
 

@@ -86,8 +86,8 @@ class CostEmbedding(PerClass):
 
     def forward(self, costs: list[Tensor]) -> Tensor:
         """Embed cost maps (B, K, H, W), the first at stride 16, to X (B·K, C, H, W), image-major."""
-        places = len(costs[0]) * costs[0].shape[-2:].numel()
-        return self.few_at_a_time(self.embed, *costs, places=places).flatten(0, 1)
+        batch, _, height, width = costs[0].shape
+        return self.few_at_a_time(self.embed, *costs, places=batch * height * width).flatten(0, 1)
 
     def embed(self, *costs: Tensor) -> Tensor:
         """Embed the cost maps (B, n, H, W) of some classes to (B, n, C, H, W)."""

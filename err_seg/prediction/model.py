@@ -30,7 +30,7 @@ from err_seg.text.encoder import VocabularyEncoder
 from err_seg.text.prompts import PromptStyle, Vocabulary, VocabularyError, carrying, check_vocabulary
 from err_seg.text.vocabularies import VocabularySource, expand_names, read_vocabulary
 from err_seg.utils.device import PRECISIONS, autocast, check_finite, tf32, upload
-from err_seg.utils.fingerprint import WeightsSource, weights_digest
+from err_seg.utils.fingerprint import WeightsSource, tensor_versions, weights_digest
 from err_seg.utils.messages import listed
 from err_seg.utils.progress import ProgressBar
 from err_seg.utils.validation import ArgumentError, check_count, check_flag, check_size
@@ -110,7 +110,7 @@ class ERRSeg(ERRSegNetwork):
     @property
     def digest(self) -> str:
         """What identifies the weights (:func:`~err_seg.utils.fingerprint.weights_digest`); computed if they changed."""
-        state = tuple((value.data_ptr(), value._version) for value in self.state_dict().values())
+        state = tensor_versions(self)
         if self._digest[0] != state:
             self._digest = state, weights_digest(self)
         return self._digest[1]

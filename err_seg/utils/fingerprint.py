@@ -99,6 +99,11 @@ def weights_digest(weights: nn.Module | Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def tensor_versions(module: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Return what changes when a parameter or buffer of a module is replaced, or written to but through ``.data``."""
+    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in module.state_dict().values())
+
+
 def _tensors(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for name, value in entries.items():
         if isinstance(value, Tensor):

@@ -1,6 +1,8 @@
 """Exported files compute what the network computes, for images and vocabularies that were not traced."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,9 +17,11 @@ from err_seg.commands import export, models
 from err_seg.export import (
     ExportableERRSeg,
     ExportError,
+    check_compiled,
     check_facts,
     check_onnx,
     check_program,
+    export_compiled,
     export_onnx,
     export_program,
     save_vocabulary,
@@ -106,6 +110,37 @@ def test_program(model, tmp_path):
     with torch.no_grad():
         model.head.gud.head.bias += 1
     assert not check_program(model, tmp_path / "net.pt2").holds
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
+def test_a_compiled_network_runs_without_this_package(model, tmp_path):
+    """Free words, sizes, numbers of images and K, in a process where ``import err_seg`` fails."""
+    export_compiled(model, tmp_path / "net.pt2")
+    parity = check_compiled(model, tmp_path / "net.pt2")
+    assert parity.holds
+    assert parity.largest_difference < 1e-4
+    check_facts(model, tmp_path / "net.pt2", compiled_for="cpu")
+    with pytest.raises(ExportError, match="compiled_for is none now and was cpu"):
+        check_facts(model, tmp_path / "net.pt2")
+
+    photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    save_vocabulary(model, VOCABULARY, tmp_path / "net.npz")
+    (tmp_path / "err_seg").mkdir()
+    (tmp_path / "err_seg/__init__.py").write_text("raise ImportError")
+    command = [sys.executable, REPOSITORY / "examples/run_exported.py", "net.pt2", "net.npz", "photo.png"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    labels = np.asarray(Image.open(tmp_path / "labels.png"))
+    assert (labels == model.predict([photo], VOCABULARY)[0].labels.numpy()).mean() > 0.99
+
+
+def test_only_programs_are_compiled(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        export.main([str(tmp_path / "net.onnx"), "--compiled"])
+    assert "--compiled writes .pt2 files" in capsys.readouterr().err
 
 
 def test_needs_evaluation_mode(toy_model, tmp_path):

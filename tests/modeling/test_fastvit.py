@@ -150,3 +150,45 @@ def test_text_towers_that_are_read_elsewhere_are_refused(setting, tmp_path):
     (tmp_path / "clip.json").write_text(json.dumps(config))
     with pytest.raises(CLIPConfigError, match=r"MODEL\.CLIP\.NAME: the text tower of .*clip\.json"):
         build_clip(str(tmp_path / "clip.json"))
+
+
+@pytest.mark.parametrize("name", ["MobileCLIP2-S0", "MobileCLIP2-S3", TOY_FASTVIT])
+def test_inference_has_the_training_branches_fused(name):
+    encoder = FastViTEncoder(random_clip(name)).eval()
+    entries, images = list(encoder.state_dict()), torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    branches = [map_ for maps in encoder(images) for map_ in maps]
+    with torch.no_grad():
+        found = [map_ for maps in encoder(images) for map_ in maps]
+    for one, expected in zip(found, branches, strict=True):
+        assert (one - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert list(encoder.state_dict()) == entries
+    assert not any("large_conv" in key or "conv_kxk" in key for key in encoder.fused().state_dict())
+    assert sum(p.numel() for p in encoder.fused().parameters()) < sum(p.numel() for p in encoder.parameters())
+
+
+@torch.no_grad()
+def test_fused_branches_follow_the_weights():
+    encoder = FastViTEncoder(random_clip(TOY_FASTVIT)).eval()
+    images, calls = torch.randn(1, 3, 64, 64), []
+    encoder.register_forward_hook(lambda *_: calls.append(1))
+    before = encoder(images).embeddings[0]
+    fused = encoder.fused()
+    assert encoder.fused() is fused.fused() is fused, "made once"
+    encoder.clip.visual.trunk.stages[0].blocks[0].mlp.fc1.weight.mul_(2)
+    assert encoder.fused() is not fused
+    changed = encoder(images).embeddings[0]
+    assert not torch.allclose(before, changed)
+    with torch.enable_grad():
+        torch.testing.assert_close(encoder(images).embeddings[0], changed, rtol=1e-4, atol=1e-4)
+    assert len(calls) == 3, "hooks are called once"
+    encoder.train()
+    assert encoder(images) is not None
+
+
+def test_a_compiled_fastvit_is_fused_and_follows_the_weights(toy_model, images):
+    model = toy_model("MODEL.CLIP.NAME", TOY_FASTVIT).eval()
+    expected = model.predict(images[:1], ["cat", "dog"])[0].probabilities
+    model.compile(backend="eager")
+    assert model.is_compiled
+    assert model.encoder.fused()._compiled_call_impl is not None
+    torch.testing.assert_close(model.predict(images[:1], ["cat", "dog"])[0].probabilities, expected)
