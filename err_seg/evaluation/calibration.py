@@ -7,8 +7,6 @@ of a bin count as its centre, which moves a confidence by at most 1/6000.
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 from torch import Tensor
 
 from err_seg.prediction.calibration import NARROWEST, Calibration
@@ -80,6 +78,9 @@ def fit(leads: Counts) -> tuple[float, float]:
     Raises:
         ValueError: no or all pixels are right, or those with a larger lead are not more often right.
     """
+    from scipy.optimize import minimize  # here, since prediction imports this module and fits nothing
+    from scipy.special import expit
+
     (wrong, right), pixels = leads.T, leads.sum(axis=1)
     if not (wrong.any() and right.any()):
         raise ValueError(f"{right.sum():,} of {leads.sum():,} labelled pixels are right; calibration needs both kinds")

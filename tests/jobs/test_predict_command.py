@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from err_seg.data.images import read_label as load_label_png
 from err_seg.jobs import formats as formats_module
 from err_seg.jobs.label_set import UNLABELED, LabelSet, parse_label_set
 from err_seg.utils.files import atomic_write
+from err_seg.utils.ordered_map import TimeShare
 from err_seg.visualization.colors import hex_color, oklab
 from tests.helpers.predicting import files, save
 from tests.helpers.rle import labels_from_rle, load_rle_json
@@ -281,3 +283,31 @@ def test_two_real_processes_wait_for_each_other(toy_weights, tmp_path):
     assert "7 done, 0 were done before, 1 failed" in result.stdout
     assert "0.png: is not an image" in result.stderr
     assert len(files(tmp_path / "out")) == 7
+
+
+def test_the_networks_share_is_that_of_the_bare_network(run_predict, toy, tmp_path, monkeypatch):
+    """What is printed is the time within the network, here mostly a wait; time for files, here as long, is none of it."""
+    for i in range(3):
+        save(tmp_path / f"in/{i}.png")
+    bare, starts = [], []
+
+    def begin(*_):
+        starts.append(time.perf_counter())
+        time.sleep(0.3)
+
+    hooks = [
+        toy.encoder.register_forward_pre_hook(begin),
+        toy.head.gud.register_forward_hook(lambda *_: bare.append(time.perf_counter() - starts[-1])),
+    ]
+    shares = []
+    monkeypatch.setattr(TimeShare, "__str__", lambda self: shares.append(self) or "measured")
+    labels = LabelSet.labels
+    monkeypatch.setattr(LabelSet, "labels", lambda *args: (time.sleep(0.3), labels(*args))[1])
+    status, out, _ = run_predict(tmp_path / "in")
+    for hook in hooks:
+        hook.remove()
+    assert status == 0
+    assert "the network took measured" in out
+    assert len(bare) == 3
+    assert sum(bare) <= shares[0].work < sum(bare) + 0.3, "not the 0.9 s of labels as well"
+    assert shares[0].work < shares[0].whole

@@ -36,7 +36,9 @@ def test_reductions_save_what_they_promise(switch):
     assert without.macs["encoder"] == with_reductions.macs["encoder"]
 
 
-@pytest.mark.parametrize("name", ["err_seg_mobileclip2_s0", "err_seg_mobileclip2_s2", "err_seg_convnext_xxl"])
+@pytest.mark.parametrize(
+    "name", ["err_seg_mobileclip2_s0", "err_seg_mobileclip2_s0_512", "err_seg_mobileclip2_s2", "err_seg_convnext_xxl"]
+)
 def test_a_configuration_states_what_it_costs(name):
     opening = (REPOSITORY / "configs" / f"{name}.yaml").read_text().split("_BASE_")[0]
     stated = [float(figure) for figure in re.findall(r"\d+\.\d", opening.split("costs")[1])]
