@@ -74,12 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.file.suffix == ".onnx":
         export.export_onnx(model, arguments.file, precision)
         parity = export.check_onnx(model, arguments.file, precision)
-    elif arguments.compiled:
-        export.export_compiled(model, arguments.file)
-        parity = export.check_compiled(model, arguments.file)
     else:
-        export.export_program(model, arguments.file)
-        parity = export.check_program(model, arguments.file)
+        export.export_program(model, arguments.file, compiled=arguments.compiled)
+        parity = export.check_program(model, arguments.file, compiled=arguments.compiled)
     size = arguments.file.stat().st_size / 1e6
     print(
         f"{arguments.file}: {size:.1f} MB; compared in {parity.cases} cases: probabilities differ by at most "

@@ -1,25 +1,16 @@
 """The network as one file, ONNX or torch.export, that runs without this package."""
 
-from err_seg.export.exporting import (
-    ExportError,
-    check_facts,
-    export_compiled,
-    export_onnx,
-    export_program,
-    save_vocabulary,
-)
+from err_seg.export.exporting import ExportError, check_facts, export_onnx, export_program, save_vocabulary
 from err_seg.export.network import ExportableERRSeg
-from err_seg.export.parity import Parity, check_compiled, check_onnx, check_program
+from err_seg.export.parity import Parity, check_onnx, check_program
 
 __all__ = [
     "ExportError",
     "ExportableERRSeg",
     "Parity",
-    "check_compiled",
     "check_facts",
     "check_onnx",
     "check_program",
-    "export_compiled",
     "export_onnx",
     "export_program",
     "save_vocabulary",

@@ -52,28 +52,21 @@ def trace(model: ERRSeg, device: str = "cpu") -> ExportedProgram:
         return torch.export.export(network, inputs, dynamic_shapes=shapes, strict=False)
 
 
-def export_program(model: ERRSeg, file: Path) -> None:
+def export_program(model: ERRSeg, file: Path, *, compiled: bool = False) -> None:
     """Write a ``.pt2`` file that ``torch.export.load`` reads, complete or not at all.
 
-    Raises:
-        ExportError: the model is not on the CPU.
-    """
-    program = trace(model)
-    with atomic_write(file) as partial, open(partial, "wb") as stream:
-        torch.export.save(program, stream, extra_files={FACTS: json.dumps(facts(model))})
-
-
-def export_compiled(model: ERRSeg, file: Path) -> None:
-    """Write a ``.pt2`` file of machine code for the model's device, made by AOTInductor, complete or not at all.
-
-    ``torch._inductor.aoti_load_package`` runs it, on processors (or GPUs) like this one. It does not look at strides:
-    tensors that are not contiguous give wrong results.
+    Compiled, it is machine code of AOTInductor for the model's device, which ``torch._inductor.aoti_load_package``
+    runs. It does not look at strides, and is wrong for tensors that are not contiguous.
 
     Raises:
-        ExportError: there is no C++ compiler, or it cannot compile the network.
+        ExportError: the model is not on the CPU; compiled: there is no C++ compiler.
     """
-    program = trace(model, model.device.type)
-    with _exporter(), TemporaryDirectory() as folder, atomic_write(file) as partial:
+    program = trace(model, model.device.type if compiled else "cpu")
+    with _exporter(), atomic_write(file) as partial, TemporaryDirectory() as folder:
+        if not compiled:
+            with open(partial, "wb") as stream:
+                torch.export.save(program, stream, extra_files={FACTS: json.dumps(facts(model))})
+            return
         package = torch._inductor.aoti_compile_and_package(program, package_path=f"{folder}/network.pt2")
         with zipfile.ZipFile(package, "a") as archive:
             archive.writestr(f"network/extra/{FACTS}", json.dumps(facts(model, compiled_for=model.device.type)))

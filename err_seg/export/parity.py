@@ -121,20 +121,14 @@ def check_onnx(model: ERRSeg, file: Path, precision: str = "fp32") -> Parity:
     return compare(model, run, precision)
 
 
-def check_program(model: ERRSeg, file: Path) -> Parity:
-    """Compare a ``.pt2`` file, run by torch."""
-    return compare(model, _by_torch(torch.export.load(str(file)).module(), model))
+def check_program(model: ERRSeg, file: Path, *, compiled: bool = False) -> Parity:
+    """Compare a ``.pt2`` file, run by torch; a compiled one on the model's device."""
+    load = torch._inductor.aoti_load_package if compiled else lambda name: torch.export.load(name).module()
+    network: Any = load(str(file))
 
-
-def check_compiled(model: ERRSeg, file: Path) -> Parity:
-    """Compare a compiled ``.pt2`` file, run by torch on the model's device."""
-    return compare(model, _by_torch(torch._inductor.aoti_load_package(str(file)), model))
-
-
-def _by_torch(network: Callable[..., Any], model: ERRSeg) -> Runner:
     def run(*inputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
         with torch.no_grad():
             probabilities, kept = network(*(tensor.to(model.device).contiguous() for tensor in inputs))
         return probabilities.cpu().numpy(), kept.cpu().numpy()
 
-    return run
+    return compare(model, run)

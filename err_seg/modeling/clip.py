@@ -12,7 +12,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from err_seg.modeling.cpu import compute_linear_layers_by_convolution
+from err_seg.modeling.cpu import Linear
 from err_seg.utils.device import all_finite
 from err_seg.utils.files import is_safetensors
 from err_seg.utils.messages import listed
@@ -88,7 +88,9 @@ def build_clip(name: str, *, drop_path: float = 0.0, head_dropout: float = 0.0) 
     kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
     fields = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")
     clip = kind(**{key: config[key] for key in fields if key in config})
-    compute_linear_layers_by_convolution(clip)
+    for module in clip.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear
     parts = list(clip.visual.modules())
     drop_paths = [part for part in parts if isinstance(part, DropPath)]
     dropouts = [part for part in parts if isinstance(part, nn.Dropout) and part.p == head_dropout]

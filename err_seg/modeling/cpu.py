@@ -15,8 +15,7 @@ def is_cpu_inference(x: Tensor) -> bool:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute ``F.linear``; in fp32 inference on a CPU as a 1×1 convolution of the pixels x (..., C).
 
-    Torch has the matrix product from MKL, and writes the bias in a pass of its own; oneDNN's convolution adds it on the
-    way, and is the faster of the two on processors that MKL does not favour.
+    That is oneDNN's, which adds the bias on the way and is faster on AMD processors than MKL's matrix product.
     """
     is_fp32 = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not (is_cpu_inference(x) and is_fp32 and x.numel()):
@@ -33,37 +32,20 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-def compute_linear_layers_by_convolution(network: nn.Module) -> None:
-    """Make each ``nn.Linear`` of a network a :class:`Linear`, in place; parameters stay what they are."""
-    for module in network.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = Linear
-
-
 class PerClass(nn.Module):
-    """A module that treats every class (or every place) by itself, and so can pass them a few at a time.
+    """A module that treats every class (or every place) by itself, a few at a time in inference on a CPU.
 
-    In inference on a CPU it does. What it computes in between is then small enough for the processor's cache, and for
-    the C library to use the same memory again: glibc maps and unmaps every allocation of 32 MiB or more, at the cost of
-    a page fault for each 4 KiB.
+    What it computes in between then fits in the cache, and memory is used again: glibc maps and unmaps every allocation
+    of 32 MiB or more, at the cost of a page fault for each 4 KiB.
     """
 
     places_at_a_time = 12800
     """How many tokens at a time: those of 8 class maps at stride 16 of an input of 640×640."""
 
     def few_at_a_time(self, function: Callable[..., Tensor], *maps: Tensor, places: int) -> Tensor:
-        """Apply a function to a few indices of the second axis at a time.
-
-        Args:
-            function: maps tensors (B, n, ...) to a tensor (B, n, ...), for any n.
-            maps: (B, N, ...) each.
-            places: how many tokens an index has.
-
-        Returns:
-            (B, N, ...).
-        """
+        """Apply a function of tensors (B, n, ...), for any n, to maps (B, N, ...); an index of N has so many places."""
         if not is_cpu_inference(maps[0]):  # first, since an exported graph leaves the sizes open
             return function(*maps)
         size = max(1, self.places_at_a_time // places)
-        parts = zip(*(tensor.split(size, dim=1) for tensor in maps), strict=True)
-        return torch.cat([function(*part) for part in parts], dim=1)
+        parts = [function(*part) for part in zip(*(tensor.split(size, dim=1) for tensor in maps), strict=True)]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]

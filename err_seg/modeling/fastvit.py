@@ -54,14 +54,14 @@ class FastViTEncoder(HierarchicalEncoder):
         self._fused = (None, None)  # not copied as well
         image_tower = {id(parameter) for parameter in self.clip.visual.parameters()}
         shared = {id(p): p for p in self.clip.parameters() if id(p) not in image_tower}
-        fused = copy.deepcopy(self, shared).eval().requires_grad_(False)
-        for hooks in (fused._forward_hooks, fused._forward_pre_hooks):
-            hooks.clear()  # those of this module are called
+        fused = copy.deepcopy(self, shared).eval()
         fused.is_fused = True
+        fused._forward_hooks.clear()  # those of this module are called
+        fused._forward_pre_hooks.clear()
         weight = next(fused.clip.visual.parameters())
         with torch.device(weight.device):
             for part in filter(None, (fused.clip.visual, fused.hsm)):
-                reparameterize_model(part.float(), inplace=True).to(weight.dtype)
+                reparameterize_model(part.float(), inplace=True).to(weight.dtype).requires_grad_(False)
         if self._compile_arguments is not None:
             args, kwargs = self._compile_arguments
             nn.Module.compile(fused, *args, **kwargs)

@@ -17,11 +17,9 @@ from err_seg.commands import export, models
 from err_seg.export import (
     ExportableERRSeg,
     ExportError,
-    check_compiled,
     check_facts,
     check_onnx,
     check_program,
-    export_compiled,
     export_onnx,
     export_program,
     save_vocabulary,
@@ -116,8 +114,8 @@ def test_program(model, tmp_path):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
 def test_a_compiled_network_runs_without_this_package(model, tmp_path):
     """Free words, sizes, numbers of images and K, in a process where ``import err_seg`` fails."""
-    export_compiled(model, tmp_path / "net.pt2")
-    parity = check_compiled(model, tmp_path / "net.pt2")
+    export_program(model, tmp_path / "net.pt2", compiled=True)
+    parity = check_program(model, tmp_path / "net.pt2", compiled=True)
     assert parity.holds
     assert parity.largest_difference < 1e-4
     check_facts(model, tmp_path / "net.pt2", compiled_for="cpu")

@@ -286,7 +286,7 @@ def test_two_real_processes_wait_for_each_other(toy_weights, tmp_path):
 
 
 def test_the_networks_share_is_that_of_the_bare_network(run_predict, toy, tmp_path, monkeypatch):
-    """What is printed is the time within the network, here mostly a wait; time for files, here as long, is none of it."""
+    """What is printed is the time within the network, here mostly a wait, without that for labels."""
     for i in range(3):
         save(tmp_path / f"in/{i}.png")
     bare, starts = [], []

@@ -192,3 +192,14 @@ def test_a_compiled_fastvit_is_fused_and_follows_the_weights(toy_model, images):
     assert model.is_compiled
     assert model.encoder.fused()._compiled_call_impl is not None
     torch.testing.assert_close(model.predict(images[:1], ["cat", "dog"])[0].probabilities, expected)
+
+
+def test_an_evaluation_does_not_freeze_what_is_trained():
+    encoder = FastViTEncoder(random_clip(TOY_FASTVIT))
+    encoder.set_trainable(image="full", text="weight", hsm_conv=True)
+    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    with torch.no_grad():
+        encoder.eval()(torch.randn(1, 3, 64, 64))
+    assert {name for name, parameter in encoder.train().named_parameters() if parameter.requires_grad} == trained
+    sum(maps.mean() for maps in encoder(torch.randn(1, 3, 64, 64)).embeddings).backward()
+    assert encoder.clip.visual.trunk.stages[0].blocks[0].mlp.fc1.weight.grad is not None

@@ -30,50 +30,36 @@ MOST_COMPILED = 10_000
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of a case; what follows ``ratios`` only where it was asked for.
+    """What was measured of a case; what follows ``other_load`` only where it was asked for.
 
     Attributes:
         case: which.
         kept: mean number of classes kept.
         seconds: of each round.
         ratios: to the first case of the group, round by round.
+        other_load: share of the processors' time that went to other processes (or virtual machines) meanwhile.
         macs: multiply-adds of the whole batch, by part of the network.
         memory: peak above the loaded model, in bytes.
         arithmetic_share: time that the arithmetic alone takes in a large matrix product, as a share of the median time.
         roofline_share: the same for the operation-by-operation roofline; above 1 if operands stay in caches.
-        other_load: share of all processors' time that went to other processes (or machines, where this one is
-            virtual) while the group was timed; ``None`` if the system does not say.
     """
 
     case: Case
     kept: float
     seconds: list[float]
     ratios: list[float]
+    other_load: float = 0.0
     macs: dict[str, int] = field(default_factory=dict)
     memory: float | None = None
     arithmetic_share: float | None = None
     roofline_share: float | None = None
-    other_load: float | None = None
 
 
-class OtherLoad:
-    """Measures what processors have to do for others, from its construction on."""
-
-    def __init__(self) -> None:
-        self.before = self.now()
-
-    @staticmethod
-    def now() -> tuple[float, float]:
-        """Return the processors' time so far, in seconds: in all, and not idle and not for this process."""
-        times, own = psutil.cpu_times()._asdict(), psutil.Process().cpu_times()
-        whole = sum(times.values()) - times.get("guest", 0) - times.get("guest_nice", 0)  # these are in "user" as well
-        idle = times["idle"] + times.get("iowait", 0)
-        return whole, whole - idle - sum(own[:4])  # with children that have ended
-
-    def share(self) -> float | None:
-        """Return the share of the time since then that went to others, 0 to 1."""
-        whole, others = (after - before for after, before in zip(self.now(), self.before, strict=True))
-        return min(max(others / whole, 0.0), 1.0) if whole > 0 else None
+def processor_seconds() -> tuple[float, float]:
+    """Return the processors' time so far, in seconds: in all, and what of it was not idle and not for this process."""
+    times, own = psutil.cpu_times()._asdict(), psutil.Process().cpu_times()
+    whole = sum(times.values()) - times.get("guest", 0) - times.get("guest_nice", 0)  # these are in "user" as well
+    return whole, whole - times["idle"] - times.get("iowait", 0) - sum(own[:4])  # with children that have ended
 
 
 @contextmanager
@@ -134,13 +120,12 @@ def time_in_turns(cases: Sequence[Case], cfg: Config, rounds: int) -> list[Measu
     works = [make_work(case, cfg, model) for case in cases]
     with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED, accumulated_recompile_limit=MOST_COMPILED):
         kept = [work() for work in works]
-    load = OtherLoad()
+    before = processor_seconds()
     seconds = [[timed(work, model.device) for work in works] for _ in range(rounds)]
-    others = load.share()
+    whole, others = (now - then for now, then in zip(processor_seconds(), before, strict=True))
+    load = max(others / whole, 0.0) if whole else 0.0
     return [
-        Measurement(
-            case, kept[i], [turn[i] for turn in seconds], [turn[i] / turn[0] for turn in seconds], other_load=others
-        )
+        Measurement(case, kept[i], [turn[i] for turn in seconds], [turn[i] / turn[0] for turn in seconds], load)
         for i, case in enumerate(cases)
     ]
 

@@ -62,12 +62,8 @@ class DenseHead(Head):
         return Prediction(dense, torch.arange(len(text), device=kept.device).expand(len(kept), -1), class_scores)
 
 
-PLAIN: dict[type, type] = {
-    GuidedLinear: ConcatenatedLinear,
-    GuidedConv2d: ConcatenatedConv2d,
-    Linear: nn.Linear,
-    Head: DenseHead,
-}
+PLAIN: dict[type, type] = {GuidedLinear: ConcatenatedLinear, GuidedConv2d: ConcatenatedConv2d}
+PLAIN |= {Linear: nn.Linear, Head: DenseHead}
 
 
 def sharing_copy(model: ERRSeg) -> ERRSeg:

@@ -44,10 +44,6 @@ The paper's figures, on its own GPU at S = 640; a GFLOP there is a multiply-add
 """
 
 
-DISTURBED = 0.05
-"""The share of the processors' time from which other processes are said to have disturbed a group's times."""
-
-
 def group_title(case: Case) -> str:
     """Say what a group's cases have in common."""
     height, width = (case.size, case.size) if case.kind == "training" else case.image
@@ -58,11 +54,8 @@ def group_title(case: Case) -> str:
 def group_table(rows: Sequence[Measurement]) -> str:
     """Lay out a group's rows under its title, and the multiply-adds by part of the network under these."""
     tables = [group_title(rows[0].case), text_table(HEADER, [cells(row) for row in rows])]
-    if (rows[0].other_load or 0) > DISTURBED:
-        tables.append(
-            f"Disturbed: other processes used {rows[0].other_load:.0%} of the processors meanwhile. Times are too long "
-            "and ratios doubtful; run it again on an idle machine."
-        )
+    if (load := rows[0].other_load) > 0.05:
+        tables.append(f"Disturbed: other processes had {load:.0%} of the processors. Run it again on an idle machine.")
     shares = {part: count / sum(row.macs.values()) for row in rows for part, count in row.macs.items()}
     if len(shares) > 1 and (parts := [part for part, share in shares.items() if share > LEAST_SHARE]):
         counts = [[str(row.case), *(row.macs.get(part, 0) / 1e9 for part in parts)] for row in rows]
