@@ -62,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = load_model(arguments)
     is_there = arguments.file.exists() and not arguments.force
     if is_there:
-        device = model.device.type if arguments.compiled else "none"
-        export.check_facts(model, arguments.file, precision, device)
+        export.check_facts(model, arguments.file, precision, model.device.type if arguments.compiled else "none")
     if arguments.classes is not None:
         names, vocabulary = split_names(arguments.classes), arguments.file.with_suffix(".npz")
         contrast = export.save_vocabulary(model, names, vocabulary, read_contrast(arguments.contrast) or "none")

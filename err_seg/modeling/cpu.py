@@ -12,13 +12,18 @@ def is_cpu_inference(x: Tensor) -> bool:
     return x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a parameter (or a part of one) is neither sharded nor quantised, nor of another special kind."""
+    return type(tensor) in (Tensor, nn.Parameter)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute ``F.linear``; in fp32 inference on a CPU as a 1×1 convolution of the pixels x (..., C).
 
     That is oneDNN's, which adds the bias on the way and is faster on AMD processors than MKL's matrix product.
     """
     is_fp32 = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not (is_cpu_inference(x) and is_fp32 and x.numel()):
+    if not (is_cpu_inference(x) and is_fp32 and is_plain(weight) and x.numel()):
         return F.linear(x, weight, bias)
     pixels = x.contiguous().view(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # 1×C×N×1, channels last
     return F.conv2d(pixels, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))

@@ -4,6 +4,7 @@ Each layer runs SFM within the map of every class, then CFM between the classes 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from timm.layers import DropPath
@@ -65,7 +66,7 @@ class SFM(FusionModule):
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Fuse x (B, K, H, W, C) under the image guidance (B, H, W, G) to (B, K, H, W, C)."""
         batch, _, height, width, _ = x.shape
-        return self.few_at_a_time(lambda some: self.fuse(some, guidance), x, places=batch * height * width)
+        return self.few_at_a_time(partial(self.fuse, guidance=guidance), x, places=batch * height * width)
 
     def fuse(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Fuse the maps of some classes; arguments as above."""
@@ -108,9 +109,8 @@ class CFM(FusionModule):
             pooled = F.avg_pool2d(pooled, self.csr_ratio)
         coarse = pooled.shape[-2:]
         places = pooled.unflatten(0, batch).permute(0, 3, 4, 1, 2).flatten(1, 2)  # B×hw×K×C
-        places = self.few_at_a_time(
-            lambda some: self.fuse(some, guidance.unsqueeze(1)), places, places=batch[0] * batch[1]
-        )
+        fuse = partial(self.fuse, guidance=guidance.unsqueeze(1))
+        places = self.few_at_a_time(fuse, places, places=batch[0] * batch[1])
         fused = places.unflatten(1, coarse).permute(0, 3, 1, 2, 4)  # B×K×h×w×C
         return self.few_at_a_time(self.add_resized, x, fused, places=batch[0] * grid[0] * grid[1])
 

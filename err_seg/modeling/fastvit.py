@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
 from err_seg.modeling.clip import OpenCLIP
+from err_seg.modeling.cpu import is_plain
 from err_seg.modeling.encoder import Features
 from err_seg.modeling.hierarchical import HierarchicalEncoder
 from err_seg.utils.fingerprint import tensor_versions
@@ -34,20 +36,18 @@ class FastViTEncoder(HierarchicalEncoder):
         super().__init__(clip, **options)
         self.is_fused = False
         self._fused: tuple[Any, FastViTEncoder | None] = (None, None)  # in a tuple, so that it is no submodule
-        self._compile_arguments: tuple[Any, Any] | None = None
+        self._compile: Callable[[nn.Module], None] = lambda fused: None
 
     def forward(self, images: Tensor) -> Features:
         """Encode normalised images (B, 3, S, S), S a multiple of 32."""
-        if self.is_fused or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        is_trained = self.training or torch.is_grad_enabled() or not all(map(is_plain, self.parameters()))
+        if self.is_fused or is_trained or torch.compiler.is_compiling():
             return super().forward(images)
-        # channels last: in 1×1 convolutions of large maps oneDNN is up to four times as fast
+        # channels last, since oneDNN then convolves large maps faster
         return self.fused()(images.contiguous(memory_format=torch.channels_last) if images.is_cpu else images)
 
     def fused(self) -> "FastViTEncoder":
-        """Return a copy for inference, in which parallel branches and batch norms are single convolutions.
-
-        It is made again when a weight has changed. Parameters outside the image tower are shared.
-        """
+        """Return a copy whose parallel branches and batch norms are single convolutions, made anew for new weights."""
         state = tensor_versions(self)
         if self.is_fused or self._fused[0] == state:
             return self._fused[1] or self
@@ -62,15 +62,13 @@ class FastViTEncoder(HierarchicalEncoder):
         with torch.device(weight.device):
             for part in filter(None, (fused.clip.visual, fused.hsm)):
                 reparameterize_model(part.float(), inplace=True).to(weight.dtype).requires_grad_(False)
-        if self._compile_arguments is not None:
-            args, kwargs = self._compile_arguments
-            nn.Module.compile(fused, *args, **kwargs)
+        self._compile(fused)
         self._fused = (state, fused)
         return fused
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the copy for inference, now and whenever it is made again."""
-        self._compile_arguments, self._fused = (args, kwargs), (None, None)
+        self._compile, self._fused = lambda fused: nn.Module.compile(fused, *args, **kwargs), (None, None)
 
     @classmethod
     def reads(cls, clip: OpenCLIP) -> bool:

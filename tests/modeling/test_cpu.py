@@ -35,6 +35,21 @@ def test_other_precisions_and_training_use_the_plain_product(dtype, monkeypatch)
         assert Linear(5, 4)(x).dtype == torch.bfloat16
 
 
+class Special(torch.Tensor):
+    """As the sharded and quantised parameters of other libraries, which know linear layers but no convolutions."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        assert func is not F.conv2d
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@torch.no_grad()
+def test_special_parameters_are_left_to_the_plain_product():
+    x, weight = noise(7, 5), noise(4, 5)
+    assert torch.equal(linear(x, weight.as_subclass(Special)).as_subclass(torch.Tensor), F.linear(x, weight))
+
+
 def test_the_linear_layers_of_clip_are_of_this_kind_and_keep_their_names(toy_model):
     model = toy_model()
     kinds = {type(module) for module in model.encoder.modules() if isinstance(module, nn.Linear)}

@@ -203,3 +203,11 @@ def test_an_evaluation_does_not_freeze_what_is_trained():
     assert {name for name, parameter in encoder.train().named_parameters() if parameter.requires_grad} == trained
     sum(maps.mean() for maps in encoder(torch.randn(1, 3, 64, 64)).embeddings).backward()
     assert encoder.clip.visual.trunk.stages[0].blocks[0].mlp.fc1.weight.grad is not None
+
+
+def test_sharded_weights_are_not_fused(monkeypatch):
+    encoder = FastViTEncoder(random_clip(TOY_FASTVIT)).eval()
+    monkeypatch.setattr("err_seg.modeling.fastvit.is_plain", lambda parameter: False)
+    monkeypatch.setattr(FastViTEncoder, "fused", None)
+    with torch.no_grad():
+        assert encoder(torch.randn(1, 3, 64, 64)).embeddings

@@ -61,9 +61,8 @@ def measure_machine(device: torch.device, precisions: Sequence[str]) -> Machine:
         a, b = torch.randn(2, side, side, device=device).to(PRECISIONS[precision] or torch.float32)
         pixels, weight = a.view(1, 1, side, side).permute(0, 3, 1, 2), b[:, :, None, None]  # another library's product
         with tf32(False):
-            seconds = min(
-                best_seconds(partial(f, *x), device) for f, x in ((torch.mm, (a, b)), (F.conv2d, (pixels, weight)))
-            )
+            products = (partial(torch.mm, a, b), partial(F.conv2d, pixels, weight))
+            seconds = min(best_seconds(product, device) for product in products)
         flops[precision] = 2 * side**3 / seconds
     source = torch.ones(COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
