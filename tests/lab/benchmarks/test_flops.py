@@ -12,7 +12,7 @@ from tests.helpers.toy import REPOSITORY
 def cost_of(*overrides, name="err_seg_convnext_b", num_kept=32):
     cfg = err_seg.get_cfg(REPOSITORY / "configs" / f"{name}.yaml", overrides)
     size = 512 if name.endswith("_512") else 640
-    assert cfg.INPUT.SIZE == size
+    assert size == cfg.INPUT.SIZE
     return network_cost(cfg, num_classes=150, num_kept=num_kept)
 
 
