@@ -59,7 +59,7 @@ class FastViTEncoder(HierarchicalEncoder):
         fused._forward_hooks.clear()  # those of this module are called
         fused._forward_pre_hooks.clear()
         weight = next(fused.clip.visual.parameters())
-        with torch.device(weight.device):
+        with torch.device(weight.device), torch.random.fork_rng([weight.device] if weight.is_cuda else []):
             for part in filter(None, (fused.clip.visual, fused.hsm)):
                 reparameterize_model(part.float(), inplace=True).to(weight.dtype).requires_grad_(False)
         self._compile(fused)

@@ -171,7 +171,9 @@ def test_fused_branches_follow_the_weights():
     encoder = FastViTEncoder(random_clip(TOY_FASTVIT)).eval()
     images, calls = torch.randn(1, 3, 64, 64), []
     encoder.register_forward_hook(lambda *_: calls.append(1))
+    state = torch.get_rng_state()
     before = encoder(images).embeddings[0]
+    assert torch.equal(torch.get_rng_state(), state), "or a resumed training would go on otherwise"
     fused = encoder.fused()
     assert encoder.fused() is fused.fused() is fused, "made once"
     encoder.clip.visual.trunk.stages[0].blocks[0].mlp.fc1.weight.mul_(2)
