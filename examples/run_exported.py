@@ -34,7 +34,7 @@ else:
 
     with zipfile.ZipFile(arguments.network) as archive:
         facts = json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("/err_seg.json"))))
-    device = facts["compiled_for"]
+    device = facts.get("compiled_for", "none")  # absent in files of earlier versions
     is_compiled = device != "none"
     network: Any = (
         torch._inductor.aoti_load_package(arguments.network)

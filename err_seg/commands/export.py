@@ -9,8 +9,7 @@ Image size, vocabulary and K are inputs of the file. The words are written as te
 (.npz). For other words run the command again with other --classes: the network's file stays as it is if it has the same
 weights. The file is compared with the network. With --precision fp16, convolutions and matrix products of an ONNX file
 compute in fp16, and the file is about half as large: for GPUs, since most processors compute in fp32 all the same. With
---compiled, a .pt2 file holds machine code for this kind of processor (or GPU, with --device cuda), made by AOTInductor;
-that takes a C++ compiler and some minutes.
+--compiled, AOTInductor compiles a .pt2 file for this kind of processor (or of GPU: --device cuda) by a C++ compiler.
 
 Exit status: 0 written and equal to the network; 1 not equal; 2 wrong options, nothing written.
 """

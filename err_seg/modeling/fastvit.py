@@ -41,6 +41,8 @@ class FastViTEncoder(HierarchicalEncoder):
     def forward(self, images: Tensor) -> Features:
         """Encode normalised images (B, 3, S, S), S a multiple of 32."""
         is_trained = self.training or torch.is_grad_enabled() or not all(map(is_plain, self.parameters()))
+        if is_trained:
+            self._fused = (None, None)  # fused optimizers write without changing a tensor's version
         if self.is_fused or is_trained or torch.compiler.is_compiling():
             return super().forward(images)
         # channels last, since oneDNN then convolves large maps faster
@@ -48,9 +50,9 @@ class FastViTEncoder(HierarchicalEncoder):
 
     def fused(self) -> "FastViTEncoder":
         """Return a copy whose parallel branches and batch norms are single convolutions, made anew for new weights."""
-        state = tensor_versions(self)
-        if self.is_fused or self._fused[0] == state:
-            return self._fused[1] or self
+        (known, fused), state = self._fused, tensor_versions(self)
+        if self.is_fused or (fused is not None and known == state):
+            return fused or self
         self._fused = (None, None)  # not copied as well
         image_tower = {id(parameter) for parameter in self.clip.visual.parameters()}
         shared = {id(p): p for p in self.clip.parameters() if id(p) not in image_tower}

@@ -87,9 +87,8 @@ class GUD(PerClass):
         stages = cast(Iterable[UpsamplingStage], self.stages)
         guidance = [stage.project(feature) for stage, feature in zip(stages, features, strict=False)]
         maps = x.unflatten(0, (features[0].shape[0] if features else 1, -1))  # B×K×C×H×W
-        batch, _, _, height, width = maps.shape
-        logits = self.few_at_a_time(lambda some: self.decode(some, guidance), maps, places=batch * height * width)
-        return logits.flatten(0, 1)
+        batch, _, _, h, w = maps.shape
+        return self.few_at_a_time(lambda some: self.decode(some, guidance), maps, places=batch * h * w).flatten(0, 1)
 
     def decode(self, maps: Tensor, guidance: Sequence[Tensor | None]) -> Tensor:
         """Decode the maps of some classes (B, n, C, H, W) to logits (B, n, 1, 4H, 4W)."""

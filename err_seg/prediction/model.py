@@ -104,7 +104,7 @@ class ERRSeg(ERRSegNetwork):
     def train(self, mode: bool = True) -> "ERRSeg":
         """Switch to training mode, in which weights may change, or to evaluation mode."""
         if mode:
-            self.source = self.calibration = None
+            self.source, self.calibration, self._digest = None, None, ((), "")
         return super().train(mode)
 
     @property

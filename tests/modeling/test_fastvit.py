@@ -213,3 +213,22 @@ def test_sharded_weights_are_not_fused(monkeypatch):
     monkeypatch.setattr(FastViTEncoder, "fused", None)
     with torch.no_grad():
         assert encoder(torch.randn(1, 3, 64, 64)).embeddings
+
+
+def test_weights_of_a_fused_optimizer_are_followed(toy_model):
+    """Such an optimizer writes without changing a tensor's version."""
+    model = toy_model("MODEL.CLIP.NAME", TOY_FASTVIT).eval()
+    encoder, images = model.encoder, torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before, digest = encoder(images).embeddings[0], model.digest
+    encoder.requires_grad_(True)
+    optimizer = torch.optim.AdamW(encoder.clip.visual.parameters(), lr=0.1, fused=True)
+    model.train()
+    encoder(images).embeddings[0].mean().backward()
+    optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        after = encoder(images).embeddings[0]
+    torch.testing.assert_close(after, encoder(images).embeddings[0], rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(after, before)
+    assert model.digest != digest
