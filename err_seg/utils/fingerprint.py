@@ -100,7 +100,7 @@ def weights_digest(weights: nn.Module | Mapping[str, Any]) -> str:
 
 
 def tensor_versions(module: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Return what changes when a parameter or buffer of a module is replaced, or written to, but by a fused optimizer."""
+    """Return what changes when a tensor of a module is replaced or written to, but by a fused optimizer."""
     return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in module.state_dict().values())
 
 
