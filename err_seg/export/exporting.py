@@ -59,8 +59,10 @@ def export_program(model: ERRSeg, file: Path, *, compiled: bool = False) -> None
     runs. It does not look at strides, and is wrong for tensors that are not contiguous.
 
     Raises:
-        ExportError: the model is not on the CPU; compiled: there is no C++ compiler.
+        ExportError: the model is not on the CPU; compiled: no C++ compiler, or K is up to each image.
     """
+    if compiled and model.head.crm.is_adaptive:
+        raise ExportError("AOTInductor cannot leave K to the image: add --opts MODEL.CRM.MIN_SCORE 0 to keep K classes")
     program = trace(model, model.device.type if compiled else "cpu")
     with _exporter(), atomic_write(file) as partial, TemporaryDirectory() as folder:
         if not compiled:
@@ -180,9 +182,9 @@ def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path, contrast: V
         VocabularyError: the network cannot read the names or the contrast.
     """
     text, found = model.embed_with_contrast(names, contrast)
-    others, digest = np.array(found.names, dtype=str), np.array(weights_digest(model))
+    arrays = {"contrast": np.array(found.names, dtype=str), "text": text.float().cpu().numpy()}
     with atomic_write(file) as partial, open(partial, "wb") as stream:
-        np.savez(stream, names=np.array(names), contrast=others, text=text.float().cpu().numpy(), weights=digest)
+        np.savez(stream, names=np.array(names), weights=np.array(weights_digest(model)), **arrays)
     return found
 
 

@@ -40,12 +40,10 @@ class Linear(nn.Linear):
 class PerClass(nn.Module):
     """A module that treats every class (or every place) by itself, a few at a time in inference on a CPU.
 
-    What it computes in between then fits in the cache, and memory is used again: glibc maps and unmaps every allocation
-    of 32 MiB or more, at the cost of a page fault for each 4 KiB.
+    What it computes in between then fits in the cache, and below the size that glibc maps and unmaps at every use.
     """
 
-    places_at_a_time = 12800
-    """How many tokens at a time: those of 8 class maps at stride 16 of an input of 640×640."""
+    places_at_a_time = 12800  # tokens: those of 8 class maps at stride 16 of an input of 640×640
 
     def few_at_a_time(self, function: Callable[..., Tensor], *maps: Tensor, places: int) -> Tensor:
         """Apply a function of tensors (B, n, ...), for any n, to maps (B, N, ...); an index of N has so many places."""

@@ -90,6 +90,12 @@ def test_as_many_classes_as_needed_in_a_file(adaptive, tmp_path, ending):
     assert check(adaptive, tmp_path / f"net.{ending}").holds
 
 
+def test_a_number_of_classes_by_need_is_not_compiled(adaptive, tmp_path):
+    with pytest.raises(ExportError, match=r"--opts MODEL\.CRM\.MIN_SCORE 0"):
+        export_program(adaptive, tmp_path / "net.pt2", compiled=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_any_number_of_images(model):
     image, text, ranks = example_inputs(model, 9, 3)
     with torch.no_grad():
@@ -111,16 +117,19 @@ def test_program(model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
-def test_a_compiled_network_runs_without_this_package(model, tmp_path):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_program_runs_without_this_package(model, tmp_path, compiled):
     """Free words, sizes, numbers of images and K, in a process where ``import err_seg`` fails."""
-    export_program(model, tmp_path / "net.pt2", compiled=True)
-    parity = check_program(model, tmp_path / "net.pt2", compiled=True)
+    if compiled and shutil.which("g++") is None:
+        pytest.skip("AOTInductor needs a C++ compiler")
+    export_program(model, tmp_path / "net.pt2", compiled=compiled)
+    parity = check_program(model, tmp_path / "net.pt2", compiled=compiled)
     assert parity.holds
     assert parity.largest_difference < 1e-4
-    check_facts(model, tmp_path / "net.pt2", compiled_for="cpu")
-    with pytest.raises(ExportError, match="compiled_for is none now and was cpu"):
-        check_facts(model, tmp_path / "net.pt2")
+    now, other = ("cpu", "none") if compiled else ("none", "cpu")
+    check_facts(model, tmp_path / "net.pt2", compiled_for=now)
+    with pytest.raises(ExportError, match=f"compiled_for is {other} now and was {now}"):
+        check_facts(model, tmp_path / "net.pt2", compiled_for=other)
 
     photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
