@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from err_seg.utils.errors import ConfigError
@@ -126,13 +127,15 @@ def imported_packages() -> dict[str, str]:
 
 def package_digests(names: Iterable[str]) -> dict[str, str]:
     """Return the digest of the Python files of each package of :func:`import_packages`: results depend on its code."""
-    digests = {}
-    for name, module in ((name, import_module(name)) for name in sorted({*_entry_points(), *names})):
-        folders = map(Path, getattr(module, "__path__", ()))
-        files = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(str(module.__file__))]
-        listing = "\n".join(f"{file_sha256(file)} {file.name}" for file in files)
-        digests[name] = hashlib.sha256(listing.encode()).hexdigest()
-    return digests
+    return {name: module_digest(import_module(name)) for name in sorted({*_entry_points(), *names})}
+
+
+def module_digest(module: ModuleType) -> str:
+    """Return the digest of a module's file, or of all Python files of a package."""
+    folders = map(Path, getattr(module, "__path__", ()))
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))] or [Path(str(module.__file__))]
+    listing = "\n".join(f"{file_sha256(file)} {file.name}" for file in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 @cache

@@ -35,11 +35,13 @@ def parse_arguments(
     """Read the command line of ``err-seg train``, or of ``err-seg evaluate``."""
     parser = command_parser(name, description)
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="a YAML file, or a shipped name: err_seg_convnext_b")
+    add("--config-file", metavar="FILE", help="a YAML file, or a shipped name: err_seg_convnext_b")
     if name == "train":
+        parser.set_defaults(predictor=None)
         add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS without training")
         add("--resume", action="store_true", help="continue from the newest checkpoint in OUTPUT_DIR, if there is one")
     else:
+        add("--predictor", metavar="MODULE:FUNCTION", help="evaluate this function of image and class names instead")
         parser.set_defaults(eval_only=True, resume=False)
     add("--engine", choices=ENGINES, default="auto", help="auto: detectron2 where it can, else plain")
     add("--num-gpus", type=int, default=1, metavar="N", help="processes on this machine, each with a GPU (or the CPU)")
@@ -47,7 +49,12 @@ def parse_arguments(
     add("--machine-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
     add("--dist-url", default="auto", metavar="URL", help="tcp://<address>:<port> of the first machine")
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the configuration")
-    return parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.config_file is None and arguments.predictor is None:
+        parser.error("the following arguments are required: --config-file")
+    if arguments.predictor is not None:
+        arguments.engine = "plain"
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None, name: str = "train", description: str | None = __doc__) -> int:
@@ -106,6 +113,7 @@ def work(arguments: argparse.Namespace) -> int:
     from err_seg.data import register_entries
     from err_seg.engine import RunError, TrainingInterrupted, evaluate, train
     from err_seg.engine.launch import join_processes
+    from err_seg.evaluation.predictors import FunctionPredictor
     from err_seg.models.build import build_compiled, build_model
     from err_seg.utils.processes import one_writer, process_share
 
@@ -120,7 +128,8 @@ def work(arguments: argparse.Namespace) -> int:
         for name, version in imported_packages().items():  # before there was a log
             logger.info("imported %s %s", name, version)
         register_entries(cfg.DATASETS.CUSTOM)
-        is_random = arguments.eval_only and not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS)
+        function = FunctionPredictor(cfg, arguments.predictor) if arguments.predictor else None
+        is_random = arguments.eval_only and not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.WEIGHTS or function)
         check_benchmarks(cfg)
         detectron2 = import_module("err_seg.d2.trainer") if arguments.engine == "detectron2" else None  # optional
         results = None
@@ -131,7 +140,7 @@ def work(arguments: argparse.Namespace) -> int:
                 results = train(cfg, build_model(cfg), resume=arguments.resume)
             cfg.MODEL.WEIGHTS = str(Path(cfg.OUTPUT_DIR) / "model_final.safetensors")
         if results is None:  # else the training's last evaluation gave them
-            results = detectron2.evaluate(cfg) if detectron2 else evaluate(cfg, build_compiled(cfg))
+            results = detectron2.evaluate(cfg) if detectron2 else evaluate(cfg, function or build_compiled(cfg))
     except RunError as error:
         if rank == 0 or error.alone:  # else all processes stop together, for the same reason
             report(str(error) if isinstance(error, TrainingInterrupted) else f"error: {error}")

@@ -32,7 +32,8 @@ from err_seg.engine.periodic_eval import check_selection
 from err_seg.engine.run_log import SkippedSamples
 from err_seg.engine.run_setup import check_settings, open_data, run_context
 from err_seg.evaluation import BenchmarkResult
-from err_seg.evaluation.benchmarks import check_once, evaluation_settings, save_benchmarks, source_of
+from err_seg.evaluation.benchmarks import check_once, save_benchmarks
+from err_seg.evaluation.predictors import evaluation_settings, source_of
 from err_seg.evaluation.results import load_results
 from err_seg.models.build import compile_network, default_num_kept
 from err_seg.utils.device import resolve_device, resolve_precision

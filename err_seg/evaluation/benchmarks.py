@@ -2,29 +2,35 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from err_seg.config import Config, ConfigError, network_settings
+from err_seg.config import Config, ConfigError
 from err_seg.data import DatasetSpec, SegmentationPairs, get_dataset
 from err_seg.data.ground_truth import check_ground_truth
 from err_seg.evaluation import BenchmarkResult, BoundaryConfusion, ConfusionMatrix
 from err_seg.evaluation.calibration import BINS, count_pixels
 from err_seg.evaluation.loop import count_images, evaluation_batches
-from err_seg.evaluation.results import PredictionFiles, save_class_csv, save_results, save_summary_csv
+from err_seg.evaluation.predictors import NetworkPredictor, Predictor, benchmark_num_kept
+from err_seg.evaluation.results import (
+    PredictionFiles,
+    save_class_csv,
+    save_image_counts,
+    save_results,
+    save_summary_csv,
+)
 from err_seg.evaluation.state import EvaluationProgress
-from err_seg.evaluation.tta import evaluation_transform, evaluation_views, segment_images
-from err_seg.plugins import METRICS, package_digests
+from err_seg.evaluation.tta import segment_images
+from err_seg.plugins import METRICS
 from err_seg.prediction.model import ERRSeg
-from err_seg.utils.device import Precision, resolve_precision, upload
+from err_seg.utils.device import upload
 from err_seg.utils.errors import EvaluationError, translate_errors
 from err_seg.utils.files import file_signature
-from err_seg.utils.fingerprint import fingerprint, weights_digest
+from err_seg.utils.fingerprint import fingerprint
 from err_seg.utils.processes import check_shared_folder, is_main_process, of_main_process, one_writer, wait_for_all
 
 logger = logging.getLogger(__name__)
@@ -33,12 +39,12 @@ FOLDS = 5  # of the images that calibration is cross-validated on
 GO_ON = "rerun the same command (with --resume, if it trains first) to continue from there"
 
 
-def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:
-    """Evaluate the model on ``DATASETS.TEST``.
+def evaluate(cfg: Config, model: ERRSeg | Predictor) -> list[BenchmarkResult]:
+    """Evaluate the model, or any other predictor, on ``DATASETS.TEST``.
 
-    Writes ``results.json`` and ``results.csv`` to ``OUTPUT_DIR``, and ``classes.csv`` and the files that ``TEST.SAVE``
-    asks for to ``OUTPUT_DIR/inference/<benchmark>``. If ``torch.distributed`` is initialised, all its processes must
-    call this. Each takes a share of the images, and all return the same results, which are exactly those of one
+    Writes ``results.json`` and ``results.csv`` to ``OUTPUT_DIR``; and ``classes.csv``, ``images.npz`` and the files that
+    ``TEST.SAVE`` asks for to ``OUTPUT_DIR/inference/<benchmark>``. If ``torch.distributed`` is initialised, all its
+    processes must call this. Each takes a share of the images, and all return the same results, which are exactly those of one
     process. After a kill, the same call with the same weights and settings continues: it skips the images that are
     done.
 
@@ -50,10 +56,11 @@ def evaluate(cfg: Config, model: ERRSeg) -> list[BenchmarkResult]:
             a loader process was killed: says for how many images results are kept.
     """
     benchmarks = open_benchmarks(cfg)
-    output, weights = Path(cfg.OUTPUT_DIR), weights_digest(model)
+    output = Path(cfg.OUTPUT_DIR)
+    predictor = NetworkPredictor(cfg, model) if isinstance(model, ERRSeg) else model
     with one_writer(output, EvaluationError):
         check_shared_folder(output)
-        done = [evaluate_benchmark(cfg, model, pairs, weights) for pairs in benchmarks]
+        done = [evaluate_benchmark(cfg, predictor, pairs) for pairs in benchmarks]
         results = [result for result, _ in done]
         with translate_errors(EvaluationError, lambda: "all images are done and kept", GO_ON):
             save_benchmarks(results, output)
@@ -96,63 +103,46 @@ def check_once(benchmarks: Sequence[DatasetSpec]) -> None:
         raise ConfigError(f"DATASETS.TEST names {', '.join(repeated)} more than once; each benchmark is evaluated once")
 
 
-def benchmark_num_kept(cfg: Config, spec: DatasetSpec) -> int | None:
-    """Return K for a benchmark: ``MODEL.CRM.NUM_KEPT`` if set, else the benchmark's own; ``None``: the model's."""
-    return (cfg.MODEL.CRM.NUM_KEPT or spec.num_kept) if cfg.MODEL.CRM.ENABLED else None
-
-
 def evaluate_benchmark(
-    cfg: Config, model: ERRSeg, pairs: SegmentationPairs, weights: str
+    cfg: Config, predictor: Predictor, pairs: SegmentationPairs
 ) -> tuple[BenchmarkResult, EvaluationProgress]:
-    """Evaluate the model on one benchmark: compare each image's labels, at its own size, with the ground truth.
+    """Evaluate on one benchmark: compare each image's labels, at its own size, with the ground truth.
 
-    Returns the result, and the record of progress, which is to be removed when the result is written. It is of use only
-    for the same ``weights``, the digest of the model's.
+    Returns the result, and the record of progress, which is to be removed when the result is written.
     """
-    spec = pairs.spec
+    spec, test = pairs.spec, cfg.TEST
     folder = Path(cfg.OUTPUT_DIR) / "inference" / spec.name
-    precision = resolve_precision(cfg.TEST.PRECISION, model.device)
-    if precision.name != model.precision:
-        precision = Precision(model.precision, "the model's own")
-    settings = evaluation_settings(cfg, spec, num_kept=model.num_kept, precision=precision) | pairs.selection
+    settings = predictor.settings(spec) | pairs.selection
     facts = {
-        "weights": weights,
-        "network": network_settings(cfg),
+        **predictor.identity(),
         "data": spec.facts(),
         "pictures": [(name, *map(file_signature, pairs.paths(i))) for i, name in enumerate(pairs.names)],
-        "files": cfg.TEST.SAVE,
-        "packages": package_digests(cfg.MODEL.IMPORTS),
-        **({"calibration": repr(model.calibration)} if cfg.TEST.CALIBRATION else {}),
+        "files": test.SAVE,
     }
-    logger.info(
-        "evaluating %d images of %s: precision %s (%s), without TF32, device %s",
-        *(len(pairs), spec.name, settings["precision"], settings["precision_reason"], model.device),
-    )
+    logger.info("evaluating %d images of %s: %s", len(pairs), spec.name, predictor)
     progress = EvaluationProgress(folder, of_main_process(fingerprint({**settings, **facts})))
-    test = cfg.TEST
     counts = new_counts(
-        spec, model.device, boundary_iou=test.BOUNDARY_IOU, metrics=test.METRICS, confidence=test.CALIBRATION
+        spec,
+        predictor.device,
+        boundary_iou=test.BOUNDARY_IOU,
+        metrics=test.METRICS,
+        confidence=test.CALIBRATION,
+        others=predictor.others,
     )
-    files = PredictionFiles(folder, cfg.TEST.SAVE, spec, pairs.names)
+    files = PredictionFiles(folder, test.SAVE, spec, pairs.names)
     with translate_errors(EvaluationError, lambda: f"{progress.saved} images of {spec.name} are done and kept", GO_ON):
         progress.restore(counts)
-        network = count_images(cfg, model, pairs, benchmark_num_kept(cfg, spec), counts, progress, files)
-    logger.info("the network took %s; reading the next images and counting go on meanwhile", network)
+        time_share = count_images(cfg, predictor, pairs, counts, progress, files)
+    logger.info("%s took %s; reading the next images and counting go on meanwhile", predictor.name, time_share)
     wait_for_all()  # may take hours if shares are unequal; what follows is short
     counts.all_reduce()
     if is_main_process():
         files.finish()
+        save_image_counts(folder, pairs.names, progress.image_counts(len(pairs), spec.num_evaluated_classes))
     result = BenchmarkResult.from_counts(
-        *(spec.name, counts, spec.evaluated_classes, len(pairs)),
-        *(settings | source_of(model), spec.seen_and_unseen),
+        *(spec.name, counts, spec.evaluated_classes, len(pairs)), *(settings | predictor.source, spec.seen_and_unseen)
     )
-    return replace(result, mean_kept=progress.mean_kept(model.device)), progress
-
-
-def source_of(model: ERRSeg) -> dict[str, Any]:
-    """Return where a model's weights were read from, and how it is calibrated, as far as known: entries of settings."""
-    found = {"source": model.source, "calibration": model.calibration}
-    return {name: asdict(value) for name, value in found.items() if value}
+    return replace(result, mean_kept=progress.mean_kept(predictor.device)), progress
 
 
 def new_counts(
@@ -162,43 +152,23 @@ def new_counts(
     boundary_iou: bool,
     metrics: Sequence[str] = (),
     confidence: bool = False,
+    others: bool = False,
 ) -> ConfusionMatrix:
     """Return an empty counter for a benchmark's pixels, which also computes the ``metrics`` of these names.
 
-    With ``confidence``, confidences are counted as well.
+    With ``confidence``, confidences are counted as well; with ``others``, predictions that are none of the classes.
 
     Raises:
         ConfigError: no imported package registers a metric of that name.
     """
     counter = BoundaryConfusion if boundary_iou else ConfusionMatrix
-    counts = counter(spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device)
+    counts = counter(
+        spec.num_evaluated_classes, spec.ignore_label, background=spec.num_foreground, device=device, others=others
+    )
     counts.further = [METRICS.get(name) for name in metrics]
     if confidence:
         counts.count_confidence(spec.seen_and_unseen)
     return counts
-
-
-def evaluation_settings(
-    cfg: Config, spec: DatasetSpec, *, num_kept: int | None, precision: Precision
-) -> dict[str, Any]:
-    """Return what a benchmark's metrics depend on besides weights and data; it is stored with them.
-
-    ``num_kept`` is the model's own K, for a benchmark that has none.
-    """
-    return {
-        "K": benchmark_num_kept(cfg, spec) or num_kept,
-        "min_score": cfg.MODEL.CRM.MIN_SCORE,
-        "S": cfg.INPUT.SIZE,
-        "shortest_side": evaluation_transform(cfg).min_size,
-        "longest_side": cfg.INPUT.MAX_SIZE_TEST,
-        "tile": cfg.TEST.TILE,
-        "refine": cfg.TEST.REFINE,
-        "views": [{"size": view.size, "mirrored": view.mirrored} for view in evaluation_views(cfg)],
-        "precision": precision.name,
-        "precision_reason": precision.reason,
-        "tf32": False,  # ``ERRSeg.evaluating`` switches it off
-        "weights": cfg.MODEL.WEIGHTS,
-    }
 
 
 @torch.no_grad()

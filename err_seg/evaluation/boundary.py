@@ -48,7 +48,8 @@ class BoundaryConfusion(ConfusionMatrix):
     holds differences of labels, and its class 0 all interiors.)
 
     Args:
-        num_classes, ignore_label, background, device: as in :class:`ConfusionMatrix`; bands are computed on the device.
+        num_classes, ignore_label, background, device, others: as in :class:`ConfusionMatrix`; bands are computed on the
+            device.
         dilation_ratio: width of the band relative to the image's diagonal.
 
     Raises:
@@ -62,9 +63,10 @@ class BoundaryConfusion(ConfusionMatrix):
         background: int | None = None,
         device: torch.device | str = "cpu",
         *,
+        others: bool = False,
         dilation_ratio: float = 0.02,
     ) -> None:
-        super().__init__(num_classes, ignore_label, background, device)
+        super().__init__(num_classes, ignore_label, background, device, others=others)
         self.bands = ConfusionMatrix(num_classes + 1, IGNORED, device=device)  # the last: pixels off the boundary
         self.dilation_ratio = dilation_ratio
 

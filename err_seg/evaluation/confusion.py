@@ -28,8 +28,11 @@ class ConfusionMatrix:
         num_classes: N, the number of ground-truth classes.
         ignore_label: label value of pixels that are left out; any integer outside 0..N-1.
         background: if the vocabulary is larger than the ground truth (PAS-20b: 59 names, 21 classes), the class that
-            every prediction >= ``background`` counts as; it must be N-1. None: predictions are 0..N-1.
+            every prediction >= ``background`` (or -1, with ``others``) counts as; it must be N-1. None: predictions are
+            0..N-1.
         device: where the counts are kept; predictions and labels from elsewhere are moved there.
+        others: whether predictions may be none of the classes: -1, or N and above. Unless they are the background, a
+            last row N of the matrix counts them: wrong for the class that is there, and a false positive of none.
 
     Attributes:
         further: metrics of one's own, see ``err_seg.plugins.METRICS``.
@@ -44,7 +47,13 @@ class ConfusionMatrix:
     confidences: Tensor | None = None
 
     def __init__(
-        self, num_classes: int, ignore_label: int, background: int | None = None, device: torch.device | str = "cpu"
+        self,
+        num_classes: int,
+        ignore_label: int,
+        background: int | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        others: bool = False,
     ) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, found {num_classes}")
@@ -57,12 +66,23 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.ignore_label = ignore_label
         self.background = background
-        self._counts = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
+        self.others = others
+        self._rows = num_classes + (others and background is None)
+        self._counts = torch.zeros(self._rows * num_classes, dtype=torch.int64, device=device)
 
     @property
     def matrix(self) -> Tensor:
-        """The counts: (N, N) int64 on this matrix's device, [prediction, ground truth]; a view, not a copy."""
-        return self._counts.view(self.num_classes, self.num_classes)
+        """The counts: (N, N) int64 on this matrix's device, [prediction, ground truth]; a view, not a copy.
+
+        With ``others`` and no background it is (N + 1, N).
+        """
+        return self._counts.view(self._rows, self.num_classes)
+
+    @property
+    def class_pixels(self) -> Tensor:
+        """Of each class the pixels that are right, in the ground truth, and predicted: (3, N) int64, a copy."""
+        matrix = self.matrix
+        return torch.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)[: self.num_classes]])
 
     @property
     def device(self) -> torch.device:
@@ -72,7 +92,7 @@ class ConfusionMatrix:
     def count_confidence(self, seen_and_unseen: Sequence[Sequence[int]] = ()) -> None:
         """From now on also count confidences, of these two groups of predicted classes and of all others apart."""
         self._seen_and_unseen = [list(group) for group in seen_and_unseen]
-        self._groups = self._counts.new_full((self.num_classes,), GROUPS - 1)
+        self._groups = self._counts.new_full((self._rows,), GROUPS - 1)
         for group, classes in enumerate(self._seen_and_unseen):
             self._groups[classes] = group
         self.confidences = self._counts.new_zeros(GROUPS, BINS, 2)
@@ -81,7 +101,7 @@ class ConfusionMatrix:
         """Count one image or a batch.
 
         Args:
-            prediction: (H, W) or (B, H, W), any integer dtype: class indices.
+            prediction: (H, W) or (B, H, W), any integer dtype: class indices, and -1 with ``others``.
             label: same shape, any integer dtype: class indices or ``ignore_label``.
             confidence: same shape, in 0..1, where confidences are counted.
 
@@ -107,8 +127,9 @@ class ConfusionMatrix:
         counted = label != self.ignore_label
         prediction = torch.where(counted, prediction, 0)
         self._check_values(prediction, torch.where(counted, label, 0))
-        if self.background is not None:
-            prediction = prediction.clamp(max=self.background)
+        if self.background is not None or self.others:
+            last = self._rows - 1  # the background, or none of the classes
+            prediction = torch.where(prediction < 0, last, prediction.clamp(max=last))
 
         self._count(prediction, label, counted)
         if self.confidences is not None:
@@ -118,10 +139,10 @@ class ConfusionMatrix:
 
     def _count(self, prediction: Tensor, label: Tensor, counted: Tensor) -> None:
         """Count the pixels where ``counted``, of maps that :meth:`update` has checked and moved to the device."""
-        n = self.num_classes
-        cell = torch.where(counted, prediction * n + label, n * n).flatten()  # an extra cell for ignored pixels
+        cells = len(self._counts)
+        cell = torch.where(counted, prediction * self.num_classes + label, cells).flatten()  # one for ignored pixels
         # not bincount, which waits for the device to return the largest value
-        counts = self._counts.new_zeros(n * n + 1)
+        counts = self._counts.new_zeros(cells + 1)
         self._counts += counts.scatter_add_(0, cell, counts.new_ones(1).expand_as(cell))[:-1]
 
     def merge(self: C, other: C) -> C:
@@ -193,10 +214,10 @@ class ConfusionMatrix:
         if missing:
             raise ValueError(f"the state of a confusion matrix needs {', '.join(keys)}; missing: {', '.join(missing)}")
         n = state["num_classes"]
-        confusion = cls(n, state["ignore_label"], state["background"])
+        confusion = cls(n, state["ignore_label"], state["background"], others=state.get("others", False))
         for entry in state["entries"]:
             prediction, label, pixels = entry
-            if not (0 <= prediction < n and 0 <= label < n and pixels >= 0):
+            if not (0 <= prediction < confusion._rows and 0 <= label < n and pixels >= 0):
                 raise ValueError(f"entry {entry} of a confusion matrix's state is outside classes 0..{n - 1}")
             confusion.matrix[prediction, label] += pixels
         confusion._counts = confusion._counts.to(device)
@@ -207,6 +228,7 @@ class ConfusionMatrix:
 
     def _settings(self) -> dict[str, Any]:
         own = {"num_classes": self.num_classes, "ignore_label": self.ignore_label, "background": self.background}
+        own |= {"others": True} if self.others else {}
         return own if self.confidences is None else {**own, "seen_and_unseen": self._seen_and_unseen}
 
     def _check_values(self, prediction: Tensor, label: Tensor) -> None:
@@ -214,8 +236,8 @@ class ConfusionMatrix:
         bounds = torch.stack([prediction.amin(), prediction.amax(), label.amin(), label.amax()]).tolist()
         last = self.num_classes - 1
         for value in bounds[:2]:
-            if value < 0 or (value > last and self.background is None):
-                allowed = f"0..{last}" if self.background is None else "0 and above"
+            if value < -self.others or (value > last and self.background is None and not self.others):
+                allowed = "-1 and above" if self.others else f"0..{last}" if self.background is None else "0 and above"
                 raise ValueError(
                     f"prediction holds {value}, expected {allowed}; does the vocabulary fit this benchmark's classes?"
                 )

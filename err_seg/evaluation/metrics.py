@@ -28,23 +28,26 @@ def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_name
 
     Args:
         confusion: (N, N) integer counts, [prediction, ground truth] as in
-            :class:`~err_seg.evaluation.confusion.ConfusionMatrix`.
+            :class:`~err_seg.evaluation.confusion.ConfusionMatrix`; a row N is of pixels predicted as none of the N.
         class_names: N names; equal names are told apart as :func:`unique_names` says.
 
     Returns:
         Name to percent, in detectron2's order.
 
     Raises:
-        ValueError: the matrix is not square, does not match the number of names, or has negative entries.
+        ValueError: the matrix does not match the number of names, or has negative entries.
     """
     confusion = _as_counts(confusion)
-    if confusion.shape != (len(class_names), len(class_names)):
-        raise ValueError(f"{len(class_names)} class names need a square matrix of that size, found {confusion.shape}")
+    n = len(class_names)
+    if confusion.shape not in ((n, n), (n + 1, n)):
+        raise ValueError(
+            f"{n} class names need a matrix of {n} columns and {n} or {n + 1} rows, found {confusion.shape}"
+        )
     names = unique_names(class_names)
 
     tp = confusion.diagonal().astype(np.float64)
     gt = confusion.sum(axis=0).astype(np.float64)
-    pred = confusion.sum(axis=1).astype(np.float64)
+    pred = confusion.sum(axis=1)[:n].astype(np.float64)
     present = gt > 0
     iou = ratio(tp, gt + pred - tp, present)
     acc = ratio(tp, gt, present)

@@ -8,9 +8,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -198,6 +200,39 @@ def _cell(value: Any) -> str:
 
 def _undefined(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
+
+
+class ImageCounts(NamedTuple):
+    """The pixels of each image by class, of which any image's metrics can be computed.
+
+    Attributes:
+        names: (I,) the images' names.
+        counts: (I, 3, N): of each class the pixels that are right, in the ground truth, and predicted.
+    """
+
+    names: NDArray[np.str_]
+    counts: NDArray[np.int32]
+
+
+def save_image_counts(folder: Path, names: Sequence[str], counts: NDArray[np.int32]) -> None:
+    """Write :class:`ImageCounts` to ``images.npz`` in a folder, complete or not at all."""
+    with atomic_write(folder / "images.npz") as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, names=np.array(names, dtype=str), counts=counts)
+
+
+def load_image_counts(folder: Path) -> ImageCounts:
+    """Read what :func:`save_image_counts` wrote.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is not such a file; names it.
+    """
+    file = folder / "images.npz"
+    try:
+        with np.load(file) as arrays:
+            return ImageCounts(arrays["names"], arrays["counts"])
+    except (ValueError, KeyError, BadZipFile) as error:
+        raise ValueError(f"{file} is not of an evaluation ({type(error).__name__}: {error}); evaluate anew") from error
 
 
 class PredictionFiles:

@@ -1,24 +1,40 @@
 """The progress of an evaluation, kept on disk so that it can continue after a kill.
 
 Each process keeps a file ``partial-<rank>.json`` in the benchmark's folder. It holds the images that the process has
-counted, the number of classes kept for each, and the counts. A fingerprint of weights, settings and images ensures that
-a file is used only for the evaluation that it belongs to.
+counted, with the number of classes kept and the pixels of each class, and the counts. A fingerprint of weights,
+settings and images ensures that a file is used only for the evaluation that it belongs to.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from err_seg.evaluation import ConfusionMatrix
 from err_seg.utils.files import write_text
 from err_seg.utils.processes import process_share, sum_over_processes, wait_for_all
 
 logger = logging.getLogger(__name__)
+
+
+class ImageRecord(NamedTuple):
+    """What is kept of an image: how many classes were; (class, tp, gt, predicted pixels) of each that has any."""
+
+    kept: int
+    classes: list[list[int]]
+
+    @classmethod
+    def of(cls, kept: int, class_pixels: Tensor) -> "ImageRecord":
+        """Record (3, N) pixels that are right, in the ground truth, and predicted."""
+        present = class_pixels.any(dim=0).nonzero()
+        return cls(kept, torch.cat([present, class_pixels.t()[present[:, 0]]], dim=1).tolist())
 
 
 class EvaluationProgress:
@@ -35,24 +51,24 @@ class EvaluationProgress:
         self.rank, self.processes = process_share()
         self.done: set[int] = set()
         self.saved = 0
-        self._own: dict[int, int] = {}
+        self._own: dict[int, ImageRecord] = {}
         self._is_whole = True
 
     def restore(self, counts: ConfusionMatrix) -> None:
         """Read what killed processes left: ``done`` in all processes, and the counts in the first one."""
         files = sorted(self.folder.glob("partial-*.json"))
         states = [state for file in files if (state := self._read(file))]
-        kept: dict[int, int] = {}
+        records: dict[int, ImageRecord] = {}
         # a file whose images are also in a larger one had been merged into it before a kill
         for state in sorted(states, key=lambda state: len(state["done"]), reverse=True):
             if self.done.isdisjoint(state["done"]):
                 self.done.update(state["done"])
-                kept |= dict(zip(state["done"], state["kept"], strict=True))
+                records |= _records(state)
                 if self.rank == 0:
                     counts.merge(type(counts).from_state(state["counts"]))
         wait_for_all()  # until all have read the files
         if self.rank == 0:
-            self._own = kept
+            self._own = records
             if self.done:
                 logger.info("going on after %d images that an interrupted evaluation has done", len(self.done))
             self.save(counts)
@@ -63,9 +79,22 @@ class EvaluationProgress:
 
     def mean_kept(self, device: torch.device) -> float:
         """Average the number of classes kept over the images of all processes, which communicate through ``device``."""
-        total = torch.tensor([sum(self._own.values()), len(self._own)], device=device)
+        total = torch.tensor([sum(record.kept for record in self._own.values()), len(self._own)], device=device)
         kept, images = sum_over_processes(total).tolist()
         return kept / images
+
+    def image_counts(self, images: int, num_classes: int) -> NDArray[np.int32]:
+        """Read the pixels of all images of all processes, when these are done and saved.
+
+        Returns:
+            (I, 3, N): of each class those that are right, in the ground truth, and predicted.
+        """
+        counts = np.zeros((images, 3, num_classes), np.int32)
+        for state in filter(None, map(self._read, self.folder.glob("partial-*.json"))):
+            for image, record in _records(state).items():
+                index, *pixels = np.array(record.classes, np.int32).reshape(-1, 4).T
+                counts[image, :, index] = np.stack(pixels, axis=1)
+        return counts
 
     @property
     def unsaved(self) -> int:
@@ -73,13 +102,14 @@ class EvaluationProgress:
         return len(self._own) - self.saved
 
     @contextmanager
-    def counting(self, images: Mapping[int, int]) -> Iterator[None]:
-        """Record images that are counted in the block, by index, with the number of classes kept for each.
+    def counting(self) -> Iterator[dict[int, ImageRecord]]:
+        """Record the images that are counted in the block, which it puts into what is yielded, by index.
 
         If the block fails, counts and images no longer agree.
         """
         self._is_whole = False
-        yield
+        images: dict[int, ImageRecord] = {}
+        yield images
         self._own.update(images)
         self._is_whole = True
 
@@ -98,7 +128,7 @@ class EvaluationProgress:
     def save(self, counts: ConfusionMatrix) -> None:
         """Save what this process has done."""
         done = sorted(self._own)
-        images = {"done": done, "kept": [self._own[image] for image in done]}
+        images = {"done": done, "records": [self._own[image] for image in done]}
         write_text(self._file, json.dumps({"fingerprint": self.fingerprint, **images, "counts": counts.state()}))
         self.saved = len(self._own)
 
@@ -113,6 +143,10 @@ class EvaluationProgress:
     def _read(self, file: Path) -> dict[str, Any] | None:
         try:
             state = json.loads(file.read_text(encoding="utf-8"))
-            return state if state["fingerprint"] == self.fingerprint else None
+            return state if state["fingerprint"] == self.fingerprint and "records" in state else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _records(state: dict[str, Any]) -> dict[int, ImageRecord]:
+    return {image: ImageRecord(*record) for image, record in zip(state["done"], state["records"], strict=True)}

@@ -182,7 +182,7 @@ def save_vocabulary(model: ERRSeg, names: Sequence[str], file: Path, contrast: V
         VocabularyError: the network cannot read the names or the contrast.
     """
     text, found = model.embed_with_contrast(names, contrast)
-    arrays = {"contrast": np.array(found.names, dtype=str), "text": text.float().cpu().numpy()}
+    arrays: dict[str, Any] = {"contrast": np.array(found.names, dtype=str), "text": text.float().cpu().numpy()}
     with atomic_write(file) as partial, open(partial, "wb") as stream:
         np.savez(stream, names=np.array(names), weights=np.array(weights_digest(model)), **arrays)
     return found

@@ -14,7 +14,7 @@ from err_seg.data import SegmentationPairs, get_dataset, read_image, register, s
 from err_seg.data.images import read_label as load_label_png
 from err_seg.engine import evaluate
 from err_seg.evaluation import ConfusionMatrix, load_results
-from err_seg.evaluation.state import EvaluationProgress
+from err_seg.evaluation.state import EvaluationProgress, ImageRecord
 from err_seg.evaluation.tta import View, evaluation_views, segment_views
 from tests.helpers.rle import load_rle_json
 from tests.helpers.toy import VOCABULARY
@@ -190,13 +190,13 @@ def test_partial_counts_of_several_processes_are_merged_once(tmp_path):
     for rank, images in enumerate(([0, 2, 4], [1, 3])):
         progress = EvaluationProgress(tmp_path, "same")
         progress.rank = rank
-        with progress.counting({image: image + 1 for image in images}):
-            pass
+        with progress.counting() as counted:
+            counted |= {image: ImageRecord(image + 1, [[image % 3, image, 7, 9]]) for image in images}
         progress.save(counts_of(images))
     foreign = EvaluationProgress(tmp_path, "other")
     foreign.rank = 2
-    with foreign.counting({5: 1}):
-        pass
+    with foreign.counting() as counted:
+        counted[5] = ImageRecord(1, [])
     foreign.save(counts_of([5]))
     (tmp_path / "partial-3.json").write_text("{")
     kept_aside = (tmp_path / "partial-1.json").read_text()
@@ -205,6 +205,9 @@ def test_partial_counts_of_several_processes_are_merged_once(tmp_path):
         progress.restore(counts)
         assert progress.done == {0, 1, 2, 3, 4}
         assert progress.mean_kept(torch.device("cpu")) == 3
+        pixels = progress.image_counts(6, 3)
+        assert pixels[4].tolist() == [[0, 4, 0], [0, 7, 0], [0, 9, 0]]
+        assert not pixels[5].any()
         assert torch.equal(counts.matrix, counts_of([0, 1, 2, 3, 4]).matrix)
         assert [file.name for file in tmp_path.iterdir()] == ["partial-0.json"]
         # killed after the merge was written, before the merged file was removed
