@@ -4,13 +4,15 @@
     err-seg benchmark training --config-file err_seg_convnext_b --size 320 --num-classes 171 --batch-size 2
     err-seg benchmark vocabulary --config-file err_seg_convnext_b --num-classes 847
     err-seg benchmark data --preparation --pictures 400
+    err-seg benchmark table output/speed/results.json --runs err_seg_convnext_b=output/base --output output/table
 
 prediction: from images to label maps. evaluation: the same, and pixels counted. training: whole steps. vocabulary:
 class names embedded. Options with several values are multiplied out. Cases of the same configuration, vocabulary, size
 and batch form a group: they are timed in turns and compared with the group's first row. That is the reference: the same
 network with the released code's arithmetic (concatenations written out, maps of all T classes, all 77 text positions).
 Weights do not matter, so they are random unless MODEL.WEIGHTS or MODEL.CLIP.PRETRAINED is given. data: training images
-read, or label maps prepared, a second a core, and what the time goes into.
+read, or label maps prepared, a second a core, and what the time goes into. table: time, operations and mIoU side by
+side, and as a plot (Table III and Fig. 1), of timings and evaluations that were made before.
 """
 
 import argparse
@@ -33,11 +35,11 @@ def num_kept(text: str) -> int | str | None:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = command_parser("benchmark", __doc__)
-    kinds = parser.add_subparsers(required=True, metavar=" | ".join((*BENCHMARKED, "data")))
+    kinds = parser.add_subparsers(required=True, metavar=" | ".join((*BENCHMARKED, "data", "table")))
     for kind in BENCHMARKED:
         network = kinds.add_parser(kind, allow_abbrev=False)
         absent = {"num_kept": None, "size": None, "batch_size": [1], "compile": None, "recompute": [], "image": None}
-        network.set_defaults(run=network_costs, kind=kind, **absent)
+        network.set_defaults(run=network_costs, kind=kind, predictor=[], **absent)
         add = network.add_argument
         files = "a YAML file, or a shipped name such as err_seg_convnext_b; may be given several times"
         add("--config-file", required=True, action="append", metavar="FILE", help=files)
@@ -53,6 +55,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         if kind == "training":
             what = f"also each case with these recomputed in the backward pass: {', '.join(RECOMPUTED)}"
             add("--recompute", nargs="+", choices=RECOMPUTED, metavar="WHAT", help=what)
+        if kind == "prediction":
+            peers = "also these functions of image and class names, as of err-seg evaluate"
+            add("--predictor", nargs="+", metavar="MODULE:FUNCTION", help=peers)
         if kind in ("prediction", "evaluation"):
             sides = "of the image, and of its label map (480 640)"
             add("--image", type=positive, nargs=2, default=(480, 640), metavar=("H", "W"), help=sides)
@@ -71,6 +76,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--root", metavar="DIR", help="the data sets' root (default: $DETECTRON2_DATASETS)")
     add("--pictures", dest="images", type=positive, default=64, metavar="N", help="how many to read (%(default)s)")
     add("--crop-size", type=positive, default=640, metavar="S", help="side in pixels (%(default)s)")
+
+    table = kinds.add_parser("table", allow_abbrev=False)
+    table.set_defaults(run=table_of_both)
+    add = table.add_argument
+    add("timings", type=Path, nargs="+", metavar="FILE", help="results.json of err-seg benchmark prediction")
+    runs = "a configuration or predictor, as the timings name it, and the output folder of its evaluation"
+    add("--runs", nargs="+", required=True, metavar="NAME=RUN", help=runs)
+    add("--output", type=Path, required=True, metavar="DIR", help="for table.md, table.csv and plot.png")
     parser.epilog = "\n".join(kind.format_usage() for kind in kinds.choices.values())
     options = parser.parse_args(arguments)
     options.command = shlex.join(["err-seg", "benchmark", *(sys.argv[1:] if arguments is None else arguments)])
@@ -120,3 +133,14 @@ def data_costs(options: argparse.Namespace) -> None:
         compare_decoders(options.decoders, options.images)
     else:
         benchmark_reading(options.dataset, options.root, options.images, options.crop_size)
+
+
+def table_of_both(options: argparse.Namespace) -> None:
+    """Join timings and evaluations."""
+    from err_seg.lab.benchmarks.efficiency import join, save
+
+    runs = dict(run.rpartition("=")[::2] for run in options.runs)
+    if "" in runs or len(runs) < len(options.runs):
+        raise ValueError(f"--runs {' '.join(options.runs)}: expected NAME=RUN each, and each name once")
+    print(save(join(options.timings, {name: Path(run) for name, run in runs.items()}), options.output))
+    print(f"Written to {options.output}")

@@ -42,11 +42,11 @@ GO_ON = "rerun the same command (with --resume, if it trains first) to continue 
 def evaluate(cfg: Config, model: ERRSeg | Predictor) -> list[BenchmarkResult]:
     """Evaluate the model, or any other predictor, on ``DATASETS.TEST``.
 
-    Writes ``results.json`` and ``results.csv`` to ``OUTPUT_DIR``; and ``classes.csv``, ``images.npz`` and the files that
-    ``TEST.SAVE`` asks for to ``OUTPUT_DIR/inference/<benchmark>``. If ``torch.distributed`` is initialised, all its
-    processes must call this. Each takes a share of the images, and all return the same results, which are exactly those of one
-    process. After a kill, the same call with the same weights and settings continues: it skips the images that are
-    done.
+    Writes ``results.json`` and ``results.csv`` to ``OUTPUT_DIR``; and ``classes.csv``, ``images.npz`` and the files
+    that ``TEST.SAVE`` asks for to ``OUTPUT_DIR/inference/<benchmark>``. If ``torch.distributed`` is initialised, all
+    its processes must call this. Each takes a share of the images, and all return the same results, which are exactly
+    those of one process. After a kill, the same call with the same weights and settings continues: it skips the images
+    that are done.
 
     Raises:
         ArgumentError: the model is in training mode.

@@ -25,7 +25,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from err_seg.config import Config, ConfigError, network_settings
@@ -171,13 +173,7 @@ class FunctionPredictor(Predictor):
         if given := [key for key in OF_THE_NETWORK if attrgetter(key)(cfg)]:
             raise ConfigError(f"{', '.join(given)}: a setting of the network, which --predictor {where} cannot follow")
         self.name = where
-        module, found = _find(where)
-        try:
-            self.function = found() if isinstance(found, type) else found
-        except Exception as error:
-            raise ConfigError(f"--predictor {where} cannot be made ({type(error).__name__}: {error})") from error
-        if not callable(self.function):
-            raise ConfigError(f"--predictor {where} is {self.function!r}, expected a function (image, names)")
+        module, self.function = load_function(where)
         own = dict(getattr(self.function, "settings", {}))
         self._facts = {"predictor": where, "code": module_digest(module), **own}
 
@@ -235,7 +231,12 @@ def as_labels(output: Any, size: tuple[int, int], num_names: int) -> Tensor:
     return maps
 
 
-def _find(where: str) -> tuple[ModuleType, Any]:
+def load_function(where: str) -> tuple[ModuleType, Callable[[NDArray[np.uint8], list[str]], Any]]:
+    """Import ``module:function`` or ``file.py:function``, and make an object of a class; returns it after its module.
+
+    Raises:
+        ConfigError: that fails, or it cannot be called.
+    """
     place, colon, name = where.rpartition(":")
     try:
         if not colon:
@@ -249,12 +250,14 @@ def _find(where: str) -> tuple[ModuleType, Any]:
             spec.loader.exec_module(module)
         else:
             module = import_module(place)
-        return module, getattr(module, name)
-    except Exception as error:  # whatever a module does when it is imported
+        found = getattr(module, name)
+        function = found() if isinstance(found, type) else found
+    except Exception as error:  # whatever a module of one's own raises
         problem = f"{type(error).__name__}: {error}"
-        raise ConfigError(
-            f"--predictor {where} cannot be imported ({problem}); mend it, or correct the name"
-        ) from error
+        raise ConfigError(f"--predictor {where} cannot be loaded ({problem}); mend it, or correct the name") from error
+    if not callable(function):
+        raise ConfigError(f"--predictor {where} is {function!r}, expected a function (image, names)")
+    return module, function
 
 
 def benchmark_num_kept(cfg: Config, spec: DatasetSpec) -> int | None:

@@ -8,6 +8,7 @@ CLIPSEG_WEIGHTS names other weights: a folder, or a repository of the Hugging Fa
 
 import os
 
+import numpy as np
 import torch
 from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
@@ -17,7 +18,7 @@ WORDS_AT_A_TIME = 32
 class CLIPSeg:
     """Compares an image with each word alone; the largest map wins."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         weights = os.environ.get("CLIPSEG_WEIGHTS", "CIDAS/clipseg-rd64-refined")
         self.settings = {"weights": weights}  # recorded with the results
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -25,7 +26,7 @@ class CLIPSeg:
         self.model = CLIPSegForImageSegmentation.from_pretrained(weights).eval().to(self.device)
 
     @torch.no_grad()
-    def __call__(self, image, names):
+    def __call__(self, image: np.ndarray, names: list[str]) -> torch.Tensor:
         """Compute logits (N, 352, 352) of an image (H, W, 3), uint8 RGB, for N names."""
         pixels = self.processor(images=image, return_tensors="pt")["pixel_values"].to(self.device)
         words = [name.split(",")[0] for name in names]  # the first of several synonyms

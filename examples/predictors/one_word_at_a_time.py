@@ -17,16 +17,16 @@ NONE = -1
 class OneWordAtATime:
     """Merges the masks of all words."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.model = err_seg.load("mini", device="cpu")
         self.settings = {"model": "mini"}  # recorded with the results
 
-    def find(self, image, word):
+    def find(self, image: np.ndarray, word: str) -> tuple[np.ndarray, np.ndarray]:
         """Return where the word is, (H, W) bool, and how sure that is, (H, W) float."""
         (result,) = self.model.predict([image], [word])  # which competes with common names
         return result.labels.numpy() == 0, result.scores.numpy()
 
-    def __call__(self, image, names):
+    def __call__(self, image: np.ndarray, names: list[str]) -> np.ndarray:
         """Label an image (H, W, 3), uint8 RGB, with N names."""
         labels, best = np.full(image.shape[:2], NONE), np.zeros(image.shape[:2])
         for index, name in enumerate(names):

@@ -17,8 +17,8 @@ from ultralytics import YOLOE
 NONE = -1
 
 
-def one_map(masks, scores, classes, size):
-    """Merge n masks (n, H, W) with their scores (n,) and classes (n,): the best mask of a pixel wins, -1 without any."""
+def one_map(masks: np.ndarray, scores: np.ndarray, classes: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Merge n masks (n, H, W) with their scores (n,) and classes (n,): a pixel's best mask wins, -1 without any."""
     labels = np.full(size, NONE)
     for i in np.argsort(scores, kind="stable"):  # the best is painted last
         labels[masks[i]] = classes[i]
@@ -28,14 +28,14 @@ def one_map(masks, scores, classes, size):
 class YOLOESeg:
     """Finds instances of words."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         weights = os.environ.get("YOLOE_WEIGHTS", "yoloe-11s-seg.pt")
         self.settings = {"weights": weights}  # recorded with the results
         self.is_random = weights.endswith(".yaml")
         self.model = YOLOE(weights)
-        self.names = None
+        self.names: list[str] = []
 
-    def __call__(self, image, names):
+    def __call__(self, image: np.ndarray, names: list[str]) -> np.ndarray:
         """Label an image (H, W, 3), uint8 RGB, with N names; -1 where nothing was found."""
         if names != self.names:
             words = [name.split(",")[0] for name in names]  # the first of several synonyms

@@ -123,7 +123,7 @@ def test_it_continues_after_a_kill_but_not_with_other_code(run_cfg, file):
 
 
 @pytest.mark.parametrize(
-    "output, says",
+    ("output", "says"),
     [
         (np.zeros((4, 5)), "returned shape (4, 5), torch.float64; expected a label map of integers (4, 5), or"),
         (np.zeros((5, 4), int), "returned shape (5, 4)"),
@@ -138,7 +138,7 @@ def test_what_a_function_may_not_return(output, says):
 
 
 @pytest.mark.parametrize(
-    "name, says",
+    ("name", "says"),
     [
         ("own.py", "expected module:function or file.py:function"),
         ("own.py:absent", "has no attribute 'absent'"),

@@ -18,6 +18,7 @@ from err_seg.engine import build_optimizer
 from err_seg.engine.parallel import activation_checkpointing
 from err_seg.engine.step import training_loss
 from err_seg.evaluation.benchmarks import new_counts
+from err_seg.evaluation.predictors import as_labels, load_function
 from err_seg.lab.benchmarks.reference import all_positions, dense_labels, dense_loss, reference, sharing_copy
 from err_seg.modeling.clip import embed_prompts
 from err_seg.modeling.crm import CRM, NOT_KEPT
@@ -44,6 +45,7 @@ class Case:
         compiled: how the network is compiled: of :data:`err_seg.config.constants.COMPILE_MODES`, or "" for not at all.
         recomputed: what a training step recomputes, as ``SOLVER.RECOMPUTED`` names it, or "" for nothing.
         is_reference: whether the released code's arithmetic computes it.
+        predictor: a function that is timed instead, see :mod:`err_seg.evaluation.predictors`; "" for the network.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Case:
     compiled: str = ""
     recomputed: str = ""
     is_reference: bool = False
+    predictor: str = ""
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -65,6 +68,8 @@ class Case:
 
     def __str__(self) -> str:
         """Name the case within its group."""
+        if self.predictor:
+            return self.predictor
         kept = "all classes" if self.num_kept is None else f"K = {self.num_kept}"
         words = [
             *["reference"] * self.is_reference,
@@ -92,6 +97,7 @@ def cases_of(options: argparse.Namespace, name: str, cfg: Config) -> list[Case]:
             cases.append(replace(base, num_kept=fixed, is_reference=True))
         for own, precision, how, what in product(kept, options.precision, compiled, recomputed):
             cases.append(replace(base, num_kept=own, precision=precision, compiled=how, recomputed=what))
+        cases += [replace(base, num_kept=None, predictor=where) for where in options.predictor]
     return cases
 
 
@@ -132,6 +138,8 @@ def variant(case: Case, cfg: Config, model: ERRSeg) -> ERRSeg:
 
 def make_work(case: Case, cfg: Config, model: ERRSeg) -> Callable[[], float]:
     """Make a case ready: the returned function does it once, on noise, and returns how many classes were kept."""
+    if case.predictor:
+        return asking(case)
     network = variant(case, cfg, model.train(case.kind == "training"))
     kinds = {"prediction": predicting, "evaluation": evaluating, "training": training, "vocabulary": embedding}
     return kinds[case.kind](case, cfg, network)
@@ -188,6 +196,20 @@ def predicting(
         if use is not None:
             use(labels)
         return min(fmean(kept), case.num_classes)
+
+    return work
+
+
+def asking(case: Case) -> Callable[[], float]:
+    """From images to label maps of their size, by a function that may keep what it made of the words."""
+    _, function = load_function(case.predictor)
+    images = [image.permute(1, 2, 0).contiguous().numpy() for image in noise(case, torch.device("cpu"), *case.image)]
+    names = list(noise_spec(case).vocabulary)
+
+    def work() -> float:
+        for image in images:
+            as_labels(function(image, names), case.image, len(names))
+        return len(names)
 
     return work
 

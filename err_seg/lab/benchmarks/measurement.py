@@ -161,8 +161,9 @@ def measure_demands(case: Case, cfg: Config) -> tuple[float, list[tuple[int, int
     counted = make_work(replace(case, compiled=""), cfg, model)
     with FlopCounterMode(display=False) as counter, Operations() as operations:
         counted()
-    if case.kind == "training":  # which part a backward pass belongs to is not known
-        macs = {"all": sum(flops for flops, _ in operations.seen) // 2}
+    if case.kind == "training" or case.predictor:  # which part of the network it is, is not known
+        count = sum(flops for flops, _ in operations.seen) // 2
+        macs = {"all": count} if count else {}
     else:
         macs = macs_by_part(counter, model)
     return memory, operations.seen, macs

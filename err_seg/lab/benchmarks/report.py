@@ -101,10 +101,10 @@ def save(rows: Sequence[Measurement], machine: Machine, command: str, output: Pa
 
 
 def place(row: Measurement, axis: str) -> float | None:
-    """Return where a row lies on an axis; the reference keeps its own K, and so lies on none."""
+    """Return where a row lies on an axis; of K, neither the reference, which keeps its own, nor a predictor."""
     if axis != "num_kept":
         return float(getattr(row.case, axis))
-    return None if row.case.is_reference else row.kept
+    return None if row.case.is_reference or row.case.predictor else row.kept
 
 
 def draw(rows: Sequence[Measurement], axes: Sequence[str]) -> Figure:

@@ -11,6 +11,7 @@ import torch
 from err_seg.commands.benchmark import main
 from err_seg.config import get_cfg
 from err_seg.config.constants import BY_NEED
+from err_seg.evaluation import BenchmarkResult, save_results
 from err_seg.lab.benchmarks import measurement
 from err_seg.lab.benchmarks.cases import Case, make_work, own_num_kept
 from err_seg.lab.benchmarks.machine import Machine, Operations
@@ -54,6 +55,64 @@ def test_table_files_and_plot(command, tmp_path, capsys):
     assert "| GMAC" in printed
     with open(tmp_path / "out/table.csv", newline="") as file:
         assert len(list(csv.reader(file))) == 1 + 10
+
+
+def test_a_predictor_is_timed_beside_the_network(command, tmp_path, capsys):
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\nimport torch\n"
+        "def grey(image, names):\n"
+        "    torch.ones(100, 100) @ torch.ones(100, 10)\n"
+        "    return np.zeros(image.shape[:2], int)\n"
+    )
+    options = ("--num-kept", 4, "--no-reference", "--predictor", f"{tmp_path}/own.py:grey")
+    assert command("prediction", "--num-classes", 5, *options, "--image", 30, 40, "--output", tmp_path / "out") == 0
+    network, own = json.loads((tmp_path / "out/results.json").read_text())["rows"]
+    assert own["case"]["predictor"] == f"{tmp_path}/own.py:grey"
+    assert sum(own["macs"].values()) == 100 * 100 * 10
+    assert sum(own["seconds"]) < sum(network["seconds"])
+    assert f"| {tmp_path}/own.py:grey |" in capsys.readouterr().out
+    assert command("prediction", "--predictor", "absent:grey") == 1
+    assert "--predictor absent:grey cannot be loaded" in capsys.readouterr().err
+
+
+def test_time_and_miou_in_one_table(command, tmp_path, capsys):
+    """Table III and Fig. 1, of what was timed as it was evaluated, and of nothing else."""
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\ndef grey(image, names):\n    return np.zeros((30, 40), int)\n"
+    )
+    own, config, timings = f"{tmp_path}/own.py:grey", str(tmp_path / "toy.yaml"), tmp_path / "speed/results.json"
+    options = ("--num-kept", 4, "--predictor", own, "--image", 30, 40, "--output", timings.parent)
+    assert command("prediction", "--num-classes", 2, 3, *options) == 0
+    settings = {"K": 4, "S": get_cfg(config).INPUT.SIZE, "min_score": 0.0, "precision": "fp32"}
+    for run, found in (("net", settings), ("own", {"predictor": own}), ("other", {**settings, "K": 2})):
+        results = [
+            BenchmarkResult(name, {"mIoU": 40.0 + len(classes)}, classes, [1] * len(classes), 1, found)
+            for name, classes in (("A-2", ["a", "b"]), ("A-3", ["a", "b", "c"]))
+        ]
+        save_results(results, tmp_path / run / "results.json")
+    table = ["table", str(timings), "--output", str(tmp_path / "table"), "--runs"]
+    capsys.readouterr()
+    assert main([*table, f"{config}={tmp_path}/net", f"{own}={tmp_path}/own/results.json"]) == 0
+    assert "| method" in capsys.readouterr().out
+    header, *rows = csv.reader((tmp_path / "table/table.csv").read_text().splitlines())
+    assert header == ["method", *(f"A-{n} {what}" for n in (2, 3) for what in ("ms", "GMAC", "mIoU"))]
+    assert [(row[0], row[3], row[6]) for row in rows] == [(config, "42.0", "43.0"), (own, "42.0", "43.0")]
+    measured = json.loads(timings.read_text())["rows"]
+    (first,) = (
+        r
+        for r in measured
+        if r["case"]["num_classes"] == 2 and not r["case"]["is_reference"] | bool(r["case"]["predictor"])
+    )
+    assert float(rows[0][1]) == pytest.approx(1e3 * percentiles(first["seconds"])[0])
+    assert float(rows[0][2]) == pytest.approx(sum(first["macs"].values()) / 1e9)
+    assert rows[1][2] == ""  # it has no multiplications
+    assert (tmp_path / "table/plot.png").stat().st_size > 1000
+    assert main([*table, f"{config}={tmp_path}/other"]) == 1
+    assert "0 of the timings are of what was evaluated on A-2 (kind prediction, num_classes 2, num_kept 2" in (
+        capsys.readouterr().err
+    )
+    assert main([*table, str(tmp_path / "net")]) == 1
+    assert "expected NAME=RUN each" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["evaluation", "training", "vocabulary"])
