@@ -24,7 +24,7 @@ from err_seg.d2.parts import CLIPBackbone, ERRSegHead
 from err_seg.d2.sem_seg import CompactSemSeg
 from err_seg.data import Batch, DatasetSpec
 from err_seg.engine.step import build_loss_terms, mean_pixels, training_loss, vocabulary_input
-from err_seg.evaluation.benchmarks import benchmark_num_kept
+from err_seg.evaluation.predictors import benchmark_num_kept
 from err_seg.evaluation.tta import segment_images
 from err_seg.models.build import build_network
 from err_seg.models.checkpoint import fitting_state

@@ -90,9 +90,8 @@ def work_with(run_cfg, tmp_path):
     def work(fault, *, eval_only, seconds=60):
         file = tmp_path / "run.yaml"
         file.write_text(run_cfg("TEST.PROGRESS_PERIOD", 1).dump())
-        arguments = argparse.Namespace(
-            config_file=str(file), opts=[], eval_only=eval_only, resume=False, engine="plain", engine_reason="as told"
-        )
+        run = {"config_file": str(file), "opts": [], "eval_only": eval_only, "resume": False, "predictor": None}
+        arguments = argparse.Namespace(**run, engine="plain", engine_reason="as told")
         return launch(faulty_work, (arguments, fault, seconds), processes=2)
 
     return work

@@ -8,8 +8,9 @@ import torch
 
 from err_seg.config import Config
 from err_seg.data import EvaluationItem, SegmentationPairs
-from err_seg.evaluation.benchmarks import benchmark_num_kept, new_counts
+from err_seg.evaluation.benchmarks import new_counts
 from err_seg.evaluation.loop import evaluation_batches
+from err_seg.evaluation.predictors import benchmark_num_kept
 from err_seg.evaluation.results import text_table
 from err_seg.evaluation.tta import segment_images
 from err_seg.prediction.model import ERRSeg

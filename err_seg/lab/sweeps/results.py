@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from err_seg.data import find_dataset
 from err_seg.evaluation import load_results
-from err_seg.evaluation.benchmarks import benchmark_num_kept
 from err_seg.evaluation.metrics import SEEN_METRICS
+from err_seg.evaluation.predictors import benchmark_num_kept
 from err_seg.lab.benchmarks.machine import network_cost
 from err_seg.lab.mini.evaluation import group_miou
 from err_seg.lab.sweeps.definition import Sweep
