@@ -2,7 +2,7 @@
 
     err-seg evaluate --config-file configs/err_seg_convnext_b.yaml MODEL.WEIGHTS model_final.pth
     err-seg evaluate --config-file configs/err_seg_convnext_b.yaml --num-gpus 4 DATASETS.TEST "['ade20k_150_val']"
-    err-seg evaluate --predictor examples/clipseg.py:CLIPSeg DATASETS.TEST "['ade20k_150_val']"
+    err-seg evaluate --predictor examples/predictors/clipseg.py:CLIPSeg DATASETS.TEST "['ade20k_150_val']"
 
 err_seg/evaluation/predictors.py says what such a function takes and returns. An evaluation that was killed continues
 with the same command, which skips the finished images.
