@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "label every pixel of your own images and videos with your own words",
     "train": "train a network, then evaluate it",
     "evaluate": "evaluate weights on any number of benchmarks",
+    "compare": "compare evaluations: settings, metrics with intervals, and classes",
     "calibrate": "make a model say how probable it is that a label is right",
     "prepare": "convert the data sets' archives, and annotations of your own images",
     "sweep": "measure tables of variants and seeds",

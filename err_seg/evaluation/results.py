@@ -183,7 +183,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(_cell(cell)) for cell in row))
+        table.add_row(*(Text(cell_text(cell).replace("|", "\\|")) for cell in row))
     # A separate console, as wide as the table needs, whatever terminal the caller has, if any.
     console = Console(file=io.StringIO(), width=10_000, color_system=None)
     with console.capture() as capture:
@@ -192,10 +192,11 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(line for line in capture.get().splitlines() if line.strip())
 
 
-def _cell(value: Any) -> str:
+def cell_text(value: Any) -> str:
+    """Write a value of a table: floats with two decimals, NaN as "-", integers with commas."""
     if isinstance(value, float):
         return "-" if _undefined(value) else f"{value:.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _undefined(value: Any) -> bool:

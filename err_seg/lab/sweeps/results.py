@@ -142,9 +142,9 @@ def paper_difference(row: VariantResult, reference: VariantResult) -> float | No
 
 
 def columns_of(sweep: Sweep, rows: Sequence[VariantResult]) -> list[str]:
-    """List the columns of values; those of the paper too, if nothing is measured yet."""
+    """List the columns of values; where the paper has values, its columns too."""
     known = MINI_COLUMNS if sweep.is_mini else tuple(BENCHMARKS.values())
     named = {column for row in rows for column in [*row.values, *(() if sweep.is_mini else row.paper)]}
-    shown = [column for column in known if column in named or sweep.is_mini] or list(known)
+    shown = [column for column in known if column in named or sweep.is_mini]
     shown += sorted(named - set(shown) - {MACS, MEMORY})
     return shown + [column for column in (MACS, MEMORY) if column in named]

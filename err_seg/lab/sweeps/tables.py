@@ -30,9 +30,7 @@ from err_seg.visualization.plots import save_figure
 
 DECIDING = "all"
 """The miniature world's column that a difference is judged by."""
-REAL_DATA_LEGEND = (
-    "mIoU in percent (detectron2's main branch; results.json of each run has both); in brackets: the paper's."
-)
+REAL_DATA_LEGEND = "mIoU in percent (detectron2's main branch; results.json of each run has both)"
 
 
 def settings_text(sweep: Sweep, runs: Sequence[Run]) -> str:
@@ -102,14 +100,15 @@ def _published(row: VariantResult, names: Sequence[str]) -> str:
 def save_tables(sweep: Sweep, rows: Sequence[VariantResult], folder: Path, command: str) -> None:
     """Write ``table.md``, ``table.csv``, ``results.json`` (with the command line) and ``plot.png``, if there is one."""
     columns = columns_of(sweep, rows)
-    legend = "" if sweep.is_mini else REAL_DATA_LEGEND
+    published = {column for row in rows for column in row.paper}
+    legend = "" if sweep.is_mini else REAL_DATA_LEGEND + ("; in brackets: the paper's." if published else ".")
     parts = [f"# {sweep.title}", f"`{command}`", markdown_table(sweep, rows), legend, sweep.note]
     write_text(folder / "table.md", "\n\n".join(filter(None, parts)) + "\n")
-    header = [cell for column in columns for cell in (column, f"{column} deviation", f"{column} paper")]
+    header = [cell for c in columns for cell in (c, f"{c} deviation", *[f"{c} paper"] * (c in published))]
     lines = []
     for row in rows:
-        cells = [cell for c in columns for cell in (row.mean(c), row.deviation(c), row.paper.get(c))]
-        lines.append([row.name, len(row.seeds), *cells])
+        own = ((row.mean(c), row.deviation(c), *[row.paper.get(c)] * (c in published)) for c in columns)
+        lines.append([row.name, len(row.seeds), *(cell for cells in own for cell in cells)])
     write_csv(folder / "table.csv", ["variant", "seeds", *header], lines)
     document = {
         "title": sweep.title,

@@ -161,3 +161,24 @@ def test_seen_and_unseen_classes_have_columns_where_a_result_has_them(tmp_path):
     assert lines[0][-4:] == ["A-150, hIoU", "A-150, mIoU-seen", "A-150, mIoU-unseen", "seeds"]
     assert (lines[2][-4:-1], lines[3][-4:-1]) == (["–"] * 3, ["15.0", "30.0", "10.0"])
     draw_sweep(sweep, rows)
+
+
+def test_a_sweep_of_own_benchmarks_has_no_columns_of_the_papers(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "title: Own\nbase: mini/err_seg\nsettings: {DATASETS.TEST: [mini_world_test_24]}\nvariants:\n"
+        "  K = 4: {settings: {MODEL.CRM.NUM_KEPT: 4}}\n  K = 8: {settings: {MODEL.CRM.NUM_KEPT: 8}}\n"
+    )
+    sweep = load_sweep(file)
+    runs = plan_runs(sweep, tmp_path / "runs")
+    write_result(runs[0], "mini_world_test_24", 14.25)
+    save_tables(sweep, measured_rows(sweep, runs), tmp_path, "the command")
+    text = (tmp_path / "table.md").read_text()
+    (header,) = (line for line in text.splitlines() if "seeds" in line)
+    assert [cell.strip() for cell in header.strip("|").split("|")] == ["", "mini_world_test_24", "seeds"]
+    assert "the paper's" not in text
+    assert (
+        (tmp_path / "table.csv")
+        .read_text()
+        .startswith("variant,seeds,mini_world_test_24,mini_world_test_24 deviation\n")
+    )
