@@ -61,7 +61,9 @@ def test_commands(command):
 def test_migration_names_each_data_set_with_its_old_name_and_folder():
     rows = [code_spans(" ".join(cells)) for headings, cells in TABLES if "prepared folder" in headings]
     listed = [(theirs, name, folder) for theirs, _, name, folder in rows]
-    assert sorted(listed) == sorted((spec.aliases[0], spec.name, spec.label_dir) for spec in published())
+    assert sorted(listed) == sorted(
+        (spec.aliases[0], spec.name, spec.label_dir) for spec in published() if spec.aliases
+    )
 
 
 def test_migration_leaves_no_key_without_an_answer():

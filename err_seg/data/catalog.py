@@ -46,6 +46,7 @@ from typing import Any
 import yaml
 
 from err_seg.data.spec import DatasetError, DatasetSpec, spec_from_dict
+from err_seg.text.vocabularies import expand_names
 from err_seg.utils.messages import did_you_mean
 
 
@@ -54,17 +55,17 @@ class Catalog:
 
     Args:
         specs: the first data sets.
-        family: the name of a module that declares further data sets by their names: ``named(name)`` returns one, or
-            ``None`` for other names, and ``LISTED`` are the names that a list shows. It is imported when a name is
-            first looked up, so that it can import this package.
+        families: names of modules that declare further data sets by their names: ``named(name)`` returns one, or
+            ``None`` for other names, and ``LISTED`` are the names that a list shows. They are imported when a name is
+            first looked up, so that they can import this package.
     """
 
-    def __init__(self, specs: Iterable[DatasetSpec] = (), family: str = "") -> None:
+    def __init__(self, specs: Iterable[DatasetSpec] = (), families: Iterable[str] = ()) -> None:
         self._specs: dict[str, DatasetSpec] = {}
-        self._family = ""
+        self._families: tuple[str, ...] = ()
         for spec in specs:
             self.register(spec)
-        self._family = family  # only now: what it builds on may be what is importing this
+        self._families = tuple(families)  # only now: what it builds on may be what is importing this
 
     def register(self, spec: DatasetSpec) -> DatasetSpec:
         """Add a data set and return it; adding the same one again changes nothing.
@@ -107,20 +108,22 @@ class Catalog:
 
     def names(self) -> tuple[str, ...]:
         """Names, without aliases, in the order of registration, then those that the family lists."""
-        listed = import_module(self._family).LISTED if self._family else ()
+        listed = (name for family in self._families for name in import_module(family).LISTED)
         return tuple(dict.fromkeys([*(spec.name for spec in self._specs.values()), *listed]))
 
     def _find(self, name: str) -> DatasetSpec | None:
-        return self._specs.get(name) or (import_module(self._family).named(name) if self._family else None)
+        found = (import_module(family).named(name) for family in self._families)
+        return self._specs.get(name) or next(filter(None, found), None)
 
 
 def published() -> Iterator[DatasetSpec]:
     """Yield the data sets of the published benchmarks, which ``tables/benchmarks.yaml`` declares."""
     table = resources.files(__package__) / "tables" / "benchmarks.yaml"
-    return map(spec_from_dict, yaml.safe_load(table.read_text(encoding="utf-8")))
+    entries = yaml.safe_load(table.read_text(encoding="utf-8"))
+    return (spec_from_dict({**entry, "vocabulary": expand_names(entry["vocabulary"])}) for entry in entries)
 
 
-CATALOG = Catalog(published(), family="err_seg.mini.files")
+CATALOG = Catalog(published(), families=("err_seg.mini.files", "err_seg.data.mess"))
 """The default catalog; its methods are functions of the package."""
 register, unregister, get_dataset, dataset_names = CATALOG.register, CATALOG.unregister, CATALOG.get, CATALOG.names
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from err_seg.data import DatasetSpec, read_image
+from err_seg.data.mess import mess_means
 from err_seg.evaluation.calibration import CALIBRATION_METRICS, risk_coverage
 from err_seg.evaluation.confusion import ConfusionMatrix
 from err_seg.evaluation.metrics import SEEN_METRICS, SUMMARY_METRICS, class_pixels, seen_metrics, unique_names
@@ -147,8 +148,15 @@ def save_class_csv(result: BenchmarkResult, path: str | Path) -> None:
 
 
 def summary_table(results: Sequence[BenchmarkResult]) -> str:
-    """Lay several benchmarks out as aligned text, also valid Markdown: percent with two decimals, "-" if undefined."""
-    return text_table(*_summary(results, "images"))
+    """Lay several benchmarks out as aligned text, also valid Markdown: percent with two decimals, "-" if undefined.
+
+    Below those of MESS are their means by domain, in mIoU-v0.6, which is the mIoU of MESS's tables.
+    """
+    header, rows = _summary(results, "images")
+    means = mess_means({result.benchmark: result.metrics["mIoU-v0.6"] for result in results})
+    for name, mean in means.items():
+        rows.append([name, *(mean if column == "mIoU-v0.6" else math.nan for column in header[1:-1]), ""])
+    return text_table(header, rows)
 
 
 def copypaste_lines(results: Sequence[BenchmarkResult]) -> list[str]:

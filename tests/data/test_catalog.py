@@ -4,10 +4,12 @@ import re
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from err_seg.data import catalog
+from err_seg.data import SegmentationPairs, catalog
 from err_seg.data.catalog import CATALOG, Catalog, dataset_names, get_dataset, register, unregister
 from err_seg.data.preparation.conversions import CONVERSIONS
 from err_seg.data.spec import DatasetError, DatasetSpec, datasets_root, spec_from_dict
@@ -25,6 +27,10 @@ BENCHMARKS = {
     "pascal_context_59_val": (59, 59, 24, 255, ".png", 5104),
     "pascal_voc_20_val": (20, 20, 16, 255, ".png", 1449),
     "pascal_voc_20b_val": (59, 21, 24, 255, ".png", 1449),
+    "pascal_voc_21_val": (46, 21, 24, 255, ".png", 1449),
+    "pascal_context_60_val": (60, 60, 24, 255, ".png", 5104),
+    "coco_object_val": (105, 81, 32, 255, ".png", 5000),
+    "cityscapes_val": (19, 19, 16, 255, "_gtFine_labelIds.png", 500),
     "coco_stuff_val": (171, 171, 32, 255, ".png", 5000),
     "coco_stuff_train": (171, 171, None, 255, ".png", 118287),
 }
@@ -60,12 +66,39 @@ def test_benchmarks_are_as_published():
             spec.num_images,
         )
         assert len(spec.evaluated_classes) == spec.num_evaluated_classes
-        assert spec.preparation in CONVERSIONS
+        assert spec.preparation in {*CONVERSIONS, None}
 
 
 def test_released_names_are_aliases():
     for alias, name in RELEASED_NAMES.items():
         assert get_dataset(alias) is get_dataset(name)
+
+
+def test_benchmarks_with_a_background_name_the_classes_of_those_without():
+    for name, foreground in (("pascal_voc_21", "pascal_voc_20"), ("pascal_context_60", "pascal_context_59")):
+        spec = get_dataset(f"{name}_val")
+        assert spec.evaluated_classes == (*load_vocabulary(foreground), "background")
+    assert get_dataset("coco_object_val").vocabulary[:80] == load_vocabulary("coco_stuff")[:80]
+    assert len(set(get_dataset("coco_object_val").vocabulary)) == 105
+
+
+def test_labels_of_the_benchmarks_that_share_or_need_no_conversion(tmp_path):
+    raw = {
+        "pascal_context_60_val": ([[0, 58, 255]], [[0, 58, 59]]),
+        "coco_object_val": ([[0, 79, 80, 170, 255]], [[0, 79, 80, 80, 80]]),
+        "pascal_voc_21_val": ([[0, 19, 20, 255]], [[0, 19, 20, 255]]),
+        "cityscapes_val": ([[7, 33, 0, 29, 255]], [[0, 18, 255, 255, 255]]),
+    }
+    for name, (values, labels) in raw.items():
+        spec = get_dataset(name)
+        folders = (spec.image_folder(tmp_path) / "frankfurt", spec.label_folder(tmp_path) / "frankfurt")
+        for folder in folders:
+            folder.mkdir(parents=True)
+        label = np.array(values, dtype=np.uint8)
+        Image.fromarray(label).save(folders[1] / f"1{spec.label_ext}")
+        Image.fromarray(np.stack([label] * 3, axis=2)).save(folders[0] / f"1{spec.image_endings[0]}")
+        (pair,) = SegmentationPairs(spec, tmp_path)
+        np.testing.assert_array_equal(pair.label, labels, err_msg=name)
 
 
 def test_background_variant():
