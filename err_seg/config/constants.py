@@ -24,3 +24,8 @@ PREPARED = ("coco-stuff", "ade150", "ade847", "pc59", "pc459", "voc20", "voc20b"
 """Data sets that can be prepared, see :mod:`err_seg.data.preparation.conversions`."""
 ANNOTATION_FORMATS = ("labelme", "coco", "coco-panoptic", "yolo")
 """What ``err-seg prepare from`` reads, see :mod:`err_seg.data.preparation.annotations`."""
+CORRUPTIONS = (
+    *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+)
+"""Of images in an evaluation, see :mod:`err_seg.data.corruptions`."""

@@ -8,7 +8,7 @@ from dataclasses import field, fields
 from typing import Any
 
 from err_seg.config import constraints as allowed
-from err_seg.config.constants import DEFAULT_TEMPLATE, PRECISIONS, RECOMPUTED
+from err_seg.config.constants import CORRUPTIONS, DEFAULT_TEMPLATE, PRECISIONS, RECOMPUTED
 from err_seg.config.section import Section, key
 from err_seg.utils.signals import STOP_SIGNALS
 
@@ -287,6 +287,13 @@ class TTAConfig(Section):
     FLIP: bool = True  # each view also mirrored
 
 
+class CorruptionConfig(Section):
+    """``TEST.CORRUPTION``: how the images of an evaluation are corrupted."""
+
+    NAME: str = key("", allowed.one_of("", *CORRUPTIONS))  # of ImageNet-C; "" is off
+    SEVERITY: int = key(1, allowed.Range("in 1..5", lambda value: 1 <= value <= 5))  # 5 is the strongest
+
+
 class EvaluationConfig(Section):
     """``TEST``: evaluation."""
 
@@ -317,6 +324,7 @@ class EvaluationConfig(Section):
     # files to write of every prediction, in OUTPUT_DIR/inference: any of "png" (label maps), "rle", "overlay"
     SAVE: list[str] = key([], allowed.any_of("png", "rle", "overlay"))
     AUG: TTAConfig = field(default_factory=TTAConfig)
+    CORRUPTION: CorruptionConfig = field(default_factory=CorruptionConfig)
 
 
 class Config(Section):

@@ -15,6 +15,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from err_seg.data.corruptions import corrupt
+
 GREY = 128  # what images are padded with
 MAX_CROP_DRAWS = 10
 
@@ -50,14 +52,16 @@ class EvaluationTransform:
     Attributes:
         min_size: length of the shortest side in pixels; 0 leaves the image's size.
         max_size: most pixels of the longest side.
+        corruption: name and severity of what the image is corrupted with before; ``None``: with nothing.
     """
 
     min_size: int = 800
     max_size: int = 1333
+    corruption: tuple[str, int] | None = None
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 RGB → (3, h, w) uint8, by antialiased bilinear interpolation."""
-        tensor = _to_tensor(image)
+        tensor = _to_tensor(corrupt(image, *self.corruption) if self.corruption else image)
         height, width = tensor.shape[1:]
         return _resize(tensor, shortest_edge_size(height, width, self.min_size, self.max_size)).contiguous()
 

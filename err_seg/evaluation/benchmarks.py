@@ -15,6 +15,7 @@ from err_seg.data.ground_truth import check_ground_truth
 from err_seg.evaluation import BenchmarkResult, BoundaryConfusion, ConfusionMatrix
 from err_seg.evaluation.calibration import BINS, count_pixels
 from err_seg.evaluation.loop import count_images, evaluation_batches
+from err_seg.evaluation.metrics import image_metrics
 from err_seg.evaluation.predictors import NetworkPredictor, Predictor, benchmark_num_kept
 from err_seg.evaluation.results import (
     PredictionFiles,
@@ -136,13 +137,15 @@ def evaluate_benchmark(
     logger.info("%s took %s; reading the next images and counting go on meanwhile", predictor.name, time_share)
     wait_for_all()  # may take hours if shares are unequal; what follows is short
     counts.all_reduce()
+    of_images = progress.image_counts(len(pairs), spec.num_evaluated_classes)
     if is_main_process():
         files.finish()
-        save_image_counts(folder, pairs.names, progress.image_counts(len(pairs), spec.num_evaluated_classes))
+        save_image_counts(folder, pairs.names, of_images)
     result = BenchmarkResult.from_counts(
         *(spec.name, counts, spec.evaluated_classes, len(pairs)), *(settings | predictor.source, spec.seen_and_unseen)
     )
-    return replace(result, mean_kept=progress.mean_kept(predictor.device)), progress
+    metrics, mean_kept = result.metrics | image_metrics(of_images), progress.mean_kept(predictor.device)
+    return replace(result, metrics=metrics, mean_kept=mean_kept), progress
 
 
 def new_counts(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 SUMMARY_METRICS = ("mIoU", "mIoU-v0.6", "fwIoU", "mACC", "pACC")
 SEEN_METRICS = ("mIoU-seen", "mIoU-unseen", "hIoU")
+IMAGE_METRICS = ("mIoU-I", "mIoU-C", "mask-IoU", "mask-FP", "mask-FN")
 
 
 def segmentation_metrics(confusion: NDArray[np.int64] | torch.Tensor, class_names: Sequence[str]) -> dict[str, float]:
@@ -74,6 +75,49 @@ def seen_metrics(iou: Sequence[float], seen: Sequence[int], unseen: Sequence[int
     old, new = (_mean(values, len(values)) for values in counted)
     harmonic = 2 * old * new / (old + new) if old + new else 0.0
     return dict(zip(SEEN_METRICS, (old, new, harmonic), strict=True))
+
+
+def image_metrics(counts: NDArray[np.integer[Any]]) -> dict[str, float]:
+    """Compute metrics in which each image counts equally, however large its objects are.
+
+    Of Wang et al., "Revisiting Evaluation Metrics for Semantic Segmentation", NeurIPS 2023, with the IoU of each class
+    in each image whose ground truth has it:
+
+    - ``mIoU-I``: mean over an image's classes, then over the images;
+    - ``mIoU-C``: mean over a class's images, then over the classes.
+
+    Of Huang et al., "Revisit the Open Nature of Open Vocabulary Semantic Segmentation", ICLR 2025, with the masks of an
+    image's label map in place of thresholds on probabilities; each is a mean over the images, where an image without
+    such masks counts as 0:
+
+    - ``mask-IoU``: IoU of masks whose class is both predicted and in the ground truth;
+    - ``mask-FP``, ``mask-FN``: share of the image that masks cover whose class is only predicted, or only in the ground
+      truth.
+
+    Args:
+        counts: (I, 3, N): of each image and class the pixels that are right, in the ground truth, and predicted.
+
+    Returns:
+        Name to percent, NaN without any class.
+    """
+    right, truth, predicted = np.moveaxis(counts.astype(np.float64), 1, 0)  # I×N each
+    there, found = truth > 0, predicted > 0
+    iou = np.divide(right, truth + predicted - right, out=np.zeros_like(right), where=there | found)
+    area = truth.sum(axis=1, keepdims=True)
+
+    def mean_over(axis: int, values: NDArray[np.float64], where: NDArray[np.bool_]) -> NDArray[np.float64]:
+        number = where.sum(axis)
+        return np.divide((values * where).sum(axis), number, out=np.zeros(len(number)), where=number > 0)
+
+    labelled, shown = area[:, 0] > 0, there.any(axis=0)
+    means = (
+        mean_over(1, iou, there)[labelled],
+        mean_over(0, iou, there)[shown],
+        mean_over(1, iou, there & found)[labelled],
+        mean_over(1, predicted / np.maximum(area, 1), found & ~there)[labelled],
+        mean_over(1, truth / np.maximum(area, 1), there & ~found)[labelled],
+    )
+    return {name: 100 * _mean(values, len(values)) for name, values in zip(IMAGE_METRICS, means, strict=True)}
 
 
 def class_pixels(confusion: NDArray[np.int64] | torch.Tensor) -> list[int]:

@@ -33,7 +33,7 @@ from torch import Tensor
 from err_seg.config import Config, ConfigError, network_settings
 from err_seg.data import DatasetSpec, EvaluationItem, EvaluationTransform
 from err_seg.evaluation.calibration import confidence_of
-from err_seg.evaluation.tta import evaluation_transform, evaluation_views, segment_images
+from err_seg.evaluation.tta import corruption_of, evaluation_transform, evaluation_views, segment_images
 from err_seg.modeling.layers import resize
 from err_seg.plugins import module_digest, package_digests
 from err_seg.prediction.model import ERRSeg
@@ -166,16 +166,15 @@ class FunctionPredictor(Predictor):
     """
 
     device = torch.device("cpu")
-    transform = EvaluationTransform(0)
     others = True
 
     def __init__(self, cfg: Config, where: str):
         if given := [key for key in OF_THE_NETWORK if attrgetter(key)(cfg)]:
             raise ConfigError(f"{', '.join(given)}: a setting of the network, which --predictor {where} cannot follow")
-        self.name = where
+        self.name, self.transform = where, EvaluationTransform(0, corruption=corruption_of(cfg))
         module, self.function = load_function(where)
         own = dict(getattr(self.function, "settings", {}))
-        self._facts = {"predictor": where, "code": module_digest(module), **own}
+        self._facts = {"predictor": where, "code": module_digest(module), **corruption_setting(cfg), **own}
 
     def __str__(self) -> str:
         """Return where it is from."""
@@ -291,4 +290,11 @@ def evaluation_settings(
         "precision_reason": precision.reason,
         "tf32": False,  # ``ERRSeg.evaluating`` switches it off
         "weights": cfg.MODEL.WEIGHTS,
+        **corruption_setting(cfg),
     }
+
+
+def corruption_setting(cfg: Config) -> dict[str, str]:
+    """Return the corruption of images as an entry of settings; empty without one."""
+    corruption = corruption_of(cfg)
+    return {"corruption": "{}, severity {}".format(*corruption)} if corruption else {}

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from err_seg.config import Config
 from err_seg.data import EvaluationTransform
+from err_seg.data.corruptions import require_package
 from err_seg.modeling.err_seg import STRIDE
 from err_seg.modeling.layers import resize
 from err_seg.prediction.model import ERRSeg
@@ -38,9 +39,24 @@ def evaluation_views(cfg: Config) -> list[View]:
 
 
 def evaluation_transform(cfg: Config) -> EvaluationTransform:
-    """Return how images are resized before the network sees them: with ``TEST.TILE`` or ``TEST.REFINE`` not at all."""
+    """Return what happens to images before the network sees them.
+
+    They are corrupted, if ``TEST.CORRUPTION`` says so, and resized; with ``TEST.TILE`` or ``TEST.REFINE`` they are not.
+    """
     min_size = 0 if cfg.TEST.TILE or cfg.TEST.REFINE else cfg.INPUT.MIN_SIZE_TEST
-    return EvaluationTransform(min_size, cfg.INPUT.MAX_SIZE_TEST)
+    return EvaluationTransform(min_size, cfg.INPUT.MAX_SIZE_TEST, corruption_of(cfg))
+
+
+def corruption_of(cfg: Config) -> tuple[str, int] | None:
+    """Return name and severity of ``TEST.CORRUPTION``; ``None``: images stay as they are.
+
+    Raises:
+        ConfigError: the package that corrupts images is not installed.
+    """
+    if not cfg.TEST.CORRUPTION.NAME:
+        return None
+    require_package()
+    return cfg.TEST.CORRUPTION.NAME, cfg.TEST.CORRUPTION.SEVERITY
 
 
 def segment_images(cfg: Config, model: ERRSeg, images: Sequence[Tensor], asked: Asked) -> list[Segmentation]:

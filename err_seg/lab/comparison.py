@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from err_seg.evaluation import BenchmarkResult, load_results
 from err_seg.evaluation.calibration import CALIBRATION_METRICS
-from err_seg.evaluation.metrics import SEEN_METRICS, SUMMARY_METRICS
+from err_seg.evaluation.metrics import IMAGE_METRICS, SEEN_METRICS, SUMMARY_METRICS
 from err_seg.evaluation.results import ImageCounts, cell_text, load_image_counts, text_table
 
-SHOWN_METRICS = (*SUMMARY_METRICS[1:], "mBoundaryIoU", *SEEN_METRICS, *CALIBRATION_METRICS)
+SHOWN_METRICS = (*SUMMARY_METRICS[1:], "mBoundaryIoU", *SEEN_METRICS, *IMAGE_METRICS, *CALIBRATION_METRICS)
 """The metrics beside mIoU, as far as a run has them."""
 CHUNK = 50
 """Resamples that are computed at a time, which bounds memory."""

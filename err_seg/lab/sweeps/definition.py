@@ -12,6 +12,7 @@
       w/o HSM:
         settings: {MODEL.HSM.ENABLED: False}
         paper: {A-847: 13.3, PC-459: 19.3}
+    mean: true                                # a last row: the mean of all variants but the first; default: none
     plot: {x: MODEL.CRM.NUM_KEPT, label: K}   # a figure over a swept setting; default: none
     cost: ade20k_150_val                      # columns of cost, with this vocabulary and its K; default: none
     note: What the reader of the results should know, in Markdown.
@@ -30,7 +31,7 @@ import yaml
 from err_seg.config.loading import FOLDER_KEYS, found_in, shipped_configs
 from err_seg.utils.messages import did_you_mean
 
-COMMON_KEYS = ("base", "seeds", "settings", "variants", "plot", "cost", "note")
+COMMON_KEYS = ("base", "seeds", "settings", "variants", "mean", "plot", "cost", "note")
 SWEEP_KEYS = ("title", "mini", *COMMON_KEYS)
 VARIANT_KEYS = ("settings", "paper")
 PLOT_KEYS = ("x", "label", "log")
@@ -82,6 +83,7 @@ class Sweep:
     cost: str
     note: str
     is_mini: bool
+    has_mean: bool = False
 
 
 def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
@@ -129,8 +131,15 @@ def load_sweep(file: str | Path, *, mini: bool = False) -> Sweep:
         plot=_plot(entries["plot"], f"{file}: plot") if entries.get("plot") else None,
         cost=str(entries.get("cost", "")),
         note=str(entries.get("note", "")).strip(),
+        has_mean=_flag(entries.get("mean", False), f"{file}: mean"),
         is_mini=mini,
     )
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise SweepError(f"{where} must be true or false, not {value!r}")
+    return value
 
 
 def load_sweeps(files: Sequence[Path], *, mini: bool) -> list[Sweep]:

@@ -62,7 +62,8 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
     """Lay the table out.
 
     On the real data a cell is "measured (paper)". Values of the miniature world cannot be compared with the paper's:
-    its tables show the paper's values of the same row in a column, and compare the differences to the first row.
+    its tables show the paper's values of the same row in a column, and compare the differences to the first row. With
+    ``mean`` there are instead two rows below: the mean of all but the first, and its share of the first.
     """
     columns, reference = columns_of(sweep, rows), rows[0]
 
@@ -74,6 +75,13 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
 
     header = ["", *columns, "seeds"]
     table = [[row.name, *(cell(row, column) for column in columns), str(len(row.seeds) or "not run")] for row in rows]
+    if sweep.has_mean:
+        means = [mean_of_others(rows, column) for column in columns]
+        table.append(["mean of all others", *("–" if mean is None else f"{mean:.1f}" for mean in means), ""])
+        pairs = zip(means, map(reference.mean, columns), strict=True)
+        shares = [f"{100 * mean / first:.1f} %" if mean and first else "–" for mean, first in pairs]
+        table.append([f"of {reference.name}", *shares, ""])
+        return text_table(header, table)
     if sweep.is_mini:
         header.append(f"difference ({DECIDING})")
         published = any(row.paper for row in rows)
@@ -88,6 +96,12 @@ def markdown_table(sweep: Sweep, rows: Sequence[VariantResult]) -> str:
                 rounded = "" if paper is None else f"{round(paper, 1) + 0.0:+.1f}"  # never "-0.0"
                 line += [_published(row, names), rounded, verdict(row, reference, DECIDING)]
     return text_table(header, table)
+
+
+def mean_of_others(rows: Sequence[VariantResult], column: str) -> float | None:
+    """Average a column over all rows but the first; ``None`` while one of them is not measured."""
+    values = [row.mean(column) for row in rows[1:]]
+    return statistics.fmean(value for value in values if value is not None) if values and None not in values else None
 
 
 def _published(row: VariantResult, names: Sequence[str]) -> str:

@@ -26,7 +26,9 @@ def sweep_file(tmp_path):
 
 
 def test_there_is_one_for_each_table_and_figure():
-    assert {"table_ii", *SWEEPS, "table_xiv_large", "adaptive_k", "real_time"} == {file.stem for file in SHIPPED}
+    assert {"table_ii", *SWEEPS, "table_xiv_large", "adaptive_k", "real_time", "corruptions"} == {
+        file.stem for file in SHIPPED
+    }
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
@@ -43,7 +45,9 @@ def test_shipped_sweeps_build(file, tmp_path):
         assert len(runs) == len(sweep.variants) * len(sweep.seeds)
         assert len({run.evaluation.folder for run in runs}) == len(runs), "two variants are the same"
         assert len(sweep.seeds) >= 3 or not mini
-        if not mini and sweep.plot is None and file.stem != "real_time":  # which is not of the paper
+        if (
+            not mini and sweep.plot is None and file.stem not in ("real_time", "corruptions")
+        ):  # which are not of the paper
             assert all(variant.paper for variant in sweep.variants)
         for run in runs:
             network = run.cfg.MODEL.clone()

@@ -182,3 +182,27 @@ def test_a_sweep_of_own_benchmarks_has_no_columns_of_the_papers(tmp_path):
         .read_text()
         .startswith("variant,seeds,mini_world_test_24,mini_world_test_24 deviation\n")
     )
+
+
+def test_a_mean_of_all_but_the_first_row(tmp_path):
+    file = tmp_path / "own.yaml"
+    variants = "".join(
+        f"  {name}: {{settings: {{MODEL.CRM.NUM_KEPT: {k}}}}}\n" for name, k in (("a", 9), ("b", 4), ("c", 8))
+    )
+    settings = "settings: {DATASETS.TEST: [mini_world_test_24]}\n"
+    file.write_text(f"title: Own\nbase: mini/err_seg\n{settings}mean: true\nvariants:\n{variants}")
+    sweep = load_sweep(file)
+    runs = plan_runs(sweep, tmp_path / "runs")
+    for run, miou in zip(runs, (50.0, 20.0, 30.0), strict=True):
+        lines = markdown_table(sweep, measured_rows(sweep, runs)).splitlines()
+        if run is runs[2]:
+            assert [cell.strip() for cell in lines[-2].split("|")] == ["", "mean of all others", "–", "", ""]
+        write_result(run, "mini_world_test_24", miou)
+    last = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in markdown_table(sweep, measured_rows(sweep, runs)).splitlines()[-2:]
+    ]
+    assert last == [["mean of all others", "25.0", ""], ["of a", "50.0 %", ""]]
+    file.write_text(file.read_text().replace("mean: true", "mean: 5"))
+    with pytest.raises(SweepError, match="mean must be true or false, not 5"):
+        load_sweep(file)
