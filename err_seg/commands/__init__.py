@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a network, then evaluate it",
     "evaluate": "evaluate weights on any number of benchmarks",
     "compare": "compare evaluations: settings, metrics with intervals, and classes",
+    "diagnose": "find out why pixels are wrong, on a page",
     "calibrate": "make a model say how probable it is that a label is right",
     "prepare": "convert the data sets' archives, and annotations of your own images",
     "sweep": "measure tables of variants and seeds",
