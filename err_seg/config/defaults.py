@@ -312,6 +312,8 @@ class EvaluationConfig(Section):
     PROGRESS_PERIOD: int = key(50, allowed.POSITIVE)
     # so many images of each benchmark, spread evenly over the sorted names, the same ones every time; 0 is all
     NUM_IMAGES: int = key(0, allowed.at_least(0))
+    # so many names that are no classes compete with a benchmark's own; what gets one is wrong (plain engine only)
+    DISTRACTORS: int = key(0, allowed.at_least(0))
     # label larger images in overlapping windows of so many pixels a side, as predict's tile does, with TEST.BATCH_SIZE
     # windows together; INPUT.SIZE reduces nothing, 0 is off. With TILE or REFINE images keep their own size before they
     # are cut or brought to S×S: INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST have no effect

@@ -136,6 +136,8 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> ERRSegEvaluator:
         """Build the evaluator of one data set."""
         own = opened(cfg)
+        if own.TEST.DISTRACTORS:
+            raise ConfigError("TEST.DISTRACTORS needs the plain engine: err-seg evaluate --engine plain")
         precision = resolve_precision(own.TEST.PRECISION, resolve_device(own.MODEL.DEVICE))
         k, spec = default_num_kept(own), spec_of(dataset_name)
         return ERRSegEvaluator(

@@ -16,7 +16,7 @@ from err_seg.evaluation import BenchmarkResult, BoundaryConfusion, ConfusionMatr
 from err_seg.evaluation.calibration import BINS, count_pixels
 from err_seg.evaluation.loop import count_images, evaluation_batches
 from err_seg.evaluation.metrics import image_metrics
-from err_seg.evaluation.predictors import NetworkPredictor, Predictor, benchmark_num_kept
+from err_seg.evaluation.predictors import NetworkPredictor, Predictor, WithDistractors, benchmark_num_kept
 from err_seg.evaluation.results import (
     PredictionFiles,
     save_class_csv,
@@ -59,6 +59,8 @@ def evaluate(cfg: Config, model: ERRSeg | Predictor) -> list[BenchmarkResult]:
     benchmarks = open_benchmarks(cfg)
     output = Path(cfg.OUTPUT_DIR)
     predictor = NetworkPredictor(cfg, model) if isinstance(model, ERRSeg) else model
+    if cfg.TEST.DISTRACTORS:
+        predictor = WithDistractors(predictor, cfg.TEST.DISTRACTORS)
     with one_writer(output, EvaluationError):
         check_shared_folder(output)
         done = [evaluate_benchmark(cfg, predictor, pairs) for pairs in benchmarks]

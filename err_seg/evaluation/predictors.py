@@ -17,7 +17,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from operator import attrgetter
@@ -37,6 +37,7 @@ from err_seg.evaluation.tta import corruption_of, evaluation_transform, evaluati
 from err_seg.modeling.layers import resize
 from err_seg.plugins import module_digest, package_digests
 from err_seg.prediction.model import ERRSeg
+from err_seg.text.vocabularies import common_vocabulary, synonym_key
 from err_seg.utils.device import Precision, resolve_precision
 from err_seg.utils.errors import EvaluationError
 from err_seg.utils.fingerprint import weights_digest
@@ -93,6 +94,11 @@ class Predictor(ABC):
     def open(self, spec: DatasetSpec) -> Ask:
         """Prepare for a benchmark's vocabulary; the function returned takes images of it."""
 
+    @property
+    def common_names(self) -> Sequence[str]:
+        """Names that most images can be described with, of which distractors are drawn."""
+        return common_vocabulary()
+
     def evaluating(self) -> AbstractContextManager[Any]:
         """Return the context in which images are taken."""
         return nullcontext()
@@ -130,6 +136,11 @@ class NetworkPredictor(Predictor):
     def settings(self, spec: DatasetSpec) -> dict[str, Any]:
         """Return :func:`evaluation_settings`."""
         return evaluation_settings(self.cfg, spec, num_kept=self.model.num_kept, precision=self.precision)
+
+    @property
+    def common_names(self) -> Sequence[str]:
+        """The names that few names compete with in prediction."""
+        return self.model.vocabulary_encoder.common_names
 
     def evaluating(self) -> AbstractContextManager[Any]:
         """Return the model's context of evaluation."""
@@ -204,6 +215,56 @@ class FunctionPredictor(Predictor):
                 "rerun the same command: images are evaluated anew if the code has changed"
             ) from error
         return Answer(labels, len(names))
+
+
+class WithDistractors(Predictor):
+    """Another predictor, asked for ``TEST.DISTRACTORS`` names more, whose pixels are of none of the classes.
+
+    The names are those that most images can be described with, less the benchmark's own, in a shuffled order that is
+    always the same, so that a larger number adds names to those of a smaller one.
+    """
+
+    others = True
+
+    def __init__(self, asked: Predictor, count: int):
+        self.asked, self.count = asked, count
+        self.name, self.device, self.transform, self.source = asked.name, asked.device, asked.transform, asked.source
+
+    def __str__(self) -> str:
+        """Return how it computes, and the number of names."""
+        return f"{self.asked}, with {self.count} distractors"
+
+    def identity(self) -> dict[str, Any]:
+        """Return that of the other."""
+        return self.asked.identity()
+
+    def evaluating(self) -> AbstractContextManager[Any]:
+        """Return the context of the other."""
+        return self.asked.evaluating()
+
+    def settings(self, spec: DatasetSpec) -> dict[str, Any]:
+        """Return those of the other, and the number of names."""
+        return self.asked.settings(spec) | {"distractors": self.count}
+
+    def open(self, spec: DatasetSpec) -> Ask:
+        """Add the names to the benchmark's vocabulary.
+
+        Raises:
+            ConfigError: there are fewer; or the benchmark has a background class, which has further names already.
+        """
+        own = {synonym_key(name) for name in spec.vocabulary}
+        others = [name for name in self.asked.common_names if synonym_key(name) not in own]
+        if self.count > len(others) or spec.variant == "background":
+            room = "0, since it has a background class" if spec.variant == "background" else f"at most {len(others)}"
+            raise ConfigError(f"TEST.DISTRACTORS is {self.count}, but {spec.name} can have {room}")
+        added = np.random.default_rng(0).permutation(len(others))[: self.count].tolist()
+        names, own_names = (*spec.vocabulary, *(others[i] for i in added)), len(spec.vocabulary)
+        ask = self.asked.open(replace(spec, vocabulary=names, ignore_label=len(names)))
+
+        def without_others(answer: Answer) -> Answer:
+            return answer._replace(labels=torch.where(answer.labels < own_names, answer.labels, -1))
+
+        return lambda items: list(map(without_others, ask(items)))
 
 
 def as_labels(output: Any, size: tuple[int, int], num_names: int) -> Tensor:

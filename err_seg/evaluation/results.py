@@ -23,6 +23,7 @@ from err_seg.data.mess import mess_means
 from err_seg.evaluation.calibration import CALIBRATION_METRICS, risk_coverage
 from err_seg.evaluation.confusion import ConfusionMatrix
 from err_seg.evaluation.metrics import SEEN_METRICS, SUMMARY_METRICS, class_pixels, seen_metrics, unique_names
+from err_seg.prediction.class_maps import UNLABELED
 from err_seg.utils.files import atomic_write, write_json, write_text
 from err_seg.utils.images import save_image
 from err_seg.visualization.label_files import rle_segments, save_label_png, save_rle_json
@@ -260,13 +261,13 @@ class PredictionFiles:
         self._segments = folder / "segments"  # of each image, until all are done
 
     def save(self, index: int, image_path: str, labels: np.ndarray) -> None:
-        """Write the files of one image; ``labels`` (H, W) are indices into the benchmark's vocabulary."""
+        """Write the files of one image; ``labels`` (H, W): indices into the benchmark's vocabulary, or -1."""
         name, classes = self.names[index], self.spec.evaluated_classes
         labels = np.minimum(labels, len(classes) - 1)
         if "png" in self.kinds:
-            save_label_png(labels, self.folder / "labels" / f"{name}.png", classes)
+            save_label_png(labels, self.folder / "labels" / f"{name}.png", classes, ignore_label=UNLABELED)
         if "rle" in self.kinds:
-            segments = rle_segments(labels, image_path, classes)
+            segments = rle_segments(labels, image_path, classes, ignore_label=UNLABELED)
             write_text(self._segments / f"{index:07d}.json", json.dumps(segments))
         if "overlay" in self.kinds:
             image = overlay(read_image(image_path), labels, classes)

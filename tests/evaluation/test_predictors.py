@@ -5,13 +5,14 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from err_seg.commands import evaluate as command
 from err_seg.config import ConfigError
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.engine import evaluate
 from err_seg.evaluation import BoundaryConfusion, ConfusionMatrix, load_results
-from err_seg.evaluation.predictors import FunctionPredictor, as_labels
+from err_seg.evaluation.predictors import FunctionPredictor, NetworkPredictor, WithDistractors, as_labels
 from err_seg.evaluation.results import load_image_counts, save_image_counts
 from err_seg.utils.errors import EvaluationError
 from tests.helpers.toy import REPOSITORY
@@ -254,3 +255,47 @@ def test_yoloe(run_cfg, monkeypatch):
     masks = np.array([[[1, 1, 0]], [[0, 1, 1]]], dtype=bool)
     assert one_map(masks, np.array([0.9, 0.2]), np.array([4, 7]), (1, 3)).tolist() == [[4, 4, 7]]
     assert one_map(masks[:1], np.array([0.9]), np.array([4]), (1, 3)).tolist() == [[4, 4, -1]]
+
+
+def test_distractors_take_pixels_and_are_wrong(run_cfg, file, tmp_path):
+    """A function that gives every second pixel to the last of the names it is asked for."""
+    asked = []
+    file.write_text(
+        "import numpy as np\n\n\ndef half(image, names):\n    seen.append(names)\n"
+        "    labels = np.zeros(image.shape[:2], int)\n    labels[:, ::2] = len(names) - 1\n    return labels\n"
+    )
+    own = get_dataset("toy_val").vocabulary
+    results = {}
+    for count in (0, 3, 5):
+        folder = tmp_path / f"out{count}"
+        cfg = run_cfg("TEST.DISTRACTORS", count, "TEST.SAVE", ["png", "rle"], "OUTPUT_DIR", str(folder))
+        predictor = FunctionPredictor(cfg, f"{file}:half")
+        predictor.function.__globals__["seen"] = asked
+        (results[count],) = evaluate(cfg, predictor)
+        assert asked[-1][: len(own)] == list(own)
+        assert len(set(asked[-1])) == len(own) + count
+    assert asked[-1][: len(own) + 3] in asked, "more distractors are added to the others"
+    assert "distractors" not in results[0].settings
+    assert results[3].settings["distractors"] == 3
+    assert results[3].metrics == results[5].metrics
+    pairs = SegmentationPairs(get_dataset("toy_val"))
+    right = counted = 0
+    for pair in pairs:
+        labelled = pair.label != pairs.spec.ignore_label
+        right += ((pair.label == 0) & labelled)[:, 1::2].sum()
+        counted += labelled.sum()
+    assert results[3].metrics["pACC"] == pytest.approx(100 * right / counted)
+    saved = np.array(Image.open(next((tmp_path / "out3/inference/toy_val/labels").glob("*.png"))))
+    assert set(np.unique(saved)) == {0, 255}, "pixels of none of the classes"
+
+
+def test_the_network_competes_with_its_own_common_names(run_cfg, toy_model):
+    model = toy_model()
+    (plain,) = evaluate(run_cfg(), model)
+    predictor = WithDistractors(NetworkPredictor(run_cfg(), model), 4)
+    assert predictor.asked.common_names == model.vocabulary_encoder.common_names
+    cfg = run_cfg("TEST.DISTRACTORS", 4, "OUTPUT_DIR", f"{run_cfg().OUTPUT_DIR}_more")
+    (result,) = evaluate(cfg, model)
+    assert result.settings["K"] == plain.settings["K"]
+    with pytest.raises(ConfigError, match=r"TEST\.DISTRACTORS is 9999, but toy_val can have at most \d+"):
+        evaluate(run_cfg("TEST.DISTRACTORS", 9999), model)

@@ -128,10 +128,9 @@ def diagnose(
     found = Diagnosis(spec.name, len(pairs), [(t, m["mIoU"]) for t, m in zip(titles, metrics, strict=True)])
     found.similar = [(x, c.metrics(spec.vocabulary)["mIoU"]) for x, c in zip(similar, alike, strict=True)]
     found.sizes, found.worst = [(int(a), int(b)) for a, b in sizes], costly
-    ious = [iou for _, iou, *_ in class_ious(metrics[0], spec.vocabulary)]
     if training:
         nearest = (unit @ F.normalize(model.embed_vocabulary(training).double(), dim=1).T).amax(dim=1).cpu().numpy()
-        found.bands = bands(nearest, np.array(ious), similar)
+        found.bands = bands(nearest, np.array([v for n, v in metrics[0].items() if n.startswith("IoU-")]), similar)
     found.confusions = confusions(steps[0].matrix.numpy(), spec.vocabulary, similarity)
     return found
 
@@ -151,12 +150,6 @@ def oracle_chain(
         labels = oracles.corrected(labels, truth, condition & (truth != ignore_label))
         chain.append(labels)
     return chain
-
-
-def class_ious(metrics: dict[str, float], names: Sequence[str]) -> list[tuple[str, float]]:
-    """List the IoU, in percent or NaN, of the classes in their order."""
-    values = (value for name, value in metrics.items() if name.startswith("IoU-"))
-    return list(zip(names, values, strict=True))
 
 
 def bands(nearest: Any, ious: Any, thresholds: Sequence[float]) -> list[tuple[str, int, float]]:
