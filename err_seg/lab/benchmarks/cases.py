@@ -139,7 +139,7 @@ def variant(case: Case, cfg: Config, model: ERRSeg) -> ERRSeg:
 def make_work(case: Case, cfg: Config, model: ERRSeg) -> Callable[[], float]:
     """Make a case ready: the returned function does it once, on noise, and returns how many classes were kept."""
     if case.predictor:
-        return asking(case)
+        return asking(case, cfg)
     network = variant(case, cfg, model.train(case.kind == "training"))
     kinds = {"prediction": predicting, "evaluation": evaluating, "training": training, "vocabulary": embedding}
     return kinds[case.kind](case, cfg, network)
@@ -200,11 +200,17 @@ def predicting(
     return work
 
 
-def asking(case: Case) -> Callable[[], float]:
-    """From images to label maps of their size, by a function that may keep what it made of the words."""
+def asking(case: Case, cfg: Config) -> Callable[[], float]:
+    """From images to label maps of their size, by a function that may keep what it made of the words.
+
+    The words are those of the first benchmark of the configuration that has T, since a function may not take others.
+    """
     _, function = load_function(case.predictor)
     images = [image.permute(1, 2, 0).contiguous().numpy() for image in noise(case, torch.device("cpu"), *case.image)]
-    names = list(noise_spec(case).vocabulary)
+    specs = (find_dataset(name, cfg.DATASETS.CUSTOM) for name in cfg.DATASETS.TEST)
+    names = list(
+        next((spec for spec in specs if len(spec.vocabulary) == case.num_classes), noise_spec(case)).vocabulary
+    )
 
     def work() -> float:
         for image in images:

@@ -1,5 +1,6 @@
 """The benchmark's table, files and plots, with the paper's own figures beside them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -58,7 +59,7 @@ def group_table(rows: Sequence[Measurement]) -> str:
         tables.append(f"Disturbed: other processes had {load:.0%} of the processors. Run it again on an idle machine.")
     shares = {part: count / sum(row.macs.values()) for row in rows for part, count in row.macs.items()}
     if len(shares) > 1 and (parts := [part for part, share in shares.items() if share > LEAST_SHARE]):
-        counts = [[str(row.case), *(row.macs.get(part, 0) / 1e9 for part in parts)] for row in rows]
+        counts = [[str(row.case), *(row.macs.get(part, math.nan) / 1e9 for part in parts)] for row in rows]
         tables.append(text_table(["GMAC", *parts], counts))
     return "\n\n".join(tables)
 

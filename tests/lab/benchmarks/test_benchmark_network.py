@@ -16,6 +16,7 @@ from err_seg.lab.benchmarks import measurement
 from err_seg.lab.benchmarks.cases import Case, make_work, own_num_kept
 from err_seg.lab.benchmarks.machine import Machine, Operations
 from err_seg.lab.benchmarks.measurement import percentiles, time_in_turns
+from err_seg.text.vocabularies import load_vocabulary
 from tests.helpers.toy import TESTS, TOY
 
 TRAINED_ON = ["DATASETS.TRAIN", "['pascal_voc_20_val']", "MODEL.CRM.NUM_KEPT_TRAIN", 12]
@@ -57,7 +58,7 @@ def test_table_files_and_plot(command, tmp_path, capsys):
         assert len(list(csv.reader(file))) == 1 + 10
 
 
-def test_a_predictor_is_timed_beside_the_network(command, tmp_path, capsys):
+def test_a_predictor_is_timed_beside_the_network(command, tmp_path, capsys, monkeypatch):
     (tmp_path / "own.py").write_text(
         "import numpy as np\nimport torch\n"
         "def grey(image, names):\n"
@@ -71,6 +72,13 @@ def test_a_predictor_is_timed_beside_the_network(command, tmp_path, capsys):
     assert sum(own["macs"].values()) == 100 * 100 * 10
     assert sum(own["seconds"]) < sum(network["seconds"])
     assert f"| {tmp_path}/own.py:grey |" in capsys.readouterr().out
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\n\n\ndef grey(image, names):\n    words.append(names)\n    return np.zeros(image.shape[:2], int)\n"
+    )
+    words = []
+    monkeypatch.setattr("builtins.words", words, raising=False)
+    assert command("prediction", "--num-classes", 20, *options, "--image", 30, 40, "--output", tmp_path / "out") == 0
+    assert tuple(words[-1]) == load_vocabulary("pascal_voc_20"), "of the benchmark that has as many"
     assert command("prediction", "--predictor", "absent:grey") == 1
     assert "--predictor absent:grey cannot be loaded" in capsys.readouterr().err
 
