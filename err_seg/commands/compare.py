@@ -6,7 +6,7 @@
 
 RUN is the output folder of err-seg evaluate or train, or its results.json. All are compared with the first, on the
 benchmarks that all were evaluated on; one run alone is shown with its intervals and classes. Intervals come from a
-bootstrap over the images, whose counts every evaluation of the plain engine keeps.
+bootstrap over the images, whose counts every evaluation keeps.
 """
 
 from collections.abc import Sequence

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -14,7 +15,8 @@ from err_seg.data.ground_truth import check_ground_truth
 from err_seg.evaluation import BenchmarkResult
 from err_seg.evaluation.benchmarks import new_counts, save_benchmarks
 from err_seg.evaluation.calibration import confidence_of
-from err_seg.evaluation.results import PredictionFiles
+from err_seg.evaluation.metrics import image_metrics
+from err_seg.evaluation.results import PredictionFiles, save_image_counts
 from err_seg.utils import heartbeat
 from err_seg.utils.processes import is_main_process, wait_for_all
 
@@ -78,7 +80,8 @@ class ERRSegEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forget all counts."""
         self._counts = new_counts(self.spec, "cpu", **self._counted)
-        self._images, self._kept = 0, 0
+        self._kept = 0
+        self._of_images: dict[int, np.ndarray] = {}  # (3, N) pixels by the image's index
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Count images."""
@@ -89,8 +92,9 @@ class ERRSegEvaluator(DatasetEvaluator):
             labels = output["sem_seg"].argmax(dim=0).cpu()
             index = self._index[given["file_name"]]
             confidence = confidence_of(output["segmentation"]) if self.counts_confidence else None
+            before = self._counts.class_pixels
             self._counts.update(labels, torch.from_numpy(self.pairs.load_label(index)), confidence)
-            self._images += 1
+            self._of_images[index] = (self._counts.class_pixels - before).numpy().astype(np.int32)
             self._kept += len(output["segmentation"].kept) if "segmentation" in output else 0
             self._files.save(index, given["file_name"], labels.numpy())
 
@@ -102,13 +106,19 @@ class ERRSegEvaluator(DatasetEvaluator):
         if self.distributed:
             wait_for_all()  # may take hours where shares are unequal; what follows does not
             self._counts.all_reduce()
-            self._images, self._kept = map(sum, zip(*comm.all_gather((self._images, self._kept)), strict=True))
+            shares, kept = zip(*comm.all_gather((self._of_images, self._kept)), strict=True)
+            self._of_images, self._kept = {i: counts for share in shares for i, counts in share.items()}, sum(kept)
         if not is_main_process():
             return None
         self._files.finish()
         name, classes, seen = self.spec.name, self.spec.evaluated_classes, self.spec.seen_and_unseen
-        result = BenchmarkResult.from_counts(name, self._counts, classes, self._images, self.settings, seen)
-        self.result = replace(result, mean_kept=self._kept / self._images if self._kept else None)
+        done = sorted(self._of_images)
+        result = BenchmarkResult.from_counts(name, self._counts, classes, len(done), self.settings, seen)
+        counts = np.stack([self._of_images[index] for index in done])
+        metrics, mean_kept = result.metrics | image_metrics(counts), self._kept / len(done) if self._kept else None
+        self.result = replace(result, metrics=metrics, mean_kept=mean_kept)
+        if self.output is not None:
+            save_image_counts(self._files.folder, [self.pairs.names[index] for index in done], counts)
         if self.output is not None and self.write_results:
             save_benchmarks([self.result], self.output)
         return {"sem_seg": self.result.metrics}

@@ -129,7 +129,7 @@ def _metrics(benchmark: str, runs: Sequence[EvaluatedRun], resamples: int, seed:
     further = [name for name in SHOWN_METRICS if any(name in result.metrics for result in results)]
     header = ["run", "mIoU", *["difference"] * (len(runs) > 1), *further, "images"]
     if missing := [folder / "images.npz" for folder in folders if not (folder / "images.npz").is_file()]:
-        note = f"No intervals: {missing[0]} is missing; evaluate again with --engine plain to get it."
+        note = f"No intervals: {missing[0]} is missing; evaluate again to get it."
         draws = None
     else:
         draws = bootstrap_miou(_paired_counts(benchmark, runs, folders), resamples, seed)

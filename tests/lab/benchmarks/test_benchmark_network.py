@@ -58,7 +58,7 @@ def test_table_files_and_plot(command, tmp_path, capsys):
         assert len(list(csv.reader(file))) == 1 + 10
 
 
-def test_a_predictor_is_timed_beside_the_network(command, tmp_path, capsys, monkeypatch):
+def test_a_predictor_is_timed_beside_the_network(command, tmp_path, capsys):
     (tmp_path / "own.py").write_text(
         "import numpy as np\nimport torch\n"
         "def grey(image, names):\n"
@@ -72,15 +72,20 @@ def test_a_predictor_is_timed_beside_the_network(command, tmp_path, capsys, monk
     assert sum(own["macs"].values()) == 100 * 100 * 10
     assert sum(own["seconds"]) < sum(network["seconds"])
     assert f"| {tmp_path}/own.py:grey |" in capsys.readouterr().out
-    (tmp_path / "own.py").write_text(
-        "import numpy as np\n\n\ndef grey(image, names):\n    words.append(names)\n    return np.zeros(image.shape[:2], int)\n"
-    )
-    words = []
-    monkeypatch.setattr("builtins.words", words, raising=False)
-    assert command("prediction", "--num-classes", 20, *options, "--image", 30, 40, "--output", tmp_path / "out") == 0
-    assert tuple(words[-1]) == load_vocabulary("pascal_voc_20"), "of the benchmark that has as many"
     assert command("prediction", "--predictor", "absent:grey") == 1
     assert "--predictor absent:grey cannot be loaded" in capsys.readouterr().err
+
+
+def test_a_predictor_is_asked_for_the_names_of_a_benchmark(tmp_path):
+    words = tmp_path / "words.json"
+    (tmp_path / "own.py").write_text(
+        "import json\nimport numpy as np\n\n\ndef grey(image, names):\n"
+        f"    json.dump(names, open({str(words)!r}, 'w'))\n    return np.zeros(image.shape[:2], int)\n"
+    )
+    for classes, expected in ((20, load_vocabulary("pascal_voc_20")), (3, ("thing 0", "thing 1", "thing 2"))):
+        case = Case("prediction", "", classes, None, 64, 1, (30, 40), predictor=f"{tmp_path}/own.py:grey")
+        assert make_work(case, get_cfg(), None)() == classes
+        assert tuple(json.loads(words.read_text())) == expected
 
 
 def test_time_and_miou_in_one_table(command, tmp_path, capsys):
