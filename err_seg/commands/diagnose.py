@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--output", type=Path, default=Path("output/diagnosis"), metavar="DIR", help="(%(default)s)")
     add("--similar", type=float, nargs="*", default=[0.95, 0.9], metavar="X", help="similarity of names (0.95 0.9)")
     add("--borders", type=positive, nargs="*", default=[1, 2, 4, 8], metavar="W", help="widths in pixels (1 2 4 8)")
-    add("--images", type=int, default=12, metavar="N", help="images that cost most (%(default)s)")
+    add("--images", type=positive, default=12, metavar="N", help="images that cost most (%(default)s)")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="overrides, last")
     options = parser.parse_args(arguments)
     cfg = get_cfg(options.config_file, options.opts)

@@ -74,7 +74,10 @@ class Catalog:
             DatasetError: its name or an alias belongs to a data set that is declared differently.
         """
         for name in (spec.name, *spec.aliases):
-            present = self._find(name) or spec
+            try:
+                present = self._find(name) or spec
+            except DatasetError:  # of a package that is not installed
+                present = spec
             if present != spec:
                 differing = [f.name for f in fields(spec) if getattr(spec, f.name) != getattr(present, f.name)]
                 raise DatasetError(

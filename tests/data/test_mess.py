@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 
 from err_seg.config import get_cfg
-from err_seg.data import DatasetError, SegmentationPairs, dataset_names, get_dataset
+from err_seg.data import (
+    DatasetError,
+    SegmentationPairs,
+    dataset_names,
+    get_dataset,
+    register,
+    spec_from_dict,
+    unregister,
+)
 from err_seg.data.mess import DOMAINS, mess_means
 from err_seg.evaluation.results import BenchmarkResult, summary_table
 from tests.helpers.toy import REPOSITORY
@@ -64,6 +72,14 @@ def test_without_the_package_its_data_sets_say_how_to_get_it(monkeypatch):
     with pytest.raises(DatasetError, match=r"'uavid_sem_seg_val' is of MESS.*pip install 'err_seg\[mess\]'"):
         get_dataset("uavid_sem_seg_val")
     assert set(NAMES).isdisjoint(dataset_names())
+
+
+def test_without_the_package_its_names_are_free(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mess", None)
+    entry = {"name": "uavid_sem_seg_val", "image_dir": "a", "label_dir": "b", "vocabulary": ["road", "tree"]}
+    own = register(spec_from_dict(entry))
+    assert get_dataset("uavid_sem_seg_val") is own
+    unregister("uavid_sem_seg_val")
 
 
 def test_means_by_domain_count_the_four_parts_of_paxray_once():

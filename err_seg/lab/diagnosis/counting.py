@@ -68,7 +68,12 @@ class Asking:
         chosen = list(range(len(self.names)) if classes is None else classes)
         num_kept = self.num_kept if classes is None else len(chosen)
         asked = (self.text[chosen], num_kept, tuple(self.names[i] for i in chosen), [item.size])
-        (result,) = segment_images(self.cfg, self.model, [item.image], asked)
+        crm = self.model.head.crm
+        least, crm.min_score = crm.min_score, crm.min_score if classes is None else 0.0  # else all of them are kept
+        try:
+            (result,) = segment_images(self.cfg, self.model, [item.image], asked)
+        finally:
+            crm.min_score = least
         indices = np.array(chosen)
         return indices[result.labels.cpu().numpy()], indices[result.kept.cpu().numpy()].tolist()
 

@@ -11,8 +11,9 @@ from err_seg.config import ConfigError
 from err_seg.data import SegmentationPairs, get_dataset
 from err_seg.engine import evaluate
 from err_seg.evaluation import ConfusionMatrix
+from err_seg.evaluation.loop import evaluation_batches
 from err_seg.lab.diagnosis import oracles
-from err_seg.lab.diagnosis.counting import SIZES, bands, confusions, diagnose
+from err_seg.lab.diagnosis.counting import SIZES, Asking, bands, confusions, diagnose
 from err_seg.lab.diagnosis.page import save
 from err_seg.mini.clip import ERR_SEG_WEIGHTS
 
@@ -129,6 +130,17 @@ def test_the_first_row_is_what_evaluation_measures(run_cfg, toy_model):
     (result,) = evaluate(cfg, model)
     found = diagnose(cfg, model, SegmentationPairs(get_dataset(cfg.DATASETS.TEST[0]), cfg.DATASETS.ROOT))
     assert found.chain[0][1] == pytest.approx(result.metrics["mIoU"])
+
+
+def test_an_oracle_keeps_all_classes_that_it_is_given_whatever_their_scores(toy_cfg, toy_model, pairs):
+    cfg = toy_cfg("MODEL.CRM.MIN_SCORE", 0.9)
+    model = toy_model("MODEL.CRM.MIN_SCORE", 0.9)
+    ask = Asking(cfg, model, pairs)
+    (item, *_), *_ = evaluation_batches(cfg, pairs)
+    with model.evaluating(), torch.no_grad():
+        assert len(ask(item)[1]) < 3
+        assert sorted(ask(item, [0, 2, 4])[1]) == [0, 2, 4]
+        assert len(ask(item)[1]) < 3
 
 
 def test_a_background_class_is_refused(toy_cfg, toy_model, write_pairs, images):
