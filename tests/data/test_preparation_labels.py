@@ -111,4 +111,4 @@ def test_every_rule_agrees_with_the_catalog(conversion):
 
 
 def test_catalog_names_the_command():
-    assert {spec.preparation for spec in published()} == set(CONVERSIONS)
+    assert {spec.preparation for spec in published()} - {None} == set(CONVERSIONS)

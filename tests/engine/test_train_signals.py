@@ -3,6 +3,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -81,9 +82,13 @@ def test_signal_to_the_whole_job_saves_a_checkpoint(run_cfg, tmp_path, signum, s
     cfg = run_cfg(*LONG, "SOLVER.MAX_ITER", 100_000, "SOLVER.CHECKPOINT_PERIOD", 3, "DATALOADER.NUM_WORKERS", 1)
     arguments = command(cfg, tmp_path / "run.yaml", *more)
     process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for(tmp_path / "out/checkpoints/iter_0000003", process)
-    os.killpg(process.pid, signum)
-    _, errors = process.communicate(timeout=60)
+    try:
+        wait_for(tmp_path / "out/checkpoints/iter_0000003", process)
+        os.killpg(process.pid, signum)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):  # it has ended, as it should
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == status, errors
     assert errors.count(f"{signal.Signals(signum).name}: stopped after") == 1, errors
     assert "memory" not in errors

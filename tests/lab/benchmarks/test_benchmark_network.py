@@ -58,6 +58,7 @@ def test_table_files_and_plot(command, tmp_path, capsys):
         assert len(list(csv.reader(file))) == 1 + 10
 
 
+@pytest.mark.slow
 def test_a_predictor_is_timed_beside_the_network(command, tmp_path, capsys):
     (tmp_path / "own.py").write_text(
         "import numpy as np\nimport torch\n"
